@@ -1,0 +1,30 @@
+"""Ingot's engine: the scheduler, the paged KV cache, the compiled step, and the `LLM` API.
+
+Names are loaded when they are first used, so the HTTP front can import the parts it needs
+without importing JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.config import EngineConfig
+    from engine.llm import LLM
+    from engine.outputs import CompletionOutput, RequestOutput
+    from engine.sampling_params import SamplingParams
+
+_HOMES = {
+    "LLM": "engine.llm",
+    "SamplingParams": "engine.sampling_params",
+    "EngineConfig": "engine.config",
+    "RequestOutput": "engine.outputs",
+    "CompletionOutput": "engine.outputs",
+}
+
+__all__ = ["LLM", "CompletionOutput", "EngineConfig", "RequestOutput", "SamplingParams"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,37 @@
+"""What a request must satisfy before the engine takes it; nothing later may fail because of it."""
+
+from engine.errors import RequestError
+from engine.messages import AddRequest
+from engine.sampling_state import check_bad_words
+
+MAX_PRIORITY = 2**31 - 1
+
+
+def check(message: AddRequest, *, vocab_size: int, max_model_len: int) -> None:
+    """Raise `RequestError` naming the field that cannot be served by this model."""
+    prompt = message.prompt_token_ids
+    if not prompt:
+        raise RequestError("The prompt is empty: it must hold at least one token.", "prompt")
+    if len(prompt) >= max_model_len:
+        raise RequestError(
+            f"The prompt has {len(prompt)} tokens; this model's context holds {max_model_len}, "
+            "and at least one must be left to generate.",
+            "prompt",
+        )
+    _check_ids("prompt", prompt, vocab_size)
+    check_bad_words(message.bad_word_ids)
+    for word in message.bad_word_ids:
+        _check_ids("bad_words", word, vocab_size)
+    message.params.check_vocabulary(vocab_size)
+    if abs(message.priority) > MAX_PRIORITY:
+        raise RequestError(f"priority must be within +-{MAX_PRIORITY}.", "priority")
+
+
+def _check_ids(param: str, ids: list[int], vocab_size: int) -> None:
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        wrong = next(token for token in ids if not 0 <= token < vocab_size)
+        raise RequestError(
+            f"{param} holds token id {wrong}, which is no id of this model "
+            f"(0 to {vocab_size - 1}).",
+            param,
+        )

@@ -1,0 +1,91 @@
+"""The requests of one call of `LLM`, and the shared loop that all calls turn.
+
+Several streams may be open at once: whoever turns the loop puts what it brings into the mailbox
+of the request it belongs to. On the way out of a call, what is unfinished is aborted.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+
+from engine.core import EngineCore
+from engine.output_processor import OutputProcessor
+from engine.outputs import OutputDelta, RequestOutput
+from engine.prompts import Prompt
+from engine.sampling_params import SamplingParams
+from engine.tokenizer import Tokenizer
+
+
+class Loop:
+    """The core and the output processor, turned by whichever call waits."""
+
+    def __init__(self, core: EngineCore, tokenizer: Tokenizer | None) -> None:
+        self.core = core
+        self.tokenizer = tokenizer
+        self._processor = OutputProcessor(tokenizer)
+        self._ids = count()
+        self._mail: dict[str, deque[OutputDelta]] = {}
+
+    def add(self, prompt: Prompt, params: SamplingParams, priority: int) -> RequestOutput:
+        """Start a request; returns its output, still empty. Raises `RequestError`."""
+        request_id = str(next(self._ids))
+        token_ids = prompt.token_ids(self.tokenizer)
+        messages = self._processor.add(request_id, token_ids, params, priority=priority)
+        self._mail[request_id] = deque()
+        try:
+            for message in messages:
+                self.core.add(message)
+        except Exception:
+            self.abort(request_id)
+            raise
+        return RequestOutput.begin(request_id, prompt.text, token_ids, params.n)
+
+    def turn(self) -> None:
+        """One step of the core; its deltas go to their mailboxes."""
+        processed = self._processor.process(self.core.step())
+        self.core.abort(processed.aborts)
+        for delta in processed.outputs:
+            self._mail[delta.request_id].append(delta)
+
+    def take(self, request_id: str) -> Iterator[OutputDelta]:
+        """What has come for a request and was not taken yet."""
+        mail = self._mail[request_id]
+        while mail:
+            yield mail.popleft()
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request, finished or not."""
+        self.core.abort(self._processor.abort(request_id))
+        del self._mail[request_id]
+
+
+class Call:
+    """A context in which requests run."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.outputs: dict[str, RequestOutput] = {}
+
+    def add(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
+        output = self._loop.add(prompt, params, priority)
+        self.outputs[output.request_id] = output
+
+    def deltas(self) -> Iterator[OutputDelta]:
+        """Everything that the call's requests say, until all have ended; `outputs` grows along."""
+        running = dict(self.outputs)
+        while running:
+            for request_id, output in list(running.items()):
+                for delta in self._loop.take(request_id):
+                    output.accumulate(delta)
+                    yield delta
+                if output.finished:
+                    del running[request_id]
+            if running:
+                self._loop.turn()
+
+    def __enter__(self) -> "Call":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for request_id in self.outputs:
+            self._loop.abort(request_id)

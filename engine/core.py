@@ -1,0 +1,231 @@
+"""The engine's loop: schedule, launch, collect the step before, emit.
+
+Owns the order of things and the ends of requests. The device always has the next step before the
+host has read the last one, so the host's work hides behind the device's.
+"""
+
+import random
+from collections.abc import Iterable
+from time import perf_counter
+
+from engine import admission
+from engine.block_pool import BlockPool
+from engine.compilation_cache import use_compilation_cache
+from engine.config import EngineConfig
+from engine.errors import EngineDeadError, EngineError
+from engine.memory import KVLayout, resolve_pages, resolve_shapes
+from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.programs import Program
+from engine.request import Request, Status, make_request
+from engine.runner import Launched, Results, Runner
+from engine.sampling_state import MAX_EOS_IDS
+from engine.scheduler import Chunk, Scheduler
+from engine.shapes import Shapes
+from models.errors import UnsupportedError
+from models.loading import LoadedModel, load
+from models.sharding import make_mesh
+
+
+class EngineCore:
+    """A model that is loaded, compiled and ready to continue token ids.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ConfigError: the settings do not fit the model or the machine.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        use_compilation_cache(config.compilation_cache_dir)
+        self.config = config
+        start = perf_counter()
+        mesh = make_mesh(config.tensor_parallel_size)
+        model = load(
+            config.model, mesh, dtype=config.dtype, load_format=config.load_format,
+            seed=config.seed, max_model_len=config.max_model_len,
+        )  # fmt: skip
+        shapes = resolve_shapes(config, model.config, mesh)
+        kv = resolve_pages(config, model.config, shapes, mesh, model.leaves[0].dtype)
+        loaded = perf_counter()
+        self._runner = Runner(model, shapes, kv)
+        self._scheduler = Scheduler(
+            BlockPool(kv.num_pages),
+            page_size=shapes.page_size,
+            max_num_seqs=shapes.max_num_seqs,
+            max_num_batched_tokens=shapes.max_num_batched_tokens,
+        )
+        self._eos = _end_of_text_ids(model)
+        self._random = random.Random(config.seed)
+        self._arrivals = 0
+        self._launched: Launched | None = None
+        self._dead: str | None = None
+        self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
+        self.info = _info(model, shapes, kv, loaded - start, self._runner.warm_up())
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_requests or self._launched is not None
+
+    def add(self, message: AddRequest) -> None:
+        """Queue a request.
+
+        Raises:
+            RequestError: it cannot be served as it is written.
+        """
+        self._check_alive()
+        info = self.info
+        admission.check(message, vocab_size=info.vocab_size, max_model_len=info.max_model_len)
+        if self.config.scheduling_policy == "fcfs":
+            message.priority = 0
+        self._arrivals += 1
+        request = make_request(
+            message,
+            arrival=self._arrivals,
+            seed=self._random.getrandbits(63),
+            max_model_len=info.max_model_len,
+            eos=self._eos,
+        )
+        self.stats.prompt_tokens += request.num_prompt_tokens
+        self._scheduler.add(request)
+
+    def abort(self, request_ids: Iterable[int]) -> None:
+        """Forget requests; their rows and pages are free for the next step."""
+        self._scheduler.abort(request_ids)
+
+    def step(self) -> StepReport:
+        """Start the next step, then report what the one before it gave.
+
+        Raises:
+            EngineError: the device failed; the engine cannot go on.
+        """
+        self._check_alive()
+        start = perf_counter()
+        try:
+            previous, self._launched = self._launched, self._launch()
+            launched = perf_counter()
+            results = previous.read() if previous else None
+        except Exception as error:
+            self._dead = f"The engine failed: {type(error).__name__}: {error}"
+            raise EngineError(self._dead) from error
+        read = perf_counter()
+        deltas = _collect(self._scheduler, previous, results) if previous and results else []
+        self._count(deltas, start, launched, read)
+        return StepReport(deltas=deltas, stats=self.stats)
+
+    @property
+    def programs(self) -> list[Program]:
+        """The compiled steps that are ready."""
+        return self._runner.programs.ready
+
+    def pages(self) -> dict[int, list[int]]:
+        """The pages that each running request owns now, by request id."""
+        return {r.request_id: list(r.pages) for r in self._scheduler.running}
+
+    def wait_for_programs(self) -> None:
+        """Block until every shape has its own program; nothing needs this but measurements."""
+        self._runner.programs.wait()
+
+    def close(self) -> None:
+        """Stop compiling in the background. The engine takes no requests afterwards."""
+        self._dead = self._dead or "The engine was closed."
+        self._runner.close()
+
+    def _launch(self) -> Launched | None:
+        plan = self._scheduler.schedule()
+        if not plan.chunks:
+            return None
+        launched = self._runner.launch(plan)
+        self.stats.num_steps += 1
+        self.stats.scheduled_tokens += plan.num_tokens
+        self.stats.padded_tokens += launched.shape.tokens
+        return launched
+
+    def _count(
+        self, deltas: list[RequestDelta], start: float, launched: float, read: float
+    ) -> None:
+        stats, scheduler, end = self.stats, self._scheduler, perf_counter()
+        stats.num_running = len(scheduler.running)
+        stats.num_waiting = len(scheduler.waiting)
+        stats.num_free_pages = scheduler.pool.num_free
+        stats.num_preemptions = scheduler.num_preemptions
+        stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
+        stats.step_seconds += end - start
+        stats.host_seconds += (end - read) + (launched - start)
+
+    def _check_alive(self) -> None:
+        if self._dead:
+            raise EngineDeadError(self._dead)
+
+
+def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
+    ids = model.eos_token_ids
+    if len(ids) > MAX_EOS_IDS:
+        raise UnsupportedError(
+            f"The model has {len(ids)} end-of-text ids and {MAX_EOS_IDS} are supported; shorten "
+            "eos_token_id in its generation_config.json."
+        )
+    return ids
+
+
+def _info(
+    model: LoadedModel, shapes: Shapes, kv: KVLayout, load_seconds: float, compile_seconds: float
+) -> ModelInfo:
+    leaves, devices = model.leaves, model.mesh.devices
+    return ModelInfo(
+        architecture=model.config.architecture,
+        vocab_size=model.config.vocab_size,
+        max_model_len=shapes.max_model_len,
+        num_parameters=sum(leaf.size for leaf in leaves),
+        eos_token_ids=sorted(model.eos_token_ids),
+        max_num_seqs=shapes.max_num_seqs,
+        num_pages=kv.num_pages - 1,
+        page_size=shapes.page_size,
+        load_seconds=load_seconds,
+        compile_seconds=compile_seconds,
+        dtype=str(leaves[0].dtype),
+        device=devices.flat[0].device_kind,
+        num_devices=devices.size,
+        parameter_bytes=sum(leaf.nbytes for leaf in leaves),
+        kv_cache_bytes=kv.num_pages * kv.page_bytes,
+    )
+
+
+def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
+    """Hand a step's tokens to their requests; rows of requests that ended meanwhile are dropped."""
+    deltas, row = [], 0
+    for chunk in launched.plan.chunks:
+        request = chunk.request
+        request.num_in_flight -= chunk.samples
+        if request.status is not Status.FINISHED and chunk.num_logit_rows:
+            deltas.append(_delta(scheduler, chunk, results, row))
+        row += chunk.num_logit_rows
+    return deltas
+
+
+def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> RequestDelta:
+    """What rows row .. of the logits add to the chunk's request."""
+    request = chunk.request
+    delta = RequestDelta(request_id=request.request_id)
+    if chunk.scored:
+        count = request.params.prompt_logprobs or 0
+        rows = range(row, row + len(chunk.scored))
+        delta.prompt_logprobs = [results.top(each, count) for each in rows]
+    if chunk.samples:
+        row += len(chunk.scored)
+        token = int(results.tokens[row])
+        if request.num_generated == 0:
+            delta.queue_seconds = request.queue_seconds
+        request.token_ids.append(token)
+        delta.new_token_ids = [token]
+        if request.params.logprobs is not None:
+            delta.logprobs = [results.top(row, request.params.logprobs)]
+        _finish(scheduler, request, delta, token)
+    return delta
+
+
+def _finish(scheduler: Scheduler, request: Request, delta: RequestDelta, token: int) -> None:
+    delta.finish_reason = request.finish_reason()
+    if delta.finish_reason is None:
+        return
+    if delta.finish_reason == "stop" and token not in request.eos_token_ids:
+        delta.stop_token_id = token
+    scheduler.finish(request)

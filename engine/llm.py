@@ -1,0 +1,184 @@
+"""The Python API for scripts and notebooks: one model, in this process, shaped as vLLM's `LLM`.
+
+    from engine import LLM, SamplingParams
+    llm = LLM()                                       # the bundled demo model
+    llm.generate("Once upon a time", SamplingParams(max_tokens=40))[0].outputs[0].text
+
+Owns what a call accepts and returns; `calls` owns how its requests run. A stream that is dropped
+frees its row.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engine.calls import Call, Loop
+from engine.chat_template import ChatTemplate
+from engine.config import make_config
+from engine.core import EngineCore
+from engine.errors import RequestError
+from engine.outputs import OutputDelta, RequestOutput
+from engine.progress import Progress
+from engine.prompts import Prompt, PromptLike, as_prompt, as_prompts
+from engine.sampling_defaults import default_sampling_params
+from engine.sampling_params import SamplingParams
+from engine.tokenizer import Tokenizer
+from models.checkpoint import find_folder, read_generation_config
+
+Message = dict[str, Any]
+Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+class LLM:
+    """A model that is loaded, compiled and ready; also a context manager that closes it.
+
+    Args:
+        model: a folder in Hugging Face layout, or "demo" for the bundled model.
+        chat_template: Jinja source that replaces the model's own.
+        settings: fields of `EngineConfig`, named as vLLM's engine arguments.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ConfigError: a setting is wrong or does not fit the machine.
+    """
+
+    def __init__(
+        self, model: str = "demo", *, chat_template: str | None = None, **settings: Any
+    ) -> None:
+        core = EngineCore(make_config(model=str(model), **settings))
+        folder = find_folder(model)
+        tokenizer = Tokenizer.load(folder)
+        self._loop = Loop(core, tokenizer)
+        self._template = _chat_template(tokenizer, chat_template)
+        self._defaults = default_sampling_params(read_generation_config(folder))
+        self.model = model
+
+    def generate(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        sampling_params: Params = None,
+        *,
+        use_tqdm: bool = True,
+        priority: int = 0,
+    ) -> list[RequestOutput]:
+        """Continue each prompt: a text, a list of token ids, or `{"prompt_token_ids": [...]}`.
+
+        All prompts are checked before any is run. `use_tqdm` shows progress once it takes long.
+
+        Raises:
+            RequestError: a prompt or an option cannot be served; names the field.
+        """
+        return self._run(as_prompts(prompts), sampling_params, use_tqdm, priority)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: Params = None,
+        *,
+        use_tqdm: bool = True,
+        add_generation_prompt: bool = True,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer a conversation, or each of several."""
+        several = bool(messages) and not isinstance(messages[0], dict)
+        chats: Any = messages if several else [messages]
+        options = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        prompts = [self._render(chat, tools, options) for chat in chats]
+        return self._run(prompts, sampling_params, use_tqdm, 0)
+
+    def stream(
+        self, prompt: PromptLike, sampling_params: SamplingParams | None = None
+    ) -> Iterator[OutputDelta]:
+        """Continue one prompt, piece by piece: `for piece in llm.stream("Hi"): piece.text`."""
+        return self._stream(as_prompt(prompt), sampling_params)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        *,
+        tools: list[dict[str, Any]] | None = None,
+    ) -> Iterator[OutputDelta]:
+        """Answer one conversation, piece by piece."""
+        return self._stream(self._render(messages, tools, {}), sampling_params)
+
+    def get_tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer; None if the folder has none."""
+        return self._loop.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What applies where a call gives none: the model's generation_config.json."""
+        return self._defaults
+
+    @property
+    def core(self) -> EngineCore:
+        """The engine below: `core.info`, `core.stats` and its cache, for those who want to look."""
+        return self._loop.core
+
+    def close(self) -> None:
+        """Stop background work; the model cannot be used afterwards."""
+        self.core.close()
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.core.info
+        return (
+            f"LLM({str(self.model)!r} on {info.num_devices} x {info.device})\n"
+            f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
+            f"{info.dtype}, {info.parameter_bytes / 2**20:.1f} MiB\n"
+            f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
+            f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
+            f"  limits    {info.max_model_len} tokens of context, {info.max_num_seqs} at a time\n"
+            f"  start     load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s"
+        )
+
+    def _run(
+        self, prompts: list[Prompt], sampling_params: Params, use_tqdm: bool, priority: int
+    ) -> list[RequestOutput]:
+        each = self._params(sampling_params, len(prompts))
+        with Call(self._loop) as call:
+            for prompt, params in zip(prompts, each, strict=True):
+                call.add(prompt, params, priority)
+            total = sum(params.n for params in each)
+            with Progress(total, enabled=use_tqdm) as progress:
+                for delta in call.deltas():
+                    progress.advance(len(delta.token_ids), delta.finish_reason is not None)
+        return list(call.outputs.values())
+
+    def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[OutputDelta]:
+        with Call(self._loop) as call:
+            call.add(prompt, params or self._defaults)
+            yield from call.deltas()
+
+    def _params(self, given: Params, count: int) -> Sequence[SamplingParams]:
+        if given is None or isinstance(given, SamplingParams):
+            return [given or self._defaults] * count
+        if len(given) != count:
+            raise RequestError(
+                f"{len(given)} sampling_params were given for {count} prompts.", "sampling_params"
+            )
+        return given
+
+    def _render(
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, options: Any
+    ) -> Prompt:
+        if self._template is None:
+            raise RequestError(
+                f"The model {str(self.model)!r} has no chat template; pass chat_template, or use "
+                "generate() with a plain prompt.",
+                "messages",
+            )
+        return Prompt(self._template.render(list(messages), tools=tools, **options), chat=True)
+
+
+def _chat_template(tokenizer: Tokenizer | None, source: str | None) -> ChatTemplate | None:
+    """The caller's template, else the model's, else none."""
+    if tokenizer is None:
+        return None
+    sources = tokenizer.chat_templates if source is None else {"default": source}
+    return ChatTemplate(sources, tokenizer.special_tokens) if sources else None

@@ -1,0 +1,95 @@
+"""How large things are: rows and tokens of a step, the context, and the pages of the KV pool.
+
+Turns the `None`s of `EngineConfig` into numbers, or into an error that says what would fit.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.shapes import Shapes
+from models.config import ModelConfig
+from models.memory import free_bytes
+
+GIB = 2**30
+_CPU_ROWS, _CPU_TOKENS = 64, 256
+_GPU_ROWS, _GPU_TOKENS = 256, 8192
+_CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    """Sizes of the two arrays [L*P, K, S, H] that hold all keys and all values."""
+
+    num_layers: int
+    num_pages: int  # of one layer, the sink included
+    num_heads: int
+    page_size: int
+    head_dim: int
+    dtype: DTypeLike
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        rows = self.num_layers * self.num_pages
+        return rows, self.num_heads, self.page_size, self.head_dim
+
+    @property
+    def page_bytes(self) -> int:
+        """Keys and values of one page in all layers."""
+        slot = 2 * self.num_heads * self.head_dim * jnp.dtype(self.dtype).itemsize
+        return self.num_layers * self.page_size * slot
+
+
+def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shapes:
+    """Rows, tokens and context of a step."""
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    rows = config.max_num_seqs or (_CPU_ROWS if cpu else _GPU_ROWS)
+    tokens = config.max_num_batched_tokens or max(rows, _CPU_TOKENS if cpu else _GPU_TOKENS)
+    length = config.max_model_len or model.context_length
+    if model.learned_positions and length > model.max_position_embeddings:
+        raise ConfigError(
+            f"--max-model-len {length} exceeds the {model.max_position_embeddings} positions "
+            "that this model has learned."
+        )
+    return Shapes(rows, tokens, length, config.block_size)
+
+
+def resolve_pages(
+    config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
+) -> KVLayout:
+    """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
+    heads = model.cache_kv_heads(mesh.size)
+    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, model.head_dim, dtype)
+    pages = config.num_gpu_blocks_override
+    if pages is None:
+        budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
+        useful = shapes.max_num_seqs * shapes.table_width + 1
+        pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
+    _check_one_sequence_fits(pages, shapes)
+    return KVLayout(model.num_layers, pages, heads, shapes.page_size, model.head_dim, dtype)
+
+
+def _free_for_pages(config: EngineConfig, mesh: Mesh) -> int | None:
+    """Bytes a device can give to pages, or None where nobody says what is free."""
+    free = free_bytes(mesh)
+    if free is None:
+        return None
+    share = int(free * config.gpu_memory_utilization)
+    if mesh.devices.flat[0].platform == "cpu":
+        return min(share // mesh.size, _CPU_POOL_BYTES)
+    return share
+
+
+def _check_one_sequence_fits(pages: int, shapes: Shapes) -> None:
+    if pages - 1 >= shapes.table_width:
+        return
+    fits = max(0, pages - 1) * shapes.page_size
+    raise ConfigError(
+        f"The KV cache has room for {fits} tokens and a sequence may take "
+        f"{shapes.max_model_len}; use --max-model-len {fits or shapes.page_size} or less, or give "
+        "it more memory with --kv-cache-memory-bytes."
+    )

@@ -1,0 +1,110 @@
+"""What the front and the engine say to each other: typed structs, one message each way per step.
+
+The same structs are used in one process (`LLM`) and over the socket (`ingot serve`). Texts never
+cross: the front turns text to ids and ids to text, the engine knows ids only.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from engine.sampling_params import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class AddRequest(msgspec.Struct, tag="add", kw_only=True):
+    """One sequence to continue; n samples of a prompt are n of these with seeds of their own."""
+
+    request_id: int
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    bad_word_ids: list[list[int]] = []
+    priority: int = 0  # lower is sooner
+
+
+class AbortRequests(msgspec.Struct, tag="abort"):
+    """Forget these requests; ids that are unknown or finished are ignored."""
+
+    request_ids: list[int]
+
+
+ToEngine = AddRequest | AbortRequests
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True):
+    """Log-probabilities at one position: first the chosen token, then the k likeliest in order."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    rank: int  # of the chosen token, 1 is the likeliest
+
+
+class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one step added to one request."""
+
+    request_id: int
+    new_token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] | None = None  # one for each new token, when asked for
+    prompt_logprobs: list[TokenLogprobs] | None = None  # of prompt tokens 1.., in order, piecewise
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None  # the stop token that ended it, if one did and it is not EOS
+    num_cached_tokens: int = 0
+    queue_seconds: float | None = None  # with the first delta: from arrival to the first slot
+    error: str | None = None  # with finish_reason "error"; a sentence for the client
+    error_param: str | None = None
+
+
+class EngineStats(msgspec.Struct, kw_only=True):
+    """Counters since the start, and gauges of now."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_pages: int = 0
+    num_free_pages: int = 0
+    num_preemptions: int = 0
+    num_steps: int = 0
+    num_compiles_after_warmup: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    scheduled_tokens: int = 0  # useful tokens of all steps
+    padded_tokens: int = 0  # tokens of all steps, padding included
+    step_seconds: float = 0.0
+    host_seconds: float = 0.0
+
+
+class StepReport(msgspec.Struct, tag="step", kw_only=True):
+    """Everything one step has to say."""
+
+    deltas: list[RequestDelta]
+    stats: EngineStats
+
+
+class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
+    """Sent once, when the engine can serve."""
+
+    architecture: str
+    vocab_size: int
+    max_model_len: int
+    num_parameters: int
+    eos_token_ids: list[int]
+    max_num_seqs: int
+    num_pages: int
+    page_size: int
+    load_seconds: float
+    compile_seconds: float
+    dtype: str = "float32"
+    device: str = "cpu"
+    num_devices: int = 1
+    parameter_bytes: int = 0
+    kv_cache_bytes: int = 0
+
+
+class EngineFailed(msgspec.Struct, tag="failed"):
+    """The engine cannot start or go on: one sentence, and whether the user's settings caused it."""
+
+    message: str
+    user_error: bool
+
+
+FromEngine = StepReport | ModelInfo | EngineFailed

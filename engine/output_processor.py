@@ -1,0 +1,254 @@
+"""Requests into the engine's messages, and the engine's reports into outputs.
+
+Owns the ids under which the engine knows sequences, the n children of a request, and where
+text, stop strings and logprobs of each stand. Used in process by `LLM` and by the HTTP front;
+knows neither the engine's insides nor HTTP.
+
+    request "cmpl-7", n = 2   ->  AddRequest 12, AddRequest 13          (add)
+    StepReport {12: [318], 13: [995]}  ->  OutputDelta "cmpl-7"[0] " is", "cmpl-7"[1] " world"
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from msgspec.structs import replace
+
+from engine.detokenizer import Detokenizer
+from engine.errors import RequestError
+from engine.messages import AddRequest, RequestDelta, StepReport, TokenLogprobs
+from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
+from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
+from engine.stop import Found, StopStrings, StopWatcher
+from engine.tokenizer import Tokenizer
+
+__all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
+
+_LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
+
+
+@dataclass(slots=True)
+class _Child:
+    """One continuation: what it may do, and where its text stands."""
+
+    request_id: str
+    index: int
+    params: SamplingParams
+    detokenizer: Detokenizer | None  # None when the caller wants ids only
+    watcher: StopWatcher | None  # None without stop strings
+    num_tokens: int = 0
+    prompt_logprobs_began: bool = False
+
+    def grow(self, token_id: int) -> str | Found:
+        """The text that one more token completes; `Found` when a stop string ends it."""
+        self.num_tokens += 1
+        text = self.detokenizer.append((token_id,)) if self.detokenizer else ""
+        return self._watched(text)
+
+    def end(self) -> str | Found:
+        """The text that was held back for tokens that will not come."""
+        last = self._watched(self.detokenizer.flush() if self.detokenizer else "")
+        if isinstance(last, Found) or self.watcher is None:
+            return last
+        return last + self.watcher.flush()
+
+    def _watched(self, text: str) -> str | Found:
+        if self.watcher is None:
+            return text
+        return self.watcher.feed(text, may_stop=self.num_tokens > self.params.min_tokens)
+
+
+class OutputProcessor:
+    """The requests in flight and their texts; `tokenizer` None is ids in, ids out."""
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._ids = count()
+        self._children: dict[int, _Child] = {}  # by engine id, those that are not finished
+        self._requests: dict[str, set[int]] = {}  # engine ids of their unfinished children
+
+    def add(
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+    ) -> list[AddRequest]:
+        """Messages that make the engine write the n continuations of a prompt.
+
+        `request_id` names the request in outputs, and is never seen by the engine. Child i of a
+        seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
+        need text where there is none.
+        """
+        if request_id in self._requests:
+            raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
+        self._check_text_options(params)
+        stops = StopStrings(params.stop_strings) if params.stop_strings else None
+        bad_word_ids = self._bad_word_ids(params.bad_words or [])
+        messages = []
+        for index in range(params.n):
+            engine_id = next(self._ids)
+            self._children[engine_id] = self._child(
+                request_id, index, prompt_token_ids, params, stops
+            )
+            messages.append(
+                AddRequest(
+                    request_id=engine_id,
+                    prompt_token_ids=prompt_token_ids,
+                    params=_child_params(params, index),
+                    bad_word_ids=bad_word_ids,
+                    priority=priority,
+                )
+            )
+        self._requests[request_id] = {message.request_id for message in messages}
+        return messages
+
+    def process(self, report: StepReport) -> ProcessedStep:
+        """Outputs of one step; deltas of sequences that ended or were aborted are ignored."""
+        step = ProcessedStep()
+        for delta in report.deltas:
+            child = self._children.get(delta.request_id)
+            if child is None:
+                continue
+            output = self._advance(child, delta)
+            step.outputs.append(output)
+            if output.finish_reason is not None:
+                self._forget(delta.request_id, child.request_id)
+                if delta.finish_reason is None:
+                    step.aborts.append(delta.request_id)
+        return step
+
+    def abort(self, request_id: str) -> list[int]:
+        """Forget a request; the engine ids of what was running of it, to be aborted there."""
+        engine_ids = sorted(self._requests.pop(request_id, ()))
+        for engine_id in engine_ids:
+            del self._children[engine_id]
+        return engine_ids
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that have not ended, in [0, inf)."""
+        return len(self._requests)
+
+    def _check_text_options(self, params: SamplingParams) -> None:
+        if params.stop_strings and not (self._tokenizer and params.detokenize):
+            raise RequestError("stop needs text: a tokenizer, and detokenize not false.", "stop")
+        if params.bad_words and not self._tokenizer:
+            raise RequestError("bad_words needs a model with a tokenizer.", "bad_words")
+
+    def _bad_word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for word in words:
+            bare = word.lstrip() or word
+            ids, after_space = (self._encode_word(text) for text in (bare, " " + bare))
+            found.append(ids)
+            # " word" is a word of its own where it is as long and begins differently.
+            if len(after_space) == len(ids) and after_space[0] != ids[0]:
+                found.append(after_space)
+        return found
+
+    def _encode_word(self, word: str) -> list[int]:
+        ids = self._tokenizer.encode(word, add_special_tokens=False) if self._tokenizer else []
+        if not ids:
+            raise RequestError(f"bad_words holds {word[:40]!r}, which is no token.", "bad_words")
+        if len(ids) > MAX_BAD_WORD_TOKENS:
+            raise RequestError(
+                f"bad_words holds {word[:40]!r}, which is {len(ids)} tokens; "
+                f"at most {MAX_BAD_WORD_TOKENS} can be watched for.",
+                "bad_words",
+            )
+        return ids
+
+    def _child(
+        self,
+        request_id: str,
+        index: int,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        stops: StopStrings | None,
+    ) -> _Child:
+        detokenizer = None
+        if self._tokenizer and params.detokenize:
+            detokenizer = self._tokenizer.detokenizer(
+                prompt_token_ids, skip_special_tokens=params.skip_special_tokens
+            )
+        watcher = None
+        if stops is not None:
+            watcher = StopWatcher(stops, include_stop=params.include_stop_str_in_output)
+        return _Child(request_id, index, params, detokenizer, watcher)
+
+    def _advance(self, child: _Child, delta: RequestDelta) -> OutputDelta:
+        output = OutputDelta(
+            request_id=child.request_id,
+            index=child.index,
+            finish_reason=delta.finish_reason,
+            stop_reason=delta.stop_token_id,
+            num_cached_tokens=delta.num_cached_tokens,
+            error=delta.error,
+            error_param=delta.error_param,
+        )
+        if delta.finish_reason != "error":
+            self._write(child, delta, output)
+        if delta.logprobs is not None:
+            kept = delta.logprobs[: len(output.token_ids)]
+            output.logprobs = [self._position(entry) for entry in kept]
+        if delta.prompt_logprobs is not None:
+            first = [] if child.prompt_logprobs_began else [None]
+            child.prompt_logprobs_began = True
+            output.prompt_logprobs = first + [self._position(e) for e in delta.prompt_logprobs]
+        return output
+
+    def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
+        """Add the tokens up to the one that completes a stop string, and their text.
+
+        The token that made the engine stop, EOS or one of `stop_token_ids`, is in `token_ids` but
+        its text is not, unless the caller wants to see what stopped it.
+        """
+        texts: list[str] = []
+        stop_token = delta.finish_reason == "stop" and not child.params.include_stop_str_in_output
+        for place, token_id in enumerate(delta.new_token_ids, 1):
+            output.token_ids.append(token_id)
+            if stop_token and place == len(delta.new_token_ids):
+                break
+            if _ended(child.grow(token_id), texts, output):
+                break
+        if output.finish_reason is not None and not isinstance(output.stop_reason, str):
+            _ended(child.end(), texts, output)
+        output.text = "".join(texts)
+
+    def _position(self, entry: TokenLogprobs) -> PositionLogprobs:
+        """{chosen: ..., likeliest: ..., second: ...}; the chosen one is not listed twice."""
+        ranks = [entry.rank, *range(1, len(entry.token_ids))]
+        position: PositionLogprobs = {}
+        for token_id, logprob, rank in zip(entry.token_ids, entry.logprobs, ranks, strict=True):
+            data = self._tokenizer.token_bytes(token_id) if self._tokenizer else None
+            text = None if data is None else data.decode("utf-8", "replace")
+            position.setdefault(token_id, Logprob(logprob, rank, text, data))
+        return position
+
+    def _forget(self, engine_id: int, request_id: str) -> None:
+        del self._children[engine_id]
+        self._requests[request_id].discard(engine_id)
+        if not self._requests[request_id]:
+            del self._requests[request_id]
+
+
+def _child_params(params: SamplingParams, index: int) -> SamplingParams:
+    """What the engine needs to know for child `index`; texts stay here."""
+    seed = params.seed
+    if seed is not None:
+        seed = _LOWEST_SEED + (seed + index - _LOWEST_SEED) % (_HIGHEST_SEED - _LOWEST_SEED + 1)
+    prompt_logprobs = params.prompt_logprobs if index == 0 else None  # the same for all
+    return replace(
+        params, n=1, seed=seed, stop=None, bad_words=None, prompt_logprobs=prompt_logprobs
+    )
+
+
+def _ended(grown: str | Found, texts: list[str], output: OutputDelta) -> bool:
+    if isinstance(grown, str):
+        texts.append(grown)
+        return False
+    texts.append(grown.text)
+    output.finish_reason, output.stop_reason = "stop", grown.stop
+    return True

@@ -1,0 +1,145 @@
+"""What a caller gets back: whole outputs shaped as vLLM's `RequestOutput` and `CompletionOutput`,
+and the deltas that add up to them.
+
+Owns these shapes and the adding up; how deltas come about is `output_processor`.
+"""
+
+from dataclasses import dataclass, field
+
+from engine.messages import FinishReason
+
+_PREVIEW = 60  # characters of a text in a __repr__
+
+
+@dataclass(slots=True)
+class Logprob:
+    """One token's log-probability; `rank` 1 is the likeliest.
+
+    `decoded_token` has U+FFFD where the token is part of a character; `token_bytes` has what is
+    really there.
+    """
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+    token_bytes: bytes | None = None
+
+
+PositionLogprobs = dict[int, Logprob]
+"""Token id -> its logprob: the chosen token first, then the likeliest others in order."""
+
+
+@dataclass(slots=True, kw_only=True)
+class OutputDelta:
+    """What one step added to one of the continuations of a request.
+
+    `text` may lag behind `token_ids`: a character may be unfinished, or become a stop string.
+    """
+
+    request_id: str
+    index: int  # which continuation, in [0, n)
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] | None = None  # one for each of token_ids
+    prompt_logprobs: list[PositionLogprobs | None] | None = None  # from token 0 on, piecewise
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_cached_tokens: int = 0
+    error: str | None = None  # with finish_reason "error": a sentence for the client
+    error_param: str | None = None
+
+
+@dataclass(slots=True)
+class ProcessedStep:
+    """One step's deltas, and the sequences that the engine shall forget."""
+
+    outputs: list[OutputDelta] = field(default_factory=list)
+    aborts: list[int] = field(default_factory=list)  # engine ids
+
+
+@dataclass(slots=True, repr=False)
+class CompletionOutput:
+    """One of the n continuations of a prompt."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    cumulative_logprob: float | None = None
+    logprobs: list[PositionLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop token id or stop string that ended it
+    error: str | None = None
+    error_param: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+    def accumulate(self, delta: OutputDelta) -> None:
+        """Add what a step added."""
+        text, self.text = self.text, ""  # only a string that nobody else holds grows in place
+        text += delta.text
+        self.text = text
+        self.token_ids += delta.token_ids
+        self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
+        self.error, self.error_param = delta.error, delta.error_param
+        if delta.logprobs is not None:
+            self._accumulate_logprobs(delta.token_ids, delta.logprobs)
+
+    def _accumulate_logprobs(self, ids: list[int], logprobs: list[PositionLogprobs]) -> None:
+        if self.logprobs is None:
+            self.logprobs = []
+        self.logprobs += logprobs
+        chosen = (position[token_id] for token_id, position in zip(ids, logprobs, strict=True))
+        self.cumulative_logprob = sum(
+            (token.logprob for token in chosen), self.cumulative_logprob or 0.0
+        )
+
+    def __repr__(self) -> str:
+        end = self.finish_reason or "running"
+        reason = "" if self.stop_reason is None else f" at {self.stop_reason!r}"
+        tokens = len(self.token_ids)
+        return (
+            f"CompletionOutput({self.index}: {_preview(self.text)}, {tokens} tokens, {end}{reason})"
+        )
+
+
+@dataclass(slots=True, repr=False)
+class RequestOutput:
+    """A prompt and its continuations."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    prompt_logprobs: list[PositionLogprobs | None] | None = None  # None for the first token
+    num_cached_tokens: int = 0
+
+    @classmethod
+    def begin(
+        cls, request_id: str, prompt: str | None, prompt_token_ids: list[int], n: int
+    ) -> "RequestOutput":
+        """The output of a request before its first delta."""
+        return cls(request_id, prompt, prompt_token_ids, [CompletionOutput(i) for i in range(n)])
+
+    @property
+    def finished(self) -> bool:
+        return all(output.finished for output in self.outputs)
+
+    def accumulate(self, delta: OutputDelta) -> None:
+        """Add what a step added to one of the continuations."""
+        self.outputs[delta.index].accumulate(delta)
+        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = (self.prompt_logprobs or []) + delta.prompt_logprobs
+
+    def __repr__(self) -> str:
+        prompt = "no text" if self.prompt is None else _preview(self.prompt)
+        outputs = "".join(f"\n  {output!r}" for output in self.outputs)
+        tokens = len(self.prompt_token_ids)
+        return f"RequestOutput({self.request_id}: {prompt}, {tokens} tokens){outputs}"
+
+
+def _preview(text: str) -> str:
+    return repr(text if len(text) <= _PREVIEW else text[: _PREVIEW - 3] + "...")

@@ -1,0 +1,192 @@
+"""The engine's own process: reads requests from a socket, steps, writes reports to it.
+
+    python -m engine.process FD     FD: the inherited, connected end of a Unix socket pair
+
+Owns the loop and its end: the process leaves when the socket closes, whatever it is doing, so it
+never outlives the front. Knows neither HTTP nor text. One frame comes in first (the
+`EngineConfig`), then lists of `ToEngine`; out go `ModelInfo` or `EngineFailed`, then one
+`StepReport` a step.
+"""
+
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Protocol
+
+import msgspec
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError, RequestError
+from engine.messages import (
+    AbortRequests,
+    AddRequest,
+    EngineFailed,
+    EngineStats,
+    ModelInfo,
+    RequestDelta,
+    StepReport,
+    ToEngine,
+)
+from engine.wire import FrameBuffer, to_frame
+from models.errors import IngotError, ModelError
+
+RECEIVE_BYTES = 1 << 20
+ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
+
+
+class Core(Protocol):
+    """What the loop drives: `engine.core.EngineCore`, or a scripted one in tests."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def has_work(self) -> bool: ...
+
+    def add(self, request: AddRequest) -> None: ...
+
+    def abort(self, request_ids: list[int]) -> None: ...
+
+    def step(self) -> StepReport: ...
+
+    def close(self) -> None: ...
+
+
+class Disconnected(Exception):
+    """The front closed the socket, or died."""
+
+
+class Connection:
+    """The engine's end of the socket."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._socket = peer
+        self._buffer = FrameBuffer()
+        self._requests = msgspec.msgpack.Decoder(list[ToEngine])
+
+    def receive_config(self) -> EngineConfig:
+        """The first message; raises Disconnected."""
+        return msgspec.msgpack.decode(self._frames(wait=True)[0], type=EngineConfig)
+
+    def receive(self, *, wait: bool) -> list[ToEngine]:
+        """All messages that are here, at least one batch if `wait`; raises Disconnected."""
+        frames = self._frames(wait=wait)
+        return [message for frame in frames for message in self._requests.decode(frame)]
+
+    def send(self, message: StepReport | ModelInfo | EngineFailed) -> None:
+        """Raises Disconnected."""
+        try:
+            self._socket.sendall(to_frame(message))
+        except OSError:
+            raise Disconnected from None
+
+    def _frames(self, *, wait: bool) -> list[bytes]:
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return []
+            except OSError:
+                raise Disconnected from None
+            if not data:
+                raise Disconnected
+            frames = self._buffer.feed(data)
+            if frames or not wait:
+                return frames
+
+
+def run_loop(core: Core, connection: Connection) -> None:
+    """Serve until the socket closes, which raises Disconnected. An idle loop uses no CPU."""
+    stats = EngineStats()
+    while True:
+        refusals = apply(core, connection.receive(wait=not core.has_work))
+        if refusals:
+            connection.send(StepReport(deltas=refusals, stats=stats))
+        report = core.step()
+        stats = report.stats
+        connection.send(report)
+
+
+def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
+    """Hand the messages to the core; returns the end of each request that it refused.
+
+    `error_param` is None when the engine is busy, and a string when the request is at fault.
+    """
+    refusals = []
+    for message in messages:
+        if isinstance(message, AbortRequests):
+            core.abort(message.request_ids)
+            continue
+        try:
+            core.add(message)
+        except RequestError as error:
+            refusals.append(_refusal(message, str(error), error.param or ""))
+        except IngotError as error:
+            refusals.append(_refusal(message, str(error), None))
+    return refusals
+
+
+def _refusal(request: AddRequest, sentence: str, param: str | None) -> RequestDelta:
+    return RequestDelta(
+        request_id=request.request_id, finish_reason="error", error=sentence, error_param=param
+    )
+
+
+def serve_engine(peer: socket.socket, make_core: Callable[[EngineConfig], Core]) -> int:
+    """Build the core that the front asks for and run it; returns the process's exit code."""
+    connection = Connection(peer)
+    threading.Thread(target=_leave_with_the_front, args=(peer.fileno(),), daemon=True).start()
+    try:
+        return _build_and_run(connection, make_core)
+    except Disconnected:
+        return 0
+
+
+def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], Core]) -> int:
+    try:
+        with closing(make_core(connection.receive_config())) as core:
+            connection.send(core.info)
+            run_loop(core, connection)
+    except Disconnected:
+        raise
+    except (ConfigError, ModelError) as error:
+        connection.send(EngineFailed(str(error), user_error=True))
+    except Exception as error:
+        traceback.print_exc()
+        known = isinstance(error, IngotError)
+        sentence = str(error) if known else f"The engine failed with {_headline(error)}."
+        connection.send(EngineFailed(sentence, user_error=False))
+    return 1
+
+
+def _headline(error: Exception) -> str:
+    first_line = next(iter(str(error).splitlines()), "").strip().rstrip(".")
+    return f"{type(error).__name__}: {first_line[:200]}" if first_line else type(error).__name__
+
+
+def _leave_with_the_front(fd: int) -> None:
+    """End the process when the front hung up, even in the middle of a step or a compile."""
+    poll = select.poll()
+    poll.register(fd, select.POLLHUP | select.POLLERR)
+    poll.poll()
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the real core on the socket whose file descriptor is the only argument."""
+    from engine.core import EngineCore
+
+    make_core: Callable[[EngineConfig], Any] = EngineCore
+    with socket.socket(fileno=int(arguments[0])) as peer:
+        return serve_engine(peer, make_core)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

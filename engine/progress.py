@@ -1,0 +1,43 @@
+"""A progress bar in terminals and notebooks, shown once work has taken a second."""
+
+from time import monotonic
+
+from rich import progress
+
+_PATIENCE = 1.0  # seconds before anything is shown
+
+
+class Progress:
+    """Counts finished sequences and generated tokens; a context manager."""
+
+    def __init__(self, total: int, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            transient=True,
+        )
+        self._task = self._bar.add_task("generating", total=total, rate="")
+        self._start = monotonic()
+        self._shown = False
+        self._tokens = 0
+
+    def advance(self, tokens: int, finished: bool) -> None:
+        """`tokens` more were generated, and perhaps they ended a request."""
+        self._tokens += tokens
+        seconds = monotonic() - self._start
+        if self._enabled and not self._shown and seconds > _PATIENCE:
+            self._shown = True
+            self._bar.start()
+        rate = f"{self._tokens / max(seconds, 1e-9):.0f} tokens/s"
+        self._bar.update(self._task, advance=int(finished), rate=rate)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._bar.stop()

@@ -1,0 +1,71 @@
+"""What a caller may give as a prompt, and its token ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import RequestError
+from engine.tokenizer import Tokenizer
+
+PromptLike = str | Sequence[int] | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text or token ids; the text of a chat holds special tokens and its own beginning."""
+
+    text: str | None = None
+    ids: Sequence[int] | None = None
+    chat: bool = False
+
+    def token_ids(self, tokenizer: Tokenizer | None) -> list[int]:
+        """Raises `RequestError` for an empty text, and for any where the model has no tokenizer."""
+        if self.ids is not None:
+            return list(self.ids)
+        if not self.text:
+            raise RequestError("The prompt is empty: it must hold some text.", "prompt")
+        if tokenizer is None:
+            raise RequestError(
+                "This model has no tokenizer: give the prompt as a list of token ids.", "prompt"
+            )
+        return tokenizer.encode(self.text, add_special_tokens=not self.chat)
+
+
+def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
+    """One prompt or several, as several; an empty list is no prompt."""
+    if isinstance(prompts, str | dict) or (prompts and _is_ids(prompts)):
+        return [as_prompt(prompts)]  # type: ignore[arg-type]
+    return [as_prompt(prompt) for prompt in prompts]  # type: ignore[arg-type]
+
+
+def as_prompt(prompt: PromptLike) -> Prompt:
+    """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM."""
+    if isinstance(prompt, str):
+        return Prompt(text=prompt)
+    if isinstance(prompt, dict):
+        return _of_dict(prompt)
+    if _is_ids(prompt):
+        return Prompt(ids=prompt)
+    raise RequestError(
+        f"A prompt is a string, a list of token ids or a dict, not {type(prompt).__name__}.",
+        "prompt",
+    )
+
+
+def _of_dict(prompt: dict[str, Any]) -> Prompt:
+    ids, text = prompt.get("prompt_token_ids"), prompt.get("prompt")
+    if prompt.keys() - {"prompt_token_ids", "prompt"} or (ids is None and text is None):
+        raise RequestError(
+            'A prompt dict has "prompt" or "prompt_token_ids", and this one has '
+            f"{', '.join(map(repr, prompt)) or 'nothing'}.",
+            "prompt",
+        )
+    if (ids is not None and not _is_ids(ids)) or not isinstance(text, str | None):
+        raise RequestError('"prompt_token_ids" is a list of integers, "prompt" a text.', "prompt")
+    return Prompt(text=text, ids=ids)
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, Sequence) and all(
+        isinstance(token, int) and not isinstance(token, bool) for token in value
+    )

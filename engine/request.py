@@ -1,0 +1,108 @@
+"""A request inside the engine: its tokens, how far they are computed, and what it owns.
+
+There are no phases. `num_computed` chases `num_tokens`; the difference is what the next step may
+compute. Right after a launch the newest token is on the device only, so
+
+    token_ids      prompt and generated tokens that the host knows
+    num_in_flight  tokens sampled by launched steps that the host has not read yet
+    num_tokens     both together
+"""
+
+import enum
+from dataclasses import dataclass, field
+from time import monotonic
+
+from engine.messages import AddRequest, FinishReason
+from engine.sampling_options import needs_admission
+from engine.sampling_params import SamplingParams
+
+
+class Status(enum.Enum):
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence being continued."""
+
+    request_id: int
+    params: SamplingParams
+    token_ids: list[int]
+    num_prompt_tokens: int
+    max_tokens: int  # length, prompt included, at which the request ends
+    stop_token_ids: frozenset[int]  # ids that end it, end-of-text included
+    eos_token_ids: frozenset[int]
+    bad_word_ids: list[list[int]]
+    priority: int
+    arrival: int  # counts up; the order among equals
+    seed: int
+    observed: bool  # its sampling depends on the tokens before, so the device counts them
+
+    status: Status = Status.WAITING
+    arrival_time: float = field(default_factory=monotonic)
+    queue_seconds: float | None = None  # how long it waited for its first slot
+    num_computed: int = 0
+    num_in_flight: int = 0
+    num_prompt_logprobs: int = 0  # prompt positions whose log-probabilities are on their way
+    slot: int | None = None
+    pages: list[int] = field(default_factory=list)
+    num_pages_sent: int = 0  # leading pages that the device's table has
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids) + self.num_in_flight
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether a further token is to be sampled once those in flight have arrived."""
+        return self.num_tokens < self.max_tokens
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Who goes first; the last in this order is preempted first."""
+        return self.priority, self.arrival
+
+    def finish_reason(self) -> FinishReason | None:
+        """Why the newest known token ends the request, if it does."""
+        stops = self.token_ids[-1] in self.stop_token_ids
+        if stops and self.num_generated >= self.params.min_tokens:
+            return "stop"
+        return "length" if len(self.token_ids) >= self.max_tokens else None
+
+    def rewind(self) -> None:
+        """Forget everything computed; all known tokens will be computed again."""
+        self.status = Status.WAITING
+        self.num_computed = 0
+        self.num_pages_sent = 0
+        self.slot = None
+        self.pages = []
+
+
+def make_request(
+    message: AddRequest, *, arrival: int, seed: int, max_model_len: int, eos: frozenset[int]
+) -> Request:
+    """A `Request` of a message that `admission` has checked; `seed` is for one without its own."""
+    params = message.params
+    prompt = len(message.prompt_token_ids)
+    room = max_model_len - prompt
+    ends = frozenset() if params.ignore_eos else eos
+    return Request(
+        request_id=message.request_id,
+        params=params,
+        token_ids=list(message.prompt_token_ids),
+        num_prompt_tokens=prompt,
+        max_tokens=prompt + min(room, params.max_tokens or room),
+        stop_token_ids=ends | frozenset(params.stop_token_ids or ()),
+        eos_token_ids=ends,
+        bad_word_ids=message.bad_word_ids,
+        priority=message.priority,
+        arrival=arrival,
+        seed=params.seed if params.seed is not None else seed,
+        observed=needs_admission(params),
+    )

@@ -1,0 +1,193 @@
+"""Runs plans on the device: owns the model's leaves, the device state and the compiled steps.
+
+`launch` hands a step to the device and returns at once; `Launched.read` waits for what it
+sampled. Knows plans, slots and arrays; knows nothing of queues, stop conditions or texts.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from engine.memory import KVLayout
+from engine.messages import TokenLogprobs
+from engine.packing import Ints, pack, packed_size
+from engine.programs import Programs
+from engine.request import Request
+from engine.sampling import Sampled
+from engine.sampling_options import NUM_FIELDS, sampling_row
+from engine.sampling_state import admit, init_slots, pack_options, packed_options_size
+from engine.scheduler import Plan
+from engine.shapes import Shapes, StepShape
+from engine.step import DeviceState, new_state, step
+from models.attention import HEAD_AXIS, KVCache
+from models.loading import LoadedModel
+
+Shardings = Any  # a DeviceState whose leaves are shardings
+
+
+@dataclass
+class Launched:
+    """A step on the device, and the plan it computes."""
+
+    plan: Plan
+    shape: StepShape
+    sampled: Sampled
+
+    def read(self) -> "Results":
+        """Wait for the step; raises what the device raised."""
+        tokens = np.asarray(self.sampled.tokens)
+        if not any(wants_logprobs(chunk.request) for chunk in self.plan.chunks):
+            return Results(tokens, None, None, None)
+        return Results(
+            tokens,
+            np.asarray(self.sampled.logprob_ids),
+            np.asarray(self.sampled.logprobs),
+            np.asarray(self.sampled.ranks),
+        )
+
+
+@dataclass
+class Results:
+    """What the rows of logits gave, on the host."""
+
+    tokens: Ints  # [B]
+    logprob_ids: Ints | None  # [B, W]: the chosen token, then the likeliest
+    logprobs: np.ndarray | None
+    ranks: Ints | None
+
+    def top(self, row: int, count: int) -> TokenLogprobs:
+        """The chosen token and the `count` likeliest of one row."""
+        if self.logprob_ids is None or self.logprobs is None or self.ranks is None:
+            raise RuntimeError("log-probabilities were not read")
+        width = slice(0, 1 + count)
+        return TokenLogprobs(
+            self.logprob_ids[row, width].tolist(),
+            self.logprobs[row, width].tolist(),
+            int(self.ranks[row]),
+        )
+
+
+class Runner:
+    """One model on one mesh."""
+
+    def __init__(self, model: LoadedModel, shapes: Shapes, kv: KVLayout) -> None:
+        self._model = model
+        self._mesh = model.mesh
+        self._pages = kv.num_pages
+        self._sink = shapes.max_num_seqs
+        self._vocab_size = model.config.vocab_size
+        self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
+        self._shardings = _state_shardings(kv, shapes, self._vocab_size, model.mesh)
+        self._state = _make_state(kv, shapes, self._vocab_size, self._shardings)
+        self.programs = Programs(shapes, self._lower)
+        self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=self._shardings)
+
+    def warm_up(self) -> float:
+        """Compile until every step can run; the other shapes follow in the background.
+
+        Returns the seconds it took.
+        """
+        start = perf_counter()
+        self.programs.compile_largest()
+        width = packed_options_size(self._vocab_size)
+        options = jax.ShapeDtypeStruct((width,), np.int32, sharding=self._whole)
+        self._admit = self._admit.lower(self._abstract_state(), options).compile()
+        seconds = perf_counter() - start
+        self.programs.compile_rest()
+        return seconds
+
+    def admit(self, request: Request) -> None:
+        """Set up the slot that a request has just taken."""
+        if request.slot is None:
+            raise RuntimeError("a request without a slot was admitted")
+        params = request.params
+        self._options[:, request.slot] = sampling_row(
+            params, seed=request.seed, prompt_len=request.num_prompt_tokens
+        )
+        if request.observed:
+            packed = pack_options(
+                request.slot,
+                params,
+                prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
+                stop_token_ids=request.stop_token_ids,
+                bad_word_ids=request.bad_word_ids,
+                vocab_size=self._vocab_size,
+            )
+            self._state = self._admit(self._state, packed)
+
+    def launch(self, plan: Plan) -> Launched:
+        """Start a step; its results are on their way to the host when this returns."""
+        for chunk in plan.chunks:
+            if chunk.admitted:
+                self.admit(chunk.request)
+        program = self.programs.find(plan.num_tokens, plan.decode)
+        packed = pack(plan, program.shape, self._sink, self._options)
+        self._state, sampled = program.run(self._model.leaves, self._state, packed)
+        sampled.tokens.copy_to_host_async()
+        return Launched(plan, program.shape, sampled)
+
+    def close(self) -> None:
+        self.programs.close()
+
+    @property
+    def _whole(self) -> NamedSharding:
+        """Every device has all of it."""
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    def _lower(self, shape: StepShape) -> jax.stages.Lowered:
+        def run(
+            leaves: tuple[Array, ...], state: DeviceState, packed: Array
+        ) -> tuple[DeviceState, Sampled]:
+            model = self._model.layout.unflatten(leaves)
+            return step(
+                model, state, packed, shape=shape, pages_per_layer=self._pages, mesh=self._mesh
+            )
+
+        jitted = jax.jit(run, donate_argnums=1, out_shardings=(self._shardings, self._whole))
+        leaves = tuple(_abstract(leaf, leaf.sharding) for leaf in self._model.leaves)
+        packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=self._whole)
+        return jitted.lower(leaves, self._abstract_state(), packed)
+
+    def _abstract_state(self) -> Any:
+        return jax.tree.map(_abstract, self._state, self._shardings)
+
+
+def wants_logprobs(request: Request) -> bool:
+    return request.params.logprobs is not None or request.params.prompt_logprobs is not None
+
+
+def _abstract(array: Array, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
+def _admit(state: DeviceState, packed: Array) -> DeviceState:
+    return state._replace(slots=admit(state.slots, packed))
+
+
+def _zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
+    cache = KVCache(jnp.zeros(kv.shape, kv.dtype), jnp.zeros(kv.shape, kv.dtype))
+    slots = init_slots(shapes.max_num_seqs, vocab_size)
+    return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
+
+
+def _state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:
+    """The cache is divided by heads; everything else is whole on every device."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    heads = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
+    abstract = jax.eval_shape(partial(_zero_state, kv, shapes, vocab_size))
+    spread: Any = jax.tree.map(lambda _: whole, abstract)
+    cache: Any = jax.tree.map(lambda _: heads, abstract.cache)
+    return spread._replace(cache=cache)
+
+
+def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:
+    make = jax.jit(partial(_zero_state, kv, shapes, vocab_size), out_shardings=shardings)
+    state: DeviceState = make()
+    return state

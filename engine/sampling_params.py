@@ -1,0 +1,195 @@
+"""How tokens are chosen and when a request ends: every option, with its bounds.
+
+The struct is the single place where bounds live, so no route and no script can forget one. It
+knows nothing of a model: ids are checked against the vocabulary by `check_vocabulary`, at
+admission. Names, defaults and meanings are vLLM's.
+"""
+
+from collections.abc import Callable, Sized
+
+import msgspec
+
+from engine.errors import RequestError
+from engine.plain_values import boolean, integer, integer_keys, number, sequence, shown, string
+
+MAX_N = 128
+MAX_LOGPROBS = 20
+MAX_STOP_STRINGS = 64
+MAX_STOP_STRING_CHARS = 1024
+MAX_STOP_TOKEN_IDS = 64
+MAX_LOGIT_BIAS = 1024
+MAX_BAD_WORDS = 128
+MAX_BAD_WORD_TOKENS = 8
+_SEED_RANGE = (-(2**63), 2**64 - 1)
+
+
+class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Options of one request; raises `RequestError` naming the field that is out of bounds.
+
+    `temperature` 0 is greedy. `top_k` 0 or -1 is off. `max_tokens` None runs to the end of the
+    context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
+    any option below is applied; `prompt_logprobs` the same for the prompt's tokens.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+
+    def __post_init__(self) -> None:
+        self._convert()
+        self._check_ranges()
+        self._check_lists()
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+    @property
+    def stop_strings(self) -> list[str]:
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
+        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+            for token in getattr(self, name) or ():
+                if not 0 <= token < vocab_size:
+                    raise RequestError(
+                        f"{name} holds {shown(token)}, which is no token id of this model "
+                        f"(0 to {vocab_size - 1}).",
+                        name,
+                    )
+
+    def _convert(self) -> None:
+        """Typed callers may pass anything (NumPy scalars, tuples); keep only plain values."""
+        for name, convert in _CONVERSIONS.items():
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                msgspec.structs.force_setattr(self, name, convert(name, value))
+
+    def _check_ranges(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            in_range = value is None or low <= value <= high
+            _require(in_range, name, f"must be between {low} and {high}", self)
+        _require(self.top_p > 0, "top_p", "must be above 0 and at most 1", self)
+        _require(self.repetition_penalty > 0, "repetition_penalty", "must be above 0", self)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise RequestError(
+                f"min_tokens {self.min_tokens} exceeds max_tokens {self.max_tokens}.", "min_tokens"
+            )
+
+    def _check_lists(self) -> None:
+        _check_strings("stop", self.stop_strings, MAX_STOP_STRINGS)
+        _check_strings("bad_words", self.bad_words or [], MAX_BAD_WORDS)
+        _check_length("stop_token_ids", self.stop_token_ids or (), MAX_STOP_TOKEN_IDS)
+        _check_length("logit_bias", self.logit_bias or (), MAX_LOGIT_BIAS)
+        for token, bias in (self.logit_bias or {}).items():
+            if not -100 <= bias <= 100:
+                raise RequestError(
+                    f"logit_bias of token {shown(token)} must be between -100 and 100, got {bias}.",
+                    "logit_bias",
+                )
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise RequestError(
+                "allowed_token_ids must not be empty: no token could be chosen.",
+                "allowed_token_ids",
+            )
+
+
+def _strings(name: str, value: object) -> list[str]:
+    return sequence(name, value, string)
+
+
+def _integers(name: str, value: object) -> list[int]:
+    return sequence(name, value, integer)
+
+
+def _string_or_strings(name: str, value: object) -> str | list[str]:
+    return string(name, value) if isinstance(value, str) else _strings(name, value)
+
+
+_CONVERSIONS: dict[str, Callable[[str, object], object]] = {
+    "n": integer,
+    "temperature": number,
+    "top_p": number,
+    "top_k": integer,
+    "min_p": number,
+    "presence_penalty": number,
+    "frequency_penalty": number,
+    "repetition_penalty": number,
+    "seed": integer,
+    "stop": _string_or_strings,
+    "stop_token_ids": _integers,
+    "bad_words": _strings,
+    "ignore_eos": boolean,
+    "max_tokens": integer,
+    "min_tokens": integer,
+    "logprobs": integer,
+    "prompt_logprobs": integer,
+    "logit_bias": integer_keys,
+    "allowed_token_ids": _integers,
+    "detokenize": boolean,
+    "skip_special_tokens": boolean,
+    "include_stop_str_in_output": boolean,
+}
+_OPTIONAL = {
+    "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
+    "logit_bias", "allowed_token_ids",
+}  # fmt: skip
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("n", 1, MAX_N),
+    ("temperature", 0, 100),
+    ("top_p", 0, 1),
+    ("top_k", -1, 2**31 - 1),
+    ("min_p", 0, 1),
+    ("presence_penalty", -2, 2),
+    ("frequency_penalty", -2, 2),
+    ("repetition_penalty", 0, 100),
+    ("seed", *_SEED_RANGE),
+    ("max_tokens", 1, 2**31 - 1),
+    ("min_tokens", 0, 2**31 - 1),
+    ("logprobs", 0, MAX_LOGPROBS),
+    ("prompt_logprobs", 0, MAX_LOGPROBS),
+)
+
+
+def _require(condition: bool, name: str, rule: str, params: SamplingParams) -> None:
+    if not condition:
+        raise RequestError(f"{name} {rule}, got {shown(getattr(params, name))}.", name)
+
+
+def _check_length(name: str, items: Sized, limit: int) -> None:
+    if len(items) > limit:
+        raise RequestError(f"{name} may hold at most {limit} entries, got {len(items)}.", name)
+
+
+def _check_strings(name: str, strings: list[str], limit: int) -> None:
+    _check_length(name, strings, limit)
+    for text in strings:
+        if not 0 < len(text) <= MAX_STOP_STRING_CHARS:
+            raise RequestError(
+                f"{name} must hold strings of 1 to {MAX_STOP_STRING_CHARS} characters, "
+                f"got one of {len(text)}.",
+                name,
+            )

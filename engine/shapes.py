@@ -1,0 +1,92 @@
+"""Every shape decision of the engine: which programs exist, and which one a step runs in.
+
+Two families of programs, so that the grid adds up instead of multiplying:
+
+    decode   one token a row          rows    1 2 4 8 16 24 32 48 64 96 128 ... max_num_seqs
+    mixed    rows of any length       tokens  16 32 64 128 ... max_num_batched_tokens
+
+A step is padded up to the smallest program that is ready. Nothing a user can set is a shape.
+"""
+
+from dataclasses import dataclass
+
+from engine.errors import ConfigError
+
+_SMALLEST_MIXED = 16
+
+
+@dataclass(frozen=True, order=True)
+class StepShape:
+    """Fixed sizes of one program; `rows` is both the attended rows and the rows of logits."""
+
+    tokens: int  # T
+    rows: int  # B
+    decode: bool
+    table_width: int  # MP, pages a sequence can have
+    page_size: int  # S
+
+    @property
+    def page_updates(self) -> int:
+        """Most page-table entries that one step can add: row b of t tokens adds ceil(t / S)."""
+        return self.rows if self.decode else self.rows + self.tokens // self.page_size
+
+    def __str__(self) -> str:
+        return f"decode {self.rows} rows" if self.decode else f"mixed {self.tokens} tokens"
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The two families for one engine."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    page_size: int
+
+    def __post_init__(self) -> None:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ConfigError(
+                f"--max-num-batched-tokens {self.max_num_batched_tokens} is below "
+                f"--max-num-seqs {self.max_num_seqs}: a step could not give every row a token."
+            )
+
+    @property
+    def table_width(self) -> int:
+        """Pages that a sequence of `max_model_len` tokens takes."""
+        return -(-self.max_model_len // self.page_size)
+
+    def decode(self) -> list[StepShape]:
+        return [self._shape(rows, rows, True) for rows in decode_rows(self.max_num_seqs)]
+
+    def mixed(self) -> list[StepShape]:
+        sizes = mixed_tokens(self.max_num_seqs, self.max_num_batched_tokens)
+        return [self._shape(tokens, self.max_num_seqs, False) for tokens in sizes]
+
+    def largest(self) -> list[StepShape]:
+        """With these two every step can run: serve as soon as they are compiled."""
+        return [self.mixed()[-1], self.decode()[-1]]
+
+    def fits(self, shape: StepShape, num_tokens: int, decode: bool) -> bool:
+        """Whether a step of so many tokens, one a row if `decode`, runs in `shape`."""
+        return shape.tokens >= num_tokens and (decode or not shape.decode)
+
+    def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
+        return StepShape(tokens, rows, decode, self.table_width, self.page_size)
+
+
+def decode_rows(largest: int) -> list[int]:
+    """1 2 4 8 16 24 32 48 64 96 ...: powers of two, and half-way between them from 16 on."""
+    rows = [1, 2, 4, 8]
+    power = 16
+    while rows[-1] < largest:
+        rows += [power, power + power // 2]
+        power *= 2
+    return [*(r for r in rows if r < largest), largest]
+
+
+def mixed_tokens(smallest_useful: int, largest: int) -> list[int]:
+    """Powers of two from 16 to the step's token budget, and the budget itself."""
+    sizes = [_SMALLEST_MIXED]
+    while sizes[-1] < largest:
+        sizes.append(sizes[-1] * 2)
+    return [*(s for s in sizes if s < largest), max(largest, smallest_useful)]

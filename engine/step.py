@@ -1,0 +1,105 @@
+"""The step: one program from token ids to the next token ids, everything in between included.
+
+    packed ─ unpack ─ tokens ─ embed ─ layers ⟷ KV pages ─ rows of logits ─ sample ─ write back
+
+The state is donated and comes back updated in place; the host reads only what was sampled. The
+same function serves both families of programs and every model.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Int32
+
+from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
+from engine.sampling import Sampled, sample
+from engine.sampling_options import unpack_rows
+from engine.sampling_state import SlotState, observe
+from engine.shapes import StepShape
+from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
+from models.decoder import Decoder
+
+
+class DeviceState(NamedTuple):
+    """What lives on the device from step to step; slot R is the sink of padding."""
+
+    cache: KVCache
+    page_table: Int32[Array, "R1 MP"]
+    last_token: Int32[Array, " R1"]  # what each slot sampled last
+    slots: SlotState
+
+
+def step(
+    model: Decoder,
+    state: DeviceState,
+    packed: Int32[Array, " W"],
+    *,
+    shape: StepShape,
+    pages_per_layer: int,
+    mesh: Mesh,
+) -> tuple[DeviceState, Sampled]:
+    """Compute the packed tokens and choose, or score, one token for each row of logits."""
+    inputs = unpack(packed, shape)
+    table = _update_pages(state.page_table, inputs)
+    batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh)
+    token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
+    tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
+
+    hidden, cache = model(tokens, inputs.positions, batch, state.cache)  # [T, D]
+    logits = model.logits(hidden[inputs.logit_token])  # [B, V]
+
+    slots = _observe(state.slots, inputs, tokens, batch)
+    sampled = sample(
+        logits,
+        unpack_rows(inputs.fields),
+        inputs.logit_slot,
+        inputs.positions[inputs.logit_token] + 1,
+        inputs.logit_target,
+        slots,
+    )
+    last_token = _write_back(state.last_token, inputs, sampled.tokens)
+    return DeviceState(cache, table, last_token, slots), sampled
+
+
+def _update_pages(table: Int32[Array, "R1 MP"], inputs: StepInputs) -> Int32[Array, "R1 MP"]:
+    flat = table.reshape(-1).at[inputs.update_place].set(inputs.update_page, mode="drop")
+    return flat.reshape(table.shape)
+
+
+def _attention_batch(
+    inputs: StepInputs, table: Array, shape: StepShape, pages_per_layer: int, mesh: Mesh
+) -> AttentionBatch:
+    rows = table[inputs.slot]  # [B, MP]
+    if shape.decode:
+        live = inputs.count > 0
+        return decode_batch(rows, inputs.positions, live, pages_per_layer, mesh)
+    return mixed_batch(rows, inputs.start, inputs.count, inputs.positions, pages_per_layer, mesh)
+
+
+def _observe(
+    slots: SlotState, inputs: StepInputs, tokens: Int32[Array, " T"], batch: AttentionBatch
+) -> SlotState:
+    """Count the tokens that enter the model, for the rows whose sampling depends on them."""
+    sink = slots.counts.shape[0] - 1
+    token_slot = inputs.observed.at[batch.row].get(mode="fill", fill_value=sink)
+    prompt_len = inputs.prompt_len.at[batch.row].get(mode="fill", fill_value=0)
+    return observe(
+        slots, tokens, token_slot, inputs.positions >= prompt_len,
+        inputs.observed, inputs.start, inputs.count,
+    )  # fmt: skip
+
+
+def _write_back(
+    last_token: Int32[Array, " R1"], inputs: StepInputs, tokens: Int32[Array, " B"]
+) -> Int32[Array, " R1"]:
+    """Rows that sampled leave their token in their slot; scored rows write to the sink."""
+    sink = last_token.shape[0] - 1
+    place = jnp.where(inputs.logit_target == SAMPLE, inputs.logit_slot, sink)
+    return last_token.at[place].set(tokens)
+
+
+def new_state(cache: KVCache, slots: SlotState, *, num_slots: int, table_width: int) -> DeviceState:
+    """A state in which nothing is computed and every table entry is the sink page."""
+    table = jnp.zeros((num_slots + 1, table_width), jnp.int32)
+    return DeviceState(cache, table, jnp.zeros(num_slots + 1, jnp.int32), slots)

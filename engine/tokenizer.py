@@ -1,0 +1,114 @@
+"""A model's tokenizer: strings to token ids, and what each id looks like.
+
+Owns the vocabulary, its special tokens and the chat template sources that lie beside it. Knows
+nothing of requests; reading the files is `tokenizer_files`, growing texts are `detokenizer`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer as Backend
+
+from engine.detokenizer import Detokenizer, Pieces, decode
+from engine.errors import RequestError
+from engine.tokenizer_files import TokenizerFiles, read_tokenizer
+
+
+class Tokenizer:
+    """Text to ids and back, as the model was trained; safe to share between threads."""
+
+    def __init__(self, files: TokenizerFiles) -> None:
+        self._backend = files.backend
+        self.special_tokens: Mapping[str, str] = files.special_tokens
+        """`bos_token`, `eos_token`, ... as text, for chat templates; absent ones are missing."""
+        self.chat_templates: Mapping[str, str] = files.chat_templates
+        """Jinja sources by name; a model with one template calls it "default"."""
+        added = self._backend.get_added_tokens_decoder()
+        self.special_ids = frozenset(id for id, token in added.items() if token.special)
+        self._pieces = Pieces(self._backend, self.special_ids)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        """One more than the largest id; a model may have more columns than this."""
+        self._longest_token = max(map(len, vocabulary), default=1)  # "Ġnaïve" counts bytes
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer | None":
+        """The tokenizer of a model folder; None when it has none (ids in, ids out only).
+
+        Raises `CheckpointError` for files that are malformed, `UnsupportedError` for kinds that
+        are not implemented.
+        """
+        files = read_tokenizer(folder)
+        return None if files is None else cls(files)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self.chat_templates)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._special_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._special_id("eos_token")
+
+    @cached_property
+    def _literal(self) -> Backend:
+        """The same tokenizer, which reads the names of special tokens as plain text."""
+        backend = Backend.from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+    def max_chars(self, max_tokens: int) -> int:
+        """Characters that `max_tokens` tokens can stand for; a longer text cannot fit.
+
+        Checked before tokenising, it bounds the work for any text. The work itself is linear, also
+        for one endless word: about a second for a million letters or spaces. (Tokens that swallow
+        any number of characters, as runs of unknown ones do, count as their names.)
+        """
+        return max_tokens * self._longest_token
+
+    def encode(
+        self, text: str, add_special_tokens: bool = True, *, allow_special: bool = True
+    ) -> list[int]:
+        """Ids of `text`; `add_special_tokens` adds what the model expects around a text (BOS).
+
+        With `allow_special` the names of special tokens in `text` become those tokens, as in
+        transformers and as rendered chat templates need; without, they are plain text. Raises
+        `RequestError` for a text that is no Unicode (a lone surrogate).
+        """
+        backend = self._backend if allow_special else self._literal
+        try:
+            # Only the batch functions let other threads run meanwhile.
+            [encoding] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        except TypeError:
+            raise RequestError("The text holds a lone surrogate, which is no character.") from None
+        return encoding.ids
+
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of `token_ids`; ids outside the vocabulary add nothing."""
+        return decode(self._pieces, token_ids, skip_special_tokens=skip_special_tokens)
+
+    def detokenizer(
+        self, prompt_token_ids: Sequence[int], *, skip_special_tokens: bool = True
+    ) -> Detokenizer:
+        """The state of a text that continues `prompt_token_ids`."""
+        return Detokenizer(self._pieces, prompt_token_ids, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 bytes of one token, " a" with its space; they may be part of a character."""
+        return self._pieces[token_id] or b""
+
+    def token_text(self, token_id: int) -> str:
+        """One token as text, for logprobs; U+FFFD where its bytes are part of a character."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a token by its name in the vocabulary: "<|im_end|>"; None if there is none."""
+        return self._backend.token_to_id(token)
+
+    def _special_id(self, role: str) -> int | None:
+        token = self.special_tokens.get(role)
+        return None if token is None else self._backend.token_to_id(token)

@@ -1,0 +1,54 @@
+"""Gemma 2: Gemma with softcaps, windows on every other layer, and norms behind each block too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import gemma, llama
+from models.config import ModelConfig
+from models.fields import Fields
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+from models.windows import read_windows
+
+ARCHITECTURES = ("Gemma2ForCausalLM",)
+DEFAULTS = {
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+
+NAMES: Names = {
+    **llama.NAMES,
+    "layers.*.attention_post_norm": f"{llama.LAYER}.post_attention_layernorm",
+    "layers.*.mlp_norm": f"{llama.LAYER}.pre_feedforward_layernorm",
+    "layers.*.mlp_post_norm": f"{llama.LAYER}.post_feedforward_layernorm",
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    return dense(
+        fields,
+        windows=read_windows(fields, lambda layer: layer % 2 == 0),
+        attention_softcap=fields.optional_number("attn_logit_softcapping"),
+    )
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES)
+
+
+def dense(fields: Fields, **switches: Any) -> ModelConfig:
+    """What Gemma 2 and 3 share."""
+    return gemma.dense(
+        fields,
+        activation_key="hidden_activation",
+        post_norms=True,
+        attention_scale=fields.number("query_pre_attn_scalar") ** -0.5,
+        logit_softcap=fields.optional_number("final_logit_softcapping"),
+        **switches,
+    )

@@ -1,0 +1,87 @@
+"""Llama 2, 3, 3.1 and 3.2, and what copies them (TinyLlama, Yi, SmolLM2): the plain case.
+
+Owns the keys and tensor names that most other families share, and of which each changes a few.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.config import LayerKind, ModelConfig
+from models.errors import CheckpointError
+from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.layers import ACTIVATIONS
+from models.rope_settings import read_rope
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("LlamaForCausalLM",)
+
+LAYER = "model.layers.*"
+NAMES: Names = {
+    "embedding": "model.embed_tokens",
+    "layers.*.attention_norm": f"{LAYER}.input_layernorm",
+    "layers.*.attention.qkv": tuple(f"{LAYER}.self_attn.{x}_proj" for x in "qkv"),
+    "layers.*.attention.q_norm": f"{LAYER}.self_attn.q_norm",
+    "layers.*.attention.k_norm": f"{LAYER}.self_attn.k_norm",
+    "layers.*.attention.o": f"{LAYER}.self_attn.o_proj",
+    "layers.*.mlp_norm": f"{LAYER}.post_attention_layernorm",
+    "layers.*.mlp.gate_up": (f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj"),
+    "layers.*.mlp.down": f"{LAYER}.mlp.down_proj",
+    "norm": "model.norm",
+    "head": "lm_head",
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields(raw)
+    bias, mlp_bias = fields.flag("attention_bias", False), fields.flag("mlp_bias", False)
+    return dense(fields, qkv_bias=bias, o_bias=bias, mlp_bias=mlp_bias)
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES)
+
+
+def dense(
+    fields: Fields,
+    *,
+    windows: Sequence[int | None] | None = None,
+    activation_key: str = "hidden_act",
+    **switches: Any,
+) -> ModelConfig:
+    """The keys that these families write alike; `switches` are the other fields of ModelConfig."""
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    heads = fields.integer("num_attention_heads", high=MAX_HEADS)
+    head_dim = (
+        fields.integer("head_dim", high=MAX_HEADS) if "head_dim" in fields else _head_dim(fields)
+    )
+    context = fields.integer("max_position_embeddings", high=MAX_TOKENS)
+    rope = read_rope(fields, head_dim)
+    return ModelConfig(
+        architecture=fields.texts("architectures")[0],
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("hidden_size"),
+        intermediate_size=fields.integer("intermediate_size"),
+        num_heads=heads,
+        num_kv_heads=fields.integer("num_key_value_heads", heads, high=MAX_HEADS),
+        head_dim=head_dim,
+        max_position_embeddings=context,
+        context_length=context,
+        layer_kinds=tuple(LayerKind(window, rope) for window in windows or [None] * layers),
+        activation=fields.option(activation_key, ACTIVATIONS, "silu"),
+        norm_eps=fields.number("rms_norm_eps", 1e-6, low=1e-12, high=1.0),
+        tied_head=fields.flag("tie_word_embeddings", False),
+        bos_token_id=next(iter(fields.token_ids("bos_token_id")), None),
+        eos_token_ids=fields.token_ids("eos_token_id"),
+        **switches,
+    )
+
+
+def _head_dim(fields: Fields) -> int:
+    width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    if width % heads:
+        raise CheckpointError(
+            f"{fields.where}: hidden_size {width} does not divide into {heads} attention heads, "
+            "and there is no head_dim to say otherwise."
+        )
+    return width // heads

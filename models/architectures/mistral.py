@@ -1,0 +1,19 @@
+"""Mistral 7B and Nemo: Llama with, in version 0.1, a window on all layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama
+from models.config import ModelConfig
+from models.fields import Fields
+from models.windows import read_windows
+
+ARCHITECTURES = ("MistralForCausalLM",)
+DEFAULTS = {"sliding_window": 4096}  # a file that says null means none
+
+weights = llama.weights
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    return llama.dense(fields, windows=read_windows(fields, lambda _: "sliding_window" in fields))

@@ -1,0 +1,132 @@
+"""The paged cache as a layer sees it: write this step's keys and values, then attend.
+
+Owns the arithmetic between rows, layers and pages. Knows nothing of projections, rotary
+embeddings or requests.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int32
+
+from pallas_kernels import QueryBlocks, kv_write, paged_decode, query_blocks, ragged_attention
+
+HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
+
+
+class KVCache(NamedTuple):
+    """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced."""
+
+    k: Float[Array, "LP K S H"]
+    v: Float[Array, "LP K S H"]
+
+    @property
+    def page_size(self) -> int:
+        return self.k.shape[2]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AttentionBatch:
+    """How the tokens of one step see the cache."""
+
+    page_table: Int32[Array, "B MP"]  # page of each row's slots 0..S-1, S..2S-1, ...
+    row: Int32[Array, " T"]  # row of each token; B for padding
+    positions: Int32[Array, " T"]  # place of each token in its sequence
+    blocks: QueryBlocks | None  # None in a decode step, where token t is row t
+    pages_per_layer: int = field(metadata={"static": True})
+    mesh: Mesh | None = field(metadata={"static": True}, default=None)
+
+
+def decode_batch(
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " B"],
+    live: Array,
+    pages_per_layer: int,
+    mesh: Mesh | None = None,
+) -> AttentionBatch:
+    """One token a row; rows that are not `live` write nothing."""
+    B = positions.shape[0]
+    row = jnp.where(live, jnp.arange(B), B)
+    return AttentionBatch(page_table, row, positions, None, pages_per_layer, mesh)
+
+
+def mixed_batch(
+    page_table: Int32[Array, "B MP"],
+    start: Int32[Array, " B"],
+    count: Int32[Array, " B"],
+    positions: Int32[Array, " T"],
+    pages_per_layer: int,
+    mesh: Mesh | None = None,
+) -> AttentionBatch:
+    """Rows of any length, packed in order: row b owns tokens start[b] .. start[b]+count[b]-1."""
+    T, B = positions.shape[0], start.shape[0]
+    token = jnp.arange(T)
+    row = jnp.searchsorted(start + count, token, side="right").astype(jnp.int32)
+    row = jnp.where(token < (start + count)[-1], row, B)
+    blocks = query_blocks(start, count, T)
+    return AttentionBatch(page_table, row, positions, blocks, pages_per_layer, mesh)
+
+
+def paged_attention(
+    batch: AttentionBatch,
+    cache: KVCache,
+    layer: Int32[Array, ""],
+    q: Float[Array, "T N H"],
+    k: Float[Array, "T K H"],
+    v: Float[Array, "T K H"],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> tuple[Float[Array, "T N H"], KVCache]:
+    """Write k and v of this layer into the cache, then attend causally over each token's row.
+
+    Each shard holds some of the heads and needs nothing of the others, so under a mesh this is
+    a `shard_map` without communication.
+    """
+    attend = partial(_attend, scale=scale, window=window, softcap=softcap)
+    if batch.mesh is not None and batch.mesh.size > 1:
+        heads = PartitionSpec(None, HEAD_AXIS)
+        attend = jax.shard_map(
+            attend,
+            mesh=batch.mesh,
+            in_specs=(PartitionSpec(), heads, heads, PartitionSpec(), heads, heads, heads),
+            out_specs=(heads, heads, heads),
+            check_vma=False,
+        )
+    out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v)
+    return out, KVCache(keys, values)
+
+
+def _attend(
+    batch: AttentionBatch,
+    k_pages: Array,
+    v_pages: Array,
+    layer: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> tuple[Array, Array, Array]:
+    size = k_pages.shape[2]
+    table = batch.page_table + layer * batch.pages_per_layer
+    page = table.at[batch.row, batch.positions // size].get(
+        mode="fill", fill_value=k_pages.shape[0]
+    )
+    slot = batch.positions % size
+    k_pages = kv_write(k_pages, k, page, slot)
+    v_pages = kv_write(v_pages, v, page, slot)
+    blocks = batch.blocks
+    kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
+    out = kernel(
+        q, k_pages, v_pages, table, batch.positions, scale=scale, window=window, softcap=softcap
+    )
+    return out, k_pages, v_pages

@@ -1,0 +1,160 @@
+"""A checkpoint folder: which files it must have, and which it may not.
+
+    config.json                    the architecture and its sizes
+    generation_config.json         optional: sampling defaults and end-of-sequence ids
+    model.safetensors              all weights, or
+    model.safetensors.index.json   {"weight_map": {"<tensor>": "<file>"}} and the files it names
+
+Owns finding and opening these. Refuses to know what the configuration means (`architectures/`),
+refuses pickled weights, whose loading runs code, and never runs code that a checkpoint brings.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.demo import DEMO_FOLDER
+from models.errors import CheckpointError, UnsupportedError
+from models.safetensors import SafetensorsFile, Tensor
+
+DEMO = "demo"
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+MAX_JSON_BYTES = 64 * 1024 * 1024  # the index of a 1,000,000-tensor checkpoint fits
+
+
+def find_folder(model: str | Path) -> Path:
+    """The checkpoint folder called `model`, "demo" being the bundled one.
+
+    Raises CheckpointError if it is not one.
+    """
+    folder = DEMO_FOLDER if model == DEMO else Path(model)
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder} is a file; give the folder that holds it together with {CONFIG}."
+        )
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"There is no folder {str(model)!r}: only local folders are loaded; download the model "
+            f"first and give the folder that holds its {CONFIG} and {WEIGHTS}."
+        )
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json; raises CheckpointError if it is missing or malformed."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {CONFIG}; give the folder of a Hugging Face checkpoint."
+        )
+    return _read_object(path)
+
+
+def refuse_quantised(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError if this config.json says that the weights are quantised."""
+    quantisation = config.get("quantization_config") or config.get("compression_config")
+    if quantisation is None:
+        return
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
+    raise UnsupportedError(
+        f"The checkpoint is quantised ({method!r}); only unquantised weights are loaded, so use "
+        f"the checkpoint it was made from."
+    )
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """The content of generation_config.json, empty without one; raises CheckpointError."""
+    path = folder / GENERATION_CONFIG
+    return _read_object(path) if path.is_file() else {}
+
+
+@contextmanager
+def open_tensors(folder: Path) -> Iterator[Mapping[str, Tensor]]:
+    """Every tensor of the checkpoint by name, readable inside the `with`.
+
+    Raises CheckpointError if a file is missing, malformed or pickled, if two files hold the same
+    tensor, or if the index and the files disagree.
+    """
+    tensors: dict[str, Tensor] = {}
+    weight_map, filenames = _weight_files(folder)
+    with ExitStack() as files:
+        for filename in filenames:
+            file = files.enter_context(SafetensorsFile(folder / filename))
+            for name, tensor in file.tensors.items():
+                if weight_map.get(name, filename) != filename or name in tensors:
+                    raise CheckpointError(
+                        f"Tensor {name!r} of {folder} is in {filename} and in another file; "
+                        f"download the folder again."
+                    )
+                tensors[name] = tensor
+        for name in weight_map.keys() - tensors.keys():
+            raise CheckpointError(
+                f"{INDEX} says that tensor {name!r} is in {weight_map[name]}, which does not have "
+                f"it; download {folder} again."
+            )
+        yield tensors
+
+
+def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """What the index says (tensor name -> file name, empty without one), and the files to open."""
+    index, single = folder / INDEX, folder / WEIGHTS
+    if index.is_file():
+        weight_map = _read_index(index)
+        return weight_map, sorted(set(weight_map.values()))
+    if single.is_file():
+        return {}, [WEIGHTS]
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickled:
+        raise CheckpointError(
+            f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when loaded; "
+            f"convert it with transformers' save_pretrained(..., safe_serialization=True)."
+        )
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = f" (it has {', '.join(shards[:3])}, which no index names)" if shards else ""
+    raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}{found}; download it again.")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = _read_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path} has no object weight_map; download it again.")
+    for name, filename in weight_map.items():
+        if not isinstance(filename, str) or Path(filename).name != filename or not filename:
+            raise CheckpointError(
+                f"{path} puts tensor {name!r} in {filename!r}, which is not the name of a file "
+                f"beside it; download it again."
+            )
+        if not filename.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{path} puts tensor {name!r} in {filename}; only .safetensors files are loaded, "
+                f"so convert it with transformers' save_pretrained(..., safe_serialization=True)."
+            )
+    for filename in sorted(set(weight_map.values())):
+        if not (path.parent / filename).is_file():
+            raise CheckpointError(
+                f"{path.parent} lacks {filename}, which {INDEX} names; download that file again."
+            )
+    return weight_map
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(
+                f"{path} has over {MAX_JSON_BYTES} bytes, too many for what it should hold; "
+                f"download it again."
+            )
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object.")
+    return value

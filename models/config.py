@@ -1,0 +1,105 @@
+"""The normalised description of a dense decoder: every switch that `decoder.py` knows.
+
+Made once from a checkpoint's config.json by the family's file in `architectures/`, which reads each
+value through `fields.py`. Knows no JSON key and no family.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.errors import CheckpointError, UnsupportedError
+from models.rope import RopeConfig
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What may differ between the layers of one model; equal kinds share one traced program.
+
+    window: a query at position p sees the keys at p - window + 1 .. p; None sees all up to p.
+    rope: how this layer rotates queries and keys; None where positions are learned embeddings.
+    """
+
+    window: int | None = None
+    rope: RopeConfig | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A dense decoder.
+
+    Raises:
+        CheckpointError: query heads are no multiple of key/value heads.
+    """
+
+    architecture: str  # "LlamaForCausalLM"
+    vocab_size: int  # V
+    hidden_size: int  # D
+    intermediate_size: int  # F
+    num_heads: int  # N
+    num_kv_heads: int  # K
+    head_dim: int  # H
+    max_position_embeddings: int  # tokens the model was made for
+    context_length: int  # tokens it is run with: the former, unless `dataclasses.replace`d
+    layer_kinds: tuple[LayerKind, ...]  # one a layer
+
+    activation: str = "silu"  # a name of layers.ACTIVATIONS
+    gated_mlp: bool = True  # down(act(gate(x)) * up(x)), or down(act(up(x)))
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-6
+    norm_offset: bool = False  # weights are stored as w - 1 (Gemma)
+    post_norms: bool = False  # a norm behind attention and MLP too, before the residual sum
+    qk_norm: bool = False  # a norm over each head of queries and keys
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+
+    learned_positions: bool = False
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
+    scale_by_layer: bool = False  # scores of layer i are divided by i + 1 (an option of GPT-2)
+    attention_softcap: float | None = None  # scores become c tanh(scores / c)
+    logit_softcap: float | None = None
+    tied_head: bool = False  # logits come from the embedding matrix
+
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise CheckpointError(
+                f"config.json has {self.num_heads} attention heads and {self.num_kv_heads} "
+                "key/value heads; the first must be a multiple of the second."
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layer_kinds)
+
+    @property
+    def score_scale(self) -> float:
+        """What attention scores q.k are multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def visible(self, window: int | None) -> int | None:
+        """The window, or None where it is as wide as the context and so hides nothing."""
+        return window if window is not None and window < self.context_length else None
+
+    def cache_kv_heads(self, shards: int = 1) -> int:
+        """K', the heads of the KV cache of a model cut into `shards`: K, or a copy for each shard.
+
+        Raises:
+            UnsupportedError: heads or MLP do not divide among that many shards.
+        """
+        if not self._divides(shards):
+            sizes = ", ".join(str(n) for n in range(1, self.num_heads + 1) if self._divides(n))
+            raise UnsupportedError(
+                f"A tensor-parallel size of {shards} does not divide the {self.num_heads} query "
+                f"heads, {self.num_kv_heads} key/value heads and {self.intermediate_size} MLP "
+                f"dimensions of {self.architecture}; these sizes do: {sizes}."
+            )
+        return max(self.num_kv_heads, shards)
+
+    def _divides(self, shards: int) -> bool:
+        kv_heads = self.num_kv_heads % shards == 0 or shards % self.num_kv_heads == 0
+        return kv_heads and self.num_heads % shards == 0 and self.intermediate_size % shards == 0

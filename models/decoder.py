@@ -1,0 +1,209 @@
+"""One dense decoder for every family in `architectures/`.
+
+Owns the equations. Knows no family by name: what differs is a field of `ModelConfig`. Knows nothing
+of checkpoints, meshes or requests; the paged cache is `attention.py`'s.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Int32
+
+from models.attention import AttentionBatch, KVCache, paged_attention
+from models.config import LayerKind, ModelConfig
+from models.layers import ACTIVATIONS, LayerNorm, Linear, RMSNorm, softcap, split_columns
+from models.rope import RopeConfig, Rotation, rotate, rotation
+
+
+class Decoder(nnx.Module):
+    """Tokens and a paged cache in, hidden states and the cache out.
+
+    Parameters are zeros until loaded, so make it under `nnx.eval_shape`. With `shards` > 1 the
+    columns of fused kernels are grouped by shard (see `weights.py`), KV heads are repeated until
+    every shard has one, and the vocabulary is padded to a multiple of `shards`.
+
+    Raises:
+        UnsupportedError: heads or MLP do not divide among `shards`.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, shards: int = 1):
+        D, positions = config.hidden_size, config.max_position_embeddings
+        V = -(-config.vocab_size // shards) * shards
+        head = partial(Linear, D, V, axes=("embed", "vocab"), bias=False, dtype=dtype)
+        places = partial(_embedding, positions, D, ("position", "embed"), dtype)
+        self.config = config
+        self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
+        self.position_embedding = places() if config.learned_positions else None
+        self.layers = nnx.List(Layer(config, kind, dtype, shards) for kind in config.layer_kinds)
+        self.norm = _norm(config)
+        self.head = None if config.tied_head else head()
+
+    def embed(
+        self, tokens: Int32[Array, " T"], positions: Int32[Array, " T"]
+    ) -> Float[Array, "T D"]:
+        """What the first layer reads."""
+        x = self.embedding[...][tokens]  # [T, D]
+        if self.config.embedding_scale != 1.0:
+            x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[...][positions]
+        return x
+
+    def __call__(
+        self,
+        tokens: Int32[Array, " T"],
+        positions: Int32[Array, " T"],
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        """Hidden states behind the final norm, and the cache with this step's keys and values."""
+        ropes = [kind.rope for kind in self.config.layer_kinds]
+        context = self.config.context_length
+        turns: dict[RopeConfig | None, Rotation] = {
+            rope: rotation(rope, positions, context) for rope in set(ropes) if rope
+        }
+        x = self.embed(tokens, positions)  # [T, D]
+        for index, (layer, rope) in enumerate(zip(self.layers, ropes, strict=True)):
+            x, cache = _run_layer(layer, np.int32(index), x, turns.get(rope), batch, cache)
+        return self.norm(x), cache
+
+    def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
+        """Scores of the next token, in float32."""
+        if self.head is None:
+            weight, form = self.embedding[...], "bd,vd->bv"
+        else:
+            weight, form = self.head.kernel[...], "bd,dv->bv"
+        scores = jnp.einsum(form, hidden, weight, preferred_element_type=jnp.float32)
+        return softcap(scores[:, : self.config.vocab_size], self.config.logit_softcap)
+
+
+class Layer(nnx.Module):
+    """x += attention(norm(x)), then x += mlp(norm(x)); Gemma 2 and 3 norm the outputs as well."""
+
+    def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
+        self.attention_norm = _norm(config)
+        self.attention = Attention(config, kind, dtype, shards)
+        self.attention_post_norm = _norm(config) if config.post_norms else _identity
+        self.mlp_norm = _norm(config)
+        self.mlp = GatedMLP(config, dtype, shards) if config.gated_mlp else MLP(config, dtype)
+        self.mlp_post_norm = _norm(config) if config.post_norms else _identity
+
+    def __call__(
+        self,
+        index: Int32[Array, ""],
+        x: Float[Array, "T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        h, cache = self.attention(index, self.attention_norm(x), turn, batch, cache)  # [T, D]
+        x = x + self.attention_post_norm(h)
+        h = self.mlp(self.mlp_norm(x))  # [T, D]
+        return x + self.mlp_post_norm(h), cache
+
+
+@jax.jit
+def _run_layer(
+    layer: Layer,
+    index: Int32[Array, ""],
+    x: Float[Array, "T D"],
+    turn: Rotation | None,
+    batch: AttentionBatch,
+    cache: KVCache,
+) -> tuple[Float[Array, "T D"], KVCache]:
+    """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
+    return layer(index, x, turn, batch, cache)
+
+
+class Attention(nnx.Module):
+    """Causal attention of N query heads over K key/value heads in the paged cache."""
+
+    def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
+        D, N, H = config.hidden_size, config.num_heads, config.head_dim
+        K = config.cache_kv_heads(shards)
+        self.config, self.shards = config, shards
+        self.widths = (N * H, K * H, K * H)
+        self.window = config.visible(kind.window)
+        self.qkv = Linear(
+            D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
+        )
+        self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
+        self.q_norm = _norm(config, H) if config.qk_norm else _identity
+        self.k_norm = _norm(config, H) if config.qk_norm else _identity
+
+    def __call__(
+        self,
+        index: Int32[Array, ""],
+        x: Float[Array, "T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        T, H = x.shape[0], self.config.head_dim
+        q, k, v = split_columns(self.qkv(x), self.shards, *self.widths)
+        q = self.q_norm(q.reshape(T, -1, H))  # [T, N, H]
+        k = self.k_norm(k.reshape(T, -1, H))  # [T, K, H]
+        v = v.reshape(T, -1, H)  # [T, K, H]
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        if self.config.scale_by_layer:
+            q = q / (index + 1).astype(q.dtype)
+        h, cache = paged_attention(
+            batch,
+            cache,
+            index,
+            q,
+            k,
+            v,
+            scale=self.config.score_scale,
+            window=self.window,
+            softcap=self.config.attention_softcap,
+        )  # [T, N, H]
+        return self.o(h.reshape(T, -1)), cache
+
+
+class GatedMLP(nnx.Module):
+    """down(act(gate(x)) * up(x)). Source: arXiv 2002.05202."""
+
+    def __init__(self, config: ModelConfig, dtype: DTypeLike, shards: int):
+        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.widths, self.shards = (F, F), shards
+        self.activation = ACTIVATIONS[config.activation]
+        self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
+        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
+        return self.down(self.activation(gate) * up)
+
+
+class MLP(nnx.Module):
+    """down(act(up(x)))."""
+
+    def __init__(self, config: ModelConfig, dtype: DTypeLike):
+        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = Linear(D, F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
+        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return self.down(self.activation(self.up(x)))
+
+
+def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros((rows, D), dtype), axes=axes)
+
+
+def _norm(config: ModelConfig, size: int | None = None) -> RMSNorm | LayerNorm:
+    size = config.hidden_size if size is None else size
+    if config.norm == "layer":
+        return LayerNorm(size, eps=config.norm_eps)
+    return RMSNorm(size, eps=config.norm_eps, offset=config.norm_offset)
+
+
+def _identity(x: Array) -> Array:
+    return x

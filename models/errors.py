@@ -1,0 +1,26 @@
+"""The root of Ingot's error tree, and the errors of checkpoints and architectures.
+
+    IngotError
+    ├── ModelError                  the model cannot be used (command line: exit code 2)
+    │   ├── CheckpointError         a file is missing, truncated, malformed or refused
+    │   └── UnsupportedError        an architecture, format or sharding that does not exist here
+    └── (engine.errors)             requests, memory, the engine itself
+
+Each message is one sentence that names what was wrong and what would work.
+"""
+
+
+class IngotError(Exception):
+    """Root of every error that Ingot raises on purpose."""
+
+
+class ModelError(IngotError):
+    """The model cannot be loaded or used as asked."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint file is missing, truncated, malformed or refused."""
+
+
+class UnsupportedError(ModelError):
+    """The checkpoint is sound but asks for something that Ingot does not implement."""

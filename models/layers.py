@@ -1,0 +1,91 @@
+"""The small parts of a decoder: linear maps, norms, activations.
+
+Owns parameters, the logical names of their axes (`nnx.Param(..., axes=...)`, which `sharding.py`
+maps to a mesh) and their arithmetic. Knows nothing of heads, positions or caches.
+
+Kernels lie as [in, out]. Norms compute in float32 and have float32 parameters in every model.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+Activation = Callable[[Array], Array]
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+class Linear(nnx.Module):
+    """x W + b, with W [in, out] and a bias where asked for."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, axes: tuple[str, str], bias: bool, dtype: DTypeLike
+    ):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), dtype), axes=axes)
+        self.bias = nnx.Param(jnp.zeros(outputs, dtype), axes=axes[1:]) if bias else None
+
+    def __call__(self, x: Float[Array, "T inputs"]) -> Float[Array, "T outputs"]:
+        y = x @ self.kernel[...]
+        return y if self.bias is None else y + self.bias[...]
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * w over the last axis; (1 + w) where `offset`. Source: arXiv 1910.07467."""
+
+    def __init__(self, size: int, *, eps: float, offset: bool = False):
+        self.weight = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
+        self.eps = eps
+        self.offset = offset
+
+    def __call__(self, x: Float[Array, "*T size"]) -> Float[Array, "*T size"]:
+        wide = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
+        weight = 1 + self.weight[...] if self.offset else self.weight[...]
+        return (wide * scale * weight).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / std * w + b over the last axis. Source: arXiv 1607.06450."""
+
+    def __init__(self, size: int, *, eps: float):
+        self.weight = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
+        self.bias = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*T size"]) -> Float[Array, "*T size"]:
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        scale = jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
+        return (centred * scale * self.weight[...] + self.bias[...]).astype(x.dtype)
+
+
+def split_columns(
+    x: Float[Array, "T columns"], shards: int, *widths: int
+) -> tuple[Float[Array, "T _"], ...]:
+    """Undo the fusing of a product whose columns are grouped by shard.
+
+    widths = 4, 2    shards = 2:    a0 a1 b0 | a2 a3 b1   ->   a0 a1 a2 a3, b0 b1
+
+    A column-sharded x stays where it lies.
+    """
+    T = x.shape[0]
+    grouped = x.reshape(T, shards, -1)  # [T, shards, columns / shards]
+    ends = [sum(widths[: i + 1]) // shards for i in range(len(widths) - 1)]
+    return tuple(part.reshape(T, -1) for part in jnp.split(grouped, ends, axis=-1))
+
+
+def softcap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]:
+    """Squeeze x into (-cap, cap); None leaves it. Source: Gemma 2, arXiv 2408.00118."""
+    return x if cap is None else jnp.tanh(x / cap) * cap

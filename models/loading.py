@@ -1,0 +1,256 @@
+"""From a checkpoint folder to sharded arrays on devices.
+
+    for each leaf, for each device:  its slice ─> byte ranges of tensors ─> one host array ─> device
+
+Owns when bytes are read, cast and placed, and whether they fit. Host memory holds a few slices at a
+time, never the model (on a CPU device the model itself, once). Refuses to know the file format
+(safetensors.py), which tensor is which (weights.py), and what the numbers mean (decoder.py).
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array
+
+from models.checkpoint import (
+    GENERATION_CONFIG,
+    find_folder,
+    open_tensors,
+    read_config,
+    read_generation_config,
+    refuse_quantised,
+)
+from models.config import ModelConfig
+from models.decoder import Decoder
+from models.errors import CheckpointError, UnsupportedError
+from models.fields import Fields
+from models.flatten import Layout, Leaf, layout
+from models.memory import check_memory
+from models.registry import find_architecture
+from models.safetensors import Tensor
+from models.sharding import named_sharding
+from models.weights import Source, WeightMap
+
+DTYPES: Mapping[str, np.dtype] = {
+    "bfloat16": jnp.dtype(jnp.bfloat16),
+    "float16": jnp.dtype(jnp.float16),
+    "float32": jnp.dtype(jnp.float32),
+}
+READABLE = ("bfloat16", "float16", "float32", "float64")
+READERS = 4  # leaves read at the same time
+BLOCK_BYTES = 16 * 1024 * 1024  # read at once
+STRIP_ROWS = 16  # transposed at once: more fall out of the cache, 2.0 against 0.3 GB/s
+
+Index = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model whose parameters are on the devices of its mesh."""
+
+    folder: Path
+    config: ModelConfig
+    generation_config: Mapping[str, Any]
+    layout: Layout[Decoder]  # layout.unflatten(leaves) inside a jit is the decoder
+    leaves: tuple[Array, ...]
+    mesh: Mesh
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Ids that end a text, by config.json or by generation_config.json."""
+        generation = Fields(self.generation_config, GENERATION_CONFIG)
+        return frozenset(self.config.eos_token_ids + generation.token_ids("eos_token_id"))
+
+
+def load(
+    model: str | Path,
+    mesh: Mesh,
+    *,
+    dtype: str = "auto",
+    load_format: Literal["auto", "dummy"] = "auto",
+    seed: int = 0,
+    max_model_len: int | None = None,
+) -> LoadedModel:
+    """Load the checkpoint folder `model` onto `mesh`, cut into as many shards as it has devices.
+
+    Args:
+        dtype: of matrices and activations; "auto" is float32 on CPU and bfloat16 elsewhere.
+        load_format: "dummy" draws random weights from `seed` and needs config.json only.
+        max_model_len: tokens of context the model is run with, if not those it was made for.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, or tensors do not fit the configuration.
+        UnsupportedError: the architecture, a setting, a quantisation or the mesh is not supported.
+        ModelError: the parameters do not fit into the devices' free memory.
+    """
+    folder = find_folder(model)
+    raw = read_config(folder)
+    refuse_quantised(raw)
+    architecture = find_architecture(raw)
+    config = architecture.config(raw)
+    if max_model_len is not None:
+        config = replace(config, context_length=max_model_len)
+    compute = compute_dtype(dtype, mesh)
+    plan = layout(nnx.eval_shape(lambda: Decoder(config, dtype=compute, shards=mesh.size)))
+    check_memory(plan.leaves, mesh)
+    if load_format == "dummy":
+        leaves = _random(plan.leaves, mesh, seed, config)
+    else:
+        leaves = _read(folder, plan, architecture.weights(config), mesh)
+    return LoadedModel(folder, config, read_generation_config(folder), plan, leaves, mesh)
+
+
+def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
+    """The dtype called `dtype`; raises UnsupportedError if there is none of that name."""
+    if dtype == "auto":
+        # bfloat16 products on CPU are 10 to 100 times slower
+        dtype = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    if dtype not in DTYPES:
+        names = ", ".join(("auto", *DTYPES))
+        raise UnsupportedError(f"The dtype {dtype!r} does not exist; use one of {names}.")
+    return DTYPES[dtype]
+
+
+def _random(
+    leaves: tuple[Leaf, ...], mesh: Mesh, seed: int, config: ModelConfig
+) -> tuple[Array, ...]:
+    """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
+    constants = {"weight": 0.0 if config.norm_offset else 1.0, "bias": 0.0}
+
+    def make(number: int, leaf: Leaf) -> Array:
+        constant = constants.get(leaf.paths[0].rsplit(".", 1)[-1])
+        inputs = leaf.shape[leaf.axes.index("embed") if "vocab" in leaf.axes else 0]
+        deviation = inputs**-0.5 if constant is None else 0.0
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        sharding = named_sharding(mesh, leaf.axes)
+        drawn: Array = _normal(key, constant or 0.0, deviation, leaf.shape, leaf.dtype, sharding)
+        return drawn
+
+    return tuple(make(number, leaf) for number, leaf in enumerate(leaves))
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _normal(
+    key: Array,
+    mean: Array | float,
+    deviation: Array | float,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    sharding: NamedSharding,
+) -> Array:
+    """Drawn on the devices, each its own part."""
+    values = (mean + deviation * jax.random.normal(key, shape)).astype(dtype)
+    placed: Array = jax.lax.with_sharding_constraint(values, sharding)
+    return placed
+
+
+def _read(folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh) -> tuple[Array, ...]:
+    with open_tensors(folder) as tensors:
+        found = _match(weights, tensors, folder)
+        for leaf in plan.leaves:
+            for path in leaf.paths:
+                shape = leaf.shape[1:] if leaf.stacked else leaf.shape
+                _check_shapes(weights.sources[path], shape, found)
+        with ThreadPoolExecutor(READERS) as pool:
+            place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
+            return tuple(pool.map(place, plan.leaves))
+
+
+def _match(weights: WeightMap, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The checkpoint's tensors under the sources' names; all that are needed and no others."""
+    prefix = weights.optional_prefix
+    needed = {part.tensor for source in weights.sources.values() for part in source.parts}
+    bare = {name.removeprefix(prefix): name for name in needed}
+    found = {bare.get(name, name): tensor for name, tensor in tensors.items()}
+    for name in sorted(needed - found.keys()):
+        raise CheckpointError(
+            f"{folder} lacks tensor {name!r}, which its config.json calls for; download it again."
+        )
+    for name in sorted(found.keys() - needed):
+        if not any(fnmatchcase(name, p) or fnmatchcase(prefix + name, p) for p in weights.ignored):
+            raise CheckpointError(
+                f"{folder} has tensor {name!r}, for which the model its config.json describes has "
+                f"no place; use the config.json that belongs to these weights."
+            )
+    return found
+
+
+def _check_shapes(source: Source, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> None:
+    for name, outputs in source.outputs().items():
+        expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])
+        expected = expected[::-1] if source.transpose else expected
+        tensor = tensors[name]
+        if tensor.shape != expected:
+            raise CheckpointError(
+                f"Tensor {name!r} has the shape {list(tensor.shape)} and config.json calls for "
+                f"{list(expected)}; use the config.json that belongs to these weights."
+            )
+        if tensor.dtype.name not in READABLE:
+            raise UnsupportedError(
+                f"Tensor {name!r} is quantised as {tensor.dtype.name}; only weights in "
+                f"{', '.join(READABLE)} are loaded, so use the checkpoint that was not quantised."
+            )
+
+
+def _place(
+    leaf: Leaf, *, mesh: Mesh, sources: Mapping[str, Source], tensors: Mapping[str, Tensor]
+) -> Array:
+    """Read each device's slice of a leaf and put it there."""
+
+    one = partial(read_slice, tensors=tensors, dtype=leaf.dtype, shards=mesh.size)
+
+    def read(index: Index | None) -> np.ndarray:
+        index = index or ()
+        if not leaf.stacked:
+            return one(sources[leaf.paths[0]], index=index, shape=leaf.shape)
+        row = partial(one, index=index[1:], shape=leaf.shape[1:])
+        return np.stack([row(sources[path]) for path in leaf.paths[index[0]]])
+
+    return jax.make_array_from_callback(leaf.shape, named_sharding(mesh, leaf.axes), read)
+
+
+def read_slice(
+    source: Source,
+    tensors: Mapping[str, Tensor],
+    index: Index,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    shards: int,
+) -> np.ndarray:
+    """The slice `index` of a parameter of `shape`, as a new array of `dtype`."""
+    bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
+    out = np.zeros([stop - start for start, stop in bounds], dtype)
+    low, high = bounds[source.axis]
+    for piece in source.pieces(shards):
+        start, stop = max(piece.at, low), min(piece.at + piece.stop - piece.start, high)
+        if start >= stop:
+            continue
+        wanted, shift = list(bounds), piece.start - piece.at
+        wanted[source.axis] = start + shift, stop + shift
+        target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
+        if source.transpose:
+            wanted, target = wanted[::-1], target.T
+        _copy(tensors[piece.tensor], wanted, target)
+    return out
+
+
+def _copy(tensor: Tensor, wanted: list[tuple[int, int]], target: np.ndarray) -> None:
+    """Write `tensor[wanted]` into `target`, which has other strides and perhaps another dtype."""
+    (first, last), *others = wanted
+    columns = tuple(slice(start, stop) for start, stop in others)
+    step = max(STRIP_ROWS, BLOCK_BYTES // max(1, tensor.row_bytes))
+    for start in range(first, last, step):
+        block = tensor.read(start, min(start + step, last))[:, *columns]
+        for strip in range(0, len(block), STRIP_ROWS):
+            rows = block[strip : strip + STRIP_ROWS]
+            target[start - first + strip :][: len(rows)] = rows

@@ -1,0 +1,68 @@
+"""From the architecture that config.json names to the file that knows it.
+
+Owns the search and its errors. Knows no family: every module in `architectures/` offers what
+`Architecture` lists, and a new file is found without being mentioned anywhere.
+"""
+
+import pkgutil
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, cast, runtime_checkable
+
+from models import architectures
+from models.config import ModelConfig
+from models.errors import UnsupportedError
+from models.fields import Fields
+from models.weights import WeightMap
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """What a file in `architectures/` offers."""
+
+    ARCHITECTURES: tuple[str, ...]  # as in config.json: "LlamaForCausalLM"
+
+    def config(self, raw: Mapping[str, Any]) -> ModelConfig:
+        """The decoder that config.json describes. Raises CheckpointError, UnsupportedError."""
+        ...
+
+    def weights(self, config: ModelConfig) -> WeightMap:
+        """Where its parameters lie."""
+        ...
+
+
+def supported() -> tuple[str, ...]:
+    """All architectures there are, sorted."""
+    return tuple(sorted(_modules()))
+
+
+def find_architecture(raw: Mapping[str, Any]) -> Architecture:
+    """The family of the model that this config.json describes.
+
+    Raises:
+        CheckpointError: it names no architecture.
+        UnsupportedError: it names one that is not there.
+    """
+    name = Fields(raw).texts("architectures")[0]
+    if name in _modules():
+        return _modules()[name]
+    raise UnsupportedError(
+        f"The architecture {name} is not supported{_hint(name, raw)}; "
+        f"supported are {', '.join(supported())}."
+    )
+
+
+def _hint(name: str, raw: Mapping[str, Any]) -> str:
+    if "text_config" in raw or "vision_config" in raw:
+        return " because only text models are covered so far, and this one takes more than text"
+    near = get_close_matches(name, supported(), n=1)
+    return f" (the nearest name is {near[0]})" if near else ""
+
+
+@cache
+def _modules() -> Mapping[str, Architecture]:
+    names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
+    modules = [import_module(f"{architectures.__name__}.{name}") for name in names]
+    return {name: cast(Architecture, one) for one in modules for name in one.ARCHITECTURES}

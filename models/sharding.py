@@ -1,0 +1,58 @@
+"""Which device holds which part of an array.
+
+    logical axis     mesh axis
+    vocab            tensor      embeddings by rows, heads by columns
+    heads            tensor      outputs of QKV, inputs of the attention's output product
+    mlp              tensor      outputs of gate and up, inputs of down
+    embed, norm,     (none)      the whole of it on every device
+
+Owns the mesh and this table. Refuses to know the models that use the names.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from models.errors import UnsupportedError
+
+TENSOR = "tensor"
+MESH_AXES: Mapping[str | None, str | None] = {
+    "vocab": TENSOR,
+    "heads": TENSOR,
+    "mlp": TENSOR,
+    "embed": None,
+    "norm": None,
+    "position": None,
+    None: None,
+}
+
+
+def make_mesh(tensor_parallel_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the first `tensor_parallel_size` of `devices` (default: all that JAX sees).
+
+    Raises:
+        UnsupportedError: there are fewer devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if not 1 <= tensor_parallel_size <= len(devices):
+        raise UnsupportedError(
+            f"A tensor-parallel size of {tensor_parallel_size} needs as many devices and there are "
+            f"{len(devices)} ({devices[0].platform}); use a size from 1 to {len(devices)}."
+        )
+    return jax.make_mesh(
+        (tensor_parallel_size,),
+        (TENSOR,),
+        axis_types=(AxisType.Auto,),
+        devices=devices[:tensor_parallel_size],
+    )
+
+
+def partition_spec(axes: Sequence[str | None]) -> PartitionSpec:
+    """The partition of an array whose axes have these logical names; KeyError for any other."""
+    return PartitionSpec(*(MESH_AXES[axis] for axis in axes))
+
+
+def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
+    """The same, on the devices of `mesh`."""
+    return NamedSharding(mesh, partition_spec(axes))

@@ -1,0 +1,83 @@
+"""Where each parameter's numbers lie in a checkpoint, as data.
+
+Owns that description and the layout of fused, sharded columns. Reads no bytes (`loading.py` does)
+and knows no parameter by name (`weight_map.py` does).
+
+Fused kernels group their columns by shard, so that a column-sharded product splits where it lies:
+
+    shards = 2    qkv kernel [D, (N + 2 K) H]:   q0 q1 k0 v0 | q2 q3 k1 v1       N = 4, K = 2
+    shards = 4                                   q0 k0 v0 | q1 k0 v0 | q2 k1 v1 | q3 k1 v1
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """`units * size` consecutive outputs of one checkpoint tensor, beginning at output `start`."""
+
+    tensor: str  # "model.layers.3.self_attn.q_proj.weight"
+    units: int  # what shards divide and never cut: heads, MLP dimensions, vocabulary rows
+    size: int = 1  # outputs of one unit: H for a head
+    start: int = 0  # not 0 where the checkpoint packs several parts into one tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Outputs start:stop of a checkpoint tensor, which become ours from `at` on."""
+
+    tensor: str
+    start: int
+    stop: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One parameter as pieces of checkpoint tensors laid along its `axis`; where none lies it is 0.
+
+    `axis` counts in the parameter: 0 for vectors and embeddings, 1 for kernels [in, out]. Where
+    `transpose` is set the checkpoint has the kernel as [out, in] and the pieces lie along its axis
+    0; elsewhere tensor and parameter have the same axes. The other axes are equal in length.
+    """
+
+    parts: tuple[Part, ...]
+    axis: int = 0
+    transpose: bool = False
+    divided: bool = False  # columns are grouped by shard: a fused kernel or its bias
+
+    def pieces(self, shards: int = 1) -> Iterator[Piece]:
+        """In order, for a model cut into `shards`; units that are fewer than these are repeated."""
+        at = 0
+        for shard in range(shards if self.divided else 1):
+            for part in self.parts:
+                first, last = _share(part.units, shard, shards) if self.divided else (0, part.units)
+                start, stop = part.start + first * part.size, part.start + last * part.size
+                yield Piece(part.tensor, start, stop, at)
+                at += stop - start
+
+    def outputs(self) -> dict[str, int]:
+        """Length of each tensor along the output axis, as the checkpoint must have it."""
+        lengths: dict[str, int] = {}
+        for part in self.parts:
+            stop = part.start + part.units * part.size
+            lengths[part.tensor] = max(stop, lengths.get(part.tensor, 0))
+        return lengths
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """The sources of a decoder's parameters, and what else its checkpoint may hold."""
+
+    sources: Mapping[str, Source]  # "layers.3.attention.qkv.kernel" -> ...
+    ignored: tuple[str, ...] = ()  # patterns of tensor names that need not be read
+    optional_prefix: str = ""  # of tensor names; some checkpoints leave it out
+
+
+def _share(units: int, shard: int, shards: int) -> tuple[int, int]:
+    """First unit of a shard, and the one behind its last: 8 heads over 2 shards, or 2 over 8."""
+    if units >= shards:
+        return shard * units // shards, (shard + 1) * units // shards
+    first = shard * units // shards
+    return first, first + 1

@@ -1,0 +1,76 @@
+"""Online-softmax attention of blocks of queries over pages, a chunk of pages at a time.
+
+The formulation for machines without a GPU: of those measured it moves the fewest bytes (a page of
+one head is gathered as one contiguous [S, H] tile, scores of a chunk stay in cache), and it stops
+at the last live page. Decode (one query a block) and ragged prefill share it.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int32
+
+from pallas_kernels.reference import MASKED, visible
+
+_CHUNK_SLOTS = 64  # keys scored at once
+_NO_POSITION = 2**31 - 1  # later than any
+
+
+def attend_blocks(
+    q: Float[Array, "M Q N H"],
+    k_pages: Float[Array, "P K S H"],
+    v_pages: Float[Array, "P K S H"],
+    tables: Int32[Array, "M MP"],
+    positions: Int32[Array, "M Q"],
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Float[Array, "M Q N H"]:
+    """Attention of each block over the pages of its table; a query at position -1 sees nothing.
+
+    Same mathematics as `reference.attention_reference`, in float32.
+    """
+    M, Q, N, H = q.shape
+    K, S = k_pages.shape[1:3]
+    G = N // K
+    C = max(1, _CHUNK_SLOTS // S)
+    queries = q.reshape(M, Q, K, G, H).transpose(0, 2, 3, 1, 4).astype(jnp.float32) * scale
+    queries = queries.reshape(M, K, G * Q, H)
+    heads = jnp.arange(K)[None, :, None]
+    tables = jnp.pad(tables, ((0, 0), (0, -tables.shape[1] % C)))
+    asked = jnp.tile(positions, (1, G))[:, None, :, None]  # [M, 1, G*Q, 1]
+
+    def chunk(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        peak, total, acc = carry
+        pages = lax.dynamic_slice_in_dim(tables, index * C, C, axis=1)[:, None, :]  # [M, 1, C]
+        keys = k_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
+        values = v_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
+        scores = jnp.einsum("mkqh,mkjh->mkqj", queries, keys)
+        if softcap is not None:
+            scores = softcap * jnp.tanh(scores / softcap)
+        seen = visible(asked, index * C * S + jnp.arange(C * S), window)
+        scores = jnp.where(seen, scores, MASKED)
+        new_peak = jnp.maximum(peak, scores.max(-1))
+        decay = jnp.exp(peak - new_peak)
+        weights = jnp.where(seen, jnp.exp(scores - new_peak[..., None]), 0.0)
+        added = jnp.einsum("mkqj,mkjh->mkqh", weights, values)
+        return new_peak, total * decay + weights.sum(-1), acc * decay[..., None] + added
+
+    rows = (M, K, G * Q)
+    start = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, H)))
+    first, last = _live_chunks(positions, C * S, window)
+    _, total, acc = lax.fori_loop(first, last, chunk, start)
+    out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros
+    out = out.reshape(M, K, G, Q, H).transpose(0, 3, 1, 2, 4)
+    return jnp.reshape(out, (M, Q, N, H)).astype(q.dtype)
+
+
+def _live_chunks(
+    positions: Int32[Array, "M Q"], chunk: int, window: int | None
+) -> tuple[Array, Array]:
+    """First and one past the last chunk that any query sees: no work on pages that are not live."""
+    last = jnp.max(positions) // chunk + 1
+    if window is None:
+        return jnp.zeros_like(last), last
+    earliest = jnp.min(jnp.where(positions < 0, _NO_POSITION, positions))
+    return jnp.clip((earliest - window + 1) // chunk, 0, last), last

@@ -1,0 +1,44 @@
+"""The HTTP application: which path leads where, through which layers.
+
+RequestIds ▸ ApiKeys ▸ routes
+"""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from models.errors import IngotError
+from serve.auth import ApiKeys
+from serve.chat import ChatRoute
+from serve.completions import CompletionsRoute
+from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
+from serve.health import HealthRoutes
+from serve.models_route import ModelsRoutes
+from serve.request_id import RequestIds
+from serve.service import Service
+
+
+def build_app(service: Service) -> Starlette:
+    """The application that serves `service`."""
+    health, models = HealthRoutes(service), ModelsRoutes(service)
+    return Starlette(
+        routes=[
+            Route("/health", health.health),
+            Route("/version", health.version),
+            Route("/metrics", service.metrics.route),
+            Route("/v1/models", models.every),
+            Route("/v1/models/{name:path}", models.one),
+            Route("/v1/completions", CompletionsRoute(service), methods=["POST"]),
+            Route("/v1/chat/completions", ChatRoute(service), methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(RequestIds),
+            Middleware(ApiKeys, keys=service.settings.api_keys),
+        ],
+        exception_handlers={
+            IngotError: handle_ingot_error,
+            HTTPException: handle_http_exception,
+            Exception: handle_unexpected,
+        },
+    )

@@ -1,0 +1,48 @@
+"""API keys: everything needs one but the routes listed here, whatever is added later.
+
+Keys are kept and compared as SHA-256 digests in constant time, so neither a key's length nor its
+prefix can be guessed from timing. The path is the server's own `scope["path"]`: no header has a
+say in it.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response
+
+PUBLIC_PATHS = frozenset({"/health", "/version", "/metrics"})
+
+_REFUSAL = ErrorBody(
+    ErrorDetail(
+        "A valid API key is needed: send the header 'Authorization: Bearer KEY'.",
+        "authentication_error",
+        code="invalid_api_key",
+    )
+)
+
+
+class ApiKeys:
+    """ASGI middleware that answers 401 unless the request carries one of `keys`."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._digests or scope["type"] == "lifespan" or self._allows(scope):
+            await self._app(scope, receive, send)
+        else:
+            refusal = error_response(401, _REFUSAL, {**CLOSE, "www-authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+
+    def _allows(self, scope: Scope) -> bool:
+        if scope["path"] in PUBLIC_PATHS:
+            return True
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return scheme.lower() == "bearer" and any(matches)

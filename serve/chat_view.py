@@ -1,0 +1,115 @@
+"""Showing what the engine said as `/v1/chat/completions` does, whole or in chunks."""
+
+import time
+from collections.abc import Iterator
+
+from msgspec import UNSET, UnsetType
+
+from engine.outputs import OutputDelta
+from serve.engine_client import Prompt
+from serve.logprobs import chat_logprobs, prompt_logprobs
+from serve.protocol import Usage
+from serve.protocol_chat import (
+    AnswerMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+)
+from serve.usage import TokenCounter
+
+
+class ChatView:
+    """One response; its choices are the n answers to one conversation."""
+
+    def __init__(
+        self, request: ChatRequest, prompt: Prompt, response_id: str, model_name: str
+    ) -> None:
+        self._request = request
+        self._prompt = prompt
+        self._id = response_id
+        self._model = model_name
+        self._created = int(time.time())
+        self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n)
+        self._begun: set[int] = set()
+
+    def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
+        """A chunk with the role when a choice begins, then one for each choice with news."""
+        for index, delta in deltas.items():
+            if index not in self._begun:
+                yield self._first(index)
+                self._begun.add(index)
+            yield self._piece(index, delta)
+
+    def last(self) -> Iterator[ChatChunk]:
+        """The counts, if they are wanted."""
+        if self._request.include_usage:
+            yield self._chunk([], self._counter.total())
+
+    def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
+        """The response that is not streamed."""
+        choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
+        request = self._request
+        scores = prompt_logprobs(deltas[0].prompt_logprobs or [None])
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            usage=self._counter.total(),
+            prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
+            prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
+        )
+
+    def _first(self, index: int) -> ChatChunk:
+        role, begins = self._request.response_role, not self._begun
+        chunk = self._chunk(
+            [ChunkChoice(index, Delta(role=role, content=self._request.echoed))],
+            self._counter.of_choice(index) if self._request.continuous_usage else UNSET,
+        )
+        if self._request.return_token_ids and begins:
+            chunk.prompt_token_ids = self._prompt.token_ids
+        return chunk
+
+    def _piece(self, index: int, delta: OutputDelta) -> ChatChunk:
+        self._counter.add(index, delta)
+        choice = ChunkChoice(
+            index,
+            Delta(content=delta.text),
+            logprobs=self._logprobs(delta),
+            finish_reason=delta.finish_reason,
+        )
+        if delta.finish_reason is not None:
+            choice.stop_reason = delta.stop_reason
+        if self._request.return_token_ids:
+            choice.token_ids = delta.token_ids
+        usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
+        return self._chunk([choice], usage)
+
+    def _choice(self, index: int, delta: OutputDelta) -> ChatChoice:
+        self._counter.add(index, delta)
+        return ChatChoice(
+            index,
+            AnswerMessage(self._request.response_role, self._request.echoed + delta.text),
+            logprobs=self._logprobs(delta),
+            finish_reason=delta.finish_reason,
+            stop_reason=delta.stop_reason,
+            token_ids=delta.token_ids if self._request.return_token_ids else UNSET,
+        )
+
+    def _logprobs(self, delta: OutputDelta) -> ChatLogprobs | None:
+        if not self._request.logprobs:
+            return None
+        return chat_logprobs(
+            delta.logprobs or [],
+            self._request.top_logprobs or 0,
+            as_ids=bool(self._request.return_tokens_as_token_ids),
+        )
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:
+        return ChatChunk(
+            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+        )

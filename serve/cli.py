@@ -1,0 +1,185 @@
+"""The command `ingot`: serve, generate, chat, env.
+
+Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
+stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from engine.config import make_config
+from models.errors import IngotError
+from serve import options
+
+app = typer.Typer(
+    name="ingot",
+    help="Run language models on JAX: an OpenAI-compatible server, and a prompt in the terminal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A local folder, or 'demo'.")] = "demo",
+    dtype: options.Dtype = "auto",
+    load_format: options.LoadFormat = "auto",
+    seed: options.Seed = 0,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    block_size: options.BlockSize = 16,
+    gpu_memory_utilization: options.GpuMemoryUtilization = 0.92,
+    kv_cache_memory_bytes: options.KvCacheMemoryBytes = None,
+    num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+    scheduling_policy: options.SchedulingPolicy = "fcfs",
+    compilation_cache_dir: options.CompilationCacheDir = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    api_key: options.ApiKey = None,
+    served_model_name: options.ServedModelName = None,
+    chat_template: options.ChatTemplate = None,
+    generation_config: options.GenerationConfig = "auto",
+    max_num_queued_reqs: options.MaxNumQueuedReqs = None,
+    max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
+    shutdown_timeout: options.ShutdownTimeout = 30.0,
+    uvicorn_log_level: options.UvicornLogLevel = "warning",
+) -> None:
+    """Serve MODEL over HTTP with OpenAI's API."""
+    from serve.run import run_server
+    from serve.settings import make_settings
+
+    engine_config = make_config(
+        model=model,
+        dtype=dtype,
+        load_format=load_format,
+        seed=seed,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        block_size=block_size,
+        gpu_memory_utilization=gpu_memory_utilization,
+        kv_cache_memory_bytes=kv_cache_memory_bytes,
+        num_gpu_blocks_override=num_gpu_blocks_override,
+        tensor_parallel_size=tensor_parallel_size,
+        scheduling_policy=scheduling_policy,
+        compilation_cache_dir=compilation_cache_dir,
+    )
+    settings = make_settings(
+        host=host,
+        port=port,
+        api_keys=api_key or (),
+        served_model_names=served_model_name or (),
+        chat_template=chat_template,
+        generation_config=generation_config,
+        max_num_queued_reqs=max_num_queued_reqs,
+        max_body_bytes=max_body_bytes,
+        shutdown_timeout=shutdown_timeout,
+        uvicorn_log_level=uvicorn_log_level,
+    )
+    raise typer.Exit(run_server(engine_config, settings))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    model: options.Model = "demo",
+    max_tokens: options.MaxTokens = 128,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    stop: options.Stop = None,
+    dtype: options.Dtype = "auto",
+    load_format: options.LoadFormat = "auto",
+    seed: options.Seed = 0,
+    max_model_len: options.MaxModelLen = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Continue PROMPT and print the text as it comes."""
+    from serve.terminal import print_continuation
+
+    print_continuation(
+        prompt,
+        _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop),
+        model=model,
+        dtype=dtype,
+        load_format=load_format,
+        seed=seed,
+        max_model_len=max_model_len,
+        tensor_parallel_size=tensor_parallel_size,
+    )
+
+
+@app.command()
+def chat(
+    model: options.Model = "demo",
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    dtype: options.Dtype = "auto",
+    load_format: options.LoadFormat = "auto",
+    seed: options.Seed = 0,
+    max_model_len: options.MaxModelLen = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Talk to the model; an empty line or Ctrl-D ends it."""
+    from serve.terminal import converse
+
+    converse(
+        system,
+        _given(temperature=temperature, top_p=top_p, top_k=top_k) | {"max_tokens": max_tokens},
+        model=model,
+        dtype=dtype,
+        load_format=load_format,
+        seed=seed,
+        max_model_len=max_model_len,
+        tensor_parallel_size=tensor_parallel_size,
+    )
+
+
+@app.command()
+def env(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs and bug reports.")] = False,
+) -> None:
+    """Show versions, devices, processor, memory and settings of this machine."""
+    import json
+
+    from serve.env import gather, show
+
+    facts = gather()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        show(facts, Console())
+
+
+def main() -> None:
+    """The entry point: runs the command, and turns errors into one sentence."""
+    try:
+        app()
+    except IngotError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {_escaped(str(error))}", highlight=False
+        )
+        sys.exit(2)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

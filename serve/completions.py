@@ -1,0 +1,83 @@
+"""POST /v1/completions: prompts in, continuations out, whole or streamed."""
+
+from typing import Any
+
+from starlette.types import Send
+
+from engine.errors import RequestError
+from engine.sampling_params import SamplingParams
+from serve.completion_view import CompletionView
+from serve.endpoint import GenerationRoute, send_json
+from serve.engine_client import Prompt
+from serve.prompts import check_ids, encode, truncate
+from serve.protocol import MAX_PROMPTS
+from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
+from serve.sampling import fit, sampling_params
+from serve.sse import send_events
+from serve.streams import collect
+
+
+class CompletionsRoute(GenerationRoute[CompletionRequest]):
+    """The older of OpenAI's APIs, and the one that scores prompts."""
+
+    kind = CompletionRequest
+
+    async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
+        service = self.service
+        service.check(request)
+        prompts = await self._prompts(request)
+        response_id = f"cmpl-{request_id}"
+        view = CompletionView(
+            request, prompts, service.model.tokenizer, response_id, service.model.names[0]
+        )
+        with service.client.generate(response_id, prompts, request.priority or 0) as stream:
+            if request.stream:
+                await send_events(send, stream, view)
+            else:
+                await send_json(send, view.whole(await collect(stream)))
+
+    async def _prompts(self, request: CompletionRequest) -> list[Prompt]:
+        """Each prompt with its ids and options; raises RequestError."""
+        sent, info = request.prompts(), self.service.client.info
+        params = self._params(request)
+        params.check_vocabulary(info.vocab_size)
+        if params.n * len(sent) > MAX_PROMPTS:
+            raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
+        texts = [prompt for prompt in sent if isinstance(prompt, str)]
+        ids = [prompt for prompt in sent if not isinstance(prompt, str)]
+        if texts:
+            ids = await self._encode(request, texts)
+        return [
+            self._prompt(request, params, texts[position] if texts else None, token_ids)
+            for position, token_ids in enumerate(ids)
+        ]
+
+    def _prompt(
+        self,
+        request: CompletionRequest,
+        params: SamplingParams,
+        text: str | None,
+        token_ids: list[int],
+    ) -> Prompt:
+        info = self.service.client.info
+        check_ids(token_ids, info.vocab_size, "prompt")
+        kept = truncate(token_ids, request, info.max_model_len)
+        params = fit(params, request, len(kept), info.max_model_len, DEFAULT_MAX_TOKENS)
+        return Prompt(text if kept is token_ids else None, kept, params)
+
+    async def _encode(self, request: CompletionRequest, texts: list[str]) -> list[list[int]]:
+        add_special = request.add_special_tokens
+        truncated = request.truncate_prompt_tokens is not None
+        return await encode(
+            self.service.model.tokenizer,
+            texts,
+            add_special=True if add_special is None else add_special,
+            max_tokens=None if truncated else self.service.client.info.max_model_len,
+            param="prompt",
+        )
+
+    def _params(self, request: CompletionRequest) -> SamplingParams:
+        fixed: dict[str, Any] = {"logprobs": request.logprobs, "max_tokens": request.limit}
+        if request.echo and request.logprobs is not None and request.prompt_logprobs is None:
+            fixed["prompt_logprobs"] = request.logprobs
+        return sampling_params(request, self.service.model.sampling_defaults, **fixed)

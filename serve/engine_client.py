@@ -1,0 +1,229 @@
+"""The front's side of the engine: requests go out, reports come in, each delta finds its stream.
+
+    generate ──▶ OutputProcessor.add ──▶ outbox ──one frame a loop tick──▶ engine
+    routes   ◀── RequestStream       ◀── OutputProcessor.process ◀─────────┘
+
+Owns admission to the queue, the streams in flight and the engine's state. It knows neither HTTP nor
+prompts as text.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import EngineDeadError, EngineError, OverloadedError
+from engine.messages import (
+    AbortRequests,
+    EngineFailed,
+    EngineStats,
+    ModelInfo,
+    StepReport,
+    ToEngine,
+)
+from engine.output_processor import OutputProcessor
+from engine.outputs import OutputDelta
+from engine.sampling_params import SamplingParams
+from models.errors import IngotError
+from serve.engine_process import EngineLink
+from serve.errors import UnavailableError
+from serve.metrics import Metrics, Timeline
+from serve.streams import RequestStream
+
+EngineState = Literal["loading", "ready", "draining", "dead"]
+
+
+class StartError(IngotError):
+    """The engine could not start; `user_error` says whether other settings would help."""
+
+    def __init__(self, message: str, user_error: bool) -> None:
+        super().__init__(message)
+        self.user_error = user_error
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt with its own options; `text` is None for a prompt that came as ids."""
+
+    text: str | None
+    token_ids: list[int]
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A prompt in the engine: who reads it, and the choices that have not finished."""
+
+    stream: RequestStream
+    timelines: dict[int, Timeline]
+
+
+class EngineClient:
+    """One engine and the requests that are in it."""
+
+    def __init__(
+        self, processor: OutputProcessor, metrics: Metrics, max_queued: int | None = None
+    ) -> None:
+        self.state: EngineState = "loading"
+        self._processor = processor
+        self._metrics = metrics
+        self._max_queued = max_queued
+        self._stats = EngineStats()
+        self._info: ModelInfo | None = None
+        self._link: EngineLink | None = None
+        self._outbox: list[ToEngine] = []
+        self._flights: dict[str, _Flight] = {}
+        self._num_sequences = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served; raises UnavailableError until the engine is ready."""
+        if self._info is None:
+            raise UnavailableError("The model is still loading; try again soon.")
+        return self._info
+
+    async def connect(self, link: EngineLink) -> ModelInfo:
+        """Wait until the engine behind `link` can serve; raises StartError."""
+        try:
+            message = await link.receive()
+        except EngineDeadError as error:
+            raise StartError(f"The engine did not start. {error}", False) from None
+        if isinstance(message, EngineFailed):
+            raise StartError(message.message, message.user_error)
+        if not isinstance(message, ModelInfo):
+            raise StartError("The engine sent a report before it was ready.", False)
+        self._link, self._info, self.state = link, message, "ready"
+        self._metrics.model_ready(message)
+        return message
+
+    async def pump(self) -> str:
+        """Deliver reports until the engine ends; returns why it did, for the log."""
+        if self._link is None:
+            raise EngineDeadError("The engine is not connected.")
+        reason = "The engine ended."
+        try:
+            while True:
+                message = await self._link.receive()
+                if isinstance(message, StepReport):
+                    self._deliver(message)
+                elif isinstance(message, EngineFailed):
+                    reason = message.message
+                    break
+                await asyncio.sleep(0)  # routes get their turn even when reports pile up
+        except EngineDeadError as error:
+            reason = str(error)
+        finally:
+            self.state = "dead"
+            for flight in self._flights.values():
+                flight.stream.fail(EngineError("The engine failed while working on this request."))
+        return reason
+
+    @contextmanager
+    def generate(
+        self, request_id: str, prompts: Sequence[Prompt], priority: int = 0
+    ) -> Iterator[RequestStream]:
+        """Start `prompts`; what is unfinished when the `with` ends is aborted at once.
+
+        Raises UnavailableError, EngineDeadError, OverloadedError, or RequestError of an option
+        that this model cannot serve.
+        """
+        self._check_open()
+        samples = prompts[0].params.n
+        self._check_queue(samples * len(prompts))
+        names = [f"{request_id}-{position}" for position in range(len(prompts))]
+        stream = RequestStream(names, samples)
+        try:
+            for name, prompt in zip(names, prompts, strict=True):
+                self._start(name, prompt, priority, stream)
+            yield stream
+        finally:
+            self._forget(names)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; those in flight go on."""
+        if self.state in ("loading", "ready"):
+            self.state = "draining"
+
+    async def wait_until_idle(self) -> None:
+        """Return once no request is in flight."""
+        await self._idle.wait()
+
+    def fail_all(self, sentence: str) -> None:
+        """End every request in flight with an error that says `sentence`."""
+        for flight in self._flights.values():
+            flight.stream.fail(UnavailableError(sentence))
+
+    def _check_open(self) -> None:
+        if self.state == "dead":
+            raise EngineDeadError("The engine has failed; the server must be restarted.")
+        if self.state == "draining":
+            raise UnavailableError("The server is shutting down.")
+        _ = self.info
+
+    def _check_queue(self, count: int) -> None:
+        """Refuse what would make more than `max_queued` sequences wait."""
+        if self._max_queued is None:
+            return
+        rows = self._stats.num_running if self._stats.num_waiting else self.info.max_num_seqs
+        if self._num_sequences + count - rows > self._max_queued:
+            self._metrics.rejected("queue_full")
+            raise OverloadedError(f"The queue is full: {self._max_queued} requests wait already.")
+
+    def _start(self, name: str, prompt: Prompt, priority: int, stream: RequestStream) -> None:
+        requests = self._processor.add(name, prompt.token_ids, prompt.params, priority=priority)
+        timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
+        self._flights[name] = _Flight(stream, timelines)
+        self._num_sequences += len(timelines)
+        self._idle.clear()
+        self._metrics.started(prompt.params)
+        self._send(requests)
+
+    def _deliver(self, report: StepReport) -> None:
+        self._stats = report.stats
+        self._metrics.engine_report(report.stats)
+        for begun in report.deltas:
+            if begun.queue_seconds is not None:
+                self._metrics.queued(begun.queue_seconds)
+        step = self._processor.process(report)
+        for delta in step.outputs:
+            self._hand_over(delta)
+        if step.aborts:
+            self._send([AbortRequests(step.aborts)])
+
+    def _hand_over(self, delta: OutputDelta) -> None:
+        flight = self._flights.get(delta.request_id)
+        if flight is None or delta.index not in flight.timelines:
+            return
+        self._metrics.tokens(flight.timelines[delta.index], len(delta.token_ids))
+        if delta.finish_reason is not None:
+            self._metrics.finished(flight.timelines.pop(delta.index), delta.finish_reason)
+            self._num_sequences -= 1
+        flight.stream.put(delta)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Drop these prompts; what is unfinished of them leaves the engine, too."""
+        aborted: list[int] = []
+        for name in names:
+            flight = self._flights.pop(name, None)
+            if flight is not None and flight.timelines:
+                self._num_sequences -= len(flight.timelines)
+                aborted += self._processor.abort(name)
+                for timeline in flight.timelines.values():
+                    self._metrics.finished(timeline, "abort")
+        if aborted:
+            self._send([AbortRequests(aborted)])
+        if not self._flights:
+            self._idle.set()
+
+    def _send(self, messages: Sequence[ToEngine]) -> None:
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox += messages
+
+    def _flush(self) -> None:
+        messages, self._outbox = self._outbox, []
+        if self._link is not None and messages:
+            self._link.send(messages)

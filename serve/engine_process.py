@@ -1,0 +1,112 @@
+"""The engine process as the front sees it: started, spoken to in frames, and ended.
+
+    front  <-- Unix socket pair -->  python -m engine.process FD
+
+The pair has no name in the file system, so nobody else can connect, and each end notices at once
+when the other dies. Owns the child and its socket; knows no request.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import msgspec
+
+import engine
+from engine.config import EngineConfig
+from engine.errors import EngineDeadError
+from engine.messages import FromEngine, ToEngine
+from engine.wire import HEADER, payload_size, to_frame
+
+STOP_SECONDS = 10.0
+ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.process")
+
+_reports = msgspec.msgpack.Decoder(FromEngine)
+
+
+class EngineLink(Protocol):
+    """A running engine, wherever it runs."""
+
+    def send(self, messages: list[ToEngine]) -> None:
+        """Pass `messages` on, soon and in order."""
+
+    async def receive(self) -> FromEngine:
+        """The next message; raises EngineDeadError when there will be none."""
+
+    async def stop(self) -> None:
+        """End the engine, politely at first."""
+
+
+class EngineProcess:
+    """An `EngineLink` to a child process; made by `start`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, config: EngineConfig, command: Sequence[str] = ENGINE_COMMAND) -> Self:
+        """Start `command`, with the number of its socket as last argument, and send `config`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the front, which ends the engine itself
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(to_frame(config))
+        return cls(process, reader, writer)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, messages: list[ToEngine]) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(to_frame(messages))
+
+    async def receive(self) -> FromEngine:
+        try:
+            header = await self._reader.readexactly(HEADER.size)
+            payload = await self._reader.readexactly(payload_size(*HEADER.unpack(header)))
+        except (asyncio.IncompleteReadError, OSError):
+            raise EngineDeadError("The engine process ended; its log says why.") from None
+        message: FromEngine = _reports.decode(payload)
+        return message
+
+    async def stop(self) -> None:
+        """Close the socket, on which the engine leaves; kill it if it does not."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+    def kill(self) -> None:
+        """End the engine at once."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the folder in which `engine` lies, so that the child finds the same code."""
+    home = str(Path(engine.__file__).resolve().parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([home, known] if known else [home])}

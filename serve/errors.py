@@ -1,0 +1,108 @@
+"""How an error looks to an HTTP client: OpenAI's body, the status, and the headers.
+
+    {"error": {"message": "temperature must be ...", "type": "invalid_request_error",
+               "param": "temperature", "code": null}}
+
+Owns the mapping from exceptions to responses. What it does not know becomes a 500 that says
+nothing about its cause; the cause is in the log.
+"""
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import EngineDeadError, EngineError, NotFoundError, OverloadedError, RequestError
+from models.errors import IngotError
+
+RETRY_AFTER_SECONDS = "1"
+CLOSE = {"connection": "close"}  # for answers that are sent before the body was read
+logger = logging.getLogger("ingot.serve")
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    503: "service_unavailable_error",
+}
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What went wrong, and the request's field that is at fault."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The whole body of a failed request."""
+
+    error: ErrorDetail
+
+
+class UnavailableError(OverloadedError):
+    """The engine is loading or the server is leaving; another try, or another server, may work."""
+
+
+class TransportError(IngotError):
+    """The HTTP message itself is unusable: its type, its size, its encoding, its pace."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def error_body(error: Exception) -> tuple[int, ErrorBody]:
+    """The status and the body that tell a client about `error`."""
+    param = error.param if isinstance(error, RequestError) else None
+    code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
+    match error:
+        case RequestError() | OverloadedError() | EngineError() | TransportError():
+            status = error.status
+        case _:
+            return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))
+    return status, ErrorBody(ErrorDetail(str(error), _type_of(status), param, code))
+
+
+def error_response(
+    status: int, body: ErrorBody, headers: Mapping[str, str] | None = None
+) -> Response:
+    """`body` as JSON; a 503 says when to come back."""
+    all_headers = dict(headers or {})
+    if status == 503:
+        all_headers["retry-after"] = RETRY_AFTER_SECONDS
+    return Response(
+        msgspec.json.encode(body), status, headers=all_headers, media_type="application/json"
+    )
+
+
+async def handle_ingot_error(request: Request, error: Exception) -> Response:
+    """For Starlette: errors that Ingot raises on purpose."""
+    status, body = error_body(error)
+    if status == 500 and not isinstance(error, EngineDeadError):
+        logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    return error_response(status, body, CLOSE if isinstance(error, TransportError) else None)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """For Starlette: no such path, or no such method there."""
+    if not isinstance(error, HTTPException):
+        raise error
+    message = f"There is no {request.method} {request.url.path} here."
+    body = ErrorBody(ErrorDetail(message[:200], _type_of(error.status_code)))
+    return error_response(error.status_code, body, error.headers)
+
+
+async def handle_unexpected(_: Request, error: Exception) -> Response:
+    """For Starlette: a mistake of ours. uvicorn logs the trace."""
+    status, body = error_body(error)
+    return error_response(status, body)
+
+
+def _type_of(status: int) -> str:
+    return _TYPES.get(status, "internal_server_error" if status >= 500 else _TYPES[400])

@@ -1,0 +1,169 @@
+"""`ingot serve` from its settings to its exit code: the engine, the HTTP server, and their end.
+
+    bind the port ▸ listen, /health says "loading" ▸ engine ready ▸ serve ▸ drain ▸ exit
+
+Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the engine failed.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.messages import ModelInfo
+from engine.output_processor import OutputProcessor
+from serve.app import build_app
+from serve.engine_client import EngineClient, StartError
+from serve.engine_process import EngineProcess
+from serve.http_protocol import HardenedProtocol
+from serve.metrics import Metrics
+from serve.model import ServedModel
+from serve.service import Service
+from serve.settings import ServerSettings
+
+FLUSH_SECONDS = 5  # for responses that are complete but not yet sent when the server leaves
+LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
+MAX_HEADER_BYTES = 64 * 1024
+BACKLOG = 2048
+
+OnReady = Callable[[ModelInfo, str], None]
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with signals that drain first and kill second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.leaving = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def leave_now(self) -> None:
+        """Cut every connection that is still open."""
+        self.config.timeout_graceful_shutdown = 0
+        self.force_exit = self.should_exit = True
+        self.forced.set()
+
+    def _on_signal(self) -> None:
+        if self.leaving.is_set():
+            self.leave_now()
+        self.leaving.set()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The listening socket; raises ConfigError saying why there can be none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.") from None
+    return listener
+
+
+class Launcher:
+    """One server, from start to end."""
+
+    def __init__(
+        self,
+        engine_config: EngineConfig,
+        settings: ServerSettings,
+        model: ServedModel,
+        listener: socket.socket,
+        *,
+        command: tuple[str, ...],
+        on_ready: OnReady,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._engine_config = engine_config
+        self._command = command
+        self._settings = settings
+        self._listener = listener
+        self._on_ready = on_ready
+        self._on_failure = on_failure
+        metrics = Metrics(model.names[0])
+        self._client = EngineClient(
+            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs
+        )
+        service = Service(settings, engine_config, model, self._client, metrics)
+        self._server = Server(
+            uvicorn.Config(
+                build_app(service),
+                http=HardenedProtocol,
+                ws="none",
+                lifespan="off",
+                log_level=settings.uvicorn_log_level,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=FLUSH_SECONDS,
+            )
+        )
+
+    async def run(self) -> int:
+        """Serve until a signal or a failure; returns the exit code."""
+        http = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        engine = asyncio.create_task(self._run_engine())
+        leaving = asyncio.create_task(self._server.leaving.wait())
+        try:
+            await asyncio.wait({engine, leaving, http}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                await self._drain(engine)
+        finally:
+            self._server.should_exit = True
+            leaving.cancel()
+            engine.cancel()
+            await asyncio.gather(leaving, engine, return_exceptions=True)
+            await http
+        return 0 if engine.cancelled() else engine.result()
+
+    async def _run_engine(self) -> int:
+        """Start the engine and pass its reports on until it ends, which it should not do."""
+        process = await EngineProcess.start(self._engine_config, self._command)
+        try:
+            info = await self._client.connect(process)
+            self._on_ready(info, self._url())
+            self._on_failure(await self._client.pump())
+            await asyncio.sleep(LAST_WORDS_SECONDS)
+            return 1
+        except StartError as error:
+            self._on_failure(str(error))
+            return 2 if error.user_error else 1
+        finally:
+            await process.stop()
+
+    async def _drain(self, engine: asyncio.Task[int]) -> None:
+        """Let requests in flight finish, as long as the settings allow and nobody signals again."""
+        self._client.drain()
+        idle = asyncio.create_task(self._client.wait_until_idle())
+        forced = asyncio.create_task(self._server.forced.wait())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.shutdown_timeout):
+                await asyncio.wait({idle, forced, engine}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        forced.cancel()
+        self._client.fail_all("The server is shutting down.")
+
+    def _url(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,136 @@
+"""The command line's options: one type each, shared by the commands that have it.
+
+Names, meanings and defaults are vLLM's wherever vLLM has the option; `None` leaves the choice to
+the engine.
+"""
+
+import re
+from typing import Annotated
+
+import typer
+
+_UNITS = {
+    "": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30,
+}  # fmt: skip
+_SERVER, _MODEL, _LIMITS, _SAMPLING = "Server", "Model", "Limits and memory", "Sampling"
+
+
+def parse_count(text: str) -> int:
+    """ "32768" -> 32768, "32k" -> 32000, "32K" -> 32768, "1.5G" -> 1610612736."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgKMG]?)", str(text))
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is no count; write 32768, 32k (thousands) or 32K (1024)."
+        )
+    number = float(match[1]) if "." in match[1] else int(match[1])
+    return int(number * _UNITS[match[2]])
+
+
+Model = Annotated[
+    str, typer.Option("--model", help="A local folder, or 'demo'.", rich_help_panel=_MODEL)
+]
+Dtype = Annotated[
+    str,
+    typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL),
+]
+LoadFormat = Annotated[
+    str,
+    typer.Option(help="auto, safetensors, or dummy (random weights).", rich_help_panel=_MODEL),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_count, metavar="TOKENS", help="Context; 32k and 32K work.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
+MaxNumSeqs = Annotated[
+    int | None, typer.Option(help="Requests that run at a time.", rich_help_panel=_LIMITS)
+]
+MaxNumBatchedTokens = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_count, metavar="TOKENS", help="Tokens in one step.", rich_help_panel=_LIMITS
+    ),
+]
+MaxNumQueuedReqs = Annotated[
+    int | None,
+    typer.Option(help="Waiting requests before new ones get a 503.", rich_help_panel=_LIMITS),
+]
+BlockSize = Annotated[
+    int, typer.Option(help="Tokens in a page of the cache.", rich_help_panel=_LIMITS)
+]
+GpuMemoryUtilization = Annotated[
+    float, typer.Option(help="Share of the device memory to use.", rich_help_panel=_LIMITS)
+]
+KvCacheMemoryBytes = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_count, metavar="BYTES", help="Cache size, instead of a share.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
+NumGpuBlocksOverride = Annotated[
+    int | None, typer.Option(help="Pages, instead of a share.", rich_help_panel=_LIMITS)
+]
+TensorParallelSize = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel-size", "-tp", help="Devices to spread the model over.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
+SchedulingPolicy = Annotated[str, typer.Option(help="fcfs or priority.", rich_help_panel=_LIMITS)]
+CompilationCacheDir = Annotated[
+    str | None,
+    typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),
+]
+
+Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER)]
+Port = Annotated[int, typer.Option(help="0 picks a free one.", rich_help_panel=_SERVER)]
+ApiKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="INGOT_API_KEY", show_envvar=True, help="Key that clients must send; repeatable.",
+        rich_help_panel=_SERVER,
+    ),
+]  # fmt: skip
+ServedModelName = Annotated[
+    list[str] | None,
+    typer.Option(help="Name in the API; repeatable.", rich_help_panel=_SERVER),
+]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_SERVER),
+]
+GenerationConfig = Annotated[
+    str,
+    typer.Option(
+        help="Sampling defaults: auto (the model's) or vllm (none).", rich_help_panel=_SERVER
+    ),
+]
+MaxBodyBytes = Annotated[
+    int,
+    typer.Option(
+        parser=parse_count, metavar="BYTES", help="Largest request.", rich_help_panel=_SERVER
+    ),
+]
+ShutdownTimeout = Annotated[
+    float,
+    typer.Option(help="Seconds that running requests get to finish.", rich_help_panel=_SERVER),
+]
+UvicornLogLevel = Annotated[
+    str,
+    typer.Option(help="critical, error, warning, info, debug, trace.", rich_help_panel=_SERVER),
+]
+
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Most tokens to generate.", rich_help_panel=_SAMPLING)
+]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
+TopP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+TopK = Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING)]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="Text that ends it; repeatable.", rich_help_panel=_SAMPLING)
+]

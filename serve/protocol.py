@@ -1,0 +1,172 @@
+"""Decoding of requests: JSON to a typed struct, once, with errors that name the field.
+
+    1. the names      unknown ones are refused with the nearest known name; known ones that Ingot
+                      does not serve are refused unless their value changes nothing
+    2. the values     msgspec decodes them into the route's struct
+
+Owns the mechanism and the fields that both APIs share; the structs of a route lie beside this file.
+Of two equal keys the last counts, as in most JSON parsers.
+"""
+
+import difflib
+import re
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine.errors import RequestError
+from serve.unsupported import IGNORED, is_harmless
+
+MAX_PROMPTS = 1024
+MAX_PRIORITY = 2**31 - 1
+_VALIDATION_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$")
+_names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`include_usage`: a last chunk with the counts. `continuous_usage_stats`: counts in each."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None  # OpenAI's padding against eavesdroppers; not made here
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of every generation route. None always means "as if it were not sent"."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    ignore_eos: bool | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    prompt_logprobs: int | None = None
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    echo: bool | None = None
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    priority: int | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate, if the request says so."""
+        return self.max_tokens
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def check_shared(self) -> None:
+        """Raise RequestError for combinations that no single field shows."""
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("stream_options needs stream to be true.", "stream_options")
+        if self.stream and self.prompt_logprobs is not None:
+            raise RequestError(
+                "prompt_logprobs cannot be streamed; leave out stream.", "prompt_logprobs"
+            )
+        if abs(self.priority or 0) > MAX_PRIORITY:
+            raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
+        tail = self.truncate_prompt_tokens
+        if tail is not None and tail < 1 and tail != -1:
+            raise RequestError(
+                f"truncate_prompt_tokens must be at least 1, or -1 for what fits, got {tail}.",
+                "truncate_prompt_tokens",
+            )
+
+
+RequestT = TypeVar("RequestT", bound=GenerationRequest)
+
+
+def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
+    """`body` as a `kind`; raises RequestError naming the field at fault."""
+    try:
+        for name, raw in _names_decoder.decode(body).items():
+            if name not in kind.__struct_fields__ and name not in IGNORED:
+                _check_unserved(name, raw, kind)
+        request: RequestT = _decoder(kind).decode(body)
+    except msgspec.ValidationError as error:
+        raise _named(error) from None
+    except msgspec.DecodeError as error:
+        raise RequestError(f"The body is not valid JSON: {error}.") from None
+    except UnicodeDecodeError:
+        raise RequestError("The body is not valid UTF-8.") from None
+    except RecursionError:
+        raise RequestError("The body is nested too deeply.") from None
+    request.check_shared()
+    return request
+
+
+@cache
+def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _check_unserved(name: str, raw: msgspec.Raw, kind: type[GenerationRequest]) -> None:
+    known = is_harmless(name, msgspec.json.decode(raw))
+    if known is True:
+        return
+    shown = _shown(name)
+    if known is False:
+        raise RequestError(f"{shown} is not supported with this value; leave it out.", shown)
+    nearest = difflib.get_close_matches(name[:64], kind.__struct_fields__, n=1, cutoff=0.6)
+    hint = f"; did you mean {nearest[0]}?" if nearest else "."
+    raise RequestError(f"There is no field {shown}{hint}", shown)
+
+
+def _named(error: msgspec.ValidationError) -> RequestError:
+    """Expected `int`, got `str` - at `$.messages[0].role`  ->  the same, with param messages."""
+    match = _VALIDATION_PATH.match(str(error))
+    what, path = (match["what"], match["path"]) if match else (str(error), None)
+    if not path:
+        return RequestError(f"The body is wrong: {what.replace('`', '')}.")
+    sentence = f"{path[:100]} is wrong: {what.replace('`', '')[:200]}."
+    return RequestError(sentence, re.split(r"[.\[]", path)[0])
+
+
+def _shown(name: str) -> str:
+    """A name from outside, safe in a message and in a log."""
+    return name[:64].encode("ascii", "backslashreplace").decode() if name.isprintable() else "?"
+
+
+class PromptTokensDetails(msgspec.Struct):
+    """How much of the prompt was found in the cache."""
+
+    cached_tokens: int
+
+
+class Usage(msgspec.Struct):
+    """Token counts of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | msgspec.UnsetType = msgspec.UNSET
+
+
+def usage_of(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Usage:
+    """Counts as OpenAI reports them; cached tokens are left out where there are none."""
+    details = PromptTokensDetails(cached_tokens) if cached_tokens else msgspec.UNSET
+    total = prompt_tokens + completion_tokens
+    return Usage(prompt_tokens, completion_tokens, total, details)

@@ -1,0 +1,50 @@
+"""`ingot serve` before the event loop starts: what can be wrong at once, and what is printed."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from engine.config import EngineConfig
+from engine.messages import ModelInfo
+from serve.engine_process import ENGINE_COMMAND
+from serve.launcher import Launcher, bind
+from serve.model import load_served_model, model_folder
+from serve.settings import ServerSettings
+from serve.summary import print_summary
+
+
+def run_server(
+    config: EngineConfig,
+    settings: ServerSettings,
+    command: tuple[str, ...] = ENGINE_COMMAND,
+    console: Console | None = None,
+) -> int:
+    """Serve until a signal; returns the exit code. Raises IngotError for what is wrong at once."""
+    out, err = console or Console(), Console(stderr=True, soft_wrap=True)
+    folder: Path = model_folder(config.model)
+    model = load_served_model(folder, config.model, settings)
+    listener = bind(settings.host, settings.port)
+
+    def ready(info: ModelInfo, url: str) -> None:
+        print_summary(out, info, model, settings, url)
+
+    def failed(sentence: str) -> None:
+        err.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
+
+    async def serve() -> int:
+        launcher = Launcher(
+            msgspec.structs.replace(config, model=str(folder)),
+            settings,
+            model,
+            listener,
+            command=command,
+            on_ready=ready,
+            on_failure=failed,
+        )
+        return await launcher.run()
+
+    out.print(f"[dim]loading {escape(config.model)} ...[/]")
+    return asyncio.run(serve())

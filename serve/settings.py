@@ -1,0 +1,46 @@
+"""Settings of the HTTP front; the engine's own are in `engine.config`."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from engine.errors import ConfigError
+
+LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
+
+
+class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Raises ConfigError naming the setting that is wrong."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
+    chat_template: str | None = None  # a file, or the template itself; None is the model's own
+    generation_config: Literal["auto", "vllm"] = "auto"  # whose sampling defaults apply
+    max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
+    max_body_bytes: int = 8 * 1024 * 1024
+    shutdown_timeout: float = 30.0  # seconds that requests in flight get to finish
+    uvicorn_log_level: LogLevel = "warning"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port must be between 0 and 65535, got {self.port}.")
+        if any(not key.strip() for key in self.api_keys):
+            raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
+        if any(not name.strip() for name in self.served_model_names):
+            raise ConfigError("--served-model-name must not be empty.")
+        if self.shutdown_timeout < 0:
+            raise ConfigError("--shutdown-timeout must be at least 0 seconds.")
+        if self.max_num_queued_reqs is not None and self.max_num_queued_reqs < 1:
+            raise ConfigError("--max-num-queued-reqs must be at least 1.")
+        if self.max_body_bytes < 1024:
+            raise ConfigError("--max-body-bytes must be at least 1024.")
+
+
+def make_settings(**settings: Any) -> ServerSettings:
+    """`ServerSettings` from untyped values; a wrong type is a ConfigError."""
+    try:
+        return msgspec.convert(settings, ServerSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"Invalid server setting: {error}.") from None

@@ -1,0 +1,80 @@
+"""Server-sent events: a streamed response from its first chunk to `data: [DONE]`.
+
+    data: {"id": "chatcmpl-...", "choices": [...]}\\n\\n
+    data: {"error": {...}}\\n\\n              when something fails once the stream has begun
+    data: [DONE]\\n\\n
+
+The status line waits for the first chunk, so whatever fails before it is answered with its real
+status. Owns framing and order; what a chunk holds is the route's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import msgspec
+from starlette.types import Send
+
+from engine.outputs import OutputDelta
+from models.errors import IngotError
+from serve.disconnect import ClientDisconnected
+from serve.errors import error_body
+from serve.streams import RequestStream
+
+STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
+DONE = b"data: [DONE]\n\n"
+_START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),  # proxies pass each event on at once
+    ],
+}
+logger = logging.getLogger("ingot.serve")
+
+
+class Chunks(Protocol):
+    """How a route shows deltas."""
+
+    def of(self, deltas: dict[int, OutputDelta]) -> Iterable[msgspec.Struct]:
+        """The chunks for what the engine just said."""
+
+    def last(self) -> Iterable[msgspec.Struct]:
+        """The chunks after everything else."""
+
+
+async def send_events(send: Send, stream: RequestStream, chunks: Chunks) -> None:
+    """Send the whole response; raises what failed if nothing has been sent yet."""
+    started = False
+    try:
+        async for deltas in stream:
+            if not started:
+                await send(_START)
+                started = True
+            await _send_body(send, b"".join(map(event, chunks.of(deltas))))
+        ending = b"".join(map(event, chunks.last()))
+    except ClientDisconnected:
+        raise
+    except Exception as error:
+        if not started:
+            raise
+        if not isinstance(error, IngotError):
+            logger.exception("A streamed response failed.")
+        ending = event(error_body(error)[1])
+    await _send_body(send, ending + DONE, more=False)
+
+
+def event(data: Any) -> bytes:
+    """One event; JSON holds no line breaks, so one `data:` line is always enough."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
+    try:
+        async with asyncio.timeout(STALLED_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+    except TimeoutError:
+        raise ClientDisconnected from None

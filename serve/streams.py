@@ -1,0 +1,110 @@
+"""What the engine said about one HTTP request and its route has not read yet.
+
+    engine ──put──▶ {choice: delta} ──async for──▶ route
+
+At most one delta a choice is kept: when the reader is slow, the next one is merged into it, so a
+client that does not read costs memory for its own tokens and nothing else.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+from engine.errors import OverloadedError, RequestError
+from engine.outputs import OutputDelta
+from models.errors import IngotError
+
+T = TypeVar("T")
+
+
+class RequestStream:
+    """The choices of one HTTP request; prompt p of n samples has choices p*n .. p*n + n - 1.
+
+    Iterating gives `{choice: delta}` until every choice has finished, and raises what `fail` was
+    given, or the error of the first choice that the engine could not serve.
+    """
+
+    def __init__(self, request_ids: Sequence[str], samples: int) -> None:
+        self.request_ids = list(request_ids)
+        self._offsets = {name: position * samples for position, name in enumerate(request_ids)}
+        self._unfinished = len(request_ids) * samples
+        self._unread: dict[int, OutputDelta] = {}
+        self._error: IngotError | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the engine has nothing more to say."""
+        return self._unfinished == 0 or self._error is not None
+
+    def put(self, delta: OutputDelta) -> None:
+        """Take what one step added to one choice."""
+        if delta.finish_reason == "error":
+            self.fail(_error_of(delta))
+            return
+        choice = self._offsets[delta.request_id] + delta.index
+        unread = self._unread.get(choice)
+        if unread is None:
+            self._unread[choice] = delta
+        else:
+            absorb(unread, delta)
+        self._unfinished -= delta.finish_reason is not None
+        self._news.set()
+
+    def fail(self, error: IngotError) -> None:
+        """End the stream with `error`, after what is unread."""
+        self._error = self._error or error
+        self._news.set()
+
+    async def __aiter__(self) -> AsyncIterator[dict[int, OutputDelta]]:
+        while True:
+            if not self._unread and not self.finished:
+                self._news.clear()
+                await self._news.wait()
+            unread, self._unread = self._unread, {}
+            if unread:
+                yield unread
+            elif self._error is not None:
+                raise self._error
+            elif self.finished:
+                return
+
+
+async def collect(stream: RequestStream) -> dict[int, OutputDelta]:
+    """Everything the stream has to say, one delta a choice; raises what the stream raises."""
+    whole: dict[int, OutputDelta] = {}
+    async for deltas in stream:
+        for choice, delta in deltas.items():
+            if choice in whole:
+                absorb(whole[choice], delta)
+            else:
+                whole[choice] = delta
+    return whole
+
+
+def absorb(delta: OutputDelta, later: OutputDelta) -> None:
+    """Make `delta` stand for itself and the `later` one of the same choice."""
+    text, delta.text = delta.text, ""  # a string that nobody else holds grows in place
+    text += later.text
+    delta.text = text
+    delta.token_ids += later.token_ids
+    delta.logprobs = _joined(delta.logprobs, later.logprobs)
+    delta.prompt_logprobs = _joined(delta.prompt_logprobs, later.prompt_logprobs)
+    delta.finish_reason = later.finish_reason
+    delta.stop_reason = later.stop_reason
+    delta.num_cached_tokens = max(delta.num_cached_tokens, later.num_cached_tokens)
+
+
+def _joined(first: list[T] | None, second: list[T] | None) -> list[T] | None:
+    if first is None or second is None:
+        return second if first is None else first
+    first += second
+    return first
+
+
+def _error_of(delta: OutputDelta) -> IngotError:
+    """The engine names a field when the request is at fault, and none when it is busy."""
+    sentence = delta.error or "The engine could not take this request."
+    if delta.error_param is not None:
+        return RequestError(sentence, delta.error_param or None)
+    return OverloadedError(sentence)

@@ -1,0 +1,54 @@
+"""What `ingot serve` prints when it is ready."""
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.messages import ModelInfo
+from serve.model import ServedModel
+from serve.settings import ServerSettings
+
+_SIZES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+
+
+def print_summary(
+    console: Console, info: ModelInfo, model: ServedModel, settings: ServerSettings, url: str
+) -> None:
+    """The model, its limits, how long the start took, where it is served, and a first request."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("model", f"[bold]{model.names[0]}[/]  {info.architecture}")
+    table.add_row("parameters", short(info.num_parameters))
+    table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
+    table.add_row("cache", f"{info.num_pages:,} pages of {info.page_size} tokens")
+    table.add_row("start", f"load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s")
+    table.add_row("URL", f"[bold]{url}/v1[/]")
+    console.print(table)
+    console.print()
+    console.print(example(url, model, bool(settings.api_keys)), highlight=False, soft_wrap=True)
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_keys:
+        console.print(
+            f"[yellow]Everybody who can reach {settings.host} can use this server; "
+            "--api-key asks for a key.[/]"
+        )
+
+
+def example(url: str, model: ServedModel, needs_key: bool) -> str:
+    """A request to copy."""
+    key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
+    if model.template is not None:
+        path, field = "chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]'
+    elif model.tokenizer is not None:
+        path, field = "completions", '"prompt": "Once upon a time"'
+    else:
+        path, field = "completions", '"prompt": [1, 2, 3]'
+    body = f'{{"model": "{model.names[0]}", {field}}}'
+    return f"curl {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def short(count: int) -> str:
+    """1235814400 -> "1.24B"."""
+    for size, letter in _SIZES:
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)

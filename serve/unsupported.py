@@ -1,0 +1,88 @@
+"""Fields that clients of OpenAI, vLLM and SGLang know and Ingot does not serve.
+
+Each is refused by name, never ignored in silence, unless its value asks for nothing: null, or one
+of the values listed here. A feature that arrives takes its row out of this table.
+"""
+
+from types import MappingProxyType
+from typing import Any
+
+# Labels for OpenAI's own records; they have no meaning in a server that keeps none.
+IGNORED = frozenset(
+    {"user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier", "store"}
+)
+
+_NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        # OpenAI
+        "audio": (),
+        "best_of": (1,),
+        "function_call": ("none",),
+        "functions": ([],),
+        "modalities": (["text"],),
+        "moderation": (),
+        "parallel_tool_calls": (True, False),
+        "prediction": (),
+        "prompt_cache_options": (),
+        "prompt_cache_retention": (),
+        "reasoning_effort": (),
+        "response_format": ({"type": "text"},),
+        "suffix": ("",),
+        "tool_choice": ("none", "auto"),
+        "tools": (),
+        "verbosity": (),
+        "web_search_options": (),
+        # vLLM
+        "cache_salt": (),
+        "chat_template": (),
+        "documents": ([],),
+        "ec_transfer_params": (),
+        "guided_choice": (),
+        "guided_decoding_backend": (),
+        "guided_grammar": (),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_whitespace_pattern": (),
+        "include_reasoning": (True,),
+        "kv_transfer_params": (),
+        "length_penalty": (1,),
+        "logits_processors": ([],),
+        "logprob_token_ids": (),
+        "media_io_kwargs": (),
+        "mm_processor_kwargs": (),
+        "prompt_embeds": (),
+        "repetition_detection": (),
+        "request_id": (),
+        "return_prompt_text": (False,),
+        "return_weight_versions": (False,),
+        "session_id": (),
+        "spaces_between_special_tokens": (True,),
+        "stream_interval": (1,),
+        "structured_outputs": (),
+        "thinking_token_budget": (),
+        "truncation_side": ("left",),
+        "use_beam_search": (False,),
+        "vllm_xargs": ({},),
+        "watermarking": (),
+        # SGLang
+        "custom_logit_processor": (),
+        "ebnf": (),
+        "json_schema": (),
+        "lora_path": (),
+        "no_stop_trim": (False,),
+        "regex": (),
+        "rid": (),
+        "separate_reasoning": (True,),
+        "stop_regex": (),
+    }
+)
+
+
+def is_harmless(name: str, value: Any) -> bool | None:
+    """Whether `value` leaves field `name` at its default; None for a name nobody knows."""
+    if name not in _NEUTRAL:
+        return None
+    return value is None or any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+        for neutral in _NEUTRAL[name]
+    )

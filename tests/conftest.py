@@ -1,0 +1,20 @@
+"""What all tests share: a CPU with four virtual devices, and where the outside test data lies."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of trained weights, tokenizers and texts that are not part of the project."""
+    folder = Path(os.environ.get("INGOT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set INGOT_TEST_DATA to a folder that has it")
+    return folder

@@ -1,0 +1,261 @@
+"""The whole engine below the text: what it computes must not depend on how it is scheduled."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
+from engine.messages import AddRequest
+from engine.sampling_params import SamplingParams
+from tests.engine.conftest import VOCAB, make_core, run
+
+
+def prompts(count, seed=0, longest=60):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, VOCAB, rng.integers(1, longest)).tolist() for _ in range(count)]
+
+
+def ids(texts):
+    return [text.ids for text in texts]
+
+
+@pytest.mark.parametrize("name", ["stories260K", "babyllama105", "capp_gpt"])
+def test_trained_weights_give_their_known_text(shared_data, name):
+    folder = shared_data / "weights" / name
+    golden = json.loads((folder / "golden_greedy.json").read_text())
+    prompt, want = golden["prompt_ids"], golden["greedy_ids"]
+    engine = make_core(folder, load_format="auto")
+    (text,) = run(engine, [prompt], max_tokens=len(want) - len(prompt), ignore_eos=True)
+    engine.close()
+    assert prompt + text.ids == want
+
+
+def test_together_or_alone_the_same_text(core):
+    batch = prompts(9)
+    alone = [run(core, [prompt])[0].ids for prompt in batch]
+    assert ids(run(core, batch)) == alone
+    assert ids(run(core, batch, steps_between=2)) == alone
+    assert all(len(text) == 12 for text in alone)
+
+
+def test_a_pool_too_small_for_all_gives_the_same_text(core, tiny_folder):
+    batch = prompts(6)
+    small = make_core(tiny_folder, num_gpu_blocks_override=9 + 1)
+    texts = run(small, batch, max_tokens=60)
+    small.close()
+    assert ids(texts) == ids(run(core, batch, max_tokens=60))
+    assert small.stats.num_preemptions > 0
+    assert small.stats.num_free_pages == small.stats.num_pages
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_tensor_parallel_gives_the_same_text(shared_data, size):
+    if len(jax.devices()) < size:
+        pytest.skip(f"needs {size} devices")
+    folder = shared_data / "weights" / "stories260K"
+    golden = json.loads((folder / "golden_greedy.json").read_text())
+    want = golden["greedy_ids"][:80]
+    engine = make_core(folder, load_format="auto", tensor_parallel_size=size)
+    texts = run(engine, [want[:cut] for cut in (1, 20, 40)], max_tokens=40)
+    engine.close()
+    for cut, text in zip((1, 20, 40), texts, strict=True):
+        assert text.ids == want[cut : cut + 40]
+
+
+def test_seeded_text_does_not_depend_on_the_batch(core):
+    params = SamplingParams(temperature=1.0, top_p=0.9, seed=7, max_tokens=12)
+    other = SamplingParams(temperature=2.0, max_tokens=9, presence_penalty=1.0, seed=3)
+    prompt = prompts(1)[0]
+    (alone,) = run(core, [prompt], params)
+    crowd = run(core, [*prompts(5, seed=4), prompt], [other] * 5 + [params], steps_between=1)
+    assert crowd[-1].ids == alone.ids
+    (again,) = run(core, [prompt], SamplingParams(temperature=1.0, seed=8, max_tokens=12))
+    assert again.ids != alone.ids
+
+
+def test_prompt_logprobs_equal_generated_ones(core):
+    """Score a text that was generated: each token has the log-probability it was chosen with."""
+    prompt = prompts(1, seed=5)[0]
+    (text,) = run(core, [prompt], max_tokens=20, logprobs=3)
+    (scored,) = run(core, [prompt + text.ids], max_tokens=1, prompt_logprobs=3)
+    assert len(scored.prompt_logprobs) == len(prompt) + len(text.ids) - 1
+    for said, read in zip(text.logprobs, scored.prompt_logprobs[len(prompt) - 1 :], strict=True):
+        assert said.token_ids == read.token_ids and said.rank == read.rank == 1
+        np.testing.assert_allclose(said.logprobs, read.logprobs, atol=1e-5)
+
+
+def test_logprobs_are_those_of_the_whole_distribution(core):
+    (text,) = run(core, [[5, 6, 7]], max_tokens=2, logprobs=20)
+    first = text.logprobs[0]
+    assert len(first.token_ids) == 21 and first.token_ids[0] == first.token_ids[1] == text.ids[0]
+    assert sorted(first.logprobs[1:], reverse=True) == first.logprobs[1:]
+    assert sum(np.exp(first.logprobs[1:])) < 1
+
+
+def test_ends(core):
+    prompt = [5, 6, 7]
+    (free,) = run(core, [prompt], max_tokens=10, ignore_eos=True)
+    assert free.finish_reason == "length" and len(free.ids) == 10
+    stop = free.ids[4]
+    (stopped,) = run(core, [prompt], max_tokens=10, stop_token_ids=[stop])
+    cut = free.ids.index(stop) + 1
+    assert (stopped.ids, stopped.finish_reason) == (free.ids[:cut], "stop")
+    assert stopped.stop_token_id == stop
+    (long,) = run(core, [prompt], max_tokens=10, stop_token_ids=[stop], min_tokens=8)
+    assert len(long.ids) >= 8 and stop not in long.ids[:7]
+    (full,) = run(core, [prompt], max_tokens=None, ignore_eos=True)
+    assert len(prompt) + len(full.ids) == core.info.max_model_len
+    assert full.finish_reason == "length"
+
+
+def test_options_that_live_on_the_device_follow_their_request_through_preemption(core, tiny_folder):
+    options = {"max_tokens": 50, "repetition_penalty": 1.8, "frequency_penalty": 0.5}
+    batch = prompts(5, seed=2)
+    small = make_core(tiny_folder, num_gpu_blocks_override=9 + 1)
+    texts = run(small, batch, **options)
+    small.close()
+    assert small.stats.num_preemptions > 0
+    assert ids(texts) == ids(run(core, batch, **options))
+    assert ids(texts) != ids(run(core, batch, max_tokens=50))
+
+
+def test_bans_hold(core):
+    (free,) = run(core, [[9, 8]], max_tokens=8, ignore_eos=True)
+    banned = SamplingParams(temperature=0, max_tokens=8, logit_bias={free.ids[0]: -100.0})
+    allowed = SamplingParams(temperature=1, max_tokens=8, allowed_token_ids=[11, 12], seed=0)
+    first, second = run(core, [[9, 8], [9, 8]], [banned, allowed])
+    assert first.ids[0] != free.ids[0]
+    assert set(second.ids) <= {11, 12}
+
+
+def test_abort_frees_at_once(core):
+    for number in range(6):
+        core.add(
+            AddRequest(
+                request_id=number, prompt_token_ids=[3] * 20, params=SamplingParams(max_tokens=90)
+            )
+        )
+    for _ in range(3):
+        core.step()
+    core.abort([0, 1, 2, 3, 4, 5, 99])
+    report = core.step()
+    assert report.stats.num_running == report.stats.num_waiting == 0
+    assert report.stats.num_free_pages == report.stats.num_pages
+    while core.has_work:
+        assert core.step().deltas == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "param"),
+    [
+        ([], {}, "prompt"),
+        ([5] * 128, {}, "prompt"),
+        ([5, VOCAB], {}, "prompt"),
+        ([-1], {}, "prompt"),
+        ([5], {"stop_token_ids": [VOCAB]}, "stop_token_ids"),
+        ([5], {"logit_bias": {VOCAB: 1.0}}, "logit_bias"),
+        ([5], {"allowed_token_ids": [-1]}, "allowed_token_ids"),
+    ],
+)
+def test_bad_requests_are_refused_by_name_and_harm_nobody(core, prompt, options, param):
+    with pytest.raises(RequestError) as caught:
+        core.add(
+            AddRequest(request_id=0, prompt_token_ids=prompt, params=SamplingParams(**options))
+        )
+    assert caught.value.param == param
+    assert not core.has_work
+    assert len(run(core, [[5, 6]])[0].ids) == 12
+
+
+def test_a_closed_engine_says_so(tiny_folder):
+    engine = make_core(tiny_folder)
+    engine.close()
+    with pytest.raises(EngineDeadError, match="closed"):
+        engine.add(AddRequest(request_id=0, prompt_token_ids=[1], params=SamplingParams()))
+
+
+def test_a_failed_step_ends_the_engine(tiny_folder, monkeypatch):
+    engine = make_core(tiny_folder)
+    engine.add(AddRequest(request_id=0, prompt_token_ids=[1], params=SamplingParams()))
+
+    def fail(plan):
+        raise RuntimeError("device on fire")
+
+    monkeypatch.setattr(engine._runner, "launch", fail)
+    with pytest.raises(EngineError, match="RuntimeError: device on fire"):
+        engine.step()
+    with pytest.raises(EngineDeadError, match="device on fire"):
+        engine.step()
+    engine.close()
+
+
+def test_settings_that_do_not_fit_say_what_would(tiny_folder):
+    with pytest.raises(ConfigError, match=r"room for 64 tokens .* use --max-model-len 64"):
+        make_core(tiny_folder, num_gpu_blocks_override=5)
+
+
+class TestPrograms:
+    """What XLA made of the steps."""
+
+    def test_no_copy_of_the_cache_and_no_host_callback(self, core):
+        runner = core._runner
+        cache = runner._state.cache.k
+        shape = "f32[" + ",".join(map(str, cache.shape)) + "]"
+        for program in core.programs:
+            text = program.run.as_text()
+            copies = [
+                line for line in text.splitlines()
+                if re.search(r"= \S+ copy(-start)?\(", line) and shape in line
+            ]  # fmt: skip
+            assert copies == []
+            assert "callback" not in text
+            aliased = program.run.memory_analysis().alias_size_in_bytes
+            assert aliased >= sum(leaf.nbytes for leaf in jax.tree.leaves(runner._state))
+
+    def test_every_shape_has_a_program_and_requests_compile_nothing(self, core):
+        assert [str(program.shape) for program in core.programs] == [
+            "decode 1 rows", "decode 2 rows", "decode 4 rows", "mixed 16 tokens", "mixed 32 tokens",
+        ]  # fmt: skip
+        rng = np.random.default_rng(3)
+        run(core, [[5]])
+        with jax.log_compiles(), _no_compiles():
+            run(core, prompts(30, seed=9), [_random_params(rng) for _ in range(30)])
+
+
+def _random_params(rng):
+    """Options that a request may have, each present or not."""
+    options = {
+        "temperature": rng.choice([0.0, 0.7, 1.5]),
+        "top_k": int(rng.integers(0, 9)),
+        "top_p": float(rng.uniform(0.1, 1)),
+        "min_p": float(rng.choice([0, 0.1])),
+        "repetition_penalty": float(rng.choice([1, 1.3])),
+        "seed": int(rng.integers(0, 1000)),
+        "max_tokens": int(rng.integers(1, 9)),
+        "logprobs": int(rng.integers(0, 20)),
+        "prompt_logprobs": int(rng.integers(0, 5)),
+        "logit_bias": {int(rng.integers(0, VOCAB)): 1.0},
+        "allowed_token_ids": rng.integers(0, VOCAB, 20).tolist(),
+        "stop_token_ids": rng.integers(0, VOCAB, 2).tolist(),
+        "min_tokens": 1,
+    }
+    return SamplingParams(**{key: v for key, v in options.items() if rng.random() < 0.6})
+
+
+class _no_compiles:
+    """Fails if XLA compiles anything inside."""
+
+    def __enter__(self):
+        self.events = []
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event, duration, **_):
+        if "backend_compile" in event:
+            self.events.append(event)
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+        assert self.events == []

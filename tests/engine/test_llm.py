@@ -1,0 +1,120 @@
+"""The Python API on the bundled demo model, as a script would use it."""
+
+import pytest
+
+from engine import LLM, SamplingParams
+from engine.errors import ConfigError, RequestError
+from models.errors import ModelError
+
+GREEDY = SamplingParams(temperature=0, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def llm():
+    with LLM("demo", max_num_seqs=4, max_num_batched_tokens=64) as model:
+        yield model
+
+
+def text(outputs):
+    return [output.outputs[0].text for output in outputs]
+
+
+def test_text_ids_and_dicts_are_the_same_prompt(llm):
+    prompt = "Once upon a time"
+    ids = llm.get_tokenizer().encode(prompt)
+    forms = [prompt, ids, {"prompt": prompt}, {"prompt_token_ids": ids}]
+    assert len(set(text(llm.generate(forms, GREEDY)))) == 1
+    assert text(llm.generate(prompt, GREEDY)) == text(llm.generate(ids, GREEDY))
+    assert llm.generate([], GREEDY) == []
+
+
+def test_outputs_read_as_vllm_s(llm):
+    [output] = llm.generate("The dog", SamplingParams(temperature=0, max_tokens=5, logprobs=2))
+    [completion] = output.outputs
+    assert output.prompt == "The dog" and output.finished
+    assert len(completion.token_ids) == len(completion.logprobs) == 5
+    assert completion.finish_reason == "length" and completion.stop_reason is None
+    chosen = completion.logprobs[0][completion.token_ids[0]]
+    assert chosen.rank == 1 and completion.text.startswith(chosen.decoded_token)
+    assert completion.cumulative_logprob == pytest.approx(
+        sum(p[t].logprob for t, p in zip(completion.token_ids, completion.logprobs, strict=True))
+    )
+    assert "5 tokens, length" in repr(output) and "pages of 16 tokens" in repr(llm)
+
+
+def test_stop_strings_cut_across_tokens(llm):
+    [free] = llm.generate("Once upon a time", GREEDY)
+    whole = free.outputs[0].text
+    stop = whole[7:11]
+    params = SamplingParams(temperature=0, stop=stop, max_tokens=24)
+    [cut] = llm.generate("Once upon a time", params)
+    assert cut.outputs[0].text == whole[: whole.index(stop)]
+    assert (cut.outputs[0].finish_reason, cut.outputs[0].stop_reason) == ("stop", stop)
+
+
+def test_n_samples_differ_and_repeat_with_their_seed(llm):
+    params = SamplingParams(n=3, seed=5, temperature=1.5, max_tokens=16)
+    [first] = llm.generate("Tom", params)
+    [again] = llm.generate("Tom", params)
+    texts = [completion.text for completion in first.outputs]
+    assert len(set(texts)) == 3
+    assert texts == [completion.text for completion in again.outputs]
+
+
+def test_streams_give_the_whole_text_even_when_taken_by_turns(llm):
+    [first], [second] = (llm.generate(p, GREEDY) for p in ("The cat", "One day"))
+    pieces = zip(llm.stream("The cat", GREEDY), llm.stream("One day", GREEDY), strict=False)
+    left, right = zip(*((a.text, b.text) for a, b in pieces), strict=True)
+    assert first.outputs[0].text.startswith("".join(left)) and len(left) > 3
+    assert second.outputs[0].text.startswith("".join(right))
+
+
+def test_a_dropped_stream_frees_its_row(llm):
+    stream = llm.stream("Once", SamplingParams(temperature=0, max_tokens=500))
+    next(stream)
+    assert llm.core.has_work and llm.core.pages()
+    stream.close()
+    llm.generate("Hi", GREEDY)
+    assert llm.core.pages() == {} and not llm.core.stats.num_running
+
+
+def test_a_chat_ends_its_turn(llm):
+    messages = [{"role": "user", "content": "Hello!"}]
+    [answer] = llm.chat(messages, SamplingParams(temperature=0, max_tokens=60))
+    assert answer.outputs[0].finish_reason == "stop" and answer.outputs[0].text
+    streamed = "".join(piece.text for piece in llm.stream_chat(messages, SamplingParams(
+        temperature=0, max_tokens=60)))  # fmt: skip
+    assert streamed == answer.outputs[0].text
+    assert (
+        text(llm.chat([messages, messages], SamplingParams(temperature=0, max_tokens=60)))
+        == [streamed] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "params", "param"),
+    [
+        ([""], None, "prompt"),
+        ([[]], None, "prompt"),
+        (["ok", [10**6]], None, "prompt"),
+        ([3.5], None, "prompt"),
+        ([{"text": "x"}], None, "prompt"),
+        (["a", "b"], [SamplingParams()], "sampling_params"),
+        ("a " * 5000, None, "prompt"),
+    ],
+)
+def test_bad_calls_name_their_parameter_and_leave_nothing_behind(llm, prompts, params, param):
+    with pytest.raises(RequestError) as caught:
+        llm.generate(prompts, params)
+    assert caught.value.param == param
+    assert llm.core.pages() == {}
+    assert llm.generate("Hello", GREEDY)[0].finished
+
+
+def test_bad_settings_are_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="max_num_seq"):
+        LLM("demo", max_num_seq=3)
+    with pytest.raises(ConfigError, match="block-size must be one of"):
+        LLM("demo", block_size=7)
+    with pytest.raises(ModelError, match=str(tmp_path / "nothing")):
+        LLM(str(tmp_path / "nothing"))

@@ -1,0 +1,233 @@
+"""The scheduler against a device that forgets nothing and checks everything.
+
+`PagedMemory` stands for the KV cache: a step writes its tokens into (page, slot) places, reads the
+whole sequence back through the request's pages, and "samples" a token that depends on all of it.
+If a page is shared, lost, reused too early or a token computed twice or never, the text differs
+from the one that the request alone would give.
+"""
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from engine.block_pool import BlockPool
+from engine.messages import AddRequest
+from engine.request import Request, Status, make_request
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Plan, Scheduler
+
+MAX_LEN = 48
+VOCAB = 50
+
+
+def next_token(tokens):
+    return (31 * sum((i + 1) * t for i, t in enumerate(tokens)) + len(tokens)) % VOCAB
+
+
+def alone(prompt, max_tokens, stop):
+    """The text a request gives by itself."""
+    tokens = list(prompt)
+    while len(tokens) < min(MAX_LEN, len(prompt) + max_tokens):
+        tokens.append(next_token(tokens))
+        if tokens[-1] in stop:
+            break
+    return tokens
+
+
+class PagedMemory:
+    """Runs plans: (page, slot) -> token, and the last token of each row slot."""
+
+    def __init__(self, page_size):
+        self.page_size = page_size
+        self.cells = {}
+        self.last = {}
+
+    def run(self, plan: Plan):
+        """Sampled token and scored positions of each chunk."""
+        results = []
+        for chunk in plan.chunks:
+            request = chunk.request
+            for position in range(chunk.start, chunk.start + chunk.count):
+                known = request.token_ids
+                token = known[position] if position < len(known) else self.last[chunk.slot]
+                page = request.pages[position // self.page_size]
+                self.cells[page, position % self.page_size] = token
+            end = chunk.start + chunk.count
+            seen = [
+                self.cells[request.pages[p // self.page_size], p % self.page_size]
+                for p in range(end)
+            ]
+            known = request.token_ids[:end]
+            assert seen[: len(known)] == known, "the cache holds another text"
+            token = None
+            if chunk.samples:
+                token = self.last[chunk.slot] = next_token(seen)
+            results.append((chunk, token))
+        return results
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Add, step and abort in any order; one step is always in flight, as in the engine."""
+
+    @initialize(pages=st.integers(13, 40), rows=st.integers(1, 5), budget=st.integers(5, 40))
+    def start(self, pages, rows, budget):
+        self.page_size = 4
+        self.rows, self.budget = rows, max(rows, budget)
+        self.pool = BlockPool(pages)
+        self.scheduler = Scheduler(
+            self.pool, page_size=4, max_num_seqs=rows, max_num_batched_tokens=self.budget
+        )
+        self.memory = PagedMemory(4)
+        self.flying = []
+        self.requests: dict[int, Request] = {}
+        self.scored: dict[int, list[int]] = {}
+        self.expected = {}
+
+    @rule(
+        prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=MAX_LEN - 1),
+        max_tokens=st.integers(1, 30),
+        stop=st.sets(st.integers(0, VOCAB - 1), max_size=3),
+        score=st.booleans(),
+        priority=st.integers(-1, 1),
+    )
+    def add(self, prompt, max_tokens, stop, score, priority):
+        number = len(self.requests)
+        params = SamplingParams(
+            max_tokens=max_tokens, stop_token_ids=sorted(stop), prompt_logprobs=0 if score else None
+        )
+        message = AddRequest(
+            request_id=number, prompt_token_ids=prompt, params=params, priority=priority
+        )
+        request = make_request(
+            message, arrival=number, seed=0, max_model_len=MAX_LEN, eos=frozenset()
+        )
+        self.requests[number] = request
+        self.scored[number] = []
+        self.expected[number] = alone(prompt, max_tokens, stop)
+        self.scheduler.add(request)
+
+    @rule()
+    def step(self):
+        plan = self.scheduler.schedule()
+        self.check(plan)
+        before, self.flying = self.flying, self.memory.run(plan)
+        self.collect(before)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def abort(self, data):
+        number = data.draw(st.sampled_from(sorted(self.requests)))
+        self.scheduler.abort([number, 10**6])
+        assert self.requests[number].status is Status.FINISHED
+        self.expected[number] = None
+
+    def collect(self, results):
+        for chunk, token in results:
+            request = chunk.request
+            request.num_in_flight -= chunk.samples
+            if request.status is Status.FINISHED:
+                continue
+            self.scored[request.request_id] += list(chunk.scored)
+            if chunk.samples:
+                request.token_ids.append(token)
+                if request.finish_reason():
+                    self.scheduler.finish(request)
+
+    def check(self, plan):
+        assert plan.num_tokens <= self.budget
+        assert sum(chunk.num_logit_rows for chunk in plan.chunks) <= self.rows
+        assert len(plan.chunks) <= self.rows
+        assert len({chunk.slot for chunk in plan.chunks}) == len(plan.chunks)
+        assert all(chunk.count > 0 for chunk in plan.chunks)
+
+    @invariant()
+    def pages_have_one_owner(self):
+        if not hasattr(self, "pool"):
+            return
+        owned = [page for r in self.requests.values() for page in r.pages]
+        assert len(owned) == len(set(owned))
+        assert len(owned) + self.pool.num_free == self.pool.capacity
+        slots = [r.slot for r in self.scheduler.running]
+        assert len(slots) == len(set(slots))
+
+    def teardown(self):
+        if not hasattr(self, "pool"):
+            return
+        for _ in range(3000):
+            if not self.scheduler.has_requests and not self.flying:
+                break
+            self.step()
+        assert not self.scheduler.has_requests, "some request never ends"
+        for number, request in self.requests.items():
+            if self.expected[number] is not None:
+                assert request.token_ids == self.expected[number]
+                wanted = request.num_prompt_tokens - 1 if request.params.prompt_logprobs == 0 else 0
+                assert self.scored[number] == list(range(wanted))
+        assert self.pool.num_free == self.pool.capacity
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def make(number, prompt, *, priority=0, max_tokens=4, **options):
+    message = AddRequest(
+        request_id=number, prompt_token_ids=prompt, priority=priority,
+        params=SamplingParams(max_tokens=max_tokens, **options),
+    )  # fmt: skip
+    return make_request(message, arrival=number, seed=0, max_model_len=MAX_LEN, eos=frozenset())
+
+
+def scheduler(pages=40, rows=4, budget=16):
+    return Scheduler(
+        BlockPool(pages), page_size=4, max_num_seqs=rows, max_num_batched_tokens=budget
+    )
+
+
+def test_decode_rows_come_first_and_a_long_prompt_is_chunked():
+    s = scheduler()
+    s.add(make(0, [1]))
+    s.schedule()
+    s.add(make(1, [2] * 40))
+    plan = s.schedule()
+    assert [(c.request.request_id, c.start, c.count, c.samples) for c in plan.chunks] == [
+        (0, 1, 1, True),
+        (1, 0, 15, False),
+    ]
+    assert not plan.decode
+    assert [c.start for c in s.schedule().chunks] == [2, 15]
+
+
+def test_lower_priority_number_goes_first():
+    s = scheduler(rows=1)
+    for number, priority in enumerate([0, 1, -1]):
+        s.add(make(number, [1, 2], priority=priority))
+    assert s.schedule().chunks[0].request.request_id == 2
+
+
+def test_the_latest_is_preempted_and_comes_back_first():
+    s = scheduler(pages=9, rows=3)  # 8 pages of 4
+    first, second = make(0, [1] * 15, max_tokens=20), make(1, [2] * 11, max_tokens=20)
+    s.add(first)
+    s.add(second)
+    late = make(2, [3])
+    while s.num_preemptions == 0:
+        for chunk in s.schedule().chunks:
+            chunk.request.num_in_flight -= chunk.samples
+            if chunk.samples:
+                chunk.request.token_ids.append(9)
+    s.add(late)
+    assert second.status is Status.WAITING and not second.pages
+    assert first.status is Status.RUNNING
+    assert s.waiting.peek() is second
+
+
+def test_scored_prompts_take_rows_of_logits():
+    s = scheduler(rows=3, budget=16)
+    s.add(make(0, [1] * 8, prompt_logprobs=1))
+    scored = []
+    for _ in range(3):
+        (chunk,) = s.schedule().chunks
+        assert chunk.num_logit_rows <= 3
+        scored += list(chunk.scored)
+    assert scored == list(range(7)) and chunk.samples

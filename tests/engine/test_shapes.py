@@ -1,0 +1,42 @@
+"""The ladders of programs, and which program takes which step."""
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.shapes import Shapes, decode_rows, mixed_tokens
+
+
+@pytest.mark.parametrize(
+    ("largest", "rows"),
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (8, [1, 2, 4, 8]),
+        (64, [1, 2, 4, 8, 16, 24, 32, 48, 64]),
+        (100, [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 100]),
+    ],
+)
+def test_decode_rows(largest, rows):
+    assert decode_rows(largest) == rows
+
+
+@pytest.mark.parametrize(
+    ("largest", "tokens"), [(16, [16]), (100, [16, 32, 64, 100]), (256, [16, 32, 64, 128, 256])]
+)
+def test_mixed_tokens(largest, tokens):
+    assert mixed_tokens(1, largest) == tokens
+
+
+def test_largest_programs_take_every_step():
+    shapes = Shapes(24, 80, 100, 16)
+    mixed, decode = shapes.largest()
+    for tokens in range(1, 81):
+        assert shapes.fits(mixed, tokens, decode=False)
+    assert shapes.fits(decode, 24, decode=True) and not shapes.fits(decode, 24, decode=False)
+    assert shapes.table_width == 7
+    assert decode.page_updates == 24 and mixed.page_updates == 24 + 80 // 16
+
+
+def test_budget_below_rows_is_refused():
+    with pytest.raises(ConfigError, match="--max-num-batched-tokens 8 is below --max-num-seqs 16"):
+        Shapes(16, 8, 100, 16)

@@ -1,0 +1,151 @@
+"""An engine core without a model: it answers each prompt with the prompt itself, over and over.
+
+    prompt 72 105        output 72 105 72 105 72 ...     until max_tokens or an end-of-text id
+
+Some first tokens of a prompt are commands: REFUSE, FAIL_STEP, KILL. Run as a program, it is an
+engine process: `python tests/fake_engine.py FD`.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from math import log
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError, RequestError
+from engine.messages import (
+    AddRequest,
+    EngineStats,
+    ModelInfo,
+    RequestDelta,
+    StepReport,
+    TokenLogprobs,
+)
+from engine.process import serve_engine
+
+VOCAB = 300
+CONTEXT = 128
+END = 257  # of a turn; the demo templates of the tests end turns with it
+REFUSE, FAIL_STEP, KILL = 290, 291, 292
+PAGES, PAGE_SIZE = 64, 16
+
+
+@dataclass
+class Row:
+    request: AddRequest
+    output: list[int] = field(default_factory=list)
+
+
+class FakeCore:
+    """What `engine.process` and the tests drive. `step_seconds` is how long a step takes."""
+
+    def __init__(self, config: EngineConfig, step_seconds: float = 0.0) -> None:
+        if config.seed == 666:
+            raise ConfigError("--seed 666 is unlucky; use another.")
+        if config.seed == 667:
+            raise RuntimeError("a bug\nin the engine")
+        self.config = config
+        self.step_seconds = step_seconds
+        self.rows = config.max_num_seqs or 4
+        self.running: dict[int, Row] = {}
+        self.waiting: dict[int, Row] = {}
+        self.added: list[AddRequest] = []
+        self.aborted: list[int] = []
+        self.num_steps = self.num_prompt = self.num_generated = 0
+        self.info = ModelInfo(
+            architecture="FakeForCausalLM",
+            vocab_size=VOCAB,
+            max_model_len=config.max_model_len or CONTEXT,
+            num_parameters=1_235_814_400,
+            eos_token_ids=[END],
+            max_num_seqs=self.rows,
+            num_pages=PAGES,
+            page_size=PAGE_SIZE,
+            load_seconds=0.5,
+            compile_seconds=1.5,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, request: AddRequest) -> None:
+        if request.prompt_token_ids[0] == REFUSE:
+            raise RequestError("The engine does not like this prompt.", "prompt")
+        self.added.append(request)
+        self.num_prompt += len(request.prompt_token_ids)
+        self.waiting[request.request_id] = Row(request)
+
+    def abort(self, request_ids: list[int]) -> None:
+        for request_id in request_ids:
+            if self.running.pop(request_id, None) or self.waiting.pop(request_id, None):
+                self.aborted.append(request_id)
+
+    def step(self) -> StepReport:
+        time.sleep(self.step_seconds)
+        while self.waiting and len(self.running) < self.rows:
+            request_id = next(iter(self.waiting))
+            self.running[request_id] = self.waiting.pop(request_id)
+        deltas = [self._advance(row) for row in list(self.running.values())]
+        self.num_steps += bool(deltas)
+        self.num_generated += len(deltas)
+        return StepReport(deltas=deltas, stats=self._stats())
+
+    def close(self) -> None:
+        self.running.clear()
+
+    def _advance(self, row: Row) -> RequestDelta:
+        request, prompt = row.request, row.request.prompt_token_ids
+        if prompt[0] == FAIL_STEP:
+            raise RuntimeError("the device is on fire")
+        if prompt[0] == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        token = prompt[len(row.output) % len(prompt)]
+        delta = RequestDelta(request_id=request.request_id, new_token_ids=[token])
+        if request.params.logprobs is not None:
+            delta.logprobs = [scores(token, request.params.logprobs)]
+        if request.params.prompt_logprobs is not None and not row.output:
+            count = request.params.prompt_logprobs
+            delta.prompt_logprobs = [scores(each, count) for each in prompt[1:]]
+        row.output.append(token)
+        delta.finish_reason = self._end(row, token)
+        if delta.finish_reason is not None:
+            del self.running[request.request_id]
+        return delta
+
+    def _end(self, row: Row, token: int) -> str | None:
+        params = row.request.params
+        if token == END and not params.ignore_eos:
+            return "stop"
+        room = self.info.max_model_len - len(row.request.prompt_token_ids)
+        return "length" if len(row.output) >= min(room, params.max_tokens or room) else None
+
+    def _stats(self) -> EngineStats:
+        return EngineStats(
+            num_running=len(self.running),
+            num_waiting=len(self.waiting),
+            num_pages=PAGES,
+            num_free_pages=PAGES - len(self.running),
+            num_steps=self.num_steps,
+            prompt_tokens=self.num_prompt,
+            generation_tokens=self.num_generated,
+            scheduled_tokens=self.num_generated,
+            padded_tokens=self.num_generated + 3 * self.num_steps,
+            step_seconds=0.001 * self.num_steps,
+        )
+
+
+def scores(token: int, count: int) -> TokenLogprobs:
+    """The chosen token with probability 1/2, its successors with 1/4, 1/8, ..."""
+    likeliest = [(token + offset) % VOCAB for offset in range(count)]
+    values = [log(0.5 ** (1 + place)) for place in range(count)]
+    return TokenLogprobs([token, *likeliest], [log(0.5), *values], 1)
+
+
+if __name__ == "__main__":
+    step_seconds = float(os.environ.get("FAKE_STEP_SECONDS", "0"))
+    with socket.socket(fileno=int(sys.argv[1])) as peer:
+        raise SystemExit(serve_engine(peer, lambda config: FakeCore(config, step_seconds)))

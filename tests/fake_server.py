@@ -1,0 +1,14 @@
+"""`ingot` with the scripted core: `python -m tests.fake_server serve FOLDER`."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from serve import cli, run
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE_ENGINE = (sys.executable, "-P", str(ROOT / "tests" / "fake_engine.py"))
+
+if __name__ == "__main__":
+    run.run_server = partial(run.run_server, command=FAKE_ENGINE)
+    cli.main()

@@ -1,0 +1,179 @@
+"""Every family: its config.json, its tensor names, and what it must not accept."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import architectures
+from models.config import ModelConfig
+from models.decoder import Decoder
+from models.errors import CheckpointError, ModelError, UnsupportedError
+from models.registry import find_architecture, supported
+from models.weights import WeightMap
+from tests.parity.cases import ARCHITECTURES as CASES
+
+RAW = {name: case.config for name, case in CASES.items()}
+FOLDER = Path(architectures.__path__[0])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children),
+    max_leaves=4,
+)
+
+
+def parse(raw: Mapping[str, Any], **changes: Any) -> ModelConfig:
+    raw = {**raw, **changes}
+    return find_architecture(raw).config(raw)
+
+
+def parameters(config: ModelConfig, shards: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+    decoder = nnx.eval_shape(lambda: Decoder(config, dtype=jnp.bfloat16, shards=shards))
+    flat = nnx.to_flat_state(nnx.state(decoder, nnx.Param))
+    return {".".join(map(str, path)): variable.get_value() for path, variable in flat}
+
+
+def weights(raw: Mapping[str, Any]) -> WeightMap:
+    return find_architecture(raw).weights(parse(raw))
+
+
+def test_every_architecture_has_a_case_here() -> None:
+    assert {raw["architectures"][0] for raw in RAW.values()} == set(supported())
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_a_family_is_a_short_file(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 90
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("name", RAW)
+def test_each_parameter_has_a_source_that_fills_it(name: str, shards: int) -> None:
+    made, sources = parameters(parse(RAW[name]), shards), weights(RAW[name]).sources
+    assert set(sources) == set(made)
+    for path, source in sources.items():
+        filled, at = 0, 0
+        for piece in source.pieces(shards):
+            assert piece.at == at
+            at += piece.stop - piece.start
+            filled = at
+        padding = made[path].shape[source.axis] - filled
+        assert 0 <= padding < shards, path
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_no_tensor_outputs_are_read_twice_or_forgotten(name: str) -> None:
+    read: dict[str, list[tuple[int, int]]] = {}
+    lengths: dict[str, int] = {}
+    for source in weights(RAW[name]).sources.values():
+        lengths |= source.outputs()
+        for piece in source.pieces():
+            read.setdefault(piece.tensor, []).append((piece.start, piece.stop))
+    for tensor, spans in read.items():
+        starts, stops = zip(*sorted(spans), strict=True)
+        assert (0, *stops) == (*starts, lengths[tensor]), tensor
+
+
+def test_llama_3_1_is_built_without_data(shared_data: Path) -> None:
+    raw = json.loads((shared_data / "configs" / "Llama-3.1-8B.json").read_text())
+    made = parameters(parse(raw))
+    assert all(isinstance(one, jax.ShapeDtypeStruct) for one in made.values())
+    assert sum(math.prod(one.shape) for one in made.values()) == 8_030_261_248
+    assert len(made) == 3 + 6 * 32
+
+
+PUBLISHED = {
+    "Llama-3.2-1B-Instruct": (16, 64, True, 1),
+    "Qwen2.5-7B": (28, 128, False, 1),
+    "Qwen3-8B": (36, 128, False, 1),
+    "phi-4-mini-reasoning": (32, 128, True, 1),
+    "phi3.5-mini-instruct": (32, 96, False, 1),
+    "gemma2_2b_it": (26, 256, True, 2),
+    "gemma3_1b_it": (26, 256, True, 2),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_are_read(name: str, shared_data: Path) -> None:
+    config = parse(json.loads((shared_data / "configs" / f"{name}.json").read_text()))
+    kinds = len(set(config.layer_kinds))
+    assert (config.num_layers, config.head_dim, config.tied_head, kinds) == PUBLISHED[name]
+
+
+def test_mistral_without_the_key_has_its_first_window() -> None:
+    raw = {key: value for key, value in RAW["mistral"].items() if key != "sliding_window"}
+    assert {kind.window for kind in parse(raw).layer_kinds} == {4096}
+    assert {kind.window for kind in parse(RAW["mistral"]).layer_kinds} == {None}
+
+
+def test_qwen2_windows_begin_at_a_layer_and_only_when_asked_for() -> None:
+    raw = {**RAW["qwen2"], "sliding_window": 9, "max_window_layers": 2}
+    assert [kind.window for kind in parse(raw).layer_kinds] == [None] * 3
+    used = parse(raw, use_sliding_window=True)
+    assert [kind.window for kind in used.layer_kinds] == [None, None, 9]
+
+
+def test_layer_types_overrule_the_family_pattern() -> None:
+    types = ["full_attention", "full_attention", "sliding_attention"]
+    config = parse(RAW["gemma2"], layer_types=types)
+    assert [kind.window for kind in config.layer_kinds] == [None, None, 10]
+
+
+def test_gemma_3_has_two_bases_and_scales_only_one() -> None:
+    raw, pattern = RAW["gemma3"], (True, True, False, True, True, False, True)
+    kinds = parse(raw).layer_kinds
+    assert tuple(kind.window == 12 for kind in kinds) == pattern
+    assert (kinds[0].rope.theta, kinds[2].rope.theta) == (1e4, 1e6)
+    newer = {key: value for key, value in raw.items() if not key.startswith("rope")}
+    newer["rope_parameters"] = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+    }
+    assert parse(newer) == parse(raw)
+
+
+def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
+    assert parse(RAW["gemma"], hidden_act="gelu").activation == "gelu_pytorch_tanh"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error"),
+    [
+        ("llama2", {"hidden_act": "mish"}, UnsupportedError),
+        ("llama2", {"hidden_size": 41}, CheckpointError),
+        ("llama2", {"num_key_value_heads": 0}, CheckpointError),
+        ("llama2", {"rms_norm_eps": math.nan}, CheckpointError),
+        ("llama2", {"vocab_size": 1 << 40}, CheckpointError),
+        ("llama2", {"num_hidden_layers": None}, CheckpointError),
+        ("qwen2", {"use_mrope": True}, UnsupportedError),
+        ("qwen3", {"layer_types": ["linear_attention"] * 3, "use_sliding_window": True,
+                   "sliding_window": 4}, UnsupportedError),
+        ("phi4", {"lm_head_bias": True}, UnsupportedError),
+        ("gemma2", {"use_bidirectional_attention": True}, UnsupportedError),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, UnsupportedError),
+        ("gpt2", {"n_head": 3}, CheckpointError),
+        ("gpt2", {"add_cross_attention": True}, UnsupportedError),
+    ],
+)  # fmt: skip
+def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(change))):
+        parse(RAW[name], **change)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(RAW)), st.data())
+def test_any_value_anywhere_is_read_or_refused(name: str, data: st.DataObject) -> None:
+    raw = RAW[name]
+    key = data.draw(st.sampled_from(sorted(set(raw) - {"model_type"})))
+    try:
+        parse(raw, **{key: data.draw(JSON)})
+    except ModelError as error:
+        assert str(error).endswith(".")

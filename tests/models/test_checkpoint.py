@@ -1,0 +1,108 @@
+"""A checkpoint folder: what is found, and the sentence for each thing that is wrong with it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.checkpoint import find_folder, open_tensors, read_config, read_generation_config
+from models.errors import CheckpointError
+from tests.models.safetensors_files import write_safetensors
+
+ONE = np.ones((2, 3), np.float32)
+
+
+def write_index(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def names(folder: Path) -> set[str]:
+    with open_tensors(folder) as tensors:
+        return set(tensors)
+
+
+def test_a_single_file_is_opened(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"a": ONE, "b": ONE})
+    assert names(tmp_path) == {"a", "b"}
+
+
+def test_files_named_by_an_index_are_opened(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "one.safetensors", {"a": ONE})
+    write_safetensors(tmp_path / "two.safetensors", {"b": 2 * ONE})
+    write_index(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
+    with open_tensors(tmp_path) as tensors:
+        np.testing.assert_array_equal(tensors["b"].read(), 2 * ONE)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        (None, "no object weight_map"),
+        ({"a": 3}, "'a' in 3, which is not the name"),
+        ({"a": "../one.safetensors"}, "not the name of a file"),
+        ({"a": "pytorch_model.bin"}, "only .safetensors files are loaded"),
+        ({"a": "one.safetensors", "b": "two.safetensors"}, "lacks two.safetensors, which"),
+        ({"a": "one.safetensors", "c": "one.safetensors"}, "'c' is in one.safetensors, which does"),
+    ],
+)
+def test_a_wrong_index_is_refused(tmp_path: Path, weight_map: object, message: str) -> None:
+    write_safetensors(tmp_path / "one.safetensors", {"a": ONE})
+    write_index(tmp_path, weight_map)
+    with pytest.raises(CheckpointError, match=message):
+        names(tmp_path)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "one.safetensors", {"a": ONE})
+    write_safetensors(tmp_path / "two.safetensors", {"a": ONE, "b": ONE})
+    write_index(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
+    with pytest.raises(CheckpointError, match=r"'a' of .* is in two.safetensors and in another"):
+        names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("present", "message"),
+    [
+        ("pytorch_model.bin", "a pickle, which can run code .* safe_serialization=True"),
+        ("consolidated.00.pth", "a pickle"),
+        ("model-00001-of-00002.safetensors", "it has model-00001-of-00002.safetensors, which no"),
+        ("config.json", "neither model.safetensors nor"),
+    ],
+)
+def test_a_folder_without_weights_is_refused(tmp_path: Path, present: str, message: str) -> None:
+    (tmp_path / present).touch()
+    with pytest.raises(CheckpointError, match=message):
+        names(tmp_path)
+
+
+def test_only_folders_are_loaded(tmp_path: Path) -> None:
+    assert find_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B': only local"):
+        find_folder("meta-llama/Llama-3.2-1B")
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(CheckpointError, match=r"is a file; give the folder"):
+        find_folder(tmp_path / "model.gguf")
+
+
+def test_configurations_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert read_config(tmp_path) == {"model_type": "llama"}
+    assert read_generation_config(tmp_path) == {}
+    (tmp_path / "generation_config.json").write_text('{"top_k": 20}')
+    assert read_generation_config(tmp_path) == {"top_k": 20}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": 1' + b"0" * 9000])
+def test_a_malformed_configuration_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is not valid JSON"):
+        read_config(tmp_path)
+
+
+def test_a_configuration_must_be_an_object(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no config.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"holds a list, not an object"):
+        read_config(tmp_path)

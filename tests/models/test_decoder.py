@@ -1,0 +1,212 @@
+"""The decoder's own promises, over attention's reference instead of pages.
+
+That its numbers are right is the business of tests/parity.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models import decoder
+from models.architectures import gemma2
+from models.attention import AttentionBatch, KVCache, mixed_batch
+from models.config import LayerKind, ModelConfig
+from models.decoder import Decoder
+from models.errors import UnsupportedError
+from models.layers import split_columns
+from models.rope import RopeConfig
+from models.weight_map import weight_map
+from pallas_kernels.reference import attention_reference
+
+NAMES = {**gemma2.NAMES, "position_embedding": "wpe", "layers.*.mlp.up": "up.*"}
+FULL = LayerKind(rope=RopeConfig(8))
+LOCAL = LayerKind(window=3, rope=RopeConfig(8, theta=100.0))
+CONFIG = ModelConfig(
+    architecture="OfThisTestOnly",  # so that no trace is shared with tests of the paged cache
+    vocab_size=29,
+    hidden_size=24,
+    intermediate_size=20,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    max_position_embeddings=64,
+    context_length=64,
+    layer_kinds=(FULL, FULL),
+)
+TOKENS = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int32)
+
+
+@pytest.fixture(autouse=True)
+def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tokens are one row, whose cache is this step's keys and values."""
+
+    def attend(
+        batch: AttentionBatch,
+        cache: KVCache,
+        layer: jax.Array,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        **options: Any,
+    ) -> tuple[jax.Array, KVCache]:
+        pages = (part.swapaxes(0, 1)[None] for part in (k, v))  # [1, K, T, H]
+        rows = jnp.zeros(len(q), jnp.int32)
+        out = attention_reference(q, *pages, jnp.array([[0]]), rows, batch.positions, **options)
+        return out, cache
+
+    monkeypatch.setattr(decoder, "paged_attention", attend)
+
+
+def make(config: ModelConfig, shards: int = 1) -> Decoder:
+    """A decoder whose parameters are drawn by name in the checkpoint, whatever their layout."""
+    made = Decoder(config, dtype=jnp.float32, shards=shards)
+    sources = weight_map(config, NAMES).sources
+    for path, parameter in nnx.to_flat_state(nnx.state(made, nnx.Param)):
+        source = sources[".".join(map(str, path))]
+        value = np.zeros(parameter.shape, np.float32)
+        across = [size for axis, size in enumerate(value.shape) if axis != source.axis]
+        for piece in source.pieces(shards):
+            drawn = tensor(piece.tensor, source.outputs()[piece.tensor], *across)
+            rows = np.moveaxis(value, source.axis, 0)
+            rows[piece.at : piece.at + piece.stop - piece.start] = drawn[piece.start : piece.stop]
+        parameter.set_value(jnp.asarray(value))
+    return made
+
+
+def tensor(name: str, *shape: int) -> np.ndarray:
+    rng = np.random.default_rng(sum(name.encode()))
+    return rng.normal(0.0 if len(shape) > 1 else 1.0, 0.4, shape).astype(np.float32)
+
+
+def one_row(live: int, positions: jax.Array) -> tuple[AttentionBatch, KVCache]:
+    """A batch of one row, and a cache that only the real attention would look into."""
+    table, start = jnp.array([[0]], jnp.int32), jnp.array([0], jnp.int32)
+    batch = mixed_batch(table, start, jnp.array([live], jnp.int32), positions, 1)
+    return batch, KVCache(jnp.zeros((1, 1, 16, 8)), jnp.zeros((1, 1, 16, 8)))
+
+
+def run(
+    config: ModelConfig, tokens: np.ndarray = TOKENS, *, live: int = 8, shards: int = 1
+) -> np.ndarray:
+    """Logits [live, V] of one row of `live` tokens; the others are padding."""
+    places = np.arange(len(tokens), dtype=np.int32)
+    positions = jnp.asarray(np.where(places < live, places, 0))
+    batch, cache = one_row(live, positions)
+    logits = np.asarray(step(make(config, shards), tokens, positions, batch, cache))
+    assert np.isfinite(logits).all()
+    return logits[:live]
+
+
+@jax.jit
+def step(
+    made: Decoder, tokens: jax.Array, positions: jax.Array, batch: AttentionBatch, cache: KVCache
+) -> jax.Array:
+    return made.logits(made(tokens, positions, batch, cache)[0])
+
+
+def layer_traces(config: ModelConfig) -> Iterator[int]:
+    """Identities of the traced programs of all layers, in order."""
+    ids = jnp.zeros(8, jnp.int32)
+
+    def step(made: Decoder) -> jax.Array:
+        return made(ids, ids, *one_row(8, ids))[0]
+
+    program = jax.make_jaxpr(step)(nnx.eval_shape(lambda: Decoder(config, dtype=jnp.float32)))
+    for equation in program.eqns:
+        if equation.params.get("name") == "_run_layer":
+            yield id(equation.params["jaxpr"])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "traces"),
+    [((FULL,) * 5, 1), ((LOCAL, FULL, LOCAL, LOCAL, FULL), 2)],
+)
+def test_layers_of_one_kind_share_a_trace(kinds: tuple[LayerKind, ...], traces: int) -> None:
+    found = list(layer_traces(replace(CONFIG, layer_kinds=kinds)))
+    assert len(found) == len(kinds)
+    assert len(set(found)) == traces
+
+
+def test_padding_changes_nothing() -> None:
+    padded = np.concatenate([TOKENS[:5], np.array([28, 0, 0], np.int32)])
+    np.testing.assert_allclose(run(CONFIG, padded, live=5), run(CONFIG)[:5], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_are_float32_and_as_wide_as_the_vocabulary(tied: bool) -> None:
+    logits = run(replace(CONFIG, tied_head=tied), shards=2)  # 30 columns, one of them padding
+    assert logits.shape == (8, 29)
+    assert logits.dtype == np.float32
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_layout_of_shards_does_not_change_the_numbers(shards: int, gated: bool) -> None:
+    biases = {"qkv_bias": True, "o_bias": True, "mlp_bias": True}
+    config = replace(CONFIG, gated_mlp=gated, **biases)
+    np.testing.assert_allclose(run(config, shards=shards), run(config), rtol=1e-3, atol=1e-4)
+
+
+def test_a_size_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="these sizes do: 1, 2, 4"):
+        Decoder(CONFIG, dtype=jnp.float32, shards=3)
+
+
+def test_a_window_hides_what_lies_before_it() -> None:
+    config = replace(CONFIG, layer_kinds=(LOCAL,))
+    other = np.concatenate([np.array([7], np.int32), TOKENS[1:]])
+    near, far = np.abs(run(config, other) - run(config)).max(-1)[[2, 3]]
+    assert near > 1e-3
+    assert far == 0
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"activation": "gelu_pytorch_tanh"},
+        {"norm": "layer"},
+        {"norm_offset": True},
+        {"post_norms": True},
+        {"qk_norm": True},
+        {"qkv_bias": True},
+        {"o_bias": True},
+        {"mlp_bias": True},
+        {"learned_positions": True},
+        {"embedding_scale": 5.0},
+        {"attention_scale": 1.0},
+        {"scale_by_layer": True},
+        {"attention_softcap": 0.5},
+        {"logit_softcap": 1.0},
+        {"tied_head": True},
+        {"layer_kinds": (LayerKind(),) * 2},
+    ],
+    ids=lambda switch: next(iter(switch)),
+)
+def test_every_switch_is_connected(switch: dict[str, object]) -> None:
+    assert np.abs(run(replace(CONFIG, **switch)) - run(CONFIG)).max() > 1e-3
+
+
+def test_a_softcap_bounds_logits() -> None:
+    assert np.abs(run(replace(CONFIG, logit_softcap=0.25))).max() <= 0.25
+
+
+def test_activations_keep_the_dtype_and_logits_do_not() -> None:
+    made = nnx.eval_shape(lambda: Decoder(CONFIG, dtype=jnp.bfloat16))
+    ids = jnp.asarray(TOKENS)
+    x = nnx.eval_shape(lambda made: made.embed(ids, ids), made)
+    assert x.dtype == jnp.bfloat16
+    logits = nnx.eval_shape(lambda made, x: made.logits(x), made, x)
+    assert logits.dtype == jnp.float32
+
+
+def test_split_columns_restores_the_order() -> None:
+    x = jnp.array([[0.0, 1.0, 10.0, 2.0, 3.0, 11.0]])
+    a, b = split_columns(x, 2, 4, 2)
+    assert a.tolist() == [[0, 1, 2, 3]]
+    assert b.tolist() == [[10, 11]]

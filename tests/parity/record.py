@@ -1,0 +1,103 @@
+"""Runs the cases through transformers: `python -m tests.parity.record [--check] [case ...]`.
+
+Without --check the golden files are written. With it they are compared with a fresh run, and the
+exit status is 1 if one differs. Needs PyTorch and transformers; nothing else in the project does.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import torch
+import transformers
+
+from tests.parity.cases import CASES, DECODE_STEPS, Case
+from tests.parity.goldens import Golden, read, recorded, write
+from tests.parity.weights import tensor
+
+MIN_MARGIN = 1e-3  # of the logits' scale, between the best and the second best token
+TOLERANCE = 1e-5  # of the scale, between two runs of transformers
+
+
+def build(case: Case) -> transformers.PreTrainedModel:
+    """transformers' model of the case, in float32, with the case's weights."""
+    fields = {k: v for k, v in json.loads(json.dumps(case.config)).items() if k != "model_type"}
+    config = transformers.AutoConfig.for_model(case.config["model_type"], **fields)
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = tensor(case.seed, name, tuple(parameter.shape), case.spread)
+            parameter.copy_(torch.from_numpy(values))
+    return model.eval()
+
+
+@torch.no_grad()
+def answer(case: Case) -> Golden:
+    """Prefill the prompt, then decode greedily, one token a step.
+
+    Dynamic scaling keeps the frequencies of the longest sequence it has seen: where a case names
+    its context, transformers is shown a sequence of that length first.
+    """
+    model = build(case)
+    if case.context is not None:
+        model(torch.zeros((1, case.context), dtype=torch.int64))
+    tokens = case.prompt()
+    cache = transformers.DynamicCache(config=model.config)
+    fed, logits = tokens, []
+    for _ in range(DECODE_STEPS + 1):
+        output = model(torch.tensor([fed]), past_key_values=cache, use_cache=True)
+        logits.append(output.logits[0].double().numpy())
+        fed = [int(logits[-1][-1].argmax())]
+        tokens = tokens + fed
+    return Golden(
+        config=json.loads(json.dumps(case.config)),
+        tensors=[(name, tuple(p.shape)) for name, p in model.named_parameters()],
+        tokens=tokens[:-1],
+        logits=np.concatenate(logits),
+    )
+
+
+def smallest_margin(golden: Golden) -> float:
+    """Of the scale: the smallest lead of a greedy choice over the second best token."""
+    best = np.sort(golden.logits[-DECODE_STEPS - 1 :], axis=-1)
+    return float((best[:, -1] - best[:, -2]).min() / golden.scale)
+
+
+def difference(old: Golden, new: Golden) -> str | None:
+    """What differs between two answers, or None."""
+    for field in ("config", "tensors", "tokens"):
+        if getattr(old, field) != getattr(new, field):
+            return f"{field} differ"
+    if (distance := np.abs(old.logits - new.logits).max() / new.scale) > TOLERANCE:
+        return f"logits differ by {distance:.1e} of their scale"
+    return None
+
+
+def main() -> int:
+    """Record or check; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="case")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    failed = 0
+    for name in arguments.cases:
+        golden = answer(CASES[name])
+        problem = None
+        if (margin := smallest_margin(golden)) < MIN_MARGIN:
+            problem = f"a greedy choice leads by {margin:.1e} of the scale; choose another seed"
+        elif arguments.check:
+            problem = difference(read(name), golden) if name in recorded() else "has no golden file"
+        else:
+            write(name, golden)
+        failed += problem is not None
+        distinct = len(set(golden.tokens[-DECODE_STEPS:]))
+        print(f"{name}: {problem or f'ok, margin {margin:.1e}, {distinct} distinct tokens'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Every architecture and every positional scaling against what transformers recorded.
+
+Prefill in one piece and in chunks, then each of 64 decode steps: all logits within 1e-4 of their
+scale, and the same greedy tokens. `record.py` makes the goldens; PyTorch is not needed here.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.parity.cases import CASES, DECODE_STEPS
+from tests.parity.goldens import FOLDER, Golden, read
+from tests.parity.paged import PagedRun, load_case, write_case
+
+TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
+
+# two KV heads and biases, one KV head, one with windows and sandwich norms, packed QKV, Conv1D
+SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, shards=1)
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+@pytest.mark.parametrize("name", SHARDED)
+def test_shards_do_not_change_logits_or_tokens(name: str, shards: int, tmp_path: Path) -> None:
+    check(name, tmp_path, shards)
+
+
+def check(name: str, folder: Path, shards: int) -> None:
+    """Run the case on `shards` devices and compare both of its rows with the golden."""
+    case, golden = CASES[name], read(name)
+    write_case(folder, case, golden)
+    run = PagedRun(load_case(folder, case, shards))
+    rows = [list(prefill) for prefill in run.prefill(golden.tokens[: case.prompt_length])]
+    for position in range(case.prompt_length, len(golden.tokens)):
+        for row, logits in zip(rows, run.decode(golden.tokens[position], position), strict=True):
+            row.append(logits)
+    for row, way in zip(rows, ("one piece", "chunks"), strict=True):
+        compare(golden, np.stack(row), way)
+
+
+def compare(golden: Golden, logits: np.ndarray, way: str) -> None:
+    """All logits [len(tokens), V] are close, and the best ones are the golden's."""
+    distance = np.abs(logits - golden.logits).max(axis=-1) / golden.scale
+    worst = int(np.nanargmax(np.where(np.isnan(distance), np.inf, distance)))
+    assert distance[worst] <= TOLERANCE, f"prefill in {way}: row {worst}, {distance[worst]:.1e}"
+    first = len(golden.tokens) - DECODE_STEPS
+    choices = logits[first - 1 : -1].argmax(axis=-1)
+    assert choices.tolist() == golden.tokens[first:], f"prefill in {way}"
+
+
+def test_each_case_has_its_golden_and_nothing_else_lies_there() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(CASES)
+    for name, case in CASES.items():
+        golden = read(name)
+        assert golden.config == json.loads(json.dumps(case.config))
+        assert golden.tokens[: case.prompt_length] == case.prompt()
+        assert len(golden.tokens) == case.prompt_length + DECODE_STEPS
+
+
+def test_the_goldens_stay_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_000_000

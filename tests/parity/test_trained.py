@@ -1,0 +1,28 @@
+"""Small trained models, as their authors published them, continue texts as their goldens say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.loading import load
+from models.sharding import make_mesh
+from tests.parity.paged import PagedRun
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("name", ["stories260K", "babyllama105", "capp_gpt"])
+def test_greedy_continuations_are_the_recorded_ones(
+    shared_data: Path, name: str, shards: int
+) -> None:
+    folder = shared_data / "weights" / name
+    golden = json.loads((folder / "golden_greedy.json").read_text())
+    tokens = golden["greedy_ids"]  # begins with the prompt
+    prompt = len(golden["prompt_ids"])
+    run = PagedRun(load(folder, make_mesh(shards), dtype="float32"))
+    whole, chunked = run.prefill(tokens[:prompt])
+    rows = [np.stack([whole[-1], chunked[-1]])]
+    rows += [run.decode(tokens[at], at) for at in range(prompt, len(tokens) - 1)]
+    expected = np.repeat(np.array(tokens[prompt:])[:, None], 2, axis=1)
+    np.testing.assert_array_equal(np.argmax(rows, axis=-1), expected)

@@ -1,0 +1,81 @@
+"""An application over a scripted core, both in this event loop, and a client for it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+
+from engine.errors import EngineDeadError
+from engine.messages import EngineFailed, FromEngine, StepReport, ToEngine
+from engine.process import apply
+from serve.engine_client import EngineClient
+from tests.fake_engine import FakeCore
+
+Serve = Callable[..., AbstractAsyncContextManager["Served"]]
+
+
+class InProcessEngine:
+    """An `EngineLink` to a core in this event loop; the core steps only while it has work."""
+
+    def __init__(self, core: FakeCore) -> None:
+        self.core = core
+        self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
+        self._ready = False
+        self._pending: list[FromEngine] = []
+        self.dead = False
+
+    def send(self, messages: list[ToEngine]) -> None:
+        self._inbox.put_nowait(messages)
+
+    async def receive(self) -> FromEngine:
+        if not self._ready:
+            self._ready = True
+            return self.core.info
+        if self.dead:
+            raise EngineDeadError("The engine process ended.")
+        messages: list[ToEngine] = []
+        if not self.core.has_work:
+            messages += await self._inbox.get()
+        await asyncio.sleep(self.core.step_seconds)
+        while not self._inbox.empty():
+            messages += self._inbox.get_nowait()
+        refusals = apply(self.core, messages)
+        try:
+            report = self.core.step()
+        except RuntimeError as error:
+            self.dead = True
+            return EngineFailed(str(error), False)
+        return StepReport(deltas=refusals + report.deltas, stats=report.stats)
+
+    async def stop(self) -> None:
+        self.dead = True
+
+
+class Served:
+    """A running application, its core, and a client for it."""
+
+    def __init__(self, app: Starlette, core: FakeCore, engine: EngineClient) -> None:
+        self.app, self.core, self.engine = app, core, engine
+        transport = httpx.ASGITransport(app=app)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    async def post(self, path: str, **body: Any) -> httpx.Response:
+        return await self.http.post(path, json=body)
+
+    async def complete(self, **body: Any) -> httpx.Response:
+        return await self.post("/v1/completions", **body)
+
+    async def chat(self, content: str = "Hi", **body: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": content}]
+        return await self.post("/v1/chat/completions", **{"messages": messages, **body})
+
+
+def event_data(text: str) -> list[Any]:
+    """The events of a stream; the last is "[DONE]"."""
+    assert text.endswith("\n\n")
+    events = [each.removeprefix("data: ") for each in text[:-2].split("\n\n")]
+    return [each if each == "[DONE]" else json.loads(each) for each in events]

@@ -1,0 +1,67 @@
+"""Everything needs a key but what is on the list."""
+
+import pytest
+from starlette.routing import Route
+
+from serve.auth import PUBLIC_PATHS
+from serve.settings import ServerSettings
+from tests.serve.served import Serve
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-ïngot-1"
+SETTINGS = ServerSettings(api_keys=("other", KEY))
+
+
+def bearer(key: str) -> dict[str, bytes]:
+    return {"authorization": b"Bearer " + key.encode()}
+
+
+async def test_every_route_is_closed_unless_listed(serve: Serve) -> None:
+    async with serve(SETTINGS) as served:
+        for route in served.app.routes:
+            assert isinstance(route, Route)
+            response = await served.http.get(route.path)
+            assert (response.status_code != 401) == (route.path in PUBLIC_PATHS), route.path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/nothing", "//health", "/health/", "/health/../v1/models", "/%2e%2e/health"],
+)
+async def test_odd_paths_are_closed(serve: Serve, path: str) -> None:
+    async with serve(SETTINGS) as served:
+        response = await served.http.get(path, headers={"host": "a/health?x="})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_the_right_keys_open(serve: Serve) -> None:
+    async with serve(SETTINGS) as served:
+        for key in SETTINGS.api_keys:
+            response = await served.http.get("/v1/models", headers=bearer(key))
+            assert response.status_code == 200
+        lower = {"authorization": b"bearer " + KEY.encode()}
+        assert (await served.http.get("/v1/models", headers=lower)).status_code == 200
+
+
+async def test_near_misses_do_not_open(serve: Serve) -> None:
+    wrong = [KEY[:end] for end in range(len(KEY))] + [KEY + "x", KEY.upper(), "\u00ff"]
+    async with serve(SETTINGS) as served:
+        for key in wrong:
+            response = await served.http.get("/v1/models", headers=bearer(key))
+            assert response.status_code == 401, key
+        basic = {"authorization": b"Basic " + KEY.encode()}
+        assert (await served.http.get("/v1/models", headers=basic)).status_code == 401
+        assert (await served.http.get("/v1/models")).status_code == 401
+
+
+async def test_ids_are_made_by_the_server(serve: Serve) -> None:
+    async with serve() as served:
+        headers = {"x-request-id": "mine"}
+        ids = {
+            (await served.http.get("/health", headers=headers)).headers["x-request-id"]
+            for _ in range(3)
+        }
+    assert len(ids) == 3 and "mine" not in ids

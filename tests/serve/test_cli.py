@@ -1,0 +1,109 @@
+"""The command line: its flags, and one sentence for whatever is wrong."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from serve import cli, run
+from serve.settings import ServerSettings
+
+
+def ingot(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of the command."""
+    monkeypatch.setattr(sys, "argv", ["ingot", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    return int(exit.value.code or 0)
+
+
+def test_what_is_wrong_at_the_start_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    model_folder: Path,
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, sentence in (
+            ([str(tmp_path / "nowhere")], "There is no folder"),
+            ([str(tmp_path)], "config.json"),
+            ([str(model_folder), "--port", port], f"Cannot listen on 127.0.0.1:{port}"),
+            (
+                [str(model_folder), "--port", "0", "--host", "999.1.1.1"],
+                "Cannot listen on 999.1.1.1",
+            ),
+            ([str(model_folder), "--block-size", "17"], "--block-size must be one of"),
+            ([str(model_folder), "--dtype", "int3"], "Invalid engine setting"),
+            ([str(model_folder), "--uvicorn-log-level", "loud"], "Invalid server setting"),
+            ([str(model_folder), "--chat-template", "no.jinja"], "Cannot read the chat template"),
+            ([str(model_folder), "--api-key", " "], "--api-key must not be empty"),
+        ):
+            assert ingot(monkeypatch, "serve", *arguments) == 2
+            error = capfd.readouterr().err
+            assert sentence in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_every_flag_reaches_its_setting(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
+    flags = (
+        "--dtype float32 --load-format dummy --seed 3 --max-model-len 4k --max-num-seqs 9 "
+        "--max-num-batched-tokens 2K --max-num-queued-reqs 5 --block-size 32 "
+        "--gpu-memory-utilization 0.5 --kv-cache-memory-bytes 1.5G --num-gpu-blocks-override 77 "
+        "-tp 2 --scheduling-policy priority --compilation-cache-dir /c --host ::1 --port 9 "
+        "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
+        "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info"
+    )
+    assert ingot(monkeypatch, "serve", "folder", *flags.split()) == 0
+    assert seen == [
+        EngineConfig(
+            model="folder", dtype="float32", load_format="dummy", seed=3, max_model_len=4000,
+            max_num_seqs=9, max_num_batched_tokens=2048, block_size=32,
+            gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
+            num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
+            compilation_cache_dir="/c",
+        ),
+        ServerSettings(
+            host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",
+            generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
+            shutdown_timeout=4.0,
+            uvicorn_log_level="info",
+        ),
+    ]  # fmt: skip
+
+
+def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
+    monkeypatch.setenv("INGOT_API_KEY", "from-env")
+    assert ingot(monkeypatch, "serve") == 0
+    assert seen == [EngineConfig(), ServerSettings(api_keys=("from-env",))]
+
+
+def test_a_wrong_number_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ingot(monkeypatch, "serve", "--max-model-len", "many") == 2
+    assert "32K" in capfd.readouterr().err
+
+
+def test_the_environment_is_shown_for_people_and_programs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ingot(monkeypatch, "env", "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["packages"]["jax"] and facts["system"]["python"]
+    assert facts["devices"]["0"].startswith("cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_[bold]")
+    assert ingot(monkeypatch, "env") == 0
+    shown = capfd.readouterr().out
+    assert "--xla_[bold]" in shown and "jaxlib" in shown

@@ -1,0 +1,144 @@
+"""A client that leaves frees its rows at once, whatever its request was doing."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from engine.config import EngineConfig
+from serve import sse
+from tests.serve.served import Serve, Served
+
+pytestmark = pytest.mark.anyio
+
+
+class Connection:
+    """One request over ASGI, whose client can leave and can stop reading."""
+
+    def __init__(self, served: Served, path: str, body: dict[str, Any]) -> None:
+        self._incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
+        self.sent: list[Message] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
+        headers = [(b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "method": "POST", "path": path, "headers": headers,
+            "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
+        }  # fmt: skip
+        self.task = asyncio.create_task(served.app(scope, self._incoming.get, self._send))
+
+    async def _send(self, message: Message) -> None:
+        await self.reading.wait()
+        self.sent.append(message)
+
+    def leave(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("n", [1, 4])
+async def test_a_running_request_is_aborted_within_a_step(
+    serve: Serve, stream: bool, n: int
+) -> None:
+    async with serve() as served:
+        served.core.step_seconds = 0.001
+        body = {"prompt": "ab", "max_tokens": 100, "stream": stream, "n": n}
+        connection = Connection(served, "/v1/completions", body)
+        await until(lambda: served.core.num_steps == 3)
+        connection.leave()
+        await connection.task
+        steps = served.core.num_steps
+        await until(lambda: not served.core.has_work)
+        assert served.core.num_steps <= steps + 1
+        assert len(served.core.aborted) == n
+        await served.engine.wait_until_idle()
+
+
+async def test_a_waiting_request_never_runs(serve: Serve) -> None:
+    async with serve(config=EngineConfig(max_num_seqs=1)) as served:
+        served.core.step_seconds = 0.001
+        first = asyncio.create_task(served.complete(prompt="ab", max_tokens=50))
+        await until(lambda: served.core.running)
+        queued = Connection(served, "/v1/completions", {"prompt": "zz", "stream": True})
+        await until(lambda: served.core.waiting)
+        queued.leave()
+        await queued.task
+        await until(lambda: not served.core.waiting)
+        assert queued.sent == []
+        assert (await first).status_code == 200
+    assert served.core.num_generated == 50
+
+
+async def test_a_client_that_leaves_while_it_sends_is_forgotten(serve: Serve) -> None:
+    async with serve() as served:
+        connection = Connection(served, "/v1/completions", {})
+        connection._incoming.get_nowait()
+        connection._incoming.put_nowait(
+            {"type": "http.request", "body": b'{"prompt":', "more_body": True}
+        )
+        connection.leave()
+        await connection.task
+    assert connection.sent == [] and served.core.added == []
+
+
+async def test_what_a_slow_reader_misses_is_merged(serve: Serve) -> None:
+    async with serve() as served:
+        connection = Connection(
+            served, "/v1/completions", {"prompt": "ab", "max_tokens": 40, "stream": True}
+        )
+        connection.reading.clear()
+        await until(lambda: served.core.num_generated == 40 and not served.core.has_work)
+        connection.reading.set()
+        await connection.task
+    text = b"".join(message.get("body", b"") for message in connection.sent).decode()
+    events = [json.loads(each[6:]) for each in text.split("\n\n")[:-2]]
+    assert "".join(event["choices"][0]["text"] for event in events) == "ab" * 20
+    assert len(events) <= 3
+
+
+async def test_a_client_that_never_reads_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.02)
+    async with serve(config=EngineConfig(max_model_len=100_000)) as served:
+        served.core.step_seconds = 0.001
+        connection = Connection(
+            served, "/v1/completions", {"prompt": "ab", "max_tokens": 90_000, "stream": True}
+        )
+        await until(lambda: connection.sent)
+        connection.reading.clear()
+        await connection.task
+        await until(lambda: not served.core.has_work)
+        assert len(served.core.aborted) == 1
+
+
+async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
+    async with serve() as served:
+        body = {"prompt": "ab", "max_tokens": 100, "stream": True}
+        connections = [Connection(served, "/v1/completions", body) for _ in range(100)]
+        await until(lambda: served.core.num_steps > 2)
+        for connection in connections:
+            connection.leave()
+        await asyncio.gather(*(connection.task for connection in connections))
+        await until(lambda: not served.core.has_work)
+        await served.engine.wait_until_idle()
+        assert served.engine._flights == {} and served.engine._num_sequences == 0
+        assert served.engine._processor.num_unfinished == 0
+
+
+async def test_an_app_can_be_built_twice(serve: Serve) -> None:
+    """No state is global: two applications have their own metrics."""
+    async with serve() as one, serve() as two:
+        await one.complete(prompt="a", max_tokens=1)
+        texts = [(await each.http.get("/metrics")).text for each in (one, two)]
+    name = 'vllm:generation_tokens_total{engine="0",model_name="tiny"} '
+    assert name + "1.0" in texts[0] and name + "0.0" in texts[1]

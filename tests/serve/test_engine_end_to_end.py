@@ -1,0 +1,116 @@
+"""The whole of it: `ingot serve` in its own processes, trained weights, the official client.
+
+What many clients get at once must be, token by token, what each gets alone; with pages for all
+of them, and with too few.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from models.demo import DEMO_FOLDER
+
+STREAMS = 64
+
+
+@contextmanager
+def server(model: Path, *flags: str):
+    """The base URL of `ingot serve`, ready to answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "serve", "serve", str(model), "--port", str(port), *flags]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        _wait(process, f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def _wait(process: subprocess.Popen, url: str) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server ended while it was starting"
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise TimeoutError("the server did not become ready")
+
+
+def prompt(number: int) -> str:
+    text = "Once upon a time there was a little dog who lived in a big house by the sea"
+    return text[: 12 + 5 * (number % 13)] + "." * (number % 2)
+
+
+async def _stream(client: openai.AsyncOpenAI, number: int) -> str:
+    pieces = await client.completions.create(
+        model="demo", prompt=prompt(number), max_tokens=16 + 16 * (number % 6), temperature=0,
+        stream=True,
+    )  # fmt: skip
+    return "".join([piece.choices[0].text async for piece in pieces if piece.choices])
+
+
+async def _together(url: str) -> list[str]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        return await asyncio.gather(*(_stream(client, number) for number in range(STREAMS)))
+
+
+async def _one_by_one(url: str) -> list[str]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        return [await _stream(client, number) for number in range(STREAMS)]
+
+
+def _metric(url: str, name: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_many_streams_give_what_each_gives_alone():
+    with server(DEMO_FOLDER, "--served-model-name", "demo") as url:
+        alone = asyncio.run(_one_by_one(url))
+        assert asyncio.run(_together(url)) == alone
+        assert all(alone) and len(set(alone)) > STREAMS / 3
+    few = ("--max-model-len", "256", "--num-gpu-blocks-override", "18")
+    with server(DEMO_FOLDER, "--served-model-name", "demo", *few) as url:
+        assert asyncio.run(_together(url)) == alone
+        assert _metric(url, "vllm:num_preemptions_total") > 0
+        assert _metric(url, "vllm:kv_cache_usage_perc") == 0
+
+
+@pytest.mark.parametrize("name", ["stories260K", "babyllama105", "capp_gpt"])
+def test_trained_weights_over_http(shared_data, name):
+    folder = shared_data / "weights" / name
+    golden = json.loads((folder / "golden_greedy.json").read_text())
+    given, want = golden["prompt_ids"], golden["greedy_ids"]
+    body = {
+        "prompt": given, "max_tokens": len(want) - len(given), "temperature": 0,
+        "ignore_eos": True, "return_token_ids": True,
+    }  # fmt: skip
+    with server(folder, "--max-num-seqs", "2", "--max-num-batched-tokens", "32") as url:
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+        [choice] = answer.json()["choices"]
+        assert given + choice["token_ids"] == want
+        if "chain" in golden:
+            names = json.loads((folder / "token_mappings.json").read_text())["id2token"]
+            chain = [names[str(token)] for token in choice["token_ids"]]
+            assert chain == golden["chain"]
+        elif golden["prompt"]:
+            whole = httpx.post(
+                f"{url}/v1/completions", json=body | {"prompt": golden["prompt"]}, timeout=60
+            )
+            assert whole.json()["choices"][0]["text"] == choice["text"] != ""

@@ -1,0 +1,96 @@
+"""Clients that send too slowly are cut off, over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+
+from serve import body, http_protocol
+from serve.launcher import Server, bind
+from tests.serve.served import Serve, Served
+
+pytestmark = pytest.mark.anyio
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+REQUEST = b'{"prompt":"a","max_tokens":1}'
+
+
+@asynccontextmanager
+async def listening(served: Served) -> AsyncIterator[int]:
+    listener = bind("127.0.0.1", 0)
+    port: int = listener.getsockname()[1]
+    config = uvicorn.Config(
+        served.app, http=http_protocol.HardenedProtocol, ws="none", lifespan="off", log_config=None
+    )
+    server = Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def exchange(port: int, *pieces: bytes, pause: float = 0.05) -> bytes:
+    """Everything the server says until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(pause)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nHo"])
+async def test_headers_must_come_in_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.1)
+    async with serve() as served, listening(served) as port:
+        assert await exchange(port, begun) == b""
+        second = await exchange(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /he")
+        assert second.startswith(b"HTTP/1.1 200") and second.count(b"HTTP/1.1") == 1
+
+
+async def test_a_running_request_has_no_deadline(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.05)
+    async with serve() as served, listening(served) as port:
+        served.core.step_seconds = 0.2
+        length = b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(REQUEST)
+        assert b'"text":"a"' in await exchange(port, HEAD + length + REQUEST)
+
+
+async def test_a_body_must_come_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
+    async with serve() as served, listening(served) as port:
+        answer = await exchange(port, HEAD + b"Content-Length: 100\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer
+
+
+async def test_a_broken_body_ends_its_request_quietly(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as served, listening(served) as port:
+        chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        answer = await exchange(port, chunked, b'5\r\n{"pro\r\nzz\r\n')
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert await exchange(
+            port, HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+    assert "Exception" not in caplog.text
+
+
+async def test_a_body_over_the_limit_closes_the_connection(serve: Serve) -> None:
+    async with serve() as served, listening(served) as port:
+        too_long = HEAD + b"Content-Length: 100000000\r\n\r\n"
+        answer = await exchange(port, too_long)
+    assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer

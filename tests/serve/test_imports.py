@@ -1,0 +1,26 @@
+"""The front runs where JAX cannot be imported."""
+
+import subprocess
+import sys
+
+from tests.fake_server import ROOT
+
+PROGRAM = """
+import sys
+
+class NoJax:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "torch"):
+            raise ImportError(f"{name} was imported")
+
+sys.meta_path.insert(0, NoJax())
+import engine.process, serve.cli, serve.run, serve.terminal, serve.env
+print("imported")
+"""
+
+
+def test_the_front_imports_no_jax() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, timeout=30
+    )
+    assert result.stdout == "imported\n", result.stderr

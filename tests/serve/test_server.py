@@ -1,0 +1,239 @@
+"""The whole server as a user starts it, and the official client against it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.fake_engine import FAIL_STEP
+from tests.fake_server import ROOT
+
+SERVER = (sys.executable, "-m", "tests.fake_server", "serve")
+
+
+class Running:
+    """A server process, its URL and what it printed."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process, self.port = process, port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def wait_until(self, status: int) -> None:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                if httpx.get(f"{self.url}/health").status_code == status:
+                    return
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def running(folder: Path, *flags: str, step_seconds: float = 0.0) -> Iterator[Running]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "FAKE_STEP_SECONDS": str(step_seconds), "COLUMNS": "200"}
+    with subprocess.Popen(
+        [*SERVER, str(folder), "--port", str(port), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    ) as process:
+        try:
+            yield Running(process, port)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Path) -> Iterator[Running]:
+    with running(model_folder, "--served-model-name", "tiny", "--api-key", "k") as server:
+        server.wait_until(200)
+        yield server
+        server.process.send_signal(signal.SIGINT)
+        code, out, err = server.end()
+        assert code == 0
+        assert set(err.splitlines()) <= {"WARNING:  Invalid HTTP request received."}
+        assert f"{server.url}/v1" in out and "curl" in out and "1.24B" in out
+
+
+def test_the_official_client_completes_and_streams(server: Running) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as client:
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        assert client.models.retrieve("tiny").id == "tiny"
+        whole = client.completions.create(model="tiny", prompt="abc", max_tokens=4, logprobs=1)
+        assert whole.choices[0].text == "abca"
+        pieces = client.completions.create(model="tiny", prompt="abc", max_tokens=4, stream=True)
+        assert "".join(piece.choices[0].text for piece in pieces) == "abca"
+
+
+def test_the_official_client_chats_and_streams(server: Running) -> None:
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [
+        {"role": "user", "content": "Hi"}
+    ]
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as client:
+        whole = client.chat.completions.create(
+            model="tiny", messages=messages, logprobs=True, top_logprobs=2
+        )
+        assert whole.choices[0].message.content == "user\nHi"
+        assert whole.choices[0].logprobs is not None and whole.usage is not None
+        again = client.chat.completions.create(
+            model="tiny",
+            messages=[*messages, whole.choices[0].message, *messages],  # type: ignore[list-item]
+            extra_body={"top_k": 3},
+        )
+        assert again.usage is not None
+        assert again.usage.prompt_tokens > whole.usage.prompt_tokens
+        with client.chat.completions.stream(
+            model="tiny", messages=messages, stream_options={"include_usage": True}
+        ) as stream:
+            final = stream.get_final_completion()
+        assert final.choices[0].message.content == "user\nHi"
+        assert final.usage == whole.usage
+
+
+@pytest.mark.anyio
+async def test_the_official_async_client(server: Running) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="k") as client:
+        stream = await client.completions.create(
+            model="tiny", prompt=["ab", "c"], max_tokens=3, stream=True, n=2
+        )
+        texts = ["", "", "", ""]
+        async for chunk in stream:
+            texts[chunk.choices[0].index] += chunk.choices[0].text
+        assert texts == ["aba", "aba", "ccc", "ccc"]
+
+
+def test_errors_are_the_official_clients_own(server: Running) -> None:
+    url = f"{server.url}/v1"
+    with openai.OpenAI(base_url=url, api_key="k", max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError) as bad:
+            client.completions.create(model="tiny", prompt="a", temperature=-1)
+        assert bad.value.param == "temperature"
+        with pytest.raises(openai.NotFoundError):
+            client.completions.create(model="gpt-9", prompt="a")
+    with (
+        openai.OpenAI(base_url=url, api_key="x") as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: 1\r\n" % i for i in range(10_000)) + b"\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01 not http at all\r\n\r\n",
+    ],
+    ids=["large header", "many headers", "bad chunk", "not HTTP"],
+)
+def test_broken_http_is_refused_and_closed(server: Running, request_bytes: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(request_bytes)
+        answer = b""
+        try:
+            while piece := connection.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+    assert answer.split(b" ")[1:2] in ([b"400"], [b"401"], [])
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_closed_connection_frees_its_rows(model_folder: Path) -> None:
+    with running(model_folder, step_seconds=0.02) as server:
+        server.wait_until(200)
+        body = {"prompt": "ab", "max_tokens": 100, "stream": True, "n": 4}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body) as response:
+            next(response.iter_bytes())
+        deadline = time.monotonic() + 1
+        while 'vllm:num_requests_running{engine="0",model_name="' + str(
+            model_folder
+        ) + '"} 0' not in (httpx.get(f"{server.url}/metrics").text):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_signal_lets_requests_finish_and_refuses_new_ones(model_folder: Path) -> None:
+    with running(model_folder, step_seconds=0.02) as server:
+        server.wait_until(200)
+        answers: list[httpx.Response] = []
+        body = {"prompt": "ab", "max_tokens": 50}
+        request = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{server.url}/v1/completions", json=body))
+        )
+        request.start()
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_until(503)
+        late = httpx.post(f"{server.url}/v1/completions", json=body)
+        assert late.status_code == 503 and late.headers["retry-after"]
+        request.join()
+        assert answers[0].json()["usage"]["completion_tokens"] == 50
+        assert server.end()[0] == 0
+
+
+@pytest.mark.parametrize("second_signal", [False, True])
+def test_the_drain_has_an_end(model_folder: Path, second_signal: bool) -> None:
+    deadline = "30" if second_signal else "0.3"
+    with running(model_folder, "--shutdown-timeout", deadline, step_seconds=0.1) as server:
+        server.wait_until(200)
+        body = {"prompt": "ab", "max_tokens": 120, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body) as response:
+            pieces = response.iter_text()
+            next(pieces)
+            server.process.send_signal(signal.SIGTERM)
+            if second_signal:
+                server.wait_until(503)
+                server.process.send_signal(signal.SIGTERM)
+            try:
+                rest = "".join(pieces)
+            except httpx.TransportError:
+                assert second_signal
+                rest = ""
+        if not second_signal:
+            error = json.loads(rest.split("\n\n")[-3].removeprefix("data: "))["error"]
+            assert error["message"] == "The server is shutting down."
+        started = time.monotonic()
+        assert server.end()[0] == 0
+        assert time.monotonic() - started < 8
+
+
+def test_a_dead_engine_ends_the_server(model_folder: Path) -> None:
+    with running(model_folder) as server:
+        server.wait_until(200)
+        answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": [FAIL_STEP]})
+        assert answer.status_code == 500
+        assert httpx.get(f"{server.url}/health").status_code == 503
+        code, _, err = server.end()
+    assert code == 1 and "error: The engine failed with RuntimeError: the device is on fire." in err
+
+
+def test_an_engine_that_cannot_start_is_one_sentence(model_folder: Path) -> None:
+    with running(model_folder, "--seed", "666") as server:
+        code, _, err = server.end()
+    assert (code, err) == (2, "error: --seed 666 is unlucky; use another.\n")
