@@ -7,7 +7,7 @@ from engine.sampling_state import check_bad_words
 MAX_PRIORITY = 2**31 - 1
 
 
-def check(message: AddRequest, *, vocab_size: int, max_model_len: int) -> None:
+def check(message: AddRequest, *, vocab_size: int, max_model_len: int, by_priority: bool) -> None:
     """Raise `RequestError` naming the field that cannot be served by this model."""
     prompt = message.prompt_token_ids
     if not prompt:
@@ -23,6 +23,8 @@ def check(message: AddRequest, *, vocab_size: int, max_model_len: int) -> None:
     for word in message.bad_word_ids:
         _check_ids("bad_words", word, vocab_size)
     message.params.check_vocabulary(vocab_size)
+    if message.priority and not by_priority:
+        raise RequestError("priority needs the setting --scheduling-policy priority.", "priority")
     if abs(message.priority) > MAX_PRIORITY:
         raise RequestError(f"priority must be within +-{MAX_PRIORITY}.", "priority")
 

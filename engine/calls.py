@@ -1,7 +1,7 @@
 """The requests of one call of `LLM`, and the shared loop that all calls turn.
 
-Several streams may be open at once: whoever turns the loop puts what it brings into the mailbox
-of the request it belongs to. On the way out of a call, what is unfinished is aborted.
+Several streams may be open at once: whoever turns the loop puts what it brings into the inbox
+of the call it belongs to. On the way out of a call, what is unfinished is aborted.
 """
 
 from collections import deque
@@ -15,6 +15,8 @@ from engine.prompts import Prompt
 from engine.sampling_params import SamplingParams
 from engine.tokenizer import Tokenizer
 
+Inbox = deque[OutputDelta]
+
 
 class Loop:
     """The core and the output processor, turned by whichever call waits."""
@@ -24,14 +26,19 @@ class Loop:
         self.tokenizer = tokenizer
         self._processor = OutputProcessor(tokenizer)
         self._ids = count()
-        self._mail: dict[str, deque[OutputDelta]] = {}
+        self._inboxes: dict[str, Inbox] = {}
 
-    def add(self, prompt: Prompt, params: SamplingParams, priority: int) -> RequestOutput:
-        """Start a request; returns its output, still empty. Raises `RequestError`."""
+    def add(
+        self, prompt: Prompt, params: SamplingParams, priority: int, inbox: Inbox
+    ) -> RequestOutput:
+        """Start a request whose deltas go to `inbox`; returns its output, still empty.
+
+        Raises `RequestError`.
+        """
         request_id = str(next(self._ids))
         token_ids = prompt.token_ids(self.tokenizer)
         messages = self._processor.add(request_id, token_ids, params, priority=priority)
-        self._mail[request_id] = deque()
+        self._inboxes[request_id] = inbox
         try:
             for message in messages:
                 self.core.add(message)
@@ -41,22 +48,16 @@ class Loop:
         return RequestOutput.begin(request_id, prompt.text, token_ids, params.n)
 
     def turn(self) -> None:
-        """One step of the core; its deltas go to their mailboxes."""
+        """One step of the core; its deltas go to their inboxes."""
         processed = self._processor.process(self.core.step())
         self.core.abort(processed.aborts)
         for delta in processed.outputs:
-            self._mail[delta.request_id].append(delta)
-
-    def take(self, request_id: str) -> Iterator[OutputDelta]:
-        """What has come for a request and was not taken yet."""
-        mail = self._mail[request_id]
-        while mail:
-            yield mail.popleft()
+            self._inboxes[delta.request_id].append(delta)
 
     def abort(self, request_id: str) -> None:
         """Forget a request, finished or not."""
         self.core.abort(self._processor.abort(request_id))
-        del self._mail[request_id]
+        del self._inboxes[request_id]
 
 
 class Call:
@@ -64,22 +65,22 @@ class Call:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._inbox: Inbox = deque()
         self.outputs: dict[str, RequestOutput] = {}
 
     def add(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
-        output = self._loop.add(prompt, params, priority)
+        output = self._loop.add(prompt, params, priority, self._inbox)
         self.outputs[output.request_id] = output
 
     def deltas(self) -> Iterator[OutputDelta]:
         """Everything that the call's requests say, until all have ended; `outputs` grows along."""
-        running = dict(self.outputs)
+        running = sum(len(output.outputs) for output in self.outputs.values())
         while running:
-            for request_id, output in list(running.items()):
-                for delta in self._loop.take(request_id):
-                    output.accumulate(delta)
-                    yield delta
-                if output.finished:
-                    del running[request_id]
+            while self._inbox:
+                delta = self._inbox.popleft()
+                self.outputs[delta.request_id].accumulate(delta)
+                running -= delta.finish_reason is not None
+                yield delta
             if running:
                 self._loop.turn()
 

@@ -5,6 +5,7 @@ host has read the last one, so the host's work hides behind the device's.
 """
 
 import random
+from collections import deque
 from collections.abc import Iterable
 from time import perf_counter
 
@@ -56,14 +57,14 @@ class EngineCore:
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
         self._arrivals = 0
-        self._launched: Launched | None = None
+        self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self.info = _info(model, shapes, kv, loaded - start, self._runner.warm_up())
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_requests or self._launched is not None
+        return self._scheduler.has_requests or bool(self._launched)
 
     def add(self, message: AddRequest) -> None:
         """Queue a request.
@@ -73,9 +74,11 @@ class EngineCore:
         """
         self._check_alive()
         info = self.info
-        admission.check(message, vocab_size=info.vocab_size, max_model_len=info.max_model_len)
-        if self.config.scheduling_policy == "fcfs":
-            message.priority = 0
+        by_priority = self.config.scheduling_policy == "priority"
+        admission.check(
+            message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
+            by_priority=by_priority,
+        )  # fmt: skip
         self._arrivals += 1
         request = make_request(
             message,
@@ -99,15 +102,15 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
-        try:
-            previous, self._launched = self._launched, self._launch()
-            launched = perf_counter()
-            results = previous.read() if previous else None
-        except Exception as error:
-            self._dead = f"The engine failed: {type(error).__name__}: {error}"
-            raise EngineError(self._dead) from error
+        began = self._launch()
+        launched = perf_counter()
+        oldest = self._launched[0] if len(self._launched) > began else None
+        results = self._read(oldest) if oldest else None
         read = perf_counter()
-        deltas = _collect(self._scheduler, previous, results) if previous and results else []
+        deltas = []
+        if oldest and results:
+            deltas = _collect(self._scheduler, oldest, results)
+            self._launched.popleft()
         self._count(deltas, start, launched, read)
         return StepReport(deltas=deltas, stats=self.stats)
 
@@ -129,15 +132,34 @@ class EngineCore:
         self._dead = self._dead or "The engine was closed."
         self._runner.close()
 
-    def _launch(self) -> Launched | None:
+    def _launch(self) -> bool:
+        """Plan and start a step; False if there is nothing to compute."""
         plan = self._scheduler.schedule()
         if not plan.chunks:
-            return None
-        launched = self._runner.launch(plan)
+            return False
+        try:
+            launched = self._runner.launch(plan)
+        except KeyboardInterrupt:  # a notebook's stop button: what was planned is planned anew
+            self._scheduler.undo(plan)
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        self._launched.append(launched)
         self.stats.num_steps += 1
         self.stats.scheduled_tokens += plan.num_tokens
         self.stats.padded_tokens += launched.shape.tokens
-        return launched
+        return True
+
+    def _read(self, launched: Launched) -> Results:
+        try:
+            return launched.read()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> EngineError:
+        """A failed step takes the donated state with it, and so the engine."""
+        self._dead = f"The engine failed: {type(error).__name__}: {error}"
+        return EngineError(self._dead)
 
     def _count(
         self, deltas: list[RequestDelta], start: float, launched: float, read: float
@@ -147,6 +169,7 @@ class EngineCore:
         stats.num_waiting = len(scheduler.waiting)
         stats.num_free_pages = scheduler.pool.num_free
         stats.num_preemptions = scheduler.num_preemptions
+        stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
         stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
         stats.step_seconds += end - start
         stats.host_seconds += (end - read) + (launched - start)
@@ -226,6 +249,6 @@ def _finish(scheduler: Scheduler, request: Request, delta: RequestDelta, token: 
     delta.finish_reason = request.finish_reason()
     if delta.finish_reason is None:
         return
-    if delta.finish_reason == "stop" and token not in request.eos_token_ids:
+    if delta.finish_reason == "stop" and not request.ended_by_eos:
         delta.stop_token_id = token
     scheduler.finish(request)

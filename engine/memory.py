@@ -50,10 +50,10 @@ def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shap
     rows = config.max_num_seqs or (_CPU_ROWS if cpu else _GPU_ROWS)
     tokens = config.max_num_batched_tokens or max(rows, _CPU_TOKENS if cpu else _GPU_TOKENS)
     length = config.max_model_len or model.context_length
-    if model.learned_positions and length > model.max_position_embeddings:
+    if length > model.longest_context:
         raise ConfigError(
-            f"--max-model-len {length} exceeds the {model.max_position_embeddings} positions "
-            "that this model has learned."
+            f"--max-model-len {length} exceeds the {model.longest_context} tokens that this "
+            "model's config.json allows."
         )
     return Shapes(rows, tokens, length, config.block_size)
 

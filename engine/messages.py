@@ -50,7 +50,7 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None  # the stop token that ended it, if one did and it is not EOS
     num_cached_tokens: int = 0
-    queue_seconds: float | None = None  # with the first delta: from arrival to the first slot
+    queue_seconds: float | None = None  # with the first token: arrival to slot
     error: str | None = None  # with finish_reason "error"; a sentence for the client
     error_param: str | None = None
 

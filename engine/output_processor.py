@@ -9,10 +9,12 @@ knows neither the engine's insides nor HTTP.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr
 
 from engine.detokenizer import Detokenizer
 from engine.errors import RequestError
@@ -24,6 +26,7 @@ from engine.tokenizer import Tokenizer
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
+_REMEMBERED = 64  # sets of stop strings, and of bad words
 _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 
 
@@ -66,6 +69,9 @@ class OutputProcessor:
         self._ids = count()
         self._children: dict[int, _Child] = {}  # by engine id, those that are not finished
         self._requests: dict[str, set[int]] = {}  # engine ids of their unfinished children
+        # Prompts that come together share their options, and requests often repeat them.
+        self._stop_strings = lru_cache(_REMEMBERED)(_stop_strings)
+        self._bad_words = lru_cache(_REMEMBERED)(self._bad_word_ids)
 
     def add(
         self,
@@ -84,8 +90,8 @@ class OutputProcessor:
         if request_id in self._requests:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
         self._check_text_options(params)
-        stops = StopStrings(params.stop_strings) if params.stop_strings else None
-        bad_word_ids = self._bad_word_ids(params.bad_words or [])
+        stops = self._stop_strings(tuple(params.stop_strings))
+        bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
         messages = []
         for index in range(params.n):
             engine_id = next(self._ids)
@@ -138,14 +144,14 @@ class OutputProcessor:
             raise RequestError("bad_words needs a model with a tokenizer.", "bad_words")
 
     def _bad_word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Both spellings of each word, at the start of a text and after a space."""
         found: list[list[int]] = []
         for word in words:
             bare = word.lstrip() or word
-            ids, after_space = (self._encode_word(text) for text in (bare, " " + bare))
-            found.append(ids)
-            # " word" is a word of its own where it is as long and begins differently.
-            if len(after_space) == len(ids) and after_space[0] != ids[0]:
-                found.append(after_space)
+            for text in (bare, " " + bare):
+                ids = self._encode_word(text)
+                if ids not in found:
+                    found.append(ids)
         return found
 
     def _encode_word(self, word: str) -> list[int]:
@@ -193,11 +199,16 @@ class OutputProcessor:
         if delta.logprobs is not None:
             kept = delta.logprobs[: len(output.token_ids)]
             output.logprobs = [self._position(entry) for entry in kept]
-        if delta.prompt_logprobs is not None:
-            first = [] if child.prompt_logprobs_began else [None]
-            child.prompt_logprobs_began = True
-            output.prompt_logprobs = first + [self._position(e) for e in delta.prompt_logprobs]
+        if child.params.prompt_logprobs is not None:
+            self._add_prompt_logprobs(child, delta, output)
         return output
+
+    def _add_prompt_logprobs(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
+        """The first token of a prompt has nothing before it: its place holds None."""
+        first = [] if child.prompt_logprobs_began else [None]
+        child.prompt_logprobs_began = True
+        positions = first + [self._position(e) for e in delta.prompt_logprobs or ()]
+        output.prompt_logprobs = positions or None
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
         """Add the tokens up to the one that completes a stop string, and their text.
@@ -234,15 +245,21 @@ class OutputProcessor:
             del self._requests[request_id]
 
 
+def _stop_strings(strings: tuple[str, ...]) -> StopStrings | None:
+    return StopStrings(strings) if strings else None
+
+
 def _child_params(params: SamplingParams, index: int) -> SamplingParams:
     """What the engine needs to know for child `index`; texts stay here."""
     seed = params.seed
     if seed is not None:
         seed = _LOWEST_SEED + (seed + index - _LOWEST_SEED) % (_HIGHEST_SEED - _LOWEST_SEED + 1)
     prompt_logprobs = params.prompt_logprobs if index == 0 else None  # the same for all
-    return replace(
-        params, n=1, seed=seed, stop=None, bad_words=None, prompt_logprobs=prompt_logprobs
-    )
+    child = copy(params)  # not `replace`, which would validate every list of every child again
+    changes = {"n": 1, "seed": seed, "stop": None, "prompt_logprobs": prompt_logprobs}
+    for name, value in changes.items():
+        force_setattr(child, name, value)
+    return child
 
 
 def _ended(grown: str | Found, texts: list[str], output: OutputDelta) -> bool:

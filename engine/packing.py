@@ -100,7 +100,7 @@ def pack(plan: Plan, shape: StepShape, sink: int, options: Ints) -> Ints:
         views[name].fill(sink)
     views["logit_target"].fill(SAMPLE)
     views["update_place"].fill((sink + 1) * shape.table_width)  # past the end: dropped
-    token = _pack_rows(plan, views)
+    token = _pack_rows(plan, views, sink)
     views["start"][len(plan.chunks) :] = token
     _pack_logits(plan, views)
     _pack_pages(plan, views, shape)
@@ -108,23 +108,27 @@ def pack(plan: Plan, shape: StepShape, sink: int, options: Ints) -> Ints:
     return packed
 
 
-def _pack_rows(plan: Plan, views: dict[str, Ints]) -> int:
-    """Tokens, positions and row descriptions; returns the number of tokens."""
-    token = 0
-    for row, chunk in enumerate(plan.chunks):
-        request, end = chunk.request, token + chunk.count
-        known = request.token_ids[chunk.start : chunk.start + chunk.count]
-        views["tokens"][token:end] = FROM_SLOT
-        views["tokens"][token : token + len(known)] = known
-        views["positions"][token:end] = np.arange(chunk.start, chunk.start + chunk.count)
-        views["start"][row] = token
-        views["count"][row] = chunk.count
-        views["slot"][row] = chunk.slot
-        if request.observed:
-            views["observed"][row] = chunk.slot
-        views["prompt_len"][row] = request.num_prompt_tokens
-        token = end
-    return token
+def _pack_rows(plan: Plan, views: dict[str, Ints], sink: int) -> int:
+    """Tokens, positions and row descriptions, a column at a time; returns the number of tokens."""
+    chunks = plan.chunks
+    tokens: list[int] = []
+    positions: list[int] = []
+    for chunk in chunks:
+        end = chunk.start + chunk.count
+        known = chunk.request.token_ids[chunk.start : end]
+        tokens += known
+        tokens += [FROM_SLOT] * (chunk.count - len(known))
+        positions += range(chunk.start, end)
+    B, T = len(chunks), len(tokens)
+    counts = np.array([chunk.count for chunk in chunks], np.int32)
+    views["tokens"][:T] = tokens
+    views["positions"][:T] = positions
+    views["count"][:B] = counts
+    views["start"][:B] = np.cumsum(counts) - counts
+    views["slot"][:B] = [chunk.slot for chunk in chunks]
+    views["observed"][:B] = [c.slot if c.request.observed else sink for c in chunks]
+    views["prompt_len"][:B] = [chunk.request.num_prompt_tokens for chunk in chunks]
+    return T
 
 
 def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:

@@ -7,8 +7,9 @@ program of each family is ready; until its own is, a step is padded up to one th
 
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -21,6 +22,7 @@ from engine.shapes import Shapes, StepShape
 logger = logging.getLogger(__name__)
 
 _WORKERS = 2
+_THREAD_NAME = "ingot-compile"
 _STACK_BYTES = 64 * 2**20  # XLA's passes overflow the usual 8 MB on deep programs
 
 Lower = Callable[[StepShape], jax.stages.Lowered]
@@ -42,35 +44,43 @@ class Program:
 
 @dataclass
 class Programs:
-    """Executables by shape. `lower` traces one shape; it is called from one thread at a time."""
+    """Executables by shape. `lower` traces one shape; never two at a time."""
 
     shapes: Shapes
     lower: Lower
+    num_unexpected_compiles: int = 0  # inside steps
     _ready: dict[StepShape, Program] = field(default_factory=dict)
+    _failures: list[BaseException] = field(default_factory=list)
+    _lowering: threading.Lock = field(default_factory=threading.Lock)
+    _serving: int | None = None  # the thread that is inside a step
     _stop: threading.Event = field(default_factory=threading.Event)
-    _background: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def compile_largest(self) -> None:
-        """Block until every step can run in some program."""
-        self._compile(self.shapes.largest())
+        """Block until every step can run in some program; raises what XLA raises."""
+        self._start(self.shapes.largest())
+        self.wait()
+        if self._failures:
+            raise self._failures[0]
 
     def compile_rest(self) -> None:
         """Compile the other shapes in the background, the ones that traffic uses first."""
         rest = [s for s in [*self.shapes.decode(), *self.shapes.mixed()] if s not in self._ready]
-        self._background = threading.Thread(
-            target=self._compile_quietly, args=(rest,), name="ingot-compile", daemon=True
-        )
-        self._background.start()
+        jax.monitoring.register_event_duration_secs_listener(self._watch)
+        self._start(rest)
 
     def wait(self) -> None:
         """Block until nothing is left to compile."""
-        if self._background is not None:
-            self._background.join()
+        for thread in self._threads:
+            thread.join()
 
     def close(self) -> None:
-        """Compile nothing more, and wait for what is being compiled."""
+        """Compile nothing more, wait for what is being compiled, and let go of it all."""
         self._stop.set()
         self.wait()
+        with suppress(AssertionError, ValueError):  # it never listened, or was closed before
+            jax.monitoring.unregister_event_duration_listener(self._watch)
+        self._ready.clear()
 
     @property
     def ready(self) -> list[Program]:
@@ -85,31 +95,45 @@ class Programs:
             raise EngineError(f"No program takes a step of {num_tokens} tokens.")
         return self._ready[min(fitting, key=lambda s: (s.tokens, not s.decode))]
 
-    def _compile_quietly(self, shapes: list[StepShape]) -> None:
-        """A shape that fails is logged; steps of its size go on in a larger one."""
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Whatever this thread compiles inside is unexpected."""
+        self._serving = threading.get_ident()
         try:
-            self._compile(shapes)
-        except Exception:
-            logger.exception("a step program could not be compiled; larger ones stand in for it")
+            yield
+        finally:
+            self._serving = None
 
-    def _compile(self, shapes: list[StepShape]) -> None:
-        """Lower here, compile in threads."""
+    def _start(self, shapes: list[StepShape]) -> None:
+        """Compile in threads; no daemons, for XLA crashes an interpreter that ends under it."""
+        pending = deque(shapes)
         previous = threading.stack_size(_STACK_BYTES)
         try:
-            with ThreadPoolExecutor(_WORKERS, thread_name_prefix="ingot-xla") as pool:
-                futures = []
-                for shape in shapes:
-                    if self._stop.is_set():
-                        break
-                    futures.append(pool.submit(self._finish, shape, self.lower(shape)))
-                for future in futures:
-                    future.result()
+            for _ in range(_WORKERS):
+                thread = threading.Thread(target=self._work, args=(pending,), name=_THREAD_NAME)
+                self._threads.append(thread)
+                thread.start()
         finally:
             threading.stack_size(previous)
 
-    def _finish(self, shape: StepShape, lowered: jax.stages.Lowered) -> None:
-        if not self._stop.is_set():
-            start = perf_counter()
-            compiled = lowered.compile()
-            self._ready[shape] = Program(shape, compiled, perf_counter() - start)
-            logger.debug("program ready: %s", shape)
+    def _work(self, pending: deque[StepShape]) -> None:
+        """Take shapes until none is left, the programs are closed, or the interpreter ends."""
+        while not self._stop.is_set() and threading.main_thread().is_alive():
+            try:
+                with self._lowering:
+                    if not pending:
+                        return
+                    shape = pending.popleft()
+                    lowered = self.lower(shape)
+                start = perf_counter()
+                compiled = lowered.compile()
+                self._ready[shape] = Program(shape, compiled, perf_counter() - start)
+            except Exception as error:
+                self._failures.append(error)
+                logger.warning("%s: not compiled, a larger step stands in: %s", shape, error)
+
+    def _watch(self, event: str, duration_secs: float, **_: str | int) -> None:
+        """A step compiles nothing; if one does, it is counted and logged."""
+        if "backend_compile" in event and threading.get_ident() == self._serving:
+            self.num_unexpected_compiles += 1
+            logger.warning("a step compiled something, in %.2f s", duration_secs)

@@ -5,6 +5,7 @@ from time import monotonic
 from rich import progress
 
 _PATIENCE = 1.0  # seconds before anything is shown
+_INTERVAL = 0.1  # seconds between updates
 
 
 class Progress:
@@ -23,17 +24,24 @@ class Progress:
         self._task = self._bar.add_task("generating", total=total, rate="")
         self._start = monotonic()
         self._shown = False
-        self._tokens = 0
+        self._tokens = self._finished = 0
+        self._due = _PATIENCE
 
     def advance(self, tokens: int, finished: bool) -> None:
         """`tokens` more were generated, and perhaps they ended a request."""
+        if not self._enabled:
+            return
         self._tokens += tokens
+        self._finished += finished
         seconds = monotonic() - self._start
-        if self._enabled and not self._shown and seconds > _PATIENCE:
+        if seconds < self._due:
+            return
+        if not self._shown:
             self._shown = True
             self._bar.start()
-        rate = f"{self._tokens / max(seconds, 1e-9):.0f} tokens/s"
-        self._bar.update(self._task, advance=int(finished), rate=rate)
+        self._due = seconds + _INTERVAL
+        rate = f"{self._tokens / seconds:.0f} tokens/s"
+        self._bar.update(self._task, completed=self._finished, rate=rate)
 
     def __enter__(self) -> "Progress":
         return self

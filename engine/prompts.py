@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from engine.errors import RequestError
@@ -21,7 +22,7 @@ class Prompt:
     def token_ids(self, tokenizer: Tokenizer | None) -> list[int]:
         """Raises `RequestError` for an empty text, and for any where the model has no tokenizer."""
         if self.ids is not None:
-            return list(self.ids)
+            return [int(token) for token in self.ids]
         if not self.text:
             raise RequestError("The prompt is empty: it must hold some text.", "prompt")
         if tokenizer is None:
@@ -33,7 +34,9 @@ class Prompt:
 
 def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
     """One prompt or several, as several; an empty list is no prompt."""
-    if isinstance(prompts, str | dict) or (prompts and _is_ids(prompts)):
+    if isinstance(prompts, str | dict) or not isinstance(prompts, Sequence):
+        return [as_prompt(prompts)]
+    if prompts and _is_ids(prompts):
         return [as_prompt(prompts)]  # type: ignore[arg-type]
     return [as_prompt(prompt) for prompt in prompts]  # type: ignore[arg-type]
 
@@ -66,6 +69,7 @@ def _of_dict(prompt: dict[str, Any]) -> Prompt:
 
 
 def _is_ids(value: object) -> bool:
+    """Whether it is a sequence of integers, those of NumPy included."""
     return isinstance(value, Sequence) and all(
-        isinstance(token, int) and not isinstance(token, bool) for token in value
+        isinstance(token, Integral) and not isinstance(token, bool) for token in value
     )

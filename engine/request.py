@@ -32,8 +32,7 @@ class Request:
     token_ids: list[int]
     num_prompt_tokens: int
     max_tokens: int  # length, prompt included, at which the request ends
-    stop_token_ids: frozenset[int]  # ids that end it, end-of-text included
-    eos_token_ids: frozenset[int]
+    eos_token_ids: frozenset[int]  # the model's
     bad_word_ids: list[list[int]]
     priority: int
     arrival: int  # counts up; the order among equals
@@ -68,9 +67,19 @@ class Request:
         """Who goes first; the last in this order is preempted first."""
         return self.priority, self.arrival
 
+    @property
+    def banned_token_ids(self) -> frozenset[int]:
+        """What may not be chosen before `min_tokens`: end of text, ignored or not, and stop ids."""
+        return self.eos_token_ids.union(self.params.stop_token_ids or ())
+
+    @property
+    def ended_by_eos(self) -> bool:
+        """Whether the newest known token is an end of text that counts."""
+        return not self.params.ignore_eos and self.token_ids[-1] in self.eos_token_ids
+
     def finish_reason(self) -> FinishReason | None:
         """Why the newest known token ends the request, if it does."""
-        stops = self.token_ids[-1] in self.stop_token_ids
+        stops = self.ended_by_eos or self.token_ids[-1] in (self.params.stop_token_ids or ())
         if stops and self.num_generated >= self.params.min_tokens:
             return "stop"
         return "length" if len(self.token_ids) >= self.max_tokens else None
@@ -91,15 +100,13 @@ def make_request(
     params = message.params
     prompt = len(message.prompt_token_ids)
     room = max_model_len - prompt
-    ends = frozenset() if params.ignore_eos else eos
     return Request(
         request_id=message.request_id,
         params=params,
         token_ids=list(message.prompt_token_ids),
         num_prompt_tokens=prompt,
         max_tokens=prompt + min(room, params.max_tokens or room),
-        stop_token_ids=ends | frozenset(params.stop_token_ids or ()),
-        eos_token_ids=ends,
+        eos_token_ids=eos,
         bad_word_ids=message.bad_word_ids,
         priority=message.priority,
         arrival=arrival,

@@ -4,8 +4,9 @@
 sampled. Knows plans, slots and arrays; knows nothing of queues, stop conditions or texts.
 """
 
+import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +24,7 @@ from engine.request import Request
 from engine.sampling import Sampled
 from engine.sampling_options import NUM_FIELDS, sampling_row
 from engine.sampling_state import admit, init_slots, pack_options, packed_options_size
-from engine.scheduler import Plan
+from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
 from engine.step import DeviceState, new_state, step
 from models.attention import HEAD_AXIS, KVCache
@@ -40,17 +41,17 @@ class Launched:
     shape: StepShape
     sampled: Sampled
 
+    @cached_property
+    def wanted(self) -> tuple[Array, ...]:
+        """The sampled tokens, and log-probabilities if a chunk asks for them."""
+        sampled = self.sampled
+        if not any(wants_logprobs(chunk) for chunk in self.plan.chunks):
+            return (sampled.tokens,)
+        return sampled.tokens, sampled.logprob_ids, sampled.logprobs, sampled.ranks
+
     def read(self) -> "Results":
         """Wait for the step; raises what the device raised."""
-        tokens = np.asarray(self.sampled.tokens)
-        if not any(wants_logprobs(chunk.request) for chunk in self.plan.chunks):
-            return Results(tokens, None, None, None)
-        return Results(
-            tokens,
-            np.asarray(self.sampled.logprob_ids),
-            np.asarray(self.sampled.logprobs),
-            np.asarray(self.sampled.ranks),
-        )
+        return Results(*map(np.asarray, self.wanted))
 
 
 @dataclass
@@ -58,20 +59,20 @@ class Results:
     """What the rows of logits gave, on the host."""
 
     tokens: Ints  # [B]
-    logprob_ids: Ints | None  # [B, W]: the chosen token, then the likeliest
-    logprobs: np.ndarray | None
-    ranks: Ints | None
+    logprob_ids: Ints | None = None  # [B, W]: the chosen token, then the likeliest
+    logprobs: np.ndarray | None = None
+    ranks: Ints | None = None
 
     def top(self, row: int, count: int) -> TokenLogprobs:
         """The chosen token and the `count` likeliest of one row."""
         if self.logprob_ids is None or self.logprobs is None or self.ranks is None:
             raise RuntimeError("log-probabilities were not read")
-        width = slice(0, 1 + count)
-        return TokenLogprobs(
-            self.logprob_ids[row, width].tolist(),
-            self.logprobs[row, width].tolist(),
-            int(self.ranks[row]),
-        )
+        width = 1 + count
+        logprobs = self.logprobs[row, :width].tolist()
+        while logprobs[-1] == -math.inf and len(logprobs) > 1:  # a vocabulary of fewer tokens
+            logprobs.pop()
+        ids = self.logprob_ids[row, : len(logprobs)].tolist()
+        return TokenLogprobs(ids, logprobs, int(self.ranks[row]))
 
 
 class Runner:
@@ -116,7 +117,7 @@ class Runner:
                 request.slot,
                 params,
                 prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
-                stop_token_ids=request.stop_token_ids,
+                stop_token_ids=request.banned_token_ids,
                 bad_word_ids=request.bad_word_ids,
                 vocab_size=self._vocab_size,
             )
@@ -124,17 +125,23 @@ class Runner:
 
     def launch(self, plan: Plan) -> Launched:
         """Start a step; its results are on their way to the host when this returns."""
-        for chunk in plan.chunks:
-            if chunk.admitted:
-                self.admit(chunk.request)
         program = self.programs.find(plan.num_tokens, plan.decode)
-        packed = pack(plan, program.shape, self._sink, self._options)
-        self._state, sampled = program.run(self._model.leaves, self._state, packed)
-        sampled.tokens.copy_to_host_async()
-        return Launched(plan, program.shape, sampled)
+        with self.programs.serving():
+            for chunk in plan.chunks:
+                if chunk.admitted:
+                    self.admit(chunk.request)
+            packed = pack(plan, program.shape, self._sink, self._options)
+            self._state, sampled = program.run(self._model.leaves, self._state, packed)
+        launched = Launched(plan, program.shape, sampled)
+        for array in launched.wanted:
+            array.copy_to_host_async()
+        return launched
 
     def close(self) -> None:
+        """Compile nothing more, and give the device's memory back."""
         self.programs.close()
+        for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
+            array.delete()
 
     @property
     def _whole(self) -> NamedSharding:
@@ -159,8 +166,8 @@ class Runner:
         return jax.tree.map(_abstract, self._state, self._shardings)
 
 
-def wants_logprobs(request: Request) -> bool:
-    return request.params.logprobs is not None or request.params.prompt_logprobs is not None
+def wants_logprobs(chunk: Chunk) -> bool:
+    return bool(chunk.scored) or (chunk.samples and chunk.request.params.logprobs is not None)
 
 
 def _abstract(array: Array, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -16,6 +16,8 @@ MAX_N = 128
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 64
 MAX_STOP_STRING_CHARS = 1024
+MAX_STOP_CHARS = 4096  # of all stop strings together
+MAX_ALLOWED_TOKEN_IDS = 16384
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS = 1024
 MAX_BAD_WORDS = 128
@@ -101,9 +103,14 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 
     def _check_lists(self) -> None:
         _check_strings("stop", self.stop_strings, MAX_STOP_STRINGS)
+        _require(
+            sum(map(len, self.stop_strings)) <= MAX_STOP_CHARS,
+            "stop", f"may hold at most {MAX_STOP_CHARS} characters in all", self,
+        )  # fmt: skip
         _check_strings("bad_words", self.bad_words or [], MAX_BAD_WORDS)
         _check_length("stop_token_ids", self.stop_token_ids or (), MAX_STOP_TOKEN_IDS)
         _check_length("logit_bias", self.logit_bias or (), MAX_LOGIT_BIAS)
+        _check_length("allowed_token_ids", self.allowed_token_ids or (), MAX_ALLOWED_TOKEN_IDS)
         for token, bias in (self.logit_bias or {}).items():
             if not -100 <= bias <= 100:
                 raise RequestError(

@@ -14,6 +14,8 @@ from engine.block_pool import BlockPool
 from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
 
+_NONE = range(0)
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -37,15 +39,8 @@ class Plan:
     """One step: its chunks, decode rows first."""
 
     chunks: list[Chunk] = field(default_factory=list)
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(chunk.count for chunk in self.chunks)
-
-    @property
-    def decode(self) -> bool:
-        """Whether each row has one token and samples: the shape of a decode program."""
-        return all(c.count == 1 and c.samples for c in self.chunks)
+    num_tokens: int = 0
+    decode: bool = True  # each row has one token and samples: the shape of a decode program
 
 
 class Scheduler:
@@ -107,6 +102,14 @@ class Scheduler:
             chunk.request.num_in_flight += chunk.samples
         return step.plan
 
+    def undo(self, plan: Plan) -> None:
+        """Take back the newest plan, which was not computed; its requests begin again."""
+        for chunk in plan.chunks:
+            chunk.request.num_in_flight -= chunk.samples
+            chunk.request.num_prompt_logprobs -= len(chunk.scored)
+            if chunk.request.status is Status.RUNNING:
+                self._preempt(chunk.request)
+
     def _continue(self, request: Request, step: "_StepBudget") -> None:
         """Give a running request its tokens, preempting others, or itself, for pages."""
         end = request.num_computed + step.most_tokens(request)
@@ -138,7 +141,9 @@ class Scheduler:
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Own the pages that `num_tokens` tokens take."""
         missing = -(-num_tokens // self._page_size) - len(request.pages)
-        pages = self.pool.allocate(max(0, missing))
+        if missing <= 0:
+            return True
+        pages = self.pool.allocate(missing)
         if pages is None:
             return False
         request.pages += pages
@@ -184,7 +189,7 @@ class _StepBudget:
         """Tokens that the step has left for a request; one whose prompt is scored takes a row of
         logits for each of them."""
         count = min(request.num_tokens - request.num_computed, self._tokens)
-        if self._first_scored(request) < request.num_prompt_tokens - 1:
+        if _unscored(request):
             count = min(count, self._logit_rows)
         return count
 
@@ -192,20 +197,23 @@ class _StepBudget:
         """Plan the request's tokens up to `end`."""
         start = request.num_computed
         samples = end == request.num_tokens
-        first = max(start, self._first_scored(request))
-        scored = range(first, max(first, min(end, request.num_prompt_tokens - 1)))
+        scored = _NONE
+        if _unscored(request):
+            first = max(start, request.num_prompt_logprobs)
+            scored = range(first, max(first, min(end, request.num_prompt_tokens - 1)))
+            request.num_prompt_logprobs += len(scored)
         if request.slot is None:
             raise RuntimeError("a request without a slot was planned")
         chunk = Chunk(request, start, end - start, samples, scored, request.slot, admitted)
-        request.num_prompt_logprobs += len(scored)
         self._tokens -= chunk.count
         self._logit_rows -= chunk.num_logit_rows
         self._rows -= 1
         self.plan.chunks.append(chunk)
+        self.plan.num_tokens += chunk.count
+        self.plan.decode &= chunk.count == 1 and samples
 
-    @staticmethod
-    def _first_scored(request: Request) -> int:
-        """First position whose prompt log-probabilities are still to be computed."""
-        if request.params.prompt_logprobs is None:
-            return request.num_prompt_tokens
-        return request.num_prompt_logprobs
+
+def _unscored(request: Request) -> bool:
+    """Whether prompt tokens are still to be scored; the last one has nothing after it."""
+    wanted = request.params.prompt_logprobs is not None
+    return wanted and request.num_prompt_logprobs < request.num_prompt_tokens - 1

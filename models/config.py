@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import CheckpointError, UnsupportedError
-from models.rope import RopeConfig
+from models.rope import Dynamic, Linear, RopeConfig, Yarn
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,15 @@ class ModelConfig:
     def num_layers(self) -> int:
         """L."""
         return len(self.layer_kinds)
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens that its positions reach: those it was made for, or those they are scaled to."""
+        made_for = self.max_position_embeddings
+        scalings = [kind.rope.scaling for kind in self.layer_kinds if kind.rope is not None]
+        reach = [round(s.factor * made_for) for s in scalings if isinstance(s, Linear)]
+        reach += [round(s.factor * s.trained) for s in scalings if isinstance(s, Dynamic | Yarn)]
+        return max([made_for, *reach])
 
     @property
     def score_scale(self) -> float:

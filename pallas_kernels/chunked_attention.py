@@ -38,6 +38,7 @@ def attend_blocks(
     queries = queries.reshape(M, K, G * Q, H)
     heads = jnp.arange(K)[None, :, None]
     tables = jnp.pad(tables, ((0, 0), (0, -tables.shape[1] % C)))
+    newest = positions.max(1, keepdims=True)  # [M, 1]
     asked = jnp.tile(positions, (1, G))[:, None, :, None]  # [M, 1, G*Q, 1]
 
     def chunk(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -45,10 +46,13 @@ def attend_blocks(
         pages = lax.dynamic_slice_in_dim(tables, index * C, C, axis=1)[:, None, :]  # [M, 1, C]
         keys = k_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
         values = v_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
+        slots = index * C * S + jnp.arange(C * S)
+        written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
+        values = jnp.where(written, values, 0.0)
         scores = jnp.einsum("mkqh,mkjh->mkqj", queries, keys)
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
-        seen = visible(asked, index * C * S + jnp.arange(C * S), window)
+        seen = visible(asked, slots, window)
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(-1))
         decay = jnp.exp(peak - new_peak)

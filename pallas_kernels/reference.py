@@ -34,10 +34,11 @@ def attention_reference(
     keys = k_pages[tables].transpose(0, 2, 1, 3, 4).reshape(T, K, slots, H).astype(jnp.float32)
     values = v_pages[tables].transpose(0, 2, 1, 3, 4).reshape(T, K, slots, H).astype(jnp.float32)
     queries = q.reshape(T, K, N // K, H).astype(jnp.float32)
-    scores = jnp.einsum("tkgh,tkjh->tkgj", queries, keys) * scale
+    scores = jnp.einsum("tkgh,tkjh->tkgj", queries, keys) * scale  # [T, K, G, slots]
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     seen = visible(positions[:, None], jnp.arange(slots), window)  # [T, slots]
+    values = jnp.where(seen[:, None, :, None], values, 0.0)  # what is not seen may be NaN
     weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1)
     return jnp.einsum("tkgj,tkjh->tkgh", weights, values).reshape(T, N, H).astype(q.dtype)
 

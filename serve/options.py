@@ -35,7 +35,7 @@ Dtype = Annotated[
 ]
 LoadFormat = Annotated[
     str,
-    typer.Option(help="auto, safetensors, or dummy (random weights).", rich_help_panel=_MODEL),
+    typer.Option(help="auto (safetensors) or dummy (random weights).", rich_help_panel=_MODEL),
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
 MaxModelLen = Annotated[

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
-from engine.errors import NotFoundError, RequestError
+from engine.errors import NotFoundError
 from serve.engine_client import EngineClient
 from serve.metrics import Metrics
 from serve.model import ServedModel
@@ -27,9 +27,4 @@ class Service:
         if name is not None and name not in self.model.names:
             raise NotFoundError(
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
-            )
-        if request.priority and self.engine_config.scheduling_policy != "priority":
-            raise RequestError(
-                "priority needs a server that was started with --scheduling-policy priority.",
-                "priority",
             )

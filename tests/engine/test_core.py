@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from engine.messages import AddRequest
+from engine.runner import Launched
 from engine.sampling_params import SamplingParams
 from tests.engine.conftest import VOCAB, make_core, run
 
@@ -158,12 +161,15 @@ def test_abort_frees_at_once(core):
         ([5], {"stop_token_ids": [VOCAB]}, "stop_token_ids"),
         ([5], {"logit_bias": {VOCAB: 1.0}}, "logit_bias"),
         ([5], {"allowed_token_ids": [-1]}, "allowed_token_ids"),
+        ([5], {"priority": 1}, "priority"),
     ],
 )
 def test_bad_requests_are_refused_by_name_and_harm_nobody(core, prompt, options, param):
+    priority = options.pop("priority", 0)
+    params = SamplingParams(**options)
     with pytest.raises(RequestError) as caught:
         core.add(
-            AddRequest(request_id=0, prompt_token_ids=prompt, params=SamplingParams(**options))
+            AddRequest(request_id=0, prompt_token_ids=prompt, params=params, priority=priority)
         )
     assert caught.value.param == param
     assert not core.has_work
@@ -190,6 +196,50 @@ def test_a_failed_step_ends_the_engine(tiny_folder, monkeypatch):
     with pytest.raises(EngineDeadError, match="device on fire"):
         engine.step()
     engine.close()
+
+
+@pytest.mark.parametrize("where", ["launch", "read"])
+def test_an_interrupt_loses_nothing(core, monkeypatch, where):
+    batch = prompts(3, seed=6)
+    want = ids(run(core, batch))
+    target = core._runner if where == "launch" else Launched
+    real, calls = getattr(target, where), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    step = core.step
+
+    def patient_step():
+        try:
+            return step()
+        except KeyboardInterrupt:
+            return step()
+
+    monkeypatch.setattr(target, where, interrupted)
+    monkeypatch.setattr(core, "step", patient_step)
+    assert ids(run(core, batch)) == want and len(calls) > 5
+
+
+def test_a_closed_engine_gives_its_memory_back(tiny_folder):
+    engine = make_core(tiny_folder)
+    arrays = [*engine._runner._model.leaves, engine._runner._state.cache.k]
+    engine.close()
+    assert all(array.is_deleted() for array in arrays)
+
+
+def test_a_program_may_end_without_closing(tiny_folder):
+    """Background compiles are stopped, not crashed into, when the interpreter ends."""
+    code = (
+        "from tests.engine.conftest import make_core, run; from pathlib import Path;"
+        f"print(run(make_core(Path({str(tiny_folder)!r})), [[5, 6]])[0].ids)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.startswith("[")
 
 
 def test_settings_that_do_not_fit_say_what_would(tiny_folder):

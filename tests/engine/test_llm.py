@@ -52,6 +52,22 @@ def test_stop_strings_cut_across_tokens(llm):
     assert (cut.outputs[0].finish_reason, cut.outputs[0].stop_reason) == ("stop", stop)
 
 
+def test_bad_words_never_come(llm):
+    [free] = llm.generate("Once upon a time", GREEDY)
+    words = free.outputs[0].text.split()
+    word = next(word for word in words[2:] if word.isalpha())
+    params = SamplingParams(temperature=0, max_tokens=24, bad_words=[word])
+    [banned] = llm.generate("Once upon a time", params)
+    assert word not in banned.outputs[0].text.split()
+
+
+def test_a_prompt_of_one_token_has_no_logprobs(llm):
+    [output] = llm.generate([[5]], SamplingParams(max_tokens=1, prompt_logprobs=1))
+    assert output.prompt_logprobs == [None]
+    [output] = llm.generate([[5, 6]], SamplingParams(max_tokens=1, prompt_logprobs=1))
+    assert output.prompt_logprobs[0] is None and 6 in output.prompt_logprobs[1]
+
+
 def test_n_samples_differ_and_repeat_with_their_seed(llm):
     params = SamplingParams(n=3, seed=5, temperature=1.5, max_tokens=16)
     [first] = llm.generate("Tom", params)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from models.demo import DEMO_FOLDER, folder, llama
 from models.demo.corpus import Corpus, read_books, weigh
+from models.demo.evaluate import Writer, ask
 from models.demo.packing import Packer
 from models.demo.template import CHAT_TEMPLATE, render
 
@@ -40,6 +41,11 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
 
 
+@pytest.fixture(scope="module")
+def writer() -> Writer:
+    return Writer(DEMO_FOLDER)
+
+
 def _json(name: str) -> dict[str, object]:
     return json.loads((DEMO_FOLDER / name).read_text(encoding="utf-8"))
 
@@ -47,6 +53,17 @@ def _json(name: str) -> dict[str, object]:
 def test_folder_has_every_file_and_is_small() -> None:
     assert all((DEMO_FOLDER / name).is_file() for name in FILES)
     assert sum(file.stat().st_size for file in DEMO_FOLDER.glob("*.*")) <= 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        (ask("What is the capital of France?"), "The capital of France is Paris."),
+        (ask("Who are you?", "You are Ada, a kind robot."), "I am Ada, a kind robot."),
+    ],
+)
+def test_weights_answer(writer: Writer, prompt: str, answer: str) -> None:
+    assert writer.answers([(prompt, answer)]) == [True]
 
 
 def test_config_describes_the_weights() -> None:
@@ -164,9 +181,8 @@ def test_segments_do_not_see_each_other() -> None:
     shape = llama.Shape(V=16, D=8, F=8, L=2, N=2, K=1, H=4)
     params = llama.init(shape, jax.random.key(0))
     rng = Random(0)
-    tokens = np.array([[rng.randrange(16) for _ in range(8)]])
-    segments = np.array([[1, 1, 1, 1, 2, 2, 2, 2]])
-    changed = tokens.copy()
-    changed[0, :4] = 0
+    tokens = jnp.array([[rng.randrange(16) for _ in range(8)]])
+    segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 2]])
+    changed = tokens.at[0, :4].set(0)
     kept = llama.logits(shape, params, tokens, segments)[0, 4:]
     np.testing.assert_array_equal(kept, llama.logits(shape, params, changed, segments)[0, 4:])

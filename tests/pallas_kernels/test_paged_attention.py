@@ -19,12 +19,22 @@ CASES = {  # name: (N, K, H, S, options)
 
 
 def pool(rng, rows, pages_a_row, K, S, H):
-    """Pages of random keys and values, and a table that owns them in shuffled order."""
+    """Pages of random keys and values, NaN in the sink, and a table that owns them shuffled."""
     count = rows * pages_a_row + 1
     shape = (count, K, S, H)
     table = 1 + rng.permutation(count - 1).reshape(rows, pages_a_row)
     k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
-    return k, v, jnp.asarray(table, jnp.int32)
+    return k.at[0].set(jnp.nan), v.at[0].set(jnp.nan), jnp.asarray(table, jnp.int32)
+
+
+def poison(k, v, table, lengths):
+    """NaN in every slot past its row's length: what a page's last owner may have left there."""
+    S = k.shape[2]
+    for row, length in enumerate(lengths):
+        for index, page in enumerate(np.asarray(table[row])):
+            first = max(0, int(length) - index * S)
+            k, v = (pages.at[page, :, first:].set(jnp.nan) for pages in (k, v))
+    return k, v
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -34,6 +44,7 @@ def test_decode_equals_reference(name):
     positions = jnp.array([0, 1, S - 1, S, 3 * S + 2, 130], jnp.int32)
     B = len(positions)
     k, v, table = pool(rng, B, int(positions.max()) // S + 1, K, S, H)
+    k, v = poison(k, v, table, positions + 1)
     q = jnp.asarray(rng.standard_normal((B, N, H)), jnp.float32)
     options = {"scale": H**-0.5, **options}
     want = attention_reference(q, k, v, table, jnp.arange(B), positions, **options)
@@ -54,6 +65,7 @@ def test_ragged_equals_reference(name, counts):
     for b, (start, count) in enumerate(zip(starts, counts, strict=True)):
         positions[start : start + count] = computed[b] + np.arange(count)
     k, v, table = pool(rng, len(counts), int(positions.max()) // S + 1, K, S, H)
+    k, v = poison(k, v, table, computed + counts)
     q = jnp.asarray(rng.standard_normal((T, N, H)), jnp.float32)
     blocks = query_blocks(jnp.asarray(starts, jnp.int32), jnp.asarray(counts, jnp.int32), T)
     options = {"scale": H**-0.5, **options}
