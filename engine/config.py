@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import ConfigError
+from engine.settings import convert_settings, flag
 
 PAGE_SIZES = (16, 32, 64, 128)
 _POSITIVE = (
@@ -38,7 +39,9 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{_flag(name)} must be at least 1, got {value}.")
+                raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
+        if self.max_model_len == 1:
+            raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
         if self.block_size not in PAGE_SIZES:
             raise ConfigError(f"--block-size must be one of {PAGE_SIZES}, got {self.block_size}.")
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -49,12 +52,5 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
 
 def make_config(**settings: Any) -> EngineConfig:
-    """The config of untyped settings; an unknown name or a wrong type is a `ConfigError`."""
-    try:
-        return msgspec.convert(settings, EngineConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"Invalid engine setting: {error}.") from None
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    """The config of untyped settings; an unknown name or a wrong value is a `ConfigError`."""
+    return convert_settings(settings, EngineConfig)

@@ -55,7 +55,8 @@ def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shap
             f"--max-model-len {length} exceeds the {model.longest_context} tokens that this "
             "model's config.json allows."
         )
-    return Shapes(rows, tokens, length, config.block_size)
+    useful = max(rows, rows * length)  # a step never holds more than every row's whole context
+    return Shapes(rows, min(tokens, useful), length, config.block_size)
 
 
 def resolve_pages(
@@ -82,6 +83,19 @@ def _free_for_pages(config: EngineConfig, mesh: Mesh) -> int | None:
     if mesh.devices.flat[0].platform == "cpu":
         return min(share // mesh.size, _CPU_POOL_BYTES)
     return share
+
+
+def check_state_fits(needed: int, mesh: Mesh) -> None:
+    """Raise `ConfigError` if a device has not this many bytes for pages and slots."""
+    free = free_bytes(mesh)
+    if free is not None and mesh.devices.flat[0].platform == "cpu":
+        free //= mesh.size
+    if free is not None and needed > free:
+        raise ConfigError(
+            f"Pages and slots need {needed / GIB:.2f} GiB on each device and {free / GIB:.2f} GiB "
+            "are free; use a smaller --max-num-seqs, --num-gpu-blocks-override, "
+            "--kv-cache-memory-bytes or --max-model-len."
+        )
 
 
 def _check_one_sequence_fits(pages: int, shapes: Shapes) -> None:

@@ -114,10 +114,7 @@ def run_loop(core: Core, connection: Connection) -> None:
 
 
 def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
-    """Hand the messages to the core; returns the end of each request that it refused.
-
-    `error_param` is None when the engine is busy, and a string when the request is at fault.
-    """
+    """Hand the messages to the core; returns the end of each request that it refused."""
     refusals = []
     for message in messages:
         if isinstance(message, AbortRequests):
@@ -126,15 +123,16 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
         try:
             core.add(message)
         except RequestError as error:
-            refusals.append(_refusal(message, str(error), error.param or ""))
-        except IngotError as error:
-            refusals.append(_refusal(message, str(error), None))
+            refusals.append(_refusal(message, error))
     return refusals
 
 
-def _refusal(request: AddRequest, sentence: str, param: str | None) -> RequestDelta:
+def _refusal(request: AddRequest, error: RequestError) -> RequestDelta:
     return RequestDelta(
-        request_id=request.request_id, finish_reason="error", error=sentence, error_param=param
+        request_id=request.request_id,
+        finish_reason="error",
+        error=str(error),
+        error_param=error.param,
     )
 
 

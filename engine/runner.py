@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from engine.memory import KVLayout
+from engine.memory import KVLayout, check_state_fits
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, pack, packed_size
 from engine.programs import Programs
@@ -84,8 +84,9 @@ class Runner:
         self._pages = kv.num_pages
         self._sink = shapes.max_num_seqs
         self._vocab_size = model.config.vocab_size
-        self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
         self._shardings = _state_shardings(kv, shapes, self._vocab_size, model.mesh)
+        check_state_fits(_state_bytes(kv, shapes, self._vocab_size, self._shardings), model.mesh)
+        self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
         self._state = _make_state(kv, shapes, self._vocab_size, self._shardings)
         self.programs = Programs(shapes, self._lower)
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=self._shardings)
@@ -192,6 +193,16 @@ def _state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) 
     spread: Any = jax.tree.map(lambda _: whole, abstract)
     cache: Any = jax.tree.map(lambda _: heads, abstract.cache)
     return spread._replace(cache=cache)
+
+
+def _state_bytes(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> int:
+    """Bytes on each device."""
+    abstract = jax.eval_shape(partial(_zero_state, kv, shapes, vocab_size))
+    pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings), strict=True)
+    return sum(
+        math.prod(sharding.shard_shape(array.shape)) * array.dtype.itemsize
+        for array, sharding in pairs
+    )
 
 
 def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:

@@ -33,7 +33,7 @@ def find_folder(model: str | Path) -> Path:
 
     Raises CheckpointError if it is not one.
     """
-    folder = DEMO_FOLDER if model == DEMO else Path(model)
+    folder = DEMO_FOLDER if model == DEMO else Path(model).expanduser()
     if folder.is_file():
         raise CheckpointError(
             f"{folder} is a file; give the folder that holds it together with {CONFIG}."

@@ -13,7 +13,7 @@ from models.errors import CheckpointError, UnsupportedError
 # Beyond every model there is, and small enough that no product of them overflows
 MAX_SIZE = 2**24  # widths, vocabulary
 MAX_HEADS = 2**12  # heads, and dimensions of one
-MAX_LAYERS = 2**12
+MAX_LAYERS = 2**10
 MAX_TOKENS = 2**31 - 1  # positions and token ids are int32
 
 
@@ -149,9 +149,15 @@ class Fields:
 
 def _is(value: object, kind: Any) -> bool:
     """A finite number of this kind; JSON's true is none, though Python's is."""
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > 1024  # Python may refuse to print it
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = "a number of many digits" if _is_huge(value) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -78,7 +78,7 @@ class CompletionView:
         if request.only_echo and delta.finish_reason:
             choice.finish_reason = "length"
         if request.logprobs is not None:
-            choice.logprobs = self._logprobs(index, prompt, delta, begins)
+            choice.logprobs = self._logprobs(index, prompt, delta)
         if delta.finish_reason is not None:
             choice.stop_reason = delta.stop_reason
         if request.return_token_ids:
@@ -88,13 +88,10 @@ class CompletionView:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
         return choice
 
-    def _logprobs(
-        self, index: int, prompt: Prompt, delta: OutputDelta, begins: bool
-    ) -> CompletionLogprobs:
+    def _logprobs(self, index: int, prompt: Prompt, delta: OutputDelta) -> CompletionLogprobs:
         positions: list[PositionLogprobs | None] = []
         if self._request.echo:
-            alone = begins and len(prompt.token_ids) == 1  # one token has nothing before it
-            positions += delta.prompt_logprobs or ([None] if alone else [])
+            positions += delta.prompt_logprobs or []
         positions += delta.logprobs or []
         first = prompt.token_ids[0]
         shown, self._offsets[index] = completion_logprobs(

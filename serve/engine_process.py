@@ -78,7 +78,8 @@ class EngineProcess:
 
     def send(self, messages: list[ToEngine]) -> None:
         if not self._writer.is_closing():
-            self._writer.write(to_frame(messages))
+            for message in messages:  # a frame each: one that is too large takes no other along
+                self._writer.write(to_frame([message]))
 
     async def receive(self) -> FromEngine:
         try:

@@ -42,9 +42,8 @@ def completion_logprobs(
                 offset += len(text)
             continue
         token_id, chosen = next(iter(position.items()))
-        likeliest = {
-            _name(i, entry, as_ids): _value(entry) for i, entry in _likeliest(position, top)
-        }
+        listed = {token_id: chosen, **dict(_likeliest(position, top))}  # the chosen one, always
+        likeliest = {_name(i, entry, as_ids): _value(entry) for i, entry in listed.items()}
         _append(result, _name(token_id, chosen, as_ids), _value(chosen), offset, likeliest)
         offset += len(chosen.decoded_token or "")
     return result, offset

@@ -71,6 +71,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_tokens
 
     @property
+    def limit_name(self) -> str:
+        """The field that says it."""
+        return "max_tokens"
+
+    @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 

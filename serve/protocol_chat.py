@@ -87,6 +87,10 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         newer = self.max_completion_tokens
         return self.max_tokens if newer is None else newer
 
+    @property
+    def limit_name(self) -> str:
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
     def check_shared(self) -> None:
         super().check_shared()
         if not self.turns:

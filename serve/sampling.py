@@ -49,8 +49,8 @@ def fit(
     if wanted is not None and wanted > room:
         raise RequestError(
             f"This model's context holds {context} tokens; the prompt has {prompt_tokens} and "
-            f"max_tokens asks for {str(wanted)[:40]} more. Ask for at most {room}.",
-            "max_tokens",
+            f"{request.limit_name} asks for {str(wanted)[:40]} more. Ask for at most {room}.",
+            request.limit_name,
         )
     limit = min(room, default or room) if wanted is None else wanted
     return msgspec.structs.replace(params, max_tokens=limit)

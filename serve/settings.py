@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import ConfigError
+from engine.settings import convert_settings
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 
@@ -30,7 +31,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
         if any(not name.strip() for name in self.served_model_names):
             raise ConfigError("--served-model-name must not be empty.")
-        if self.shutdown_timeout < 0:
+        if not 0 <= self.shutdown_timeout < float("inf"):
             raise ConfigError("--shutdown-timeout must be at least 0 seconds.")
         if self.max_num_queued_reqs is not None and self.max_num_queued_reqs < 1:
             raise ConfigError("--max-num-queued-reqs must be at least 1.")
@@ -39,8 +40,5 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def make_settings(**settings: Any) -> ServerSettings:
-    """`ServerSettings` from untyped values; a wrong type is a ConfigError."""
-    try:
-        return msgspec.convert(settings, ServerSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"Invalid server setting: {error}.") from None
+    """`ServerSettings` from untyped values; a wrong one is a ConfigError."""
+    return convert_settings(settings, ServerSettings)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
-from engine.errors import OverloadedError, RequestError
+from engine.errors import RequestError
 from engine.outputs import OutputDelta
 from models.errors import IngotError
 
@@ -102,9 +102,6 @@ def _joined(first: list[T] | None, second: list[T] | None) -> list[T] | None:
     return first
 
 
-def _error_of(delta: OutputDelta) -> IngotError:
-    """The engine names a field when the request is at fault, and none when it is busy."""
-    sentence = delta.error or "The engine could not take this request."
-    if delta.error_param is not None:
-        return RequestError(sentence, delta.error_param or None)
-    return OverloadedError(sentence)
+def _error_of(delta: OutputDelta) -> RequestError:
+    """Why the engine refused the request."""
+    return RequestError(delta.error or "The engine refused this request.", delta.error_param)

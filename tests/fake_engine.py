@@ -75,6 +75,8 @@ class FakeCore:
     def add(self, request: AddRequest) -> None:
         if request.prompt_token_ids[0] == REFUSE:
             raise RequestError("The engine does not like this prompt.", "prompt")
+        if request.priority and self.config.scheduling_policy != "priority":
+            raise RequestError("priority needs --scheduling-policy priority.", "priority")
         self.added.append(request)
         self.num_prompt += len(request.prompt_token_ids)
         self.waiting[request.request_id] = Row(request)

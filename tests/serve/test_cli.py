@@ -40,8 +40,11 @@ def test_what_is_wrong_at_the_start_is_one_sentence(
                 "Cannot listen on 999.1.1.1",
             ),
             ([str(model_folder), "--block-size", "17"], "--block-size must be one of"),
-            ([str(model_folder), "--dtype", "int3"], "Invalid engine setting"),
-            ([str(model_folder), "--uvicorn-log-level", "loud"], "Invalid server setting"),
+            ([str(model_folder), "--dtype", "int3"], "--dtype must be one of auto, float32"),
+            (
+                [str(model_folder), "--uvicorn-log-level", "loud"],
+                "--uvicorn-log-level must be one of",
+            ),
             ([str(model_folder), "--chat-template", "no.jinja"], "Cannot read the chat template"),
             ([str(model_folder), "--api-key", " "], "--api-key must not be empty"),
         ):

@@ -1,0 +1,32 @@
+"""Sizes that do not fit are errors that say what would."""
+
+import pytest
+
+from engine.errors import ConfigError
+from models.errors import ModelError
+from tests.engine.conftest import make_core
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_gpu_blocks_override": 5}, r"room for 64 tokens .* --max-model-len 64 or less"),
+        ({"kv_cache_memory_bytes": 1000}, r"room for 0 tokens .* --kv-cache-memory-bytes"),
+        ({"max_model_len": 129}, "--max-model-len 129 exceeds the 128 tokens"),
+        ({"num_gpu_blocks_override": 10**9}, r"need .* GiB on each device .* are free"),
+        ({"max_num_seqs": 10**9, "max_num_batched_tokens": 10**9}, r"need .* GiB"),
+        ({"max_num_seqs": 64, "max_num_batched_tokens": 8}, "is below --max-num-seqs 64"),
+        ({"compilation_cache_dir": "/proc/nothing"}, "--compilation-cache-dir /proc/nothing"),
+        ({"tensor_parallel_size": 99}, "tensor-parallel size of 99 needs as many devices"),
+        ({"tensor_parallel_size": 3}, "tensor-parallel"),
+    ],
+)
+def test_what_does_not_fit(tiny_folder, settings, message):
+    with pytest.raises((ConfigError, ModelError), match=message):
+        make_core(tiny_folder, **settings).close()
+
+
+def test_a_step_is_no_larger_than_rows_can_fill(tiny_folder):
+    core = make_core(tiny_folder, max_num_seqs=1, max_num_batched_tokens=10**6, max_model_len=32)
+    assert max(program.shape.tokens for program in core.programs) <= 32
+    core.close()
