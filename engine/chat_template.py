@@ -65,12 +65,12 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        **variables: Any,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt of a conversation in OpenAI's form of messages and tools.
 
         `continue_final_message` leaves the last message open, for the model to go on with it;
-        `variables` (`enable_thinking=False`) must be names that the template reads. Special
+        `variables` ({"enable_thinking": False}) must be names that the template reads. Special
         tokens are in the text: encode it with `add_special_tokens=False`.
 
         Raises `RequestError` for what the template refuses or cannot render.
@@ -80,7 +80,7 @@ class ChatTemplate:
                 "continue_final_message needs add_generation_prompt to be false.",
                 "continue_final_message",
             )
-        template = self._choose(bool(tools))
+        template, variables = self._choose(bool(tools)), variables or {}
         template.check_variables(variables)
         chat = template.adapted(_plain(messages, "messages"))
         if continue_final_message:

@@ -82,8 +82,12 @@ class LLM:
         """Answer a conversation, or each of several."""
         several = bool(messages) and not isinstance(messages[0], dict)
         chats: Any = messages if several else [messages]
-        options = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
-        prompts = [self._render(chat, tools, options) for chat in chats]
+        options: dict[str, Any] = {
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+            "variables": chat_template_kwargs,
+        }
+        prompts = [self._render(chat, **options) for chat in chats]
         return self._run(prompts, sampling_params, use_tqdm, 0)
 
     def stream(
@@ -100,7 +104,7 @@ class LLM:
         tools: list[dict[str, Any]] | None = None,
     ) -> Iterator[OutputDelta]:
         """Answer one conversation, piece by piece."""
-        return self._stream(self._render(messages, tools, {}), sampling_params)
+        return self._stream(self._render(messages, tools=tools), sampling_params)
 
     def get_tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer; None if the folder has none."""
@@ -164,16 +168,16 @@ class LLM:
             )
         return given
 
-    def _render(
-        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, options: Any
-    ) -> Prompt:
+    def _render(self, messages: Sequence[Message], **options: Any) -> Prompt:
         if self._template is None:
             raise RequestError(
                 f"The model {str(self.model)!r} has no chat template; pass chat_template, or use "
                 "generate() with a plain prompt.",
                 "messages",
             )
-        return Prompt(self._template.render(list(messages), tools=tools, **options), chat=True)
+        if not messages:
+            raise RequestError("messages must hold at least one message.", "messages")
+        return Prompt(self._template.render(list(messages), **options), chat=True)
 
 
 def _chat_template(tokenizer: Tokenizer | None, source: str | None) -> ChatTemplate | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.chat_template import RESERVED, ChatTemplate
+from engine.chat_template import ChatTemplate
 from engine.errors import ConfigError, RequestError
 from engine.sampling_defaults import sampling_defaults
 from engine.tokenizer import Tokenizer
@@ -36,17 +36,11 @@ class ServedModel:
                 "--chat-template.",
                 "messages",
             )
-        variables = request.chat_template_kwargs or {}
-        reserved = sorted(RESERVED & variables.keys())
-        if reserved:
-            raise RequestError(
-                f"chat_template_kwargs may not set {reserved[0]}.", "chat_template_kwargs"
-            )
         return self.template.render(
             [message.for_template() for message in request.turns],
             add_generation_prompt=request.generation_prompt,
             continue_final_message=bool(request.continue_final_message),
-            **variables,
+            variables=request.chat_template_kwargs,
         )
 
 

@@ -88,7 +88,7 @@ def test_tojson_keeps_letters_and_takes_transformers_arguments():
     made = template("{{ value|tojson }}{{ value|tojson(indent=2, sort_keys=true) }}")
     expected = json.dumps(value, ensure_ascii=False)
     expected += json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
-    assert made.render(USER, value=value) == expected
+    assert made.render(USER, variables={"value": value}) == expected
 
 
 def test_generation_blocks_render_their_body():
@@ -122,9 +122,9 @@ def test_only_variables_that_the_template_asks_for_can_be_set(name):
         "{% if messages %}{% set content = '' %}{% endif %}{{ content }}{{ tools }}"
     )
     made = template(source)
-    assert made.render(USER, style="short ", thinking=False) == "short FalseNone"
+    assert made.render(USER, variables={"style": "short ", "thinking": False}) == "short FalseNone"
     with pytest.raises(RequestError, match="style, thinking") as caught:
-        made._choose(False).check_variables({name: "x"})
+        made.render(USER, variables={name: "x"})
     assert caught.value.param == "chat_template_kwargs"
 
 
@@ -189,7 +189,7 @@ def test_messages_that_are_none_are_refused(messages):
 
 def test_objects_do_not_reach_a_template():
     with pytest.raises(RequestError, match="plain JSON"):
-        template("{{ style }}").render(USER, style=object())
+        template("{{ style }}").render(USER, variables={"style": object()})
 
 
 def test_messages_are_not_changed():

@@ -127,6 +127,19 @@ def test_bad_calls_name_their_parameter_and_leave_nothing_behind(llm, prompts, p
     assert llm.generate("Hello", GREEDY)[0].finished
 
 
+@pytest.mark.parametrize(
+    ("messages", "kwargs", "param"),
+    [
+        ([], None, "messages"),
+        ([{"role": "user", "content": "x"}], {"tools": []}, "chat_template_kwargs"),
+    ],
+)
+def test_bad_chats_name_their_parameter(llm, messages, kwargs, param):
+    with pytest.raises(RequestError) as caught:
+        llm.chat(messages, GREEDY, chat_template_kwargs=kwargs)
+    assert caught.value.param == param
+
+
 def test_bad_settings_are_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="max_num_seq"):
         LLM("demo", max_num_seq=3)
