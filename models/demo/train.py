@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train Ingot's demo model.")
     parser.add_argument("--books", type=Path, help="folder of plain-text English books")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=4400, help="updates in the whole run")
+    parser.add_argument("--steps", type=int, default=7600, help="updates in the whole run")
     parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
     parser.add_argument("--length", type=int, default=320, help="tokens of a row")
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
