@@ -85,7 +85,8 @@ def load(
 
     Args:
         dtype: of matrices and activations; "auto" is float32 on CPU and bfloat16 elsewhere.
-        load_format: "dummy" draws random weights from `seed` and needs config.json only.
+        load_format: "dummy" draws random weights from `seed`, others for another size of the mesh,
+            and needs config.json only.
         max_model_len: tokens of context the model is run with, if not those it was made for.
 
     Raises:
