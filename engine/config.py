@@ -43,7 +43,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
         if self.block_size not in PAGE_SIZES:
-            raise ConfigError(f"--block-size must be one of {PAGE_SIZES}, got {self.block_size}.")
+            sizes = ", ".join(map(str, PAGE_SIZES))
+            raise ConfigError(f"--block-size must be one of {sizes}, got {self.block_size}.")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(
                 "--gpu-memory-utilization must be above 0 and at most 1, "

@@ -162,6 +162,12 @@ class LLM:
     def _params(self, given: Params, count: int) -> Sequence[SamplingParams]:
         if given is None or isinstance(given, SamplingParams):
             return [given or self._defaults] * count
+        if not isinstance(given, Sequence) or not all(
+            isinstance(each, SamplingParams) for each in given
+        ):
+            raise RequestError(
+                "sampling_params must be SamplingParams, or a list of them.", "sampling_params"
+            )
         if len(given) != count:
             raise RequestError(
                 f"{len(given)} sampling_params were given for {count} prompts.", "sampling_params"

@@ -70,7 +70,7 @@ def resolve_pages(
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
         useful = shapes.max_num_seqs * shapes.table_width + 1
         pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
-    _check_one_sequence_fits(pages, shapes)
+    _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
     return KVLayout(model.num_layers, pages, heads, shapes.page_size, model.head_dim, dtype)
 
 
@@ -98,12 +98,13 @@ def check_state_fits(needed: int, mesh: Mesh) -> None:
         )
 
 
-def _check_one_sequence_fits(pages: int, shapes: Shapes) -> None:
+def _check_one_sequence_fits(pages: int, page_bytes: int, shapes: Shapes) -> None:
     if pages - 1 >= shapes.table_width:
         return
-    fits = max(0, pages - 1) * shapes.page_size
+    fits, needed = max(0, pages - 1) * shapes.page_size, shapes.table_width + 1
+    shorter = f"use --max-model-len {fits} or less, or " if fits else ""
     raise ConfigError(
         f"The KV cache has room for {fits} tokens and a sequence may take "
-        f"{shapes.max_model_len}; use --max-model-len {fits or shapes.page_size} or less, or give "
-        "it more memory with --kv-cache-memory-bytes."
+        f"{shapes.max_model_len}; {shorter}make it at least {needed} pages, "
+        f"{needed * page_bytes} bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
     )

@@ -3,6 +3,7 @@
 from time import monotonic
 
 from rich import progress
+from rich.console import Console
 
 _PATIENCE = 1.0  # seconds before anything is shown
 _INTERVAL = 0.1  # seconds between updates
@@ -12,13 +13,15 @@ class Progress:
     """Counts finished sequences and generated tokens; a context manager."""
 
     def __init__(self, total: int, *, enabled: bool) -> None:
-        self._enabled = enabled
+        console = Console(stderr=True)
+        self._enabled = enabled and (console.is_terminal or console.is_jupyter)
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("{task.fields[rate]}"),
+            console=console,
             transient=True,
         )
         self._task = self._bar.add_task("generating", total=total, rate="")

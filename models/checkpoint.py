@@ -115,6 +115,11 @@ def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
             f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when loaded; "
             f"convert it with transformers' save_pretrained(..., safe_serialization=True)."
         )
+    if any(folder.glob("*.gguf")):
+        raise CheckpointError(
+            f"{folder} has its weights in a GGUF file, which is not loaded yet; use the model's "
+            "safetensors."
+        )
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     found = f" (it has {', '.join(shards[:3])}, which no index names)" if shards else ""
     raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}{found}; download it again.")

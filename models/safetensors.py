@@ -126,6 +126,8 @@ def _read_header(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     prefix = file.read(8) if size >= 8 else b""
     if len(prefix) < 8:
         _fail(path, f"it has {size} bytes, fewer than the 8 of the header's length")
+    if prefix == b"version ":  # "version https://git-lfs.github.com/spec/v1"
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull`.")
     length = int.from_bytes(prefix, "little")
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
         _fail(path, f"its header claims {length} bytes but the file has {size}")

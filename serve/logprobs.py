@@ -97,7 +97,10 @@ def _likeliest(position: PositionLogprobs, top: int) -> list[tuple[int, Logprob]
 
 
 def _name(token_id: int, entry: Logprob, as_ids: bool) -> str:
-    return f"token_id:{token_id}" if as_ids else entry.decoded_token or ""
+    """The token's text; its id where that is asked for, or where there is no tokenizer."""
+    if as_ids or entry.decoded_token is None:
+        return f"token_id:{token_id}"
+    return entry.decoded_token
 
 
 def _value(entry: Logprob) -> float:

@@ -21,6 +21,8 @@ def print_summary(
     table.add_row("parameters", short(info.num_parameters))
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
     table.add_row("cache", f"{info.num_pages:,} pages of {info.page_size} tokens")
+    if model.tokenizer is None:
+        table.add_row("tokenizer", "none: requests must send token ids")
     table.add_row("start", f"load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s")
     table.add_row("URL", f"[bold]{url}/v1[/]")
     console.print(table)

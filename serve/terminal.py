@@ -54,6 +54,7 @@ def _questions() -> Iterator[str]:
         try:
             question = console.input("[bold cyan]›[/] " if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
+            console.print()  # the shell's prompt belongs on a line of its own
             return
         if not question.strip():
             return

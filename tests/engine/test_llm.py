@@ -116,6 +116,8 @@ def test_a_chat_ends_its_turn(llm):
         ([3.5], None, "prompt"),
         ([{"text": "x"}], None, "prompt"),
         (["a", "b"], [SamplingParams()], "sampling_params"),
+        ("a", {"max_tokens": 5}, "sampling_params"),
+        ("a", 5, "sampling_params"),
         ("a " * 5000, None, "prompt"),
     ],
 )

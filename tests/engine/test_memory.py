@@ -11,7 +11,10 @@ from tests.engine.conftest import make_core
     ("settings", "message"),
     [
         ({"num_gpu_blocks_override": 5}, r"room for 64 tokens .* --max-model-len 64 or less"),
-        ({"kv_cache_memory_bytes": 1000}, r"room for 0 tokens .* --kv-cache-memory-bytes"),
+        (
+            {"kv_cache_memory_bytes": 1000},
+            r"room for 0 tokens .* may take 128; make it at least 9 pages, 36864 bytes",
+        ),
         ({"max_model_len": 129}, "--max-model-len 129 exceeds the 128 tokens"),
         ({"num_gpu_blocks_override": 10**9}, r"need .* GiB on each device .* are free"),
         ({"max_num_seqs": 10**9, "max_num_batched_tokens": 10**9}, r"need .* GiB"),
@@ -24,6 +27,11 @@ from tests.engine.conftest import make_core
 def test_what_does_not_fit(tiny_folder, settings, message):
     with pytest.raises((ConfigError, ModelError), match=message):
         make_core(tiny_folder, **settings).close()
+
+
+def test_the_advice_works(tiny_folder):
+    make_core(tiny_folder, kv_cache_memory_bytes=36864).close()
+    make_core(tiny_folder, num_gpu_blocks_override=5, max_model_len=64).close()
 
 
 def test_a_step_is_no_larger_than_rows_can_fill(tiny_folder):

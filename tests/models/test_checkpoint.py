@@ -106,3 +106,17 @@ def test_a_configuration_must_be_an_object(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"holds a list, not an object"):
         read_config(tmp_path)
+
+
+def test_what_a_clone_without_lfs_leaves_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    )
+    with pytest.raises(CheckpointError, match="git lfs pull"), open_tensors(tmp_path):
+        pass
+
+
+def test_gguf_is_refused_by_name(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match="GGUF"), open_tensors(tmp_path):
+        pass
