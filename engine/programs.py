@@ -48,6 +48,7 @@ class Programs:
 
     shapes: Shapes
     lower: Lower
+    options: dict[str, str | bool] = field(default_factory=dict)  # of XLA
     num_unexpected_compiles: int = 0  # inside steps
     _ready: dict[StepShape, Program] = field(default_factory=dict)
     _failures: list[BaseException] = field(default_factory=list)
@@ -126,7 +127,7 @@ class Programs:
                     shape = pending.popleft()
                     lowered = self.lower(shape)
                 start = perf_counter()
-                compiled = lowered.compile()
+                compiled = lowered.compile(compiler_options=self.options)
                 self._ready[shape] = Program(shape, compiled, perf_counter() - start)
             except Exception as error:
                 self._failures.append(error)

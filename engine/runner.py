@@ -11,26 +11,30 @@ from time import perf_counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from engine.lowering import (
+    Shardings,
+    abstract_state,
+    compiler_options,
+    lower_step,
+    state_shardings,
+    whole,
+    zero_state,
+)
 from engine.memory import KVLayout, check_state_fits
 from engine.messages import TokenLogprobs
-from engine.packing import Ints, pack, packed_size
+from engine.packing import Ints, pack
 from engine.programs import Programs
 from engine.request import Request
 from engine.sampling import Sampled
 from engine.sampling_options import NUM_FIELDS, sampling_row
-from engine.sampling_state import admit, init_slots, pack_options, packed_options_size
+from engine.sampling_state import admit, pack_options, packed_options_size
 from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
-from engine.step import DeviceState, new_state, step
-from models.attention import HEAD_AXIS, KVCache
+from engine.step import DeviceState
 from models.loading import LoadedModel
-
-Shardings = Any  # a DeviceState whose leaves are shardings
 
 
 @dataclass
@@ -81,15 +85,16 @@ class Runner:
     def __init__(self, model: LoadedModel, shapes: Shapes, kv: KVLayout) -> None:
         self._model = model
         self._mesh = model.mesh
-        self._pages = kv.num_pages
+        self._kv = kv
         self._sink = shapes.max_num_seqs
         self._vocab_size = model.config.vocab_size
-        self._shardings = _state_shardings(kv, shapes, self._vocab_size, model.mesh)
-        check_state_fits(_state_bytes(kv, shapes, self._vocab_size, self._shardings), model.mesh)
+        self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
+        check_state_fits(_state_bytes(self._abstract), model.mesh)
+        shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
         self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
-        self._state = _make_state(kv, shapes, self._vocab_size, self._shardings)
-        self.programs = Programs(shapes, self._lower)
-        self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=self._shardings)
+        self._state = _make_state(kv, shapes, self._vocab_size, shardings)
+        self.programs = Programs(shapes, self._lower, compiler_options(model.mesh))
+        self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
 
     def warm_up(self) -> float:
         """Compile until every step can run; the other shapes follow in the background.
@@ -99,8 +104,8 @@ class Runner:
         start = perf_counter()
         self.programs.compile_largest()
         width = packed_options_size(self._vocab_size)
-        options = jax.ShapeDtypeStruct((width,), np.int32, sharding=self._whole)
-        self._admit = self._admit.lower(self._abstract_state(), options).compile()
+        options = jax.ShapeDtypeStruct((width,), np.int32, sharding=whole(self._mesh))
+        self._admit = self._admit.lower(self._abstract, options).compile()
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -144,68 +149,27 @@ class Runner:
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
 
-    @property
-    def _whole(self) -> NamedSharding:
-        """Every device has all of it."""
-        return NamedSharding(self._mesh, PartitionSpec())
-
     def _lower(self, shape: StepShape) -> jax.stages.Lowered:
-        def run(
-            leaves: tuple[Array, ...], state: DeviceState, packed: Array
-        ) -> tuple[DeviceState, Sampled]:
-            model = self._model.layout.unflatten(leaves)
-            return step(
-                model, state, packed, shape=shape, pages_per_layer=self._pages, mesh=self._mesh
-            )
-
-        jitted = jax.jit(run, donate_argnums=1, out_shardings=(self._shardings, self._whole))
-        leaves = tuple(_abstract(leaf, leaf.sharding) for leaf in self._model.leaves)
-        packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=self._whole)
-        return jitted.lower(leaves, self._abstract_state(), packed)
-
-    def _abstract_state(self) -> Any:
-        return jax.tree.map(_abstract, self._state, self._shardings)
+        return lower_step(self._model.layout, shape, self._kv, self._abstract, self._mesh)
 
 
 def wants_logprobs(chunk: Chunk) -> bool:
     return bool(chunk.scored) or (chunk.samples and chunk.request.params.logprobs is not None)
 
 
-def _abstract(array: Array, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-
 def _admit(state: DeviceState, packed: Array) -> DeviceState:
     return state._replace(slots=admit(state.slots, packed))
 
 
-def _zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
-    cache = KVCache(jnp.zeros(kv.shape, kv.dtype), jnp.zeros(kv.shape, kv.dtype))
-    slots = init_slots(shapes.max_num_seqs, vocab_size)
-    return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
-
-
-def _state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:
-    """The cache is divided by heads; everything else is whole on every device."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    heads = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
-    abstract = jax.eval_shape(partial(_zero_state, kv, shapes, vocab_size))
-    spread: Any = jax.tree.map(lambda _: whole, abstract)
-    cache: Any = jax.tree.map(lambda _: heads, abstract.cache)
-    return spread._replace(cache=cache)
-
-
-def _state_bytes(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> int:
-    """Bytes on each device."""
-    abstract = jax.eval_shape(partial(_zero_state, kv, shapes, vocab_size))
-    pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings), strict=True)
+def _state_bytes(state: DeviceState) -> int:
+    """Bytes on each device of what is described."""
     return sum(
-        math.prod(sharding.shard_shape(array.shape)) * array.dtype.itemsize
-        for array, sharding in pairs
+        math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+        for array in jax.tree.leaves(state)
     )
 
 
 def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:
-    make = jax.jit(partial(_zero_state, kv, shapes, vocab_size), out_shardings=shardings)
+    make = jax.jit(partial(zero_state, kv, shapes, vocab_size), out_shardings=shardings)
     state: DeviceState = make()
     return state

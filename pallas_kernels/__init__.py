@@ -1,12 +1,14 @@
-"""Attention over a paged KV cache: each kernel beside the jnp function that defines it.
+"""Kernels of an inference engine: each beside the jnp function that defines it.
+
+A folder is a kernel or a family of them. In it `reference.py` is the specification, `mosaic_*.py`
+runs on Hopper GPUs, `triton_*.py` on Ampere and Ada, and `cases.py` lists shapes that people run.
+`dispatch.py` decides which version it is.
 
 Axis names: B rows, T tokens, N query heads, K key/value heads, G = N / K, H head dim, L layers,
 P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C pages in a chunk.
 """
 
-from pallas_kernels.kv_write import kv_write
-from pallas_kernels.paged_decode import paged_decode
-from pallas_kernels.query_blocks import QueryBlocks, query_blocks
-from pallas_kernels.ragged_attention import ragged_attention
+from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
+from pallas_kernels.cache import kv_write
 
 __all__ = ["QueryBlocks", "kv_write", "paged_decode", "query_blocks", "ragged_attention"]

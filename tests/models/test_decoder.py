@@ -22,7 +22,7 @@ from models.errors import UnsupportedError
 from models.layers import split_columns
 from models.rope import RopeConfig
 from models.weight_map import weight_map
-from pallas_kernels.reference import attention_reference
+from pallas_kernels.attention.reference import attention_reference
 
 NAMES = {**gemma2.NAMES, "position_embedding": "wpe", "layers.*.mlp.up": "up.*"}
 FULL = LayerKind(rope=RopeConfig(8))

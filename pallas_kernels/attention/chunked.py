@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.reference import MASKED, visible
+from pallas_kernels.attention.reference import MASKED, visible
 
 _CHUNK_SLOTS = 64  # keys scored at once
 _NO_POSITION = 2**31 - 1  # later than any

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels import kv_write, paged_decode, query_blocks, ragged_attention
-from pallas_kernels.reference import attention_reference
+from pallas_kernels.attention.reference import attention_reference
 
 CASES = {  # name: (N, K, H, S, options)
     "grouped": (8, 2, 32, 16, {}),

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.chunked_attention import attend_blocks
-from pallas_kernels.query_blocks import QueryBlocks
+from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.query_blocks import QueryBlocks
 
 
 def ragged_attention(

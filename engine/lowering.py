@@ -1,0 +1,97 @@
+"""From a shape to a lowered step, with arrays that are only described.
+
+The runner lowers for the arrays it holds and the deviceless check for arrays that nobody holds;
+both get the same program from here. Owns what the step's arguments look like, how they are
+divided among devices, and what XLA is asked for. Knows no weights, plans or requests.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from engine.memory import KVLayout
+from engine.packing import packed_size
+from engine.sampling import Sampled
+from engine.sampling_state import init_slots
+from engine.shapes import Shapes, StepShape
+from engine.step import DeviceState, new_state, step
+from models.attention import HEAD_AXIS, KVCache
+from models.decoder import Decoder
+from models.flatten import Layout, Leaf
+from models.sharding import named_sharding
+
+Shardings = Any  # a DeviceState whose leaves are shardings
+
+# XLA's defaults and WHILE: without it the sampler's loops break the step's CUDA graph, and the host
+# waits for the predicate of each conditional that is in none
+_COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+
+
+def lower_step(
+    layout: Layout[Decoder], shape: StepShape, kv: KVLayout, state: DeviceState, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The step of one shape; `state` is what `abstract_state` returns, and is donated."""
+
+    def run(
+        leaves: tuple[Array, ...], state: DeviceState, packed: Array
+    ) -> tuple[DeviceState, Sampled]:
+        model = layout.unflatten(leaves)
+        return step(model, state, packed, shape=shape, pages_per_layer=kv.num_pages, mesh=mesh)
+
+    everywhere = whole(mesh)
+    shardings = jax.tree.map(lambda array: array.sharding, state)
+    jitted = jax.jit(run, donate_argnums=1, out_shardings=(shardings, everywhere))
+    packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=everywhere)
+    return jitted.lower(_abstract_leaves(layout.leaves, mesh), state, packed)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
+    """What XLA is asked for besides its defaults."""
+    if mesh.devices.flat[0].platform == "cpu":
+        return {}
+    return {"xla_gpu_enable_command_buffer": _COMMAND_BUFFERS}
+
+
+def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
+    """The state before the first step."""
+    cache = KVCache(jnp.zeros(kv.shape, kv.dtype), jnp.zeros(kv.shape, kv.dtype))
+    slots = init_slots(shapes.max_num_seqs, vocab_size)
+    return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
+
+
+def state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:
+    """The cache is divided by heads; everything else is whole on every device."""
+    heads = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
+    abstract = jax.eval_shape(partial(zero_state, kv, shapes, vocab_size))
+    spread: Any = jax.tree.map(lambda _: whole(mesh), abstract)
+    cache: Any = jax.tree.map(lambda _: heads, abstract.cache)
+    return spread._replace(cache=cache)
+
+
+def abstract_state(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Any:
+    """The state as shapes, dtypes and shardings."""
+    shardings = state_shardings(kv, shapes, vocab_size, mesh)
+    abstract = jax.eval_shape(partial(zero_state, kv, shapes, vocab_size))
+    return jax.tree.map(
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Every device has all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _abstract_leaves(leaves: Sequence[Leaf], mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=named_sharding(mesh, leaf.axes))
+        for leaf in leaves
+    )

@@ -1,0 +1,237 @@
+"""Attention of one query a row over its pages, for Hopper, in Pallas Mosaic GPU.
+
+    page table ─ TMA ─> K tile [T, H] ─ wgmma with q ─> scores^T [T, R] ─ softmax ─> P^T [T, R]
+                 TMA ─> V tile [T, H] ─────────────────────────── wgmma ─> out^T [H, R]
+
+Operands are swapped: keys and not queries are the rows of the tensor core's product, of which it
+does at least 64 at a time; the R = 8 or 16 columns are the query heads of one key/value head. A
+row's pages are divided among `splits` blocks, each of which leaves its part for `_combine`.
+Owns the limits of this kernel. Which machine runs it is `dispatch.py`'s.
+"""
+
+import math
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float, Float32, Int32
+
+from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.errors import KernelError
+
+TILE = 64  # keys of one product
+SPLITS = (1, 2, 4, 8, 16)
+_HEAD_DIMS = (64, 128, 192, 256)
+_PAGE_SIZES = (16, 32, 64, 128)
+_MOST_HEADS = 16  # query heads of one key/value head
+_BLOCKS_PER_CORE = 2
+_SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a core
+_LOG2E = math.log2(math.e)
+
+
+def check_limits(q: Any, k_pages: Any) -> None:
+    """Raise KernelError, naming the limit, if the kernel does not take these arrays."""
+    G, H, S = q.shape[1] // k_pages.shape[1], q.shape[2], k_pages.shape[2]
+    dtypes = ("bfloat16", "float16")
+    limits = [
+        (H in _HEAD_DIMS, f"a head dim in {_HEAD_DIMS}, not {H}"),
+        (S in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {S}"),
+        (G <= _MOST_HEADS, f"at most {_MOST_HEADS} query heads a key/value head, not {G}"),
+        (k_pages.dtype.name in dtypes, f"a cache in {' or '.join(dtypes)}, not {k_pages.dtype}"),
+        (q.dtype == k_pages.dtype, f"queries in the cache's dtype, not {q.dtype}"),
+    ]
+    for holds, limit in limits:
+        if not holds:
+            raise KernelError(f"Decode attention on this GPU takes {limit}.")
+
+
+def choose_splits(blocks: int, keys: int, num_cores: int) -> int:
+    """Into how many blocks a row is divided: enough to fill the GPU, each with a tile to do."""
+    tiles = -(-keys // TILE)
+    fitting = [n for n in SPLITS if n <= tiles]
+    filling = [n for n in fitting if blocks * n >= _BLOCKS_PER_CORE * num_cores]
+    return min(filling, default=fitting[-1])
+
+
+def mosaic_decode(
+    q: Float[Array, "B N H"],
+    k_pages: Float[Array, "P K S H"],
+    v_pages: Float[Array, "P K S H"],
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    splits: int,
+    interpret: bool = False,
+) -> Float[Array, "B N H"]:
+    """`paged_decode` in the limits of `check_limits`. A row at position -1 gives zeros.
+
+    `interpret` runs it without a GPU, watching for races.
+    """
+    B, N, H = q.shape
+    K, S = k_pages.shape[1:3]
+    G = N // K
+    R = 8 if G <= 8 else 16
+    queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, R - G), (0, 0)))
+    body = partial(
+        paged_decode_kernel, scale=scale * _LOG2E, window=window,
+        softcap=softcap and softcap * _LOG2E, splits=splits,
+        table_width=page_table.shape[1], interpret=interpret,
+    )  # fmt: skip
+    parts, peaks = plgpu.kernel(
+        body,
+        out_type=[
+            jax.ShapeDtypeStruct((splits, B, K, R, H), q.dtype),
+            jax.ShapeDtypeStruct((splits, B, K, 2, R), jnp.float32),
+        ],
+        grid=(B, K, splits),
+        grid_names=("row", "head", "split"),
+        scratch_types=_scratch(R, H, S, q.dtype),
+        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
+        interpret=plgpu.InterpretGPUParams(detect_races=True) if interpret else False,
+    )(queries, k_pages, v_pages, page_table.reshape(-1), positions)
+    return _combine(parts, peaks, G).reshape(B, N, H).astype(q.dtype)
+
+
+def _scratch(R: int, H: int, S: int, dtype: Any) -> list[Any]:
+    """Shared memory of one block: queries, tiles in flight, weights, results, barriers."""
+    # rows of 64 16-bit numbers, 8 rows a piece: what the tensor core reads
+    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+    stages = max(2, min(6, _SHARED_BYTES // (2 * TILE * H * 2)))
+    pages = max(1, TILE // S)
+    return [
+        plgpu.SMEM((R, H), dtype, transforms=swizzled),
+        plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled),
+        plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled),
+        plgpu.SMEM((R, TILE), dtype, transforms=swizzled),
+        plgpu.SMEM((R, H), dtype, transforms=swizzled),
+        plgpu.SMEM((2, R), jnp.float32),
+        plgpu.Barrier(),
+        plgpu.Barrier(num_arrivals=pages, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=pages, num_barriers=stages),
+    ]
+
+
+def paged_decode_kernel(
+    # in the GPU's memory
+    q_all: Any, k_all: Any, v_all: Any, table: Any, positions: Any, parts: Any, peaks: Any,
+    # of the block
+    q: Any, k: Any, v: Any, weights: Any, out: Any, peak_out: Any,
+    q_ready: Any, k_ready: Any, v_ready: Any,
+    *, scale: Any, window: Any, softcap: Any, splits: Any, table_width: Any, interpret: Any,
+) -> None:  # fmt: skip
+    """One block: one row, one key/value head, one part of its tiles."""
+    row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
+    (R, H), S, stages = q.shape, k_all.shape[2], k.shape[0]
+    layout = (lambda x, _: x) if interpret else plgpu.layout_cast
+    columns = plgpu.Layout.WGMMA.reduce(0)
+    position = positions[row]
+    first, last = _tiles(position, window, split, splits)
+
+    def fetch(tile: Any, slot: Any) -> Any:
+        for part in range(max(1, TILE // S)):
+            key = jnp.minimum(tile * TILE + part * S, position)  # no page but those of the row
+            page = table[row * table_width + lax.div(key, jnp.int32(S))]
+            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
+            rows = pl.ds(part * S, min(S, TILE))
+            for source, tiles, ready in ((k_all, k, k_ready), (v_all, v, v_ready)):
+                plgpu.copy_gmem_to_smem(
+                    source.at[page, head, slots], tiles.at[slot, rows], ready.at[slot]
+                )
+
+    plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
+    for stage in range(stages):
+        pl.when(first + stage < last)(partial(fetch, first + stage, stage))
+    plgpu.barrier_wait(q_ready)
+
+    def product(a: Any, b: Any, shape: Any) -> Any:
+        def run(acc: Any) -> Any:
+            plgpu.wgmma(acc, a, b)
+            return acc[...]
+
+        return pl.run_scoped(run, plgpu.ACC(shape, jnp.float32))  # type: ignore[attr-defined]
+
+    def spread(vector: Any, like: Any) -> Any:
+        return lax.broadcast_in_dim(vector, like.shape, [1])
+
+    def clear(tile: Any, values: Any) -> Any:
+        """Beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep."""
+        written = tile * TILE + _iota(values.shape, interpret) <= position
+        values[...] = jnp.where(written, values[...], jnp.zeros_like(values[...]))
+
+    def tile_step(tile: Any, carry: Any) -> Any:
+        acc, peak, total = carry
+        slot = lax.rem(tile - first, jnp.int32(stages))
+        plgpu.barrier_wait(k_ready.at[slot])
+        scores = product(k.at[slot], q.transpose((1, 0)), (TILE, R)) * scale  # [T, R], in base 2
+        if softcap is not None:
+            scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
+        key = tile * TILE + _iota(scores.shape, interpret)
+        seen = key <= position
+        if window is not None:
+            seen &= key > position - window
+        scores = jnp.where(seen, scores, MASKED)
+        new_peak = jnp.maximum(peak, scores.max(axis=0))
+        decay = jnp.exp2(peak - new_peak)
+        weight = jnp.exp2(scores - spread(new_peak, scores))
+        weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
+        plgpu.barrier_wait(v_ready.at[slot])
+        pl.when((tile + 1) * TILE > position + 1)(partial(clear, tile, v.at[slot]))
+        plgpu.commit_smem()
+        added = product(v.at[slot].transpose((1, 0)), weights.transpose((1, 0)), (H, R))
+        pl.when(tile + stages < last)(partial(fetch, tile + stages, slot))
+        return acc * spread(decay, acc) + added, new_peak, total * decay + weight.sum(axis=0)
+
+    start = (
+        layout(jnp.zeros((H, R), jnp.float32), plgpu.Layout.WGMMA),
+        layout(jnp.full((R,), MASKED, jnp.float32), columns),
+        layout(jnp.zeros((R,), jnp.float32), columns),
+    )
+    acc, peak, total = lax.fori_loop(first, last, tile_step, start)
+    out.transpose((1, 0))[...] = (acc / spread(jnp.maximum(total, 1e-30), acc)).astype(out.dtype)
+    peak_out[0] = peak
+    peak_out[1] = total
+    plgpu.commit_smem()
+    plgpu.copy_smem_to_gmem(out, parts.at[split, row, head])
+    plgpu.copy_smem_to_gmem(peak_out, peaks.at[split, row, head])
+    plgpu.wait_smem_to_gmem(0)
+
+
+def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
+    """First and one past the last tile of a block: the row's live tiles, divided evenly."""
+    last = lax.div(position + TILE, jnp.int32(TILE))  # 0 for position -1
+    first = jnp.int32(0)
+    if window is not None:
+        first = lax.div(jnp.maximum(position - window + 1, 0), jnp.int32(TILE))
+    each = lax.div(last - first + splits - 1, jnp.int32(splits))
+    low = first + split * each
+    return low, jnp.minimum(low + each, last)
+
+
+def _iota(shape: Any, interpret: Any) -> Any:
+    """The number of each row, in the registers that hold the scores."""
+    if interpret:
+        return lax.broadcasted_iota(jnp.int32, shape, 0)
+    return plgpu.broadcasted_iota(jnp.int32, shape, 0, layout=plgpu.Layout.WGMMA)
+
+
+def _combine(
+    parts: Float[Array, "C B K R H"], peaks: Float32[Array, "C B K 2 R"], G: int
+) -> Float32[Array, "B K G H"]:
+    """The parts of each row as one: each counts as much as its weights summed to.
+
+    Written without reductions, so that XLA makes it one kernel.
+    """
+    peak, total = ([peak[:, :, i, :G, None] for peak in peaks] for i in (0, 1))
+    highest = reduce(jnp.maximum, peak)
+    share = [jnp.exp2(p - highest) * t for p, t in zip(peak, total, strict=True)]
+    whole = jnp.maximum(reduce(jnp.add, share), 1e-30)
+    weighted = [part[:, :, :G] * (s / whole) for part, s in zip(parts, share, strict=True)]
+    combined: Array = reduce(jnp.add, weighted)
+    return combined

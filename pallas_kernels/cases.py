@@ -1,0 +1,11 @@
+"""Every kernel at every shape that people run it at."""
+
+from pallas_kernels.attention import cases as attention
+from pallas_kernels.case import Case
+
+CASES: tuple[Case, ...] = (*attention.CASES,)
+
+
+def find_cases(pattern: str) -> tuple[Case, ...]:
+    """Those whose kernel or name contains `pattern`; all for an empty one."""
+    return tuple(case for case in CASES if pattern in case.kernel or pattern in case.name)

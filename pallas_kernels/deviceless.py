@@ -1,0 +1,166 @@
+"""Compiling for a GPU that is not there: XLA's CUDA compiler on a description of the GPU.
+
+    target file ─ topology ─ mesh of abstract devices ─ lower ─ compile ─ executable and dumps
+
+Needs the CUDA plugin and ptxas, and no driver or GPU: the wheels jax-cuda13-plugin,
+jax-cuda13-pjrt, nvidia-cuda-nvcc and nvidia-nvvm. All is as on the machine itself but what is
+measured there: XLA takes a default tile for its matrix products, so those executables are for
+looking at. Knows no kernel and no model.
+"""
+
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from pallas_kernels.schedule import Schedule, parse_schedule
+
+TARGETS = Path(__file__).parent / "targets"
+PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+
+
+class DevicelessError(Exception):
+    """This installation cannot compile for the target; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A described GPU."""
+
+    name: str  # of its file in targets/
+    text: str  # a GpuTargetConfigProto
+    bytes_per_second: float  # of its memory
+    flops_per_second: float  # of its tensor cores, dense, 16-bit operands
+
+    def seconds(self, bytes_moved: int, flops: int) -> float:
+        """The least time for so many bytes and products: the roofline."""
+        return max(bytes_moved / self.bytes_per_second, flops / self.flops_per_second)
+
+    def mesh(self, axis: str, devices: int = 1) -> Mesh:
+        """A mesh of so many of them; raises DevicelessError where no CUDA plugin is installed."""
+        missing = missing_plugin()
+        if missing is not None:
+            raise DevicelessError(missing)
+        topology = topologies.get_topology_desc(
+            platform="cuda", target_config=self.text, topology=f"1x1x{devices}"
+        )
+        found = topologies.make_mesh(topology, (devices,), (axis,)).devices
+        return Mesh(found, (axis,), axis_types=(AxisType.Auto,))
+
+
+def target_names() -> list[str]:
+    return sorted(path.stem for path in TARGETS.glob("*.txtpb"))
+
+
+def load_target(name: str) -> Target:
+    """The target of that name; raises DevicelessError if there is none."""
+    if name not in target_names():
+        known = ", ".join(target_names())
+        raise DevicelessError(f"There is no target {name!r}; use one of {known}.")
+    text = (TARGETS / f"{name}.txtpb").read_text()
+    bandwidth, flops = (_number(name, text, key) for key in ("memory_bandwidth", "# dense_flops"))
+    return Target(name, text, bandwidth, flops)
+
+
+def _number(name: str, text: str, key: str) -> float:
+    found = re.search(rf"{key}: (\d+)", text)
+    if found is None:
+        raise DevicelessError(f"The target {name!r} has no line {key!r}; add it to its file.")
+    return float(found[1])
+
+
+def missing_plugin() -> str | None:
+    """What keeps this installation from compiling for a GPU, or None."""
+    if any(importlib.util.find_spec(name) for name in PLUGINS):
+        return None
+    return (
+        "No CUDA plugin is installed; `pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt "
+        "nvidia-cuda-nvcc nvidia-nvvm`, in the versions of the installed jax, is enough."
+    )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What ptxas says of one kernel that is written in Pallas."""
+
+    registers: int  # of a thread
+    spilled_bytes: int  # of registers, stored and loaded
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An executable, what XLA, Mosaic and ptxas wrote on the way, and the seconds that it took."""
+
+    executable: jax.stages.Compiled
+    schedule: Schedule
+    kernels: tuple[Kernel, ...]  # those written in Pallas, each once
+    shared_bytes: int  # of a block, most of all these kernels
+    lower_seconds: float
+    compile_seconds: float
+
+
+def compile_for_target(
+    lower: Callable[[], jax.stages.Lowered], options: Mapping[str, Any] | None = None
+) -> Compiled:
+    """Lower and compile for the devices in the arguments' shardings, with these options of XLA."""
+    with tempfile.TemporaryDirectory() as folder, _mosaic_dumps(folder):
+        settings = {"xla_gpu_autotune_level": "0", "xla_dump_to": folder, **(options or {})}
+        start = perf_counter()
+        lowered = lower()
+        middle = perf_counter()
+        executable = lowered.compile(compiler_options=settings)
+        end = perf_counter()
+        dumps = Path(folder)
+        resources = [path.read_text() for path in dumps.glob("*.resources.txt")]
+        return Compiled(
+            executable,
+            parse_schedule(_last_schedule(dumps)),
+            tuple(parse_ptxas(path.read_text()) for path in sorted(dumps.glob("*.ptxas"))),
+            max(map(parse_resources, resources), default=0),
+            middle - start,
+            end - middle,
+        )
+
+
+def parse_ptxas(text: str) -> Kernel:
+    """From "Used 56 registers" and "8 bytes spill stores, 8 bytes spill loads"."""
+    used = [int(n) for n in re.findall(r"Used (\d+) registers", text)]
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill", text)]
+    return Kernel(max(used, default=0), sum(spills))
+
+
+def parse_resources(text: str) -> int:
+    """Bytes of shared memory, from "Resources(smem_scratch_bytes=143360, ..."."""
+    return sum(int(n) for n in re.findall(r"smem_scratch_bytes=(\d+)", text))
+
+
+@contextmanager
+def _mosaic_dumps(folder: str) -> Iterator[None]:
+    """Mosaic GPU takes the folder of its dumps from the environment only."""
+    before = os.environ.get("MOSAIC_GPU_DUMP_TO")
+    os.environ["MOSAIC_GPU_DUMP_TO"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MOSAIC_GPU_DUMP_TO"]
+        else:
+            os.environ["MOSAIC_GPU_DUMP_TO"] = before
+
+
+def _last_schedule(dumps: Path) -> str:
+    """The second file is written only where the last passes changed something."""
+    for name in ("*thunk_sequence_after_thunk_passes.txt", "*thunk_sequence.txt"):
+        for path in sorted(dumps.glob(name), reverse=True):
+            return path.read_text()
+    raise DevicelessError("XLA wrote no schedule; this version of jaxlib is not supported here.")

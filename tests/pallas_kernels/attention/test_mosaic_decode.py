@@ -1,0 +1,89 @@
+"""The Hopper decode kernel equals the specification, in Mosaic's interpreter, without races.
+
+The interpreter stands in for shared memory, barriers and asynchronous copies. What it cannot know,
+registers and layouts, only compiling for the GPU tells.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.errors import KernelError
+
+if jax.__version_info__ < (0, 11):
+    pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel", allow_module_level=True)
+pytest.importorskip("absl", reason="Mosaic GPU needs absl-py")
+
+from pallas_kernels.attention.mosaic_decode import check_limits, choose_splits, mosaic_decode
+
+CASES = {  # name: (N, K, H, S, splits, options)
+    "grouped": (4, 1, 64, 16, 1, {}),
+    "splits": (4, 2, 64, 64, 4, {}),
+    "head dim 128": (2, 2, 128, 32, 2, {}),
+    "head dim 256, float16": (2, 1, 256, 64, 1, {"dtype": jnp.float16}),
+    "page of two tiles": (2, 1, 64, 128, 2, {}),
+    "twelve heads": (12, 1, 64, 64, 1, {}),
+    "window": (2, 1, 64, 16, 2, {"window": 70}),
+    "window and softcap": (2, 1, 64, 64, 2, {"window": 20, "softcap": 5.0}),
+}
+
+
+def paged(rng, positions, K, H, S, dtype):
+    """Pages in shuffled order; slots that no row has reached hold NaN."""
+    pages_a_row = max(positions) // S + 2
+    B = len(positions)
+    count = B * pages_a_row + 1
+    k, v = (rng.standard_normal((count, K, S, H)).astype(np.float32) for _ in range(2))
+    table = 1 + rng.permutation(count - 1).reshape(B, pages_a_row).astype(np.int32)
+    live = {table[b, p] for b, last in enumerate(positions) for p in range(last // S + 1)}
+    for pages in (k, v):
+        pages[[page for page in range(count) if page not in live]] = np.nan
+        for b, last in enumerate(positions):
+            pages[table[b, last // S], :, last % S + 1 :] = np.nan
+    return jnp.asarray(k, dtype), jnp.asarray(v, dtype), jnp.asarray(table)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_reference(name):
+    N, K, H, S, splits, options = CASES[name]
+    options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
+    dtype = options.pop("dtype", jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    positions = [0, S - 1, S, -1, 200]
+    k, v, table = paged(rng, positions, K, H, S, dtype)
+    q = jnp.asarray(rng.standard_normal((len(positions), N, H)), dtype)
+    where = jnp.asarray(positions, jnp.int32)
+    got = mosaic_decode(
+        q, k, v, table, where, splits=splits,
+        interpret=True, **options,
+    )  # fmt: skip
+    want = attention_reference(q, k, v, table, jnp.arange(len(positions)), where, **options)
+    want = jnp.where(where[:, None, None] < 0, 0.0, want.astype(jnp.float32))
+    np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "q, pages, limit",
+    [
+        ((2, 8, 40), (9, 2, 16, 40), "head dim in .*, not 40"),
+        ((2, 8, 64), (9, 2, 8, 64), "page size in .*, not 8"),
+        ((2, 34, 64), (9, 2, 16, 64), "at most 16 query heads .*, not 17"),
+    ],
+)
+def test_refuses_by_name(q, pages, limit):
+    with pytest.raises(KernelError, match=limit):
+        check_limits(jnp.zeros(q, jnp.bfloat16), jnp.zeros(pages, jnp.bfloat16))
+
+
+def test_refuses_float32():
+    with pytest.raises(KernelError, match="bfloat16 or float16, not float32"):
+        check_limits(jnp.zeros((2, 8, 64)), jnp.zeros((9, 2, 16, 64)))
+
+
+def test_splits_fill_the_gpu_and_no_more():
+    assert choose_splits(blocks=512, keys=4096, num_cores=132) == 1
+    assert choose_splits(blocks=64, keys=4096, num_cores=132) == 8
+    assert choose_splits(blocks=8, keys=4096, num_cores=132) == 16
+    assert choose_splits(blocks=8, keys=100, num_cores=132) == 2

@@ -1,0 +1,73 @@
+"""The decode kernel compiles for an H200 that is not there; schedules and HLO are read rightly."""
+
+import pytest
+
+from pallas_kernels.cases import CASES
+from pallas_kernels.compile_check import check
+from pallas_kernels.deviceless import (
+    DevicelessError,
+    Kernel,
+    load_target,
+    missing_plugin,
+    parse_ptxas,
+    parse_resources,
+)
+from pallas_kernels.schedule import Written, find_copies, parse_schedule
+
+SCHEDULE = """
+000: kCommandBuffer [source | sink]
+    001: kCustomKernel [source | sink] a
+    002: kConditional [source | sink]
+      false_branch:
+        003: kWhile [source | sink]
+          body:
+            004: kCustomKernel [source | sink] b
+005: kWhile [source | sink]
+  body:
+    006: kCopy [source | sink] kCopy
+"""
+HLO = """HloModule m
+
+%fused (p: bf16[8,4]) -> bf16[8,4] {
+  ROOT %scatter.1 = bf16[8,4]{1,0} scatter(%p, %i, %u), to_apply=%r
+}
+
+ENTRY %main (p: bf16[8,4]) -> bf16[8,4] {
+  %p.1 = bf16[8,4]{1,0} parameter(0)
+  %turned = f32[4,8]{1,0} fusion(%p.1), kind=kLoop, calls=%other
+  %copy.1 = bf16[8,4]{1,0} copy(%p.1)
+  ROOT %new = bf16[8,4]{1,0} fusion(%copy.1), kind=kInput, calls=%fused
+}
+"""
+
+
+@pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kernel}: {case.name}")
+def test_compiles_without_spills(case):
+    target = load_target("h200")
+    report = check(case, target, target.mesh("x"))
+    assert report.error is None
+    assert 0 < report.registers <= 232
+    assert report.spilled_bytes == 0
+
+
+def test_schedule():
+    found = parse_schedule(SCHEDULE)
+    assert (found.command_buffers, found.outside, found.loops) == (1, {"While": 1}, 1)
+    assert (found.launches, found.in_branches) == (1, 2)
+
+
+def test_copies_but_not_updates_in_place():
+    found = find_copies(HLO, [(8, 4)])
+    assert found == {Written("fusion", "f32", (4, 8)): 1, Written("copy", "bf16", (8, 4)): 1}
+
+
+def test_what_ptxas_says():
+    said = "0 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\nUsed 56 registers, x"
+    assert parse_ptxas(said) == Kernel(56, 12)
+    assert parse_resources("Resources(smem_scratch_bytes=143360, tmem") == 143360
+
+
+def test_unknown_target():
+    with pytest.raises(DevicelessError, match="use one of h100, h200"):
+        load_target("h300")
