@@ -34,7 +34,7 @@ class Case(ABC):
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> Array | tuple[Array, ...]:
-        """The GPU version; `tiling` None takes the kernel's own choice, `interpret` needs no GPU."""
+        """The GPU version; `tiling` None is the kernel's own choice, `interpret` needs no GPU."""
 
     @abstractmethod
     def reference(self, *arrays: Array) -> Array | tuple[Array, ...]:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.reference import MASKED
 from pallas_kernels.errors import KernelError
+from pallas_kernels.mosaic import cast, interpreter, product, row_numbers, spread
 
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
@@ -94,7 +95,7 @@ def mosaic_decode(
         grid_names=("row", "head", "split"),
         scratch_types=_scratch(R, H, S, q.dtype),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
-        interpret=plgpu.InterpretGPUParams(detect_races=True) if interpret else False,
+        interpret=interpreter(interpret),
     )(queries, k_pages, v_pages, page_table.reshape(-1), positions)
     return _combine(parts, peaks, G).reshape(B, N, H).astype(q.dtype)
 
@@ -129,7 +130,7 @@ def paged_decode_kernel(
     """One block: one row, one key/value head, one part of its tiles."""
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     (R, H), S, stages = q.shape, k_all.shape[2], k.shape[0]
-    layout = (lambda x, _: x) if interpret else plgpu.layout_cast
+    layout = partial(cast, interpret=interpret)
     columns = plgpu.Layout.WGMMA.reduce(0)
     position = positions[row]
     first, last = _tiles(position, window, split, splits)
@@ -150,19 +151,9 @@ def paged_decode_kernel(
         pl.when(first + stage < last)(partial(fetch, first + stage, stage))
     plgpu.barrier_wait(q_ready)
 
-    def product(a: Any, b: Any, shape: Any) -> Any:
-        def run(acc: Any) -> Any:
-            plgpu.wgmma(acc, a, b)
-            return acc[...]
-
-        return pl.run_scoped(run, plgpu.ACC(shape, jnp.float32))  # type: ignore[attr-defined]
-
-    def spread(vector: Any, like: Any) -> Any:
-        return lax.broadcast_in_dim(vector, like.shape, [1])
-
     def clear(tile: Any, values: Any) -> Any:
         """Beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep."""
-        written = tile * TILE + _iota(values.shape, interpret) <= position
+        written = tile * TILE + row_numbers(values.shape, interpret) <= position
         values[...] = jnp.where(written, values[...], jnp.zeros_like(values[...]))
 
     def tile_step(tile: Any, carry: Any) -> Any:
@@ -172,7 +163,7 @@ def paged_decode_kernel(
         scores = product(k.at[slot], q.transpose((1, 0)), (TILE, R)) * scale  # [T, R], in base 2
         if softcap is not None:
             scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
-        key = tile * TILE + _iota(scores.shape, interpret)
+        key = tile * TILE + row_numbers(scores.shape, interpret)
         seen = key <= position
         if window is not None:
             seen &= key > position - window
@@ -212,13 +203,6 @@ def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
     each = lax.div(last - first + splits - 1, jnp.int32(splits))
     low = first + split * each
     return low, jnp.minimum(low + each, last)
-
-
-def _iota(shape: Any, interpret: Any) -> Any:
-    """The number of each row, in the registers that hold the scores."""
-    if interpret:
-        return lax.broadcasted_iota(jnp.int32, shape, 0)
-    return plgpu.broadcasted_iota(jnp.int32, shape, 0, layout=plgpu.Layout.WGMMA)
 
 
 def _combine(
