@@ -10,7 +10,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-_gpu: Any = plgpu  # JAX 0.10 compiles the kernels but has no InterpretGPUParams
+_gpu: Any = plgpu  # JAX 0.10 has no InterpretGPUParams, and no version exports ACC by name
 _pallas: Any = pl  # run_scoped has no annotations
 
 
@@ -26,7 +26,7 @@ def product(a: Any, b: Any, shape: tuple[int, int]) -> Any:
         plgpu.wgmma(acc, a, b)
         return acc[...]
 
-    return _pallas.run_scoped(run, plgpu.ACC(shape, jnp.float32))
+    return _pallas.run_scoped(run, _gpu.ACC(shape, jnp.float32))
 
 
 def spread(vector: Any, like: Any) -> Any:
