@@ -30,7 +30,7 @@ Shardings = Any  # a DeviceState whose leaves are shardings
 
 # XLA's defaults and WHILE: without it the sampler's loops break the step's CUDA graph, and the host
 # waits for the predicate of each conditional that is in none
-_COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 
 
 def lower_step(
@@ -55,7 +55,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """What XLA is asked for besides its defaults."""
     if mesh.devices.flat[0].platform == "cpu":
         return {}
-    return {"xla_gpu_enable_command_buffer": _COMMAND_BUFFERS}
+    return {"xla_gpu_enable_command_buffer": COMMAND_BUFFERS}
 
 
 def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:

@@ -58,6 +58,10 @@ class Case(ABC):
         """The choices worth timing; empty where there is nothing to choose."""
         return ()
 
+    def facts(self) -> Mapping[str, int]:
+        """What a tiling depends on; the kernel finds a tiling by the same names."""
+        return {}
+
     def shapes(self) -> tuple[Any, ...]:
         """The arguments as shapes and dtypes."""
         return tuple(jax.eval_shape(self.make, jax.eval_shape(lambda: jax.random.key(0))))

@@ -1,0 +1,85 @@
+"""Results as tables: for the terminal after a run, and for the README.
+
+    python -m tests.gpu.report      rewrites the README's table from the newest result
+
+The README says "not yet measured" where there is no result; a test holds it to that.
+"""
+
+import sys
+from pathlib import Path
+
+from tests.gpu.records import Record, newest_result
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- gpu results -->\n", "<!-- end of gpu results -->"
+NOT_MEASURED = "Speed on GPUs: not yet measured.\n"
+
+
+def summary(records: list[Record]) -> str:
+    """What a run saw, short enough for a screen."""
+    wrong = [r for r in records if r.get("right") is False or "failed" in r]
+    right = sum(r.get("right") is True for r in records)
+    skipped = [r for r in records if r["part"] == "skipped"]
+    lines = [f"{right} correct, {len(wrong)} wrong or failed, {len(skipped)} skipped"]
+    lines += [f"skipped: {r['name']}, for {r['why']}" for r in skipped]
+    lines += ["", *_kernel_rows(records), "", *_engine_rows(records)]
+    lines += [f"{r['rows']:4} rows {r['us_per_step']:10.1f} us/step  {r['kernels']}"
+              for r in records if r["part"] == "profile" and "kernels" in r]  # fmt: skip
+    return "\n".join(lines)
+
+
+def markdown(name: str, records: list[Record]) -> str:
+    """The tables of the README."""
+    device = next((r["device"] for r in records if r["part"] == "facts"), "unknown GPU")
+    head = f"Measured on one {device} (`tests/gpu/results/{name}.json`).\n\n"
+    return head + "\n".join([*_kernel_rows(records), "", *_engine_rows(records)]) + "\n"
+
+
+def readme_table() -> str:
+    """What belongs between the marks in the README."""
+    newest = newest_result()
+    return NOT_MEASURED if newest is None else markdown(*newest)
+
+
+def _kernel_rows(records: list[Record]) -> list[str]:
+    """Each kernel and case: its time, and its share of the rates that the same run measured."""
+    timed = [r for r in records if r["part"] == "kernels" and "us" in r]
+    ceilings = next((r for r in records if r["part"] == "ceilings"), None)
+    if not timed or ceilings is None:
+        return ["No kernel was timed."]
+    rows = [
+        "| kernel | case | us | GB/s | of copy | TFLOP/s | of bf16 |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for r in timed:
+        copy, product = r["gb_s"] / ceilings["copy_gb_s"], r["tflop_s"] / ceilings["bf16_tflop_s"]
+        rows.append(
+            f"| {r['kernel']} | {r['case']} | {r['us']:.1f} | {r['gb_s']:.0f} | {copy:.0%} "
+            f"| {r['tflop_s']:.1f} | {product:.0%} |"
+        )
+    return rows
+
+
+def _engine_rows(records: list[Record]) -> list[str]:
+    """Tokens a second, ours and transformers'."""
+    runs = [r for r in records if r["part"] in ("engine", "transformers") and "tokens_per_s" in r]
+    if not runs:
+        return ["No engine was timed."]
+    rows = ["| Llama-3.1-8B shape, bf16 | rows | tokens/s | ms a step |", "|---|--:|--:|--:|"]
+    for r in runs:
+        who = (
+            r["part"] if "graphs" not in r else "ingot" if r["graphs"] else "ingot, no CUDA graphs"
+        )
+        rows.append(f"| {who} | {r['rows']} | {r['tokens_per_s']:.0f} | {r['decode_ms']:.2f} |")
+    return rows
+
+
+def rewrite(text: str, table: str) -> str:
+    """A README with `table` between its marks."""
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + table + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    README.write_text(rewrite(README.read_text(), readme_table()))
+    sys.exit(0)

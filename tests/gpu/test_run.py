@@ -1,0 +1,85 @@
+"""The run on a GPU, without one: its records survive, its tables say only what was measured."""
+
+import json
+
+import pytest
+
+from pallas_kernels.cases import CASES
+from tests.gpu import report, tuning
+from tests.gpu.parts import parts
+from tests.gpu.records import Log, newest_result, write_result
+from tests.gpu.run import main
+
+CEILINGS = {"part": "ceilings", "copy_gb_s": 4000.0, "bf16_tflop_s": 800.0}
+FACTS = {"part": "facts", "device": "NVIDIA H200"}
+KERNEL = {
+    "part": "kernels", "kernel": "paged_decode", "case": "gpt2",
+    "us": 50.0, "gb_s": 3000.0, "tflop_s": 8.0,
+}  # fmt: skip
+
+
+def test_a_part_runs_on_the_cpu(capsys):
+    assert main(["--dry-run", "--only", "facts"]) == 0
+    assert "0 wrong or failed" in capsys.readouterr().out
+
+
+def test_a_part_that_dies_fails_the_run(monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", "nowhere")
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert main(["--dry-run", "--only", "facts"]) == 1
+    assert "'status': 1" in capsys.readouterr().err
+
+
+def test_no_time_left_is_said(capsys):
+    assert main(["--dry-run", "--only", "facts", "--budget", "0"]) == 0
+    assert "skipped: facts, for the time of this run was up" in capsys.readouterr().out
+
+
+def test_names_of_parts_are_unique():
+    names = [part.name for part in parts()]
+    assert len(set(names)) == len(names)
+
+
+def test_half_a_line_is_no_record(tmp_path):
+    log = Log(tmp_path / "log")
+    log.add("facts", device="x")
+    with log.path.open("a") as file:
+        file.write('{"part": "kern')
+    assert list(log.records()) == [{"part": "facts", "device": "x"}]
+
+
+def test_the_newest_result(tmp_path):
+    assert newest_result(tmp_path) is None
+    for name in ("nvidia-h200-2026-01-02", "nvidia-h100-2026-03-01", "nvidia-h200-2026-02-01"):
+        write_result(tmp_path / f"{name}.json", [{"part": "facts", "device": name}])
+    name, records = newest_result(tmp_path)
+    assert name == "nvidia-h100-2026-03-01" and records[0]["device"] == name
+
+
+def test_shares_are_of_the_same_runs_ceilings():
+    table = report.markdown("nvidia-h200-2026-01-02", [FACTS, CEILINGS, KERNEL])
+    assert "| paged_decode | gpt2 | 50.0 | 3000 | 75% | 8.0 | 1% |" in table
+
+
+def test_the_readme_has_the_newest_result():
+    text = report.README.read_text()
+    assert report.rewrite(text, report.readme_table()) == text
+
+
+@pytest.mark.skipif(newest_result() is not None, reason="there is a result")
+def test_no_number_without_a_measurement():
+    assert report.readme_table() == report.NOT_MEASURED
+
+
+def test_the_fastest_tiling_of_a_case_that_still_exists():
+    case = next(case for case in CASES if len(case.tilings()) > 1)
+    slow, fast = case.tilings()[:2]
+    about = {"part": "tiles", "kernel": case.kernel, "case": case.name}
+    records = [
+        {**about, "tiling": dict(slow), "us": 9.0},
+        {**about, "tiling": dict(fast), "us": 5.0},
+        {**about, "case": "one that was renamed", "tiling": {}, "us": 1.0},
+        {**about, "tiling": {}, "failed": "too large"},
+    ]
+    best = tuning.fastest(json.loads(json.dumps(records)))
+    assert best == {case.kernel: [{"facts": dict(case.facts()), "tiling": dict(fast)}]}

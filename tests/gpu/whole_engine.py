@@ -1,0 +1,95 @@
+"""A whole engine with a model of Llama 3.1 8B's shape and dummy weights: tokens a second."""
+
+import json
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import jax
+
+import engine.lowering
+from engine.compile_check import LLAMA_3_1_8B
+from engine.config import make_config
+from engine.core import EngineCore
+from engine.messages import AddRequest
+from engine.sampling_params import SamplingParams
+from tests.gpu.records import Log
+
+TINY = {
+    **LLAMA_3_1_8B, "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+PROMPT, GENERATED = 128, 256  # tokens
+
+
+def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> None:
+    """Tokens a second of `rows` streams, with or without command buffers (CUDA graphs)."""
+    if not graphs:
+        engine.lowering.COMMAND_BUFFERS = ""
+    core = make_engine(rows, quick)
+    prompt, generated = (8, 4) if quick else (PROMPT, GENERATED)
+    _run(core, rows, prompt, 4)  # everything has run once
+    seconds, steps = _run(core, rows, prompt, generated)
+    log.add(
+        "engine",
+        rows=rows,
+        graphs=graphs,
+        decode_ms=1e3 * seconds / steps,
+        tokens_per_s=rows * steps / seconds,
+        host_share=core.stats.host_seconds / core.stats.step_seconds,
+        load_s=core.info.load_seconds,
+        compile_s=core.info.compile_seconds,
+    )
+    core.close()
+
+
+def trace(core: EngineCore, rows: int, prompt: int, steps: int, folder: Path) -> None:
+    """Write a profile of `steps` decode steps."""
+    _start(core, rows, prompt, steps + 8)
+    with jax.profiler.trace(str(folder)):
+        for _ in range(steps):
+            core.step()
+    _finish(core)
+
+
+def make_engine(rows: int, quick: bool) -> EngineCore:
+    """An engine for so many rows; `quick` is a model of two small layers."""
+    folder = tempfile.mkdtemp()
+    shape = TINY if quick else LLAMA_3_1_8B
+    Path(folder, "config.json").write_text(json.dumps(shape))
+    settings: dict[str, Any] = {"max_num_batched_tokens": 64} if quick else {"dtype": "bfloat16"}
+    config = make_config(
+        model=folder, load_format="dummy", max_model_len=1024, max_num_seqs=rows, **settings
+    )
+    return EngineCore(config)
+
+
+def _run(core: EngineCore, rows: int, prompt: int, generated: int) -> tuple[float, int]:
+    """Seconds and steps of pure decoding: from all rows having a token to the first that ends."""
+    _start(core, rows, prompt, generated)
+    counts = dict.fromkeys(range(rows), 1)
+    start, steps = perf_counter(), 0
+    while max(counts.values()) < generated - 1:
+        for delta in core.step().deltas:
+            counts[delta.request_id] += len(delta.new_token_ids)
+        steps += 1
+    seconds = perf_counter() - start
+    _finish(core)
+    return seconds, steps
+
+
+def _start(core: EngineCore, rows: int, prompt: int, generated: int) -> None:
+    """Requests whose prompts are computed; each has given a token."""
+    params = SamplingParams(temperature=0.0, max_tokens=generated, ignore_eos=True)
+    for row in range(rows):
+        ids = [1 + (row * 31 + place) % 500 for place in range(prompt)]
+        core.add(AddRequest(request_id=row, prompt_token_ids=ids, params=params))
+    waiting = set(range(rows))
+    while waiting:
+        waiting -= {delta.request_id for delta in core.step().deltas}
+
+
+def _finish(core: EngineCore) -> None:
+    while core.has_work:
+        core.step()
