@@ -2,16 +2,16 @@
 
     python -m engine.compile_check --target h200
 
-A decode step and a mixed step of a model of Llama 3.1 8B's shape, without its weights. Fails if a
-step writes a copy of weights or of the cache, or if the decode step is more than one CUDA graph.
-Knows how steps are made; times nothing.
+A decode step and a mixed step of a published model's shape, without its weights. Fails if a step
+writes a copy of weights or of the cache, or if the decode step of one GPU is more than one CUDA
+graph. Knows how steps are made; times nothing.
 """
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,31 +26,17 @@ from models.attention import HEAD_AXIS
 from models.config import ModelConfig
 from models.decoder import Decoder
 from models.flatten import Layout, layout
+from models.published import PUBLISHED
 from models.registry import find_architecture
-from pallas_kernels.deviceless import DevicelessError, compile_for_target, load_target, target_names
+from pallas_kernels.deviceless import (
+    DevicelessError,
+    Target,
+    compile_for_target,
+    load_target,
+    target_names,
+)
 from pallas_kernels.schedule import find_copies
 
-LLAMA_3_1_8B: Mapping[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "hidden_act": "silu",
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 500000.0,
-    "rope_scaling": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    },
-    "tie_word_embeddings": False,
-}
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
 SHAPES = Shapes(64, 2048, 4096, 16)
@@ -61,7 +47,9 @@ _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the s
 class Report:
     """One step, compiled."""
 
+    model: str
     step: str
+    devices: int
     command_buffers: int  # CUDA graphs that the host launches one after another
     outside: dict[str, int]  # what it launches besides, by kind
     loops: int  # whose turns follow each other on the device
@@ -71,38 +59,58 @@ class Report:
     aliased_gib: float  # of the state, updated in place
     temporary_mib: float
     spilled_bytes: int  # by Pallas kernels
+    gib_moved: float  # on each device: weights, and keys and values of full contexts
+    roofline_ms: float  # the least time for that
     lower_seconds: float
     compile_seconds: float
 
     @property
     def faults(self) -> list[str]:
         """What is wrong with it, in sentences."""
-        found = [f"{self.step}: writes {n} x {what}" for what, n in self.copies.items()]
+        found = [f"writes {n} x {what}" for what, n in self.copies.items()]
         if self.spilled_bytes:
-            found.append(f"{self.step}: kernels spill {self.spilled_bytes} bytes of registers")
+            found.append(f"kernels spill {self.spilled_bytes} bytes of registers")
         whole = self.command_buffers == 1 and not self.outside and not self.loops
-        if self.step.startswith("decode") and not whole:
+        if self.step.startswith("decode") and self.devices == 1 and not whole:
             found.append(
-                f"{self.step}: {self.command_buffers} CUDA graphs, {self.loops} loops and "
+                f"{self.command_buffers} CUDA graphs, {self.loops} loops and "
                 f"{self.outside or 'nothing'} outside; it must be one graph without loops"
             )
-        return found
+        return [f"{self.model}, {self.step}: {fault}" for fault in found]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that does not compile."""
+
+    model: str
+    step: str
+    error: str
+
+    @property
+    def faults(self) -> list[str]:
+        """The same, as a sentence."""
+        return [f"{self.model}, {self.step}: does not compile: {self.error}"]
 
 
 def check_step(
-    config: ModelConfig, shapes: Shapes, shape: StepShape, kv: KVLayout, mesh: Mesh
+    name: str, config: ModelConfig, shape: StepShape, target: Target, mesh: Mesh
 ) -> Report:
-    """Lower and compile one step for the devices of `mesh`."""
+    """Lower and compile one step of a model for the devices of `mesh`, all of the same kind."""
+    kv = _cache(config, mesh)
     model = layout(nnx.eval_shape(lambda: Decoder(config, dtype=kv.dtype, shards=mesh.size)))
-    state = abstract_state(kv, shapes, config.vocab_size, mesh)
+    state = abstract_state(kv, SHAPES, config.vocab_size, mesh)
     compiled = compile_for_target(
         lambda: lower_step(model, shape, kv, state, mesh), compiler_options(mesh)
     )
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
     copies = find_copies(compiled.executable.as_text() or "", _kept(model, kv, mesh.size))
+    moved = _bytes_moved(model, kv, mesh.size)
     return Report(
+        model=name,
         step=str(shape),
+        devices=mesh.size,
         command_buffers=schedule.command_buffers,
         outside=schedule.outside,
         loops=schedule.loops,
@@ -112,6 +120,8 @@ def check_step(
         aliased_gib=memory.alias_size_in_bytes / GIB,
         temporary_mib=memory.temp_size_in_bytes / 2**20,
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
+        gib_moved=moved / GIB,
+        roofline_ms=1e3 * target.seconds(moved, _flops(model, shape.tokens, mesh.size)),
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
     )
@@ -130,31 +140,49 @@ def _kept(model: Layout[Decoder], kv: KVLayout, shards: int) -> list[tuple[int, 
     ]
 
 
-def llama_config(layers: int | None = None) -> ModelConfig:
-    """Llama 3.1 8B, or its first `layers` layers."""
-    raw = {**LLAMA_3_1_8B, "num_hidden_layers": layers or LLAMA_3_1_8B["num_hidden_layers"]}
+def _bytes_moved(model: Layout[Decoder], kv: KVLayout, shards: int) -> int:
+    """Every weight, and every page of as many full contexts as there are rows, once."""
+    weights = sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in model.leaves)
+    return (weights + kv.num_pages * kv.page_bytes) // shards
+
+
+def _flops(model: Layout[Decoder], tokens: int, shards: int) -> int:
+    """Of the products with weights."""
+    return 2 * tokens * sum(math.prod(leaf.shape) for leaf in model.leaves) // shards
+
+
+def _cache(config: ModelConfig, mesh: Mesh) -> KVLayout:
+    pages = SHAPES.max_num_seqs * SHAPES.table_width + 1
+    heads = config.cache_kv_heads(mesh.size)
+    return KVLayout(
+        config.num_layers, pages, heads, SHAPES.page_size, config.head_dim, jnp.dtype(jnp.bfloat16)
+    )
+
+
+def published_config(name: str, layers: int | None = None) -> ModelConfig:
+    """A published model, or its first `layers` layers."""
+    raw = {**PUBLISHED[name]}
+    raw["num_hidden_layers"] = layers or raw["num_hidden_layers"]
     return find_architecture(raw).config(raw)
 
 
-def check_all(mesh: Mesh, layers: int | None = None) -> list[Report]:
+def check_model(
+    name: str, layers: int | None, target: Target, mesh: Mesh
+) -> Iterator[Report | Failure]:
     """The largest decode step and the largest mixed step."""
-    config = llama_config(layers)
-    pages = SHAPES.max_num_seqs * SHAPES.table_width + 1
-    heads = config.cache_kv_heads(mesh.size)
-    kv = KVLayout(
-        config.num_layers, pages, heads, SHAPES.page_size, config.head_dim, jnp.dtype(jnp.bfloat16)
-    )
-    return [
-        check_step(config, SHAPES, shape, kv, mesh)
-        for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1])
-    ]
+    config = published_config(name, layers)
+    for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1]):
+        try:
+            yield check_step(name, config, shape, target, mesh)
+        except Exception as error:  # whatever a compiler raises is the finding
+            yield Failure(name, str(shape), f"{type(error).__name__}: {error}")
 
 
-def _print(reports: list[Report]) -> None:
+def _print(reports: list[Report | Failure]) -> None:
     for report in reports:
-        print(report.step)
+        print(f"{report.model}, {report.step}")
         for name, value in asdict(report).items():
-            if name != "step":
+            if name not in ("model", "step"):
                 shown = f"{value:.2f}" if isinstance(value, float) else value or "none"
                 print(f"    {name.replace('_', ' '):18} {shown}")
 
@@ -163,16 +191,21 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns 1 where a step has a fault."""
     parser = argparse.ArgumentParser(prog="python -m engine.compile_check", description=__doc__)
     parser.add_argument("--target", choices=target_names(), default="h200")
+    parser.add_argument("--model", choices=[*PUBLISHED, "all"], default="llama-3.1-8b")
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        mesh = load_target(options.target).mesh(HEAD_AXIS, options.devices)
+        target = load_target(options.target)
+        mesh = target.mesh(HEAD_AXIS, options.devices)
     except DevicelessError as error:
         print(error, file=sys.stderr)
         return 2
-    reports = check_all(mesh, options.layers)
+    names = PUBLISHED if options.model == "all" else (options.model,)
+    reports = [
+        report for name in names for report in check_model(name, options.layers, target, mesh)
+    ]
     if options.json:
         print(json.dumps([asdict(report) for report in reports], indent=2))
     else:

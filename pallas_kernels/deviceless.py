@@ -2,8 +2,7 @@
 
     target file ─ topology ─ mesh of abstract devices ─ lower ─ compile ─ executable and dumps
 
-Needs the CUDA plugin and ptxas, and no driver or GPU: the wheels jax-cuda13-plugin,
-jax-cuda13-pjrt, nvidia-cuda-nvcc and nvidia-nvvm. All is as on the machine itself but what is
+Needs the CUDA plugin and ptxas, and no driver or GPU: the extra `deviceless`. All is as on the machine itself but what is
 measured there: XLA takes a default tile for its matrix products, so those executables are for
 looking at. Knows no kernel and no model.
 """
@@ -47,10 +46,15 @@ class Target:
         return max(bytes_moved / self.bytes_per_second, flops / self.flops_per_second)
 
     def mesh(self, axis: str, devices: int = 1) -> Mesh:
-        """A mesh of so many of them; raises DevicelessError where no CUDA plugin is installed."""
+        """A mesh of so many of them, in a process that asks for no GPU of its own.
+
+        Raises:
+            DevicelessError: no CUDA plugin is installed.
+        """
         missing = missing_plugin()
         if missing is not None:
             raise DevicelessError(missing)
+        jax.config.update("jax_platforms", "cpu")  # else JAX looks for a driver, and fails loudly
         topology = topologies.get_topology_desc(
             platform="cuda", target_config=self.text, topology=f"1x1x{devices}"
         )
@@ -84,8 +88,8 @@ def missing_plugin() -> str | None:
     if any(importlib.util.find_spec(name) for name in PLUGINS):
         return None
     return (
-        "No CUDA plugin is installed; `pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt "
-        "nvidia-cuda-nvcc nvidia-nvvm`, in the versions of the installed jax, is enough."
+        "No CUDA plugin is installed; `pip install 'ingot[deviceless]'` brings one, in the "
+        "version of the newest jax."
     )
 
 

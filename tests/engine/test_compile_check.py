@@ -1,0 +1,65 @@
+"""The engine's steps, compiled for an H200 that is not there; reports name what is wrong."""
+
+import dataclasses
+
+import pytest
+
+from engine.compile_check import Failure, Report, check_model, main
+from models.attention import HEAD_AXIS
+from models.published import PUBLISHED
+from models.registry import find_architecture
+from pallas_kernels.deviceless import load_target, missing_plugin
+
+needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
+SOUND = Report(
+    model="m", step="decode 64 rows", devices=1, command_buffers=1, outside={}, loops=0,
+    launches=9, in_branches=0, copies={}, aliased_gib=1.0, temporary_mib=1.0, spilled_bytes=0,
+    gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0, compile_seconds=1.0,
+)  # fmt: skip
+
+
+@needs_plugin
+@pytest.mark.parametrize("devices", [1, 8])
+def test_steps_of_two_layers_have_no_faults(devices):
+    target = load_target("h200")
+    reports = list(check_model("llama-3.1-8b", 2, target, target.mesh(HEAD_AXIS, devices)))
+    assert [report.step for report in reports] == ["decode 64 rows", "mixed 2048 tokens"]
+    for report in reports:
+        assert report.faults == []
+        assert report.aliased_gib > 2 / devices  # keys and values of 64 contexts, in place
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({}, None),
+        ({"copies": {"copy bf16[8,4]": 2}}, "m, decode 64 rows: writes 2 x copy bf16[8,4]"),
+        ({"spilled_bytes": 8}, "m, decode 64 rows: kernels spill 8 bytes of registers"),
+        ({"command_buffers": 2}, "2 CUDA graphs, 0 loops and nothing outside"),
+        ({"outside": {"Copy": 1}}, "1 CUDA graphs, 0 loops and {'Copy': 1} outside"),
+        ({"loops": 3}, "1 CUDA graphs, 3 loops and nothing outside"),
+        ({"loops": 3, "step": "mixed 16 tokens"}, None),
+        ({"command_buffers": 5, "devices": 8}, None),
+    ],
+)
+def test_faults_are_sentences(change, fault):
+    faults = dataclasses.replace(SOUND, **change).faults
+    assert len(faults) == (fault is not None)
+    assert all(fault in found for found in faults)
+
+
+def test_what_does_not_compile_is_a_fault():
+    assert Failure("m", "decode 1 rows", "KernelError: no").faults == [
+        "m, decode 1 rows: does not compile: KernelError: no"
+    ]
+
+
+def test_every_published_model_has_an_architecture():
+    for name, raw in PUBLISHED.items():
+        assert find_architecture(raw).config(raw).num_layers == raw["num_hidden_layers"], name
+
+
+@pytest.mark.skipif(missing_plugin() is None, reason="a CUDA plugin is installed")
+def test_without_a_plugin_the_command_says_what_to_install(capsys):
+    assert main(["--layers", "1"]) == 2
+    assert "ingot[deviceless]" in capsys.readouterr().err
