@@ -2,9 +2,9 @@
 
     target file ─ topology ─ mesh of abstract devices ─ lower ─ compile ─ executable and dumps
 
-Needs the CUDA plugin and ptxas, and no driver or GPU: the extra `deviceless`. All is as on the machine itself but what is
-measured there: XLA takes a default tile for its matrix products, so those executables are for
-looking at. Knows no kernel and no model.
+Needs the CUDA plugin and ptxas, which the extra `deviceless` brings, and no driver or GPU. All is
+as on the machine itself but what is measured there: XLA takes a default tile for its matrix
+products, so those executables are for looking at. Knows no kernel and no model.
 """
 
 import importlib.util
