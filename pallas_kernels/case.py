@@ -23,6 +23,7 @@ class Case(ABC):
 
     kernel: ClassVar[str]
     tolerance: ClassVar[float]  # largest |run - reference| / |reference|, norms over all entries
+    updated: ClassVar[Mapping[int, int]] = {}  # argument that is updated in place: its output
 
     name: str  # the model or use it comes from
 

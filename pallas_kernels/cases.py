@@ -2,8 +2,9 @@
 
 from pallas_kernels.attention import cases as attention
 from pallas_kernels.case import Case
+from pallas_kernels.state_space import cases as state_space
 
-CASES: tuple[Case, ...] = (*attention.CASES,)
+CASES: tuple[Case, ...] = (*attention.CASES, *state_space.CASES)
 
 
 def find_cases(pattern: str) -> tuple[Case, ...]:

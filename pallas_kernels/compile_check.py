@@ -77,7 +77,8 @@ def compile_case(case: Case, mesh: Mesh) -> Compiled:
         lambda *arrays: case.run(*arrays),
         mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False,
     )  # fmt: skip
-    return compile_for_target(lambda: jax.jit(here).lower(*arguments))
+    jitted = jax.jit(here, donate_argnums=tuple(case.updated))
+    return compile_for_target(lambda: jitted.lower(*arguments))
 
 
 _MEASURED = (

@@ -31,6 +31,7 @@ def seconds_per_call(case: Case, tiling: Tiling | None = None, *, quick: bool = 
     sets = 1 if quick else _sets(case.bytes_moved)
     length = 2 if quick else _CHAIN
     arguments = [case.make(jax.random.key(seed)) for seed in range(sets)]
+    # what is updated in place is copied once a chain, where the caller keeps it
     chain = jax.jit(lambda given: _chain(case, tiling, given, length, interpret=quick))
     return seconds(lambda: chain(arguments), quick=quick) / length
 
@@ -61,10 +62,12 @@ def _sets(bytes_moved: int) -> int:
 def _chain(
     case: Case, tiling: Tiling | None, sets: list[tuple[Array, ...]], length: int, interpret: bool
 ) -> Any:
-    out = None
+    out, sets = None, [list(arrays) for arrays in sets]
     for index in range(length):
-        first, *rest = sets[index % len(sets)]
+        arrays = sets[index % len(sets)]
         if out is not None:
-            first, out = lax.optimization_barrier((first, out))
-        out = case.run(first, *rest, tiling=tiling, interpret=interpret)
-    return out
+            arrays[0], out = lax.optimization_barrier((arrays[0], out))
+        out = case.run(*arrays, tiling=tiling, interpret=interpret)
+        for argument, output in case.updated.items():
+            arrays[argument] = out[output]
+    return out, sets

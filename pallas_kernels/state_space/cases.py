@@ -1,0 +1,103 @@
+"""Shapes of state-space layers that people run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pallas_kernels.case import Case, Tiling
+from pallas_kernels.state_space.reference import ssm_scan_reference
+from pallas_kernels.state_space.rows import ScanRows
+from pallas_kernels.state_space.ssm_scan import ssm_scan
+
+Kind = Literal["mamba-1", "mamba-2", "delta"]
+
+
+@dataclass(frozen=True)
+class ScanCase(Case):
+    """One layer's scan of B rows with `tokens` tokens each."""
+
+    kernel: ClassVar[str] = "ssm_scan"
+    tolerance: ClassVar[float] = 0.005  # outputs in bfloat16
+    updated: ClassVar[Mapping[int, int]] = {0: 1}
+
+    kind: Kind
+    B: int
+    tokens: int
+    N: int  # heads
+    V: int  # rows of a head's state
+    S: int
+    J: int  # keys and queries
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        """State, values, keys, queries, rates, then `matrix` or `beta` where the kind has one."""
+        T, N, V, S, J = self.B * self.tokens, self.N, self.V, self.S, self.J
+        keys = jax.random.split(key, 6)
+        normal = partial(jax.random.normal, dtype=jnp.bfloat16)
+        width = V if self.kind == "mamba-1" else 1
+        step = 0.1 * jax.random.uniform(keys[4], (T, N, width))
+        extra = {
+            "mamba-1": lambda: (-jnp.exp(jax.random.normal(keys[5], (N, V, S))),),
+            "mamba-2": lambda: (),
+            "delta": lambda: (jax.random.uniform(keys[5], (T, N)),),
+        }[self.kind]()
+        return (
+            jax.random.normal(keys[0], (self.B + 1, N, V, S)),
+            normal(keys[1], (T, N, V)),
+            normal(keys[2], (T, J, S)) * jnp.bfloat16(S**-0.5),
+            normal(keys[3], (T, J, S)),
+            step if self.kind == "mamba-1" else -step,
+            *extra,
+        )
+
+    def run(
+        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
+    ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+        scan = ssm_scan
+        if interpret:
+            from pallas_kernels.state_space.mosaic_scan import mosaic_scan
+
+            scan = partial(mosaic_scan, interpret=True)
+        return scan(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+
+    def reference(self, *arrays: Array) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+        return ssm_scan_reference(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+
+    def small(self) -> "ScanCase":
+        return replace(self, B=2, tokens=min(self.tokens, 19), N=2, V=64, S=16, J=1)
+
+    @property
+    def bytes_moved(self) -> int:
+        """States read and written in float32; the rest is in 16 bits."""
+        states = 2 * 4 * self.B * self.N * self.V * self.S
+        rows = 2 * 2 * self.N * self.V + 2 * 2 * self.J * self.S
+        return states + self.B * self.tokens * rows
+
+    @property
+    def flops(self) -> int:
+        """Those of the recurrence: decay, write, read; none of them on the tensor cores."""
+        return 5 * self.B * self.tokens * self.N * self.V * self.S
+
+    def _rows(self) -> ScanRows:
+        start = self.tokens * jnp.arange(self.B, dtype=jnp.int32)
+        slots = (1 + jnp.arange(self.B, dtype=jnp.int32)) % (self.B + 1)
+        count = jnp.full(self.B, self.tokens, jnp.int32)
+        return ScanRows(start, count, slots, jnp.zeros(self.B, bool))
+
+    def _extra(self, arrays: tuple[Array, ...]) -> dict[str, Array]:
+        name = {"mamba-1": "matrix", "delta": "beta"}.get(self.kind)
+        return {name: arrays[0]} if name else {}
+
+
+CASES: tuple[Case, ...] = (
+    ScanCase("mamba-2.8b, 64 rows", "mamba-1", 64, 1, 1, 5120, 16, 1),
+    ScanCase("mamba-2.8b, prompt 2k", "mamba-1", 1, 2048, 1, 5120, 16, 1),
+    ScanCase("mamba2-2.7b, 64 rows", "mamba-2", 64, 1, 80, 64, 128, 1),
+    ScanCase("mamba2-2.7b, prompt 2k", "mamba-2", 1, 2048, 80, 64, 128, 1),
+    ScanCase("qwen3-next-80b, 64 rows", "delta", 64, 1, 32, 128, 128, 16),
+    ScanCase("qwen3-next-80b, prompt 2k", "delta", 1, 2048, 32, 128, 128, 16),
+)

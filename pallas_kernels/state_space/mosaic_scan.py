@@ -1,0 +1,167 @@
+"""The scan for Hopper, in Pallas Mosaic GPU: 64 rows of one head's state a block, in registers.
+
+    state [64, S] ──> registers ──┬─ token by token: decay, write along k, read along q ─┬──> state
+    k, q, v, rates of 16 tokens ──┘  shared memory, the next 16 on their way             └──> y
+
+The rows of a state need nothing of each other, so a block owns 64 of them. A decode step reads and
+writes each state once, in place, which is its roofline; a long chunk is a chain of dependent
+tokens, which no block shortens: its parallelism is rows x heads x V / 64.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float, Float32
+
+from pallas_kernels.errors import KernelError
+from pallas_kernels.mosaic import cast, interpreter
+from pallas_kernels.state_space.rows import ScanRows
+
+TILE = 64  # rows of a state in a block
+AHEAD = 16  # tokens that are fetched together
+_STAGES = 2
+_STATE_SIZES = (16, 32, 64, 128, 256)
+
+
+def check_limits(state: Any, keys: Any, values: Any) -> None:
+    """Raise KernelError, naming the limit, if the kernel does not take these arrays."""
+    V, S = state.shape[2:]
+    limits = [
+        (V % TILE == 0, f"states whose rows are a multiple of {TILE}, not {V}"),
+        (S in _STATE_SIZES, f"a state size in {_STATE_SIZES}, not {S}"),
+        (keys.dtype == values.dtype, f"keys of the values' dtype, not {keys.dtype}"),
+        (state.dtype == jnp.float32, f"states in float32, not {state.dtype}"),
+    ]
+    for holds, limit in limits:
+        if not holds:
+            raise KernelError(f"The scan on this GPU takes {limit}.")
+
+
+def mosaic_scan(
+    state: Float32[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float32[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float32[Array, "N V S"] | None = None,
+    beta: Float32[Array, "T N"] | None = None,
+    interpret: bool = False,
+) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
+    """`ssm_scan` in the limits of `check_limits`."""
+    check_limits(state, keys, values)
+    T, (N, V, S) = values.shape[0], state.shape[1:]
+    ahead = min(AHEAD, T)
+    pool = jax.new_ref(state)
+    options = [x for x in (matrix, None if beta is None else _by_head(beta)) if x is not None]
+    if matrix is None:
+        rates, rate_tile = _by_head(rates[:, :, 0]), plgpu.SMEM((_STAGES, ahead), jnp.float32)
+    else:
+        rate_tile = plgpu.SMEM((_STAGES, ahead, TILE), jnp.float32)
+    y = plgpu.kernel(
+        partial(
+            scan_kernel, groups=N // keys.shape[1], has_matrix=matrix is not None,
+            has_beta=beta is not None, interpret=interpret,
+        ),
+        out_type=jax.ShapeDtypeStruct(values.shape, values.dtype),
+        grid=(rows.start.shape[0], N, V // TILE),
+        grid_names=("row", "head", "tile"),
+        scratch_types=[
+            plgpu.SMEM((_STAGES, ahead, TILE), values.dtype),
+            plgpu.SMEM((_STAGES, ahead, S), keys.dtype),
+            plgpu.SMEM((_STAGES, ahead, S), keys.dtype),
+            rate_tile,
+            plgpu.SMEM((_STAGES, ahead), jnp.float32),
+            plgpu.Barrier(num_arrivals=5 if beta is not None else 4, num_barriers=_STAGES),
+        ],
+        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
+        interpret=interpreter(interpret),
+    )(
+        pool, values, keys, queries, rates,
+        rows.start, rows.count, rows.slots, rows.fresh.astype(jnp.int32), *options,
+    )  # fmt: skip
+    return y, jax.freeze(pool)
+
+
+def _by_head(numbers: Float32[Array, "T N"]) -> Float32[Array, "N T4"]:
+    """One number a token as it is fetched: rows of whole 16 bytes."""
+    return jnp.pad(numbers, ((0, -numbers.shape[0] % 4), (0, 0))).T
+
+
+def scan_kernel(
+    # in the GPU's memory
+    pool: Any, values: Any, keys: Any, queries: Any, rates: Any,
+    start: Any, count: Any, slots: Any, fresh: Any, *rest: Any,
+    groups: int, has_matrix: bool, has_beta: bool, interpret: bool,
+) -> None:  # fmt: skip
+    """One block: one row, one head, 64 rows of its state."""
+    options, (y, v_tile, k_tile, q_tile, rate_tile, beta_tile, ready) = rest[:-7], rest[-7:]
+    row, head, tile = (lax.axis_index(name) for name in ("row", "head", "tile"))
+    (ahead, S), T = k_tile.shape[1:], values.shape[0]
+    layout = partial(cast, interpret=interpret)
+    by_column, by_row = plgpu.Layout.WGMMA.reduce(0), plgpu.Layout.WGMMA.reduce(1)
+    first, length, part = start[row], count[row], pl.ds(tile * TILE, TILE)
+
+    def begin(chunk: Any) -> Any:
+        """The first token that is fetched for a chunk: no fetch goes past the last token."""
+        return jnp.minimum(first + chunk * ahead, T - ahead)
+
+    def fetch(chunk: Any) -> None:
+        tokens, slot = pl.ds(begin(chunk), ahead), lax.rem(chunk, jnp.int32(_STAGES))
+        group = lax.div(head, jnp.int32(groups))
+        pairs = [
+            (values.at[tokens, head, part], v_tile), (keys.at[tokens, group], k_tile),
+            (queries.at[tokens, group], q_tile),
+            (rates.at[tokens, head, part] if has_matrix else rates.at[head, tokens], rate_tile),
+        ]  # fmt: skip
+        if has_beta:
+            pairs.append((options[-1].at[head, tokens], beta_tile))
+        for source, target in pairs:
+            plgpu.copy_gmem_to_smem(source, target.at[slot], ready.at[slot])
+
+    def load(ref: Any, kind: Any) -> Any:
+        return layout(plgpu.load(ref, optimized=False).astype(jnp.float32), kind)
+
+    def across(vector: Any, like: Any) -> Any:
+        return lax.broadcast_in_dim(vector, like.shape, [0])
+
+    def along(vector: Any, like: Any) -> Any:
+        return lax.broadcast_in_dim(vector, like.shape, [1])
+
+    def token(matrix: Any, index: Any, h: Any) -> Any:
+        chunk = lax.div(index, jnp.int32(ahead))
+        slot = lax.rem(chunk, jnp.int32(_STAGES))
+        place = first + index - begin(chunk)
+        pl.when(index == chunk * ahead)(partial(plgpu.barrier_wait, ready.at[slot]))
+        k, q = (along(load(x.at[slot, place], by_column), h) for x in (k_tile, q_tile))
+        v = load(v_tile.at[slot, place], by_row)
+        if has_matrix:
+            h = h * jnp.exp(across(load(rate_tile.at[slot, place], by_row), h) * matrix)
+        else:
+            h = h * jnp.exp(rate_tile[slot, place])
+        if has_beta:
+            v = beta_tile[slot, place] * (v - jnp.sum(h * k, axis=1))
+        h = h + across(v, h) * k
+        y[first + index, head, part] = jnp.sum(h * q, axis=1).astype(y.dtype)
+        last = index + 1 == (chunk + 1) * ahead
+        pl.when(last & ((chunk + _STAGES) * ahead < length))(partial(fetch, chunk + _STAGES))
+        return h
+
+    @pl.when(length > 0)
+    def _() -> None:
+        for chunk in range(_STAGES):
+            pl.when(chunk * ahead < length)(partial(fetch, jnp.int32(chunk)))
+        matrix = load(options[0].at[head, part], plgpu.Layout.WGMMA) if has_matrix else None
+        here = pool.at[slots[row], head, part]
+        h = lax.cond(
+            fresh[row] > 0,
+            lambda: layout(jnp.zeros((TILE, S), jnp.float32), plgpu.Layout.WGMMA),
+            lambda: load(here, plgpu.Layout.WGMMA),
+        )
+        here[...] = lax.fori_loop(0, length, partial(token, matrix), h)

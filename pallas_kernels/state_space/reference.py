@@ -1,0 +1,80 @@
+"""The specification of the state-space kernels, in plain jnp, a token at a time.
+
+A head's state is a matrix h [V, S]. Each token lets it decay, writes its value along its key, and
+reads it along its query:
+
+    h = decay h                      one number a head (Mamba-2, gated delta rule), or exp(dt A) for
+                                     each entry (Mamba-1)
+    v = beta (v - h k)               delta rule only: what is stored along k is replaced
+    h = h + v k^T
+    y = h q
+
+Sources: Mamba (arXiv:2312.00752), Mamba-2 (arXiv:2405.21060), gated delta rule (arXiv:2412.06464).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from pallas_kernels.state_space.rows import ScanRows
+
+
+def ssm_scan_reference(
+    state: Float[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float[Array, "N V S"] | None = None,
+    beta: Float[Array, "T N"] | None = None,
+) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+    """`y` of every token, and the pool with the states after the last tokens of their rows.
+
+    N heads share J keys and queries, N / J in a group. `rates` are logarithms of the decay, W = 1;
+    with `matrix` A they are dt, W = V, and the decay is exp(dt A). `beta` makes it the delta rule.
+    """
+    wide = jnp.promote_types(values.dtype, jnp.float32)
+    groups = values.shape[1] // keys.shape[1]
+    state = state.astype(wide)
+    emptied = jnp.where(rows.fresh & (rows.count > 0), rows.slots, state.shape[0])
+    state = state.at[emptied].set(0.0, mode="drop")
+
+    def token(state: Array, t: Array) -> tuple[Array, Array]:
+        owner = (rows.start <= t) & (t < rows.start + rows.count)
+        slot = jnp.where(owner.any(), rows.slots[jnp.argmax(owner)], state.shape[0])
+        k, q = (jnp.repeat(x[t], groups, axis=0).astype(wide) for x in (keys, queries))  # [N, S]
+        rate = rates[t].astype(wide)[:, :, None]  # [N, W, 1]
+        decay = jnp.exp(rate if matrix is None else rate * matrix.astype(wide))
+        h = state.at[slot].get(mode="fill", fill_value=0) * decay
+        v = values[t].astype(wide)
+        if beta is not None:
+            v = beta[t].astype(wide)[:, None] * (v - jnp.einsum("nvs,ns->nv", h, k))
+        h = h + v[:, :, None] * k[:, None, :]
+        return state.at[slot].set(h, mode="drop"), jnp.einsum("nvs,ns->nv", h, q)
+
+    state, y = lax.scan(token, state, jnp.arange(values.shape[0]))
+    return y.astype(values.dtype), state
+
+
+def causal_conv_reference(
+    x: Float[Array, "T C"],
+    weight: Float[Array, "W C"],
+    state: Float[Array, "Z W1 C"],
+    rows: ScanRows,
+) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+    """y[t] = sum_j weight[j] x[t - W + 1 + j] over the row's inputs, of which W1 = W - 1 are kept."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    emptied = jnp.where(rows.fresh & (rows.count > 0), rows.slots, state.shape[0])
+    state = state.astype(wide).at[emptied].set(0.0, mode="drop")
+
+    def token(state: Array, t: Array) -> tuple[Array, Array]:
+        owner = (rows.start <= t) & (t < rows.start + rows.count)
+        slot = jnp.where(owner.any(), rows.slots[jnp.argmax(owner)], state.shape[0])
+        kept = state.at[slot].get(mode="fill", fill_value=0)
+        seen = jnp.concatenate([kept, x[t].astype(wide)[None]])  # [W, C]
+        return state.at[slot].set(seen[1:], mode="drop"), (seen * weight.astype(wide)).sum(0)
+
+    state, y = lax.scan(token, state, jnp.arange(x.shape[0]))
+    return y.astype(x.dtype), state

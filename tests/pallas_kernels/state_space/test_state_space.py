@@ -1,0 +1,119 @@
+"""Scan and convolution over packed rows equal the specification, however the tokens are cut."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pallas_kernels.errors import KernelError
+from pallas_kernels.state_space import ScanRows, causal_conv, ssm_scan
+from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
+
+N, V, S, J = 4, 64, 16, 2
+KINDS = ("mamba-1", "mamba-2", "delta")
+
+
+def make_rows(counts, fresh=()):
+    """Rows of these lengths, packed; states in shuffled slots of a pool of one more."""
+    counts = np.asarray(counts, np.int32)
+    slots = np.random.default_rng(1).permutation(len(counts) + 1)[: len(counts)]
+    return ScanRows(
+        jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
+        jnp.asarray(counts),
+        jnp.asarray(slots, jnp.int32),
+        jnp.asarray([row in fresh for row in range(len(counts))]),
+    )
+
+
+def make_arrays(kind, rows, T):
+    """Arguments of a scan; states that are fresh or in nobody's slot are NaN."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    Z = rows.slots.size + 1
+    unused = [z for z in range(Z) if z not in np.asarray(rows.slots)[~np.asarray(rows.fresh)]]
+    state = normal(Z, N, V, S).at[jnp.asarray(unused, jnp.int32)].set(jnp.nan)
+    decay = jax.nn.softplus(normal(T, N, V)) if kind == "mamba-1" else -jnp.exp(normal(T, N, 1))
+    arrays = state, normal(T, N, V), normal(T, J, S) / 4, normal(T, J, S), decay
+    extra = {}
+    if kind == "mamba-1":
+        extra["matrix"] = -jnp.exp(normal(N, V, S))
+    if kind == "delta":
+        extra["beta"] = jax.nn.sigmoid(normal(T, N))
+    return arrays, extra
+
+
+def check(got, want, rows):
+    live = int(rows.count.sum())
+    np.testing.assert_allclose(got[0][:live], want[0][:live], atol=1e-4)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-4)  # NaN where it was NaN
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("counts", [[1, 1, 1], [5, 0, 1], [7], [0, 0]])
+def test_scan_equals_reference(kind, counts):
+    rows = make_rows(counts, fresh={0})
+    arrays, extra = make_arrays(kind, rows, max(sum(counts), 1) + 2)
+    got = ssm_scan(*arrays, rows, **extra)
+    check(got, ssm_scan_reference(*arrays, rows, **extra), rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("counts, padding", [([1, 1], 0), ([19, 0, 1, 33], 3)])
+def test_hopper_scan_equals_reference(kind, counts, padding):
+    if jax.__version_info__ < (0, 11):
+        pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel")
+    from pallas_kernels.state_space.mosaic_scan import mosaic_scan
+
+    rows = make_rows(counts, fresh={1})
+    arrays, extra = make_arrays(kind, rows, sum(counts) + padding)
+    got = mosaic_scan(*arrays, rows, interpret=True, **extra)
+    check(got, ssm_scan_reference(*arrays, rows, **extra), rows)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_row_cut_in_two_steps_ends_where_it_would(counts, cut):
+    """First `cut` tokens of every row in one step, the rest in the next."""
+    rows = make_rows(counts)
+    T = max(sum(counts), 1)
+    arrays, extra = make_arrays("mamba-2", rows, T)
+    whole = ssm_scan(*arrays, rows, **extra)
+    first = rows._replace(count=jnp.minimum(rows.count, cut))
+    second = rows._replace(start=rows.start + first.count, count=rows.count - first.count)
+    # rows are packed: what lies between is padding, which a step may not have inside
+    _, state = ssm_scan_reference(*arrays, first, **extra)
+    y, state = ssm_scan_reference(state, *arrays[1:], second, **extra)
+    np.testing.assert_allclose(state, whole[1], atol=1e-4)
+    for row in range(len(counts)):
+        part = slice(int(second.start[row]), int(second.start[row] + second.count[row]))
+        np.testing.assert_allclose(y[part], whole[0][part], atol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1], [5, 0, 1, 2], [0, 3], [9]])
+@pytest.mark.parametrize("width", [2, 4])
+def test_convolution_equals_reference(counts, width):
+    rng = np.random.default_rng(0)
+    rows = make_rows(counts, fresh={0})
+    T = sum(counts) + 2
+    state = jnp.asarray(rng.standard_normal((len(counts) + 1, width - 1, 6)), jnp.float32)
+    state = state.at[rows.slots[0]].set(jnp.nan)  # fresh: not to be read
+    x, weight = (jnp.asarray(rng.standard_normal((n, 6)), jnp.float32) for n in (T, width))
+    got = causal_conv(x, weight, state, rows)
+    check(got, causal_conv_reference(x, weight, state, rows), rows)
+
+
+@pytest.mark.parametrize(
+    "shape, limit", [((2, 1, 40, 16), "a multiple of 64, not 40"), ((2, 1, 64, 20), "not 20")]
+)
+def test_refuses_by_name(shape, limit):
+    pytest.importorskip("absl")
+    from pallas_kernels.state_space.mosaic_scan import check_limits
+
+    zeros = jnp.zeros((1, 1, 16))
+    with pytest.raises(KernelError, match=limit):
+        check_limits(jnp.zeros(shape), zeros, zeros)
