@@ -3,6 +3,7 @@
 On a GPU values live in layouts, registers spread over a warpgroup; the interpreter knows none.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,14 +20,31 @@ def interpreter(interpret: bool) -> Any:
     return _gpu.InterpretGPUParams(detect_races=True) if interpret else False
 
 
-def product(a: Any, b: Any, shape: tuple[int, int]) -> Any:
-    """a @ b on the tensor cores of one warpgroup, in float32; `b` lies in shared memory."""
+def product(a: Any, b: Any, shape: tuple[int, int], meanwhile: Callable[[], Any] = tuple) -> Any:
+    """a @ b on the tensor cores of one warpgroup, in float32; `b` lies in shared memory.
+
+    `meanwhile` is called when the product has been started.
+    """
 
     def run(acc: Any) -> Any:
         plgpu.wgmma(acc, a, b)
+        meanwhile()
         return acc[...]
 
     return _pallas.run_scoped(run, _gpu.ACC(shape, jnp.float32))
+
+
+def accumulate(acc: Any, a: Any, b: Any, interpret: bool) -> Any:
+    """acc + a @ b on the tensor cores; `acc` and `a` in registers, `b` in shared memory."""
+    if interpret:  # it knows no operand in registers
+        values = b[...]
+        plgpu.commit_smem()  # it has been read as the tensor cores would have
+        return acc + jnp.dot(a, values, preferred_element_type=jnp.float32)
+
+    def run(ref: Any) -> None:
+        plgpu.wgmma(ref, a, b)
+
+    return _pallas.run_state(run)(plgpu.WGMMAAccumulatorRef.init(acc))
 
 
 def spread(vector: Any, like: Any) -> Any:
@@ -41,6 +59,35 @@ def cast(x: Any, layout: Any, interpret: bool) -> Any:
 
 def row_numbers(shape: tuple[int, ...], interpret: bool) -> Any:
     """The number of each row, in the registers that hold a product."""
+    return _numbers(shape, 0, interpret)
+
+
+def column_numbers(shape: tuple[int, ...], interpret: bool) -> Any:
+    """The number of each column, in the registers that hold a product."""
+    return _numbers(shape, 1, interpret)
+
+
+def vector_numbers(length: int, layout: Any, interpret: bool) -> Any:
+    """0, 1, 2, ... in a layout of one axis."""
     if interpret:
-        return lax.broadcasted_iota(jnp.int32, shape, 0)
-    return plgpu.broadcasted_iota(jnp.int32, shape, 0, layout=plgpu.Layout.WGMMA)
+        return lax.broadcasted_iota(jnp.int32, (length,), 0)
+    return plgpu.broadcasted_iota(jnp.int32, (length,), 0, layout=layout)
+
+
+def zero_rows_after(tile: Any, last: Any, interpret: bool) -> None:
+    """Rows of a tile in shared memory beyond number `last` become zero, whatever they hold.
+
+    In pieces of [64, 64]: each takes 16 registers, where a kernel's loop has few left.
+    """
+    for row in range(0, tile.shape[0], 64):
+        for column in range(0, tile.shape[1], 64):
+            piece = tile.at[pl.ds(row, 64), pl.ds(column, 64)]
+            kept = row_numbers(piece.shape, interpret) + row <= last
+            piece[...] = jnp.where(kept, piece[...], jnp.zeros_like(piece[...]))
+    plgpu.commit_smem()
+
+
+def _numbers(shape: tuple[int, ...], axis: int, interpret: bool) -> Any:
+    if interpret:
+        return lax.broadcasted_iota(jnp.int32, shape, axis)
+    return plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=plgpu.Layout.WGMMA)

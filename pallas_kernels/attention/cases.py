@@ -6,9 +6,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.paged_decode import paged_decode
+from pallas_kernels.attention.query_blocks import query_blocks
+from pallas_kernels.attention.ragged_attention import ragged_attention
 from pallas_kernels.attention.reference import attention_reference
 from pallas_kernels.case import Case, Tiling
 
@@ -101,6 +104,119 @@ class DecodeCase(Case):
         return tuple({"splits": n} for n in SPLITS if n <= -(-self.keys // TILE))
 
 
+@dataclass(frozen=True)
+class RaggedCase(Case):
+    """A mixed step's attention in one layer: `rows` are (tokens, tokens before them) of each."""
+
+    kernel: ClassVar[str] = "ragged_attention"
+    tolerance: ClassVar[float] = 0.01
+
+    rows: tuple[tuple[int, int], ...]
+    N: int
+    K: int
+    H: int
+    S: int
+    window: int | None = None
+    softcap: float | None = None
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        keys = jax.random.split(key, 4)
+        width = max(-(-(count + before) // self.S) for count, before in self.rows)
+        B, T = len(self.rows), sum(count for count, _ in self.rows)
+        pages = (B * width + 1, self.K, self.S, self.H)
+        normal = partial(jax.random.normal, dtype=jnp.bfloat16)
+        table = 1 + jax.random.permutation(keys[3], B * width).reshape(B, width)
+        return (
+            normal(keys[0], (T, self.N, self.H)),
+            normal(keys[1], pages),
+            normal(keys[2], pages),
+            table.astype(jnp.int32),
+        )
+
+    def run(
+        self,
+        q: Float[Array, "T N H"],
+        k_pages: Float[Array, "P K S H"],
+        v_pages: Float[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+        *,
+        tiling: Tiling | None = None,
+        interpret: bool = False,
+    ) -> Float[Array, "T N H"]:
+        start, count, _, positions = self._places()
+        options = {
+            "scale": self.H**-0.5, "window": self.window, "softcap": self.softcap,
+        }  # fmt: skip
+        if interpret:
+            from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
+
+            return mosaic_ragged(
+                q,
+                k_pages,
+                v_pages,
+                page_table,
+                positions,
+                start,
+                count,
+                least=1,
+                interpret=True,
+                **options,
+            )
+        blocks = query_blocks(start, count, q.shape[0])
+        return ragged_attention(
+            q, k_pages, v_pages, page_table, positions, blocks=blocks, **options
+        )
+
+    def reference(
+        self,
+        q: Float[Array, "T N H"],
+        k_pages: Float[Array, "P K S H"],
+        v_pages: Float[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+    ) -> Float[Array, "T N H"]:
+        """In pieces: the specification gathers every key for every token."""
+        _, _, row, positions = self._places()
+        attend = partial(
+            attention_reference, scale=self.H**-0.5, window=self.window, softcap=self.softcap
+        )
+        pieces = [slice(i, i + _PIECE) for i in range(0, q.shape[0], _PIECE)]
+        return jnp.concatenate(
+            [attend(q[p], k_pages, v_pages, page_table, row[p], positions[p]) for p in pieces]
+        )
+
+    def small(self) -> "RaggedCase":
+        rows = tuple((min(c, 140), min(b, 70)) for c, b in self.rows if c > 1)[:2]
+        return replace(self, rows=rows, N=2, K=1)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Queries, results, and each row's keys and values once; 16 bits each."""
+        tokens = sum(count for count, _ in self.rows)
+        keys = sum(count + min(before, self.window or before) for count, before in self.rows)
+        return 2 * (2 * tokens * self.N + 2 * keys * self.K) * self.H
+
+    @property
+    def flops(self) -> int:
+        """Of the pairs that see each other."""
+        pairs = 0
+        for count, before in self.rows:
+            seen = range(before + 1, before + count + 1)
+            pairs += sum(min(n, self.window or n) for n in seen)
+        return 4 * pairs * self.N * self.H
+
+    def _places(self) -> tuple[Array, ...]:
+        """First token and number of tokens of each row; row and position of each token."""
+        counts = np.array([count for count, _ in self.rows])
+        before = np.array([before for _, before in self.rows])
+        start = np.cumsum(counts) - counts
+        row = np.repeat(np.arange(len(counts)), counts)
+        positions = before[row] + np.arange(len(row)) - start[row]
+        return tuple(jnp.asarray(x, jnp.int32) for x in (start, counts, row, positions))
+
+
+_PIECE = 64  # tokens
+_MIXED = ((1, 4000),) * 56 + ((1992, 0),)
+
 CASES: tuple[Case, ...] = (
     DecodeCase("llama-3.1-8b", 64, 32, 8, 128, 16, 4096),
     DecodeCase("llama-3.1-8b page 32", 64, 32, 8, 128, 32, 4096),
@@ -113,4 +229,12 @@ CASES: tuple[Case, ...] = (
     DecodeCase("gemma-2-9b", 64, 16, 8, 256, 64, 8192, 4096, 50.0),
     DecodeCase("gemma-3-1b", 64, 4, 1, 256, 64, 8192, 512),
     DecodeCase("multi-query, 16 heads", 64, 16, 1, 128, 64, 4096),
+    RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
+    RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
+    RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),
+    RaggedCase("llama-3.1-8b, chunk after 30k", ((2048, 30720),), 32, 8, 128, 64),
+    RaggedCase("llama-3.1-8b, 16 prompts", ((128, 0),) * 16, 32, 8, 128, 64),
+    RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),
+    RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
+    RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
 )

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.reference import MASKED
 from pallas_kernels.errors import KernelError
-from pallas_kernels.mosaic import cast, interpreter, product, row_numbers, spread
+from pallas_kernels.mosaic import cast, interpreter, product, row_numbers, spread, zero_rows_after
 
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
@@ -151,11 +151,6 @@ def paged_decode_kernel(
         pl.when(first + stage < last)(partial(fetch, first + stage, stage))
     plgpu.barrier_wait(q_ready)
 
-    def clear(tile: Any, values: Any) -> Any:
-        """Beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep."""
-        written = tile * TILE + row_numbers(values.shape, interpret) <= position
-        values[...] = jnp.where(written, values[...], jnp.zeros_like(values[...]))
-
     def tile_step(tile: Any, carry: Any) -> Any:
         acc, peak, total = carry
         slot = lax.rem(tile - first, jnp.int32(stages))
@@ -173,7 +168,9 @@ def paged_decode_kernel(
         weight = jnp.exp2(scores - spread(new_peak, scores))
         weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
         plgpu.barrier_wait(v_ready.at[slot])
-        pl.when((tile + 1) * TILE > position + 1)(partial(clear, tile, v.at[slot]))
+        # beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep
+        written = position - tile * TILE
+        pl.when(written < TILE - 1)(partial(zero_rows_after, v.at[slot], written, interpret))
         plgpu.commit_smem()
         added = product(v.at[slot].transpose((1, 0)), weights.transpose((1, 0)), (H, R))
         pl.when(tile + stages < last)(partial(fetch, tile + stages, slot))

@@ -16,8 +16,10 @@ BLOCK = 16  # queries in a block
 
 
 class QueryBlocks(NamedTuple):
-    """Index arrays between the packed tokens of a step and their blocks."""
+    """The chunks of a step, and index arrays between its packed tokens and their blocks."""
 
+    start: Int32[Array, " B"]  # first token of each row
+    count: Int32[Array, " B"]
     tokens: Int32[Array, "M Q"]  # token of each place; T where the place is empty
     rows: Int32[Array, " M"]  # row of each block; B-1 for an empty one, whose places are empty
     places: Int32[Array, " T"]  # flat place (block * Q + offset) of each token
@@ -38,4 +40,4 @@ def query_blocks(
     tokens = jnp.where(full, start[rows][:, None] + offset, num_tokens)
     places = jnp.zeros(num_tokens, jnp.int32)
     places = places.at[tokens].set(jnp.arange(M * BLOCK).reshape(M, BLOCK), mode="drop")
-    return QueryBlocks(tokens.astype(jnp.int32), rows.astype(jnp.int32), places)
+    return QueryBlocks(start, count, tokens.astype(jnp.int32), rows.astype(jnp.int32), places)

@@ -1,10 +1,15 @@
 """Causal attention of packed chunks of queries over their pages (chunked prefill, mixed steps)."""
 
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.paged_decode import paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
+from pallas_kernels.dispatch import hopper
 
 
 def ragged_attention(
@@ -23,6 +28,11 @@ def ragged_attention(
 
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
     """
+    if hopper() is not None:
+        return _ragged_on_hopper(
+            q, k_pages, v_pages, page_table, positions, blocks,
+            scale=scale, window=window, softcap=softcap,
+        )  # fmt: skip
     _, N, H = q.shape
     queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
     asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
@@ -31,3 +41,22 @@ def ragged_attention(
         scale=scale, window=window, softcap=softcap,
     )  # fmt: skip
     return jnp.reshape(out, (-1, N, H))[blocks.places]
+
+
+def _ragged_on_hopper(
+    q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array,
+    blocks: QueryBlocks, **options: Any,
+) -> Array:  # fmt: skip
+    """Rows of one token go as in a decode step, which reads their keys once for a whole group."""
+    from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
+
+    T, (start, count) = q.shape[0], blocks[:2]
+    chunks = partial(
+        mosaic_ragged, q, k_pages, v_pages, page_table, positions, start, count, **options
+    )
+    if start.size == 1:  # nothing to share a step with
+        return chunks(least=1)
+    first = jnp.minimum(start, T - 1)
+    asked = jnp.where(count == 1, positions[first], -1)
+    single = paged_decode(q[first], k_pages, v_pages, page_table, asked, **options)
+    return chunks(least=2).at[jnp.where(count == 1, start, T)].set(single, mode="drop")

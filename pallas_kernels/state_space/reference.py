@@ -64,7 +64,7 @@ def causal_conv_reference(
     state: Float[Array, "Z W1 C"],
     rows: ScanRows,
 ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
-    """y[t] = sum_j weight[j] x[t - W + 1 + j] over the row's inputs, of which W1 = W - 1 are kept."""
+    """y[t] = sum_j weight[j] x[t - W + 1 + j] over the row's inputs, W1 = W - 1 are kept."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     emptied = jnp.where(rows.fresh & (rows.count > 0), rows.slots, state.shape[0])
     state = state.astype(wide).at[emptied].set(0.0, mode="drop")
