@@ -66,7 +66,9 @@ def mixed_batch(
     """Rows of any length, packed in order: row b owns tokens start[b] .. start[b]+count[b]-1."""
     T, B = positions.shape[0], start.shape[0]
     token = jnp.arange(T)
-    row = jnp.searchsorted(start + count, token, side="right").astype(jnp.int32)
+    row = jnp.searchsorted(start + count, token, side="right", method="compare_all").astype(
+        jnp.int32
+    )
     row = jnp.where(token < (start + count)[-1], row, B)
     blocks = query_blocks(start, count, T)
     return AttentionBatch(page_table, row, positions, blocks, pages_per_layer, mesh)

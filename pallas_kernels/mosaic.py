@@ -20,6 +20,11 @@ def interpreter(interpret: bool) -> Any:
     return _gpu.InterpretGPUParams(detect_races=True) if interpret else False
 
 
+def load(ref: Any) -> Any:
+    """What `ref` holds, into registers; its layout is whatever its use asks for."""
+    return _gpu.load(ref, optimized=False)
+
+
 def product(a: Any, b: Any, shape: tuple[int, int], meanwhile: Callable[[], Any] = tuple) -> Any:
     """a @ b on the tensor cores of one warpgroup, in float32; `b` lies in shared memory.
 

@@ -18,6 +18,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (.*?) ([a-z][\w-]*)\((.*)$
 _CALLS = re.compile(r"calls=%?([\w.-]+)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _GRAPH = "CommandBuffer"
+_SLICED = "DynamicSliceFusion"  # what is in it reads or writes a slice in place
 _BRANCHING = ("While", "Conditional")
 # these name memory that exists already
 _NO_WRITE = ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call")
@@ -43,9 +44,9 @@ def parse_schedule(text: str) -> Schedule:
         branch = any(parent in _BRANCHING for parent in parents)
         loops += kind == "While" and not branch
         graphs += kind == _GRAPH and not branch
-        if not branch and kind != _GRAPH and _GRAPH not in parents:
+        if not branch and kind not in (_GRAPH, _SLICED) and _GRAPH not in parents:
             outside[kind] += 1
-        if kind not in (_GRAPH, *_BRANCHING):
+        if kind not in (_GRAPH, _SLICED, *_BRANCHING):
             launches += not branch
             in_branches += branch
     return Schedule(graphs, dict(outside), loops, launches, in_branches)

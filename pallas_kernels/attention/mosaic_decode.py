@@ -80,27 +80,28 @@ def mosaic_decode(
     G = N // K
     R = 8 if G <= 8 else 16
     queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, R - G), (0, 0)))
-    body = partial(
-        paged_decode_kernel, scale=scale * _LOG2E, window=window,
-        softcap=softcap and softcap * _LOG2E, splits=splits,
-        table_width=page_table.shape[1], interpret=interpret,
-    )  # fmt: skip
-    parts, peaks = plgpu.kernel(
-        body,
-        out_type=[
-            jax.ShapeDtypeStruct((splits, B, K, R, H), q.dtype),
-            jax.ShapeDtypeStruct((splits, B, K, 2, R), jnp.float32),
-        ],
+    whole = jax.ShapeDtypeStruct((1, B, K, G, H), q.dtype)
+    parts = jax.ShapeDtypeStruct((splits, B, K, H, R), jnp.float32)
+    peaks = jax.ShapeDtypeStruct((splits, B, K, 2, R), jnp.float32)
+    found = plgpu.kernel(
+        partial(
+            paged_decode_kernel, scale=scale * _LOG2E, window=window,
+            softcap=softcap and softcap * _LOG2E, splits=splits,
+            table_width=page_table.shape[1], interpret=interpret,
+        ),
+        out_type=[whole] if splits == 1 else [parts, peaks],
         grid=(B, K, splits),
         grid_names=("row", "head", "split"),
-        scratch_types=_scratch(R, H, S, q.dtype),
+        scratch_types=_scratch(R, H, S, q.dtype, splits),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
-    )(queries, k_pages, v_pages, page_table.reshape(-1), positions)
-    return _combine(parts, peaks, G).reshape(B, N, H).astype(q.dtype)
+    )(queries, k_pages, v_pages, page_table.reshape(-1), positions)  # fmt: skip
+    if splits == 1:
+        return jnp.reshape(found[0], (B, N, H))
+    return _combine(*found, G).reshape(B, N, H).astype(q.dtype)
 
 
-def _scratch(R: int, H: int, S: int, dtype: Any) -> list[Any]:
+def _scratch(R: int, H: int, S: int, dtype: Any, splits: int) -> list[Any]:
     """Shared memory of one block: queries, tiles in flight, weights, results, barriers."""
     # rows of 64 16-bit numbers, 8 rows a piece: what the tensor core reads
     swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
@@ -111,7 +112,8 @@ def _scratch(R: int, H: int, S: int, dtype: Any) -> list[Any]:
         plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled),
         plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled),
         plgpu.SMEM((R, TILE), dtype, transforms=swizzled),
-        plgpu.SMEM((R, H), dtype, transforms=swizzled),
+        # in no pieces, for of a whole result only some rows go out; a part goes as it lies
+        plgpu.SMEM((R, H), dtype) if splits == 1 else plgpu.SMEM((H, R), jnp.float32),
         plgpu.SMEM((2, R), jnp.float32),
         plgpu.Barrier(),
         plgpu.Barrier(num_arrivals=pages, num_barriers=stages),
@@ -120,14 +122,12 @@ def _scratch(R: int, H: int, S: int, dtype: Any) -> list[Any]:
 
 
 def paged_decode_kernel(
-    # in the GPU's memory
-    q_all: Any, k_all: Any, v_all: Any, table: Any, positions: Any, parts: Any, peaks: Any,
-    # of the block
-    q: Any, k: Any, v: Any, weights: Any, out: Any, peak_out: Any,
-    q_ready: Any, k_ready: Any, v_ready: Any,
-    *, scale: Any, window: Any, softcap: Any, splits: Any, table_width: Any, interpret: Any,
+    # in the GPU's memory, then the block's: peaks are there if there are splits
+    q_all: Any, k_all: Any, v_all: Any, table: Any, positions: Any, parts: Any, *rest: Any,
+    scale: Any, window: Any, softcap: Any, splits: Any, table_width: Any, interpret: Any,
 ) -> None:  # fmt: skip
     """One block: one row, one key/value head, one part of its tiles."""
+    *peaks, q, k, v, weights, out, peak_out, q_ready, k_ready, v_ready = rest
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     (R, H), S, stages = q.shape, k_all.shape[2], k.shape[0]
     layout = partial(cast, interpret=interpret)
@@ -182,12 +182,18 @@ def paged_decode_kernel(
         layout(jnp.zeros((R,), jnp.float32), columns),
     )
     acc, peak, total = lax.fori_loop(first, last, tile_step, start)
-    out.transpose((1, 0))[...] = (acc / spread(jnp.maximum(total, 1e-30), acc)).astype(out.dtype)
-    peak_out[0] = peak
-    peak_out[1] = total
-    plgpu.commit_smem()
-    plgpu.copy_smem_to_gmem(out, parts.at[split, row, head])
-    plgpu.copy_smem_to_gmem(peak_out, peaks.at[split, row, head])
+    acc = acc / spread(jnp.maximum(total, 1e-30), acc)
+    if splits == 1:
+        out.transpose((1, 0))[...] = acc.astype(out.dtype)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(out.at[pl.ds(0, parts.shape[3])], parts.at[0, row, head])
+    else:
+        out[...] = acc
+        peak_out[0] = peak
+        peak_out[1] = total
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(out, parts.at[split, row, head])
+        plgpu.copy_smem_to_gmem(peak_out, peaks[0].at[split, row, head])
     plgpu.wait_smem_to_gmem(0)
 
 
@@ -203,7 +209,7 @@ def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
 
 
 def _combine(
-    parts: Float[Array, "C B K R H"], peaks: Float32[Array, "C B K 2 R"], G: int
+    parts: Float32[Array, "C B K H R"], peaks: Float32[Array, "C B K 2 R"], G: int
 ) -> Float32[Array, "B K G H"]:
     """The parts of each row as one: each counts as much as its weights summed to.
 
@@ -213,6 +219,8 @@ def _combine(
     highest = reduce(jnp.maximum, peak)
     share = [jnp.exp2(p - highest) * t for p, t in zip(peak, total, strict=True)]
     whole = jnp.maximum(reduce(jnp.add, share), 1e-30)
-    weighted = [part[:, :, :G] * (s / whole) for part, s in zip(parts, share, strict=True)]
-    combined: Array = reduce(jnp.add, weighted)
+    turned = [part[..., :G].swapaxes(-1, -2) for part in parts]
+    combined: Array = reduce(
+        jnp.add, [part * (s / whole) for part, s in zip(turned, share, strict=True)]
+    )
     return combined

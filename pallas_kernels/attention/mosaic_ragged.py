@@ -65,7 +65,7 @@ def mosaic_ragged(
     T, N, H = q.shape
     padded = jnp.pad(q, ((0, -T % BLOCK), (0, 0), (0, 0)))
     begins = jnp.arange(padded.shape[0] // BLOCK, dtype=jnp.int32) * BLOCK
-    ends = start + count
+    find = partial(jnp.searchsorted, method="compare_all")  # the other methods are loops
     out = plgpu.kernel(
         partial(
             ragged_attention_kernel, scale=scale, window=window, softcap=softcap, least=least,
@@ -81,10 +81,11 @@ def mosaic_ragged(
         interpret=interpreter(interpret),
     )(
         padded, k_pages, v_pages, page_table, start, count, positions[jnp.minimum(start, T - 1)],
-        jnp.searchsorted(ends, begins, side="right").astype(jnp.int32),
-        jnp.searchsorted(start, begins + BLOCK, side="left").astype(jnp.int32),
+        find(start + count, begins, side="right").astype(jnp.int32),
+        find(start, begins + BLOCK, side="left").astype(jnp.int32),
     )  # fmt: skip
-    return out[:T]
+    cut: Array = out[:T]
+    return cut
 
 
 def _tile(H: int) -> int:

@@ -33,7 +33,7 @@ def query_blocks(
     M = num_tokens // BLOCK + B
     ends = jnp.cumsum(-(-count // BLOCK))  # [B] one past each row's last block
     block = jnp.arange(M)
-    rows = jnp.minimum(jnp.searchsorted(ends, block, side="right"), B - 1)
+    rows = jnp.minimum(jnp.searchsorted(ends, block, side="right", method="compare_all"), B - 1)
     first_block = ends - -(-count // BLOCK)
     offset = (block - first_block[rows])[:, None] * BLOCK + jnp.arange(BLOCK)  # [M, Q] within row
     full = (offset < count[rows][:, None]) & (block < ends[-1])[:, None]

@@ -22,7 +22,7 @@ def causal_conv(
     """
     T, W = x.shape[0], weight.shape[0]
     token = jnp.arange(T)
-    row = jnp.searchsorted(rows.start + rows.count, token, side="right")
+    row = jnp.searchsorted(rows.start + rows.count, token, side="right", method="compare_all")
     row = jnp.minimum(row, rows.start.shape[0] - 1)
     kept = jnp.where(rows.fresh[:, None, None], 0, state[rows.slots])  # [B, W1, C]
     total = jnp.zeros(x.shape, jnp.float32)

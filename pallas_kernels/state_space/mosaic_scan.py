@@ -19,7 +19,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32
 
 from pallas_kernels.errors import KernelError
-from pallas_kernels.mosaic import cast, interpreter
+from pallas_kernels.mosaic import cast, interpreter, load
 from pallas_kernels.state_space.rows import ScanRows
 
 TILE = 64  # rows of a state in a block
@@ -125,8 +125,8 @@ def scan_kernel(
         for source, target in pairs:
             plgpu.copy_gmem_to_smem(source, target.at[slot], ready.at[slot])
 
-    def load(ref: Any, kind: Any) -> Any:
-        return layout(plgpu.load(ref, optimized=False).astype(jnp.float32), kind)
+    def wide(ref: Any, kind: Any) -> Any:
+        return layout(load(ref).astype(jnp.float32), kind)
 
     def across(vector: Any, like: Any) -> Any:
         return lax.broadcast_in_dim(vector, like.shape, [0])
@@ -139,10 +139,10 @@ def scan_kernel(
         slot = lax.rem(chunk, jnp.int32(_STAGES))
         place = first + index - begin(chunk)
         pl.when(index == chunk * ahead)(partial(plgpu.barrier_wait, ready.at[slot]))
-        k, q = (along(load(x.at[slot, place], by_column), h) for x in (k_tile, q_tile))
-        v = load(v_tile.at[slot, place], by_row)
+        k, q = (along(wide(x.at[slot, place], by_column), h) for x in (k_tile, q_tile))
+        v = wide(v_tile.at[slot, place], by_row)
         if has_matrix:
-            h = h * jnp.exp(across(load(rate_tile.at[slot, place], by_row), h) * matrix)
+            h = h * jnp.exp(across(wide(rate_tile.at[slot, place], by_row), h) * matrix)
         else:
             h = h * jnp.exp(rate_tile[slot, place])
         if has_beta:
@@ -157,11 +157,11 @@ def scan_kernel(
     def _() -> None:
         for chunk in range(_STAGES):
             pl.when(chunk * ahead < length)(partial(fetch, jnp.int32(chunk)))
-        matrix = load(options[0].at[head, part], plgpu.Layout.WGMMA) if has_matrix else None
+        matrix = wide(options[0].at[head, part], plgpu.Layout.WGMMA) if has_matrix else None
         here = pool.at[slots[row], head, part]
         h = lax.cond(
             fresh[row] > 0,
             lambda: layout(jnp.zeros((TILE, S), jnp.float32), plgpu.Layout.WGMMA),
-            lambda: load(here, plgpu.Layout.WGMMA),
+            lambda: wide(here, plgpu.Layout.WGMMA),
         )
         here[...] = lax.fori_loop(0, length, partial(token, matrix), h)

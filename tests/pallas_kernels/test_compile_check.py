@@ -17,6 +17,8 @@ from pallas_kernels.schedule import Written, find_copies, parse_schedule
 SCHEDULE = """
 000: kCommandBuffer [source | sink]
     001: kCustomKernel [source | sink] a
+    007: kDynamicSliceFusion [source | sink] params=3, results=2
+        008: kCustomCall [source | sink] kCustomCall
     002: kConditional [source | sink]
       false_branch:
         003: kWhile [source | sink]
@@ -54,7 +56,7 @@ def test_compiles_without_spills(case):
 def test_schedule():
     found = parse_schedule(SCHEDULE)
     assert (found.command_buffers, found.outside, found.loops) == (1, {"While": 1}, 1)
-    assert (found.launches, found.in_branches) == (1, 2)
+    assert (found.launches, found.in_branches) == (2, 2)
 
 
 def test_copies_but_not_updates_in_place():
