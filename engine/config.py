@@ -27,7 +27,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     max_model_len: int | None = None  # tokens; None is the model's own context
     max_num_seqs: int | None = None  # rows in a step
     max_num_batched_tokens: int | None = None  # tokens in a step
-    block_size: int = 16  # slots in a page
+    block_size: int | None = None  # slots in a page
+    attention_backend: Literal["auto", "mosaic", "xla"] = "auto"  # auto: the device's own
     gpu_memory_utilization: float = 0.92  # share of the free device memory to use
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory
@@ -42,7 +43,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
-        if self.block_size not in PAGE_SIZES:
+        if self.block_size is not None and self.block_size not in PAGE_SIZES:
             sizes = ", ".join(map(str, PAGE_SIZES))
             raise ConfigError(f"--block-size must be one of {sizes}, got {self.block_size}.")
         if not 0 < self.gpu_memory_utilization <= 1:

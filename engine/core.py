@@ -207,6 +207,7 @@ def _info(
         dtype=str(leaves[0].dtype),
         device=devices.flat[0].device_kind,
         num_devices=devices.size,
+        attention_backend=kv.backend.value,
         parameter_bytes=sum(leaf.nbytes for leaf in leaves),
         kv_cache_bytes=kv.num_pages * kv.page_bytes,
     )

@@ -135,6 +135,7 @@ class LLM:
             f"LLM({str(self.model)!r} on {info.num_devices} x {info.device})\n"
             f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
             f"{info.dtype}, {info.parameter_bytes / 2**20:.1f} MiB\n"
+            f"  attention {info.attention_backend}\n"
             f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
             f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
             f"  limits    {info.max_model_len} tokens of context, {info.max_num_seqs} at a time\n"

@@ -42,7 +42,10 @@ def lower_step(
         leaves: tuple[Array, ...], state: DeviceState, packed: Array
     ) -> tuple[DeviceState, Sampled]:
         model = layout.unflatten(leaves)
-        return step(model, state, packed, shape=shape, pages_per_layer=kv.num_pages, mesh=mesh)
+        return step(
+            model, state, packed,
+            shape=shape, pages_per_layer=kv.num_pages, mesh=mesh, backend=kv.backend,
+        )  # fmt: skip
 
     everywhere = whole(mesh)
     shardings = jax.tree.map(lambda array: array.sharding, state)

@@ -3,21 +3,25 @@
 Turns the `None`s of `EngineConfig` into numbers, or into an error that says what would fit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from engine.attention_backend import resolve_backend
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.shapes import Shapes
 from models.config import ModelConfig
 from models.memory import free_bytes
+from pallas_kernels import Backend
+from pallas_kernels.attention.limits import page_head_dim
 
 GIB = 2**30
 _CPU_ROWS, _CPU_TOKENS = 64, 256
 _GPU_ROWS, _GPU_TOKENS = 256, 8192
+_CPU_PAGE, _GPU_PAGE = 16, 64  # a kernel's tile is 64 keys: one transfer instead of four
 _CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
 
 
@@ -29,8 +33,9 @@ class KVLayout:
     num_pages: int  # of one layer, the sink included
     num_heads: int
     page_size: int
-    head_dim: int
+    head_dim: int  # as it lies in pages
     dtype: DTypeLike
+    backend: Backend = Backend.XLA  # which reads it
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -56,22 +61,24 @@ def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shap
             "model's config.json allows."
         )
     useful = max(rows, rows * length)  # a step never holds more than every row's whole context
-    return Shapes(rows, min(tokens, useful), length, config.block_size)
+    page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
+    return Shapes(rows, min(tokens, useful), length, page)
 
 
 def resolve_pages(
     config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
 ) -> KVLayout:
     """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
-    heads = model.cache_kv_heads(mesh.size)
-    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, model.head_dim, dtype)
+    backend = resolve_backend(config, model, shapes, mesh, dtype)
+    heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
+    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend)
     pages = config.num_gpu_blocks_override
     if pages is None:
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
         useful = shapes.max_num_seqs * shapes.table_width + 1
         pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
     _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
-    return KVLayout(model.num_layers, pages, heads, shapes.page_size, model.head_dim, dtype)
+    return replace(one, num_pages=pages)
 
 
 def _free_for_pages(config: EngineConfig, mesh: Mesh) -> int | None:

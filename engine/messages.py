@@ -96,6 +96,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     dtype: str = "float32"
     device: str = "cpu"
     num_devices: int = 1
+    attention_backend: str = "xla"
     parameter_bytes: int = 0
     kv_cache_bytes: int = 0
 

@@ -19,6 +19,7 @@ from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
 from models.decoder import Decoder
+from pallas_kernels import Backend
 
 
 class DeviceState(NamedTuple):
@@ -38,11 +39,12 @@ def step(
     shape: StepShape,
     pages_per_layer: int,
     mesh: Mesh,
+    backend: Backend,
 ) -> tuple[DeviceState, Sampled]:
     """Compute the packed tokens and choose, or score, one token for each row of logits."""
     inputs = unpack(packed, shape)
     table = _update_pages(state.page_table, inputs)
-    batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh)
+    batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
 
@@ -68,13 +70,20 @@ def _update_pages(table: Int32[Array, "R1 MP"], inputs: StepInputs) -> Int32[Arr
 
 
 def _attention_batch(
-    inputs: StepInputs, table: Array, shape: StepShape, pages_per_layer: int, mesh: Mesh
+    inputs: StepInputs,
+    table: Array,
+    shape: StepShape,
+    pages_per_layer: int,
+    mesh: Mesh,
+    backend: Backend,
 ) -> AttentionBatch:
     rows = table[inputs.slot]  # [B, MP]
     if shape.decode:
         live = inputs.count > 0
-        return decode_batch(rows, inputs.positions, live, pages_per_layer, mesh)
-    return mixed_batch(rows, inputs.start, inputs.count, inputs.positions, pages_per_layer, mesh)
+        return decode_batch(rows, inputs.positions, live, pages_per_layer, mesh, backend)
+    return mixed_batch(
+        rows, inputs.start, inputs.count, inputs.positions, pages_per_layer, mesh, backend
+    )
 
 
 def _observe(

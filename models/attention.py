@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels import QueryBlocks, kv_write, paged_decode, query_blocks, ragged_attention
+from pallas_kernels import (
+    Backend,
+    QueryBlocks,
+    kv_write,
+    paged_decode,
+    query_blocks,
+    ragged_attention,
+)
 
 HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 
@@ -40,6 +47,7 @@ class AttentionBatch:
     blocks: QueryBlocks | None  # None in a decode step, where token t is row t
     pages_per_layer: int = field(metadata={"static": True})
     mesh: Mesh | None = field(metadata={"static": True}, default=None)
+    backend: Backend = field(metadata={"static": True}, default=Backend.XLA)
 
 
 def decode_batch(
@@ -48,11 +56,12 @@ def decode_batch(
     live: Array,
     pages_per_layer: int,
     mesh: Mesh | None = None,
+    backend: Backend = Backend.XLA,
 ) -> AttentionBatch:
     """One token a row; rows that are not `live` write nothing."""
     B = positions.shape[0]
     row = jnp.where(live, jnp.arange(B), B)
-    return AttentionBatch(page_table, row, positions, None, pages_per_layer, mesh)
+    return AttentionBatch(page_table, row, positions, None, pages_per_layer, mesh, backend)
 
 
 def mixed_batch(
@@ -62,6 +71,7 @@ def mixed_batch(
     positions: Int32[Array, " T"],
     pages_per_layer: int,
     mesh: Mesh | None = None,
+    backend: Backend = Backend.XLA,
 ) -> AttentionBatch:
     """Rows of any length, packed in order: row b owns tokens start[b] .. start[b]+count[b]-1."""
     T, B = positions.shape[0], start.shape[0]
@@ -71,7 +81,7 @@ def mixed_batch(
     )
     row = jnp.where(token < (start + count)[-1], row, B)
     blocks = query_blocks(start, count, T)
-    return AttentionBatch(page_table, row, positions, blocks, pages_per_layer, mesh)
+    return AttentionBatch(page_table, row, positions, blocks, pages_per_layer, mesh, backend)
 
 
 def paged_attention(
@@ -118,7 +128,9 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> tuple[Array, Array, Array]:
-    size = k_pages.shape[2]
+    size, H = k_pages.shape[2], q.shape[-1]
+    # heads may be wider in pages, with zeros behind them
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, k_pages.shape[3] - H))) for x in (q, k, v))
     table = batch.page_table + layer * batch.pages_per_layer
     page = table.at[batch.row, batch.positions // size].get(
         mode="fill", fill_value=k_pages.shape[0]
@@ -129,6 +141,7 @@ def _attend(
     blocks = batch.blocks
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
-        q, k_pages, v_pages, table, batch.positions, scale=scale, window=window, softcap=softcap
-    )
-    return out, k_pages, v_pages
+        q, k_pages, v_pages, table, batch.positions,
+        scale=scale, window=window, softcap=softcap, backend=batch.backend,
+    )  # fmt: skip
+    return out[..., :H], k_pages, v_pages

@@ -59,7 +59,15 @@ MaxNumQueuedReqs = Annotated[
     typer.Option(help="Waiting requests before new ones get a 503.", rich_help_panel=_LIMITS),
 ]
 BlockSize = Annotated[
-    int, typer.Option(help="Tokens in a page of the cache.", rich_help_panel=_LIMITS)
+    int | None,
+    typer.Option(help="Tokens in a page: 16, 32, 64 or 128.", rich_help_panel=_LIMITS),
+]
+AttentionBackend = Annotated[
+    str,
+    typer.Option(
+        help="auto (the device's own), mosaic (Hopper GPUs) or xla (anything, slow on GPUs).",
+        rich_help_panel=_MODEL,
+    ),
 ]
 GpuMemoryUtilization = Annotated[
     float, typer.Option(help="Share of the device memory to use.", rich_help_panel=_LIMITS)

@@ -6,7 +6,7 @@
 Operands are swapped: keys and not queries are the rows of the tensor core's product, of which it
 does at least 64 at a time; the R = 8 or 16 columns are the query heads of one key/value head. A
 row's pages are divided among `splits` blocks, each of which leaves its part for `_combine`.
-Owns the limits of this kernel. Which machine runs it is `dispatch.py`'s.
+What it takes is in `limits.py`.
 """
 
 import math
@@ -21,33 +21,13 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.reference import MASKED
-from pallas_kernels.errors import KernelError
 from pallas_kernels.mosaic import cast, interpreter, product, row_numbers, spread, zero_rows_after
 
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
-_HEAD_DIMS = (64, 128, 192, 256)
-_PAGE_SIZES = (16, 32, 64, 128)
-_MOST_HEADS = 16  # query heads of one key/value head
 _BLOCKS_PER_CORE = 2
 _SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a core
 _LOG2E = math.log2(math.e)
-
-
-def check_limits(q: Any, k_pages: Any) -> None:
-    """Raise KernelError, naming the limit, if the kernel does not take these arrays."""
-    G, H, S = q.shape[1] // k_pages.shape[1], q.shape[2], k_pages.shape[2]
-    dtypes = ("bfloat16", "float16")
-    limits = [
-        (H in _HEAD_DIMS, f"a head dim in {_HEAD_DIMS}, not {H}"),
-        (S in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {S}"),
-        (G <= _MOST_HEADS, f"at most {_MOST_HEADS} query heads a key/value head, not {G}"),
-        (k_pages.dtype.name in dtypes, f"a cache in {' or '.join(dtypes)}, not {k_pages.dtype}"),
-        (q.dtype == k_pages.dtype, f"queries in the cache's dtype, not {q.dtype}"),
-    ]
-    for holds, limit in limits:
-        if not holds:
-            raise KernelError(f"Decode attention on this GPU takes {limit}.")
 
 
 def choose_splits(blocks: int, keys: int, num_cores: int) -> int:
@@ -71,7 +51,7 @@ def mosaic_decode(
     splits: int,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
-    """`paged_decode` in the limits of `check_limits`. A row at position -1 gives zeros.
+    """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros.
 
     `interpret` runs it without a GPU, watching for races.
     """
@@ -98,7 +78,7 @@ def mosaic_decode(
     )(queries, k_pages, v_pages, page_table.reshape(-1), positions)  # fmt: skip
     if splits == 1:
         return jnp.reshape(found[0], (B, N, H))
-    return _combine(*found, G).reshape(B, N, H).astype(q.dtype)
+    return _combine(found[0], found[1], G).reshape(B, N, H).astype(q.dtype)
 
 
 def _scratch(R: int, H: int, S: int, dtype: Any, splits: int) -> list[Any]:

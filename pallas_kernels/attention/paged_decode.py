@@ -1,9 +1,12 @@
 """Attention of one query a row over its pages (PagedAttention's decode)."""
 
+from typing import Any
+
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.dispatch import hopper
+from pallas_kernels.attention.limits import AttentionShape, check_attention
+from pallas_kernels.dispatch import Backend, resolve, traced_device
 
 
 def paged_decode(
@@ -16,29 +19,35 @@ def paged_decode(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
     """Row b's query at `positions[b]` (-1: no query) over its slots 0 .. positions[b].
 
     Specification: `reference.attention_reference` with `row` = 0 .. B-1.
-    """
-    gpu = hopper()
-    if gpu is not None:
-        # Mosaic is imported where it is used: a CPU needs none of what it needs
-        from pallas_kernels.attention.mosaic_decode import (
-            check_limits,
-            choose_splits,
-            mosaic_decode,
-        )
 
-        check_limits(q, k_pages)
-        blocks = q.shape[0] * k_pages.shape[1]
-        splits = choose_splits(blocks, page_table.shape[1] * k_pages.shape[2], gpu.num_cores)
-        return mosaic_decode(
+    Raises:
+        KernelError: the GPU's kernel does not take these shapes.
+    """
+    if resolve(backend) is Backend.MOSAIC:
+        return _on_hopper(
             q, k_pages, v_pages, page_table, positions,
-            scale=scale, window=window, softcap=softcap, splits=splits,
+            scale=scale, window=window, softcap=softcap,
         )  # fmt: skip
     out = attend_blocks(
         q[:, None], k_pages, v_pages, page_table, positions[:, None],
         scale=scale, window=window, softcap=softcap,
     )  # fmt: skip
     return out[:, 0]
+
+
+def _on_hopper(
+    q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array, **options: Any
+) -> Array:
+    # Mosaic is imported where it is used: a CPU needs none of what it needs
+    from pallas_kernels.attention.mosaic_decode import choose_splits, mosaic_decode
+
+    B, N, H = q.shape
+    K, S = k_pages.shape[1:3]
+    check_attention(AttentionShape(N, K, H, S, k_pages.dtype), Backend.MOSAIC)
+    splits = choose_splits(B * K, page_table.shape[1] * S, traced_device().num_cores)
+    return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)

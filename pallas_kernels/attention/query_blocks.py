@@ -18,8 +18,8 @@ BLOCK = 16  # queries in a block
 class QueryBlocks(NamedTuple):
     """The chunks of a step, and index arrays between its packed tokens and their blocks."""
 
-    start: Int32[Array, " B"]  # first token of each row
-    count: Int32[Array, " B"]
+    first: Int32[Array, " B"]  # token of each row
+    length: Int32[Array, " B"]  # tokens of each row
     tokens: Int32[Array, "M Q"]  # token of each place; T where the place is empty
     rows: Int32[Array, " M"]  # row of each block; B-1 for an empty one, whose places are empty
     places: Int32[Array, " T"]  # flat place (block * Q + offset) of each token

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.limits import AttentionShape, check_attention
 from pallas_kernels.attention.paged_decode import paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
-from pallas_kernels.dispatch import hopper
+from pallas_kernels.dispatch import Backend, resolve
 
 
 def ragged_attention(
@@ -23,12 +24,16 @@ def ragged_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:
     """Token t at `positions[t]` over slots 0 .. positions[t] of its row; padding gives any value.
 
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
+
+    Raises:
+        KernelError: the GPU's kernel does not take these shapes.
     """
-    if hopper() is not None:
+    if resolve(backend) is Backend.MOSAIC:
         return _ragged_on_hopper(
             q, k_pages, v_pages, page_table, positions, blocks,
             scale=scale, window=window, softcap=softcap,
@@ -50,7 +55,9 @@ def _ragged_on_hopper(
     """Rows of one token go as in a decode step, which reads their keys once for a whole group."""
     from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
 
-    T, (start, count) = q.shape[0], blocks[:2]
+    T, start, count = q.shape[0], blocks.first, blocks.length
+    (K, S, H), N = k_pages.shape[1:], q.shape[1]
+    check_attention(AttentionShape(N, K, H, S, k_pages.dtype), Backend.MOSAIC)
     chunks = partial(
         mosaic_ragged, q, k_pages, v_pages, page_table, positions, start, count, **options
     )
@@ -58,5 +65,7 @@ def _ragged_on_hopper(
         return chunks(least=1)
     first = jnp.minimum(start, T - 1)
     asked = jnp.where(count == 1, positions[first], -1)
-    single = paged_decode(q[first], k_pages, v_pages, page_table, asked, **options)
+    single = paged_decode(
+        q[first], k_pages, v_pages, page_table, asked, backend=Backend.MOSAIC, **options
+    )
     return chunks(least=2).at[jnp.where(count == 1, start, T)].set(single, mode="drop")

@@ -22,13 +22,13 @@ def causal_conv(
     """
     T, W = x.shape[0], weight.shape[0]
     token = jnp.arange(T)
-    row = jnp.searchsorted(rows.start + rows.count, token, side="right", method="compare_all")
-    row = jnp.minimum(row, rows.start.shape[0] - 1)
+    row = jnp.searchsorted(rows.first + rows.length, token, side="right", method="compare_all")
+    row = jnp.minimum(row, rows.first.shape[0] - 1)
     kept = jnp.where(rows.fresh[:, None, None], 0, state[rows.slots])  # [B, W1, C]
     total = jnp.zeros(x.shape, jnp.float32)
     for back in range(W):
         before = token - back
-        place = before - rows.start[row]  # in the row; negative: from an earlier step
+        place = before - rows.first[row]  # in the row; negative: from an earlier step
         inside = x[jnp.maximum(before, 0)]
         outside = kept[row, jnp.clip(place + W - 1, 0, W - 2)]
         seen = jnp.where((place >= 0)[:, None], inside, outside)
@@ -44,9 +44,9 @@ def _advance(
 ) -> Float[Array, "Z W1 C"]:
     """The pool, with the last W - 1 inputs of every row that has tokens."""
     W1 = state.shape[1]
-    place = rows.count[:, None] - W1 + jnp.arange(W1)  # [B, W1]
-    new = x[jnp.clip(rows.start[:, None] + place, 0, x.shape[0] - 1)]
+    place = rows.length[:, None] - W1 + jnp.arange(W1)  # [B, W1]
+    new = x[jnp.clip(rows.first[:, None] + place, 0, x.shape[0] - 1)]
     old = jnp.take_along_axis(kept, jnp.clip(place + W1, 0, W1 - 1)[:, :, None], axis=1)
     last = jnp.where((place >= 0)[:, :, None], new, old).astype(state.dtype)
-    slots = jnp.where(rows.count > 0, rows.slots, state.shape[0])
+    slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
     return state.at[slots].set(last, mode="drop")

@@ -70,7 +70,7 @@ def mosaic_scan(
             has_beta=beta is not None, interpret=interpret,
         ),
         out_type=jax.ShapeDtypeStruct(values.shape, values.dtype),
-        grid=(rows.start.shape[0], N, V // TILE),
+        grid=(rows.first.shape[0], N, V // TILE),
         grid_names=("row", "head", "tile"),
         scratch_types=[
             plgpu.SMEM((_STAGES, ahead, TILE), values.dtype),
@@ -84,7 +84,7 @@ def mosaic_scan(
         interpret=interpreter(interpret),
     )(
         pool, values, keys, queries, rates,
-        rows.start, rows.count, rows.slots, rows.fresh.astype(jnp.int32), *options,
+        rows.first, rows.length, rows.slots, rows.fresh.astype(jnp.int32), *options,
     )  # fmt: skip
     return y, jax.freeze(pool)
 

@@ -38,11 +38,11 @@ def ssm_scan_reference(
     wide = jnp.promote_types(values.dtype, jnp.float32)
     groups = values.shape[1] // keys.shape[1]
     state = state.astype(wide)
-    emptied = jnp.where(rows.fresh & (rows.count > 0), rows.slots, state.shape[0])
+    emptied = jnp.where(rows.fresh & (rows.length > 0), rows.slots, state.shape[0])
     state = state.at[emptied].set(0.0, mode="drop")
 
     def token(state: Array, t: Array) -> tuple[Array, Array]:
-        owner = (rows.start <= t) & (t < rows.start + rows.count)
+        owner = (rows.first <= t) & (t < rows.first + rows.length)
         slot = jnp.where(owner.any(), rows.slots[jnp.argmax(owner)], state.shape[0])
         k, q = (jnp.repeat(x[t], groups, axis=0).astype(wide) for x in (keys, queries))  # [N, S]
         rate = rates[t].astype(wide)[:, :, None]  # [N, W, 1]
@@ -66,11 +66,11 @@ def causal_conv_reference(
 ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
     """y[t] = sum_j weight[j] x[t - W + 1 + j] over the row's inputs, W1 = W - 1 are kept."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    emptied = jnp.where(rows.fresh & (rows.count > 0), rows.slots, state.shape[0])
+    emptied = jnp.where(rows.fresh & (rows.length > 0), rows.slots, state.shape[0])
     state = state.astype(wide).at[emptied].set(0.0, mode="drop")
 
     def token(state: Array, t: Array) -> tuple[Array, Array]:
-        owner = (rows.start <= t) & (t < rows.start + rows.count)
+        owner = (rows.first <= t) & (t < rows.first + rows.length)
         slot = jnp.where(owner.any(), rows.slots[jnp.argmax(owner)], state.shape[0])
         kept = state.at[slot].get(mode="fill", fill_value=0)
         seen = jnp.concatenate([kept, x[t].astype(wide)[None]])  # [W, C]

@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Int32
 
 
 class ScanRows(NamedTuple):
-    """Row b owns tokens start[b] .. start[b]+count[b]-1, and the state in slots[b] of the pool."""
+    """Row b owns tokens first[b] .. first[b]+length[b]-1, and the state in slots[b] of the pool."""
 
-    start: Int32[Array, " B"]
-    count: Int32[Array, " B"]  # 0 for a row without tokens; its state stays as it is
+    first: Int32[Array, " B"]
+    length: Int32[Array, " B"]  # 0 for a row without tokens; its state stays as it is
     slots: Int32[Array, " B"]  # no two rows that have tokens share one
     fresh: Bool[Array, " B"]  # whether the state is zero, whatever the slot holds

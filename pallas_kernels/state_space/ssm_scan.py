@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from pallas_kernels.dispatch import hopper
+from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.rows import ScanRows
 
 
@@ -26,7 +26,7 @@ def ssm_scan(
     Raises:
         KernelError: the GPU's kernel does not take these sizes.
     """
-    if hopper() is not None:
+    if resolve(None) is Backend.MOSAIC:
         from pallas_kernels.state_space.mosaic_scan import mosaic_scan
 
         return mosaic_scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
@@ -43,8 +43,8 @@ def _scan_rows(
 
     def turn(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = carry
-        live = index < rows.count
-        t = jnp.where(live, rows.start + index, T - 1)
+        live = index < rows.length
+        t = jnp.where(live, rows.first + index, T - 1)
         k, q = (jnp.repeat(x[t], groups, axis=1).astype(jnp.float32) for x in (keys, queries))
         rate = rates[t][..., None]  # [B, N, W, 1]
         decayed = h * jnp.exp(rate if matrix is None else rate * matrix)
@@ -56,6 +56,6 @@ def _scan_rows(
         y = y.at[jnp.where(live, t, T)].set(out, mode="drop")
         return jnp.where(live[:, None, None, None], new, h), y
 
-    h, y = lax.fori_loop(0, rows.count.max(), turn, (h, jnp.zeros_like(values)))
-    slots = jnp.where(rows.count > 0, rows.slots, state.shape[0])
+    h, y = lax.fori_loop(0, rows.length.max(), turn, (h, jnp.zeros_like(values)))
+    slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
     return y, state.at[slots].set(h, mode="drop")

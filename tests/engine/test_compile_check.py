@@ -38,7 +38,6 @@ def test_steps_of_two_layers_have_no_faults(devices):
         ({"command_buffers": 2}, "2 CUDA graphs, 0 loops and nothing outside"),
         ({"outside": {"Copy": 1}}, "1 CUDA graphs, 0 loops and {'Copy': 1} outside"),
         ({"loops": 3}, "1 CUDA graphs, 3 loops and nothing outside"),
-        ({"loops": 3, "step": "mixed 16 tokens"}, None),
         ({"command_buffers": 5, "devices": 8}, None),
     ],
 )

@@ -48,7 +48,7 @@ def make_arrays(kind, rows, T):
 
 
 def check(got, want, rows):
-    live = int(rows.count.sum())
+    live = int(rows.length.sum())
     np.testing.assert_allclose(got[0][:live], want[0][:live], atol=1e-4)
     np.testing.assert_allclose(got[1], want[1], atol=1e-4)  # NaN where it was NaN
 
@@ -83,14 +83,14 @@ def test_a_row_cut_in_two_steps_ends_where_it_would(counts, cut):
     T = max(sum(counts), 1)
     arrays, extra = make_arrays("mamba-2", rows, T)
     whole = ssm_scan(*arrays, rows, **extra)
-    first = rows._replace(count=jnp.minimum(rows.count, cut))
-    second = rows._replace(start=rows.start + first.count, count=rows.count - first.count)
+    first = rows._replace(length=jnp.minimum(rows.length, cut))
+    second = rows._replace(first=rows.first + first.length, length=rows.length - first.length)
     # rows are packed: what lies between is padding, which a step may not have inside
     _, state = ssm_scan_reference(*arrays, first, **extra)
     y, state = ssm_scan_reference(state, *arrays[1:], second, **extra)
     np.testing.assert_allclose(state, whole[1], atol=1e-4)
     for row in range(len(counts)):
-        part = slice(int(second.start[row]), int(second.start[row] + second.count[row]))
+        part = slice(int(second.first[row]), int(second.first[row] + second.length[row]))
         np.testing.assert_allclose(y[part], whole[0][part], atol=1e-4)
 
 

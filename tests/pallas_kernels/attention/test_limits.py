@@ -1,0 +1,52 @@
+"""What the kernels do not take is refused by name, before anything is compiled."""
+
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
+from pallas_kernels.dispatch import Backend, backend_for
+from pallas_kernels.errors import KernelError
+
+LLAMA = AttentionShape(32, 8, 128, 64, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "change, limit",
+    [
+        ({"head_dim": 320}, "a head dim up to 256, not 320"),
+        ({"page_size": 8}, "page size in .*, not 8"),
+        ({"num_kv_heads": 1}, "up to 16 query heads .*, not 32"),
+        ({"dtype": jnp.float32}, "bfloat16 or float16, not float32"),
+    ],
+)
+def test_refuses_by_name(change, limit):
+    with pytest.raises(KernelError, match=limit):
+        check_attention(LLAMA._replace(**change), Backend.MOSAIC)
+    check_attention(LLAMA._replace(**change), Backend.XLA)
+
+
+def test_takes_llama():
+    check_attention(LLAMA, Backend.MOSAIC)
+
+
+@pytest.mark.parametrize("head_dim, width", [(32, 64), (64, 64), (80, 128), (96, 128), (256, 256)])
+def test_heads_are_wider_in_pages(head_dim, width):
+    assert page_head_dim(head_dim, Backend.MOSAIC) == width
+    assert page_head_dim(head_dim, Backend.XLA) == head_dim
+
+
+@pytest.mark.parametrize(
+    "platform, kind, backend",
+    [
+        ("cpu", "cpu", Backend.XLA),
+        ("gpu", "NVIDIA H200", Backend.MOSAIC),
+        ("gpu", "NVIDIA H100 80GB HBM3", Backend.MOSAIC),
+    ],
+)
+def test_the_device_decides(platform, kind, backend):
+    assert backend_for(platform, kind) is backend
+
+
+def test_other_gpus_are_named():
+    with pytest.raises(KernelError, match="no kernels for NVIDIA A100-SXM4-80GB"):
+        backend_for("gpu", "NVIDIA A100-SXM4-80GB")
