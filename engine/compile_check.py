@@ -3,7 +3,8 @@
     python -m engine.compile_check --target h200
 
 A decode step and a mixed step of a published model's shape, without its weights. Fails if a step
-writes a copy of weights or of the cache, or if a step on one GPU is more than one CUDA graph. Knows how steps are made; times nothing.
+writes a copy of weights or of the cache, or if a step on one GPU is more than one CUDA graph.
+Knows how steps are made; times nothing.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
 from pallas_kernels.attention import cases as attention
 from pallas_kernels.case import Case
+from pallas_kernels.moe import cases as moe
 from pallas_kernels.state_space import cases as state_space
 
-CASES: tuple[Case, ...] = (*attention.CASES, *state_space.CASES)
+CASES: tuple[Case, ...] = (*attention.CASES, *moe.CASES, *state_space.CASES)
 
 
 def find_cases(pattern: str) -> tuple[Case, ...]:

@@ -1,0 +1,143 @@
+"""Products of tiles of tokens with their experts' weights, for Hopper, in Pallas Mosaic GPU.
+
+    weights of the expert [A, 128] ─ TMA ─┐
+    tokens of the tile    [Q, A]   ─ TMA ─┴─ wgmma ─> [128, Q] ─ activation ─> [Q, 128]
+
+Operands are swapped: columns of the weights are the rows of the tensor core's product, 64 for each
+of two warpgroups, so a tile of 8 tokens wastes nothing and one of 128 is as any matrix product. A
+third warpgroup fetches, 64 rows of the weights at a time, four steps ahead: 64 KB and more on
+their way to each core. In a decode step an expert has one tile, and its weights are read once.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float
+
+from pallas_kernels.errors import KernelError
+from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.tiles import Tiles
+from pallas_kernels.mosaic import interpreter, load
+
+_STEP = 64  # rows of the weights that are fetched together
+_ROWS = 64  # of the tensor core's product
+_STAGES = 4
+
+
+def mosaic_grouped(
+    x: Float[Array, "M A"],
+    weight: Float[Array, "E A C"],
+    bias: Float[Array, "E C"] | None,
+    *,
+    activation: str | None,
+    tiles: Tiles,
+    size: int,
+    interpret: bool = False,
+) -> Float[Array, "M _"]:
+    """Each tile of `size` rows times its expert's weights, plus bias; gate and up are then joined.
+
+    Rows of tiles without an expert are left as they are.
+
+    Raises:
+        KernelError: columns or rows of the weights are no multiple of 64, or not in 16 bits.
+    """
+    (M, A), halves = x.shape, 1 if activation is None else 2
+    columns = weight.shape[2] // halves
+    for holds, limit in (
+        (A % _STEP == 0 and columns % _ROWS == 0, f"multiples of 64, not {A} x {columns}"),
+        (weight.dtype in (jnp.bfloat16, jnp.float16), f"16 bits, not {weight.dtype}"),
+        (x.dtype == weight.dtype, f"the dtype of the tokens, {x.dtype}, not {weight.dtype}"),
+    ):
+        if not holds:
+            raise KernelError(f"The experts' kernel on this GPU takes weights in {limit}.")
+    groups = 2 if columns % (2 * _ROWS) == 0 else 1
+    width = groups * _ROWS
+    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+    out: Array = plgpu.kernel(
+        partial(
+            grouped_matmul_kernel, activation=activation, groups=groups, has_bias=bias is not None
+        ),
+        out_type=jax.ShapeDtypeStruct((M, columns), x.dtype),
+        grid=(M // size, columns // width),
+        grid_names=("tile", "column"),
+        num_threads=groups + 1,
+        thread_name="warpgroup",
+        scratch_types=[
+            plgpu.SMEM((_STAGES, halves, _STEP, width), weight.dtype, transforms=swizzled),
+            plgpu.SMEM((_STAGES, size, _STEP), x.dtype, transforms=swizzled),
+            plgpu.SMEM((groups, size, _ROWS), x.dtype, transforms=swizzled),
+            plgpu.Barrier(num_arrivals=1 + halves, num_barriers=_STAGES),
+            plgpu.Barrier(num_arrivals=groups, num_barriers=_STAGES),
+        ],
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+        interpret=interpreter(interpret),
+    )(x, weight, tiles.expert, *(() if bias is None else (bias.astype(jnp.float32),)))
+    return out
+
+
+def grouped_matmul_kernel(
+    x: Any, weight: Any, expert_of: Any, *rest: Any,
+    activation: str | None, groups: int, has_bias: bool,
+) -> None:  # fmt: skip
+    """One block: one tile of tokens, `groups` x 64 columns of its expert."""
+    bias, (out, w_tiles, x_tiles, out_tile, ready, free) = rest[:has_bias], rest[has_bias:]
+    me, tile, block = (lax.axis_index(name) for name in ("warpgroup", "tile", "column"))
+    _, halves, _, width = w_tiles.shape
+    size, columns = out_tile.shape[1], weight.shape[2] // halves
+    steps = x.shape[1] // _STEP
+    rows, expert = pl.ds(tile * size, size), expert_of[tile]
+
+    def fetch(step: Any, _: Any) -> None:
+        slot, part = lax.rem(step, jnp.int32(_STAGES)), pl.ds(step * _STEP, _STEP)
+        pl.when(step >= _STAGES)(partial(plgpu.barrier_wait, free.at[slot]))
+        plgpu.copy_gmem_to_smem(x.at[rows, part], x_tiles.at[slot], ready.at[slot])
+        for half in range(halves):
+            chosen = pl.ds(half * columns + block * width, width)
+            target = w_tiles.at[slot, half]
+            plgpu.copy_gmem_to_smem(weight.at[expert, part, chosen], target, ready.at[slot])
+
+    def multiply(*accs: Any) -> Any:
+        def step_(step: Any, _: Any) -> None:
+            slot = lax.rem(step, jnp.int32(_STAGES))
+            plgpu.barrier_wait(ready.at[slot])
+            for half, acc in enumerate(accs):
+                mine = w_tiles.at[slot, half, :, pl.ds(me * _ROWS, _ROWS)]
+                plgpu.wgmma(acc, mine.transpose((1, 0)), x_tiles.at[slot].transpose((1, 0)))
+            plgpu.wgmma_wait(0)
+            plgpu.barrier_arrive(free.at[slot])
+
+        lax.fori_loop(0, steps, step_, None)
+        return [acc[...] for acc in accs]
+
+    @pl.when((expert >= 0) & (me == groups))
+    def _fetch() -> None:
+        lax.fori_loop(0, steps, fetch, None)
+        for step in range(max(steps - _STAGES, 0), steps):
+            plgpu.barrier_wait(free.at[step % _STAGES])
+
+    @pl.when((expert >= 0) & (me < groups))
+    def _compute() -> None:
+        acc = plgpu.WGMMAAccumulatorRef((_ROWS, size), jnp.float32)
+        found = pl.run_scoped(multiply, *[acc] * halves)
+        first = block * width + me * _ROWS
+        if has_bias:
+            found = [
+                part + _across(load(bias[0].at[expert, pl.ds(half * columns + first, _ROWS)]), part)
+                for half, part in enumerate(found)
+            ]
+        value = found[0] if activation is None else ACTIVATIONS[activation](*found)
+        mine = out_tile.at[me]
+        mine.transpose((1, 0))[...] = value.astype(out_tile.dtype)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(mine, out.at[rows, pl.ds(first, _ROWS)])
+        plgpu.wait_smem_to_gmem(0)
+
+
+def _across(vector: Any, like: Any) -> Any:
+    """A number a row as an array of the shape of `like`."""
+    return lax.broadcast_in_dim(vector, like.shape, [0])

@@ -1,0 +1,58 @@
+"""How tokens are sorted into tiles that each belong to one expert.
+
+    choices    t0: 2 0   t1: 2 1   t2: 2 0        T = 3 tokens, k = 2
+    places     |t0 t2 . .|t1 . . .|t0 t1 t2 .|    tiles of 4; experts 0, 1, 2
+
+Shapes are fixed: there are as many tiles as the worst case needs, and those left over have no
+expert. An expert without tokens has no tile, so its weights are not read.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int32
+
+
+class Tiles(NamedTuple):
+    """Index arrays between the choices of tokens and their places in tiles of Q."""
+
+    token: Int32[Array, " M"]  # of each place; T where it is empty
+    expert: Int32[Array, " tiles"]  # of each tile; -1 where it has none
+    place: Int32[Array, "T k"]  # of each choice; M if its expert is elsewhere
+
+
+def num_tiles(choices: int, E: int, Q: int) -> int:
+    """Tiles that always suffice: full ones, and one begun for each expert that can have one."""
+    return min(choices, choices // Q + min(E, choices))
+
+
+def sort_into_tiles(chosen: Int32[Array, "T k"], E: int, Q: int) -> Tiles:
+    """Tiles of `Q` places for the experts 0 .. E-1."""
+    T, k = chosen.shape
+    if T == 1:
+        return _one_token(chosen[0], E, Q)
+    count = num_tiles(T * k, E, Q)
+    flat = chosen.reshape(-1)
+    mine = flat[:, None] == jnp.arange(E)  # [T * k, E]
+    before = jnp.cumsum(mine, axis=0) - mine  # choices of the same expert by earlier tokens
+    ends = jnp.cumsum(-(-mine.sum(0) // Q))  # [E] one past each expert's last tile
+    starts = ends - -(-mine.sum(0) // Q)
+    expert = jnp.searchsorted(ends, jnp.arange(count), side="right", method="compare_all")
+    place = jnp.where(mine, starts * Q + before, 0).sum(1)
+    place = jnp.where(mine.any(1), place, count * Q).astype(jnp.int32)
+    owner = jnp.arange(T * k, dtype=jnp.int32) // k
+    token = jnp.full(count * Q, T, jnp.int32).at[place].set(owner, mode="drop")
+    expert = jnp.where(expert < E, expert, -1).astype(jnp.int32)
+    return Tiles(token, expert, place.reshape(T, k))
+
+
+def _one_token(chosen: Int32[Array, " k"], E: int, Q: int) -> Tiles:
+    """Nothing to sort: each choice has a tile of its own."""
+    k = chosen.shape[0]
+    spare = num_tiles(k, E, Q) - k
+    mine = (chosen >= 0) & (chosen < E)
+    expert = jnp.pad(jnp.where(mine, chosen, -1), (0, spare), constant_values=-1)
+    place = jnp.arange(k, dtype=jnp.int32) * Q
+    begins = jnp.arange((k + spare) * Q) % Q == 0
+    token = jnp.where(begins & (jnp.repeat(expert, Q) >= 0), 0, 1).astype(jnp.int32)
+    return Tiles(token, expert, jnp.where(mine, place, (k + spare) * Q)[None])
