@@ -31,6 +31,7 @@ class DecodeCase(Case):
     keys: int
     window: int | None = None
     softcap: float | None = None
+    sinks: bool = False
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -44,6 +45,7 @@ class DecodeCase(Case):
             normal(keys[2], pages),
             table.astype(jnp.int32),
             jnp.full(self.B, self.keys - 1, jnp.int32),
+            *_sinks(self.sinks, keys[0], self.N),
         )
 
     def run(
@@ -53,6 +55,7 @@ class DecodeCase(Case):
         v_pages: Float[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
+        sinks: Float[Array, " N"] | None = None,
         *,
         tiling: Tiling | None = None,
         interpret: bool = False,
@@ -64,7 +67,7 @@ class DecodeCase(Case):
             kernel = partial(mosaic_decode, **(tiling or {"splits": 2}), interpret=interpret)
         return kernel(
             q, k_pages, v_pages, page_table, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap,
+            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
         )  # fmt: skip
 
     def reference(
@@ -74,15 +77,17 @@ class DecodeCase(Case):
         v_pages: Float[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
+        sinks: Float[Array, " N"] | None = None,
     ) -> Float[Array, "B N H"]:
         rows = jnp.arange(self.B, dtype=jnp.int32)
         return attention_reference(
             q, k_pages, v_pages, page_table, rows, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap,
+            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
         )  # fmt: skip
 
     def small(self) -> "DecodeCase":
-        return replace(self, B=2, K=1, N=self.N // self.K, keys=min(self.keys, 2 * self.S + 3))
+        keys = min(self.keys, 2 * self.S + 3)
+        return replace(self, B=2, K=1, N=self.N // self.K, keys=keys)
 
     @property
     def seen(self) -> int:
@@ -97,6 +102,9 @@ class DecodeCase(Case):
     @property
     def flops(self) -> int:
         return 4 * self.B * self.N * self.seen * self.H
+
+    def facts(self) -> dict[str, int]:
+        return {"blocks": self.B * self.K, "keys": self.seen, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:
         from pallas_kernels.attention.mosaic_decode import SPLITS, TILE
@@ -118,6 +126,7 @@ class RaggedCase(Case):
     S: int
     window: int | None = None
     softcap: float | None = None
+    sinks: bool = False
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -131,6 +140,7 @@ class RaggedCase(Case):
             normal(keys[1], pages),
             normal(keys[2], pages),
             table.astype(jnp.int32),
+            *_sinks(self.sinks, keys[0], self.N),
         )
 
     def run(
@@ -139,13 +149,14 @@ class RaggedCase(Case):
         k_pages: Float[Array, "P K S H"],
         v_pages: Float[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
+        sinks: Float[Array, " N"] | None = None,
         *,
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "T N H"]:
         start, count, _, positions = self._places()
         options = {
-            "scale": self.H**-0.5, "window": self.window, "softcap": self.softcap,
+            "scale": self.H**-0.5, "window": self.window, "softcap": self.softcap, "sinks": sinks,
         }  # fmt: skip
         if interpret:
             from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
@@ -173,12 +184,14 @@ class RaggedCase(Case):
         k_pages: Float[Array, "P K S H"],
         v_pages: Float[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
+        sinks: Float[Array, " N"] | None = None,
     ) -> Float[Array, "T N H"]:
         """In pieces: the specification gathers every key for every token."""
         _, _, row, positions = self._places()
         attend = partial(
-            attention_reference, scale=self.H**-0.5, window=self.window, softcap=self.softcap
-        )
+            attention_reference,
+            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
+        )  # fmt: skip
         pieces = [slice(i, i + _PIECE) for i in range(0, q.shape[0], _PIECE)]
         return jnp.concatenate(
             [attend(q[p], k_pages, v_pages, page_table, row[p], positions[p]) for p in pieces]
@@ -214,6 +227,10 @@ class RaggedCase(Case):
         return tuple(jnp.asarray(x, jnp.int32) for x in (start, counts, row, positions))
 
 
+def _sinks(there: bool, key: Array, N: int) -> tuple[Array, ...]:
+    return (jax.random.normal(key, (N,)),) if there else ()
+
+
 _PIECE = 64  # tokens
 _MIXED = ((1, 4000),) * 56 + ((1992, 0),)
 
@@ -229,6 +246,8 @@ CASES: tuple[Case, ...] = (
     DecodeCase("gemma-2-9b", 64, 16, 8, 256, 64, 8192, 4096, 50.0),
     DecodeCase("gemma-3-1b", 64, 4, 1, 256, 64, 8192, 512),
     DecodeCase("multi-query, 16 heads", 64, 16, 1, 128, 64, 4096),
+    DecodeCase("gpt-oss-20b", 64, 64, 8, 64, 64, 8192, None, None, True),
+    DecodeCase("gpt-oss-20b, window", 64, 64, 8, 64, 64, 8192, 128, None, True),
     RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),
@@ -237,4 +256,5 @@ CASES: tuple[Case, ...] = (
     RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),
     RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
     RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
+    RaggedCase("gpt-oss-20b, prompt of 8k", ((8192, 0),), 64, 8, 64, 64, 128, None, True),
 )

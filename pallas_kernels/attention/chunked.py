@@ -25,6 +25,7 @@ def attend_blocks(
     scale: float,
     window: int | None,
     softcap: float | None,
+    sinks: Float[Array, " N"] | None = None,
 ) -> Float[Array, "M Q N H"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
 
@@ -61,7 +62,11 @@ def attend_blocks(
         return new_peak, total * decay + weights.sum(-1), acc * decay[..., None] + added
 
     rows = (M, K, G * Q)
-    start = (jnp.full(rows, MASKED), jnp.zeros(rows), jnp.zeros((*rows, H)))
+    peak, total = jnp.full(rows, MASKED), jnp.zeros(rows)
+    if sinks is not None:  # as a key that each query has seen first, whose value is nothing
+        sink = jnp.repeat(sinks.astype(jnp.float32).reshape(K, G), Q, axis=1)
+        peak, total = jnp.broadcast_to(sink, rows), jnp.ones(rows)
+    start = (peak, total, jnp.zeros((*rows, H)))
     first, last = _live_chunks(positions, C * S, window)
     _, total, acc = lax.fori_loop(first, last, chunk, start)
     out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros

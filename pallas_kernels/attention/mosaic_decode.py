@@ -21,7 +21,15 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.reference import MASKED
-from pallas_kernels.mosaic import cast, interpreter, product, row_numbers, spread, zero_rows_after
+from pallas_kernels.mosaic import (
+    cast,
+    interpreter,
+    load,
+    product,
+    row_numbers,
+    spread,
+    zero_rows_after,
+)
 
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
@@ -49,6 +57,7 @@ def mosaic_decode(
     window: int | None,
     softcap: float | None,
     splits: int,
+    sinks: Float[Array, " N"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros.
@@ -63,11 +72,12 @@ def mosaic_decode(
     whole = jax.ShapeDtypeStruct((1, B, K, G, H), q.dtype)
     parts = jax.ShapeDtypeStruct((splits, B, K, H, R), jnp.float32)
     peaks = jax.ShapeDtypeStruct((splits, B, K, 2, R), jnp.float32)
+    extra = [] if sinks is None else [_by_head(sinks, K, R)]
     found = plgpu.kernel(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits,
-            table_width=page_table.shape[1], interpret=interpret,
+            table_width=page_table.shape[1], has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=[whole] if splits == 1 else [parts, peaks],
         grid=(B, K, splits),
@@ -75,7 +85,7 @@ def mosaic_decode(
         scratch_types=_scratch(R, H, S, q.dtype, splits),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
-    )(queries, k_pages, v_pages, page_table.reshape(-1), positions)  # fmt: skip
+    )(queries, k_pages, v_pages, page_table.reshape(-1), positions, *extra)  # fmt: skip
     if splits == 1:
         return jnp.reshape(found[0], (B, N, H))
     return _combine(found[0], found[1], G).reshape(B, N, H).astype(q.dtype)
@@ -102,12 +112,14 @@ def _scratch(R: int, H: int, S: int, dtype: Any, splits: int) -> list[Any]:
 
 
 def paged_decode_kernel(
-    # in the GPU's memory, then the block's: peaks are there if there are splits
-    q_all: Any, k_all: Any, v_all: Any, table: Any, positions: Any, parts: Any, *rest: Any,
-    scale: Any, window: Any, softcap: Any, splits: Any, table_width: Any, interpret: Any,
+    # in the GPU's memory, then the block's
+    q_all: Any, k_all: Any, v_all: Any, table: Any, positions: Any, *rest: Any,
+    scale: Any, window: Any, softcap: Any, splits: Any, table_width: Any, has_sinks: bool,
+    interpret: Any,
 ) -> None:  # fmt: skip
     """One block: one row, one key/value head, one part of its tiles."""
-    *peaks, q, k, v, weights, out, peak_out, q_ready, k_ready, v_ready = rest
+    sinks, (parts, *peaks), block = rest[:has_sinks], rest[has_sinks:-9], rest[-9:]
+    q, k, v, weights, out, peak_out, q_ready, k_ready, v_ready = block
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     (R, H), S, stages = q.shape, k_all.shape[2], k.shape[0]
     layout = partial(cast, interpret=interpret)
@@ -156,12 +168,12 @@ def paged_decode_kernel(
         pl.when(tile + stages < last)(partial(fetch, tile + stages, slot))
         return acc * spread(decay, acc) + added, new_peak, total * decay + weight.sum(axis=0)
 
-    start = (
-        layout(jnp.zeros((H, R), jnp.float32), plgpu.Layout.WGMMA),
-        layout(jnp.full((R,), MASKED, jnp.float32), columns),
-        layout(jnp.zeros((R,), jnp.float32), columns),
-    )
-    acc, peak, total = lax.fori_loop(first, last, tile_step, start)
+    peak, total, one = (layout(jnp.full((R,), x), columns) for x in (MASKED, 0.0, 1.0))
+    if sinks:  # as a key that the first part has seen, whose value is nothing
+        theirs = layout(load(sinks[0].at[head]), columns)
+        peak, total = lax.cond(split == 0, lambda: (theirs, one), lambda: (peak, total))
+    acc = layout(jnp.zeros((H, R), jnp.float32), plgpu.Layout.WGMMA)
+    acc, peak, total = lax.fori_loop(first, last, tile_step, (acc, peak, total))
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits == 1:
         out.transpose((1, 0))[...] = acc.astype(out.dtype)
@@ -175,6 +187,12 @@ def paged_decode_kernel(
         plgpu.copy_smem_to_gmem(out, parts.at[split, row, head])
         plgpu.copy_smem_to_gmem(peak_out, peaks[0].at[split, row, head])
     plgpu.wait_smem_to_gmem(0)
+
+
+def _by_head(sinks: Float[Array, " N"], K: int, R: int) -> Float32[Array, "K R"]:
+    """As the kernel reads them: in base 2, a row a key/value head."""
+    grouped = sinks.astype(jnp.float32).reshape(K, -1) * _LOG2E
+    return jnp.pad(grouped, ((0, 0), (0, R - grouped.shape[1])))
 
 
 def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:

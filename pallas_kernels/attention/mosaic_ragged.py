@@ -53,6 +53,7 @@ def mosaic_ragged(
     window: int | None,
     softcap: float | None,
     least: int,
+    sinks: Float[Array, " N"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""
@@ -63,7 +64,7 @@ def mosaic_ragged(
     out = plgpu.kernel(
         partial(
             ragged_attention_kernel, scale=scale, window=window, softcap=softcap, least=least,
-            interpret=interpret,
+            has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=jax.ShapeDtypeStruct(padded.shape, q.dtype),
         grid=(N, begins.size),
@@ -77,6 +78,7 @@ def mosaic_ragged(
         padded, k_pages, v_pages, page_table, start, count, positions[jnp.minimum(start, T - 1)],
         find(start + count, begins, side="right").astype(jnp.int32),
         find(start, begins + BLOCK, side="left").astype(jnp.int32),
+        *(() if sinks is None else (sinks.astype(jnp.float32),)),
     )  # fmt: skip
     cut: Array = out[:T]
     return cut
@@ -147,13 +149,14 @@ def _segment(
 def ragged_attention_kernel(
     # in the GPU's memory
     q_all: Any, k_all: Any, v_all: Any, table: Any, start: Any, count: Any, base: Any,
-    first_row: Any, end_row: Any, out: Any,
-    # of the block
-    q_tiles: Any, k: Any, v: Any,
-    q_ready: Any, k_ready: Any, v_ready: Any, k_free: Any, v_free: Any, turn: Any,
-    *, scale: Any, window: Any, softcap: Any, least: int, interpret: bool,
+    first_row: Any, end_row: Any,
+    # then the block's
+    *rest: Any,
+    scale: Any, window: Any, softcap: Any, least: int, has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: 128 tokens of one query head; three warpgroups."""
+    sinks, (out, q_tiles, k, v, *barriers) = rest[:has_sinks], rest[has_sinks:]
+    q_ready, k_ready, v_ready, k_free, v_free, turn = barriers
     me, head, block = (lax.axis_index(name) for name in ("warpgroup", "head", "block"))
     stages, tile, H = k.shape
     S = k_all.shape[2]
@@ -224,8 +227,8 @@ def ragged_attention_kernel(
         pl.when(me == 1)(partial(_take_turns, turn))
         acc, _, total, _ = lax.fori_loop(*rows, attend_row, (
             layout(jnp.zeros((_HALF, H), jnp.float32), plgpu.Layout.WGMMA),
-            layout(jnp.full((_HALF,), MASKED, jnp.float32), by_row),
-            layout(jnp.zeros((_HALF,), jnp.float32), by_row),
+            layout(jnp.full((_HALF,), sinks[0][head] * _LOG2E if sinks else MASKED), by_row),
+            layout(jnp.full((_HALF,), 1.0 if sinks else 0.0, jnp.float32), by_row),
             jnp.int32(0),
         ))  # fmt: skip
         pl.when(me == 0)(partial(_take_turns, turn))

@@ -19,6 +19,7 @@ def paged_decode(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " N"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
     """Row b's query at `positions[b]` (-1: no query) over its slots 0 .. positions[b].
@@ -31,11 +32,11 @@ def paged_decode(
     if resolve(backend) is Backend.MOSAIC:
         return _on_hopper(
             q, k_pages, v_pages, page_table, positions,
-            scale=scale, window=window, softcap=softcap,
+            scale=scale, window=window, softcap=softcap, sinks=sinks,
         )  # fmt: skip
     out = attend_blocks(
         q[:, None], k_pages, v_pages, page_table, positions[:, None],
-        scale=scale, window=window, softcap=softcap,
+        scale=scale, window=window, softcap=softcap, sinks=sinks,
     )  # fmt: skip
     return out[:, 0]
 

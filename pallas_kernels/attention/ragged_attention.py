@@ -24,6 +24,7 @@ def ragged_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " N"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:
     """Token t at `positions[t]` over slots 0 .. positions[t] of its row; padding gives any value.
@@ -36,14 +37,14 @@ def ragged_attention(
     if resolve(backend) is Backend.MOSAIC:
         return _ragged_on_hopper(
             q, k_pages, v_pages, page_table, positions, blocks,
-            scale=scale, window=window, softcap=softcap,
+            scale=scale, window=window, softcap=softcap, sinks=sinks,
         )  # fmt: skip
     _, N, H = q.shape
     queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
     asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
     out = attend_blocks(
         queries, k_pages, v_pages, page_table[blocks.rows], asked,
-        scale=scale, window=window, softcap=softcap,
+        scale=scale, window=window, softcap=softcap, sinks=sinks,
     )  # fmt: skip
     return jnp.reshape(out, (-1, N, H))[blocks.places]
 

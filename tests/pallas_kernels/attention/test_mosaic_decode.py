@@ -25,6 +25,8 @@ CASES = {  # name: (N, K, H, S, splits, options)
     "page of two tiles": (2, 1, 64, 128, 2, {}),
     "twelve heads": (12, 1, 64, 64, 1, {}),
     "window": (2, 1, 64, 16, 2, {"window": 70}),
+    "sinks": (2, 1, 64, 16, 1, {"sinks": [2.0, -1.0]}),
+    "sinks and splits": (4, 2, 64, 64, 4, {"sinks": [2.0, -1.0, 0.0, 5.0]}),
     "window and softcap": (2, 1, 64, 64, 2, {"window": 20, "softcap": 5.0}),
 }
 
@@ -49,6 +51,8 @@ def test_equals_reference(name):
     N, K, H, S, splits, options = CASES[name]
     options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
     dtype = options.pop("dtype", jnp.bfloat16)
+    if "sinks" in options:
+        options["sinks"] = jnp.asarray(options["sinks"], jnp.float32)
     rng = np.random.default_rng(0)
     positions = [0, S - 1, S, -1, 200]
     k, v, table = paged(rng, positions, K, H, S, dtype)

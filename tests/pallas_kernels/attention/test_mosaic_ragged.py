@@ -23,6 +23,7 @@ CASES = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
     "tiles of 64, softcap": ([(150, 30)], 2, 2, 256, 128, {"softcap": 5.0}),
     "rows without tokens": ([(9, 30), (0, 9), (1, 9), (2, 0)], 2, 1, 64, 32, {}),
     "a row of one token": ([(1, 200)], 2, 1, 64, 64, {"least": 1}),
+    "sinks": ([(66, 1), (70, 0)], 2, 1, 64, 64, {"sinks": [2.0, -1.0], "window": 50}),
     "float16": ([(66, 1)], 2, 1, 64, 64, {"dtype": jnp.float16}),
 }
 
@@ -50,9 +51,11 @@ def make(rows, N, K, H, S, dtype, padding):
     return *(jnp.asarray(x, dtype) for x in (q, k, v)), *ints
 
 
-def check(rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, window=None, softcap=None):
+def check(rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, sinks=None, **options):
     q, k, v, table, positions, start, count, row = make(rows, N, K, H, S, dtype, padding)
-    options = {"scale": H**-0.5, "window": window, "softcap": softcap}
+    options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
+    if sinks is not None:
+        options["sinks"] = jnp.asarray(sinks, jnp.float32)
     got = mosaic_ragged(
         q, k, v, table, positions, start, count, least=least, interpret=True, **options
     )
