@@ -39,6 +39,13 @@ def product(a: Any, b: Any, shape: tuple[int, int], meanwhile: Callable[[], Any]
     return _pallas.run_scoped(run, _gpu.ACC(shape, jnp.float32))
 
 
+def register_product(a: Any, b: Any, shape: tuple[int, int], interpret: bool) -> Any:
+    """a @ b on the tensor cores; `a` in registers, `b` in shared memory."""
+    if interpret:
+        return accumulate(jnp.zeros(shape, jnp.float32), a, b, interpret)
+    return product(a, b, shape)
+
+
 def accumulate(acc: Any, a: Any, b: Any, interpret: bool) -> Any:
     """acc + a @ b on the tensor cores; `acc` and `a` in registers, `b` in shared memory."""
     if interpret:  # it knows no operand in registers
