@@ -33,8 +33,7 @@ def resolve_backend(
     try:
         backend = _choose(config.attention_backend, device.platform, device.device_kind)
         width = page_head_dim(model.head_dim, backend)
-        heads = model.num_heads // mesh.size, model.cache_kv_heads(mesh.size) // mesh.size
-        check_attention(AttentionShape(*heads, width, shapes.page_size, dtype), backend)
+        check_attention(AttentionShape(width, shapes.page_size, dtype), backend)
     except KernelError as error:
         raise ConfigError(
             f"{error} Use --attention-backend xla, which runs anything, slowly."

@@ -2,12 +2,14 @@
 
 from pallas_kernels.attention import cases as attention
 from pallas_kernels.case import Case
+from pallas_kernels.mla import cases as mla
 from pallas_kernels.moe import cases as moe
 from pallas_kernels.quantized import cases as quantized
 from pallas_kernels.state_space import cases as state_space
 
 CASES: tuple[Case, ...] = (
     *attention.CASES,
+    *mla.CASES,
     *moe.CASES,
     *quantized.CASES,
     *state_space.CASES,

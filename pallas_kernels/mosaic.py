@@ -6,6 +6,7 @@ On a GPU values live in layouts, registers spread over a warpgroup; the interpre
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -47,16 +48,23 @@ def register_product(a: Any, b: Any, shape: tuple[int, int], interpret: bool) ->
 
 
 def accumulate(acc: Any, a: Any, b: Any, interpret: bool) -> Any:
-    """acc + a @ b on the tensor cores; `acc` and `a` in registers, `b` in shared memory."""
-    if interpret:  # it knows no operand in registers
-        values = b[...]
-        plgpu.commit_smem()  # it has been read as the tensor cores would have
-        return acc + jnp.dot(a, values, preferred_element_type=jnp.float32)
+    """acc + a @ b on the tensor cores; `acc` in registers, `b` in shared memory, `a` in either."""
+    if interpret:
+        return acc + _interpreted_product(a, b, acc.shape)
 
     def run(ref: Any) -> None:
         plgpu.wgmma(ref, a, b)
 
     return _pallas.run_state(run)(plgpu.WGMMAAccumulatorRef.init(acc))
+
+
+def _interpreted_product(a: Any, b: Any, shape: tuple[int, int]) -> Any:
+    """The interpreter knows no operand in registers."""
+    if not isinstance(a, jax.Array):
+        return product(a, b, shape)
+    values = b[...]
+    plgpu.commit_smem()  # it has been read as the tensor cores would have
+    return jnp.dot(a, values, preferred_element_type=jnp.float32)
 
 
 def spread(vector: Any, like: Any) -> Any:

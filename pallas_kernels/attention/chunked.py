@@ -18,7 +18,7 @@ _NO_POSITION = 2**31 - 1  # later than any
 def attend_blocks(
     q: Float[Array, "M Q N H"],
     k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    v_pages: Float[Array, "P K S H"] | None,
     tables: Int32[Array, "M MP"],
     positions: Int32[Array, "M Q"],
     *,
@@ -26,14 +26,17 @@ def attend_blocks(
     window: int | None,
     softcap: float | None,
     sinks: Float[Array, " N"] | None = None,
-) -> Float[Array, "M Q N H"]:
+    value_dim: int | None = None,
+) -> Float[Array, "M Q N V"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
+
+    Without `v_pages`, values are the first `value_dim` entries of the keys.
 
     Same mathematics as `reference.attention_reference`, in float32.
     """
     M, Q, N, H = q.shape
     K, S = k_pages.shape[1:3]
-    G = N // K
+    G, V = N // K, value_dim or H
     C = max(1, _CHUNK_SLOTS // S)
     queries = q.reshape(M, Q, K, G, H).transpose(0, 2, 3, 1, 4).astype(jnp.float32) * scale
     queries = queries.reshape(M, K, G * Q, H)
@@ -46,7 +49,9 @@ def attend_blocks(
         peak, total, acc = carry
         pages = lax.dynamic_slice_in_dim(tables, index * C, C, axis=1)[:, None, :]  # [M, 1, C]
         keys = k_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
-        values = v_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
+        values = keys[..., :V]
+        if v_pages is not None:
+            values = v_pages[pages, heads].reshape(M, K, C * S, V).astype(jnp.float32)
         slots = index * C * S + jnp.arange(C * S)
         written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
         values = jnp.where(written, values, 0.0)
@@ -66,12 +71,12 @@ def attend_blocks(
     if sinks is not None:  # as a key that each query has seen first, whose value is nothing
         sink = jnp.repeat(sinks.astype(jnp.float32).reshape(K, G), Q, axis=1)
         peak, total = jnp.broadcast_to(sink, rows), jnp.ones(rows)
-    start = (peak, total, jnp.zeros((*rows, H)))
+    start = (peak, total, jnp.zeros((*rows, V)))
     first, last = _live_chunks(positions, C * S, window)
     _, total, acc = lax.fori_loop(first, last, chunk, start)
     out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros
-    out = out.reshape(M, K, G, Q, H).transpose(0, 3, 1, 2, 4)
-    return jnp.reshape(out, (M, Q, N, H)).astype(q.dtype)
+    out = out.reshape(M, K, G, Q, V).transpose(0, 3, 1, 2, 4)
+    return jnp.reshape(out, (M, Q, N, V)).astype(q.dtype)
 
 
 def _live_chunks(

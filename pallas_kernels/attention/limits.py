@@ -10,15 +10,12 @@ from pallas_kernels.errors import KernelError
 
 _HEAD_DIMS = (64, 128, 192, 256)
 _PAGE_SIZES = (16, 32, 64, 128)
-_MOST_HEADS = 16  # query heads of one key/value head
 _DTYPES = ("bfloat16", "float16")
 
 
 class AttentionShape(NamedTuple):
     """The sizes of a model's attention that are the same in every step."""
 
-    num_heads: int
-    num_kv_heads: int
     head_dim: int  # as it is in pages
     page_size: int
     dtype: DTypeLike
@@ -33,11 +30,10 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
     """Raise KernelError, naming the limit, if the backend's kernels do not take this shape."""
     if backend is Backend.XLA:
         return
-    groups, dtype = shape.num_heads // shape.num_kv_heads, jnp.dtype(shape.dtype).name
+    dtype = jnp.dtype(shape.dtype).name
     limits = [
         (shape.head_dim in _HEAD_DIMS, f"a head dim up to {_HEAD_DIMS[-1]}, not {shape.head_dim}"),
         (shape.page_size in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {shape.page_size}"),
-        (groups <= _MOST_HEADS, f"up to {_MOST_HEADS} query heads a key/value head, not {groups}"),
         (dtype in _DTYPES, f"{' or '.join(_DTYPES)}, not {dtype}"),
     ]  # fmt: skip
     for holds, limit in limits:

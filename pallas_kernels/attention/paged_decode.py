@@ -45,10 +45,11 @@ def _on_hopper(
     q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array, **options: Any
 ) -> Array:
     # Mosaic is imported where it is used: a CPU needs none of what it needs
-    from pallas_kernels.attention.mosaic_decode import choose_splits, mosaic_decode
+    from pallas_kernels.attention.mosaic_decode import choose_splits, columns, mosaic_decode
 
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
-    check_attention(AttentionShape(N, K, H, S, k_pages.dtype), Backend.MOSAIC)
-    splits = choose_splits(B * K, page_table.shape[1] * S, traced_device().num_cores)
+    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
+    blocks = B * K * -(-N // K // columns(N // K, H))
+    splits = choose_splits(blocks, page_table.shape[1] * S, traced_device().num_cores)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)

@@ -57,8 +57,8 @@ def _ragged_on_hopper(
     from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
 
     T, start, count = q.shape[0], blocks.first, blocks.length
-    (K, S, H), N = k_pages.shape[1:], q.shape[1]
-    check_attention(AttentionShape(N, K, H, S, k_pages.dtype), Backend.MOSAIC)
+    S, H = k_pages.shape[2:]
+    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
     chunks = partial(
         mosaic_ragged, q, k_pages, v_pages, page_table, positions, start, count, **options
     )

@@ -24,6 +24,8 @@ CASES = {  # name: (N, K, H, S, splits, options)
     "head dim 256, float16": (2, 1, 256, 64, 1, {"dtype": jnp.float16}),
     "page of two tiles": (2, 1, 64, 128, 2, {}),
     "twelve heads": (12, 1, 64, 64, 1, {}),
+    "forty heads": (40, 1, 64, 64, 1, {}),
+    "forty heads twice, splits, sinks": (80, 2, 64, 64, 2, {"sinks": range(80)}),
     "window": (2, 1, 64, 16, 2, {"window": 70}),
     "sinks": (2, 1, 64, 16, 1, {"sinks": [2.0, -1.0]}),
     "sinks and splits": (4, 2, 64, 64, 4, {"sinks": [2.0, -1.0, 0.0, 5.0]}),
@@ -52,7 +54,7 @@ def test_equals_reference(name):
     options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
     dtype = options.pop("dtype", jnp.bfloat16)
     if "sinks" in options:
-        options["sinks"] = jnp.asarray(options["sinks"], jnp.float32)
+        options["sinks"] = jnp.asarray(list(options["sinks"]), jnp.float32) / 8
     rng = np.random.default_rng(0)
     positions = [0, S - 1, S, -1, 200]
     k, v, table = paged(rng, positions, K, H, S, dtype)
