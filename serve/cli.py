@@ -56,22 +56,13 @@ def serve(
     from serve.settings import make_settings
 
     engine_config = make_config(
-        model=model,
-        dtype=dtype,
-        load_format=load_format,
-        seed=seed,
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        block_size=block_size,
-        attention_backend=attention_backend,
-        gpu_memory_utilization=gpu_memory_utilization,
-        kv_cache_memory_bytes=kv_cache_memory_bytes,
-        num_gpu_blocks_override=num_gpu_blocks_override,
-        tensor_parallel_size=tensor_parallel_size,
-        scheduling_policy=scheduling_policy,
-        compilation_cache_dir=compilation_cache_dir,
-    )
+        model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+        block_size=block_size, attention_backend=attention_backend,
+        gpu_memory_utilization=gpu_memory_utilization, kv_cache_memory_bytes=kv_cache_memory_bytes,
+        num_gpu_blocks_override=num_gpu_blocks_override, tensor_parallel_size=tensor_parallel_size,
+        scheduling_policy=scheduling_policy, compilation_cache_dir=compilation_cache_dir,
+    )  # fmt: skip
     settings = make_settings(
         host=host,
         port=port,

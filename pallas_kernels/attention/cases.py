@@ -104,7 +104,11 @@ class DecodeCase(Case):
         return 4 * self.B * self.N * self.seen * self.H
 
     def facts(self) -> dict[str, int]:
-        return {"blocks": self.B * self.K, "keys": self.seen, "H": self.H, "S": self.S}
+        from pallas_kernels.attention.mosaic_decode import columns
+
+        G, keys = self.N // self.K, -(-self.keys // self.S) * self.S  # as long as the table
+        blocks = self.B * self.K * -(-G // columns(G, self.H))
+        return {"blocks": blocks, "keys": keys, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:
         from pallas_kernels.attention.mosaic_decode import SPLITS, TILE

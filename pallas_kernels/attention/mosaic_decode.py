@@ -22,6 +22,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.dispatch import traced_device
 from pallas_kernels.mosaic import (
     accumulate,
     cast,
@@ -32,6 +33,7 @@ from pallas_kernels.mosaic import (
     spread,
     zero_rows_after,
 )
+from pallas_kernels.tuning import tuned
 
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
@@ -42,8 +44,16 @@ _SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a co
 _LOG2E = math.log2(math.e)
 
 
+def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
+    """Into how many blocks a row is divided on the GPU traced for: as measured, or by rule."""
+    gpu = traced_device()
+    facts = {"blocks": blocks, "keys": keys, "H": H, "S": S}
+    found = tuned(kernel, facts, gpu.kind)
+    return found["splits"] if found else choose_splits(blocks, keys, gpu.num_cores)
+
+
 def choose_splits(blocks: int, keys: int, num_cores: int) -> int:
-    """Into how many blocks a row is divided: enough to fill the GPU, each with a tile to do."""
+    """The rule: enough to fill the GPU, each with a tile to do."""
     tiles = -(-keys // TILE)
     fitting = [n for n in SPLITS if n <= tiles]
     filling = [n for n in fitting if blocks * n >= _BLOCKS_PER_CORE * num_cores]

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
 from pallas_kernels.attention.limits import AttentionShape, check_attention
-from pallas_kernels.dispatch import Backend, resolve, traced_device
+from pallas_kernels.dispatch import Backend, resolve
 
 
 def paged_decode(
@@ -45,11 +45,11 @@ def _on_hopper(
     q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array, **options: Any
 ) -> Array:
     # Mosaic is imported where it is used: a CPU needs none of what it needs
-    from pallas_kernels.attention.mosaic_decode import choose_splits, columns, mosaic_decode
+    from pallas_kernels.attention.mosaic_decode import columns, decode_splits, mosaic_decode
 
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
     check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
     blocks = B * K * -(-N // K // columns(N // K, H))
-    splits = choose_splits(blocks, page_table.shape[1] * S, traced_device().num_cores)
+    splits = decode_splits("paged_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)

@@ -84,7 +84,10 @@ class MLACase(Case):
         return 2 * self.B * self.N * self.keys * (self.H + self.V)
 
     def facts(self) -> dict[str, int]:
-        return {"rows": self.B, "N": self.N, "keys": self.keys, "S": self.S}
+        from pallas_kernels.attention.mosaic_decode import columns
+
+        blocks = self.B * -(-self.N // columns(self.N, self.V))
+        return {"blocks": blocks, "keys": self.keys, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:
         from pallas_kernels.attention.mosaic_decode import SPLITS, TILE

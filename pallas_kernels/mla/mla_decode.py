@@ -7,7 +7,7 @@ latent once for 16 query heads. For 128 heads eight blocks read it, seven of the
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.dispatch import Backend, resolve, traced_device
+from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.errors import KernelError
 
 
@@ -35,7 +35,7 @@ def mla_decode(
             scale=scale, window=None, softcap=None, value_dim=value_dim,
         )  # fmt: skip
         return out[:, 0]
-    from pallas_kernels.attention.mosaic_decode import choose_splits, columns, mosaic_decode
+    from pallas_kernels.attention.mosaic_decode import columns, decode_splits, mosaic_decode
 
     (B, N, H), S = q.shape, latent_pages.shape[1]
     if H % 64 or value_dim % 64 or H > 576:
@@ -44,7 +44,7 @@ def mla_decode(
             f"and as many values, not {H} and {value_dim}."
         )
     blocks = B * -(-N // columns(N, value_dim))
-    splits = choose_splits(blocks, page_table.shape[1] * S, traced_device().num_cores)
+    splits = decode_splits("mla_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(
         q, pages, None, page_table, positions, scale=scale, splits=splits, value_dim=value_dim
     )

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.dispatch import Backend, resolve
+from pallas_kernels.dispatch import Backend, resolve, traced_device
 from pallas_kernels.moe.activations import ACTIVATIONS
 from pallas_kernels.moe.tiles import Tiles, sort_into_tiles
+from pallas_kernels.tuning import tuned
 
 _CPU_TILE = 16
 _TILES = (8, 16, 32, 64, 128)
@@ -37,7 +38,7 @@ def experts(
     """
     mosaic = interpret or resolve(backend) is Backend.MOSAIC
     E = down.shape[0]
-    size = tile or (choose_tile(chosen.size, E) if mosaic else _CPU_TILE)
+    size = tile or (_tuned_tile(x, chosen, down) if mosaic else _CPU_TILE)
     tiles = sort_into_tiles(chosen, E, size)
     sorted_x = x.at[tiles.token].get(mode="fill", fill_value=0)  # [M, D]
     if mosaic:
@@ -52,8 +53,16 @@ def experts(
     return (picked.astype(jnp.float32) * weights[:, :, None]).sum(1).astype(x.dtype)
 
 
+def _tuned_tile(x: Array, chosen: Array, down: Array) -> int:
+    """Tokens of a tile on the GPU traced for: as measured, or by rule."""
+    E, F = down.shape[:2]
+    facts = {"choices": chosen.size, "E": E, "D": x.shape[1], "F": F}
+    found = tuned("experts", facts, traced_device().kind)
+    return found["tile"] if found else choose_tile(chosen.size, E)
+
+
 def choose_tile(choices: int, E: int) -> int:
-    """Tokens of a tile: about as many as an expert gets."""
+    """The rule: about as many as an expert gets."""
     return next((size for size in _TILES if size * E >= choices), _TILES[-1])
 
 

@@ -33,8 +33,8 @@ _TOKENS = (8, 16, 32, 64, 128)
 SPLITS = (1, 2, 4, 8, 16)
 
 
-def choose_splits(columns: int, rows: int, tokens: int, num_cores: int) -> int:
-    """Into how many blocks the groups are divided: enough to give every core one."""
+def choose_splits(columns: int, tokens: int, num_cores: int) -> int:
+    """Into how many blocks the groups are divided, by rule: enough to give every core one."""
     blocks = columns // WIDTH * -(-tokens // _TOKENS[-1])
     return next((n for n in SPLITS if blocks * n >= num_cores), SPLITS[-1])
 

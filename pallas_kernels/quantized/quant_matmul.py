@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from pallas_kernels.dispatch import Backend, resolve, traced_device
 from pallas_kernels.quantized.weights import Int4Weight, dequantize
+from pallas_kernels.tuning import tuned
 
 _MANY = 512
 
@@ -29,5 +30,8 @@ def quant_matmul(
         return x @ dequantize(weight).astype(x.dtype)
     from pallas_kernels.quantized.mosaic_quant import choose_splits, mosaic_quant_matmul
 
-    splits = choose_splits(*weight.q.shape, x.shape[0], traced_device().num_cores)
+    (C, A), gpu = weight.q.shape, traced_device()
+    facts = {"M": x.shape[0], "A": A, "C": C, "group": weight.group_size}
+    found = tuned("quant_matmul", facts, gpu.kind)
+    splits = found["splits"] if found else choose_splits(C, x.shape[0], gpu.num_cores)
     return mosaic_quant_matmul(x, weight, splits=splits)

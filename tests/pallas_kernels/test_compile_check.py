@@ -1,5 +1,7 @@
 """The decode kernel compiles for an H200 that is not there; schedules and HLO are read rightly."""
 
+import importlib
+
 import pytest
 
 from pallas_kernels.cases import CASES
@@ -51,6 +53,22 @@ def test_compiles_without_spills(case):
     assert report.error is None
     assert 0 < report.registers <= 232
     assert report.spilled_bytes == 0
+
+
+TUNED = {case.kernel: case for case in CASES if case.tilings()}.values()
+
+
+@pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
+@pytest.mark.parametrize("case", TUNED, ids=lambda case: case.kernel)
+def test_a_kernel_asks_for_the_tiling_of_its_case(case, monkeypatch):
+    """What a run on a GPU writes down is what the kernel looks up."""
+    asked = []
+    for module in ("attention.mosaic_decode", "moe.experts", "quantized.quant_matmul"):
+        found = importlib.import_module(f"pallas_kernels.{module}")
+        monkeypatch.setattr(found, "tuned", lambda *facts: asked.append(facts))
+    report = check(case, load_target("h200"), load_target("h200").mesh("x"))
+    assert report.error is None
+    assert asked[0] == (case.kernel, dict(case.facts()), "NVIDIA H200")
 
 
 def test_schedule():

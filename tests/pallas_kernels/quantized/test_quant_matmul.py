@@ -99,9 +99,9 @@ def test_splits_give_every_core_a_block():
     pytest.importorskip("absl")
     from pallas_kernels.quantized.mosaic_quant import choose_splits
 
-    assert choose_splits(28672, 4096, 1, 132) == 1
-    assert choose_splits(4096, 14336, 1, 132) == 8
-    assert choose_splits(256, 4096, 1, 132) == 16
+    assert choose_splits(28672, 1, 132) == 1
+    assert choose_splits(4096, 1, 132) == 8
+    assert choose_splits(256, 1, 132) == 16
 
 
 @pytest.mark.parametrize(
