@@ -13,6 +13,8 @@ from pallas_kernels.cases import CASES
 from tests.gpu.records import Log
 from tests.gpu.timing import seconds_per_call
 
+_TRIALS = 2  # cases that are timed where times mean nothing
+
 
 def correctness(log: Log, folder: Path, quick: bool, kernel: str) -> None:
     """Each case, made small, against its reference in float64; then, whole, in float32."""
@@ -24,7 +26,7 @@ def correctness(log: Log, folder: Path, quick: bool, kernel: str) -> None:
 
 def benchmark(log: Log, folder: Path, quick: bool, kernel: str) -> None:
     """Each case's time, and the rates that follow from what it must move and multiply."""
-    for case in _cases(kernel):
+    for case in _cases(kernel)[: _TRIALS if quick else None]:
         used = case.small() if quick else case
         try:
             time = seconds_per_call(used, quick=quick)
@@ -43,7 +45,7 @@ def benchmark(log: Log, folder: Path, quick: bool, kernel: str) -> None:
 
 def tiles(log: Log, folder: Path, quick: bool, kernel: str) -> None:
     """Each case with each of its tilings."""
-    for case in _cases(kernel):
+    for case in _cases(kernel)[: _TRIALS if quick else None]:
         used = case.small() if quick else case
         for tiling in used.tilings()[: 1 if quick else None]:
             try:

@@ -29,7 +29,7 @@ _SAMPLE_SECONDS = 0.02
 def seconds_per_call(case: Case, tiling: Tiling | None = None, *, quick: bool = False) -> float:
     """Median time of one call; `quick` runs each thing once, for a trial without a GPU."""
     sets = 1 if quick else _sets(case.bytes_moved)
-    length = 2 if quick else _CHAIN
+    length = 1 if quick else _CHAIN  # the interpreter does not run two kernels side by side
     arguments = [case.make(jax.random.key(seed)) for seed in range(sets)]
     # what is updated in place is copied once a chain, where the caller keeps it
     chain = jax.jit(lambda given: _chain(case, tiling, given, length, interpret=quick))
@@ -38,11 +38,11 @@ def seconds_per_call(case: Case, tiling: Tiling | None = None, *, quick: bool = 
 
 def seconds(call: Callable[[], Any], *, quick: bool = False) -> float:
     """Median time of a call whose results are on the device, many in flight."""
+    if quick:
+        return _timed(call, 1)
     for _ in range(_WARM_UP):
         jax.block_until_ready(call())
     once = _timed(call, 1)
-    if quick:
-        return once
     repeats = max(1, math.ceil(_SAMPLE_SECONDS / once))
     return median(_timed(call, repeats) / repeats for _ in range(_SAMPLES))
 
