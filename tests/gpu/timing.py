@@ -9,6 +9,7 @@ are larger than the cache, so each reads its own from memory.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -29,10 +30,12 @@ _SAMPLE_SECONDS = 0.02
 def seconds_per_call(case: Case, tiling: Tiling | None = None, *, quick: bool = False) -> float:
     """Median time of one call; `quick` runs each thing once, for a trial without a GPU."""
     sets = 1 if quick else _sets(case.bytes_moved)
-    length = 1 if quick else _CHAIN  # the interpreter does not run two kernels side by side
+    length = 1 if quick else _CHAIN
     arguments = [case.make(jax.random.key(seed)) for seed in range(sets)]
     # what is updated in place is copied once a chain, where the caller keeps it
-    chain = jax.jit(lambda given: _chain(case, tiling, given, length, interpret=quick))
+    chain = partial(_chain, case, tiling, length=length, interpret=quick)
+    if not quick:  # within a program the interpreter's threads wait for threads of that program
+        chain = jax.jit(chain)
     return seconds(lambda: chain(arguments), quick=quick) / length
 
 
@@ -60,7 +63,12 @@ def _sets(bytes_moved: int) -> int:
 
 
 def _chain(
-    case: Case, tiling: Tiling | None, sets: list[tuple[Array, ...]], length: int, interpret: bool
+    case: Case,
+    tiling: Tiling | None,
+    sets: list[tuple[Array, ...]],
+    *,
+    length: int,
+    interpret: bool,
 ) -> Any:
     out, sets = None, [list(arrays) for arrays in sets]
     for index in range(length):
