@@ -189,7 +189,8 @@ def _print(reports: list[Report | Failure]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns 1 where a step has a fault."""
     parser = argparse.ArgumentParser(prog="python -m engine.compile_check", description=__doc__)
-    parser.add_argument("--target", choices=target_names(), default="h200")
+    known = ", ".join(target_names())
+    parser.add_argument("--target", default="h200", help=f"{known}, or a GpuTargetConfigProto")
     parser.add_argument("--model", choices=[*PUBLISHED, "all"], default="llama-3.1-8b")
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")

@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pallas_kernels.compile_check", description=__doc__
     )
-    parser.add_argument("--target", choices=target_names(), default="h200")
+    known = ", ".join(target_names())
+    parser.add_argument("--target", default="h200", help=f"{known}, or a GpuTargetConfigProto")
     parser.add_argument("--only", default="", help="cases whose kernel or name contains this")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -123,8 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not cases:
         print(f"No kernel and no case has {options.only!r} in its name.", file=sys.stderr)
         return 2
-    target = load_target(options.target)
     try:
+        target = load_target(options.target)
         mesh = target.mesh("x")
     except DevicelessError as error:
         print(error, file=sys.stderr)

@@ -67,11 +67,12 @@ def target_names() -> list[str]:
 
 
 def load_target(name: str) -> Target:
-    """The target of that name; raises DevicelessError if there is none."""
-    if name not in target_names():
+    """The target of that name, or in that file; raises DevicelessError if there is none."""
+    path = TARGETS / f"{name}.txtpb" if name in target_names() else Path(name)
+    if not path.is_file():
         known = ", ".join(target_names())
-        raise DevicelessError(f"There is no target {name!r}; use one of {known}.")
-    text = (TARGETS / f"{name}.txtpb").read_text()
+        raise DevicelessError(f"There is no target {name!r}; use a file, or one of {known}.")
+    text = path.read_text()
     bandwidth, flops = (_number(name, text, key) for key in ("memory_bandwidth", "# dense_flops"))
     return Target(name, text, bandwidth, flops)
 
