@@ -21,6 +21,9 @@ def print_summary(
     table.add_row("parameters", short(info.num_parameters))
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
     table.add_row("cache", f"{info.num_pages:,} pages of {info.page_size} tokens")
+    table.add_row(
+        "device", f"{info.num_devices} x {info.device}, attention by {info.attention_backend}"
+    )
     if model.tokenizer is None:
         table.add_row("tokenizer", "none: requests must send token ids")
     table.add_row("start", f"load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s")

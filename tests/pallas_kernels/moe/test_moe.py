@@ -18,29 +18,32 @@ def normal(*shape, dtype=jnp.float32, seed=0):
     return jnp.asarray(values / np.sqrt(shape[-2] if len(shape) == 3 else 1), dtype)
 
 
-@pytest.mark.parametrize("score", ["softmax", "softmax_of_chosen", "sigmoid"])
+@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("renormalize", [True, False])
-def test_routing(score, renormalize):
-    logits, bias = np.asarray(normal(5, 8)), np.asarray(normal(8, seed=1))
+@pytest.mark.parametrize("kept_groups", [1, 2, 4])
+def test_routing(score, renormalize, kept_groups):
+    logits, bias = normal(5, 8), normal(8, seed=1)
     weights, chosen = route(
-        jnp.asarray(logits), 3,
-        score=score, renormalize=renormalize, bias=jnp.asarray(bias), scale=2.0,
+        logits, 2, score=score, renormalize=renormalize, bias=bias,
+        groups=4, kept_groups=kept_groups, scale=2.0,
     )  # fmt: skip
-    exp = np.exp(logits)
-    scores = {
-        "softmax": exp / exp.sum(-1, keepdims=True),
-        "softmax_of_chosen": logits,
-        "sigmoid": exp / (1 + exp),
-    }[score]
+    exp = np.exp(np.asarray(logits, np.float64))
+    scores = exp / (exp.sum(-1, keepdims=True) if score == "softmax" else 1 + exp)
     for t in range(5):
-        best = np.argsort(-(scores[t] + bias))[:3]
-        assert chosen[t].tolist() == best.tolist()
-        want = scores[t, best]
-        if score == "softmax_of_chosen":
-            want = np.exp(want) / np.exp(want).sum()
-        elif renormalize:
-            want = want / want.sum()
+        ranked = scores[t] + np.asarray(bias)
+        sums = np.sort(ranked.reshape(4, 2))[:, -2:].sum(-1)
+        kept = np.argsort(-sums)[:kept_groups]
+        best = sorted((e for e in range(8) if e // 2 in kept), key=lambda e: -ranked[e])[:2]
+        assert chosen[t].tolist() == best
+        want = scores[t, best] / (scores[t, best].sum() if renormalize else 1)
         np.testing.assert_allclose(weights[t], 2 * want, rtol=1e-5)
+
+
+def test_renormalised_is_a_softmax_of_the_chosen():
+    logits = normal(5, 8)
+    weights, chosen = route(logits, 3)
+    want = jax.nn.softmax(jnp.take_along_axis(logits, chosen, axis=1), axis=-1)
+    np.testing.assert_allclose(weights, want, rtol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
