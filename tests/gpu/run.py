@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 
@@ -31,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=540, help="seconds for all of it")
     parser.add_argument("--out", type=Path, help="another folder for the results")
     options = parser.parse_args(arguments)
+    if options.dry_run and metadata.version("jax") < "0.11":
+        print("A dry run interprets the kernels, which takes JAX 0.11.", file=sys.stderr)
+        return 2
     chosen = [part for part in parts() if options.only in part.name]
     with tempfile.TemporaryDirectory() as scratch:
         keep = None if options.dry_run else options.out or RESULTS

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from pallas_kernels.cases import CASES
@@ -18,11 +19,24 @@ KERNEL = {
 }  # fmt: skip
 
 
+needs_interpreter = pytest.mark.skipif(
+    jax.__version_info__ < (0, 11), reason="a dry run takes JAX 0.11"
+)
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="JAX 0.11 is here")
+def test_an_older_jax_is_named(capsys):
+    assert main(["--dry-run"]) == 2
+    assert "takes JAX 0.11" in capsys.readouterr().err
+
+
+@needs_interpreter
 def test_a_part_runs_on_the_cpu(capsys):
     assert main(["--dry-run", "--only", "facts"]) == 0
     assert "0 wrong or failed" in capsys.readouterr().out
 
 
+@needs_interpreter
 def test_a_part_that_dies_fails_the_run(monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", "nowhere")
     monkeypatch.setattr("sys.executable", "/bin/false")
@@ -30,6 +44,7 @@ def test_a_part_that_dies_fails_the_run(monkeypatch, capsys):
     assert "'status': 1" in capsys.readouterr().err
 
 
+@needs_interpreter
 def test_no_time_left_is_said(capsys):
     assert main(["--dry-run", "--only", "facts", "--budget", "0"]) == 0
     assert "skipped: facts, for the time of this run was up" in capsys.readouterr().out

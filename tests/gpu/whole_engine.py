@@ -58,7 +58,9 @@ def make_engine(rows: int, quick: bool) -> EngineCore:
     folder = tempfile.mkdtemp()
     shape = TINY if quick else LLAMA_3_1_8B
     Path(folder, "config.json").write_text(json.dumps(shape))
-    settings: dict[str, Any] = {"max_num_batched_tokens": 64} if quick else {"dtype": "bfloat16"}
+    settings: dict[str, Any] = {"dtype": "bfloat16"}
+    if quick:
+        settings = {"max_num_batched_tokens": max(rows, 64)}
     config = make_config(
         model=folder, load_format="dummy", max_model_len=1024, max_num_seqs=rows, **settings
     )
