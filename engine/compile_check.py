@@ -40,7 +40,7 @@ from pallas_kernels.schedule import find_copies
 
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
-SHAPES = Shapes(64, 2048, 4096, 16)
+SHAPES = Shapes(64, 1920, 4096, 16)
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
 

@@ -95,6 +95,7 @@ def paged_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "T N H"], KVCache]:
     """Write k and v of this layer into the cache, then attend causally over each token's row.
 
@@ -103,15 +104,15 @@ def paged_attention(
     """
     attend = partial(_attend, scale=scale, window=window, softcap=softcap)
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
-        heads = PartitionSpec(None, HEAD_AXIS)
+        heads, sink = PartitionSpec(None, HEAD_AXIS), PartitionSpec(HEAD_AXIS)
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(PartitionSpec(), heads, heads, PartitionSpec(), heads, heads, heads),
+            in_specs=(PartitionSpec(), heads, heads, PartitionSpec(), heads, heads, heads, sink),
             out_specs=(heads, heads, heads),
             check_vma=False,
         )
-    out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v)
+    out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v, sinks)
     return out, KVCache(keys, values)
 
 
@@ -123,6 +124,7 @@ def _attend(
     q: Array,
     k: Array,
     v: Array,
+    sinks: Array | None,
     *,
     scale: float,
     window: int | None,
@@ -142,6 +144,6 @@ def _attend(
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
         q, k_pages, v_pages, table, batch.positions,
-        scale=scale, window=window, softcap=softcap, backend=batch.backend,
+        scale=scale, window=window, softcap=softcap, sinks=sinks, backend=batch.backend,
     )  # fmt: skip
     return out[..., :H], k_pages, v_pages

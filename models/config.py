@@ -1,4 +1,4 @@
-"""The normalised description of a dense decoder: every switch that `decoder.py` knows.
+"""The normalised description of a decoder: every switch that `decoder.py` knows.
 
 Made once from a checkpoint's config.json by the family's file in `architectures/`, which reads each
 value through `fields.py`. Knows no JSON key and no family.
@@ -17,18 +17,46 @@ class LayerKind:
 
     window: a query at position p sees the keys at p - window + 1 .. p; None sees all up to p.
     rope: how this layer rotates queries and keys; None where positions are learned embeddings.
+    experts: the model's mixture of experts is in the place of the MLP.
     """
 
     window: int | None = None
     rope: RopeConfig | None = None
+    experts: bool = False
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """E experts, of which each token goes to k: who is chosen, and how much each counts.
+
+    Scores are a softmax or sigmoid of the router's logits. With `choice_bias` a vector is added for
+    the choice only. Of `groups` of experts those `kept_groups` are chosen from whose best
+    `best_in_group` scores sum highest. The k weights sum to 1 if `renormalize`, then are scaled.
+    """
+
+    num_experts: int  # E
+    per_token: int  # k
+    intermediate_size: int  # of one expert
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    renormalize: bool = True
+    scale: float = 1.0
+    choice_bias: bool = False
+    groups: int = 1
+    kept_groups: int = 1
+    best_in_group: int = 2
+    activation: str = "silu"  # a name of pallas_kernels.moe's
+    bias: bool = False  # of the router and of the experts
+    shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
+    shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A dense decoder.
+    """A decoder.
 
     Raises:
-        CheckpointError: query heads are no multiple of key/value heads.
+        CheckpointError: query heads are no multiple of key/value heads, or a layer has experts and
+            the model has none.
     """
 
     architecture: str  # "LlamaForCausalLM"
@@ -48,10 +76,12 @@ class ModelConfig:
     norm_eps: float = 1e-6
     norm_offset: bool = False  # weights are stored as w - 1 (Gemma)
     post_norms: bool = False  # a norm behind attention and MLP too, before the residual sum
-    qk_norm: bool = False  # a norm over each head of queries and keys
+    qk_norm: Literal["head", "width"] | None = None  # of queries and keys: each head, or all heads
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
+    sinks: bool = False  # a logit a head that takes part in the softmax and has no value
+    mixture: Mixture | None = None  # in the layers whose kind says so
 
     learned_positions: bool = False
     embedding_scale: float = 1.0
@@ -70,6 +100,8 @@ class ModelConfig:
                 f"config.json has {self.num_heads} attention heads and {self.num_kv_heads} "
                 "key/value heads; the first must be a multiple of the second."
             )
+        if self.mixture is None and any(kind.experts for kind in self.layer_kinds):
+            raise CheckpointError("config.json has layers of experts and does not describe them.")
 
     @property
     def num_layers(self) -> int:
@@ -102,13 +134,25 @@ class ModelConfig:
         """
         if not self._divides(shards):
             sizes = ", ".join(str(n) for n in range(1, self.num_heads + 1) if self._divides(n))
+            mlps = " and ".join(f"{size} {what}" for size, what in self._divided().items())
             raise UnsupportedError(
                 f"A tensor-parallel size of {shards} does not divide the {self.num_heads} query "
-                f"heads, {self.num_kv_heads} key/value heads and {self.intermediate_size} MLP "
-                f"dimensions of {self.architecture}; these sizes do: {sizes}."
+                f"heads, {self.num_kv_heads} key/value heads and {mlps} of {self.architecture}; "
+                f"these sizes do: {sizes}."
             )
         return max(self.num_kv_heads, shards)
 
     def _divides(self, shards: int) -> bool:
         kv_heads = self.num_kv_heads % shards == 0 or shards % self.num_kv_heads == 0
-        return kv_heads and self.num_heads % shards == 0 and self.intermediate_size % shards == 0
+        sizes = (self.num_heads, *self._divided())
+        return kv_heads and all(size % shards == 0 for size in sizes)
+
+    def _divided(self) -> dict[int, str]:
+        """What shards divide besides heads, by size."""
+        dense = any(not kind.experts for kind in self.layer_kinds)
+        sizes = {self.intermediate_size: "MLP dimensions"} if dense else {}
+        if self.mixture is not None:
+            sizes |= {self.mixture.num_experts: "experts"}
+            if self.mixture.shared_size:
+                sizes |= {self.mixture.shared_size: "dimensions of the shared expert"}
+        return sizes

@@ -1,4 +1,4 @@
-"""One dense decoder for every family in `architectures/`.
+"""One decoder for every family in `architectures/`.
 
 Owns the equations. Knows no family by name: what differs is a field of `ModelConfig`. Knows nothing
 of checkpoints, meshes or requests; the paged cache is `attention.py`'s.
@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
-from models.layers import ACTIVATIONS, LayerNorm, Linear, RMSNorm, softcap, split_columns
+from models.layers import LayerNorm, Linear, RMSNorm, softcap, split_columns
+from models.mixture import MixtureOfExperts
+from models.mlp import MLP, GatedMLP
 from models.rope import RopeConfig, Rotation, rotate, rotation
 
 
@@ -89,7 +91,7 @@ class Layer(nnx.Module):
         self.attention = Attention(config, kind, dtype, shards)
         self.attention_post_norm = _norm(config) if config.post_norms else _identity
         self.mlp_norm = _norm(config)
-        self.mlp = GatedMLP(config, dtype, shards) if config.gated_mlp else MLP(config, dtype)
+        self.mlp = _mlp(config, kind, dtype, shards)
         self.mlp_post_norm = _norm(config) if config.post_norms else _identity
 
     def __call__(
@@ -102,7 +104,8 @@ class Layer(nnx.Module):
     ) -> tuple[Float[Array, "T D"], KVCache]:
         h, cache = self.attention(index, self.attention_norm(x), turn, batch, cache)  # [T, D]
         x = x + self.attention_post_norm(h)
-        h = self.mlp(self.mlp_norm(x))  # [T, D]
+        h = self.mlp_norm(x)  # [T, D]
+        h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
         return x + self.mlp_post_norm(h), cache
 
 
@@ -132,8 +135,11 @@ class Attention(nnx.Module):
             D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
         )
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
-        self.q_norm = _norm(config, H) if config.qk_norm else _identity
-        self.k_norm = _norm(config, H) if config.qk_norm else _identity
+        wide = config.qk_norm == "width"
+        if config.qk_norm:
+            self.q_norm = _norm(config, N * H if wide else H)
+            self.k_norm = _norm(config, K * H if wide else H)
+        self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
 
     def __call__(
         self,
@@ -145,9 +151,11 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "T D"], KVCache]:
         T, H = x.shape[0], self.config.head_dim
         q, k, v = split_columns(self.qkv(x), self.shards, *self.widths)
-        q = self.q_norm(q.reshape(T, -1, H))  # [T, N, H]
-        k = self.k_norm(k.reshape(T, -1, H))  # [T, K, H]
-        v = v.reshape(T, -1, H)  # [T, K, H]
+        if self.config.qk_norm == "width":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (x.reshape(T, -1, H) for x in (q, k, v))  # [T, N, H], [T, K, H], [T, K, H]
+        if self.config.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
         if self.config.scale_by_layer:
@@ -162,40 +170,25 @@ class Attention(nnx.Module):
             scale=self.config.score_scale,
             window=self.window,
             softcap=self.config.attention_softcap,
+            sinks=None if self.sinks is None else self.sinks[...],
         )  # [T, N, H]
         return self.o(h.reshape(T, -1)), cache
 
 
-class GatedMLP(nnx.Module):
-    """down(act(gate(x)) * up(x)). Source: arXiv 2002.05202."""
-
-    def __init__(self, config: ModelConfig, dtype: DTypeLike, shards: int):
-        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.widths, self.shards = (F, F), shards
-        self.activation = ACTIVATIONS[config.activation]
-        self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
-        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
-
-    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
-        return self.down(self.activation(gate) * up)
-
-
-class MLP(nnx.Module):
-    """down(act(up(x)))."""
-
-    def __init__(self, config: ModelConfig, dtype: DTypeLike):
-        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.activation = ACTIVATIONS[config.activation]
-        self.up = Linear(D, F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
-        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
-
-    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        return self.down(self.activation(self.up(x)))
-
-
 def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:
     return nnx.Param(jnp.zeros((rows, D), dtype), axes=axes)
+
+
+def _mlp(
+    config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int
+) -> GatedMLP | MLP | MixtureOfExperts:
+    if kind.experts and config.mixture is not None:
+        return MixtureOfExperts(config, config.mixture, dtype, shards)
+    return (
+        GatedMLP(config, config.intermediate_size, dtype, shards)
+        if config.gated_mlp
+        else MLP(config, dtype)
+    )
 
 
 def _norm(config: ModelConfig, size: int | None = None) -> RMSNorm | LayerNorm:

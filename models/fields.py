@@ -53,6 +53,15 @@ class Fields:
         """As `number`, or None."""
         return self.number(key) if key in self else None
 
+    def integers(self, key: str, *, low: int = 0, high: int = MAX_SIZE) -> tuple[int, ...]:
+        """A list of whole numbers from `low` to `high`; empty if absent."""
+        values = self._value(key, [])
+        if not isinstance(values, list):
+            raise self._wrong(key, values, "a list of whole numbers")
+        return tuple(
+            Fields({key: value}, self.where).integer(key, low=low, high=high) for value in values
+        )
+
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         """A list of `length` finite numbers above 0."""
         values = self._value(key)
@@ -128,6 +137,15 @@ class Fields:
         for key in keys:
             if self.raw.get(key):
                 raise self._unsupported(key, self.raw[key], ("false", "null"))
+
+    def constant(self, key: str, value: float) -> None:
+        """A number that is the same in every model known, if it is there at all.
+
+        Raises:
+            UnsupportedError: it is another one.
+        """
+        if self.number(key, value) != value:
+            raise self._unsupported(key, self.raw[key], (f"{value:g}",))
 
     def _value(self, key: str, default: Any = None) -> Any:
         value = self.raw.get(key)

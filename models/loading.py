@@ -39,7 +39,7 @@ from models.memory import check_memory
 from models.registry import find_architecture
 from models.safetensors import Tensor
 from models.sharding import named_sharding
-from models.weights import Source, WeightMap
+from models.weights import Source, Stack, WeightMap
 
 DTYPES: Mapping[str, np.dtype] = {
     "bfloat16": jnp.dtype(jnp.bfloat16),
@@ -170,7 +170,7 @@ def _read(folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh) -
 def _match(weights: WeightMap, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """The checkpoint's tensors under the sources' names; all that are needed and no others."""
     prefix = weights.optional_prefix
-    needed = {part.tensor for source in weights.sources.values() for part in source.parts}
+    needed = set().union(*(source.tensors for source in weights.sources.values()))
     bare = {name.removeprefix(prefix): name for name in needed}
     found = {bare.get(name, name): tensor for name, tensor in tensors.items()}
     for name in sorted(needed - found.keys()):
@@ -186,10 +186,20 @@ def _match(weights: WeightMap, tensors: Mapping[str, Tensor], folder: Path) -> d
     return found
 
 
-def _check_shapes(source: Source, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> None:
+def _check_shapes(
+    source: Source | Stack,
+    shape: tuple[int, ...],
+    tensors: Mapping[str, Tensor],
+    experts: tuple[int, ...] = (),
+) -> None:
+    if isinstance(source, Stack):
+        for one in source.sources:
+            _check_shapes(one, shape[1:], tensors, shape[:1])
+        return
     for name, outputs in source.outputs().items():
         expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])
         expected = expected[::-1] if source.transpose else expected
+        expected = expected if source.entry is None else experts + expected
         tensor = tensors[name]
         if tensor.shape != expected:
             raise CheckpointError(
@@ -204,24 +214,21 @@ def _check_shapes(source: Source, shape: tuple[int, ...], tensors: Mapping[str, 
 
 
 def _place(
-    leaf: Leaf, *, mesh: Mesh, sources: Mapping[str, Source], tensors: Mapping[str, Tensor]
+    leaf: Leaf, *, mesh: Mesh, sources: Mapping[str, Source | Stack], tensors: Mapping[str, Tensor]
 ) -> Array:
     """Read each device's slice of a leaf and put it there."""
-
-    one = partial(read_slice, tensors=tensors, dtype=leaf.dtype, shards=mesh.size)
+    source = sources[leaf.paths[0]]
+    if leaf.stacked:  # vectors, which are never stacks of their own
+        source = Stack(tuple(s for s in map(sources.get, leaf.paths) if isinstance(s, Source)))
 
     def read(index: Index | None) -> np.ndarray:
-        index = index or ()
-        if not leaf.stacked:
-            return one(sources[leaf.paths[0]], index=index, shape=leaf.shape)
-        row = partial(one, index=index[1:], shape=leaf.shape[1:])
-        return np.stack([row(sources[path]) for path in leaf.paths[index[0]]])
+        return read_slice(source, tensors, index or (), leaf.shape, leaf.dtype, mesh.size)
 
     return jax.make_array_from_callback(leaf.shape, named_sharding(mesh, leaf.axes), read)
 
 
 def read_slice(
-    source: Source,
+    source: Source | Stack,
     tensors: Mapping[str, Tensor],
     index: Index,
     shape: tuple[int, ...],
@@ -231,27 +238,46 @@ def read_slice(
     """The slice `index` of a parameter of `shape`, as a new array of `dtype`."""
     bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
     out = np.zeros([stop - start for start, stop in bounds], dtype)
-    low, high = bounds[source.axis]
-    for piece in source.pieces(shards):
-        start, stop = max(piece.at, low), min(piece.at + piece.stop - piece.start, high)
-        if start >= stop:
-            continue
-        wanted, shift = list(bounds), piece.start - piece.at
-        wanted[source.axis] = start + shift, stop + shift
-        target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
-        if source.transpose:
-            wanted, target = wanted[::-1], target.T
-        _copy(tensors[piece.tensor], wanted, target)
+    if isinstance(source, Source):
+        _fill(out, source, tensors, bounds, shards)
+    else:
+        for one, entry in zip(source.sources[index[0]], out, strict=True):
+            _fill(entry, one, tensors, bounds[1:], shards)
     return out
 
 
-def _copy(tensor: Tensor, wanted: list[tuple[int, int]], target: np.ndarray) -> None:
+def _fill(
+    out: np.ndarray,
+    source: Source,
+    tensors: Mapping[str, Tensor],
+    bounds: list[tuple[int, int]],
+    shards: int,
+) -> None:
+    """Write the part of a parameter within `bounds`, a pair an axis, into `out`."""
+    low, high = bounds[source.axis]
+    for piece in source.pieces(shards):
+        start, stop = max(piece.at, low), min(piece.at + piece.count, high)
+        if start >= stop:
+            continue
+        wanted = [slice(*pair) for pair in bounds]
+        first = piece.start + (start - piece.at) * piece.step
+        wanted[source.axis] = slice(first, first + (stop - start) * piece.step, piece.step)
+        target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
+        if source.transpose:
+            wanted, target = wanted[::-1], target.T
+        tensor = tensors[piece.tensor]
+        _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
+
+
+def _copy(tensor: Tensor, wanted: list[slice], target: np.ndarray) -> None:
     """Write `tensor[wanted]` into `target`, which has other strides and perhaps another dtype."""
-    (first, last), *others = wanted
-    columns = tuple(slice(start, stop) for start, stop in others)
-    step = max(STRIP_ROWS, BLOCK_BYTES // max(1, tensor.row_bytes))
-    for start in range(first, last, step):
-        block = tensor.read(start, min(start + step, last))[:, *columns]
-        for strip in range(0, len(block), STRIP_ROWS):
-            rows = block[strip : strip + STRIP_ROWS]
-            target[start - first + strip :][: len(rows)] = rows
+    outer, *columns = wanted
+    every = outer.step or 1
+    step = max(STRIP_ROWS, BLOCK_BYTES // max(1, tensor.row_bytes * every))  # rows of `target`
+    for start in range(0, len(target), step):
+        first = outer.start + start * every
+        last = min(first + step * every, tensor.shape[0])
+        block = tensor.read(first, last)[::every, *columns]
+        for strip in range(0, min(step, len(target) - start), STRIP_ROWS):
+            rows = target[start + strip :][: min(STRIP_ROWS, step - strip)]
+            rows[...] = block[strip : strip + len(rows)]

@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -72,6 +72,10 @@ class Tensor:
         stop = self.shape[0] if stop is None else stop
         rows = self._read_bytes(start * self.row_bytes, (stop - start) * self.row_bytes)
         return rows.view(self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def entry(self, index: int) -> "Tensor":
+        """One index of the first axis, as a tensor of its own."""
+        return replace(self, shape=self.shape[1:], offset=self.offset + index * self.row_bytes)
 
     def _read_bytes(self, start: int, count: int) -> np.ndarray:
         out = np.empty(count, np.uint8)

@@ -4,7 +4,8 @@
     vocab            tensor      embeddings by rows, heads by columns
     heads            tensor      outputs of QKV, inputs of the attention's output product
     mlp              tensor      outputs of gate and up, inputs of down
-    embed, norm,     (none)      the whole of it on every device
+    expert           tensor      whole experts
+    embed, choice,   (none)      the whole of it on every device
 
 Owns the mesh and this table. Refuses to know the models that use the names.
 """
@@ -21,8 +22,10 @@ MESH_AXES: Mapping[str | None, str | None] = {
     "vocab": TENSOR,
     "heads": TENSOR,
     "mlp": TENSOR,
+    "expert": TENSOR,
     "embed": None,
     "norm": None,
+    "choice": None,
     "position": None,
     None: None,
 }

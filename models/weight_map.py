@@ -5,16 +5,17 @@ files in `architectures/`.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from models.config import ModelConfig
-from models.weights import Part, Source, WeightMap
+from models.config import Mixture, ModelConfig
+from models.weights import Part, Source, Stack, WeightMap
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
 # A fused module has a tuple of names, or one name where the checkpoint has it fused as well.
+# In the names of an expert's modules # is its number; without # there are tensors of all experts.
 Names = Mapping[str, str | tuple[str, ...]]
-Entry = tuple[str, Source]
+Entry = tuple[str, Source | Stack]
 Outputs = tuple[int, int]  # units, and outputs of each
 
 BUFFERS = ("*.rotary_emb.inv_freq",)  # what early versions of transformers saved besides
@@ -31,7 +32,8 @@ def weight_map(
     """Sources of all parameters of `config`'s decoder under the checkpoint's `names`.
 
     Args:
-        transpose: the layers' kernels are stored [out, in] (all families but GPT-2).
+        transpose: the layers' kernels are stored [out, in] (all families but GPT-2). Tensors of all
+            experts are [experts, in, out], with the columns of gate and up in turns (gpt-oss).
         ignored: further tensors that a checkpoint of this family may hold and that are not needed.
     """
     ignored = (*ignored, *BUFFERS)
@@ -56,26 +58,62 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
 
 
 def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry]:
-    query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
-    width, inner = (config.hidden_size, 1), (config.intermediate_size, 1)
-    norm_bias = config.norm == "layer"
+    width, norm_bias = (config.hidden_size, 1), config.norm == "layer"
+    kind = config.layer_kinds[int(layer.split(".")[1])]
 
     yield from build.norm(f"{layer}.attention_norm", width, bias=norm_bias)
-    yield from build.linear(f"{layer}.attention.qkv", query, key, key, bias=config.qkv_bias)
-    if config.qk_norm:
-        yield from build.norm(f"{layer}.attention.q_norm", (config.head_dim, 1), bias=norm_bias)
-        yield from build.norm(f"{layer}.attention.k_norm", (config.head_dim, 1), bias=norm_bias)
-    yield from build.linear(f"{layer}.attention.o", width, bias=config.o_bias)
+    yield from _attention(config, build, f"{layer}.attention")
     if config.post_norms:
         yield from build.norm(f"{layer}.attention_post_norm", width, bias=norm_bias)
     yield from build.norm(f"{layer}.mlp_norm", width, bias=norm_bias)
-    if config.gated_mlp:
-        yield from build.linear(f"{layer}.mlp.gate_up", inner, inner, bias=config.mlp_bias)
+    if kind.experts and config.mixture is not None:
+        yield from _mixture(config, config.mixture, build, f"{layer}.mlp")
     else:
-        yield from build.linear(f"{layer}.mlp.up", inner, bias=config.mlp_bias)
-    yield from build.linear(f"{layer}.mlp.down", width, bias=config.mlp_bias)
+        yield from _mlp(config, config.intermediate_size, build, f"{layer}.mlp")
     if config.post_norms:
         yield from build.norm(f"{layer}.mlp_post_norm", width, bias=norm_bias)
+
+
+def _attention(config: ModelConfig, build: "_Builder", path: str) -> Iterator[Entry]:
+    query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
+    yield from build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias)
+    if config.qk_norm:
+        for name, heads in (("q_norm", query), ("k_norm", key)):
+            whole = config.qk_norm == "width"
+            outputs = heads if whole else (config.head_dim, 1)
+            bias = config.norm == "layer"
+            yield from build.norm(f"{path}.{name}", outputs, bias=bias, divided=whole)
+    if config.sinks:
+        yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
+    yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _mlp(config: ModelConfig, size: int, build: "_Builder", path: str) -> Iterator[Entry]:
+    inner = (size, 1)
+    if config.gated_mlp:
+        yield from build.linear(f"{path}.gate_up", inner, inner, bias=config.mlp_bias)
+    else:
+        yield from build.linear(f"{path}.up", inner, bias=config.mlp_bias)
+    yield from build.linear(f"{path}.down", (config.hidden_size, 1), bias=config.mlp_bias)
+
+
+def _mixture(
+    config: ModelConfig, mixture: Mixture, build: "_Builder", path: str
+) -> Iterator[Entry]:
+    E, D, F = mixture.num_experts, config.hidden_size, mixture.intermediate_size
+    yield from build.linear(f"{path}.router", (E, 1), bias=mixture.bias)
+    if mixture.choice_bias:
+        name = f"{path}.choice_bias"
+        yield name, Source(build.parts(name, ((E, 1),), ""))
+    for name, outputs in (("gate_up", ((F, 1), (F, 1))), ("down", ((D, 1),))):
+        yield f"{path}.{name}", build.experts(f"{path}.experts.{name}", E, outputs, "weight")
+        if mixture.bias:
+            bias = build.experts(f"{path}.experts.{name}", E, outputs, "bias")
+            yield f"{path}.{name}_bias", bias
+    if mixture.shared_size:
+        yield from _mlp(config, mixture.shared_size, build, f"{path}.shared")
+    if mixture.shared_gate:
+        yield from build.linear(f"{path}.shared_gate", (1, 1), bias=False)
 
 
 @dataclass(frozen=True)
@@ -88,9 +126,12 @@ class _Builder:
     def embedding(self, path: str, rows: Outputs) -> Entry:
         return path, Source(self.parts(path, (rows,), "weight"))
 
-    def norm(self, path: str, outputs: Outputs, *, bias: bool) -> Iterator[Entry]:
+    def norm(
+        self, path: str, outputs: Outputs, *, bias: bool, divided: bool = False
+    ) -> Iterator[Entry]:
         for leaf in ("weight", "bias") if bias else ("weight",):
-            yield f"{path}.{leaf}", Source(self.parts(path, (outputs,), leaf))
+            source = Source(self.parts(path, (outputs,), leaf), divided=divided)
+            yield f"{path}.{leaf}", source
 
     def linear(self, path: str, *outputs: Outputs, bias: bool) -> Iterator[Entry]:
         divided = len(outputs) > 1
@@ -109,6 +150,27 @@ class _Builder:
             lengths = [units * size for units, size in outputs]
             tensors = [(name, start) for start in accumulate(lengths[:-1], initial=0)]
         return tuple(
-            Part(f"{tensor.replace('*', layer)}.{leaf}", units, size, start)
+            Part(_join(tensor.replace("*", layer), leaf), units, size, start)
             for (tensor, start), (units, size) in zip(tensors, outputs, strict=True)
         )
+
+    def experts(self, path: str, E: int, outputs: tuple[Outputs, ...], leaf: str) -> Stack:
+        """A kernel or bias of every expert, each from tensors of its own or an entry of one."""
+        axis, turn = (1, self.transpose) if leaf == "weight" else (0, False)
+        parts = self.parts(path, outputs, leaf)
+        if "#" in parts[0].tensor:
+            named = [
+                tuple(replace(part, tensor=part.tensor.replace("#", str(e))) for part in parts)
+                for e in range(E)
+            ]
+            return Stack(tuple(Source(one, axis, turn) for one in named))
+        tensor = parts[0].tensor.removesuffix(".weight").replace(".bias", "_bias")
+        count = len(outputs)
+        together = tuple(
+            Part(tensor, units, start=place, step=count) for place, (units, _) in enumerate(outputs)
+        )
+        return Stack(tuple(Source(together, axis, entry=e) for e in range(E)))
+
+
+def _join(tensor: str, leaf: str) -> str:
+    return f"{tensor}.{leaf}" if leaf else tensor

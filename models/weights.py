@@ -15,21 +15,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """`units * size` consecutive outputs of one checkpoint tensor, beginning at output `start`."""
+    """`units * size` outputs of one checkpoint tensor, every `step`-th from output `start` on."""
 
     tensor: str  # "model.layers.3.self_attn.q_proj.weight"
     units: int  # what shards divide and never cut: heads, MLP dimensions, vocabulary rows
     size: int = 1  # outputs of one unit: H for a head
     start: int = 0  # not 0 where the checkpoint packs several parts into one tensor
+    step: int = 1  # 2 where it has them in turns: gate 0, up 0, gate 1, up 1 ...
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Outputs start:stop of a checkpoint tensor, which become ours from `at` on."""
+    """Outputs start, start + step .. of a checkpoint tensor: `count`, which are ours from `at`."""
 
     tensor: str
     start: int
-    stop: int
+    count: int
+    step: int
     at: int
 
 
@@ -46,6 +48,7 @@ class Source:
     axis: int = 0
     transpose: bool = False
     divided: bool = False  # columns are grouped by shard: a fused kernel or its bias
+    entry: int | None = None  # the tensors have an axis more, in front: this entry of it
 
     def pieces(self, shards: int = 1) -> Iterator[Piece]:
         """In order, for a model cut into `shards`; units that are fewer than these are repeated."""
@@ -53,24 +56,42 @@ class Source:
         for shard in range(shards if self.divided else 1):
             for part in self.parts:
                 first, last = _share(part.units, shard, shards) if self.divided else (0, part.units)
-                start, stop = part.start + first * part.size, part.start + last * part.size
-                yield Piece(part.tensor, start, stop, at)
-                at += stop - start
+                start = part.start + first * part.size * part.step
+                count = (last - first) * part.size
+                yield Piece(part.tensor, start, count, part.step, at)
+                at += count
 
     def outputs(self) -> dict[str, int]:
         """Length of each tensor along the output axis, as the checkpoint must have it."""
         lengths: dict[str, int] = {}
         for part in self.parts:
-            stop = part.start + part.units * part.size
-            lengths[part.tensor] = max(stop, lengths.get(part.tensor, 0))
+            last = part.start + (part.units * part.size - 1) * part.step
+            lengths[part.tensor] = max(last + 1, lengths.get(part.tensor, 0))
         return lengths
+
+    @property
+    def tensors(self) -> set[str]:
+        """Names of the checkpoint's tensors that it is made of."""
+        return {part.tensor for part in self.parts}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A parameter whose first axis counts experts: entry e is made by `sources[e]`."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def tensors(self) -> set[str]:
+        """Names of the checkpoint's tensors that it is made of."""
+        return set().union(*(source.tensors for source in self.sources))
 
 
 @dataclass(frozen=True)
 class WeightMap:
     """The sources of a decoder's parameters, and what else its checkpoint may hold."""
 
-    sources: Mapping[str, Source]  # "layers.3.attention.qkv.kernel" -> ...
+    sources: Mapping[str, Source | Stack]  # "layers.3.attention.qkv.kernel" -> ...
     ignored: tuple[str, ...] = ()  # patterns of tensor names that need not be read
     optional_prefix: str = ""  # of tensor names; some checkpoints leave it out
 

@@ -30,7 +30,7 @@ weights = gemma2.weights
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     fields.refuse("attn_logit_softcapping")
-    base = gemma2.dense(fields, qk_norm=True)
+    base = gemma2.dense(fields, qk_norm="head")
 
     def slides(layer: int) -> bool:
         return (layer + 1) % fields.integer("sliding_window_pattern") != 0

@@ -46,6 +46,7 @@ def dense(
     fields: Fields,
     *,
     windows: Sequence[int | None] | None = None,
+    experts: Sequence[bool] | None = None,
     activation_key: str = "hidden_act",
     **switches: Any,
 ) -> ModelConfig:
@@ -57,6 +58,7 @@ def dense(
     )
     context = fields.integer("max_position_embeddings", high=MAX_TOKENS)
     rope = read_rope(fields, head_dim)
+    each = zip(windows or [None] * layers, experts or [False] * layers, strict=True)
     return ModelConfig(
         architecture=fields.texts("architectures")[0],
         vocab_size=fields.integer("vocab_size"),
@@ -67,7 +69,7 @@ def dense(
         head_dim=head_dim,
         max_position_embeddings=context,
         context_length=context,
-        layer_kinds=tuple(LayerKind(window, rope) for window in windows or [None] * layers),
+        layer_kinds=tuple(LayerKind(window, rope, mixed) for window, mixed in each),
         activation=fields.option(activation_key, ACTIVATIONS, "silu"),
         norm_eps=fields.number("rms_norm_eps", 1e-6, low=1e-12, high=1.0),
         tied_head=fields.flag("tie_word_embeddings", False),

@@ -17,5 +17,5 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     bias = fields.flag("attention_bias", False)
     return llama.dense(
-        fields, windows=qwen2.windows(fields), qk_norm=True, qkv_bias=bias, o_bias=bias
+        fields, windows=qwen2.windows(fields), qk_norm="head", qkv_bias=bias, o_bias=bias
     )

@@ -18,6 +18,7 @@ def route(
     bias: Float[Array, " E"] | None = None,
     groups: int = 1,
     kept_groups: int = 1,
+    best_in_group: int = 2,
     scale: float = 1.0,
 ) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
     """Weights and experts of each token, the best first.
@@ -26,13 +27,14 @@ def route(
     sigmoid   of each by itself (DeepSeek-V3)
 
     `bias` counts in the choice only. Of `groups` of experts, those `kept_groups` are chosen from
-    whose two best sum highest. `renormalize` makes a token's weights sum to 1 before `scale`.
+    whose `best_in_group` best sum highest. `renormalize` makes a token's weights sum to 1 before
+    `scale`.
     """
     logits = logits.astype(jnp.float32)
     scores = jax.nn.softmax(logits, -1) if score == "softmax" else jax.nn.sigmoid(logits)
     ranked = scores if bias is None else scores + bias
     if kept_groups < groups:
-        ranked = _keep_groups(ranked, groups, kept_groups)
+        ranked = _keep_groups(ranked, groups, kept_groups, best_in_group)
     _, chosen = lax.top_k(ranked, k)
     weights = jnp.take_along_axis(scores, chosen, axis=-1)
     if renormalize:
@@ -41,11 +43,11 @@ def route(
 
 
 def _keep_groups(
-    ranked: Float32[Array, "T E"], groups: int, kept_groups: int
+    ranked: Float32[Array, "T E"], groups: int, kept_groups: int, best: int
 ) -> Float32[Array, "T E"]:
-    """-inf outside of the best groups. Source: DeepSeek-V3, arXiv 2412.19437, 2.1.2."""
+    """-inf outside of the best groups. Source: DeepSeek-V2 and V3, arXiv 2405.04434, 2412.19437."""
     T, E = ranked.shape
     grouped = ranked.reshape(T, groups, E // groups)
-    _, kept = lax.top_k(lax.top_k(grouped, 2)[0].sum(-1), kept_groups)
+    _, kept = lax.top_k(lax.top_k(grouped, best)[0].sum(-1), kept_groups)
     alive = (kept[:, :, None] == jnp.arange(groups)).any(1)  # [T, groups]
     return jnp.where(alive[:, :, None], grouped, -jnp.inf).reshape(T, E)

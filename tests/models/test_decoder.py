@@ -24,7 +24,12 @@ from models.rope import RopeConfig
 from models.weight_map import weight_map
 from pallas_kernels.attention.reference import attention_reference
 
-NAMES = {**gemma2.NAMES, "position_embedding": "wpe", "layers.*.mlp.up": "up.*"}
+NAMES = {
+    **gemma2.NAMES,
+    "position_embedding": "wpe",
+    "layers.*.mlp.up": "up.*",
+    "layers.*.attention.sinks": "sinks.*",
+}
 FULL = LayerKind(rope=RopeConfig(8))
 LOCAL = LayerKind(window=3, rope=RopeConfig(8, theta=100.0))
 CONFIG = ModelConfig(
@@ -74,7 +79,7 @@ def make(config: ModelConfig, shards: int = 1) -> Decoder:
         for piece in source.pieces(shards):
             drawn = tensor(piece.tensor, source.outputs()[piece.tensor], *across)
             rows = np.moveaxis(value, source.axis, 0)
-            rows[piece.at : piece.at + piece.stop - piece.start] = drawn[piece.start : piece.stop]
+            rows[piece.at : piece.at + piece.count] = drawn[piece.start :][: piece.count]
         parameter.set_value(jnp.asarray(value))
     return made
 
@@ -173,7 +178,9 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"norm": "layer"},
         {"norm_offset": True},
         {"post_norms": True},
-        {"qk_norm": True},
+        {"qk_norm": "head"},
+        {"qk_norm": "width"},
+        {"sinks": True},
         {"qkv_bias": True},
         {"o_bias": True},
         {"mlp_bias": True},

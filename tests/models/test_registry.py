@@ -21,7 +21,7 @@ def test_an_architecture_is_found_by_its_string() -> None:
 
 def test_an_unknown_one_lists_the_supported_and_the_nearest() -> None:
     with pytest.raises(UnsupportedError) as error:
-        registry.find_architecture({"architectures": ["Qwen3MoeForCausalLM"]})
+        registry.find_architecture({"architectures": ["Qwen3EvenForCausalLM"]})
     message = str(error.value)
     assert "nearest name is Qwen3ForCausalLM" in message
     assert all(name in message for name in registry.supported())

@@ -128,6 +128,18 @@ def _gemma(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]
     }
 
 
+def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "hidden_act": "silu",
+        "head_dim": 16,
+        "rope_theta": 10000.0,
+        "num_experts_per_tok": 3,
+        **_sizes(**changes),
+    }
+
+
 def _llama3_scaling(factor: float) -> dict[str, Any]:
     return {
         "factor": factor,
@@ -197,6 +209,24 @@ ARCHITECTURES = {
     }, spread=TIED),
 }  # fmt: skip
 
+MIXTURES = {
+    "mixtral": Case(_mixture("MixtralForCausalLM", "mixtral", num_local_experts=5)),
+    "qwen2_moe": Case(_mixture("Qwen2MoeForCausalLM", "qwen2_moe", num_experts=6, head_dim=10,
+                               moe_intermediate_size=24, shared_expert_intermediate_size=36,
+                               mlp_only_layers=[0]), seed=1),
+    "qwen3_moe": Case(_mixture("Qwen3MoeForCausalLM", "qwen3_moe", num_experts=8,
+                               moe_intermediate_size=24, norm_topk_prob=True,
+                               decoder_sparse_step=2)),
+    "olmoe": Case(_mixture("OlmoeForCausalLM", "olmoe", num_experts=6, head_dim=10)),
+    "gpt_oss": Case(_mixture("GptOssForCausalLM", "gpt_oss", num_local_experts=6,
+                             sliding_window=11, layer_types=["sliding_attention",
+                             "full_attention", "sliding_attention"],
+                             rope_theta=150000.0, rope_scaling={
+        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+        "truncate": False, "original_max_position_embeddings": 4096},
+        max_position_embeddings=131072)),
+}  # fmt: skip
+
 # Each positional scaling; sequences grow past the length that the scaling starts from
 ROPE = {
     "rope_linear": Case(_llama(rope_scaling={"type": "linear", "factor": 4.0})),
@@ -219,4 +249,4 @@ ROPE = {
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),
 }  # fmt: skip
 
-CASES: Mapping[str, Case] = ARCHITECTURES | ROPE
+CASES: Mapping[str, Case] = ARCHITECTURES | MIXTURES | ROPE

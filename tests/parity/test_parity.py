@@ -18,6 +18,8 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 
 # two KV heads and biases, one KV head, one with windows and sandwich norms, packed QKV, Conv1D
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
+# a shared expert, a norm over all heads, experts with biases and sinks
+SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -29,6 +31,11 @@ def test_logits_and_tokens_are_those_of_transformers(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", SHARDED)
 def test_shards_do_not_change_logits_or_tokens(name: str, shards: int, tmp_path: Path) -> None:
     check(name, tmp_path, shards)
+
+
+@pytest.mark.parametrize("name", SHARDED_MIXTURES)
+def test_experts_on_other_devices_do_not_change_logits_or_tokens(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, shards=2)
 
 
 def check(name: str, folder: Path, shards: int) -> None:

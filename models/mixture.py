@@ -1,0 +1,115 @@
+"""A mixture of experts in the place of an MLP: a router, E experts, and perhaps one for all.
+
+    x ─┬─ router ─ route ─ experts (E / shards on each device) ─ sum over devices ─┬─ + ─>
+       └─ shared MLP ─ sigmoid gate ───────────────────────────────────────────────┘
+
+Owns the parameters and how they are divided: a device has whole experts, and does nothing for
+tokens that go elsewhere. Choice and products are `pallas_kernels.moe`'s.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Int32
+
+from models.attention import HEAD_AXIS, AttentionBatch
+from models.config import Mixture, ModelConfig
+from models.layers import Linear
+from models.mlp import GatedMLP
+from pallas_kernels.moe import experts, route
+
+
+class MixtureOfExperts(nnx.Module):
+    """sum over the k chosen experts of weight * down(act(gate(x), up(x))), + the shared MLP."""
+
+    def __init__(self, config: ModelConfig, mixture: Mixture, dtype: DTypeLike, shards: int):
+        D, E, F = config.hidden_size, mixture.num_experts, mixture.intermediate_size
+        self.mixture = mixture
+        self.router = Linear(D, E, axes=("embed", "choice"), bias=mixture.bias, dtype=dtype)
+        self.choice_bias = _vector(E) if mixture.choice_bias else None
+        self.gate_up = _experts((E, D, 2 * F), dtype)
+        self.down = _experts((E, F, D), dtype)
+        self.gate_up_bias = _experts((E, 2 * F), dtype) if mixture.bias else None
+        self.down_bias = _experts((E, D), dtype) if mixture.bias else None
+        gate = partial(Linear, D, 1, axes=("embed", "choice"), bias=False, dtype=dtype)
+        size = mixture.shared_size
+        self.shared = GatedMLP(config, size, dtype, shards) if size else None
+        self.shared_gate = gate() if mixture.shared_gate else None
+
+    def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
+        weights, chosen = self._route(x)  # [T, k], [T, k]
+        multiply = partial(_experts_here, activation=self.mixture.activation, batch=batch)
+        if batch.mesh is not None:
+            whole, divided = PartitionSpec(), PartitionSpec(HEAD_AXIS)
+            multiply = jax.shard_map(
+                multiply,
+                mesh=batch.mesh,
+                in_specs=(whole, whole, whole, divided, divided, divided, divided),
+                out_specs=whole,
+                check_vma=False,
+            )
+        out = multiply(
+            x, weights, chosen, self.gate_up[...], self.down[...],
+            _array(self.gate_up_bias), _array(self.down_bias),
+        )  # fmt: skip
+        if self.shared is None:
+            return out
+        shared = self.shared(x)
+        if self.shared_gate is not None:
+            shared = shared * jax.nn.sigmoid(self.shared_gate(x))
+        return out + shared
+
+    def _route(self, x: Float[Array, "T D"]) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
+        mixture, bias = self.mixture, self.router.bias
+        logits = jnp.dot(x, self.router.kernel[...], preferred_element_type=jnp.float32)
+        return route(
+            logits if bias is None else logits + bias[...],
+            mixture.per_token,
+            score=mixture.score,
+            renormalize=mixture.renormalize,
+            bias=_array(self.choice_bias),
+            groups=mixture.groups,
+            kept_groups=mixture.kept_groups,
+            best_in_group=mixture.best_in_group,
+            scale=mixture.scale,
+        )
+
+
+def _experts_here(
+    x: Array,
+    weights: Array,
+    chosen: Array,
+    gate_up: Array,
+    down: Array,
+    gate_up_bias: Array | None,
+    down_bias: Array | None,
+    *,
+    activation: str,
+    batch: AttentionBatch,
+) -> Array:
+    """What this device's experts add, summed over devices. They are those that follow each other
+    from its number on."""
+    if batch.mesh is not None:
+        chosen = chosen - lax.axis_index(HEAD_AXIS) * down.shape[0]
+    out = experts(
+        x, weights, chosen, gate_up, down, activation=activation,
+        gate_up_bias=gate_up_bias, down_bias=down_bias, backend=batch.backend,
+    )  # fmt: skip
+    return out if batch.mesh is None or batch.mesh.size == 1 else lax.psum(out, HEAD_AXIS)
+
+
+def _experts(shape: tuple[int, ...], dtype: DTypeLike) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros(shape, dtype), axes=("expert", *(None,) * (len(shape) - 1)))
+
+
+def _vector(size: int) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros(size, jnp.float32), axes=("choice",))
+
+
+def _array(parameter: nnx.Param[Array] | None) -> Array | None:
+    return None if parameter is None else parameter[...]

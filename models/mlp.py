@@ -1,0 +1,39 @@
+"""What a layer does to each token by itself: an MLP, gated or not.
+
+Owns the order of a fused kernel's columns. Knows nothing of norms, residuals and attention.
+"""
+
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from models.config import ModelConfig
+from models.layers import ACTIVATIONS, Linear, split_columns
+
+
+class GatedMLP(nnx.Module):
+    """down(act(gate(x)) * up(x)), F wide in between. Source: arXiv 2002.05202."""
+
+    def __init__(self, config: ModelConfig, F: int, dtype: DTypeLike, shards: int):
+        D, bias = config.hidden_size, config.mlp_bias
+        self.widths, self.shards = (F, F), shards
+        self.activation = ACTIVATIONS[config.activation]
+        self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
+        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
+        return self.down(self.activation(gate) * up)
+
+
+class MLP(nnx.Module):
+    """down(act(up(x)))."""
+
+    def __init__(self, config: ModelConfig, dtype: DTypeLike):
+        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = Linear(D, F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
+        self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return self.down(self.activation(self.up(x)))
