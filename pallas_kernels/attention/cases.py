@@ -107,7 +107,7 @@ class DecodeCase(Case):
         from pallas_kernels.attention.mosaic_decode import columns
 
         G, keys = self.N // self.K, -(-self.keys // self.S) * self.S  # as long as the table
-        blocks = self.B * self.K * -(-G // columns(G, self.H))
+        blocks = self.B * self.K * -(-G // columns(G))
         return {"blocks": blocks, "keys": keys, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:

@@ -5,8 +5,7 @@
 
 Operands are swapped: keys and not queries are the rows of the tensor core's product, of which it
 does at least 64 at a time; the R = 8 to 32 columns are query heads of one key/value head. A row's
-pages are divided among `splits` blocks, each of which leaves its part for `_combine`. With a latent
-cache (MLA) a tile of keys is the tile of values too.
+pages are divided among `splits` blocks, each of which leaves its part for `_combine`.
 What it takes is in `limits.py`.
 """
 
@@ -38,7 +37,6 @@ from pallas_kernels.tuning import tuned
 TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
 _COLUMNS = (8, 16, 32)  # query heads of a block
-_MOST_SUMS = 16 * 512  # of a block
 _BLOCKS_PER_CORE = 2
 _SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a core
 _LOG2E = math.log2(math.e)
@@ -60,16 +58,15 @@ def choose_splits(blocks: int, keys: int, num_cores: int) -> int:
     return min(filling, default=fitting[-1])
 
 
-def columns(G: int, V: int) -> int:
-    """Query heads of a block; the sums of one with 16 and V = 512 take 64 registers a thread."""
-    fitting = [n for n in _COLUMNS if n * V <= _MOST_SUMS]
-    return next((n for n in fitting if n >= G), fitting[-1])
+def columns(G: int) -> int:
+    """Query heads of a block."""
+    return next((n for n in _COLUMNS if n >= G), _COLUMNS[-1])
 
 
 def mosaic_decode(
     q: Float[Array, "B N H"],
     k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"] | None,
+    v_pages: Float[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -78,65 +75,60 @@ def mosaic_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
-    value_dim: int | None = None,
     interpret: bool = False,
-) -> Float[Array, "B N V"]:
+) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros.
 
-    Without `v_pages`, values are the first `value_dim` entries of the keys, and read with them.
     `interpret` runs it without a GPU, watching for races.
     """
     (B, N, H), (K, S) = q.shape, k_pages.shape[1:3]
-    G, V = N // K, value_dim or H
-    R = columns(G, V)
+    G = N // K
+    R = columns(G)
     heads, results = K * -(-G // R), min(G, R)
     queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
-    whole = [jax.ShapeDtypeStruct((B, heads, results, V), q.dtype)]
+    whole = [jax.ShapeDtypeStruct((B, heads, results, H), q.dtype)]
     parts = [
-        jax.ShapeDtypeStruct((splits, B, heads, V, R), jnp.float32),
+        jax.ShapeDtypeStruct((splits, B, heads, H, R), jnp.float32),
         jax.ShapeDtypeStruct((splits, B, heads, 2, R), jnp.float32),
     ]
     found = plgpu.kernel(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
-            latent=v_pages is None, has_sinks=sinks is not None, interpret=interpret,
+            has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
         grid=(B, heads, splits),
         grid_names=("row", "head", "split"),
-        scratch_types=_scratch(R, H, V, S, q.dtype, v_pages is None, splits),
+        scratch_types=_scratch(R, H, S, q.dtype, splits),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
     )(
-        queries.reshape(B, heads, R, H),
-        *(pages for pages in (k_pages, v_pages) if pages is not None),
-        page_table, positions,
+        queries.reshape(B, heads, R, H), k_pages, v_pages, page_table, positions,
         *(() if sinks is None else (_by_head(sinks, K, R),)),
     )  # fmt: skip
     out = found[0] if splits == 1 else _combine(found[0], found[1], results).astype(q.dtype)
-    return jnp.reshape(out.reshape(B, K, -1, V)[:, :, :G], (B, N, V))
+    return jnp.reshape(out.reshape(B, K, -1, H)[:, :, :G], (B, N, H))
 
 
-def _scratch(R: int, H: int, V: int, S: int, dtype: Any, latent: bool, splits: int) -> list[Any]:
+def _scratch(R: int, H: int, S: int, dtype: Any, splits: int) -> list[Any]:
     """Shared memory of one block: queries, tiles in flight, weights, result, barriers."""
     # rows of 64 16-bit numbers, 8 rows a piece: what the tensor core reads
     swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
-    kinds = 1 if latent else 2  # of tiles
-    stages = max(2, min(6, _SHARED_BYTES // (kinds * TILE * H * 2)))
+    stages = max(2, min(6, _SHARED_BYTES // (2 * TILE * H * 2)))
     ready = plgpu.Barrier(num_arrivals=max(1, TILE // S), num_barriers=stages)
     return [
         plgpu.SMEM((R, H), dtype, transforms=swizzled),
-        *[plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled)] * kinds,
+        *[plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled)] * 2,
         plgpu.SMEM((R, TILE), dtype, transforms=swizzled),
-        *[plgpu.SMEM((R, V), dtype)] * (splits == 1),  # in no pieces: only some rows go out
+        *[plgpu.SMEM((R, H), dtype)] * (splits == 1),  # in no pieces: only some rows go out
         plgpu.Barrier(),
-        *[ready] * kinds,
+        *[ready] * 2,
     ]
 
 
 def paged_decode_kernel(
-    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int, latent: bool,
+    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int,
     has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
@@ -146,16 +138,14 @@ def paged_decode_kernel(
         return [next(given) for _ in range(count)]
 
     # in the GPU's memory
-    (q_all,), sources, (table, positions) = take(1), take(2 - latent), take(2)
+    (q_all,), sources, (table, positions) = take(1), take(2), take(2)
     sinks, results = take(has_sinks), take(1 if splits == 1 else 2)
     # of the block
-    (q,), tiles, (weights,), out, (q_ready,) = (
-        take(1), take(2 - latent), take(1), take(splits == 1), take(1),
-    )  # fmt: skip
-    ready = take(2 - latent)
+    (q,), tiles, (weights,) = take(1), take(2), take(1)
+    out, (q_ready,), ready = take(splits == 1), take(1), take(2)
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     R, S, stages = q.shape[0], sources[0].shape[2], tiles[0].shape[0]
-    V = results[0].shape[3]
+    H = q.shape[1]
     kv_head = lax.div(head, jnp.int32(q_all.shape[1] // kv_heads))
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
@@ -196,9 +186,8 @@ def paged_decode_kernel(
         decay = jnp.exp2(peak - new_peak)
         weight = jnp.exp2(scores - spread(new_peak, scores))
         weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
-        if not latent:
-            plgpu.barrier_wait(ready[1].at[slot])
-        values = tiles[-1].at[slot, :, pl.ds(0, V)]
+        plgpu.barrier_wait(ready[1].at[slot])
+        values = tiles[1].at[slot]
         # beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep
         written = position - tile * TILE
         pl.when(written < TILE - 1)(partial(zero_rows_after, values, written, interpret))
@@ -212,7 +201,7 @@ def paged_decode_kernel(
     if sinks:  # as a key that the first part has seen, whose value is nothing
         theirs = layout(load(sinks[0].at[head]), by_column)
         peak, total = lax.cond(split == 0, lambda: (theirs, one), lambda: (peak, total))
-    acc = layout(jnp.zeros((V, R), jnp.float32), plgpu.Layout.WGMMA)
+    acc = layout(jnp.zeros((H, R), jnp.float32), plgpu.Layout.WGMMA)
     acc, peak, total = lax.fori_loop(first, last, tile_step, (acc, peak, total))
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits > 1:
@@ -246,8 +235,8 @@ def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
 
 
 def _combine(
-    parts: Float32[Array, "C B K V R"], peaks: Float32[Array, "C B K 2 R"], G: int
-) -> Float32[Array, "B K G V"]:
+    parts: Float32[Array, "C B K H R"], peaks: Float32[Array, "C B K 2 R"], G: int
+) -> Float32[Array, "B K G H"]:
     """The parts of each row as one: each counts as much as its weights summed to.
 
     Written without reductions, so that XLA makes it one kernel.

@@ -50,6 +50,6 @@ def _on_hopper(
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
     check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
-    blocks = B * K * -(-N // K // columns(N // K, H))
+    blocks = B * K * -(-N // K // columns(N // K))
     splits = decode_splits("paged_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)
