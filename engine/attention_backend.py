@@ -17,6 +17,7 @@ from pallas_kernels import Backend
 from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
 from pallas_kernels.dispatch import backend_for
 from pallas_kernels.errors import KernelError
+from pallas_kernels.mla.sizes import LatentShape, check_latents
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,24 @@ def resolve_backend(
     device = mesh.devices.flat[0]
     try:
         backend = _choose(config.attention_backend, device.platform, device.device_kind)
-        width = page_head_dim(model.head_dim, backend)
-        check_attention(AttentionShape(width, shapes.page_size, dtype), backend)
+        _check(model, shapes.page_size, mesh.size, dtype, backend)
     except KernelError as error:
         raise ConfigError(
             f"{error} Use --attention-backend xla, which runs anything, slowly."
         ) from None
     logger.info("attention backend: %s, on %s", backend.value, device.device_kind)
     return backend
+
+
+def _check(
+    model: ModelConfig, page_size: int, shards: int, dtype: DTypeLike, backend: Backend
+) -> None:
+    width = page_head_dim(model.head_dim, backend)
+    if model.latent is None:
+        check_attention(AttentionShape(width, page_size, dtype), backend)
+    else:
+        heads, values = model.num_heads // shards, model.latent.rank
+        check_latents(LatentShape(heads, width, values, page_size, dtype), backend)
 
 
 def _choose(asked: str, platform: str, kind: str) -> Backend:

@@ -63,7 +63,8 @@ def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
 
 def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     """The state before the first step."""
-    cache = KVCache(jnp.zeros(kv.shape, kv.dtype), jnp.zeros(kv.shape, kv.dtype))
+    keys = jnp.zeros(kv.shape, kv.dtype)
+    cache = KVCache(keys, None if kv.latent else jnp.zeros_like(keys))
     slots = init_slots(shapes.max_num_seqs, vocab_size)
     return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
 

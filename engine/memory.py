@@ -27,7 +27,7 @@ _CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
 
 @dataclass(frozen=True)
 class KVLayout:
-    """Sizes of the two arrays [L*P, K, S, H] that hold all keys and all values."""
+    """Sizes of the arrays [L*P, K, S, H] that hold all keys and all values."""
 
     num_layers: int
     num_pages: int  # of one layer, the sink included
@@ -36,6 +36,7 @@ class KVLayout:
     head_dim: int  # as it lies in pages
     dtype: DTypeLike
     backend: Backend = Backend.XLA  # which reads it
+    latent: bool = False  # one array of what is both key and value
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -45,7 +46,12 @@ class KVLayout:
     @property
     def page_bytes(self) -> int:
         """Keys and values of one page in all layers."""
-        slot = 2 * self.num_heads * self.head_dim * jnp.dtype(self.dtype).itemsize
+        slot = (
+            (1 if self.latent else 2)
+            * self.num_heads
+            * self.head_dim
+            * jnp.dtype(self.dtype).itemsize
+        )
         return self.num_layers * self.page_size * slot
 
 
@@ -71,7 +77,8 @@ def resolve_pages(
     """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
     backend = resolve_backend(config, model, shapes, mesh, dtype)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
-    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend)
+    latent = model.latent is not None
+    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent)
     pages = config.num_gpu_blocks_override
     if pages is None:
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)

@@ -17,6 +17,8 @@ from pallas_kernels import (
     Backend,
     QueryBlocks,
     kv_write,
+    mla_decode,
+    mla_ragged,
     paged_decode,
     query_blocks,
     ragged_attention,
@@ -26,10 +28,13 @@ HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced."""
+    """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced.
+
+    Latents, which are both, lie in `k` with K = 1, once for each shard.
+    """
 
     k: Float[Array, "LP K S H"]
-    v: Float[Array, "LP K S H"]
+    v: Float[Array, "LP K S H"] | None
 
     @property
     def page_size(self) -> int:
@@ -116,6 +121,63 @@ def paged_attention(
     return out, KVCache(keys, values)
 
 
+def latent_attention(
+    batch: AttentionBatch,
+    cache: KVCache,
+    layer: Int32[Array, ""],
+    q: Float[Array, "T N H"],
+    latent: Float[Array, "T H"],
+    *,
+    scale: float,
+    value_dim: int,
+) -> tuple[Float[Array, "T N V"], KVCache]:
+    """Write the latents of this layer into the cache, then attend causally over each token's row.
+
+    Every shard has some of the queries' heads, and all latents.
+    """
+    attend = partial(_attend_latents, scale=scale, value_dim=value_dim)
+    if batch.mesh is not None:
+        whole, heads = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
+        attend = jax.shard_map(
+            attend,
+            mesh=batch.mesh,
+            in_specs=(whole, heads, whole, heads, whole),
+            out_specs=(heads, heads),
+            check_vma=False,
+        )
+    out, latents = attend(batch, cache.k, layer, q, latent)
+    return out, KVCache(latents, None)
+
+
+def _attend_latents(
+    batch: AttentionBatch,
+    pages: Array,
+    layer: Array,
+    q: Array,
+    latent: Array,
+    *,
+    scale: float,
+    value_dim: int,
+) -> tuple[Array, Array]:
+    table, page, slot = _places(batch, layer, pages)
+    pages = kv_write(pages, latent[:, None], page, slot)
+    blocks = batch.blocks
+    kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
+    out = kernel(
+        q, pages[:, 0], table, batch.positions,
+        scale=scale, value_dim=value_dim, backend=batch.backend,
+    )  # fmt: skip
+    return out, pages
+
+
+def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:
+    """This layer's page table; page and slot of each token, of padding a page past the end."""
+    size = pages.shape[2]
+    table = batch.page_table + layer * batch.pages_per_layer
+    page = table.at[batch.row, batch.positions // size].get(mode="fill", fill_value=pages.shape[0])
+    return table, page, batch.positions % size
+
+
 def _attend(
     batch: AttentionBatch,
     k_pages: Array,
@@ -130,14 +192,10 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> tuple[Array, Array, Array]:
-    size, H = k_pages.shape[2], q.shape[-1]
+    H = q.shape[-1]
     # heads may be wider in pages, with zeros behind them
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, k_pages.shape[3] - H))) for x in (q, k, v))
-    table = batch.page_table + layer * batch.pages_per_layer
-    page = table.at[batch.row, batch.positions // size].get(
-        mode="fill", fill_value=k_pages.shape[0]
-    )
-    slot = batch.positions % size
+    table, page, slot = _places(batch, layer, k_pages)
     k_pages = kv_write(k_pages, k, page, slot)
     v_pages = kv_write(v_pages, v, page, slot)
     blocks = batch.blocks

@@ -51,6 +51,21 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """Keys and values of all heads as one compressed vector a token (MLA).
+
+    Source: DeepSeek-V2, arXiv 2405.04434. A head's key is `key_dim` numbers made from the
+    compressed ones, and `rope_dim` that are rotated and common to all heads.
+    """
+
+    query_rank: int | None  # queries are made from a compressed vector too, of this size
+    rank: int  # of keys and values
+    key_dim: int
+    rope_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder.
 
@@ -80,6 +95,7 @@ class ModelConfig:
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
+    latent: Latent | None = None  # then K = 1 and H = rank + rope_dim: what lies in pages
     sinks: bool = False  # a logit a head that takes part in the softmax and has no value
     mixture: Mixture | None = None  # in the layers whose kind says so
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
+from models.latent import LatentAttention
 from models.layers import LayerNorm, Linear, RMSNorm, softcap, split_columns
 from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
@@ -88,7 +89,7 @@ class Layer(nnx.Module):
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
         self.attention_norm = _norm(config)
-        self.attention = Attention(config, kind, dtype, shards)
+        self.attention = _attention(config, kind, dtype, shards)
         self.attention_post_norm = _norm(config) if config.post_norms else _identity
         self.mlp_norm = _norm(config)
         self.mlp = _mlp(config, kind, dtype, shards)
@@ -177,6 +178,14 @@ class Attention(nnx.Module):
 
 def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:
     return nnx.Param(jnp.zeros((rows, D), dtype), axes=axes)
+
+
+def _attention(
+    config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int
+) -> Attention | LatentAttention:
+    if config.latent is not None:
+        return LatentAttention(config, config.latent, dtype)
+    return Attention(config, kind, dtype, shards)
 
 
 def _mlp(

@@ -1,6 +1,10 @@
 """Mixtures of experts as config.json states them; the keys that families write alike."""
 
+from typing import Any
+
+from models.config import Mixture
 from models.fields import MAX_LAYERS, Fields
+from models.weight_map import Names
 from pallas_kernels.moe.activations import ACTIVATIONS
 
 MAX_EXPERTS = 2**12
@@ -23,3 +27,31 @@ def read_sparse_layers(fields: Fields) -> tuple[bool, ...]:
     step = fields.integer("decoder_sparse_step", 1, high=MAX_LAYERS)
     dense = fields.integers("mlp_only_layers", high=MAX_LAYERS)
     return tuple((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
+
+
+def read_routed_mixture(fields: Fields, **routing: Any) -> Mixture:
+    """The keys of DeepSeek and what copies it; `routing` are the other fields of Mixture."""
+    fields.constant("moe_layer_freq", 1.0)
+    experts = fields.integer("n_routed_experts", high=MAX_EXPERTS)
+    size = fields.integer("moe_intermediate_size")
+    return Mixture(
+        num_experts=experts,
+        per_token=read_chosen(fields, experts),
+        intermediate_size=size,
+        scale=fields.number("routed_scaling_factor", 1.0),
+        shared_size=size * fields.integer("n_shared_experts", low=0, high=MAX_EXPERTS),
+        activation=read_activation(fields),
+        **routing,
+    )
+
+
+def routed_names(mlp: str, shared: str) -> Names:
+    """Tensors of a router, of experts each by itself, and of the one that all tokens go through."""
+    one = f"{mlp}.experts.#"
+    return {
+        "layers.*.mlp.router": f"{mlp}.gate",
+        "layers.*.mlp.experts.gate_up": (f"{one}.gate_proj", f"{one}.up_proj"),
+        "layers.*.mlp.experts.down": f"{one}.down_proj",
+        "layers.*.mlp.shared.gate_up": (f"{mlp}.{shared}.gate_proj", f"{mlp}.{shared}.up_proj"),
+        "layers.*.mlp.shared.down": f"{mlp}.{shared}.down_proj",
+    }

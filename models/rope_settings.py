@@ -68,6 +68,14 @@ def _yarn_magnitude(factor: float, scale: float) -> float:
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
+def yarn_score_scale(fields: Fields) -> float:
+    """What DeepSeek multiplies scores by where positions are scaled: the square of a magnitude."""
+    key = "rope_scaling" if "rope_scaling" in fields else "rope_parameters"
+    settings = fields.section(key)
+    all_dim = settings.optional_number("mscale_all_dim")
+    return _yarn_magnitude(settings.number("factor"), all_dim) ** 2 if all_dim else 1.0
+
+
 def _llama3(settings: Fields, fields: Fields, dim: int) -> Llama3:
     slow, fast = settings.number("low_freq_factor"), settings.number("high_freq_factor")
     if slow >= fast:

@@ -26,6 +26,7 @@ MESH_AXES: Mapping[str | None, str | None] = {
     "embed": None,
     "norm": None,
     "choice": None,
+    "latent": None,
     "position": None,
     None: None,
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from models.config import Mixture, ModelConfig
+from models.config import Latent, Mixture, ModelConfig
 from models.weights import Part, Source, Stack, WeightMap
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
@@ -62,7 +62,10 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
     kind = config.layer_kinds[int(layer.split(".")[1])]
 
     yield from build.norm(f"{layer}.attention_norm", width, bias=norm_bias)
-    yield from _attention(config, build, f"{layer}.attention")
+    if config.latent is None:
+        yield from _attention(config, build, f"{layer}.attention")
+    else:
+        yield from _latent(config, config.latent, build, f"{layer}.attention")
     if config.post_norms:
         yield from build.norm(f"{layer}.attention_post_norm", width, bias=norm_bias)
     yield from build.norm(f"{layer}.mlp_norm", width, bias=norm_bias)
@@ -86,6 +89,45 @@ def _attention(config: ModelConfig, build: "_Builder", path: str) -> Iterator[En
     if config.sinks:
         yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _latent(config: ModelConfig, latent: Latent, build: "_Builder", path: str) -> Iterator[Entry]:
+    N, bias, rank = config.num_heads, config.qkv_bias, (latent.rank, 1)
+    if latent.query_rank is not None:
+        yield from build.linear(f"{path}.q_down", (latent.query_rank, 1), bias=bias)
+        yield from build.norm(f"{path}.q_norm", (latent.query_rank, 1), bias=False)
+    width = latent.key_dim + latent.rope_dim
+    parts = build.parts(f"{path}.q_up", ((N, width),), "weight")
+    heads = [
+        part
+        for head in range(N)
+        for part in _unrotated_first(parts[0].tensor, head * width, latent.key_dim, latent.rope_dim)
+    ]
+    yield f"{path}.q_up.kernel", Source(tuple(heads), 1, transpose=True)
+    for leaf, axis in (("kernel", 1), ("bias", 0)) if bias else (("kernel", 1),):
+        name = build.parts(f"{path}.kv_down", (rank,), {"kernel": "weight"}.get(leaf, leaf))
+        down = _unrotated_first(name[0].tensor, 0, latent.rank, latent.rope_dim)
+        yield f"{path}.kv_down.{leaf}", Source(down, axis, transpose=axis == 1)
+    yield from build.norm(f"{path}.kv_norm", rank, bias=False)
+    (up,) = build.parts(f"{path}.kv_up", (rank,), "weight")
+    size = latent.key_dim + latent.value_dim
+    keys = [Part(up.tensor, latent.key_dim, start=n * size) for n in range(N)]
+    values = [Part(up.tensor, latent.value_dim, start=n * size + latent.key_dim) for n in range(N)]
+    every = N * size
+    yield f"{path}.key_up", Stack(tuple(Source((one,), outputs_of=every) for one in keys))
+    turned = tuple(Source((one,), 1, transpose=True, outputs_of=every) for one in values)
+    yield f"{path}.value_up", Stack(turned)
+    yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _unrotated_first(tensor: str, start: int, plain: int, rotated: int) -> tuple[Part, ...]:
+    """Outputs of which the last are rotated in pairs of neighbours: ours are halves of a head."""
+    pairs = start + plain
+    return (
+        Part(tensor, plain, start=start),
+        Part(tensor, rotated // 2, start=pairs, step=2),
+        Part(tensor, rotated // 2, start=pairs + 1, step=2),
+    )
 
 
 def _mlp(config: ModelConfig, size: int, build: "_Builder", path: str) -> Iterator[Entry]:

@@ -48,6 +48,7 @@ class Source:
     axis: int = 0
     transpose: bool = False
     divided: bool = False  # columns are grouped by shard: a fused kernel or its bias
+    outputs_of: int | None = None  # outputs of the tensors, where others read the rest of them
     entry: int | None = None  # the tensors have an axis more, in front: this entry of it
 
     def pieces(self, shards: int = 1) -> Iterator[Piece]:
@@ -66,7 +67,8 @@ class Source:
         lengths: dict[str, int] = {}
         for part in self.parts:
             last = part.start + (part.units * part.size - 1) * part.step
-            lengths[part.tensor] = max(last + 1, lengths.get(part.tensor, 0))
+            length = self.outputs_of or last + 1
+            lengths[part.tensor] = max(length, lengths.get(part.tensor, 0))
         return lengths
 
     @property
@@ -77,7 +79,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Stack:
-    """A parameter whose first axis counts experts: entry e is made by `sources[e]`."""
+    """A parameter whose first axis counts experts or heads: entry e is made by `sources[e]`."""
 
     sources: tuple[Source, ...]
 

@@ -11,5 +11,15 @@ P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C
 from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
 from pallas_kernels.cache import kv_write
 from pallas_kernels.dispatch import Backend
+from pallas_kernels.mla import mla_decode, mla_ragged
 
-__all__ = ["Backend", "QueryBlocks", "kv_write", "paged_decode", "query_blocks", "ragged_attention"]
+__all__ = [
+    "Backend",
+    "QueryBlocks",
+    "kv_write",
+    "mla_decode",
+    "mla_ragged",
+    "paged_decode",
+    "query_blocks",
+    "ragged_attention",
+]

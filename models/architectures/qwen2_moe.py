@@ -5,7 +5,13 @@ from typing import Any
 
 from models.architectures import llama, qwen2
 from models.config import Mixture, ModelConfig
-from models.experts import MAX_EXPERTS, read_activation, read_chosen, read_sparse_layers
+from models.experts import (
+    MAX_EXPERTS,
+    read_activation,
+    read_chosen,
+    read_sparse_layers,
+    routed_names,
+)
 from models.fields import Fields
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
@@ -22,14 +28,7 @@ DEFAULTS = {
 MLP = f"{llama.LAYER}.mlp"
 NAMES: Names = {
     **llama.NAMES,
-    "layers.*.mlp.router": f"{MLP}.gate",
-    "layers.*.mlp.experts.gate_up": (f"{MLP}.experts.#.gate_proj", f"{MLP}.experts.#.up_proj"),
-    "layers.*.mlp.experts.down": f"{MLP}.experts.#.down_proj",
-    "layers.*.mlp.shared.gate_up": (
-        f"{MLP}.shared_expert.gate_proj",
-        f"{MLP}.shared_expert.up_proj",
-    ),
-    "layers.*.mlp.shared.down": f"{MLP}.shared_expert.down_proj",
+    **routed_names(MLP, "shared_expert"),
     "layers.*.mlp.shared_gate": f"{MLP}.shared_expert_gate",
 }
 

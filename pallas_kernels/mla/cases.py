@@ -133,4 +133,5 @@ CASES: tuple[Case, ...] = (
     LatentDecodeCase("kimi-k2", 64, 64, 64, 4096),
     LatentChunkCase("deepseek-v3 chunk", 2048, 128, 64, 8192),
     LatentChunkCase("deepseek-v3 of 8, chunk", 2048, 16, 64, 8192),
+    LatentChunkCase("deepseek-v2-lite, page 16, chunk", 2048, 16, 16, 8192),
 )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int32
 from pallas_kernels.attention.chunked import attend_blocks
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
-from pallas_kernels.mla.sizes import check_latents, splits_for
+from pallas_kernels.mla.sizes import LatentShape, check_latents, splits_for
 
 
 def mla_decode(
@@ -33,7 +33,7 @@ def mla_decode(
         # Mosaic is imported where it is used: a CPU needs none of what it needs
         from pallas_kernels.mla.mosaic_mla import mosaic_mla_decode
 
-        check_latents(q, latent_pages, value_dim)
+        _check(q, latent_pages, value_dim)
         splits = splits_for(q.shape, page_table.shape[1] * latent_pages.shape[1])
         return mosaic_mla_decode(q, latent_pages, page_table, positions, scale=scale, splits=splits)
     out = attend_blocks(
@@ -65,7 +65,7 @@ def mla_ragged(
     if resolve(backend) is Backend.MOSAIC:
         from pallas_kernels.mla.mosaic_mla import mosaic_mla_ragged
 
-        check_latents(q, latent_pages, value_dim)
+        _check(q, latent_pages, value_dim)
         return mosaic_mla_ragged(q, latent_pages, page_table, positions, blocks=blocks, scale=scale)
     queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
     asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
@@ -75,3 +75,9 @@ def mla_ragged(
     )  # fmt: skip
     flat: Array = out.reshape(-1, *out.shape[2:])
     return flat[blocks.places]
+
+
+def _check(q: Array, latent_pages: Array, value_dim: int) -> None:
+    S, H = latent_pages.shape[1:]
+    shape = LatentShape(q.shape[1], H, value_dim, S, latent_pages.dtype)
+    check_latents(shape, Backend.MOSAIC)

@@ -44,6 +44,8 @@ from pallas_kernels.mosaic import (
 TILE = 32  # keys of a copy and of a warpgroup's turn
 STAGES = 4  # tiles in shared memory: two being used, two in flight
 _HALF = LATENT // 2  # columns of a warpgroup's results
+# of a thread: two warpgroups that compute, one that fetches; together a core has 512 x 128
+_COMPUTING, _FETCHING = 232, 48
 _LOG2E = math.log2(math.e)
 
 
@@ -245,7 +247,7 @@ def _token(memory: _Memory, place: Any) -> Any:
 
 def _copy_tiles(memory: _Memory, shared: _Shared, work: _Work, plan: _Plan) -> None:
     """Warpgroup 2: the queries, then one tile after the other as places become free."""
-    plgpu.set_max_registers(32, action="decrease")
+    plgpu.set_max_registers(_FETCHING, action="decrease")
     S, T = memory.latents.shape[1], memory.positions.shape[0]
     for i in range(plan.tokens):
         source = _rows_of(jnp.minimum(_token(memory, work.place + i), T - 1), work, plan)
@@ -297,7 +299,7 @@ def _attend_tiles(
     memory: _Memory, shared: _Shared, work: _Work, plan: _Plan, me: Any, block: Any
 ) -> None:
     """Warpgroups 0 and 1: softmax and sums over all tiles, and the results to memory."""
-    plgpu.set_max_registers(240, action="increase")
+    plgpu.set_max_registers(_COMPUTING, action="increase")
     layout = partial(cast, interpret=plan.interpret)
     by_row = plgpu.Layout.WGMMA.reduce(1)
     plgpu.barrier_wait(shared.q_ready)

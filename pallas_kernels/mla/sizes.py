@@ -1,8 +1,11 @@
 """What the kernel of latent attention takes, and how many blocks it divides a row into."""
 
-from typing import Any
+from typing import NamedTuple
 
-from pallas_kernels.dispatch import traced_device
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from pallas_kernels.dispatch import Backend, traced_device
 from pallas_kernels.errors import KernelError
 from pallas_kernels.tuning import tuned
 
@@ -10,6 +13,7 @@ LATENT, ROTARY = 512, 64  # columns of a latent: what is compressed, and the rot
 ROWS = 64  # queries of a block, heads x tokens
 HEADS = (8, 16, 32, 64, 128)
 PAGE_SIZES = (16, 32, 64, 128)
+DTYPES = ("bfloat16", "float16")
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
 _KEYS_A_SPLIT = 256  # fewer, and writing parts costs more than reading latents
 
@@ -24,20 +28,37 @@ def padded_heads(N: int) -> int:
     return next(n for n in HEADS if n >= N)
 
 
-def check_latents(q: Any, latent_pages: Any, value_dim: int) -> None:
-    """Raise KernelError, naming the limit, if the kernel does not take these arrays."""
-    N, (S, H), dtype = q.shape[1], latent_pages.shape[1:], latent_pages.dtype
-    sizes = f"latents of {LATENT} + {ROTARY} columns, not {value_dim} + {H - value_dim}"
+class LatentShape(NamedTuple):
+    """The sizes of a model's latent attention that are the same in every step."""
+
+    num_heads: int  # of one device
+    latent_dim: int
+    value_dim: int
+    page_size: int
+    dtype: DTypeLike
+
+
+def check_latents(shape: LatentShape, backend: Backend) -> None:
+    """Raise KernelError, naming the limit, if the backend's kernels do not take this shape."""
+    if backend is Backend.XLA:
+        return
+    rotary, dtype = shape.latent_dim - shape.value_dim, jnp.dtype(shape.dtype).name
     limits = [
-        ((value_dim, H - value_dim) == (LATENT, ROTARY), sizes),
-        (HEADS[-1] >= N, f"up to {HEADS[-1]} query heads, not {N}"),
-        (S in PAGE_SIZES, f"a page size in {PAGE_SIZES}, not {S}"),
-        (dtype.name in ("bfloat16", "float16"), f"a cache in bfloat16 or float16, not {dtype}"),
-        (q.dtype == dtype, f"queries in the cache's dtype, not {q.dtype}"),
+        (
+            (shape.value_dim, rotary) == (LATENT, ROTARY),
+            f"latents of {LATENT} + {ROTARY} columns, not {shape.value_dim} + {rotary}",
+        ),
+        (
+            shape.num_heads <= HEADS[-1],
+            f"up to {HEADS[-1]} query heads, not {shape.num_heads}",
+        ),
+        (shape.page_size in PAGE_SIZES, f"a page size in {PAGE_SIZES}, not {shape.page_size}"),
+        (dtype in DTYPES, f"{' or '.join(DTYPES)}, not {dtype}"),
     ]
     for holds, limit in limits:
         if not holds:
-            raise KernelError(f"The latent attention kernel on this GPU takes {limit}.")
+            name = backend.value
+            raise KernelError(f"The latent attention kernel of the backend {name} takes {limit}.")
 
 
 def splits_for(q_shape: tuple[int, ...], keys: int) -> int:

@@ -140,6 +140,26 @@ def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, An
     }
 
 
+def _latent(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "hidden_act": "silu",
+        "rope_theta": 10000.0,
+        "num_experts_per_tok": 3,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 24,
+        "first_k_dense_replace": 0,
+        "q_lora_rank": 28,
+        "kv_lora_rank": 20,
+        "qk_nope_head_dim": 10,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 14,
+        **_sizes(num_key_value_heads=4, rms_norm_eps=1e-6, **changes),
+    }
+
+
 def _llama3_scaling(factor: float) -> dict[str, Any]:
     return {
         "factor": factor,
@@ -225,6 +245,19 @@ MIXTURES = {
         "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
         "truncate": False, "original_max_position_embeddings": 4096},
         max_position_embeddings=131072)),
+    "deepseek_v2": Case(_latent("DeepseekV2ForCausalLM", "deepseek_v2", n_group=4, topk_group=2,
+                                topk_method="group_limited_greedy", routed_scaling_factor=4.0)),
+    "deepseek_v2_lite": Case(_latent("DeepseekV2ForCausalLM", "deepseek_v2", n_group=1,
+                                     topk_group=1, topk_method="greedy", q_lora_rank=None,
+                                     rope_scaling={
+        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707,
+        "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1})),
+    "deepseek_v3": Case(_latent("DeepseekV3ForCausalLM", "deepseek_v3", n_group=2, topk_group=1,
+                                first_k_dense_replace=1, routed_scaling_factor=2.5)),
+    "deepseek_v3_yarn": Case(_latent("DeepseekV3ForCausalLM", "deepseek_v3", n_group=4,
+                                     topk_group=3, q_lora_rank=None, rope_scaling={
+        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, n_shared_experts=2)),
 }  # fmt: skip
 
 # Each positional scaling; sequences grow past the length that the scaling starts from

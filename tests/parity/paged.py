@@ -52,9 +52,8 @@ class PagedRun:
         shape = (model.config.num_layers * PAGES, heads, PAGE_SIZE, model.config.head_dim)
         sharding = named_sharding(model.mesh, (None, "heads", None, None))
         # not zeros: a slot that counts before it was written shows
-        self.cache = KVCache(
-            *(jax.device_put(np.full(shape, 100, np.float32), sharding) for _ in "kv")
-        )
+        keys, values = (jax.device_put(np.full(shape, 100, np.float32), sharding) for _ in "kv")
+        self.cache = KVCache(keys, values if model.config.latent is None else None)
         pages = np.random.default_rng(0).permutation(np.arange(1, PAGES))
         self.table = pages.reshape(ROWS, PAGES_A_ROW).astype(np.int32)
 

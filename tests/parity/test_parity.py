@@ -18,8 +18,8 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 
 # two KV heads and biases, one KV head, one with windows and sandwich norms, packed QKV, Conv1D
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
-# a shared expert, a norm over all heads, experts with biases and sinks
-SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss")
+# a shared expert, a norm over all heads, experts with biases and sinks, latents
+SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3")
 
 
 @pytest.mark.parametrize("name", CASES)

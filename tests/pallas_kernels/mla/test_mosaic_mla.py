@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels.attention.query_blocks import query_blocks
+from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
 from pallas_kernels.mla.reference import mla_reference
 
@@ -14,7 +15,7 @@ if jax.__version_info__ < (0, 11):
 pytest.importorskip("absl", reason="Mosaic GPU needs absl-py")
 
 from pallas_kernels.mla.mosaic_mla import mosaic_mla_decode, mosaic_mla_ragged
-from pallas_kernels.mla.sizes import check_latents, choose_splits
+from pallas_kernels.mla.sizes import LatentShape, check_latents, choose_splits
 
 H, SCALE = 576, 192**-0.5
 
@@ -65,16 +66,19 @@ def test_ragged_equals_reference():
 
 
 @pytest.mark.parametrize(
-    "q, pages, value_dim, limit",
+    "change, limit",
     [
-        ((2, 16, 288), (9, 64, 288), 256, r"512 \+ 64 columns, not 256 \+ 32"),
-        ((2, 129, H), (9, 64, H), 512, "up to 128 query heads, not 129"),
-        ((2, 16, H), (9, 8, H), 512, "page size in .*, not 8"),
+        ({"latent_dim": 288, "value_dim": 256}, r"512 \+ 64 columns, not 256 \+ 32"),
+        ({"num_heads": 129}, "up to 128 query heads, not 129"),
+        ({"page_size": 8}, "page size in .*, not 8"),
+        ({"dtype": "float32"}, "bfloat16 or float16, not float32"),
     ],
 )
-def test_refuses_by_name(q, pages, value_dim, limit):
+def test_refuses_by_name(change, limit):
+    shape = LatentShape(16, H, 512, 64, "bfloat16")._replace(**change)
     with pytest.raises(KernelError, match=limit):
-        check_latents(jnp.zeros(q, jnp.bfloat16), jnp.zeros(pages, jnp.bfloat16), value_dim)
+        check_latents(shape, Backend.MOSAIC)
+    check_latents(shape, Backend.XLA)
 
 
 def test_splits_fill_the_gpu_and_no_more():

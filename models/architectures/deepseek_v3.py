@@ -1,0 +1,87 @@
+"""DeepSeek V3 and R1, Kimi K2: latent attention, and many experts chosen by groups and a bias.
+
+The layers behind the last, which predict further tokens, are not read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.architectures import llama
+from models.config import Latent, LayerKind, ModelConfig
+from models.experts import MAX_EXPERTS, read_routed_mixture, routed_names
+from models.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.rope_settings import read_rope, yarn_score_scale
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("DeepseekV3ForCausalLM",)
+DEFAULTS = {
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 3,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "n_group": 8,
+    "topk_group": 4,
+}
+ATTENTION, MLP = f"{llama.LAYER}.self_attn", f"{llama.LAYER}.mlp"
+NAMES: Names = {
+    **llama.NAMES,
+    "layers.*.attention.q_down": f"{ATTENTION}.q_a_proj",
+    "layers.*.attention.q_norm": f"{ATTENTION}.q_a_layernorm",
+    "layers.*.attention.q_up": f"{ATTENTION}.q_b_proj",
+    "layers.*.attention.kv_down": f"{ATTENTION}.kv_a_proj_with_mqa",
+    "layers.*.attention.kv_norm": f"{ATTENTION}.kv_a_layernorm",
+    "layers.*.attention.kv_up": f"{ATTENTION}.kv_b_proj",
+    "layers.*.mlp.choice_bias": f"{MLP}.gate.e_score_correction_bias",
+    **routed_names(MLP, "shared_experts"),
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    fields.option("scoring_func", ("sigmoid",), "sigmoid")
+    groups = fields.integer("n_group", high=MAX_EXPERTS)
+    return latent_model(
+        fields,
+        score="sigmoid",
+        choice_bias=True,
+        groups=groups,
+        kept_groups=fields.integer("topk_group", high=groups),
+        renormalize=fields.flag("norm_topk_prob", True),
+    )
+
+
+def latent_model(fields: Fields, **routing: Any) -> ModelConfig:
+    """The keys that V2 and V3 write alike; `routing` are the other fields of Mixture."""
+    latent = Latent(
+        query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,
+        rank=fields.integer("kv_lora_rank", 512),
+        key_dim=fields.integer("qk_nope_head_dim", 128, high=MAX_HEADS),
+        rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
+        value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
+    )
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    dense = fields.integer("first_k_dense_replace", low=0, high=MAX_LAYERS)
+    bias = fields.flag("attention_bias", False)
+    base = llama.dense(
+        Fields({**fields.raw, "num_key_value_heads": 1, "head_dim": latent.rope_dim}),
+        mixture=read_routed_mixture(fields, **routing),
+        latent=latent,
+        qkv_bias=bias,
+        o_bias=bias,
+    )
+    rope = read_rope(fields, latent.rope_dim)
+    kinds = tuple(LayerKind(rope=rope, experts=layer >= dense) for layer in range(layers))
+    scale = (latent.key_dim + latent.rope_dim) ** -0.5 * yarn_score_scale(fields)
+    width = latent.rank + latent.rope_dim
+    return replace(base, head_dim=width, layer_kinds=kinds, attention_scale=scale)
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    latent = config.latent
+    whole = latent is not None and latent.query_rank is None
+    names = {**NAMES, "layers.*.attention.q_up": f"{ATTENTION}.q_proj"} if whole else NAMES
+    return weight_map(config, names, ignored=(f"model.layers.{config.num_layers}.*",))
