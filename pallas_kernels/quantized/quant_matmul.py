@@ -1,6 +1,6 @@
-"""Tokens times weights of 4 bits with a scale a group.
+"""Tokens times weights of 4 or 8 bits with a scale a group.
 
-Few tokens go through a kernel that reads 4 bits a weight. From `_MANY` tokens on the product is
+Few tokens go through a kernel that reads the bits only. From `_MANY` tokens on the product is
 bound by arithmetic, and 16-bit weights made once a call cost little beside it.
 """
 
@@ -8,14 +8,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_kernels.dispatch import Backend, resolve, traced_device
-from pallas_kernels.quantized.weights import Int4Weight, dequantize
+from pallas_kernels.quantized.weights import (
+    QuantizedWeight,
+    bits_of,
+    dequantize,
+    group_size,
+    shape_of,
+)
 from pallas_kernels.tuning import tuned
 
 _MANY = 512
 
 
 def quant_matmul(
-    x: Float[Array, "M A"], weight: Int4Weight, *, backend: Backend | None = None
+    x: Float[Array, "M A"], weight: QuantizedWeight, *, backend: Backend | None = None
 ) -> Float[Array, "M C"]:
     """x W, accumulated in float32.
 
@@ -30,8 +36,10 @@ def quant_matmul(
         return x @ dequantize(weight).astype(x.dtype)
     from pallas_kernels.quantized.mosaic_quant import choose_splits, mosaic_quant_matmul
 
-    (C, A), gpu = weight.q.shape, traced_device()
-    facts = {"M": x.shape[0], "A": A, "C": C, "group": weight.group_size}
+    (A, C), gpu = shape_of(weight), traced_device()
+    facts = {
+        "M": x.shape[0], "A": A, "C": C, "group": group_size(weight), "bits": bits_of(weight),
+    }  # fmt: skip
     found = tuned("quant_matmul", facts, gpu.kind)
     splits = found["splits"] if found else choose_splits(C, x.shape[0], gpu.num_cores)
     return mosaic_quant_matmul(x, weight, splits=splits)
