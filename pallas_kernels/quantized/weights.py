@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, Integer
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
 from pallas_kernels.errors import KernelError
 
@@ -91,6 +91,12 @@ def unpack(words: Int32[Array, "C words"], bits: int) -> Int32[Array, "C A"]:
     return split.transpose(0, 1, 5, 3, 2, 4).reshape(len(words), -1)
 
 
+def in_word_order(x: Float[Array, "M A"], bits: int) -> Float[Array, "shifts M words"]:
+    """Rows in the order of the words: the first of each word, from its lowest bits, and so on."""
+    split = x.reshape(len(x), -1, 16 // bits, 4, 4, 2)  # block, plane, v, j, half
+    return split.transpose(5, 2, 0, 1, 4, 3).reshape(32 // bits, len(x), -1)
+
+
 def _shifts(bits: int) -> Int[np.ndarray, "half plane"]:
     """Where in a word the numbers lie."""
     return 16 * np.arange(2, dtype=np.int32)[:, None] + np.arange(0, 16, bits, dtype=np.int32)
@@ -98,21 +104,32 @@ def _shifts(bits: int) -> Int[np.ndarray, "half plane"]:
 
 def dequantize(weight: QuantizedWeight) -> Float[Array, "A C"]:
     """The matrix, in float32."""
-    return columns(weight).T
-
-
-def columns(weight: QuantizedWeight) -> Float[Array, "C A"]:
-    """The matrix transposed, in float32."""
     n, group = unpack(weight.words, bits_of(weight)), group_size(weight)
+    return scaled(
+        type(weight), n, *(jnp.repeat(v.T, group, axis=1) for v in weight[1:] if v is not None)
+    ).T
 
-    def spread(values: Float[Array, "g C"]) -> Float[Array, "C A"]:
-        return jnp.repeat(values.astype(jnp.float32).T, group, axis=1)
 
-    scale = spread(weight.scale)
-    if isinstance(weight, Nf4Weight):
-        return jnp.asarray(NF4, jnp.float32)[n] * scale
-    if isinstance(weight, Int8Weight):
-        return ((n ^ 128) - 128).astype(jnp.float32) * scale
-    if weight.low is None:
-        return (n - 8).astype(jnp.float32) * scale
-    return n.astype(jnp.float32) * scale + spread(weight.low)
+def scaled(
+    kind: type[QuantizedWeight],
+    n: Int32[Array, "*shape"],
+    scale: Float[Array, "*shape"],
+    low: Float[Array, "*shape"] | None = None,
+) -> Float32[Array, "*shape"]:
+    """What the numbers `n` mean."""
+    wide = scale.astype(jnp.float32)
+    if kind is Nf4Weight:
+        return _chosen(NF4, n) * wide
+    if kind is Int8Weight:
+        return ((n ^ 128) - 128).astype(jnp.float32) * wide
+    if low is None:
+        return (n - 8).astype(jnp.float32) * wide
+    return n.astype(jnp.float32) * wide + low.astype(jnp.float32)
+
+
+def _chosen(values: tuple[float, ...], n: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """values[n], by the bits of n from the highest: a CPU has selections, but gathers slowly."""
+    if len(values) == 1:
+        return jnp.float32(values[0])
+    half = len(values) // 2
+    return jnp.where(n & half != 0, _chosen(values[half:], n), _chosen(values[:half], n))
