@@ -9,12 +9,12 @@ from jaxtyping import Array, Float
 
 from pallas_kernels.case import Case, Tiling
 from pallas_kernels.quantized.quant_matmul import quant_matmul
+from pallas_kernels.quantized.reference import quant_matmul_reference
 from pallas_kernels.quantized.weights import (
     Int4Weight,
     Int8Weight,
     Nf4Weight,
     QuantizedWeight,
-    dequantize,
 )
 
 _KINDS = {"int4": Int4Weight, "nf4": Nf4Weight, "int8": Int8Weight}
@@ -63,12 +63,11 @@ class QuantCase(Case):
         return mosaic_quant_matmul(x, weight, interpret=interpret, **(tiling or {"splits": 2}))
 
     def reference(self, *arrays: Array) -> Float[Array, "M C"]:
-        x, weight = arrays[0], self.weight(*arrays[1:])
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return (x.astype(wide) @ dequantize(weight).astype(wide)).astype(x.dtype)
+        return quant_matmul_reference(arrays[0], self.weight(*arrays[1:]))
 
     def small(self) -> "QuantCase":
-        return replace(self, M=min(self.M, 9), A=4 * max(self.group, 64), C=128)
+        group = min(self.group, 256)
+        return replace(self, M=min(self.M, 9), A=max(256, 2 * group), C=128, group=group)
 
     @property
     def bytes_moved(self) -> int:

@@ -6,7 +6,13 @@
 
 Operands are swapped: columns of the matrix are the rows of the tensor core's product, 64 for each
 of two warpgroups, and tokens its columns, 8 at the least. A third warpgroup fetches. Steps are
-divided among `splits` blocks where columns are few.
+divided among `splits` blocks where columns are few; two blocks share a core where tokens are few,
+80 KiB each in flight. Weights are scaled before the product, in the tokens' 16 bits: any group then
+is one sum, and small groups and minima cost no sums of tokens.
+
+A core reads 21 bytes a clock (4.8 TB/s, 132 cores, 1.75 GHz) and starts 128 lanes of instructions:
+25 for 8 weights of 4 bits, 49 for 8 of 8 bits. Compiled, the loop has 20 for evenly spaced weights,
+22 with minima by 32, 28 for 8 bits, and 41 for NF4, which so reaches three fifths of the bandwidth.
 """
 
 from collections.abc import Iterator
@@ -189,8 +195,8 @@ def quant_matmul_kernel(
         def add(step: Any, acc: Any) -> Any:
             slot = lax.rem(step, jnp.int32(stages))
             plgpu.barrier_wait(ready.at[slot])
-            operands_of = partial(_operands, tiles, slot, me, kind, group, interpret)
-            acc = _add_products(acc, operands_of, interpret)
+            for weights, x in _operands(tiles, slot, me, kind, group, interpret):
+                acc = accumulate(acc, weights, x, interpret)
             plgpu.barrier_arrive(free.at[slot])
             return acc
 
@@ -223,7 +229,7 @@ def _operands(
     row = 0
     for word in range(0, words.shape[2], WORDS_OF_BLOCK):
         block = cast(load(words.at[slot, mine, pl.ds(word, WORDS_OF_BLOCK)]), WORDS, interpret)
-        weights = []
+        weights: list[Any] = []
         for plane in planes(block, kind, len(scales) > 1, x.dtype, interpret):
             of = values[(row + PLANE * len(weights)) // group]
             scale, *low = (lax.broadcast_in_dim(value, plane.shape, [0]) for value in of)
@@ -231,17 +237,3 @@ def _operands(
         rows = PLANE * len(weights)
         yield join(weights, interpret), x.at[slot, :, pl.ds(row, rows)].transpose((1, 0))
         row += rows
-
-
-def _add_products(acc: Any, operands: Any, interpret: bool) -> Any:
-    """acc + the sum of a @ b: started one after the other, waited for once."""
-    if interpret:
-        for a, b in operands():
-            acc = accumulate(acc, a, b, interpret)
-        return acc
-
-    def run(ref: Any) -> None:
-        for a, b in operands():
-            plgpu.wgmma(ref, a, b)
-
-    return pl.run_state(run)(plgpu.WGMMAAccumulatorRef.init(acc))

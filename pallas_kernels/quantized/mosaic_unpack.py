@@ -7,10 +7,10 @@
                    the last, and picks by the highest bit; twice, for a value has two bytes
 
 In float16 1024 counts in ones. A word's halves hold neighbours, so that its planes come out as the
-tensor core wants them in its registers. Instructions for 8 weights: 11, 14 and 26, less 4 where the
-compiler sees through; an H200's core has 25 slots for them in the time in which it reads them.
+tensor core wants them in its registers: no value moves between threads.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.mosaic import gpu as mgpu
-from jax.experimental.mosaic.gpu import utils
+from jax.experimental.mosaic.gpu import utils as _utils
 from jax.experimental.mosaic.gpu.fragmented_array import Tiling
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import vector
 
 from pallas_kernels.quantized.weights import NF4, Int4Weight, Nf4Weight, QuantizedWeight
+
+utils: Any = _utils  # JAX 0.10 has no inline_ptx, and does not run this file
+_inline: Any = plgpu.inline_mgpu  # has no annotations
 
 # One thread of a row's four holds four neighbouring words: one load of 16 bytes.
 WORDS = plgpu.Layout.TILED(
@@ -111,24 +114,19 @@ def _instruction(name: str, *operands: Any) -> Any:
     written = [f"{o}" if isinstance(o, int) else f"${next(places)}" for o in operands]
     ptx = f"{name} $0, {', '.join(written)};"
 
-    @plgpu.inline_mgpu(
-        arg_types=(WORDS,) * len(arrays),
-        return_type=plgpu.ShapeDtypeStruct(arrays[0].shape, jnp.int32, layout=WORDS),
-    )
-    def run(_: Any, *fragments: Any) -> Any:
-        found = np.empty_like(fragments[0].registers)
+    def run(*registers: Any) -> Any:
+        found = np.empty_like(registers[0])
         for place in np.ndindex(found.shape):
-            fours = [fragment.registers[place] for fragment in fragments]
-            kind = fours[0].type
+            fours = [array[place] for array in registers]
             words = []
             for i in range(4):
                 index = ir.DenseI64ArrayAttr.get([i])
                 given = [vector.extract(four, [], index) for four in fours]
                 words.append(utils.inline_ptx(ptx, *given, result_types=given[0].type))
-            found[place] = vector.from_elements(kind, words)
-        return mgpu.FragmentedArray(_registers=found, _layout=WORDS.to_mgpu(), _is_signed=True)
+            found[place] = vector.from_elements(fours[0].type, words)
+        return found
 
-    return run(*arrays)
+    return _registers(run, arrays, WORDS, (64, 16), jnp.int32, WORDS)
 
 
 def _interpreted_permute(low: Any, high: Any, places: Any) -> Any:
@@ -147,38 +145,40 @@ def _floats(words: Any, dtype: Any, interpret: bool) -> Any:
         pairs = lax.bitcast_convert_type(words.reshape(64, 4, 4), dtype)  # thread, word, half
         return pairs.transpose(0, 2, 1, 3).reshape(64, 32)
 
-    @plgpu.inline_mgpu(
-        arg_types=(WORDS,),
-        return_type=plgpu.ShapeDtypeStruct((64, 32), dtype, layout=plgpu.Layout.WGMMA),
-    )
-    def run(_: Any, fragments: Any) -> Any:
-        kind = utils.dtype_to_ir_type(dtype)
-        layout = plgpu.Layout.WGMMA.to_mgpu()
-        found = np.empty(layout.registers_shape((64, 32)), dtype=object)
-        rows = found.reshape(4, 2)  # eight weights, row of a thread's two
-        for row, register in enumerate(fragments.registers.flat):
-            halves = vector.bitcast(ir.VectorType.get((8,), kind), register)
+    def run(registers: Any) -> Any:
+        kind = ir.VectorType.get((8,), utils.dtype_to_ir_type(dtype))
+        found = np.empty(plgpu.Layout.WGMMA.to_mgpu().registers_shape((64, 32)), dtype=object)
+        by_row = found.reshape(4, 2)  # eight columns, row of a thread's two
+        for row, register in enumerate(registers.flat):
+            halves = vector.bitcast(kind, register)
             for i in range(4):
-                rows[i, row] = utils.vector_slice(halves, slice(2 * i, 2 * i + 2))
-        return mgpu.FragmentedArray(_registers=found, _layout=layout, _is_signed=None)
+                by_row[i, row] = utils.vector_slice(halves, slice(2 * i, 2 * i + 2))
+        return found
 
-    return run(words)
+    return _registers(run, [words], WORDS, (64, 32), dtype, plgpu.Layout.WGMMA)
 
 
 def join(parts: list[Any], interpret: bool) -> Any:
     """[64, n] arrays side by side."""
     if interpret:
         return jnp.concatenate(parts, axis=1)
-    width = sum(part.shape[1] for part in parts)
+    shape, kind = (64, sum(part.shape[1] for part in parts)), plgpu.Layout.WGMMA
 
-    @plgpu.inline_mgpu(
-        arg_types=(plgpu.Layout.WGMMA,) * len(parts),
-        return_type=plgpu.ShapeDtypeStruct((64, width), parts[0].dtype, layout=plgpu.Layout.WGMMA),
-    )
-    def run(_: Any, *fragments: Any) -> Any:
-        registers = np.concatenate([fragment.registers for fragment in fragments], axis=1)
-        return mgpu.FragmentedArray(
-            _registers=registers, _layout=fragments[0].layout, _is_signed=None
-        )
+    def run(*registers: Any) -> Any:
+        return np.concatenate(registers, axis=1)
 
-    return run(*parts)
+    return _registers(run, parts, kind, shape, parts[0].dtype, kind)
+
+
+def _registers(
+    run: Callable[..., Any], arrays: list[Any], layout: Any, shape: Any, dtype: Any, into: Any
+) -> Any:
+    """The array in the registers that `run` makes from the registers of `arrays`."""
+
+    def wrapped(_: Any, *fragments: Any) -> Any:
+        signed = True if dtype == jnp.int32 else None
+        found = run(*(fragment.registers for fragment in fragments))
+        return mgpu.FragmentedArray(_registers=found, _layout=into.to_mgpu(), _is_signed=signed)
+
+    made = plgpu.ShapeDtypeStruct(shape, dtype, layout=into)
+    return _inline(arg_types=(layout,) * len(arrays), return_type=made)(wrapped)(*arrays)

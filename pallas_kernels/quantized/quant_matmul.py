@@ -35,7 +35,7 @@ def quant_matmul(
 ) -> Float[Array, "M C"]:
     """x W, accumulated in float32.
 
-    Specification: `x @ dequantize(weight)`.
+    Specification: `quant_matmul_reference`.
 
     Raises:
         KernelError: the GPU's kernel does not take these sizes.
@@ -82,4 +82,5 @@ def _by_planes(x: Float[Array, "M A"], weight: QuantizedWeight) -> Float[Array, 
 
     arrays = [weight.words, *(values.T for values in weight[1:] if values is not None)]
     parts = tuple(array.reshape(C // few, few, -1) for array in arrays)
-    return lax.map(of_columns, parts).reshape(C, -1).T.astype(x.dtype)
+    found: Array = lax.map(of_columns, parts)
+    return found.reshape(C, -1).T.astype(x.dtype)

@@ -87,7 +87,7 @@ def pack(numbers: Integer[np.ndarray, "C A"], bits: int = 4) -> Int32[Array, "C 
 
 def unpack(words: Int32[Array, "C words"], bits: int) -> Int32[Array, "C A"]:
     """The numbers in words, from 0 on."""
-    split = words.reshape(len(words), -1, 4, 4, 1, 1) >> _shifts(bits) & 2**bits - 1
+    split: Array = words.reshape(len(words), -1, 4, 4, 1, 1) >> _shifts(bits) & 2**bits - 1
     return split.transpose(0, 1, 5, 3, 2, 4).reshape(len(words), -1)
 
 
@@ -128,8 +128,11 @@ def scaled(
 
 
 def _chosen(values: tuple[float, ...], n: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    """values[n], by the bits of n from the highest: a CPU has selections, but gathers slowly."""
-    if len(values) == 1:
-        return jnp.float32(values[0])
-    half = len(values) // 2
-    return jnp.where(n & half != 0, _chosen(values[half:], n), _chosen(values[:half], n))
+    """values[n], by the bits of n from the lowest: a CPU selects fast and gathers slowly."""
+    left: list[Array] = [jnp.float32(value) for value in values]
+    bit = 1
+    while len(left) > 1:
+        pairs = zip(left[::2], left[1::2], strict=True)
+        left = [jnp.where(n & bit != 0, odd, even) for even, odd in pairs]
+        bit *= 2
+    return left[0]
