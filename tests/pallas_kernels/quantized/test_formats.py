@@ -36,9 +36,9 @@ def rows(seed, C, blocks, size, halves):
     return found.reshape(C, -1)
 
 
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=3, deadline=None)
 seeds = st.integers(0, 99)
-sizes = st.sampled_from([(128, 8, 32), (256, 24, 64), (128, 16, 128)])
+sizes = st.sampled_from([(128, 8, 32), (256, 24, 64)])
 
 
 @few

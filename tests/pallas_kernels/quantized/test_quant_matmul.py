@@ -28,7 +28,7 @@ def distance(got, x, weight):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("M, C", [(1, 40), (3, 256), (9, 264)])
+@pytest.mark.parametrize("M, C", [(1, 128), (9, 40)])
 def test_product_on_the_cpu(kind, M, C):
     x, weight = make(M, 256, C, 32, kind, jnp.float32)
     assert distance(quant_matmul(x, weight), x, weight) < 1e-5
@@ -58,7 +58,7 @@ def test_hopper_kernel(kind, M, A, C, group, splits):
     assert distance(found, x, weight) < 0.005
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["low", "nf4", "int8"])
 def test_hopper_kernel_with_tokens_in_float16(kind):
     if jax.__version_info__ < (0, 11):
         pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel")

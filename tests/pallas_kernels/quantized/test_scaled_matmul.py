@@ -29,8 +29,8 @@ def wide(x, w, scale):
 
 
 @pytest.mark.parametrize("backend", Backend)
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float8_e4m3fn, jnp.float8_e5m2])
-@pytest.mark.parametrize("M, C", [(1, 40), (3, 128), (9, 7)])
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float8_e4m3fn])
+@pytest.mark.parametrize("M, C", [(1, 128), (9, 40)])
 def test_scale_after_the_product(M, C, dtype, backend):
     arrays = make(M, 96, C, dtype)
     with jax.enable_x64(True):
@@ -38,7 +38,7 @@ def test_scale_after_the_product(M, C, dtype, backend):
     assert distance(scaled_matmul(*arrays, backend=backend), want) < 1e-6
 
 
-@pytest.mark.parametrize("M", [1, 2, 9])
+@pytest.mark.parametrize("M", [1, 9])
 def test_eight_bits_times_eight(M):
     arrays = make(M, 96, 40, jnp.int8)
     n, _ = quantize_tokens(arrays[0])
@@ -55,8 +55,7 @@ def test_a_token_of_zeros_stays_zero():
     assert not int8_matmul(x.at[0].set(0), w, scale)[0].any()
 
 
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float8_e4m3fn])
-@pytest.mark.parametrize("M", [1, 64, 256])
+@pytest.mark.parametrize("M, dtype", [(1, jnp.int8), (64, jnp.float8_e4m3fn), (256, jnp.int8)])
 def test_hopper_reads_eight_bits_only(M, dtype):
     """No converted weights in memory: what is there besides arguments is the parts of the sum."""
     if missing_plugin() is not None:
