@@ -53,8 +53,10 @@ class LatentDecodeCase(Case):
             return mla_decode(q, pages, page_table, positions, scale=_SCALE, value_dim=_V)
         from pallas_kernels.mla.mosaic_mla import mosaic_mla_decode
 
-        kernel = partial(mosaic_mla_decode, **(tiling or {"splits": 2}), interpret=interpret)
-        return kernel(q, pages, page_table, positions, scale=_SCALE)
+        splits = 2 if tiling is None else tiling["splits"]
+        return mosaic_mla_decode(
+            q, pages, page_table, positions, scale=_SCALE, splits=splits, interpret=interpret
+        )
 
     def reference(
         self,

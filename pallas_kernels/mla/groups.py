@@ -21,8 +21,7 @@ ROWS = 64  # queries of a block: what the tensor core multiplies at least
 class Groups(NamedTuple):
     """Tokens at consecutive positions of one row."""
 
-    tokens: Int32[Array, "M each"]  # those that are there come first; T for none
-    rows: Int32[Array, " M"]
+    members: Int32[Array, "M 1+each"]  # the row; the tokens, first those that are there, T for none
     oldest: Int32[Array, " M"]  # position of the first token; -1 for none
 
 
@@ -34,8 +33,9 @@ def heads_of_block(N: int) -> int:
 
 def one_token_each(positions: Int32[Array, " B"]) -> Groups:
     """Of a decode step: token b is row b's."""
-    rows = np.arange(positions.shape[0], dtype=np.int32)  # a constant: no launch makes it
-    return Groups(jnp.asarray(rows[:, None]), jnp.asarray(rows), positions)
+    rows = np.arange(positions.shape[0], dtype=np.int32)
+    members = np.stack([rows, rows], axis=1)  # a constant: no launch makes it
+    return Groups(jnp.asarray(members), positions)
 
 
 def tokens_of_a_row(
@@ -53,4 +53,4 @@ def tokens_of_a_row(
     tokens = tokens.reshape(-1, each)
     first = tokens[:, 0]
     oldest = jnp.where(first < T, positions[jnp.minimum(first, T - 1)], -1)
-    return Groups(tokens, rows, oldest)
+    return Groups(jnp.concatenate([rows[:, None], tokens], axis=1), oldest)

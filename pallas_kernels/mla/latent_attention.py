@@ -46,8 +46,8 @@ def mla_decode(
         from pallas_kernels.mla.mosaic_mla import mosaic_mla_decode
 
         _check(q, latent_pages, value_dim)
-        S = latent_pages.shape[1]
-        splits = decode_splits(*q.shape[:2], page_table.shape[1] * S, S)
+        (B, N, _), S = q.shape, latent_pages.shape[1]
+        splits = decode_splits(B, N, page_table.shape[1] * S, S)
         return mosaic_mla_decode(q, latent_pages, page_table, positions, scale=scale, splits=splits)
     out = attend_blocks(
         q[:, None], latent_pages[:, None], None, page_table, positions[:, None],

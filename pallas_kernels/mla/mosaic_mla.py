@@ -67,7 +67,7 @@ def mosaic_mla_decode(
     """
     groups = one_token_each(positions)
     found = _attend(q, latent_pages, page_table, groups, scale, splits, interpret)
-    out = found[0][0] if splits == 1 else _combine(*found).astype(q.dtype)
+    out: Array = found[0][0] if splits == 1 else _combine(*found).astype(q.dtype)
     return out[:, : q.shape[1]]
 
 
@@ -85,8 +85,9 @@ def mosaic_mla_ragged(
     """`mla_ragged` of the rows that have `least` tokens; other tokens give any number."""
     N = q.shape[1]
     groups = tokens_of_a_row(positions, blocks, ROWS // heads_of_block(N), least)
-    (out,) = _attend(q, latent_pages, page_table, groups, scale, 1, interpret)
-    return out[0, :, :N]
+    (parts,) = _attend(q, latent_pages, page_table, groups, scale, 1, interpret)
+    out: Array = parts[0]
+    return out[:, :N]
 
 
 def _attend(
@@ -106,7 +107,7 @@ def _attend(
     return plgpu.kernel(
         partial(mla_kernel, scale=scale * _LOG2E, heads=heads, splits=splits, interpret=interpret),
         out_type=results,
-        grid=(splits, groups.rows.size, N // heads),  # blocks of a token side by side
+        grid=(splits, groups.oldest.size, N // heads),  # blocks of a token side by side
         grid_names=("split", "group", "part"),
         num_threads=3,
         thread_name="warpgroup",
@@ -114,7 +115,7 @@ def _attend(
             q=plgpu.SMEM((ROWS, VALUES + ROTARY), q.dtype, transforms=swizzled),
             tiles=plgpu.SMEM((_STAGES, TILE, VALUES + ROTARY), q.dtype, transforms=swizzled),
             numbers=plgpu.SMEM((2, 2, ROWS), jnp.float32),
-            q_ready=plgpu.Barrier(num_arrivals=groups.tokens.shape[1]),
+            q_ready=plgpu.Barrier(num_arrivals=groups.members.shape[1] - 1),
             ready=plgpu.Barrier(num_arrivals=max(1, TILE // S), num_barriers=_STAGES),
             used=plgpu.Barrier(num_arrivals=2, num_barriers=_STAGES),
             peaks_met=plgpu.Barrier(num_arrivals=2),
@@ -150,23 +151,23 @@ class _Task(NamedTuple):
 
 
 def mla_kernel(
-    q_all: Any, latents: Any, table: Any, tokens: Any, rows: Any, oldest: Any, *rest: Any,
+    q_all: Any, latents: Any, table: Any, members: Any, oldest: Any, *rest: Any,
     scale: float, heads: int, splits: int, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: up to 64 queries of one row, one part of its tiles."""
     results, shared = rest[: 1 + (splits > 1)], _Shared(*rest[1 + (splits > 1) :])
     split, group, part = (lax.axis_index(name) for name in ("split", "group", "part"))
     me = lax.axis_index("warpgroup")
-    group = rows.shape[0] - 1 - group  # later tokens see more keys: they begin first
-    each, T = tokens.shape[1], q_all.shape[0]
+    group = oldest.shape[0] - 1 - group  # later tokens see more keys: they begin first
+    each, T = members.shape[1] - 1, q_all.shape[0]
 
     def token(i: int) -> Any:  # read when it is needed: a loop lies between, with no register free
-        return tokens[group, i]
+        return members[group, 1 + i]
 
     live = sum((token(i) < T).astype(jnp.int32) for i in range(each))
     newest = oldest[group] + jnp.maximum(live - 1, 0)
     task = _Task(
-        rows[group], oldest[group], newest, *_tiles(newest, split, splits), part * heads
+        members[group, 0], oldest[group], newest, *_tiles(newest, split, splits), part * heads
     )  # fmt: skip
 
     @pl.when(me == 2)

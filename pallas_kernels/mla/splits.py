@@ -7,7 +7,17 @@ from pallas_kernels.mla.groups import heads_of_block
 from pallas_kernels.mla.sizes import TILE
 from pallas_kernels.tuning import tuned
 
-SPLITS = (*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), 44, 52, 64, 88, 104, 132)
+SPLITS: tuple[int, ...] = (
+    *range(1, 9),
+    *range(10, 17, 2),
+    *range(20, 33, 4),
+    44,
+    52,
+    64,
+    88,
+    104,
+    132,
+)
 _START = 4  # tiles in the time that a block takes for queries, first tiles, results
 
 
