@@ -1,8 +1,16 @@
 """Pages of the KV cache: which are free, and how many owners each of the others has.
 
-Owns reference counts and nothing else: it does not know requests, tokens or devices. Page 0 is
-never handed out; padding reads it.
+    free ── allocate ──> owned ── release ──> free
+                           │  ^                          a page is kept if it holds what may be
+                  release  v  │ share                    wanted again
+                          idle ── allocate, when no page is free ──> owned, its content gone
+
+Owns reference counts and the order in which idle pages are given away, and nothing else: it does
+not know requests, tokens or devices. Page 0 is never handed out; padding reads it.
 """
+
+from collections import OrderedDict
+from collections.abc import Callable
 
 
 class BlockPool:
@@ -12,12 +20,21 @@ class BlockPool:
         if num_pages < 2:
             raise ValueError(f"a pool needs the sink and at least one page, got {num_pages}")
         self.num_pages = num_pages
+        self.on_reuse: Callable[[int], None] = lambda page: None  # told of idle pages given away
         self._free = list(range(num_pages - 1, 0, -1))  # popped from the end: 1, 2, 3, ...
+        self._idle: OrderedDict[int, None] = OrderedDict()  # kept, without owners; oldest first
+        self._kept = [False] * num_pages
         self._owners = [0] * num_pages
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        """Pages that can be allocated, idle ones included."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def num_idle(self) -> int:
+        """Pages that are kept and have no owner."""
+        return len(self._idle)
 
     @property
     def capacity(self) -> int:
@@ -26,29 +43,57 @@ class BlockPool:
 
     def allocate(self, count: int) -> list[int] | None:
         """`count` pages with one owner each, or None, and no page taken, if there are fewer."""
-        if count > len(self._free):
+        if count > self.num_free:
             return None
-        pages = [self._free.pop() for _ in range(count)]
-        for page in pages:
-            self._owners[page] = 1
-        return pages
+        return [self._take() for _ in range(count)]
 
     def share(self, pages: list[int]) -> None:
-        """One more owner for each of these owned pages."""
+        """One more owner for each of these pages, which are owned or idle."""
         for page in pages:
-            self._check_owned(page)
+            if page in self._idle:
+                del self._idle[page]
+            else:
+                self._check_owned(page)
             self._owners[page] += 1
 
     def release(self, pages: list[int]) -> None:
-        """One owner fewer for each; pages without owners are free again."""
+        """One owner fewer for each, the last first; pages without owners are idle or free."""
         for page in reversed(pages):
             self._check_owned(page)
             self._owners[page] -= 1
             if self._owners[page] == 0:
-                self._free.append(page)
+                self._rest(page)
+
+    def keep(self, page: int) -> None:
+        """What this owned page holds is worth keeping when its owners have gone."""
+        self._check_owned(page)
+        self._kept[page] = True
+
+    def unkeep(self, page: int) -> None:
+        """What it holds is worth nothing; if it was idle, it is free."""
+        self._kept[page] = False
+        if page in self._idle:
+            del self._idle[page]
+            self._free.append(page)
 
     def owners(self, page: int) -> int:
         return self._owners[page]
+
+    def _take(self) -> int:
+        if self._free:
+            page = self._free.pop()
+        else:
+            page, _ = self._idle.popitem(last=False)
+            self._kept[page] = False
+            self.on_reuse(page)
+        self._owners[page] = 1
+        return page
+
+    def _rest(self, page: int) -> None:
+        if self._kept[page]:
+            self._idle[page] = None
+        else:
+            self._free.append(page)
 
     def _check_owned(self, page: int) -> None:
         if not 0 < page < self.num_pages or self._owners[page] == 0:

@@ -37,7 +37,9 @@ class Loop:
         """
         request_id = str(next(self._ids))
         token_ids = prompt.token_ids(self.tokenizer)
-        messages = self._processor.add(request_id, token_ids, params, priority=priority)
+        messages = self._processor.add(
+            request_id, token_ids, params, priority=priority, cache_salt=prompt.cache_salt
+        )
         self._inboxes[request_id] = inbox
         try:
             for message in messages:

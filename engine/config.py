@@ -33,7 +33,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory
     tensor_parallel_size: int = 1
-    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
+    enable_prefix_caching: bool = True
     compilation_cache_dir: str | None = None  # None is the user's cache folder
 
     def __post_init__(self) -> None:

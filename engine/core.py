@@ -53,6 +53,8 @@ class EngineCore:
             page_size=shapes.page_size,
             max_num_seqs=shapes.max_num_seqs,
             max_num_batched_tokens=shapes.max_num_batched_tokens,
+            prefix_caching=config.enable_prefix_caching,
+            longest_prefix_first=config.scheduling_policy == "lpm",
         )
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
@@ -169,6 +171,8 @@ class EngineCore:
         stats.num_waiting = len(scheduler.waiting)
         stats.num_free_pages = scheduler.pool.num_free
         stats.num_preemptions = scheduler.num_preemptions
+        stats.prefix_cache_queries = scheduler.prefix_queries
+        stats.prefix_cache_hits = scheduler.prefix_hits
         stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
         stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
         stats.step_seconds += end - start
@@ -238,6 +242,7 @@ def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> Re
         token = int(results.tokens[row])
         if request.num_generated == 0:
             delta.queue_seconds = request.queue_seconds
+            delta.num_cached_tokens = request.num_cached_tokens
         request.token_ids.append(token)
         delta.new_token_ids = [token]
         if request.params.logprobs is not None:

@@ -21,6 +21,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     params: SamplingParams
     bad_word_ids: list[list[int]] = []
     priority: int = 0  # lower is sooner
+    cache_salt: str = ""  # only requests with the same one share what is cached of their prompts
 
 
 class AbortRequests(msgspec.Struct, tag="abort"):
@@ -63,6 +64,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_pages: int = 0
     num_free_pages: int = 0
     num_preemptions: int = 0
+    prefix_cache_queries: int = 0  # tokens that were looked for
+    prefix_cache_hits: int = 0  # tokens that were found
     num_steps: int = 0
     num_compiles_after_warmup: int = 0
     prompt_tokens: int = 0

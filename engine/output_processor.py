@@ -80,6 +80,7 @@ class OutputProcessor:
         params: SamplingParams,
         *,
         priority: int = 0,
+        cache_salt: str = "",
     ) -> list[AddRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
@@ -105,6 +106,7 @@ class OutputProcessor:
                     params=_child_params(params, index),
                     bad_word_ids=bad_word_ids,
                     priority=priority,
+                    cache_salt=cache_salt,
                 )
             )
         self._requests[request_id] = {message.request_id for message in messages}

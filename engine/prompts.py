@@ -18,6 +18,7 @@ class Prompt:
     text: str | None = None
     ids: Sequence[int] | None = None
     chat: bool = False
+    cache_salt: str = ""
 
     def token_ids(self, tokenizer: Tokenizer | None) -> list[int]:
         """Raises `RequestError` for an empty text, and for any where the model has no tokenizer."""
@@ -42,7 +43,10 @@ def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
 
 
 def as_prompt(prompt: PromptLike) -> Prompt:
-    """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM."""
+    """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM.
+
+    A dict may have a `cache_salt`: only prompts with the same one share what is cached of them.
+    """
     if isinstance(prompt, str):
         return Prompt(text=prompt)
     if isinstance(prompt, dict):
@@ -57,7 +61,9 @@ def as_prompt(prompt: PromptLike) -> Prompt:
 
 def _of_dict(prompt: dict[str, Any]) -> Prompt:
     ids, text = prompt.get("prompt_token_ids"), prompt.get("prompt")
-    if prompt.keys() - {"prompt_token_ids", "prompt"} or (ids is None and text is None):
+    salt = prompt.get("cache_salt", "")
+    known = {"prompt_token_ids", "prompt", "cache_salt"}
+    if prompt.keys() - known or (ids is None and text is None):
         raise RequestError(
             'A prompt dict has "prompt" or "prompt_token_ids", and this one has '
             f"{', '.join(map(repr, prompt)) or 'nothing'}.",
@@ -65,7 +71,9 @@ def _of_dict(prompt: dict[str, Any]) -> Prompt:
         )
     if (ids is not None and not _is_ids(ids)) or not isinstance(text, str | None):
         raise RequestError('"prompt_token_ids" is a list of integers, "prompt" a text.', "prompt")
-    return Prompt(text=text, ids=ids)
+    if not isinstance(salt, str):
+        raise RequestError('"cache_salt" is a string.', "cache_salt")
+    return Prompt(text=text, ids=ids, cache_salt=salt)
 
 
 def _is_ids(value: object) -> bool:

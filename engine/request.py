@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.messages import AddRequest, FinishReason
+from engine.prefix_cache import PageKey
 from engine.sampling_options import needs_admission
 from engine.sampling_params import SamplingParams
 
@@ -37,6 +38,7 @@ class Request:
     priority: int
     arrival: int  # counts up; the order among equals
     seed: int
+    namespace: str  # of the prefix cache
     observed: bool  # its sampling depends on the tokens before, so the device counts them
 
     status: Status = Status.WAITING
@@ -47,7 +49,10 @@ class Request:
     num_prompt_logprobs: int = 0  # prompt positions whose log-probabilities are on their way
     slot: int | None = None
     pages: list[int] = field(default_factory=list)
+    page_keys: list[PageKey] = field(default_factory=list)  # of leading full pages, once asked for
     num_pages_sent: int = 0  # leading pages that the device's table has
+    num_pages_kept: int = 0  # leading pages that the prefix cache knows
+    num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot
 
     @property
     def num_tokens(self) -> int:
@@ -61,6 +66,18 @@ class Request:
     def wants_more(self) -> bool:
         """Whether a further token is to be sampled once those in flight have arrived."""
         return self.num_tokens < self.max_tokens
+
+    @property
+    def num_reusable(self) -> int:
+        """Leading tokens that need not be computed if the cache has them.
+
+        The last is needed for its logits, and those of a scored prompt for theirs; what was
+        generated is counted as it enters the model, where sampling depends on it.
+        """
+        if self.params.prompt_logprobs is not None:
+            return 0
+        known = len(self.token_ids) - 1
+        return min(known, self.num_prompt_tokens) if self.observed else known
 
     @property
     def order(self) -> tuple[int, int]:
@@ -88,7 +105,7 @@ class Request:
         """Forget everything computed; all known tokens will be computed again."""
         self.status = Status.WAITING
         self.num_computed = 0
-        self.num_pages_sent = 0
+        self.num_pages_sent = self.num_pages_kept = 0
         self.slot = None
         self.pages = []
 
@@ -111,5 +128,6 @@ def make_request(
         priority=message.priority,
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
+        namespace=message.cache_salt,
         observed=needs_admission(params),
     )

@@ -95,6 +95,8 @@ class Runner:
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
         self.programs = Programs(shapes, self._lower, compiler_options(model.mesh))
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
+        self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
+        self._table_width = shapes.table_width
 
     def warm_up(self) -> float:
         """Compile until every step can run; the other shapes follow in the background.
@@ -106,6 +108,8 @@ class Runner:
         width = packed_options_size(self._vocab_size)
         options = jax.ShapeDtypeStruct((width,), np.int32, sharding=whole(self._mesh))
         self._admit = self._admit.lower(self._abstract, options).compile()
+        pages = jax.ShapeDtypeStruct((1 + self._table_width,), np.int32, sharding=whole(self._mesh))
+        self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -129,6 +133,17 @@ class Runner:
             )
             self._state = self._admit(self._state, packed)
 
+    def _send_found_pages(self, chunk: Chunk) -> None:
+        """Pages found in the prefix cache, for the device's table; a step could not hold many."""
+        request = chunk.request
+        found = chunk.start // self._kv.page_size
+        if found:
+            row = np.zeros(1 + self._table_width, np.int32)
+            row[0] = chunk.slot
+            row[1 : 1 + found] = request.pages[:found]
+            self._state = self._set_pages(self._state, row)
+            request.num_pages_sent = found
+
     def launch(self, plan: Plan) -> Launched:
         """Start a step; its results are on their way to the host when this returns."""
         program = self.programs.find(plan.num_tokens, plan.decode)
@@ -136,6 +151,7 @@ class Runner:
             for chunk in plan.chunks:
                 if chunk.admitted:
                     self.admit(chunk.request)
+                    self._send_found_pages(chunk)
             packed = pack(plan, program.shape, self._sink, self._options)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
         launched = Launched(plan, program.shape, sampled)
@@ -159,6 +175,11 @@ def wants_logprobs(chunk: Chunk) -> bool:
 
 def _admit(state: DeviceState, packed: Array) -> DeviceState:
     return state._replace(slots=admit(state.slots, packed))
+
+
+def _set_pages(state: DeviceState, packed: Array) -> DeviceState:
+    """Write the table's row of the slot `packed[0]`."""
+    return state._replace(page_table=state.page_table.at[packed[0]].set(packed[1:]))
 
 
 def _state_bytes(state: DeviceState) -> int:

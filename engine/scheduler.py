@@ -2,8 +2,8 @@
 
 No phases: every request asks for `num_tokens - num_computed` tokens, running requests first, then
 waiting ones, until the step's tokens, its rows of logits, the slots or the pages run out. Chunked
-prefill, decode and recomputation after a preemption are all this one rule. The scheduler owns
-requests, slots and pages, and knows no array.
+prefill, decode, prefix hits and recomputation after a preemption are all this one rule. The
+scheduler owns requests, slots and pages, and knows no array.
 """
 
 from collections.abc import Iterable
@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.block_pool import BlockPool
+from engine.prefix_cache import PrefixCache, extend_keys
 from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
 
 _NONE = range(0)
+_COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
 
 
 @dataclass(slots=True)
@@ -47,9 +49,19 @@ class Scheduler:
     """Requests between admission and their end."""
 
     def __init__(
-        self, pool: BlockPool, *, page_size: int, max_num_seqs: int, max_num_batched_tokens: int
+        self,
+        pool: BlockPool,
+        *,
+        page_size: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        prefix_caching: bool = True,
+        longest_prefix_first: bool = False,
     ) -> None:
         self.pool = pool
+        self.cache = PrefixCache(pool) if prefix_caching else None
+        self.prefix_queries = self.prefix_hits = 0  # tokens
+        self._longest_first = longest_prefix_first
         self.waiting = WaitingQueue()
         self.running: list[Request] = []
         self.num_preemptions = 0
@@ -94,11 +106,10 @@ class Scheduler:
         for request in sorted(self.running, key=_decode_first):
             if request.status is Status.RUNNING and request.wants_more and step.open:
                 self._continue(request, step)
-        while step.open and self._free_slots and (first := self.waiting.peek()):
+        while step.open and self._free_slots and (first := self._next_waiting()):
             if not self._admit(first, step):
                 break
         for chunk in step.plan.chunks:
-            chunk.request.num_computed += chunk.count
             chunk.request.num_in_flight += chunk.samples
         return step.plan
 
@@ -108,6 +119,7 @@ class Scheduler:
             chunk.request.num_in_flight -= chunk.samples
             chunk.request.num_prompt_logprobs -= len(chunk.scored)
             if chunk.request.status is Status.RUNNING:
+                self._forget(chunk)
                 self._preempt(chunk.request)
 
     def _continue(self, request: Request, step: "_StepBudget") -> None:
@@ -118,25 +130,85 @@ class Scheduler:
             self._preempt(victim)
             if victim is request:
                 return
-        step.add(request, end)
+        self._plan(step, request, end)
+
+    def _next_waiting(self) -> Request | None:
+        """Who is to get the next slot."""
+        first = self.waiting.peek()
+        if first is None or not self._longest_first:
+            return first
+        return max(self.waiting.first(_COMPARED), key=lambda r: (-r.priority, len(self._match(r))))
 
     def _admit(self, request: Request, step: "_StepBudget") -> bool:
-        """Give the first waiting request a slot, and pages for all its tokens.
+        """Give a waiting request a slot, and pages for all its tokens: cached ones, and new ones.
 
         A page for each running row stays free: they grow next, and would preempt the newcomer.
         """
-        needed = -(-request.num_tokens // self._page_size) + len(self.running)
-        if request.num_in_flight or needed > self.pool.num_free:
+        if request.num_in_flight:
             return False
+        found = self._match(request)
+        self.pool.share(found)
+        missing = -(-request.num_tokens // self._page_size) - len(found)
+        if missing + len(self.running) > self.pool.num_free:
+            self.pool.release(found)
+            return False
+        self._start_from(request, found)
         self._grow(request, request.num_tokens)
-        self.waiting.pop()
+        self.waiting.discard(request)
         request.status = Status.RUNNING
-        if request.queue_seconds is None:
-            request.queue_seconds = monotonic() - request.arrival_time
         request.slot = self._free_slots.pop()
         self.running.append(request)
-        step.add(request, step.most_tokens(request), admitted=True)
+        self._plan(step, request, request.num_computed + step.most_tokens(request), admitted=True)
         return True
+
+    def _match(self, request: Request) -> list[int]:
+        """Pages of the cache that hold the beginning of a waiting request."""
+        if self.cache is None:
+            return []
+        extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
+        return self.cache.match(request.page_keys[: request.num_reusable // self._page_size])
+
+    def _start_from(self, request: Request, found: list[int]) -> None:
+        """A request begins behind what was found."""
+        request.pages = found
+        request.num_pages_kept = len(found)
+        request.num_computed = len(found) * self._page_size
+        if request.queue_seconds is None:
+            request.queue_seconds = monotonic() - request.arrival_time
+            request.num_cached_tokens = request.num_computed
+            self.prefix_queries += request.num_prompt_tokens
+            self.prefix_hits += request.num_computed
+
+    def _plan(
+        self, step: "_StepBudget", request: Request, end: int, *, admitted: bool = False
+    ) -> None:
+        """Tokens up to `end` are computed in this step; pages that it fills can be found from now.
+
+        A request that is admitted to the same step can use them: in each layer all keys and values
+        are written before any is read.
+        """
+        step.add(request, end, admitted)
+        request.num_computed = end
+        self._remember(request)
+
+    def _remember(self, request: Request) -> None:
+        """Tell the cache of pages that are full, by tokens that the host knows."""
+        full = min(request.num_computed, len(request.token_ids)) // self._page_size
+        if self.cache is None or full <= request.num_pages_kept:
+            return
+        extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
+        for index in range(request.num_pages_kept, full):
+            self.cache.insert(request.page_keys[index], request.pages[index])
+        request.num_pages_kept = full
+
+    def _forget(self, chunk: Chunk) -> None:
+        """Pages that a step was to fill, and did not, hold nothing."""
+        if self.cache is None:
+            return
+        request = chunk.request
+        for page in request.pages[chunk.start // self._page_size : request.num_pages_kept]:
+            self.cache.discard(page)
+        request.num_computed = chunk.start
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Own the pages that `num_tokens` tokens take."""
@@ -162,6 +234,7 @@ class Scheduler:
         self.num_preemptions += 1
 
     def _give_back(self, request: Request) -> None:
+        self._remember(request)
         self.pool.release(request.pages)
         request.pages = []
         if request.slot is not None:

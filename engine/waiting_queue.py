@@ -27,14 +27,10 @@ class WaitingQueue:
             heapq.heappop(self._heap)
         return self._heap[0][1] if self._heap else None
 
-    def pop(self) -> Request:
-        """The first one; raises IndexError if there is none."""
-        request = self.peek()
-        if request is None:
-            raise IndexError("no request is waiting")
-        heapq.heappop(self._heap)
-        self._members.discard(request.request_id)
-        return request
+    def first(self, count: int) -> list[Request]:
+        """The first `count` in order, or all if there are fewer."""
+        live = (entry for entry in self._heap if entry[1].request_id in self._members)
+        return [request for _, request in heapq.nsmallest(count, live, key=lambda entry: entry[0])]
 
     def discard(self, request: Request) -> None:
         self._members.discard(request.request_id)

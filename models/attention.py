@@ -117,6 +117,8 @@ def paged_attention(
             out_specs=(heads, heads, heads),
             check_vma=False,
         )
+    if cache.v is None:
+        raise TypeError("a cache of latents has no values: use latent_attention")
     out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v, sinks)
     return out, KVCache(keys, values)
 

@@ -53,4 +53,4 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         check_ids(token_ids, info.vocab_size, "messages")
         kept = truncate(token_ids, request, info.max_model_len)
         params = fit(params, request, len(kept), info.max_model_len, model.default_max_tokens)
-        return Prompt(text, kept, params)
+        return Prompt(text, kept, params, request.cache_salt or "")

@@ -39,6 +39,7 @@ def serve(
     num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
     scheduling_policy: options.SchedulingPolicy = "fcfs",
+    enable_prefix_caching: options.EnablePrefixCaching = True,
     compilation_cache_dir: options.CompilationCacheDir = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
@@ -61,7 +62,8 @@ def serve(
         block_size=block_size, attention_backend=attention_backend,
         gpu_memory_utilization=gpu_memory_utilization, kv_cache_memory_bytes=kv_cache_memory_bytes,
         num_gpu_blocks_override=num_gpu_blocks_override, tensor_parallel_size=tensor_parallel_size,
-        scheduling_policy=scheduling_policy, compilation_cache_dir=compilation_cache_dir,
+        scheduling_policy=scheduling_policy, enable_prefix_caching=enable_prefix_caching,
+        compilation_cache_dir=compilation_cache_dir,
     )  # fmt: skip
     settings = make_settings(
         host=host,

@@ -63,7 +63,8 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         check_ids(token_ids, info.vocab_size, "prompt")
         kept = truncate(token_ids, request, info.max_model_len)
         params = fit(params, request, len(kept), info.max_model_len, DEFAULT_MAX_TOKENS)
-        return Prompt(text if kept is token_ids else None, kept, params)
+        text = text if kept is token_ids else None
+        return Prompt(text, kept, params, request.cache_salt or "")
 
     async def _encode(self, request: CompletionRequest, texts: list[str]) -> list[list[int]]:
         add_special = request.add_special_tokens

@@ -49,6 +49,7 @@ class Prompt:
     text: str | None
     token_ids: list[int]
     params: SamplingParams
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,9 @@ class EngineClient:
             raise OverloadedError(f"The queue is full: {self._max_queued} requests wait already.")
 
     def _start(self, name: str, prompt: Prompt, priority: int, stream: RequestStream) -> None:
-        requests = self._processor.add(name, prompt.token_ids, prompt.params, priority=priority)
+        requests = self._processor.add(
+            name, prompt.token_ids, prompt.params, priority=priority, cache_salt=prompt.cache_salt
+        )
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
         self._flights[name] = _Flight(stream, timelines)
         self._num_sequences += len(timelines)

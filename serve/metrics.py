@@ -178,6 +178,8 @@ class _EngineCollector:
         stats = self.stats
         return {
             "vllm:num_preemptions": stats.num_preemptions,
+            "vllm:prefix_cache_queries": stats.prefix_cache_queries,
+            "vllm:prefix_cache_hits": stats.prefix_cache_hits,
             "vllm:prompt_tokens": stats.prompt_tokens,
             "vllm:generation_tokens": stats.generation_tokens,
             "ingot:steps": stats.num_steps,

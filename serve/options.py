@@ -89,7 +89,17 @@ TensorParallelSize = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]  # fmt: skip
-SchedulingPolicy = Annotated[str, typer.Option(help="fcfs or priority.", rich_help_panel=_LIMITS)]
+SchedulingPolicy = Annotated[
+    str, typer.Option(help="fcfs, priority, or lpm: longest prefix first.", rich_help_panel=_LIMITS)
+]
+EnablePrefixCaching = Annotated[
+    bool,
+    typer.Option(
+        "--enable-prefix-caching/--no-enable-prefix-caching",
+        help="Do not compute the beginning of a prompt that an earlier one had.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),

@@ -62,6 +62,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
     priority: int | None = None
+    cache_salt: str | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
 
@@ -93,6 +94,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             )
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
+        if self.cache_salt == "":
+            raise RequestError("cache_salt must be a string that is not empty.", "cache_salt")
         tail = self.truncate_prompt_tokens
         if tail is not None and tail < 1 and tail != -1:
             raise RequestError(

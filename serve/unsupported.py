@@ -33,7 +33,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "verbosity": (),
         "web_search_options": (),
         # vLLM
-        "cache_salt": (),
         "chat_template": (),
         "documents": ([],),
         "ec_transfer_params": (),

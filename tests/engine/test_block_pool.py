@@ -32,3 +32,34 @@ def test_misuse_is_an_error():
         pool.release([7])
     with pytest.raises(ValueError, match="at least one page"):
         BlockPool(1)
+
+
+def test_kept_pages_are_given_away_last_and_the_oldest_first():
+    pool, reused = BlockPool(5), []
+    pool.on_reuse = reused.append
+    first, second = pool.allocate(2), pool.allocate(1)
+    for page in (*first, *second):
+        pool.keep(page)
+    pool.release(first)
+    pool.release(second)
+    assert (pool.num_free, pool.num_idle) == (4, 3)
+    assert pool.allocate(3)[1:] == [first[1], first[0]]
+    assert reused == [first[1], first[0]]
+
+
+def test_an_idle_page_can_be_owned_again():
+    pool = BlockPool(3)
+    (page,) = pool.allocate(1)
+    pool.keep(page)
+    pool.release([page])
+    pool.share([page])
+    assert (pool.owners(page), pool.num_idle, pool.num_free) == (1, 0, 1)
+
+
+def test_a_page_not_worth_keeping_is_free():
+    pool = BlockPool(3)
+    (page,) = pool.allocate(1)
+    pool.keep(page)
+    pool.release([page])
+    pool.unkeep(page)
+    assert (pool.num_free, pool.num_idle) == (2, 0)

@@ -15,7 +15,7 @@ from engine.errors import ConfigError
         ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization must be above 0"),
         ({"gpu_memory_utilization": float("nan")}, "--gpu-memory-utilization"),
         ({"dtype": "int3"}, "--dtype must be one of auto, float32, bfloat16, float16; got 'int3'"),
-        ({"scheduling_policy": "lifo"}, "must be one of fcfs, priority"),
+        ({"scheduling_policy": "lifo"}, "must be one of fcfs, priority, lpm"),
         ({"max_num_seq": 4}, "no setting 'max_num_seq'; did you mean max_num_seqs"),
         ({"seed": 10**30}, "--seed must be between"),
         ({"tensor_parallel_size": 10**30}, "--tensor-parallel-size must be between"),

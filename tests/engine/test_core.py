@@ -304,3 +304,35 @@ class _no_compiles:
     def __exit__(self, *_):
         jax.monitoring.unregister_event_duration_listener(self._listen)
         assert self.events == []
+
+
+def test_a_known_beginning_changes_no_token(tiny_folder):
+    """Rows that share pages, and rows that find them later, write what they would alone."""
+    common = [5, 17, 40, 3] * 10
+    prompts = [[*common, tail, tail + 1] for tail in (7, 50)] + [common[:37]]
+    engine = make_core(tiny_folder, enable_prefix_caching=False)
+    alone = [run(engine, [prompt])[0].ids for prompt in prompts]
+    engine.close()
+    engine = make_core(tiny_folder)
+    try:
+        together = [text.ids for text in run(engine, prompts)]
+        again = [text.ids for text in run(engine, prompts, steps_between=3)]
+        hits = engine.stats.prefix_cache_hits
+    finally:
+        engine.close()
+    assert together == alone and again == alone
+    assert hits == 2 * 32 + 3 * 32
+
+
+def test_cached_tokens_are_reported_once(core):
+    prompt = [9, 8, 7, 6] * 5
+    run(core, [prompt])
+    core.add(
+        AddRequest(
+            request_id=0, prompt_token_ids=prompt, params=SamplingParams(temperature=0, max_tokens=3)
+        )
+    )
+    reported = []
+    while core.has_work:
+        reported += [delta.num_cached_tokens for delta in core.step().deltas]
+    assert reported == [16, 0, 0]

@@ -2,8 +2,8 @@
 
 `PagedMemory` stands for the KV cache: a step writes its tokens into (page, slot) places, reads the
 whole sequence back through the request's pages, and "samples" a token that depends on all of it.
-If a page is shared, lost, reused too early or a token computed twice or never, the text differs
-from the one that the request alone would give.
+If a page is lost, reused too early, shared by different texts or a token never computed, the text
+differs from the one that the request alone would give.
 """
 
 import hypothesis.strategies as st
@@ -47,6 +47,7 @@ class PagedMemory:
         results = []
         for chunk in plan.chunks:
             request = chunk.request
+            assert chunk.start == 0 or chunk.start % self.page_size == 0 or not chunk.admitted
             for position in range(chunk.start, chunk.start + chunk.count):
                 known = request.token_ids
                 token = known[position] if position < len(known) else self.last[chunk.slot]
@@ -66,16 +67,34 @@ class PagedMemory:
         return results
 
 
+ANY = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=MAX_LEN - 1)
+COMMON = [7, 1, 4, 4, 2, 8, 9, 9, 3, 5, 5, 6] * 3  # where many prompts begin alike
+PROMPTS = ANY | st.builds(
+    lambda count, rest: COMMON[:count] + rest,
+    st.integers(1, len(COMMON)),
+    st.lists(st.integers(0, VOCAB - 1), max_size=MAX_LEN - 1 - len(COMMON)),
+)
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Add, step and abort in any order; one step is always in flight, as in the engine."""
 
-    @initialize(pages=st.integers(13, 40), rows=st.integers(1, 5), budget=st.integers(5, 40))
-    def start(self, pages, rows, budget):
+    @initialize(
+        pages=st.integers(13, 40),
+        rows=st.integers(1, 5),
+        budget=st.integers(5, 40),
+        longest_first=st.booleans(),
+    )
+    def start(self, pages, rows, budget, longest_first):
         self.page_size = 4
         self.rows, self.budget = rows, max(rows, budget)
         self.pool = BlockPool(pages)
         self.scheduler = Scheduler(
-            self.pool, page_size=4, max_num_seqs=rows, max_num_batched_tokens=self.budget
+            self.pool,
+            page_size=4,
+            max_num_seqs=rows,
+            max_num_batched_tokens=self.budget,
+            longest_prefix_first=longest_first,
         )
         self.memory = PagedMemory(4)
         self.flying = []
@@ -84,19 +103,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.expected = {}
 
     @rule(
-        prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=MAX_LEN - 1),
+        prompt=PROMPTS,
+        salt=st.sampled_from(["", "", "a"]),
         max_tokens=st.integers(1, 30),
         stop=st.sets(st.integers(0, VOCAB - 1), max_size=3),
         score=st.booleans(),
         priority=st.integers(-1, 1),
     )
-    def add(self, prompt, max_tokens, stop, score, priority):
+    def add(self, prompt, salt, max_tokens, stop, score, priority):
         number = len(self.requests)
         params = SamplingParams(
             max_tokens=max_tokens, stop_token_ids=sorted(stop), prompt_logprobs=0 if score else None
         )
         message = AddRequest(
-            request_id=number, prompt_token_ids=prompt, params=params, priority=priority
+            request_id=number,
+            prompt_token_ids=prompt,
+            params=params,
+            priority=priority,
+            cache_salt=salt,
         )
         request = make_request(
             message, arrival=number, seed=0, max_model_len=MAX_LEN, eos=frozenset()
@@ -112,6 +136,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check(plan)
         before, self.flying = self.flying, self.memory.run(plan)
         self.collect(before)
+
+    @rule()
+    def interrupt(self):
+        """The user stops a step that was planned and not launched."""
+        self.scheduler.undo(self.scheduler.schedule())
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -141,12 +170,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(chunk.count > 0 for chunk in plan.chunks)
 
     @invariant()
-    def pages_have_one_owner(self):
+    def pages_are_counted_and_shared_by_equal_beginnings_only(self):
         if not hasattr(self, "pool"):
             return
-        owned = [page for r in self.requests.values() for page in r.pages]
-        assert len(owned) == len(set(owned))
-        assert len(owned) + self.pool.num_free == self.pool.capacity
+        owners = {}
+        for request in self.requests.values():
+            for index, page in enumerate(request.pages):
+                owners.setdefault(page, []).append((request, index))
+        assert len(owners) + self.pool.num_free == self.pool.capacity
+        for page, held in owners.items():
+            assert self.pool.owners(page) == len(held)
+            beginnings = {(r.namespace, *r.token_ids[: (i + 1) * self.page_size]) for r, i in held}
+            assert len(beginnings) == 1
         slots = [r.slot for r in self.scheduler.running]
         assert len(slots) == len(set(slots))
 
@@ -170,9 +205,9 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-def make(number, prompt, *, priority=0, max_tokens=4, **options):
+def make(number, prompt, *, priority=0, max_tokens=4, cache_salt="", **options):
     message = AddRequest(
-        request_id=number, prompt_token_ids=prompt, priority=priority,
+        request_id=number, prompt_token_ids=prompt, priority=priority, cache_salt=cache_salt,
         params=SamplingParams(max_tokens=max_tokens, **options),
     )  # fmt: skip
     return make_request(message, arrival=number, seed=0, max_model_len=MAX_LEN, eos=frozenset())
@@ -231,3 +266,125 @@ def test_scored_prompts_take_rows_of_logits():
         assert chunk.num_logit_rows <= 3
         scored += list(chunk.scored)
     assert scored == list(range(7)) and chunk.samples
+
+
+def compute(s, plan):
+    """Run a plan on a device that answers 9."""
+    for chunk in plan.chunks:
+        chunk.request.num_in_flight -= chunk.samples
+        if chunk.samples:
+            chunk.request.token_ids.append(9)
+            if chunk.request.finish_reason():
+                s.finish(chunk.request)
+    return plan
+
+
+def run_alone(s, request):
+    s.add(request)
+    while s.has_requests:
+        compute(s, s.schedule())
+    return request
+
+
+def test_a_known_beginning_is_not_computed_again():
+    s = scheduler(budget=64)
+    run_alone(s, make(0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
+    again = make(1, [1, 2, 3, 4, 5, 6, 7, 8, 99])
+    s.add(again)
+    (chunk,) = s.schedule().chunks
+    assert (chunk.start, chunk.count, again.num_cached_tokens) == (8, 1, 8)
+    assert (s.prefix_queries, s.prefix_hits) == (10 + 9, 8)
+
+
+def test_the_last_token_is_always_computed():
+    s = scheduler(budget=64)
+    run_alone(s, make(0, [1, 2, 3, 4, 5, 6, 7, 8]))
+    s.add(make(1, [1, 2, 3, 4, 5, 6, 7, 8]))
+    (chunk,) = s.schedule().chunks
+    assert (chunk.start, chunk.count) == (4, 4)
+
+
+def test_what_was_generated_is_found_too():
+    s = scheduler(budget=64)
+    first = run_alone(s, make(0, [1, 2, 3, 4, 5], max_tokens=8))
+    follow_up = make(1, [*first.token_ids, 11, 12])
+    s.add(follow_up)
+    s.schedule()
+    assert follow_up.num_cached_tokens == 12
+
+
+def test_requests_admitted_together_share_what_the_first_computes():
+    s = scheduler(budget=64)
+    requests = [make(number, [3] * 20) for number in range(4)]
+    for request in requests:
+        s.add(request)
+    plan = s.schedule()
+    assert [(c.start, c.count) for c in plan.chunks] == [(0, 20), (16, 4), (16, 4), (16, 4)]
+    assert len({page for request in requests for page in request.pages}) == 4 + 4
+
+
+def test_namespaces_share_nothing():
+    s = scheduler(budget=64)
+    run_alone(s, make(0, [1] * 12, cache_salt="a"))
+    other, same = make(1, [1] * 12, cache_salt="b"), make(2, [1] * 12, cache_salt="a")
+    s.add(other)
+    s.add(same)
+    s.schedule()
+    assert (other.num_cached_tokens, same.num_cached_tokens) == (0, 8)
+
+
+def test_scored_prompts_are_computed_whole():
+    s = scheduler(budget=64)
+    run_alone(s, make(0, [1] * 12))
+    scored = make(1, [1] * 4, prompt_logprobs=0)
+    s.add(scored)
+    assert s.schedule().chunks[0].start == 0
+
+
+def test_tokens_that_sampling_counts_enter_the_model():
+    s = scheduler(budget=64)
+    first = run_alone(s, make(0, [1, 2, 3, 4, 5], max_tokens=8))
+    counted = make(1, first.token_ids[:5], max_tokens=20, repetition_penalty=1.1)
+    counted.token_ids += first.token_ids[5:]  # as after a preemption
+    s.add(counted)
+    assert s.schedule().chunks[0].start == 4
+
+
+def test_pages_of_the_least_recently_used_text_go_first():
+    s = scheduler(pages=9, rows=1, budget=64)  # 8 pages
+    run_alone(s, make(0, [1] * 8, max_tokens=1))
+    run_alone(s, make(1, [2] * 8, max_tokens=1))
+    run_alone(s, make(2, [1] * 9, max_tokens=1))  # used again
+    run_alone(s, make(3, [3] * 20, max_tokens=1))
+    kept, gone = make(4, [1] * 9, max_tokens=1), make(5, [2] * 9, max_tokens=1)
+    assert run_alone(s, kept).num_cached_tokens == 8
+    assert run_alone(s, gone).num_cached_tokens < 8
+
+
+def test_longest_known_prefix_first():
+    s = Scheduler(
+        BlockPool(40), page_size=4, max_num_seqs=1, max_num_batched_tokens=64,
+        longest_prefix_first=True,
+    )  # fmt: skip
+    run_alone(s, make(0, [1] * 12))
+    for number, prompt in enumerate([[2] * 9, [1] * 5, [1] * 13], start=1):
+        s.add(make(number, prompt))
+    assert s.schedule().chunks[0].request.request_id == 3
+
+
+def test_without_the_cache_everything_is_computed():
+    s = Scheduler(
+        BlockPool(40), page_size=4, max_num_seqs=1, max_num_batched_tokens=64, prefix_caching=False
+    )
+    run_alone(s, make(0, [1] * 12))
+    s.add(make(1, [1] * 12))
+    assert s.schedule().chunks[0].start == 0
+
+
+def test_pages_are_found_only_as_far_as_they_are_computed():
+    s = scheduler(budget=18, rows=2)
+    s.add(make(0, [1] * 40))
+    compute(s, s.schedule())
+    s.abort([0])
+    s.add(make(1, [1] * 40))
+    assert [c.start for c in s.schedule().chunks] == [16]

@@ -93,12 +93,13 @@ BOTH: list[tuple[str, Any]] = [
     ("priority", 1), ("priority", 2**40), ("echo", 1), ("model", 7), ("return_token_ids", "no"),
     ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}),
     ("suffix", "end"), ("best_of", 3), ("use_beam_search", True), ("guided_json", {}),
-    ("chat_template", "{{ 1 }}"), ("request_id", "mine"), ("cache_salt", "x"),
+    ("chat_template", "{{ 1 }}"), ("request_id", "mine"),
     ("prompt_embeds", "gASV"), ("structured_outputs", {"json": {}}), ("logits_processors", ["x"]),
     ("reasoning_effort", "high"), ("tool_choice", "required"),
 ]  # fmt: skip
 
 ONE: list[tuple[str, str, Any]] = [
+    (COMPLETIONS, "cache_salt", ""), (CHAT, "cache_salt", 5),
     (COMPLETIONS, "prompt", ""), (COMPLETIONS, "prompt", []), (COMPLETIONS, "prompt", [[]]),
     (COMPLETIONS, "prompt", [""]), (COMPLETIONS, "prompt", None), (COMPLETIONS, "prompt", 5),
     (COMPLETIONS, "prompt", {}), (COMPLETIONS, "prompt", ["a"] * FLOOD),
