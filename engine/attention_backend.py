@@ -49,8 +49,7 @@ def _check(
     if model.latent is None:
         check_attention(AttentionShape(width, page_size, dtype), backend)
     else:
-        heads, values = model.num_heads // shards, model.latent.rank
-        check_latents(LatentShape(heads, width, values, page_size, dtype), backend)
+        check_latents(LatentShape(width, model.latent.rank, page_size, dtype), backend)
 
 
 def _choose(asked: str, platform: str, kind: str) -> Backend:

@@ -3,7 +3,7 @@
 On a GPU values live in layouts, registers spread over a warpgroup; the interpreter knows none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,17 +45,6 @@ def product(a: Any, b: Any, shape: tuple[int, int], meanwhile: Callable[[], Any]
     return _pallas.run_scoped(run, _gpu.ACC(shape, jnp.float32))
 
 
-def product_sum(pairs: Sequence[tuple[Any, Any]], shape: tuple[int, int]) -> Any:
-    """The sum of a @ b on the tensor cores; all lie in shared memory."""
-
-    def run(acc: Any) -> Any:
-        for a, b in pairs:
-            plgpu.wgmma(acc, a, b)
-        return acc[...]
-
-    return _pallas.run_scoped(run, _gpu.ACC(shape, jnp.float32))
-
-
 def register_product(a: Any, b: Any, shape: tuple[int, int], interpret: bool) -> Any:
     """a @ b on the tensor cores; `a` in registers, `b` in shared memory."""
     if interpret:
@@ -65,17 +54,11 @@ def register_product(a: Any, b: Any, shape: tuple[int, int], interpret: bool) ->
 
 def accumulate(acc: Any, a: Any, b: Any, interpret: bool) -> Any:
     """acc + a @ b on the tensor cores; `acc` in registers, `b` in shared memory, `a` in either."""
-    return accumulate_all(acc, [(a, b)], interpret)
-
-
-def accumulate_all(acc: Any, pairs: Sequence[tuple[Any, Any]], interpret: bool) -> Any:
-    """acc + the sum of a @ b, as `accumulate`. No index of a reference may be a constant."""
     if interpret:
-        return sum((_interpreted_product(a, b, acc.shape) for a, b in pairs), start=acc)
+        return acc + _interpreted_product(a, b, acc.shape)
 
     def run(ref: Any) -> None:
-        for a, b in pairs:
-            plgpu.wgmma(ref, a, b)
+        plgpu.wgmma(ref, a, b)
 
     return _pallas.run_state(run)(plgpu.WGMMAAccumulatorRef.init(acc))
 

@@ -5,10 +5,13 @@ one head is gathered as one contiguous [S, H] tile, scores of a chunk stay in ca
 at the last live page. Decode (one query a block) and ragged prefill share it.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
+from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.attention.reference import MASKED, visible
 
 _CHUNK_SLOTS = 64  # keys scored at once
@@ -77,6 +80,22 @@ def attend_blocks(
     out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros
     out = out.reshape(M, K, G, Q, V).transpose(0, 3, 1, 2, 4)
     return jnp.reshape(out, (M, Q, N, V)).astype(q.dtype)
+
+
+def attend_packed(
+    q: Float[Array, "T N H"],
+    k_pages: Float[Array, "P K S H"],
+    v_pages: Float[Array, "P K S H"] | None,
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " T"],
+    blocks: QueryBlocks,
+    **options: Any,
+) -> Float[Array, "T N V"]:
+    """`attend_blocks` of packed tokens, taken apart into their blocks and packed again."""
+    queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
+    asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
+    out = attend_blocks(queries, k_pages, v_pages, page_table[blocks.rows], asked, **options)
+    return out.reshape(-1, *out.shape[2:])[blocks.places]
 
 
 def _live_chunks(

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.chunked import attend_packed
 from pallas_kernels.attention.limits import AttentionShape, check_attention
 from pallas_kernels.attention.paged_decode import paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
@@ -39,14 +39,10 @@ def ragged_attention(
             q, k_pages, v_pages, page_table, positions, blocks,
             scale=scale, window=window, softcap=softcap, sinks=sinks,
         )  # fmt: skip
-    _, N, H = q.shape
-    queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
-    asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
-    out = attend_blocks(
-        queries, k_pages, v_pages, page_table[blocks.rows], asked,
+    return attend_packed(
+        q, k_pages, v_pages, page_table, positions, blocks,
         scale=scale, window=window, softcap=softcap, sinks=sinks,
     )  # fmt: skip
-    return jnp.reshape(out, (-1, N, H))[blocks.places]
 
 
 def _ragged_on_hopper(

@@ -1,15 +1,27 @@
 """Latent attention over pages, with absorbed weights: one head of keys for all queries.
 
-Absorbed, a token and a key cost 2 (576 + 512) operations a head, where keys and values of their own
-would cost 2 (192 + 128) after as much work on every key; but a latent is read once for all heads.
+When is it cheaper to make keys (128 + 64 wide) and values (128 wide) of the latents, and to call
+`ragged_attention` on them? Operations of a head of DeepSeek V3:
+
+                     a query that sees a key     a query                   a key
+    absorbed         2 (576 + 512) = 2176        2 x 2 x 128 x 512         0
+    not absorbed     2 (192 + 128) = 640         0                         2 x 2 x 128 x 512
+
+A prompt without a history has as many queries as keys: not absorbed is cheaper, always. A chunk of
+T tokens after a long history makes all its keys again: not absorbed is cheaper if T is more than
+262144 / (2176 - 640) = 171, by 2.8 times at T = 2048, and it needs room for the keys that it makes.
 """
 
+from functools import partial
+
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.chunked import attend_blocks, attend_packed
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
-from pallas_kernels.mla.sizes import LatentShape, check_latents, splits_for
+from pallas_kernels.mla.sizes import LatentShape, check_latents
+from pallas_kernels.mla.splits import decode_splits
 
 
 def mla_decode(
@@ -34,7 +46,8 @@ def mla_decode(
         from pallas_kernels.mla.mosaic_mla import mosaic_mla_decode
 
         _check(q, latent_pages, value_dim)
-        splits = splits_for(q.shape, page_table.shape[1] * latent_pages.shape[1])
+        (B, N, _), S = q.shape, latent_pages.shape[1]
+        splits = decode_splits(B, N, page_table.shape[1] * S, S)
         return mosaic_mla_decode(q, latent_pages, page_table, positions, scale=scale, splits=splits)
     out = attend_blocks(
         q[:, None], latent_pages[:, None], None, page_table, positions[:, None],
@@ -63,21 +76,36 @@ def mla_ragged(
         KernelError: the GPU's kernel does not take these sizes.
     """
     if resolve(backend) is Backend.MOSAIC:
-        from pallas_kernels.mla.mosaic_mla import mosaic_mla_ragged
-
         _check(q, latent_pages, value_dim)
-        return mosaic_mla_ragged(q, latent_pages, page_table, positions, blocks=blocks, scale=scale)
-    queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
-    asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
-    out = attend_blocks(
-        queries, latent_pages[:, None], None, page_table[blocks.rows], asked,
+        return _ragged_on_hopper(q, latent_pages, page_table, positions, blocks, scale, value_dim)
+    return attend_packed(
+        q, latent_pages[:, None], None, page_table, positions, blocks,
         scale=scale, window=None, softcap=None, value_dim=value_dim,
     )  # fmt: skip
-    flat: Array = out.reshape(-1, *out.shape[2:])
-    return flat[blocks.places]
+
+
+def _ragged_on_hopper(
+    q: Array, latent_pages: Array, page_table: Array, positions: Array, blocks: QueryBlocks,
+    scale: float, value_dim: int,
+) -> Array:  # fmt: skip
+    """Rows of one token go as in a decode step, which divides their latents among blocks."""
+    from pallas_kernels.mla.mosaic_mla import mosaic_mla_ragged
+
+    chunks = partial(
+        mosaic_mla_ragged, q, latent_pages, page_table, positions, blocks=blocks, scale=scale
+    )
+    T, start, alone = q.shape[0], blocks.first, blocks.length == 1
+    if start.size == 1:  # nothing to share a step with
+        return chunks(least=1)
+    first = jnp.minimum(start, T - 1)
+    asked = jnp.where(alone, positions[first], -1)
+    single = mla_decode(
+        q[first], latent_pages, page_table, asked,
+        scale=scale, value_dim=value_dim, backend=Backend.MOSAIC,
+    )  # fmt: skip
+    return chunks(least=2).at[jnp.where(alone, start, T)].set(single, mode="drop")
 
 
 def _check(q: Array, latent_pages: Array, value_dim: int) -> None:
     S, H = latent_pages.shape[1:]
-    shape = LatentShape(q.shape[1], H, value_dim, S, latent_pages.dtype)
-    check_latents(shape, Backend.MOSAIC)
+    check_latents(LatentShape(H, value_dim, S, latent_pages.dtype), Backend.MOSAIC)

@@ -1,23 +1,24 @@
-"""Latent attention with absorbed weights, for Hopper, in Pallas Mosaic GPU.
+"""Multi-head latent attention with absorbed weights, for Hopper, in Pallas Mosaic GPU.
 
-    page table ─ TMA ─> latents of 32 keys [32, 512 + 64], read once, keys and values both
+    page table ─ TMA ─> a tile of 64 latents [64, 512 + 64], read once, keys and values both
 
-    warpgroup 0:  even tile ─ q.k^T ─ softmax ─> weights 0 ┐    ┌> out[:, :256]
-    warpgroup 1:  odd tile  ─ q.k^T ─ softmax ─> weights 1 ┴────┴> out[:, 256:]
+    warpgroup 0:  keys  0-31 ─ q.k^T ─ softmax ─> weights ┐    ┌> out[:, :256]
+    warpgroup 1:  keys 32-63 ─ q.k^T ─ softmax ─> weights ┴────┴> out[:, 256:]
     warpgroup 2:  the copies of later tiles
 
-A block is 64 queries, heads x tokens: the rows of the tensor core's product. Its 64 x 512 results
-fill the registers of two warpgroups, so each scores its own keys and then sums its half of the
-columns over both's. Fewer than 64 heads leave rows idle, which memory hides:
+A block is 64 queries, heads x tokens of one row: the rows of the tensor core's product. Its
+64 x 512 results fill the registers of two warpgroups, so each scores half of the keys and then sums
+half of the columns over all. Fewer than 64 queries leave rows idle, which memory hides:
 
     heads of a device    16   64   128 (two blocks share their latents in the second-level cache)
     products / byte      30  121   242, and an H200 does 206 in the time that it reads a byte
 
-Shared memory holds the queries (72 KiB) and four tiles (144 KiB): one block on a core.
+Shared memory holds the queries (72 KiB) and two tiles (144 KiB): one block on a core. Weights lie
+where the tile's rotary keys were, which nobody needs once it is scored.
+What it takes is in `sizes.py`, which tokens go together in `groups.py`.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -30,23 +31,24 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.attention.reference import MASKED
-from pallas_kernels.mla.sizes import LATENT, ROTARY, ROWS, blocks_a_token, padded_heads
+from pallas_kernels.mla.groups import ROWS, Groups, heads_of_block, one_token_each, tokens_of_a_row
+from pallas_kernels.mla.sizes import ROTARY, TILE, VALUES
 from pallas_kernels.mosaic import (
-    accumulate_all,
+    accumulate,
     cast,
     column_numbers,
     interpreter,
     load_as,
-    product_sum,
+    product,
     row_numbers,
 )
 
-TILE = 32  # keys of a copy and of a warpgroup's turn
-STAGES = 4  # tiles in shared memory: two being used, two in flight
-_HALF = LATENT // 2  # columns of a warpgroup's results
-# of a thread: two warpgroups that compute, one that fetches; together a core has 512 x 128
-_COMPUTING, _FETCHING = 232, 48
+_STAGES = 2  # tiles in shared memory: one being used, one in flight
+_KEYS = TILE // 2  # that a warpgroup scores
+_COLUMNS = VALUES // 2  # that it sums
 _LOG2E = math.log2(math.e)
+# of a thread: two warpgroups that compute, one that fetches; together a core has 512 x 128
+_COMPUTING, _FETCHING = 232, 40
 
 
 def mosaic_mla_decode(
@@ -63,14 +65,10 @@ def mosaic_mla_decode(
 
     `interpret` runs it without a GPU, watching for races.
     """
-    parts, sums = _attend(
-        q, latent_pages, page_table, positions, None,
-        scale=scale, splits=splits, interpret=interpret,
-    )  # fmt: skip
-    if splits == 1:
-        return parts[0, :, : q.shape[1]]
-    sums = sums.reshape(splits, 2, q.shape[0], -1)[..., : parts.shape[2]]
-    return _combine(parts, sums)[:, : q.shape[1]].astype(q.dtype)
+    groups = one_token_each(positions)
+    found = _attend(q, latent_pages, page_table, groups, scale, splits, interpret)
+    out: Array = found[0][0] if splits == 1 else _combine(*found).astype(q.dtype)
+    return out[:, : q.shape[1]]
 
 
 def mosaic_mla_ragged(
@@ -81,338 +79,263 @@ def mosaic_mla_ragged(
     *,
     blocks: QueryBlocks,
     scale: float,
+    least: int,
     interpret: bool = False,
 ) -> Float[Array, "T N V"]:
-    """`mla_ragged` in the limits of `check_latents`; tokens of no block are left unwritten."""
-    parts, _ = _attend(
-        q, latent_pages, page_table, positions, blocks, scale=scale, splits=1, interpret=interpret
-    )  # fmt: skip
-    return parts[0, :, : q.shape[1]]
-
-
-class _Plan(NamedTuple):
-    """How queries are divided into blocks. The same for all blocks."""
-
-    scale: float  # of scores in base 2
-    tokens: int  # of a block
-    heads: int  # of a token in a block
-    parts: int  # blocks that share a token
-    places: int  # tokens of a block of queries; blocks of it follow each other
-    decode: bool  # token t is row t
-    splits: int
-    interpret: bool
+    """`mla_ragged` of the rows that have `least` tokens; other tokens give any number."""
+    N = q.shape[1]
+    groups = tokens_of_a_row(positions, blocks, ROWS // heads_of_block(N), least)
+    (parts,) = _attend(q, latent_pages, page_table, groups, scale, 1, interpret)
+    out: Array = parts[0]
+    return out[:, :N]
 
 
 def _attend(
-    q: Array, latent_pages: Array, page_table: Array, positions: Array,
-    query_blocks: QueryBlocks | None, *, scale: float, splits: int, interpret: bool,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Results of each split [splits, T, N', V], and their peaks and totals [splits, 2, blocks*64].
+    q: Array, latent_pages: Array, page_table: Array, groups: Groups, scale: float, splits: int,
+    interpret: bool,
+) -> Any:  # fmt: skip
+    """Results of each split [splits, T, N, V] and, of several, log2 of their sums [splits, T, N].
 
-    N' is `padded_heads(N)`. Without `query_blocks` no array is made that says where tokens lie.
+    N is a multiple of 8 here: TMA copies as many rows at a time.
     """
-    T, given, H = q.shape
-    N = padded_heads(given)
-    M, Q = (T, 1) if query_blocks is None else query_blocks.tokens.shape
-    tokens = min(Q, max(1, ROWS // N))
-    plan = _Plan(
-        scale * _LOG2E,
-        tokens,
-        min(N, ROWS),
-        blocks_a_token(N),
-        Q,
-        query_blocks is None,
-        splits,
-        interpret,
-    )
-    blocks = M * (Q // tokens) * plan.parts
-    index = () if query_blocks is None else (query_blocks.tokens.reshape(-1), query_blocks.rows)
-    parts, sums = plgpu.kernel(
-        partial(mla_kernel, plan=plan),
-        out_type=[
-            jax.ShapeDtypeStruct((splits, T * N, LATENT), q.dtype),
-            jax.ShapeDtypeStruct((splits, 2, blocks * ROWS), jnp.float32),
-        ],
-        grid=(blocks, splits),
-        grid_names=("block", "split"),
+    q = jnp.pad(q, ((0, 0), (0, -q.shape[1] % 8), (0, 0)))
+    (T, N, _), heads, S = q.shape, heads_of_block(q.shape[1]), latent_pages.shape[1]
+    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+    results = [jax.ShapeDtypeStruct((splits, T, N, VALUES), q.dtype)]
+    if splits > 1:
+        results.append(jax.ShapeDtypeStruct((splits, T, N // heads * ROWS), jnp.float32))
+    return plgpu.kernel(
+        partial(mla_kernel, scale=scale * _LOG2E, heads=heads, splits=splits, interpret=interpret),
+        out_type=results,
+        grid=(splits, groups.oldest.size, N // heads),  # blocks of a token side by side
+        grid_names=("split", "group", "part"),
         num_threads=3,
         thread_name="warpgroup",
-        scratch_types=_scratch(q.dtype, tokens, max(1, TILE // latent_pages.shape[1])),
+        scratch_types=_Shared(
+            q=plgpu.SMEM((ROWS, VALUES + ROTARY), q.dtype, transforms=swizzled),
+            tiles=plgpu.SMEM((_STAGES, TILE, VALUES + ROTARY), q.dtype, transforms=swizzled),
+            numbers=plgpu.SMEM((2, 2, ROWS), jnp.float32),
+            q_ready=plgpu.Barrier(num_arrivals=groups.members.shape[1] - 1),
+            ready=plgpu.Barrier(num_arrivals=max(1, TILE // S), num_barriers=_STAGES),
+            used=plgpu.Barrier(num_arrivals=2, num_barriers=_STAGES),
+            peaks_met=plgpu.Barrier(num_arrivals=2),
+            weights_met=plgpu.Barrier(num_arrivals=2),
+        ),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=512),
         interpret=interpreter(interpret),
-    )(
-        jnp.pad(q, ((0, 0), (0, N - given), (0, 0))).reshape(T * N, H),
-        latent_pages, page_table, positions, *index,
-    )  # fmt: skip
-    return parts.reshape(splits, T, N, LATENT), sums
-
-
-def _scratch(dtype: Any, tokens: int, pages: int) -> list[Any]:
-    """Shared memory of one block, in the order of `_Shared`."""
-    # rows of 32 16-bit numbers, 8 rows a piece: what the tensor core reads, one tile's weights
-    swizzled = (plgpu.TilingTransform((8, 32)), plgpu.SwizzleTransform(64))
-    return [
-        plgpu.SMEM((2, ROWS, _HALF), dtype, transforms=swizzled),
-        plgpu.SMEM((ROWS, ROTARY), dtype, transforms=swizzled),
-        plgpu.SMEM((STAGES, 2, TILE, _HALF), dtype, transforms=swizzled),
-        plgpu.SMEM((STAGES, TILE, ROTARY), dtype, transforms=swizzled),
-        plgpu.SMEM((2, ROWS, TILE), dtype, transforms=swizzled),
-        plgpu.SMEM((2, 2, ROWS), jnp.float32),
-        plgpu.Barrier(num_arrivals=3 * tokens),
-        plgpu.Barrier(num_arrivals=3 * pages, num_barriers=STAGES),
-        plgpu.Barrier(num_arrivals=2, num_barriers=STAGES),
-        plgpu.Barrier(num_arrivals=2),
-        plgpu.Barrier(num_arrivals=2),
-    ]
-
-
-class _Memory(NamedTuple):
-    """Arrays in the GPU's memory."""
-
-    q: Any  # [T * N', H]
-    latents: Any  # [P, S, H]
-    table: Any  # [B, MP]
-    positions: Any  # [T]
-    tokens: Any  # [M * Q], of each place; None in a decode step
-    rows: Any  # [M], of each block of queries; None in a decode step
-    parts: Any  # [splits, T * N', V]
-    sums: Any  # [splits, 2, blocks * ROWS]
+    )(q, latent_pages, page_table, *groups)
 
 
 class _Shared(NamedTuple):
-    """Arrays in the shared memory of a block, and barriers."""
+    """Shared memory of a block."""
 
-    q: Any  # [2, ROWS, V / 2]; later the results
-    q_rotary: Any
-    latents: Any  # [STAGES, 2, TILE, V / 2]
-    rotary: Any
-    weights: Any  # [2, ROWS, TILE], of each warpgroup's tile
-    sums: Any  # [2, 2, ROWS]: peaks (0) and sums of weights (1) of each warpgroup
+    q: Any  # [64, 576]; at the end the results
+    tiles: Any  # [stages, 64, 576]
+    numbers: Any  # [peak or total, warpgroup, 64]: what the two tell each other
     q_ready: Any
-    ready: Any  # a tile has arrived
-    used: Any  # both warpgroups are done with it
-    peaks_met: Any  # both have written their peaks
-    weights_met: Any  # both have written their weights
+    ready: Any
+    used: Any
+    peaks_met: Any
+    weights_met: Any
 
 
-class _Work(NamedTuple):
-    """What one block does."""
+class _Task(NamedTuple):
+    """What a block is to do."""
 
-    place: Any  # of its first token
-    head: Any  # its first
     row: Any
-    oldest: Any  # position of the first token
-    newest: Any  # position of the last; -1 for none
-    first: Any  # tile
-    last: Any  # one past the last
+    oldest: Any  # position of its first query; the others follow
+    newest: Any  # of its last; -1 where it has none
+    first: Any  # of its tiles
+    last: Any  # one past
+    head: Any  # its first
 
 
-def mla_kernel(*refs: Any, plan: _Plan) -> None:
-    """One block: 64 queries of one row, one part of its tiles."""
-    given = 4 if plan.decode else 6
-    index = (None, None) if plan.decode else refs[4:6]
-    memory = _Memory(*refs[:4], *index, *refs[given : given + 2])
-    shared = _Shared(*refs[given + 2 :])
-    me, block = lax.axis_index("warpgroup"), lax.axis_index("block")
-    work = _work(memory, plan, block)
-    pl.when(me == 2)(partial(_copy_tiles, memory, shared, work, plan))
-    pl.when(me < 2)(partial(_attend_tiles, memory, shared, work, plan, me, block))
+def mla_kernel(
+    q_all: Any, latents: Any, table: Any, members: Any, oldest: Any, *rest: Any,
+    scale: float, heads: int, splits: int, interpret: bool,
+) -> None:  # fmt: skip
+    """One block: up to 64 queries of one row, one part of its tiles."""
+    results, shared = rest[: 1 + (splits > 1)], _Shared(*rest[1 + (splits > 1) :])
+    split, group, part = (lax.axis_index(name) for name in ("split", "group", "part"))
+    me = lax.axis_index("warpgroup")
+    group = oldest.shape[0] - 1 - group  # later tokens see more keys: they begin first
+    each, T = members.shape[1] - 1, q_all.shape[0]
+
+    def token(i: int) -> Any:  # read when it is needed: a loop lies between, with no register free
+        return members[group, 1 + i]
+
+    live = sum((token(i) < T).astype(jnp.int32) for i in range(each))
+    newest = oldest[group] + jnp.maximum(live - 1, 0)
+    task = _Task(
+        members[group, 0], oldest[group], newest, *_tiles(newest, split, splits), part * heads
+    )  # fmt: skip
+
+    @pl.when(me == 2)
+    def _fetch() -> None:
+        plgpu.set_max_registers(_FETCHING, action="decrease")
+        for i in range(each):
+            plgpu.copy_gmem_to_smem(
+                q_all.at[jnp.minimum(token(i), T - 1), pl.ds(task.head, heads)],
+                shared.q.at[pl.ds(i * heads, heads)],
+                shared.q_ready,
+            )
+        _copy_tiles(latents, table, task, shared)
+
+    @pl.when(me < 2)
+    def _compute() -> None:
+        plgpu.set_max_registers(_COMPUTING, action="increase")
+        plgpu.barrier_wait(shared.q_ready)
+        acc, peak, total = _sum_over_tiles(
+            me, task, shared, scale=scale, heads=heads, interpret=interpret
+        )
+        mine = pl.ds(me * _COLUMNS, _COLUMNS)
+        # no product reads the queries any more
+        shared.q[:, mine] = (acc / _across(jnp.maximum(total, 1e-30), acc)).astype(shared.q.dtype)
+        plgpu.commit_smem()
+        for i in range(each):
+
+            @pl.when(token(i) < T)
+            def _write(i: int = i) -> None:
+                for head in range(0, heads, 8):  # what lies side by side in shared memory
+                    plgpu.copy_smem_to_gmem(
+                        shared.q.at[pl.ds(i * heads + head, 8), mine],
+                        results[0].at[split, token(i), pl.ds(task.head + head, 8), mine],
+                    )
+
+        if splits > 1:
+
+            @pl.when(me == 0)
+            def _write_sums() -> None:
+                sums = peak + jnp.log2(jnp.maximum(total, 1e-30))
+                results[1][split, token(0), pl.ds(part * ROWS, ROWS)] = sums
+
+        plgpu.wait_smem_to_gmem(0)
 
 
-def _work(memory: _Memory, plan: _Plan, block: Any) -> _Work:
-    """Where the queries of a block are, and which tiles they see."""
-    T = memory.positions.shape[0]
-    a_group = (plan.places // plan.tokens) * plan.parts
-    group, within = lax.div(block, jnp.int32(a_group)), lax.rem(block, jnp.int32(a_group))
-    head = lax.rem(within, jnp.int32(plan.parts)) * plan.heads
-    place = group * plan.places + lax.div(within, jnp.int32(plan.parts)) * plan.tokens
-    tokens = [_token(memory, place + i) for i in range(plan.tokens)]
-    live = sum((token < T).astype(jnp.int32) for token in tokens)  # they come first
-    position = memory.positions[jnp.minimum(tokens[0], T - 1)]
-    oldest = lax.select(live > 0, position, jnp.int32(-1))
-    newest = oldest + jnp.maximum(live - 1, 0)
-    row = group if plan.decode else memory.rows[group]
-    # pairs of live tiles, divided evenly; none for position -1
-    pairs = lax.div(newest + 2 * TILE, jnp.int32(2 * TILE))
-    each = lax.div(pairs + plan.splits - 1, jnp.int32(plan.splits))
-    low = jnp.minimum(lax.axis_index("split") * each, pairs)
-    high = jnp.minimum(low + each, pairs)
-    return _Work(place, head, row, oldest, newest, 2 * low, 2 * high)
+def _tiles(newest: Any, split: Any, splits: int) -> tuple[Any, Any]:
+    """First and one past the last tile of a block: the row's live tiles, divided evenly."""
+    tiles = lax.div(newest + TILE, jnp.int32(TILE))  # 0 for position -1
+    each = lax.div(tiles + splits - 1, jnp.int32(splits))
+    low = jnp.minimum(split * each, tiles)
+    return low, jnp.minimum(low + each, tiles)
 
 
-def _token(memory: _Memory, place: Any) -> Any:
-    """The token at a place; T for none."""
-    return place if memory.tokens is None else memory.tokens[place]
-
-
-def _copy_tiles(memory: _Memory, shared: _Shared, work: _Work, plan: _Plan) -> None:
-    """Warpgroup 2: the queries, then one tile after the other as places become free."""
-    plgpu.set_max_registers(_FETCHING, action="decrease")
-    S, T = memory.latents.shape[1], memory.positions.shape[0]
-    for i in range(plan.tokens):
-        source = _rows_of(jnp.minimum(_token(memory, work.place + i), T - 1), work, plan)
-        into = pl.ds(i * plan.heads, plan.heads)
-        targets = (shared.q.at[0, into], shared.q.at[1, into], shared.q_rotary.at[into])
-        _copy_columns(partial(_columns, memory.q, source), targets, shared.q_ready)
+def _copy_tiles(latents: Any, table: Any, task: _Task, shared: _Shared) -> None:
+    """Fill the slots, each as soon as both warpgroups are done with what it held."""
+    S = latents.shape[1]
 
     def step(tile: Any, _: Any) -> None:
-        slot = lax.rem(tile - work.first, jnp.int32(STAGES))
-        pl.when(tile - work.first >= STAGES)(lambda: plgpu.barrier_wait(shared.used.at[slot]))
-        for part in range(max(1, TILE // S)):
-            key = jnp.minimum(tile * TILE + part * S, work.newest)  # no page but those of the row
-            page = memory.latents.at[memory.table[work.row, lax.div(key, jnp.int32(S))]]
-            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else pl.ds(0, S)
-            into = pl.ds(part * S, min(S, TILE))
-            targets = (
-                shared.latents.at[slot, 0, into],
-                shared.latents.at[slot, 1, into],
-                shared.rotary.at[slot, into],
-            )
-            _copy_columns(partial(_columns, page, slots), targets, shared.ready.at[slot])
+        slot = lax.rem(tile - task.first, jnp.int32(_STAGES))
+        pl.when(tile - task.first >= _STAGES)(partial(plgpu.barrier_wait, shared.used.at[slot]))
+        for piece in range(max(1, TILE // S)):
+            key = jnp.minimum(tile * TILE + piece * S, task.newest)  # no page but the row's
+            page = table[task.row, lax.div(key, jnp.int32(S))]
+            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
+            into = shared.tiles.at[slot, pl.ds(piece * S, min(S, TILE))]
+            plgpu.copy_gmem_to_smem(latents.at[page, slots], into, shared.ready.at[slot])
 
-    lax.fori_loop(work.first, work.last, step, None)
+    def drain(tile: Any, _: Any) -> None:  # a barrier wants every turn seen
+        plgpu.barrier_wait(shared.used.at[lax.rem(tile - task.first, jnp.int32(_STAGES))])
 
-    def drain(tile: Any, _: Any) -> None:  # every phase of a barrier is to be observed
-        plgpu.barrier_wait(shared.used.at[lax.rem(tile - work.first, jnp.int32(STAGES))])
-
-    lax.fori_loop(jnp.maximum(work.first, work.last - STAGES), work.last, drain, None)
+    lax.fori_loop(task.first, task.last, step, None)
+    lax.fori_loop(jnp.maximum(task.first, task.last - _STAGES), task.last, drain, None)
 
 
-def _rows_of(token: Any, work: _Work, plan: _Plan) -> Any:
-    """Where the block's heads of a token lie in `q`, and in each split of `parts`."""
-    return pl.ds(token * (plan.parts * plan.heads) + work.head, plan.heads)
-
-
-def _columns(source: Any, rows: Any, first: int, count: int) -> Any:
-    return source.at[rows, pl.ds(first, count)]
-
-
-def _copy_columns(source: Callable[[int, int], Any], targets: Any, ready: Any) -> None:
-    """Two halves of what is compressed, and what is rotary, to where each lies."""
-    for target, first, count in zip(
-        targets, (0, _HALF, LATENT), (_HALF, _HALF, ROTARY), strict=True
-    ):
-        plgpu.copy_gmem_to_smem(source(first, count), target, ready)
-
-
-def _attend_tiles(
-    memory: _Memory, shared: _Shared, work: _Work, plan: _Plan, me: Any, block: Any
-) -> None:
-    """Warpgroups 0 and 1: softmax and sums over all tiles, and the results to memory."""
-    plgpu.set_max_registers(_COMPUTING, action="increase")
-    layout = partial(cast, interpret=plan.interpret)
-    by_row = plgpu.Layout.WGMMA.reduce(1)
-    plgpu.barrier_wait(shared.q_ready)
-    start = (
-        layout(jnp.zeros((ROWS, _HALF), jnp.float32), plgpu.Layout.WGMMA),
+def _sum_over_tiles(
+    me: Any, task: _Task, shared: _Shared, *, scale: float, heads: int, interpret: bool
+) -> Any:
+    """Half of the columns of the weighted sum, the peak of the scores, the sum of the weights."""
+    layout, by_row = partial(cast, interpret=interpret), plgpu.Layout.WGMMA.reduce(1)
+    step = partial(
+        _tile_step, me=me, task=task, shared=shared, scale=scale, heads=heads, interpret=interpret
+    )
+    acc, peak, total = lax.fori_loop(task.first, task.last, step, (
+        layout(jnp.zeros((ROWS, _COLUMNS), jnp.float32), plgpu.Layout.WGMMA),
         layout(jnp.full((ROWS,), MASKED, jnp.float32), by_row),
         layout(jnp.zeros((ROWS,), jnp.float32), by_row),
-    )
-    pairs = lax.div(work.last - work.first, jnp.int32(2))
-    step = partial(_pair_step, shared, work, plan, me)
-    acc, peak, total = lax.fori_loop(0, pairs, step, start)
-    shared.sums[1, me] = total
-    plgpu.commit_smem()
+    ))  # fmt: skip
+    shared.numbers[1, me] = total
     _meet(shared.peaks_met)
-    total = jnp.add(*_of_both(shared, 1, plan.interpret))
-    acc = acc / lax.broadcast_in_dim(jnp.maximum(total, 1e-30), acc.shape, [0])
-    shared.q[me] = acc.astype(shared.q.dtype)  # no product reads the queries any more
-    _meet(shared.weights_met)  # both have read both sums
-    for who, number in ((0, peak), (1, total)):
-        pl.when(me == who)(partial(shared.sums.__setitem__, (0, who), number))
-    plgpu.commit_smem()
-    split = lax.axis_index("split")
-    for i in range(plan.tokens):  # asked again: in registers they would have been in the loop's way
-        token = _token(memory, work.place + i)
-        results = shared.q.at[me, pl.ds(i * plan.heads, plan.heads)]
-        target = memory.parts.at[split, _rows_of(token, work, plan), pl.ds(me * _HALF, _HALF)]
-        exists = token < memory.positions.shape[0]
-        pl.when(exists)(partial(plgpu.copy_smem_to_gmem, results, target))
-    plgpu.copy_smem_to_gmem(
-        shared.sums.at[0, me], memory.sums.at[split, me, pl.ds(block * ROWS, ROWS)]
-    )
-    plgpu.wait_smem_to_gmem(0)
+    return acc, peak, jnp.add(*_both(shared, 1, interpret))
 
 
-def _pair_step(
-    shared: _Shared, work: _Work, plan: _Plan, me: Any, pair: Any, carry: Any
-) -> tuple[Any, Any, Any]:
-    """Score one tile of a pair, then add half of the columns of both tiles."""
+def _tile_step(
+    tile: Any, carry: Any, *, me: Any, task: _Task, shared: _Shared, scale: float, heads: int,
+    interpret: bool,
+) -> Any:  # fmt: skip
+    """Online softmax over a tile."""
     acc, peak, total = carry
-    slot, other = (lax.rem(2 * pair + who, jnp.int32(STAGES)) for who in (me, 1 - me))
-    tile = work.first + 2 * pair + me
+    slot = lax.rem(tile - task.first, jnp.int32(_STAGES))
     plgpu.barrier_wait(shared.ready.at[slot])
-    scores = plan.scale * _scores(shared, slot)
-    query = work.oldest
-    if plan.tokens > 1:
-        query += lax.div(row_numbers(scores.shape, plan.interpret), jnp.int32(plan.heads))
-    key = tile * TILE + column_numbers(scores.shape, plan.interpret)
-    scores = jnp.where(key <= query, scores, MASKED)
-    shared.sums[0, me] = jnp.maximum(peak, scores.max(axis=1))
-    plgpu.commit_smem()
+    mine = shared.tiles.at[slot, pl.ds(me * _KEYS, _KEYS)]
+    scores = product(shared.q, mine.transpose((1, 0)), (ROWS, _KEYS))
+    key, query = tile * TILE + me * _KEYS, task.oldest
+    if heads < ROWS:
+        query += lax.div(row_numbers(scores.shape, interpret), jnp.int32(heads))
+    scores = jnp.where(column_numbers(scores.shape, interpret) + key <= query, scores, -jnp.inf)
+    shared.numbers[0, me] = jnp.maximum(peak, scores.max(axis=1) * scale)
     _meet(shared.peaks_met)
-    new_peak = jnp.maximum(*_of_both(shared, 0, plan.interpret))
+    new_peak = jnp.maximum(*_both(shared, 0, interpret))
     decay = jnp.exp2(peak - new_peak)
-    weight = jnp.exp2(scores - lax.broadcast_in_dim(new_peak, scores.shape, [0]))
-    shared.weights[me] = weight.astype(shared.weights.dtype)
-    # beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep
-    written = work.newest - tile * TILE
-    pl.when(written < TILE - 1)(partial(_clear, shared, slot, written, plan.interpret))
-    plgpu.commit_smem()
+    weight = jnp.exp2(scores * scale - _across(new_peak, scores))
+    rotary = mine.at[:, pl.ds(VALUES, ROTARY)]
+    rotary.transpose((1, 0))[...] = weight.astype(rotary.dtype)
+    stale = key + _KEYS > task.newest + 1
+    pl.when(stale)(partial(_clear, mine, task.newest - key, interpret))
     _meet(shared.weights_met)
-    acc = acc * lax.broadcast_in_dim(decay, acc.shape, [0])
-    pairs = [
-        (shared.weights.at[who], shared.latents.at[at, me])
-        for who, at in ((me, slot), (1 - me, other))
-    ]
-    acc = accumulate_all(acc, pairs, plan.interpret)
+    acc = accumulate(
+        acc * _across(decay, acc),
+        shared.tiles.at[slot, :, pl.ds(VALUES, ROTARY)].transpose((1, 0)),
+        shared.tiles.at[slot, :, pl.ds(me * _COLUMNS, _COLUMNS)],
+        interpret,
+    )
     plgpu.barrier_arrive(shared.used.at[slot])
-    plgpu.barrier_arrive(shared.used.at[other])
     return acc, new_peak, total * decay + weight.sum(axis=1)
 
 
-def _clear(shared: _Shared, slot: Any, written: Any, interpret: bool) -> None:
-    """Values of keys beyond number `written` of a tile become zero, whatever they are."""
-    for half in (0, 1):
-        for column in range(0, _HALF, 64):
-            piece = shared.latents.at[slot, half, :, pl.ds(column, 64)].transpose((1, 0))
-            kept = column_numbers(piece.shape, interpret) <= written
-            piece[...] = jnp.where(kept, piece[...], jnp.zeros_like(piece[...]))
-
-
-def _scores(shared: _Shared, slot: Any) -> Any:
-    """q.k of the block's queries and a tile's keys [ROWS, TILE]."""
-    keys = (shared.latents.at[slot, 0], shared.latents.at[slot, 1], shared.rotary.at[slot])
-    queries = (shared.q.at[0], shared.q.at[1], shared.q_rotary)
-    return product_sum(
-        [(a, b.transpose((1, 0))) for a, b in zip(queries, keys, strict=True)], (ROWS, TILE)
-    )
-
-
 def _meet(barrier: Any) -> None:
-    """Wait until the other warpgroup is here as well."""
+    """What both warpgroups have written to shared memory, both can read."""
+    plgpu.commit_smem()
     plgpu.barrier_arrive(barrier)
     plgpu.barrier_wait(barrier)
 
 
-def _of_both(shared: _Shared, kind: int, interpret: bool) -> list[Any]:
+def _both(shared: _Shared, kind: int, interpret: bool) -> Any:
     """A number a row from each warpgroup: its peak (0) or its sum of weights (1)."""
-    return [
-        load_as(shared.sums.at[kind, who], plgpu.Layout.WGMMA.reduce(1), interpret)
-        for who in (0, 1)
-    ]
+    by_row = plgpu.Layout.WGMMA.reduce(1)
+    return [load_as(shared.numbers.at[kind, i], by_row, interpret) for i in (0, 1)]
+
+
+def _clear(tile: Any, last: Any, interpret: bool) -> None:
+    """Values of keys beyond number `last`: what others left, even NaN, which 0 x NaN would keep."""
+    for column in range(0, VALUES, 64):
+        values = tile.at[:, pl.ds(column, 64)].transpose((1, 0))
+        kept = column_numbers(values.shape, interpret) <= last
+        values[...] = jnp.where(kept, values[...], jnp.zeros_like(values[...]))
+
+
+def _across(vector: Any, like: Any) -> Any:
+    """A number a row as an array of the shape of `like`."""
+    return lax.broadcast_in_dim(vector, like.shape, [0])
 
 
 def _combine(
-    parts: Float[Array, "C B N V"], sums: Float32[Array, "C two B N"]
+    parts: Float[Array, "C B N V"], sums: Float32[Array, "C B rows"]
 ) -> Float32[Array, "B N V"]:
     """The parts of each row as one: each counts as much as its weights summed to.
 
     Written without reductions, so that XLA makes it one kernel.
     """
-    highest = reduce(jnp.maximum, [one[0] for one in sums])
-    share = [jnp.exp2(one[0] - highest) * one[1] for one in sums]
-    whole = jnp.maximum(reduce(jnp.add, share), 1e-30)
-    weighted = [part * (s / whole)[..., None] for part, s in zip(parts, share, strict=True)]
-    combined: Array = reduce(jnp.add, weighted)
+    N = parts.shape[2]
+    logs = [part[:, :, None] for part in _by_head(sums, N)]
+    highest = reduce(jnp.maximum, logs)
+    share = [jnp.exp2(log - highest) for log in logs]
+    weighted = reduce(jnp.add, [part * s for part, s in zip(parts, share, strict=True)])
+    combined: Array = weighted / reduce(jnp.add, share)
     return combined
+
+
+def _by_head(sums: Float32[Array, "C B rows"], N: int) -> Float32[Array, "C B N"]:
+    """Without the rows of a block that no head has."""
+    C, B, _ = sums.shape
+    return sums.reshape(C, B, -1, ROWS)[..., : heads_of_block(N)].reshape(C, B, N)
