@@ -1,0 +1,208 @@
+"""The scan of long rows for Hopper: a chunk of 64 tokens at a time, on the tensor cores.
+
+    chunk_products.py ─> totals, scores, inverse of every tile, all at once
+                               │
+    state h [64, S] ─ registers ┬─ wgmma with k, inverse ─> what is written, u^T   delta rule
+      one block a row, a head,  ├─ wgmma with q, and u^T with scores ─> y^T
+      64 rows of the state      └─ decayed, and u^T with k ─> h
+
+The 64 rows of the state are the rows of every product, so what one leaves in registers the next
+takes from there; k, q, v, scores and inverse come by TMA, two or three tiles ahead. The products of
+a block depend on each other: its time is their latency, and the parallelism rows x heads x V / 64.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float, Float32
+
+from pallas_kernels.mosaic import (
+    accumulate,
+    cast,
+    interpreter,
+    load,
+    register_product,
+    row_numbers,
+    spread,
+    vector_numbers,
+)
+from pallas_kernels.state_space.mosaic_chunk_products import CHUNK, SWIZZLED, chunk_products
+from pallas_kernels.state_space.mosaic_scan import TILE
+from pallas_kernels.state_space.rows import ScanRows
+
+_SHARED_BYTES = 216 * 1024  # of tiles in flight, of one block on a core or of two
+
+
+def mosaic_chunks(
+    state: Float32[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float32[Array, "T N 1"],
+    rows: ScanRows,
+    *,
+    beta: Float32[Array, "T N"] | None = None,
+    interpret: bool = False,
+) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
+    """`ssm_scan` of Mamba-2 and of the delta rule, in the limits of `takes_chunks`."""
+    N, V, S = state.shape[1:]
+    dtype, delta = values.dtype, beta is not None
+    found = chunk_products(keys, queries, rates, beta, rows, interpret=interpret)
+    stages = _stages(S, delta)
+    pool = jax.new_ref(state)
+    swizzled = partial(plgpu.SMEM, dtype=dtype, transforms=SWIZZLED)
+    y = plgpu.kernel(
+        partial(chunks_kernel, groups=N // keys.shape[1], delta=delta, interpret=interpret),
+        out_type=jax.ShapeDtypeStruct(values.shape, dtype),
+        grid=(rows.first.shape[0], N, V // TILE),
+        grid_names=("row", "head", "part"),
+        scratch_types=[
+            plgpu.SMEM((CHUNK, TILE), dtype),  # in no pieces: only some tokens go out
+            swizzled((stages, CHUNK, S)),
+            swizzled((stages, CHUNK, S)),
+            swizzled((stages, CHUNK, TILE)),
+            plgpu.SMEM((stages, CHUNK), jnp.float32),
+            *[swizzled((stages, CHUNK, CHUNK))] * (1 + delta),
+            plgpu.Barrier(num_arrivals=5 + delta, num_barriers=stages),
+        ],
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+        interpret=interpreter(interpret),
+    )(
+        pool, values, keys, queries, *(x for x in found if x is not None),
+        rows.first, rows.length, rows.slots, rows.fresh.astype(jnp.int32),
+    )  # fmt: skip
+    return y, jax.freeze(pool)
+
+
+def _stages(S: int, delta: bool) -> int:
+    """As many as fit two blocks on a core; where two tiles do not, as many as fit one."""
+    each = 2 * CHUNK * (2 * S + TILE + (1 + delta) * CHUNK)
+    shared = _SHARED_BYTES // 2 - 2 * CHUNK * TILE
+    return min(4, shared // each if shared >= 2 * each else (2 * shared) // each)
+
+
+def chunks_kernel(
+    # in the GPU's memory
+    pool: Any, values: Any, keys: Any, queries: Any, totals: Any, scores: Any, *rest: Any,
+    groups: int, delta: bool, interpret: bool,
+) -> None:  # fmt: skip
+    """One block: one row, one head, 64 rows of its state."""
+    inverse, (start, count, slots, fresh, y, out, *tiles, ready) = rest[:delta], rest[delta:]
+    row, head, part = (lax.axis_index(name) for name in ("row", "head", "part"))
+    (stages, _, S), T = tiles[0].shape, values.shape[0]
+    layout = partial(cast, interpret=interpret)
+    first, end, mine = start[row], start[row] + count[row], pl.ds(part * TILE, TILE)
+    first_tile, last_tile = lax.div(first, jnp.int32(CHUNK)), lax.div(end + CHUNK - 1, jnp.int32(CHUNK))
+
+    def begin(tile: Any) -> Any:
+        return jnp.minimum(tile * CHUNK, T - CHUNK)
+
+    def slot_of(tile: Any) -> Any:
+        return lax.rem(tile - first_tile, jnp.int32(stages))
+
+    def fetch(tile: Any) -> None:
+        tokens, group, slot = pl.ds(begin(tile), CHUNK), lax.div(head, jnp.int32(groups)), slot_of(tile)
+        sources = [
+            keys.at[tokens, group], queries.at[tokens, group], values.at[tokens, head, mine],
+            *(x.at[tile, head] for x in (totals, scores, *inverse)),
+        ]  # fmt: skip
+        for source, target in zip(sources, tiles, strict=True):
+            plgpu.copy_gmem_to_smem(source, target.at[slot], ready.at[slot])
+
+    def step(tile: Any, h: Any) -> Any:
+        slot = slot_of(tile)
+        plgpu.barrier_wait(ready.at[slot])
+        low = jnp.maximum(first, tile * CHUNK) - begin(tile)
+        high = jnp.minimum(end, tile * CHUNK + CHUNK) - begin(tile)
+        here = [x.at[slot] for x in tiles]
+        pl.when(high - low < CHUNK)(partial(_zero_rows_outside, here[0], low, high, interpret))
+        h, found = _chunk(h, here, low, high, interpret)
+        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+        out.transpose((1, 0))[...] = found.astype(out.dtype)
+        plgpu.commit_smem()
+        _put(out, low, high, lambda some: y.at[pl.ds(begin(tile) + some.start, some.size), head, mine])
+        pl.when(tile + stages < last_tile)(partial(fetch, tile + stages))
+        return h
+
+    @pl.when(first < end)
+    def _() -> None:
+        for stage in range(stages):
+            pl.when(first_tile + stage < last_tile)(partial(fetch, first_tile + stage))
+        places = [pool.at[slots[row], head, mine, piece] for piece in _pieces(S)]
+        h = [
+            lax.cond(
+                fresh[row] > 0,
+                lambda place=place: layout(jnp.zeros(place.shape, jnp.float32), plgpu.Layout.WGMMA),
+                lambda place=place: layout(load(place), plgpu.Layout.WGMMA),
+            )
+            for place in places
+        ]
+        for place, piece in zip(places, lax.fori_loop(first_tile, last_tile, step, h), strict=True):
+            place[...] = piece
+        plgpu.wait_smem_to_gmem(0)
+
+
+def _pieces(S: int) -> list[Any]:
+    """Columns of the state that are one operand: of more, registers cannot hold the rounded copy."""
+    return [pl.ds(column, min(S, 128)) for column in range(0, S, 128)]
+
+
+def _chunk(h: Any, tiles: list[Any], low: Any, high: Any, interpret: bool) -> tuple[Any, Any]:
+    """The state after tokens low .. high-1 of a tile, and y^T of all its tokens."""
+    k, q, v, totals, scores, *inverse = tiles
+    by_column, dtype = plgpu.Layout.WGMMA.reduce(0), v.dtype
+    pieces = _pieces(k.shape[1])
+    place = vector_numbers(CHUNK, by_column, interpret)
+    live = (place >= low) & (place < high)
+    total, last = cast(load(totals), by_column, interpret), totals[high - 1]
+
+    def read(along: Any) -> Any:
+        """What the state before the chunk has along k or q, decayed until the token."""
+        found = cast(jnp.zeros((TILE, CHUNK), jnp.float32), plgpu.Layout.WGMMA, interpret)
+        for part, piece in zip(h, pieces, strict=True):
+            turned = along.at[:, piece].transpose((1, 0))
+            found = accumulate(found, part.astype(dtype), turned, interpret)
+        return found * spread(jnp.exp(total), found)
+
+    written = cast(load(v.transpose((1, 0))).astype(jnp.float32), plgpu.Layout.WGMMA, interpret)
+    if inverse:
+        written = written - read(k)
+    written = jnp.where(spread(live, written), written, 0.0)
+    if inverse:
+        written = register_product(written.astype(dtype), inverse[0], written.shape, interpret)
+    found = accumulate(read(q), written.astype(dtype), scores, interpret)
+    kept = written * spread(jnp.where(live, jnp.exp(last - total), 0.0), written)
+    h = [
+        accumulate(part * jnp.exp(last), kept.astype(dtype), k.at[:, piece], interpret)
+        for part, piece in zip(h, pieces, strict=True)
+    ]
+    return h, found
+
+
+def _zero_rows_outside(tile: Any, low: Any, high: Any, interpret: bool) -> None:
+    """What is another row's, or nobody's and may be NaN, is written nowhere."""
+    for column in range(0, tile.shape[1], 64):
+        piece = tile.at[:, pl.ds(column, 64)]
+        number = row_numbers(piece.shape, interpret)
+        kept = (number >= low) & (number < high)
+        piece[...] = jnp.where(kept, piece[...], jnp.zeros_like(piece[...]))
+    plgpu.commit_smem()
+
+
+def _put(out: Any, low: Any, high: Any, target: Any) -> None:
+    """Tokens low .. high-1 of a tile, in at most seven copies of 64, 32, 16 ... of them."""
+    size = CHUNK
+    while size:
+        here = (high - low) & size
+
+        def put(low: Any = low, size: int = size) -> None:
+            some = pl.ds(low, size)
+            plgpu.copy_smem_to_gmem(out.at[some], target(some))
+
+        pl.when(here > 0)(put)
+        low, size = low + here, size // 2
