@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from pallas_kernels.case import Case, Tiling
 from pallas_kernels.state_space.reference import ssm_scan_reference
 from pallas_kernels.state_space.rows import ScanRows
-from pallas_kernels.state_space.ssm_scan import ssm_scan
+from pallas_kernels.state_space.ssm_scan import scan_on_hopper, ssm_scan
 
 Kind = Literal["mamba-1", "mamba-2", "delta"]
 
@@ -34,7 +34,7 @@ class ScanCase(Case):
     J: int  # keys and queries
 
     def make(self, key: Array) -> tuple[Array, ...]:
-        """State, values, keys, queries, rates, then `matrix` or `beta` where the kind has one."""
+        """State, values, keys, queries, rates, `matrix` or `beta` where the kind has one, rows."""
         T, N, V, S, J = self.B * self.tokens, self.N, self.V, self.S, self.J
         keys = jax.random.split(key, 6)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
@@ -52,23 +52,23 @@ class ScanCase(Case):
             normal(keys[3], (T, J, S)),
             step if self.kind == "mamba-1" else -step,
             *extra,
+            *self._rows(),
         )
 
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        scan = ssm_scan
-        if interpret:
-            from pallas_kernels.state_space.mosaic_scan import mosaic_scan
-
-            scan = partial(mosaic_scan, interpret=True)
-        return scan(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+        scan = partial(scan_on_hopper, interpret=True) if interpret else ssm_scan
+        return scan(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
 
     def reference(self, *arrays: Array) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        return ssm_scan_reference(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+        return ssm_scan_reference(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
 
     def small(self) -> "ScanCase":
-        return replace(self, B=2, tokens=min(self.tokens, 19), N=2, V=64, S=16, J=1)
+        long = self.tokens > 1 and self.kind != "mamba-1"  # what goes in chunks
+        tokens, S = (70, 64) if long else (min(self.tokens, 19), 16)
+        name = f"{self.kind}, {tokens} tokens"  # the same for several models
+        return replace(self, name=name, B=2, tokens=tokens, N=2, V=64, S=S, J=1)
 
     @property
     def bytes_moved(self) -> int:
@@ -79,7 +79,7 @@ class ScanCase(Case):
 
     @property
     def flops(self) -> int:
-        """Those of the recurrence: decay, write, read; none of them on the tensor cores."""
+        """Those of the recurrence, decay, write, read, which chunks turn into more on products."""
         return 5 * self.B * self.tokens * self.N * self.V * self.S
 
     def _rows(self) -> ScanRows:
@@ -90,14 +90,19 @@ class ScanCase(Case):
 
     def _extra(self, arrays: tuple[Array, ...]) -> dict[str, Array]:
         name = {"mamba-1": "matrix", "delta": "beta"}.get(self.kind)
-        return {name: arrays[0]} if name else {}
+        return {name: arrays[5]} if name else {}
 
 
-CASES: tuple[Case, ...] = (
-    ScanCase("mamba-2.8b, 64 rows", "mamba-1", 64, 1, 1, 5120, 16, 1),
-    ScanCase("mamba-2.8b, prompt 2k", "mamba-1", 1, 2048, 1, 5120, 16, 1),
-    ScanCase("mamba2-2.7b, 64 rows", "mamba-2", 64, 1, 80, 64, 128, 1),
-    ScanCase("mamba2-2.7b, prompt 2k", "mamba-2", 1, 2048, 80, 64, 128, 1),
-    ScanCase("qwen3-next-80b, 64 rows", "delta", 64, 1, 32, 128, 128, 16),
-    ScanCase("qwen3-next-80b, prompt 2k", "delta", 1, 2048, 32, 128, 128, 16),
+_LAYERS: tuple[tuple[str, Kind, int, int, int, int], ...] = (
+    ("mamba-2.8b", "mamba-1", 1, 5120, 16, 1),
+    ("mamba2-2.7b", "mamba-2", 80, 64, 128, 1),
+    ("nemotron-h-8b", "mamba-2", 128, 64, 128, 8),
+    ("falcon-h1-34b", "mamba-2", 32, 128, 256, 2),
+    ("qwen3-next-80b", "delta", 32, 128, 128, 16),
+)
+
+CASES: tuple[Case, ...] = tuple(
+    ScanCase(f"{name}, {use}", kind, B, tokens, N, V, S, J)
+    for name, kind, N, V, S, J in _LAYERS
+    for use, B, tokens in (("64 rows", 64, 1), ("prompt 2k", 1, 2048), ("4 prompts 1k", 4, 1024))
 )

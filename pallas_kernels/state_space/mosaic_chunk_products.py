@@ -6,7 +6,7 @@
 
 A block is one tile of 64 packed tokens and one head, whatever rows the tile holds: what belongs to
 different rows is masked. All tiles go at once; only `mosaic_chunks.py` must go one after the other.
-The mathematics is that of `chunked.py`, transposed: what is written is a row, who reads it a column.
+The mathematics is that of `chunked.py`, transposed: a row is who writes, a column who reads.
 """
 
 from functools import partial
@@ -140,7 +140,7 @@ def chunk_products_kernel(
 def _unit_inverse(above: Any, row: Any, column: Any, work: Any, interpret: bool) -> Any:
     """(I + above)^-1, as `chunked.unit_inverse` of its transpose.
 
-    Entries of no inverse are above 1 where keys are normalised: float16 serves them best.
+    With normalised keys no entry of an inverse exceeds 1: float16 serves them best.
     """
     inverse_tile, product_tile = work
 

@@ -1,14 +1,14 @@
 """The scan of long rows for Hopper: a chunk of 64 tokens at a time, on the tensor cores.
 
-    chunk_products.py ─> totals, scores, inverse of every tile, all at once
-                               │
-    state h [64, S] ─ registers ┬─ wgmma with k, inverse ─> what is written, u^T   delta rule
-      one block a row, a head,  ├─ wgmma with q, and u^T with scores ─> y^T
-      64 rows of the state      └─ decayed, and u^T with k ─> h
+    mosaic_chunk_products.py ─> totals, scores, inverse: of every tile, all at once
+                                        │ TMA, with k, q, v
+    state h [64, S] ─ registers ─┬─ wgmma with k, then inverse ─> u^T     delta rule; else u = v
+         one block: a row, head, ├─ wgmma with q, u^T with scores ─> y^T
+         64 rows of its state    └─ decayed, and u^T with k ─────> h
 
 The 64 rows of the state are the rows of every product, so what one leaves in registers the next
-takes from there; k, q, v, scores and inverse come by TMA, two or three tiles ahead. The products of
-a block depend on each other: its time is their latency, and the parallelism rows x heads x V / 64.
+takes from there, and the block's one warpgroup may have all registers. The products of a block wait
+for each other: its time is their latency, and the parallelism rows x heads x V / 64.
 """
 
 from functools import partial
@@ -32,10 +32,19 @@ from pallas_kernels.mosaic import (
     vector_numbers,
 )
 from pallas_kernels.state_space.mosaic_chunk_products import CHUNK, SWIZZLED, chunk_products
-from pallas_kernels.state_space.mosaic_scan import TILE
+from pallas_kernels.state_space.mosaic_scan import TILE, mosaic_scan
 from pallas_kernels.state_space.rows import ScanRows
 
+FEW = 8  # tokens of a row that take less time one by one than a chunk does
+_STATE_SIZES = (64, 128, 256)
 _SHARED_BYTES = 216 * 1024  # of tiles in flight, of one block on a core or of two
+
+
+def takes_chunks(state: Any, values: Any, rows: ScanRows, matrix: Any) -> bool:
+    """Whether rows may be long, and their chunks are products of 16-bit numbers."""
+    T, B, S = values.shape[0], rows.first.shape[0], state.shape[3]
+    sizes = T >= CHUNK and S in _STATE_SIZES and values.dtype.itemsize == 2
+    return matrix is None and T > B and sizes
 
 
 def mosaic_chunks(
@@ -49,16 +58,19 @@ def mosaic_chunks(
     beta: Float32[Array, "T N"] | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
-    """`ssm_scan` of Mamba-2 and of the delta rule, in the limits of `takes_chunks`."""
+    """`ssm_scan` where `takes_chunks` says so. Short rows are left to `mosaic_scan`."""
     N, V, S = state.shape[1:]
+    y, state = mosaic_scan(
+        state, values, keys, queries, rates, rows, beta=beta, most=FEW, interpret=interpret
+    )
     dtype, delta = values.dtype, beta is not None
     found = chunk_products(keys, queries, rates, beta, rows, interpret=interpret)
     stages = _stages(S, delta)
-    pool = jax.new_ref(state)
+    pool, outputs = jax.new_ref(state), jax.new_ref(y)
     swizzled = partial(plgpu.SMEM, dtype=dtype, transforms=SWIZZLED)
-    y = plgpu.kernel(
+    plgpu.kernel(
         partial(chunks_kernel, groups=N // keys.shape[1], delta=delta, interpret=interpret),
-        out_type=jax.ShapeDtypeStruct(values.shape, dtype),
+        out_type=(),
         grid=(rows.first.shape[0], N, V // TILE),
         grid_names=("row", "head", "part"),
         scratch_types=[
@@ -73,10 +85,10 @@ def mosaic_chunks(
         compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpreter(interpret),
     )(
-        pool, values, keys, queries, *(x for x in found if x is not None),
+        pool, outputs, values, keys, queries, *(x for x in found if x is not None),
         rows.first, rows.length, rows.slots, rows.fresh.astype(jnp.int32),
     )  # fmt: skip
-    return y, jax.freeze(pool)
+    return jax.freeze(outputs), jax.freeze(pool)
 
 
 def _stages(S: int, delta: bool) -> int:
@@ -88,16 +100,19 @@ def _stages(S: int, delta: bool) -> int:
 
 def chunks_kernel(
     # in the GPU's memory
-    pool: Any, values: Any, keys: Any, queries: Any, totals: Any, scores: Any, *rest: Any,
+    pool: Any, y: Any, values: Any, keys: Any, queries: Any, totals: Any, scores: Any, *rest: Any,
     groups: int, delta: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, one head, 64 rows of its state."""
-    inverse, (start, count, slots, fresh, y, out, *tiles, ready) = rest[:delta], rest[delta:]
+    inverse, (start, count, slots, fresh, out, *tiles, ready) = rest[:delta], rest[delta:]
     row, head, part = (lax.axis_index(name) for name in ("row", "head", "part"))
     (stages, _, S), T = tiles[0].shape, values.shape[0]
     layout = partial(cast, interpret=interpret)
     first, end, mine = start[row], start[row] + count[row], pl.ds(part * TILE, TILE)
-    first_tile, last_tile = lax.div(first, jnp.int32(CHUNK)), lax.div(end + CHUNK - 1, jnp.int32(CHUNK))
+    first_tile, last_tile = (
+        lax.div(first, jnp.int32(CHUNK)),
+        lax.div(end + CHUNK - 1, jnp.int32(CHUNK)),
+    )
 
     def begin(tile: Any) -> Any:
         return jnp.minimum(tile * CHUNK, T - CHUNK)
@@ -106,7 +121,11 @@ def chunks_kernel(
         return lax.rem(tile - first_tile, jnp.int32(stages))
 
     def fetch(tile: Any) -> None:
-        tokens, group, slot = pl.ds(begin(tile), CHUNK), lax.div(head, jnp.int32(groups)), slot_of(tile)
+        tokens, group, slot = (
+            pl.ds(begin(tile), CHUNK),
+            lax.div(head, jnp.int32(groups)),
+            slot_of(tile),
+        )
         sources = [
             keys.at[tokens, group], queries.at[tokens, group], values.at[tokens, head, mine],
             *(x.at[tile, head] for x in (totals, scores, *inverse)),
@@ -125,11 +144,16 @@ def chunks_kernel(
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
         out.transpose((1, 0))[...] = found.astype(out.dtype)
         plgpu.commit_smem()
-        _put(out, low, high, lambda some: y.at[pl.ds(begin(tile) + some.start, some.size), head, mine])
+        _put(
+            out,
+            low,
+            high,
+            lambda some: y.at[pl.ds(begin(tile) + some.start, some.size), head, mine],
+        )
         pl.when(tile + stages < last_tile)(partial(fetch, tile + stages))
         return h
 
-    @pl.when(first < end)
+    @pl.when(end - first > FEW)
     def _() -> None:
         for stage in range(stages):
             pl.when(first_tile + stage < last_tile)(partial(fetch, first_tile + stage))
@@ -148,7 +172,7 @@ def chunks_kernel(
 
 
 def _pieces(S: int) -> list[Any]:
-    """Columns of the state that are one operand: of more, registers cannot hold the rounded copy."""
+    """Columns of the state that are one operand: of more, registers hold no rounded copy."""
     return [pl.ds(column, min(S, 128)) for column in range(0, S, 128)]
 
 

@@ -38,12 +38,33 @@ def ssm_scan(
         KernelError: the GPU's kernel does not take these sizes.
     """
     if resolve(None) is Backend.MOSAIC:
-        from pallas_kernels.state_space.mosaic_scan import mosaic_scan
-
-        return mosaic_scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
+        return scan_on_hopper(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
     decode = values.shape[0] <= rows.first.shape[0]
     scan = scan_side_by_side if decode else scan_row_by_row
     return scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
+
+
+def scan_on_hopper(
+    state: Float32[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float32[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float32[Array, "N V S"] | None = None,
+    beta: Float32[Array, "T N"] | None = None,
+    interpret: bool = False,
+) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
+    """Long rows in chunks on the tensor cores where the shapes allow; else token by token."""
+    from pallas_kernels.state_space.mosaic_chunks import mosaic_chunks, takes_chunks
+    from pallas_kernels.state_space.mosaic_scan import check_limits, mosaic_scan
+
+    check_limits(state, keys, values)
+    arrays = state, values, keys, queries, rates, rows
+    if takes_chunks(state, values, rows, matrix):
+        return mosaic_chunks(*arrays, beta=beta, interpret=interpret)
+    return mosaic_scan(*arrays, matrix=matrix, beta=beta, interpret=interpret)
 
 
 def scan_side_by_side(
