@@ -37,7 +37,7 @@ from pallas_kernels.state_space.rows import ScanRows
 
 FEW = 8  # tokens of a row that take less time one by one than a chunk does
 _STATE_SIZES = (64, 128, 256)
-_SHARED_BYTES = 216 * 1024  # of tiles in flight, of one block on a core or of two
+_SHARED_BYTES = 225 * 1024  # of tiles in flight, of one block on a core or of two
 
 
 def takes_chunks(state: Any, values: Any, rows: ScanRows, matrix: Any) -> bool:
@@ -74,7 +74,8 @@ def mosaic_chunks(
         grid=(rows.first.shape[0], N, V // TILE),
         grid_names=("row", "head", "part"),
         scratch_types=[
-            plgpu.SMEM((CHUNK, TILE), dtype),  # in no pieces: only some tokens go out
+            swizzled((CHUNK, TILE)),
+            plgpu.SMEM((CHUNK, TILE), dtype),  # in no pieces: any number of tokens goes out
             swizzled((stages, CHUNK, S)),
             swizzled((stages, CHUNK, S)),
             swizzled((stages, CHUNK, TILE)),
@@ -94,7 +95,7 @@ def mosaic_chunks(
 def _stages(S: int, delta: bool) -> int:
     """As many as fit two blocks on a core; where two tiles do not, as many as fit one."""
     each = 2 * CHUNK * (2 * S + TILE + (1 + delta) * CHUNK)
-    shared = _SHARED_BYTES // 2 - 2 * CHUNK * TILE
+    shared = _SHARED_BYTES // 2 - 4 * CHUNK * TILE
     return min(4, shared // each if shared >= 2 * each else (2 * shared) // each)
 
 
@@ -104,7 +105,7 @@ def chunks_kernel(
     groups: int, delta: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, one head, 64 rows of its state."""
-    inverse, (start, count, slots, fresh, out, *tiles, ready) = rest[:delta], rest[delta:]
+    inverse, (start, count, slots, fresh, whole, some, *tiles, ready) = rest[:delta], rest[delta:]
     row, head, part = (lax.axis_index(name) for name in ("row", "head", "part"))
     (stages, _, S), T = tiles[0].shape, values.shape[0]
     layout = partial(cast, interpret=interpret)
@@ -142,14 +143,9 @@ def chunks_kernel(
         pl.when(high - low < CHUNK)(partial(_zero_rows_outside, here[0], low, high, interpret))
         h, found = _chunk(h, here, low, high, interpret)
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-        out.transpose((1, 0))[...] = found.astype(out.dtype)
-        plgpu.commit_smem()
-        _put(
-            out,
-            low,
-            high,
-            lambda some: y.at[pl.ds(begin(tile) + some.start, some.size), head, mine],
-        )
+        target = y.at[pl.ds(begin(tile), CHUNK), head, mine]
+        pl.when(high - low == CHUNK)(partial(_put, found, whole, target))
+        pl.when(high - low < CHUNK)(partial(_put_some, found, some, target, low, high))
         pl.when(tile + stages < last_tile)(partial(fetch, tile + stages))
         return h
 
@@ -218,15 +214,22 @@ def _zero_rows_outside(tile: Any, low: Any, high: Any, interpret: bool) -> None:
     plgpu.commit_smem()
 
 
-def _put(out: Any, low: Any, high: Any, target: Any) -> None:
-    """Tokens low .. high-1 of a tile, in at most seven copies of 64, 32, 16 ... of them."""
-    size = CHUNK
-    while size:
+def _put(found: Any, out: Any, target: Any) -> None:
+    """y^T of a tile to the GPU's memory."""
+    out.transpose((1, 0))[...] = found.astype(out.dtype)
+    plgpu.commit_smem()
+    plgpu.copy_smem_to_gmem(out, target)
+
+
+def _put_some(found: Any, out: Any, target: Any, low: Any, high: Any) -> None:
+    """Tokens low .. high-1 of y^T, in at most six copies of 32, 16, 8 ... of them."""
+    out.transpose((1, 0))[...] = found.astype(out.dtype)
+    plgpu.commit_smem()
+
+    def put(low: Any, size: int) -> None:
+        plgpu.copy_smem_to_gmem(out.at[pl.ds(low, size)], target.at[pl.ds(low, size)])
+
+    for size in (CHUNK >> n for n in range(1, CHUNK.bit_length())):
         here = (high - low) & size
-
-        def put(low: Any = low, size: int = size) -> None:
-            some = pl.ds(low, size)
-            plgpu.copy_smem_to_gmem(out.at[some], target(some))
-
-        pl.when(here > 0)(put)
-        low, size = low + here, size // 2
+        pl.when(here > 0)(partial(put, low, size))
+        low += here
