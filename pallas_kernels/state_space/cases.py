@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_kernels.case import Case, Tiling
-from pallas_kernels.state_space.reference import ssm_scan_reference
+from pallas_kernels.state_space.causal_conv import causal_conv
+from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
 from pallas_kernels.state_space.rows import ScanRows
 from pallas_kernels.state_space.ssm_scan import scan_on_hopper, ssm_scan
 
@@ -52,7 +53,7 @@ class ScanCase(Case):
             normal(keys[3], (T, J, S)),
             step if self.kind == "mamba-1" else -step,
             *extra,
-            *self._rows(),
+            *_packed(self.B, self.tokens),
         )
 
     def run(
@@ -82,15 +83,61 @@ class ScanCase(Case):
         """Those of the recurrence, decay, write, read, which chunks turn into more on products."""
         return 5 * self.B * self.tokens * self.N * self.V * self.S
 
-    def _rows(self) -> ScanRows:
-        start = self.tokens * jnp.arange(self.B, dtype=jnp.int32)
-        slots = (1 + jnp.arange(self.B, dtype=jnp.int32)) % (self.B + 1)
-        count = jnp.full(self.B, self.tokens, jnp.int32)
-        return ScanRows(start, count, slots, jnp.zeros(self.B, bool))
-
     def _extra(self, arrays: tuple[Array, ...]) -> dict[str, Array]:
         name = {"mamba-1": "matrix", "delta": "beta"}.get(self.kind)
         return {name: arrays[5]} if name else {}
+
+
+@dataclass(frozen=True)
+class ConvCase(Case):
+    """One layer's short convolution in a decode step of B rows."""
+
+    kernel: ClassVar[str] = "causal_conv"
+    tolerance: ClassVar[float] = 0.005  # outputs in bfloat16
+    updated: ClassVar[Mapping[int, int]] = {2: 1}
+
+    B: int
+    C: int  # channels
+    W: int
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        """Inputs, weights, states, rows."""
+        keys = jax.random.split(key, 3)
+        shapes = (self.B, self.C), (self.W, self.C), (self.B + 1, self.W - 1, self.C)
+        arrays = map(partial(jax.random.normal, dtype=jnp.bfloat16), keys, shapes)
+        return (*arrays, *_packed(self.B, 1))
+
+    def run(
+        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
+    ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+        conv = causal_conv
+        if interpret:
+            from pallas_kernels.state_space.mosaic_conv import mosaic_conv
+
+            conv = partial(mosaic_conv, interpret=True)
+        return conv(*arrays[:3], ScanRows(*arrays[3:]))
+
+    def reference(self, *arrays: Array) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+        return causal_conv_reference(*arrays[:3], ScanRows(*arrays[3:]))
+
+    def small(self) -> "ConvCase":
+        return replace(self, name="a decode step", B=2, C=512)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Inputs, outputs, states read and written, all in 16 bits."""
+        return 2 * self.B * self.C * (2 + 2 * (self.W - 1))
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.B * self.C * self.W
+
+
+def _packed(B: int, tokens: int) -> ScanRows:
+    """Rows of `tokens` tokens each, none of them fresh."""
+    row = jnp.arange(B, dtype=jnp.int32)
+    count = jnp.full(B, tokens, jnp.int32)
+    return ScanRows(tokens * row, count, (1 + row) % (B + 1), jnp.zeros(B, bool))
 
 
 _LAYERS: tuple[tuple[str, Kind, int, int, int, int], ...] = (
@@ -101,8 +148,16 @@ _LAYERS: tuple[tuple[str, Kind, int, int, int, int], ...] = (
     ("qwen3-next-80b", "delta", 32, 128, 128, 16),
 )
 
-CASES: tuple[Case, ...] = tuple(
-    ScanCase(f"{name}, {use}", kind, B, tokens, N, V, S, J)
-    for name, kind, N, V, S, J in _LAYERS
-    for use, B, tokens in (("64 rows", 64, 1), ("prompt 2k", 1, 2048), ("4 prompts 1k", 4, 1024))
+CASES: tuple[Case, ...] = (
+    *(
+        ScanCase(f"{name}, {use}", kind, B, tokens, N, V, S, J)
+        for name, kind, N, V, S, J in _LAYERS
+        for use, B, tokens in (
+            ("64 rows", 64, 1),
+            ("prompt 2k", 1, 2048),
+            ("4 prompts 1k", 4, 1024),
+        )
+    ),
+    ConvCase("mamba2-2.7b, 64 rows", 64, 5376, 4),
+    ConvCase("qwen3-next-80b, 64 rows", 64, 8192, 4),
 )

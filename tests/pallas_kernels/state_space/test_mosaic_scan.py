@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from pallas_kernels.errors import KernelError
-from pallas_kernels.state_space.reference import ssm_scan_reference
+from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
 
 if jax.__version_info__ < (0, 11):
     pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel", allow_module_level=True)
 pytest.importorskip("absl", reason="Mosaic GPU needs absl-py")
 
 from pallas_kernels.state_space.mosaic_chunks import FEW, mosaic_chunks, takes_chunks
+from pallas_kernels.state_space.mosaic_conv import mosaic_conv, takes_conv
 from pallas_kernels.state_space.mosaic_scan import check_limits, mosaic_scan
 from tests.pallas_kernels.state_space.test_state_space import KINDS, check, make_arrays, make_rows
 
@@ -87,6 +88,23 @@ def test_decode_steps_and_other_sizes_go_by_tokens():
     assert not takes(dtype=jnp.float32)
     assert not takes(rows=make_rows([1] * 128))
     assert not takes(matrix=jnp.zeros((1, 64, 128)))
+
+
+def test_convolution_equals_reference():
+    rng = np.random.default_rng(0)
+    rows = make_rows([1, 0, 2, 1], fresh={0})
+    state = jnp.asarray(rng.standard_normal((5, 3, 256)), jnp.float32)
+    state = state.at[rows.slots[0]].set(jnp.nan)  # fresh: not to be read
+    x, weight = (jnp.asarray(rng.standard_normal((n, 256)), jnp.float32) for n in (5, 4))
+    got = mosaic_conv(x, weight, state, rows, interpret=True)
+    check(got, causal_conv_reference(x, weight, state, rows), rows)
+
+
+def test_convolution_of_prompts_and_odd_channels_is_xlas():
+    rows = make_rows([1, 1])
+    assert takes_conv(jnp.zeros((2, 768)), rows)
+    assert not takes_conv(jnp.zeros((3, 768)), rows)
+    assert not takes_conv(jnp.zeros((2, 128)), rows)
 
 
 @pytest.mark.parametrize(
