@@ -67,7 +67,7 @@ class ScanCase(Case):
 
     def small(self) -> "ScanCase":
         long = self.tokens > 1 and self.kind != "mamba-1"  # what goes in chunks
-        tokens, S = (70, 64) if long else (min(self.tokens, 19), 16)
+        tokens, S = (68, 64) if long else (min(self.tokens, 19), 16)
         name = f"{self.kind}, {tokens} tokens"  # the same for several models
         return replace(self, name=name, B=2, tokens=tokens, N=2, V=64, S=S, J=1)
 

@@ -41,9 +41,12 @@ _SHARED_BYTES = 225 * 1024  # of tiles in flight, of one block on a core or of t
 
 
 def takes_chunks(state: Any, values: Any, rows: ScanRows, matrix: Any) -> bool:
-    """Whether rows may be long, and their chunks are products of 16-bit numbers."""
+    """Whether rows may be long, and their chunks are products of 16-bit numbers.
+
+    TMA copies pieces of 8 tokens, from multiples of 8 only: so must the last tile begin, at T - 64.
+    """
     T, B, S = values.shape[0], rows.first.shape[0], state.shape[3]
-    sizes = T >= CHUNK and S in _STATE_SIZES and values.dtype.itemsize == 2
+    sizes = T >= CHUNK and T % 8 == 0 and S in _STATE_SIZES and values.dtype.itemsize == 2
     return matrix is None and T > B and sizes
 
 

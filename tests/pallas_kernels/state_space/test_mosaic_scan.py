@@ -30,7 +30,10 @@ def test_tokens_equal_reference(kind):
 
 
 def chunk_arrays(counts, padding, N, S, J, alike, seed=0):
-    """State, values, keys, queries, rates, beta; padding is NaN, keys have norm 1."""
+    """State, values, keys, queries, rates, beta; padding is NaN, keys have norm 1.
+
+    Token 5 forgets all that was before it.
+    """
     rng = np.random.default_rng(seed)
     T = sum(counts) + padding
 
@@ -40,7 +43,7 @@ def chunk_arrays(counts, padding, N, S, J, alike, seed=0):
     keys = normal(T, J, S) + alike * normal(1, J, S)
     keys /= jnp.linalg.norm(keys, axis=-1, keepdims=True)
     arrays = normal(T, N, 64), keys, normal(T, J, S), -jnp.exp(normal(T, N, 1) - 2)
-    arrays = *arrays, jax.nn.sigmoid(normal(T, N))
+    arrays = *arrays[:3], arrays[3].at[5].set(-jnp.inf), jax.nn.sigmoid(normal(T, N))
     v, k, q, rates, beta = (x.at[sum(counts) :].set(jnp.nan) for x in arrays)
     v, k, q = (x.astype(jnp.bfloat16) for x in (v, k, q))
     return (normal(len(counts) + 1, N, 64, S), v, k, q, rates), beta
@@ -48,7 +51,7 @@ def chunk_arrays(counts, padding, N, S, J, alike, seed=0):
 
 CHUNKS = {  # name: lengths of rows, padding, (heads, state size, keys), beta, how alike keys are
     "ends of tiles, short rows": ([70, FEW, FEW + 1, 3, 0, 1, 45], 0, (1, 64, 1), False, 0),
-    "padding, wide state": ([20, 0, 60], 3, (1, 256, 1), False, 0),
+    "padding, wide state": ([20, 0, 60], 8, (1, 256, 1), False, 0),
     "delta": ([70, 0, 1, 59, 64], 6, (2, 64, 1), True, 0),
     "delta, keys alike": ([64], 0, (2, 128, 2), True, 1),
 }
@@ -83,7 +86,8 @@ def test_decode_steps_and_other_sizes_go_by_tokens():
         return takes_chunks(state, values, rows, matrix)
 
     assert takes()
-    assert not takes(T=63)
+    assert not takes(T=56)
+    assert not takes(T=132)
     assert not takes(S=16)
     assert not takes(dtype=jnp.float32)
     assert not takes(rows=make_rows([1] * 128))
