@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from engine.sampling_options import Flag, SamplingRows
+from engine.sampling_options import Flag
 from engine.sampling_state import SlotState, unpack_bits
 
 EDITS = Flag.LOGIT_BIAS | Flag.ALLOWED | Flag.BAD_WORDS | Flag.MIN_TOKENS
@@ -22,7 +22,7 @@ def has(flags: Int32[Array, " B"], wanted: Flag) -> Bool[Array, " B"]:
 
 def edit(
     logits: Float32[Array, "B V"],
-    rows: SamplingRows,
+    flags: Int32[Array, " B"],
     slots: Int32[Array, " B"],
     state: SlotState,
 ) -> Float32[Array, "B V"]:
@@ -35,22 +35,22 @@ def edit(
     row = jnp.arange(logits.shape[0])[:, None]
     unused = jnp.int32(vocab_size)
     is_allowed = unpack_bits(state.allowed[slots], vocab_size)
-    is_allowed |= ~has(rows.flags, Flag.ALLOWED)[:, None]
-    biased = has(rows.flags, Flag.LOGIT_BIAS)[:, None]
+    is_allowed |= ~has(flags, Flag.ALLOWED)[:, None]
+    biased = has(flags, Flag.LOGIT_BIAS)[:, None]
     bias_ids = jnp.where(biased, state.bias_ids[slots], unused)
     bias = logits.at[row, bias_ids].add(state.bias_values[slots], mode="drop")
     allowed = jnp.where(is_allowed, bias, -jnp.inf)
 
-    ends = has(rows.flags, Flag.MIN_TOKENS)[:, None]
+    ends = has(flags, Flag.MIN_TOKENS)[:, None]
     stop_ids = jnp.where(ends, state.stop_ids[slots], unused)
-    words = has(rows.flags, Flag.BAD_WORDS)[:, None]
+    words = has(flags, Flag.BAD_WORDS)[:, None]
     last_ids = jnp.where(words, _ends_of_bad_words(slots, state, unused), unused)
     banned = jnp.concatenate([stop_ids, last_ids], axis=1)
     left = allowed.at[row, banned].set(-jnp.inf, mode="drop")
 
     nothing = jnp.max(left, axis=1, keepdims=True) == -jnp.inf
     among_allowed = jnp.where(is_allowed, jnp.maximum(bias, _LOWEST), -jnp.inf)
-    return jnp.where(nothing & has(rows.flags, EDITS)[:, None], among_allowed, left)
+    return jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
 
 
 def _ends_of_bad_words(

@@ -31,7 +31,7 @@ from engine.logprobs import compute_logprobs, no_logprobs
 from engine.sampling_options import Flag, SamplingRows
 from engine.sampling_state import SlotState
 from pallas_kernels import Backend, DrawRows, draw
-from pallas_kernels.sampling import likeliest, takes_vocabulary
+from pallas_kernels.sampling import likeliest, pack_rows, takes_vocabulary, unpack_rows
 
 
 class Sampled(NamedTuple):
@@ -83,20 +83,20 @@ def sample(
 def draw_rows(
     rows: SamplingRows, slots: Int32[Array, " B"], positions: Int32[Array, " B"]
 ) -> DrawRows:
-    """What the drawing itself is to know of each row."""
+    """What the drawing itself is to know of each row; a row without penalties has neutral ones."""
+    penalised = has(rows.flags, Flag.PENALTIES)
     return DrawRows(
         temperature=rows.temperature,
         top_p=rows.top_p,
         min_p=rows.min_p,
+        presence=jnp.where(penalised, rows.presence, 0.0),
+        frequency=jnp.where(penalised, rows.frequency, 0.0),
+        repetition=jnp.where(penalised, rows.repetition, 1.0),
         top_k=rows.top_k,
+        slot=slots,
+        position=positions,
         seed_high=rows.seed_high,
         seed_low=rows.seed_low,
-        position=positions,
-        slot=slots,
-        penalised=has(rows.flags, Flag.PENALTIES),
-        presence=rows.presence,
-        frequency=rows.frequency,
-        repetition=rows.repetition,
     )
 
 
@@ -107,11 +107,13 @@ def _choose(
     edits = jnp.any(has(rows.flags, EDITS))
 
     def with_options(logits: Float32[Array, "B V"], state: SlotState) -> Int32[Array, " B"]:
-        logits = lax.cond(edits, lambda x: edit(x, rows, drawn.slot, state), lambda x: x, logits)
+        logits = lax.cond(
+            edits, lambda x: edit(x, rows.flags, drawn.slot, state), lambda x: x, logits
+        )
         return draw(logits, state.counts, drawn, backend=Backend.XLA)
 
     chosen: Array = lax.cond(
-        edits | jnp.any(drawn.penalised | (drawn.temperature > 0)),
+        edits | jnp.any(has(rows.flags, Flag.PENALTIES) | (drawn.temperature > 0)),
         with_options,
         lambda logits, _: likeliest(logits),
         logits,
@@ -131,18 +133,23 @@ def _choose_in_kernel(
     """The same in one kernel, on every device; only steps 2 to 5 are XLA's.
 
     The kernel is in both branches: a branch that returned the logits unchanged would copy them.
-    An inner jit has it lowered once.
+    An inner jit has it lowered once. XLA copies each operand of a conditional that is a part of
+    an array, so that the options go in as one.
     """
     run = partial(draw, backend=Backend.MOSAIC)
     if mesh is not None:  # of one device too: the kernel asks it for the device
         whole = PartitionSpec()
         run = jax.shard_map(run, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     run = jax.jit(run)
-    chosen: Array = lax.cond(
-        jnp.any(has(rows.flags, EDITS)),
-        lambda x, state: run(edit(x, rows, drawn.slot, state), state.counts, drawn),
-        lambda x, state: run(x, state.counts, drawn),
-        logits,
-        state,
-    )
+
+    def edited(x: Array, state: SlotState, packed: Array, flags: Array) -> Array:
+        options = unpack_rows(packed)
+        return run(edit(x, flags, options.slot, state), state.counts, options)
+
+    def unedited(x: Array, state: SlotState, packed: Array, _: Array) -> Array:
+        return run(x, state.counts, unpack_rows(packed))
+
+    edits = jnp.any(has(rows.flags, EDITS))
+    packed = lax.optimization_barrier(pack_rows(drawn))
+    chosen: Array = lax.cond(edits, edited, unedited, logits, state, packed, rows.flags)
     return chosen

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float32, Int32
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.sampling.filters import filtered
 from pallas_kernels.sampling.noise import row_noise
-from pallas_kernels.sampling.reference import penalised
-from pallas_kernels.sampling.rows import DrawRows
+from pallas_kernels.sampling.reference import penalise
+from pallas_kernels.sampling.rows import DrawRows, is_penalised
 
 
 def draw(
@@ -27,7 +27,12 @@ def draw(
         from pallas_kernels.sampling.mosaic_draw import mosaic_draw
 
         return mosaic_draw(logits, counts, rows)
-    x = lax.cond(jnp.any(rows.penalised), lambda x: penalised(x, counts, rows), lambda x: x, logits)
+    x = lax.cond(
+        jnp.any(is_penalised(rows.presence, rows.frequency, rows.repetition)),
+        lambda x: penalise(x, counts, rows),
+        lambda x: x,
+        logits,
+    )
     drawn: Array = lax.cond(jnp.any(rows.temperature > 0), lambda x: _draw(x, rows), likeliest, x)
     return drawn
 

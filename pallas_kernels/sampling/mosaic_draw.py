@@ -25,7 +25,7 @@ from jaxtyping import Array, Float32, Int32
 from pallas_kernels.mosaic import interpreter
 from pallas_kernels.sampling.limits import BLOCKS, CHUNK, PIECES, WIDTH, lines_of_block
 from pallas_kernels.sampling.noise import gumbel, row_key
-from pallas_kernels.sampling.rows import COUNT_BITS, DrawRows
+from pallas_kernels.sampling.rows import COUNT_BITS, DrawRows, is_penalised, pack_rows
 
 _PIVOTS = 4
 _FIELDS = _PIVOTS + 2  # numbers that the blocks of a row tell each other in a turn
@@ -45,7 +45,7 @@ def mosaic_draw(
 ) -> Int32[Array, " B"]:
     """`draw` for vocabularies that `lines_of_block` takes."""
     B, V = logits.shape
-    lines, packed = lines_of_block(V, blocks, chunk), _packed(rows)
+    lines, packed = lines_of_block(V, blocks, chunk), pack_rows(rows)
     tokens, _ = plgpu.kernel(
         partial(draw_kernel, chunk=chunk, interpret=interpret),
         out_type=[
@@ -71,28 +71,22 @@ def mosaic_draw(
     return tokens
 
 
-def _packed(rows: DrawRows) -> Int32[Array, "F B"]:
-    """A row's options in the order of `_Row`, floats as their bits: one small kernel of XLA's."""
-    draws = rows.temperature > 0
-    fields = (
-        1 / jnp.where(draws, rows.temperature, 1.0), rows.top_p, jnp.log(rows.min_p),
-        rows.presence, rows.frequency, rows.repetition,
-        draws.astype(jnp.int32), rows.top_k, rows.slot, rows.penalised.astype(jnp.int32),
-        rows.seed_high, rows.seed_low, rows.position,
-    )  # fmt: skip
-    return jnp.stack([lax.bitcast_convert_type(field, jnp.int32) for field in fields])
-
-
 class _Row:
     """The options of one row, in registers; `floats` and `integers` are the same memory."""
 
     def __init__(self, floats: Any, integers: Any, row: Any) -> None:
-        self.inverse, self.top_p, self.log_min_p = (floats[i, row] for i in range(3))
-        self.presence, self.frequency, self.repetition = (floats[i, row] for i in range(3, 6))
-        draws, self.top_k, self.slot, penalised = (integers[i, row] for i in range(6, 10))
-        self.draws, self.penalised = draws > 0, penalised > 0
-        seed_high, seed_low = (integers[i, row].astype(jnp.uint32) for i in (10, 11))
-        self.key = row_key(seed_high, seed_low, integers[12, row])
+        options = DrawRows(
+            *(floats[i, row] for i in range(6)),
+            *(integers[i, row] for i in range(6, 9)),
+            *(integers[i, row].astype(jnp.uint32) for i in range(9, 11)),
+        )
+        self.draws, self.slot, self.top_k = options.temperature > 0, options.slot, options.top_k
+        self.inverse = 1 / options.temperature  # where it draws
+        self.top_p, self.log_min_p = options.top_p, jnp.log(options.min_p)
+        self.presence, self.frequency = options.presence, options.frequency
+        self.repetition = options.repetition
+        self.penalised = is_penalised(self.presence, self.frequency, self.repetition)
+        self.key = row_key(options.seed_high, options.seed_low, options.position)
 
 
 class _Cluster:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.sampling.noise import row_noise
-from pallas_kernels.sampling.rows import COUNT_BITS, DrawRows
+from pallas_kernels.sampling.rows import COUNT_BITS, DrawRows, is_penalised
 
 
 def draw_reference(
@@ -19,7 +19,7 @@ def draw_reference(
     noise: Float[Array, "B V"] | None = None,
 ) -> Int32[Array, " B"]:
     """The token of each row; `noise` None is the noise of the rows' seeds."""
-    x = penalised(logits, counts, rows)
+    x = penalise(logits, counts, rows)
     if noise is None:
         noise = row_noise(rows.seed_high, rows.seed_low, rows.position, logits.shape[1])
     drawn = jnp.argmax(log_weights(x, rows) + noise.astype(x.dtype), axis=1)
@@ -27,7 +27,7 @@ def draw_reference(
     return jnp.where(rows.temperature > 0, drawn, greedy).astype(jnp.int32)
 
 
-def penalised(
+def penalise(
     logits: Float[Array, "B V"], counts: Int32[Array, "Z V"], rows: DrawRows
 ) -> Float[Array, "B V"]:
     """Repetition penalty over prompt and output, frequency and presence penalty over the output.
@@ -42,7 +42,8 @@ def penalised(
     changed = jnp.where(x > 0, x / repetition, x * repetition)
     changed -= rows.frequency[:, None] * count.astype(x.dtype)
     changed -= jnp.where(count > 0, rows.presence[:, None], 0.0)
-    return jnp.where(rows.penalised[:, None], changed, x)
+    penalised = is_penalised(rows.presence, rows.frequency, rows.repetition)
+    return jnp.where(penalised[:, None], changed, x)
 
 
 def log_weights(x: Float[Array, "B V"], rows: DrawRows) -> Float[Array, "B V"]:
