@@ -49,7 +49,9 @@ def penalise(
 def log_weights(x: Float[Array, "B V"], rows: DrawRows) -> Float[Array, "B V"]:
     """Softmax of the result is the distribution to draw from; -inf where a token is left out."""
     temperature = jnp.where(rows.temperature > 0, rows.temperature, 1.0)[:, None]
-    scaled = (x - jnp.max(x, axis=1, keepdims=True)) / temperature
+    largest = float(jnp.finfo(x.dtype).max)
+    top = jnp.clip(jnp.max(x, axis=1, keepdims=True), -largest, largest)
+    scaled = jnp.minimum(x - top, 0.0) / temperature
     kept = scaled >= jnp.log(rows.min_p.astype(x.dtype))[:, None]
     descending = jnp.sort(x, axis=1, descending=True)
     V = x.shape[1]
