@@ -17,6 +17,7 @@ position and the token's id only: the same seed gives the same token in any batc
 no part of this skip it: in a step of greedy rows without options only an argmax runs.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from engine.logit_edits import EDITS, edit, has
 from engine.logprobs import compute_logprobs, no_logprobs
 from engine.sampling_options import Flag, SamplingRows
 from engine.sampling_state import SlotState
+from models.attention import HEAD_AXIS
 from pallas_kernels import Backend, DrawRows, draw
 from pallas_kernels.sampling import likeliest, pack_rows, takes_vocabulary, unpack_rows
 
@@ -66,7 +68,7 @@ def sample(
     )
     expired = jnp.where(positions >= rows.min_position, int(Flag.MIN_TOKENS), 0)
     rows = rows._replace(flags=rows.flags & ~expired)
-    in_kernel = backend is Backend.MOSAIC and takes_vocabulary(logits.shape[1])
+    in_kernel = backend is Backend.MOSAIC and _takes(mesh, logits.shape[1])
     choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose
     chosen = choose(logits, rows, draw_rows(rows, slots, positions), state)
     tokens = jnp.where(scored, targets, chosen)
@@ -78,6 +80,11 @@ def sample(
         tokens,
     )
     return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks)
+
+
+def _takes(mesh: Mesh | None, vocab_size: int) -> bool:
+    """Whether the kernel takes the vocabulary, and it can be divided among the devices."""
+    return takes_vocabulary(vocab_size) and (mesh is None or vocab_size % mesh.size == 0)
 
 
 def draw_rows(
@@ -130,26 +137,51 @@ def _choose_in_kernel(
     *,
     mesh: Mesh | None,
 ) -> Int32[Array, " B"]:
-    """The same in one kernel, on every device; only steps 2 to 5 are XLA's.
+    """The same in one kernel; only steps 2 to 5 are XLA's.
 
     The kernel is in both branches: a branch that returned the logits unchanged would copy them.
-    An inner jit has it lowered once. XLA copies each operand of a conditional that is a part of
+    XLA copies each operand of a conditional that is a part of
     an array, so that the options go in as one.
     """
-    run = partial(draw, backend=Backend.MOSAIC)
-    if mesh is not None:  # of one device too: the kernel asks it for the device
-        whole = PartitionSpec()
-        run = jax.shard_map(run, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
-    run = jax.jit(run)
+    run = _kernel(mesh)
 
     def edited(x: Array, state: SlotState, packed: Array, flags: Array) -> Array:
         options = unpack_rows(packed)
-        return run(edit(x, flags, options.slot, state), state.counts, options)
+        return run(edit(x, flags, options.slot, state), state.counts, packed)
 
     def unedited(x: Array, state: SlotState, packed: Array, _: Array) -> Array:
-        return run(x, state.counts, unpack_rows(packed))
+        return run(x, state.counts, packed)
 
     edits = jnp.any(has(rows.flags, EDITS))
     packed = lax.optimization_barrier(pack_rows(drawn))
     chosen: Array = lax.cond(edits, edited, unedited, logits, state, packed, rows.flags)
     return chosen
+
+
+def _kernel(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
+    """Logits, counts, packed options to tokens, under an inner jit that has it lowered once.
+
+    Each of several devices has a part of every row, and draws whole rows of its own: what it
+    sends is its part of the others' rows. Too few rows for that are drawn by all.
+    """
+
+    def mine(x: Array, counts: Array, packed: Array) -> Array:
+        axis, size, B = HEAD_AXIS, 1 if mesh is None else mesh.size, x.shape[0]
+        if size > 1 and B % size:
+            x = lax.all_gather(x, axis, axis=1, tiled=True)
+        elif size > 1:
+            x = lax.all_to_all(x, axis, split_axis=0, concat_axis=1, tiled=True)
+            each = B // size
+            packed = lax.dynamic_slice_in_dim(packed, lax.axis_index(axis) * each, each, axis=1)
+        tokens = draw(x, counts, unpack_rows(packed), backend=Backend.MOSAIC)
+        return tokens if len(tokens) == B else lax.all_gather(tokens, axis, tiled=True)
+
+    if mesh is None:
+        return jax.jit(mine)
+    whole, by_vocabulary = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
+    return jax.jit(
+        jax.shard_map(
+            mine, mesh=mesh, in_specs=(by_vocabulary, whole, whole), out_specs=whole,
+            check_vma=False,
+        )
+    )  # fmt: skip
