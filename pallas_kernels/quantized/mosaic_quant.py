@@ -12,7 +12,7 @@ is one sum, and small groups and minima cost no sums of tokens.
 
 A core reads 21 bytes a clock (4.8 TB/s, 132 cores, 1.75 GHz) and starts 128 lanes of instructions:
 25 for 8 weights of 4 bits, 49 for 8 of 8 bits. Compiled, the loop has 20 for evenly spaced weights,
-22 with minima by 32, 28 for 8 bits, and 41 for NF4, which so reaches three fifths of the bandwidth.
+22 with minima by 32, 28 for 8 bits, and 41 for NF4: by count, three fifths of the bandwidth.
 """
 
 from collections.abc import Iterator
