@@ -8,7 +8,8 @@
 
 The 64 rows of the state are the rows of every product, so what one leaves in registers the next
 takes from there, and the block's one warpgroup may have all registers. The products of a block wait
-for each other: its time is their latency, and the parallelism rows x heads x V / 64.
+for each other: its time is their latency, and the parallelism rows x heads x V / 64. Operands are
+rounded to the values' 16 bits, also those from the state, which itself stays in float32.
 """
 
 from functools import partial
@@ -35,7 +36,7 @@ from pallas_kernels.state_space.mosaic_chunk_products import CHUNK, SWIZZLED, ch
 from pallas_kernels.state_space.mosaic_scan import TILE, mosaic_scan
 from pallas_kernels.state_space.rows import ScanRows
 
-FEW = 8  # tokens of a row that take less time one by one than a chunk does
+FEW = 8  # rows of up to so many tokens go one by one; a guess, until a GPU has timed it
 _STATE_SIZES = (64, 128, 256)
 _SHARED_BYTES = 225 * 1024  # of tiles in flight, of one block on a core or of two
 
@@ -113,10 +114,8 @@ def chunks_kernel(
     (stages, _, S), T = tiles[0].shape, values.shape[0]
     layout = partial(cast, interpret=interpret)
     first, end, mine = start[row], start[row] + count[row], pl.ds(part * TILE, TILE)
-    first_tile, last_tile = (
-        lax.div(first, jnp.int32(CHUNK)),
-        lax.div(end + CHUNK - 1, jnp.int32(CHUNK)),
-    )
+    first_tile = lax.div(first, jnp.int32(CHUNK))
+    last_tile = lax.div(end + CHUNK - 1, jnp.int32(CHUNK))  # one past it
 
     def begin(tile: Any) -> Any:
         return jnp.minimum(tile * CHUNK, T - CHUNK)
@@ -125,11 +124,8 @@ def chunks_kernel(
         return lax.rem(tile - first_tile, jnp.int32(stages))
 
     def fetch(tile: Any) -> None:
-        tokens, group, slot = (
-            pl.ds(begin(tile), CHUNK),
-            lax.div(head, jnp.int32(groups)),
-            slot_of(tile),
-        )
+        tokens, slot = pl.ds(begin(tile), CHUNK), slot_of(tile)
+        group = lax.div(head, jnp.int32(groups))
         sources = [
             keys.at[tokens, group], queries.at[tokens, group], values.at[tokens, head, mine],
             *(x.at[tile, head] for x in (totals, scores, *inverse)),

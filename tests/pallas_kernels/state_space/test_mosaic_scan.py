@@ -53,7 +53,7 @@ CHUNKS = {  # name: lengths of rows, padding, (heads, state size, keys), beta, h
     "ends of tiles, short rows": ([70, FEW, FEW + 1, 3, 0, 1, 45], 0, (1, 64, 1), False, 0),
     "padding, wide state": ([20, 0, 60], 8, (1, 256, 1), False, 0),
     "delta": ([70, 0, 1, 59, 64], 6, (2, 64, 1), True, 0),
-    "delta, keys alike": ([64], 0, (2, 128, 2), True, 1),
+    "delta, keys alike": ([64], 0, (1, 128, 1), True, 1),
 }
 
 
