@@ -329,7 +329,9 @@ def test_cached_tokens_are_reported_once(core):
     run(core, [prompt])
     core.add(
         AddRequest(
-            request_id=0, prompt_token_ids=prompt, params=SamplingParams(temperature=0, max_tokens=3)
+            request_id=0,
+            prompt_token_ids=prompt,
+            params=SamplingParams(temperature=0, max_tokens=3),
         )
     )
     reported = []
