@@ -5,6 +5,7 @@ of the kernels the model breaks.
 """
 
 import logging
+from typing import Any
 
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -15,11 +16,12 @@ from engine.shapes import Shapes
 from models.config import ModelConfig
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
-from pallas_kernels.dispatch import backend_for
+from pallas_kernels.dispatch import backend_for, capability_of
 from pallas_kernels.errors import KernelError
 from pallas_kernels.mla.sizes import LatentShape, check_latents
 
 logger = logging.getLogger(__name__)
+_NEEDS = {"mosaic": "a Hopper GPU", "triton": "an Ampere or Ada GPU"}
 
 
 def resolve_backend(
@@ -32,8 +34,8 @@ def resolve_backend(
     """
     device = mesh.devices.flat[0]
     try:
-        backend = _choose(config.attention_backend, device.platform, device.device_kind)
-        _check(model, shapes.page_size, mesh.size, dtype, backend)
+        backend = _choose(config.attention_backend, device)
+        _check(model, shapes.page_size, dtype, backend)
     except KernelError as error:
         raise ConfigError(
             f"{error} Use --attention-backend xla, which runs anything, slowly."
@@ -42,9 +44,7 @@ def resolve_backend(
     return backend
 
 
-def _check(
-    model: ModelConfig, page_size: int, shards: int, dtype: DTypeLike, backend: Backend
-) -> None:
+def _check(model: ModelConfig, page_size: int, dtype: DTypeLike, backend: Backend) -> None:
     width = page_head_dim(model.head_dim, backend)
     if model.latent is None:
         check_attention(AttentionShape(width, page_size, dtype), backend)
@@ -52,9 +52,11 @@ def _check(
         check_latents(LatentShape(width, model.latent.rank, page_size, dtype), backend)
 
 
-def _choose(asked: str, platform: str, kind: str) -> Backend:
-    if asked == "auto":
-        return backend_for(platform, kind)
-    if asked == "mosaic" and (platform != "gpu" or backend_for(platform, kind) is Backend.XLA):
-        raise KernelError(f"The backend mosaic needs a Hopper GPU, and this is {kind}.")
-    return Backend(asked)
+def _choose(asked: str, device: Any) -> Backend:
+    platform, kind = device.platform, device.device_kind
+    if asked == "xla":
+        return Backend.XLA
+    own = backend_for(platform, kind, capability_of(device))
+    if asked not in ("auto", own.value):
+        raise KernelError(f"The backend {asked} needs {_NEEDS[asked]}, and this is {kind}.")
+    return own

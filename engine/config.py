@@ -28,7 +28,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     max_num_seqs: int | None = None  # rows in a step
     max_num_batched_tokens: int | None = None  # tokens in a step
     block_size: int | None = None  # slots in a page
-    attention_backend: Literal["auto", "mosaic", "xla"] = "auto"  # auto: the device's own
+    attention_backend: Literal["auto", "mosaic", "triton", "xla"] = "auto"  # auto: the device's own
     gpu_memory_utilization: float = 0.92  # share of the free device memory to use
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory

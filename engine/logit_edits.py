@@ -1,6 +1,6 @@
-"""Changes of the logits that can change the likeliest token: bans, biases and penalties.
+"""Changes of the logits that can change the likeliest token: bans and biases.
 
-They read a slot's lists and counts (`engine.sampling_state`) and know nothing of probabilities.
+They read a slot's lists (`engine.sampling_state`) and know nothing of probabilities.
 Rows whose flags do not ask for a change keep their logits bit for bit.
 """
 
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from engine.sampling_options import Flag, SamplingRows
-from engine.sampling_state import IN_PROMPT, SlotState, unpack_bits
+from engine.sampling_options import Flag
+from engine.sampling_state import SlotState, unpack_bits
 
 EDITS = Flag.LOGIT_BIAS | Flag.ALLOWED | Flag.BAD_WORDS | Flag.MIN_TOKENS
 _LOWEST = float(np.finfo(np.float32).min)
@@ -22,9 +22,8 @@ def has(flags: Int32[Array, " B"], wanted: Flag) -> Bool[Array, " B"]:
 
 def edit(
     logits: Float32[Array, "B V"],
-    rows: SamplingRows,
+    flags: Int32[Array, " B"],
     slots: Int32[Array, " B"],
-    positions: Int32[Array, " B"],
     state: SlotState,
 ) -> Float32[Array, "B V"]:
     """Keep allowed_token_ids, ban bad words and, before min_tokens, stop tokens; add logit_bias.
@@ -36,22 +35,22 @@ def edit(
     row = jnp.arange(logits.shape[0])[:, None]
     unused = jnp.int32(vocab_size)
     is_allowed = unpack_bits(state.allowed[slots], vocab_size)
-    is_allowed |= ~has(rows.flags, Flag.ALLOWED)[:, None]
-    biased = has(rows.flags, Flag.LOGIT_BIAS)[:, None]
+    is_allowed |= ~has(flags, Flag.ALLOWED)[:, None]
+    biased = has(flags, Flag.LOGIT_BIAS)[:, None]
     bias_ids = jnp.where(biased, state.bias_ids[slots], unused)
     bias = logits.at[row, bias_ids].add(state.bias_values[slots], mode="drop")
     allowed = jnp.where(is_allowed, bias, -jnp.inf)
 
-    ends = has(rows.flags, Flag.MIN_TOKENS)[:, None]
+    ends = has(flags, Flag.MIN_TOKENS)[:, None]
     stop_ids = jnp.where(ends, state.stop_ids[slots], unused)
-    words = has(rows.flags, Flag.BAD_WORDS)[:, None]
+    words = has(flags, Flag.BAD_WORDS)[:, None]
     last_ids = jnp.where(words, _ends_of_bad_words(slots, state, unused), unused)
     banned = jnp.concatenate([stop_ids, last_ids], axis=1)
     left = allowed.at[row, banned].set(-jnp.inf, mode="drop")
 
     nothing = jnp.max(left, axis=1, keepdims=True) == -jnp.inf
     among_allowed = jnp.where(is_allowed, jnp.maximum(bias, _LOWEST), -jnp.inf)
-    return jnp.where(nothing & has(rows.flags, EDITS)[:, None], among_allowed, left)
+    return jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
 
 
 def _ends_of_bad_words(
@@ -62,23 +61,3 @@ def _ends_of_bad_words(
     before, last = words[..., :-1], words[..., -1]
     matches = (before < 0) | (before == state.recent[slots][:, None, :])
     return jnp.where(jnp.all(matches, axis=-1) & (last >= 0), last, unused)
-
-
-def penalise(
-    logits: Float32[Array, "B V"],
-    rows: SamplingRows,
-    slots: Int32[Array, " B"],
-    state: SlotState,
-) -> Float32[Array, "B V"]:
-    """Repetition penalty over prompt and output, frequency and presence penalty over the output.
-
-    Repetition (Keskar et al. 2019, CTRL) divides positive logits and multiplies negative ones;
-    frequency is subtracted once for each time that a token was generated, presence once in all.
-    """
-    packed = state.counts[slots]  # [B, V]
-    count = packed & (IN_PROMPT - 1)
-    repetition = jnp.where(packed != 0, rows.repetition[:, None], 1.0)
-    penalised = jnp.where(logits > 0, logits / repetition, logits * repetition)
-    penalised -= rows.frequency[:, None] * count.astype(jnp.float32)
-    penalised -= jnp.where(count > 0, rows.presence[:, None], 0.0)
-    return jnp.where(has(rows.flags, Flag.PENALTIES)[:, None], penalised, logits)

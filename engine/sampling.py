@@ -17,18 +17,23 @@ position and the token's id only: the same seed gives the same token in any batc
 no part of this skip it: in a step of greedy rows without options only an argmax runs.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32, UInt32
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float32, Int32
 
-from engine.logit_edits import EDITS, edit, has, penalise
+from engine.logit_edits import EDITS, edit, has
 from engine.logprobs import compute_logprobs, no_logprobs
-from engine.sampling_filters import filtered
 from engine.sampling_options import Flag, SamplingRows
 from engine.sampling_state import SlotState
+from models.attention import HEAD_AXIS
+from pallas_kernels import Backend, DrawRows, draw
+from pallas_kernels.sampling import likeliest, pack_rows, takes_vocabulary, unpack_rows
 
 
 class Sampled(NamedTuple):
@@ -47,19 +52,26 @@ def sample(
     positions: Int32[Array, " B"],
     targets: Int32[Array, " B"],
     state: SlotState,
+    mesh: Mesh | None = None,
+    backend: Backend = Backend.XLA,
 ) -> Sampled:
     """Choose a token for each row, or score the one it has.
 
     `positions` are the indices in their sequences of the tokens to choose. `targets` -1 is choose;
     another value is that token with its log-probabilities (prompt_logprobs). `state` must have
-    observed every token before.
+    observed every token before. A vocabulary that the kernels do not take is left to XLA.
     """
     scored = targets >= 0
     rows = rows._replace(
         temperature=jnp.where(scored, 0.0, rows.temperature),
         flags=jnp.where(scored, int(Flag.LOGPROBS), rows.flags),
     )
-    tokens = jnp.where(scored, targets, _choose(logits, rows, slots, positions, state))
+    expired = jnp.where(positions >= rows.min_position, int(Flag.MIN_TOKENS), 0)
+    rows = rows._replace(flags=rows.flags & ~expired)
+    in_kernel = backend is Backend.MOSAIC and _takes(mesh, logits.shape[1])
+    choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose
+    chosen = choose(logits, rows, draw_rows(rows, slots, positions), state)
+    tokens = jnp.where(scored, targets, chosen)
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),
         compute_logprobs,
@@ -70,32 +82,45 @@ def sample(
     return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks)
 
 
+def _takes(mesh: Mesh | None, vocab_size: int) -> bool:
+    """Whether the kernel takes the vocabulary, and it can be divided among the devices."""
+    return takes_vocabulary(vocab_size) and (mesh is None or vocab_size % mesh.size == 0)
+
+
+def draw_rows(
+    rows: SamplingRows, slots: Int32[Array, " B"], positions: Int32[Array, " B"]
+) -> DrawRows:
+    """What the drawing itself is to know of each row; a row without penalties has neutral ones."""
+    penalised = has(rows.flags, Flag.PENALTIES)
+    return DrawRows(
+        temperature=rows.temperature,
+        top_p=rows.top_p,
+        min_p=rows.min_p,
+        presence=jnp.where(penalised, rows.presence, 0.0),
+        frequency=jnp.where(penalised, rows.frequency, 0.0),
+        repetition=jnp.where(penalised, rows.repetition, 1.0),
+        top_k=rows.top_k,
+        slot=slots,
+        position=positions,
+        seed_high=rows.seed_high,
+        seed_low=rows.seed_low,
+    )
+
+
 def _choose(
-    logits: Float32[Array, "B V"],
-    rows: SamplingRows,
-    slots: Int32[Array, " B"],
-    positions: Int32[Array, " B"],
-    state: SlotState,
+    logits: Float32[Array, "B V"], rows: SamplingRows, drawn: DrawRows, state: SlotState
 ) -> Int32[Array, " B"]:
-    """Steps 2 to 8, or an argmax where no row needs more."""
-    expired = jnp.where(positions >= rows.min_position, int(Flag.MIN_TOKENS), 0)
-    rows = rows._replace(flags=rows.flags & ~expired)
+    """Steps 2 to 8 by XLA, or an argmax where no row needs more."""
     edits = jnp.any(has(rows.flags, EDITS))
-    penalties = jnp.any(has(rows.flags, Flag.PENALTIES))
-    draws = rows.temperature > 0
 
     def with_options(logits: Float32[Array, "B V"], state: SlotState) -> Int32[Array, " B"]:
         logits = lax.cond(
-            edits, lambda x: edit(x, rows, slots, positions, state), lambda x: x, logits
+            edits, lambda x: edit(x, rows.flags, drawn.slot, state), lambda x: x, logits
         )
-        logits = lax.cond(penalties, lambda x: penalise(x, rows, slots, state), lambda x: x, logits)
-        drawn: Array = lax.cond(
-            jnp.any(draws), lambda x: _draw(x, rows, positions, draws), likeliest, logits
-        )
-        return drawn
+        return draw(logits, state.counts, drawn, backend=Backend.XLA)
 
     chosen: Array = lax.cond(
-        edits | penalties | jnp.any(draws),
+        edits | jnp.any(has(rows.flags, Flag.PENALTIES) | (drawn.temperature > 0)),
         with_options,
         lambda logits, _: likeliest(logits),
         logits,
@@ -104,45 +129,59 @@ def _choose(
     return chosen
 
 
-def _draw(
+def _choose_in_kernel(
     logits: Float32[Array, "B V"],
     rows: SamplingRows,
-    positions: Int32[Array, " B"],
-    draws: Bool[Array, " B"],
+    drawn: DrawRows,
+    state: SlotState,
+    *,
+    mesh: Mesh | None,
 ) -> Int32[Array, " B"]:
-    """A random token in the rows that draw, the likeliest in the others."""
-    seeds = jnp.stack([rows.seed_high, rows.seed_low], axis=1)
-    noise = jax.vmap(_gumbel, in_axes=(0, 0, None))(seeds, positions, logits.shape[1])
-    noisy = filtered(logits, rows, draws) + noise
-    return likeliest(jnp.where(draws[:, None], noisy, logits))
+    """The same in one kernel; only steps 2 to 5 are XLA's.
 
-
-def _gumbel(
-    seed: UInt32[Array, " 2"], position: Int32[Array, ""], vocab_size: int
-) -> Float32[Array, " V"]:
-    """Standard Gumbel noise for one token, from all 32 random bits.
-
-    -log(-log(1 - u)) with u as small as 2^-33: large noise, which rare tokens need, is as fine as
-    float32 allows, where uniform floats of 23 bits would stop at 16.
+    The kernel is in both branches: a branch that returned the logits unchanged would copy them.
+    XLA copies each operand of a conditional that is a part of
+    an array, so that the options go in as one.
     """
-    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-    bits = jax.random.bits(jax.random.fold_in(key, position), (vocab_size,))
-    uniform = jnp.clip(bits.astype(jnp.float32) * 2.0**-32, 2.0**-33, 1 - 2.0**-24)
-    return -jnp.log(-jnp.log1p(-uniform))
+    run = _kernel(mesh)
+
+    def edited(x: Array, state: SlotState, packed: Array, flags: Array) -> Array:
+        options = unpack_rows(packed)
+        return run(edit(x, flags, options.slot, state), state.counts, packed)
+
+    def unedited(x: Array, state: SlotState, packed: Array, _: Array) -> Array:
+        return run(x, state.counts, packed)
+
+    edits = jnp.any(has(rows.flags, EDITS))
+    packed = lax.optimization_barrier(pack_rows(drawn))
+    chosen: Array = lax.cond(edits, edited, unedited, logits, state, packed, rows.flags)
+    return chosen
 
 
-def likeliest(logits: Float32[Array, "B V"]) -> Int32[Array, " B"]:
-    """The index of each row's largest logit, the first of equals.
+def _kernel(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
+    """Logits, counts, packed options to tokens, under an inner jit that has it lowered once.
 
-    XLA's argmax on CPU takes 0.7 ms for [8, 32768], two plain reductions 0.1 ms.
+    Each of several devices has a part of every row, and draws whole rows of its own: what it
+    sends is its part of the others' rows. Too few rows for that are drawn by all.
     """
-    index: Array = lax.platform_dependent(
-        logits, cpu=_likeliest_by_max, default=lambda x: jnp.argmax(x, axis=1).astype(jnp.int32)
-    )
-    return index
 
+    def mine(x: Array, counts: Array, packed: Array) -> Array:
+        axis, size, B = HEAD_AXIS, 1 if mesh is None else mesh.size, x.shape[0]
+        if size > 1 and B % size:
+            x = lax.all_gather(x, axis, axis=1, tiled=True)
+        elif size > 1:
+            x = lax.all_to_all(x, axis, split_axis=0, concat_axis=1, tiled=True)
+            each = B // size
+            packed = lax.dynamic_slice_in_dim(packed, lax.axis_index(axis) * each, each, axis=1)
+        tokens = draw(x, counts, unpack_rows(packed), backend=Backend.MOSAIC)
+        return tokens if len(tokens) == B else lax.all_gather(tokens, axis, tiled=True)
 
-def _likeliest_by_max(logits: Float32[Array, "B V"]) -> Int32[Array, " B"]:
-    below = logits < jnp.max(logits, axis=1, keepdims=True)
-    index = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    return jnp.min(jnp.where(below, logits.shape[1], index), axis=1)
+    if mesh is None:
+        return jax.jit(mine)
+    whole, by_vocabulary = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
+    return jax.jit(
+        jax.shard_map(
+            mine, mesh=mesh, in_specs=(by_vocabulary, whole, whole), out_specs=whole,
+            check_vma=False,
+        )
+    )  # fmt: skip

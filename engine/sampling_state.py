@@ -30,12 +30,13 @@ from engine.sampling_params import (
     MAX_STOP_TOKEN_IDS,
     SamplingParams,
 )
+from pallas_kernels.sampling.rows import COUNT_BITS
 
 MAX_BAD_WORD_SEQUENCES = 2 * MAX_BAD_WORDS  # a word is spelled with and without a space before it
 MAX_EOS_IDS = 16  # end-of-text ids that a model may have
 MAX_STOP_IDS = MAX_STOP_TOKEN_IDS + MAX_EOS_IDS  # a request's own, and the model's
 MAX_RECENT = MAX_BAD_WORD_TOKENS - 1
-IN_PROMPT = 1 << 30
+IN_PROMPT = 1 << COUNT_BITS
 NO_TOKEN = -1
 Ints = NDArray[np.int32]
 

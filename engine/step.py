@@ -59,6 +59,8 @@ def step(
         inputs.positions[inputs.logit_token] + 1,
         inputs.logit_target,
         slots,
+        mesh,
+        backend,
     )
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return DeviceState(cache, table, last_token, slots), sampled

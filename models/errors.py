@@ -13,6 +13,8 @@ Each message is one sentence that names what was wrong and what would work.
 class IngotError(Exception):
     """Root of every error that Ingot raises on purpose."""
 
+    exit_code = 2  # of the command line
+
 
 class ModelError(IngotError):
     """The model cannot be loaded or used as asked."""

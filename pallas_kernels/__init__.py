@@ -5,17 +5,21 @@ runs on Hopper GPUs, `triton_*.py` on Ampere and Ada, and `cases.py` lists shape
 `dispatch.py` decides which version it is.
 
 Axis names: B rows, T tokens, N query heads, K key/value heads, G = N / K, H head dim, L layers,
-P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C pages in a chunk.
+P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C pages in a chunk,
+V vocabulary, Z slots of requests.
 """
 
 from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
 from pallas_kernels.cache import kv_write
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.mla import mla_decode, mla_ragged
+from pallas_kernels.sampling import DrawRows, draw
 
 __all__ = [
     "Backend",
+    "DrawRows",
     "QueryBlocks",
+    "draw",
     "kv_write",
     "mla_decode",
     "mla_ragged",

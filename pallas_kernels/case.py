@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 import jax
 from jaxtyping import Array
 
+from pallas_kernels.dispatch import Backend
+
 Tiling = Mapping[str, int]  # what a kernel may choose: sizes of tiles, stages, splits
 
 
@@ -23,6 +25,7 @@ class Case(ABC):
 
     kernel: ClassVar[str]
     tolerance: ClassVar[float]  # largest |run - reference| / |reference|, norms over all entries
+    versions: ClassVar[tuple[Backend, ...]] = (Backend.MOSAIC,)  # that there are for GPUs
     updated: ClassVar[Mapping[int, int]] = {}  # argument that is updated in place: its output
 
     name: str  # the model or use it comes from

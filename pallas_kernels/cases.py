@@ -5,6 +5,7 @@ from pallas_kernels.case import Case
 from pallas_kernels.mla import cases as mla
 from pallas_kernels.moe import cases as moe
 from pallas_kernels.quantized import cases as quantized
+from pallas_kernels.sampling import cases as sampling
 from pallas_kernels.state_space import cases as state_space
 
 CASES: tuple[Case, ...] = (
@@ -12,6 +13,7 @@ CASES: tuple[Case, ...] = (
     *mla.CASES,
     *moe.CASES,
     *quantized.CASES,
+    *sampling.CASES,
     *state_space.CASES,
 )
 

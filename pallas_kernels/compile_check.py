@@ -1,4 +1,4 @@
-"""Compiles every GPU kernel at every named shape for a GPU that is not there.
+"""Compiles a GPU's kernels at every named shape for one that is not there.
 
     python -m pallas_kernels.compile_check --target h200
 
@@ -25,6 +25,8 @@ from pallas_kernels.deviceless import (
     load_target,
     target_names,
 )
+from pallas_kernels.dispatch import backend_for
+from pallas_kernels.errors import KernelError
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ def _measure(compiled: Compiled) -> dict[str, Any]:
     return dict(zip(_MEASURED, values, strict=True))
 
 
+def _cases_for(mesh: Mesh, pattern: str) -> list[Case]:
+    """Those whose kernel has a version for the device of `mesh`."""
+    device: Any = mesh.devices.flat[0]
+    backend = backend_for(device.platform, device.device_kind)
+    return [case for case in find_cases(pattern) if backend in case.versions]
+
+
 def _print(reports: list[Report]) -> None:
     names = [name for name in asdict(reports[0]) if name not in ("kernel", "case", "error")]
     print(f"{'kernel':18}{'case':32}", *(f"{name:>15}" for name in names))
@@ -120,15 +129,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="cases whose kernel or name contains this")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    cases = find_cases(options.only)
-    if not cases:
-        print(f"No kernel and no case has {options.only!r} in its name.", file=sys.stderr)
-        return 2
     try:
         target = load_target(options.target)
         mesh = target.mesh("x")
-    except DevicelessError as error:
+        cases = _cases_for(mesh, options.only)
+    except (DevicelessError, KernelError) as error:
         print(error, file=sys.stderr)
+        return 2
+    if not cases:
+        name = f"No kernel for {options.target} and no case"
+        print(f"{name} has {options.only!r} in its name.", file=sys.stderr)
         return 2
     reports = [check(case, target, mesh) for case in cases]
     if options.json:

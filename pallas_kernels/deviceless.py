@@ -22,6 +22,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from pallas_kernels.ptxas import Kernel, parse_ptxas, triton_kernels, triton_shared_bytes
 from pallas_kernels.schedule import Schedule, parse_schedule
 
 TARGETS = Path(__file__).parent / "targets"
@@ -95,14 +96,6 @@ def missing_plugin() -> str | None:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """What ptxas says of one kernel that is written in Pallas."""
-
-    registers: int  # of a thread
-    spilled_bytes: int  # of registers, stored and loaded
-
-
-@dataclass(frozen=True)
 class Compiled:
     """An executable, what XLA, Mosaic and ptxas wrote on the way, and the seconds that it took."""
 
@@ -118,30 +111,30 @@ def compile_for_target(
     lower: Callable[[], jax.stages.Lowered], options: Mapping[str, Any] | None = None
 ) -> Compiled:
     """Lower and compile for the devices in the arguments' shardings, with these options of XLA."""
-    with tempfile.TemporaryDirectory() as folder, _mosaic_dumps(folder):
+    with tempfile.TemporaryDirectory() as folder, _environment(_dump_settings(folder)):
         settings = {"xla_gpu_autotune_level": "0", "xla_dump_to": folder, **(options or {})}
         start = perf_counter()
         lowered = lower()
         middle = perf_counter()
         executable = lowered.compile(compiler_options=settings)
         end = perf_counter()
-        dumps = Path(folder)
-        resources = [path.read_text() for path in dumps.glob("*.resources.txt")]
-        return Compiled(
-            executable,
-            parse_schedule(_last_schedule(dumps)),
-            tuple(parse_ptxas(path.read_text()) for path in sorted(dumps.glob("*.ptxas"))),
-            max(map(parse_resources, resources), default=0),
-            middle - start,
-            end - middle,
-        )
+        return _read_dumps(Path(folder), executable, middle - start, end - middle)
 
 
-def parse_ptxas(text: str) -> Kernel:
-    """From "Used 56 registers" and "8 bytes spill stores, 8 bytes spill loads"."""
-    used = [int(n) for n in re.findall(r"Used (\d+) registers", text)]
-    spills = [int(n) for n in re.findall(r"(\d+) bytes spill", text)]
-    return Kernel(max(used, default=0), sum(spills))
+def _read_dumps(
+    dumps: Path, executable: jax.stages.Compiled, lower_seconds: float, compile_seconds: float
+) -> Compiled:
+    schedule, hlo = _last_schedule(dumps), executable.as_text() or ""
+    mosaic = [parse_ptxas(path.read_text()) for path in sorted(dumps.glob("*.ptxas"))]
+    shared = [parse_resources(path.read_text()) for path in dumps.glob("*.resources.txt")]
+    return Compiled(
+        executable,
+        parse_schedule(schedule),
+        (*mosaic, *triton_kernels(dumps, hlo)),
+        max([*shared, triton_shared_bytes(schedule, hlo)]),
+        lower_seconds,
+        compile_seconds,
+    )
 
 
 def parse_resources(text: str) -> int:
@@ -149,18 +142,24 @@ def parse_resources(text: str) -> int:
     return sum(int(n) for n in re.findall(r"smem_scratch_bytes=(\d+)", text))
 
 
+def _dump_settings(folder: str) -> dict[str, str]:
+    """What is taken from the environment only; XLA reads its flags once, when it first compiles."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_emitter_re=ptx"
+    return {"MOSAIC_GPU_DUMP_TO": folder, "XLA_FLAGS": flags}
+
+
 @contextmanager
-def _mosaic_dumps(folder: str) -> Iterator[None]:
-    """Mosaic GPU takes the folder of its dumps from the environment only."""
-    before = os.environ.get("MOSAIC_GPU_DUMP_TO")
-    os.environ["MOSAIC_GPU_DUMP_TO"] = folder
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["MOSAIC_GPU_DUMP_TO"]
-        else:
-            os.environ["MOSAIC_GPU_DUMP_TO"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _last_schedule(dumps: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, generate, chat, env.
+"""The command `ingot`: serve, generate, chat, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -13,6 +13,7 @@ from rich.console import Console
 from engine.config import make_config
 from models.errors import IngotError
 from serve import options
+from serve.bench.cli import app as bench
 
 app = typer.Typer(
     name="ingot",
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench")
 
 
 @app.command()
@@ -163,7 +165,7 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]error:[/] {_escaped(str(error))}", highlight=False
         )
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def _given(**options: Any) -> dict[str, Any]:

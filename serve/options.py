@@ -65,7 +65,7 @@ BlockSize = Annotated[
 AttentionBackend = Annotated[
     str,
     typer.Option(
-        help="auto (the device's own), mosaic (Hopper GPUs) or xla (anything, slow on GPUs).",
+        help="auto (the device's own), mosaic (Hopper), triton (Ampere, Ada) or xla (any, slow).",
         rich_help_panel=_MODEL,
     ),
 ]

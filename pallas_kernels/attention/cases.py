@@ -1,5 +1,6 @@
 """Shapes of attention that people run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -9,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.attention.paged_decode import paged_decode
+from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import query_blocks
 from pallas_kernels.attention.ragged_attention import ragged_attention
 from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.attention.splits import SPLITS
 from pallas_kernels.case import Case, Tiling
+from pallas_kernels.dispatch import Backend, resolve
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class DecodeCase(Case):
     """A decode step's attention in one layer: B rows, each with `keys` keys in its pages."""
 
     kernel: ClassVar[str] = "paged_decode"
+    versions: ClassVar[tuple[Backend, ...]] = VERSIONS
     tolerance: ClassVar[float] = 0.01  # bfloat16 weights of the softmax
 
     B: int
@@ -60,11 +64,9 @@ class DecodeCase(Case):
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "B N H"]:
-        kernel = paged_decode
+        kernel: Callable[..., Array] = paged_decode
         if tiling is not None or interpret:
-            from pallas_kernels.attention.mosaic_decode import mosaic_decode
-
-            kernel = partial(mosaic_decode, **(tiling or {"splits": 2}), interpret=interpret)
+            kernel = partial(_decode_kernel(), **(tiling or {"splits": 2}), interpret=interpret)
         return kernel(
             q, k_pages, v_pages, page_table, positions,
             scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
@@ -111,9 +113,7 @@ class DecodeCase(Case):
         return {"blocks": blocks, "keys": keys, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:
-        from pallas_kernels.attention.mosaic_decode import SPLITS, TILE
-
-        return tuple({"splits": n} for n in SPLITS if n <= -(-self.keys // TILE))
+        return tuple({"splits": n} for n in SPLITS if n <= -(-self.keys // _TILE))
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class RaggedCase(Case):
     """A mixed step's attention in one layer: `rows` are (tokens, tokens before them) of each."""
 
     kernel: ClassVar[str] = "ragged_attention"
+    versions: ClassVar[tuple[Backend, ...]] = VERSIONS
     tolerance: ClassVar[float] = 0.01
 
     rows: tuple[tuple[int, int], ...]
@@ -235,7 +236,19 @@ def _sinks(there: bool, key: Array, N: int) -> tuple[Array, ...]:
     return (jax.random.normal(key, (N,)),) if there else ()
 
 
+def _decode_kernel() -> Callable[..., Array]:
+    """The kernel for the device that is traced for; without a GPU Hopper's, to be interpreted."""
+    if resolve(None, VERSIONS) is Backend.TRITON:
+        from pallas_kernels.attention.triton_decode import triton_decode
+
+        return triton_decode
+    from pallas_kernels.attention.mosaic_decode import mosaic_decode
+
+    return mosaic_decode
+
+
 _PIECE = 64  # tokens
+_TILE = 64  # keys of a block, at least
 _MIXED = ((1, 4000),) * 56 + ((1992, 0),)
 
 CASES: tuple[Case, ...] = (

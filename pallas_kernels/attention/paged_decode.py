@@ -8,6 +8,8 @@ from pallas_kernels.attention.chunked import attend_blocks
 from pallas_kernels.attention.limits import AttentionShape, check_attention
 from pallas_kernels.dispatch import Backend, resolve
 
+VERSIONS = (Backend.MOSAIC, Backend.TRITON)
+
 
 def paged_decode(
     q: Float[Array, "B N H"],
@@ -29,8 +31,11 @@ def paged_decode(
     Raises:
         KernelError: the GPU's kernel does not take these shapes.
     """
-    if resolve(backend) is Backend.MOSAIC:
-        return _on_hopper(
+    backend = resolve(backend, VERSIONS)
+    if backend is not Backend.XLA:
+        check_attention(AttentionShape(q.shape[2], k_pages.shape[2], k_pages.dtype), backend)
+        kernel = _on_hopper if backend is Backend.MOSAIC else _on_ampere
+        return kernel(
             q, k_pages, v_pages, page_table, positions,
             scale=scale, window=window, softcap=softcap, sinks=sinks,
         )  # fmt: skip
@@ -49,7 +54,16 @@ def _on_hopper(
 
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
-    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
     blocks = B * K * -(-N // K // columns(N // K))
     splits = decode_splits("paged_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)
+
+
+def _on_ampere(
+    q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array, **options: Any
+) -> Array:
+    from pallas_kernels.attention.triton_decode import triton_decode, triton_splits
+
+    K, S = k_pages.shape[1:3]
+    splits = triton_splits(q.shape, K, S, page_table.shape[1] * S)
+    return triton_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)

@@ -1,5 +1,6 @@
 """Causal attention of packed chunks of queries over their pages (chunked prefill, mixed steps)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_packed
 from pallas_kernels.attention.limits import AttentionShape, check_attention
-from pallas_kernels.attention.paged_decode import paged_decode
+from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
 
@@ -34,9 +35,10 @@ def ragged_attention(
     Raises:
         KernelError: the GPU's kernel does not take these shapes.
     """
-    if resolve(backend) is Backend.MOSAIC:
-        return _ragged_on_hopper(
-            q, k_pages, v_pages, page_table, positions, blocks,
+    backend = resolve(backend, VERSIONS)
+    if backend is not Backend.XLA:
+        return _ragged_on_gpu(
+            q, k_pages, v_pages, page_table, positions, blocks, backend,
             scale=scale, window=window, softcap=softcap, sinks=sinks,
         )  # fmt: skip
     return attend_packed(
@@ -45,24 +47,30 @@ def ragged_attention(
     )  # fmt: skip
 
 
-def _ragged_on_hopper(
+def _ragged_on_gpu(
     q: Array, k_pages: Array, v_pages: Array, page_table: Array, positions: Array,
-    blocks: QueryBlocks, **options: Any,
+    blocks: QueryBlocks, backend: Backend, **options: Any,
 ) -> Array:  # fmt: skip
     """Rows of one token go as in a decode step, which reads their keys once for a whole group."""
-    from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
-
     T, start, count = q.shape[0], blocks.first, blocks.length
     S, H = k_pages.shape[2:]
-    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
+    check_attention(AttentionShape(H, S, k_pages.dtype), backend)
     chunks = partial(
-        mosaic_ragged, q, k_pages, v_pages, page_table, positions, start, count, **options
+        _kernel(backend), q, k_pages, v_pages, page_table, positions, start, count, **options
     )
     if start.size == 1:  # nothing to share a step with
         return chunks(least=1)
     first = jnp.minimum(start, T - 1)
     asked = jnp.where(count == 1, positions[first], -1)
-    single = paged_decode(
-        q[first], k_pages, v_pages, page_table, asked, backend=Backend.MOSAIC, **options
-    )
+    single = paged_decode(q[first], k_pages, v_pages, page_table, asked, backend=backend, **options)
     return chunks(least=2).at[jnp.where(count == 1, start, T)].set(single, mode="drop")
+
+
+def _kernel(backend: Backend) -> Callable[..., Array]:
+    if backend is Backend.MOSAIC:
+        from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
+
+        return mosaic_ragged
+    from pallas_kernels.attention.triton_ragged import triton_ragged
+
+    return triton_ragged

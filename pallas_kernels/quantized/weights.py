@@ -1,84 +1,138 @@
-"""Weights of 4 bits, and the checkpoint formats that are repacked into them.
+"""Weights of 4 and 8 bits that share a scale in groups, as the kernels read them.
 
-    w[a, c] = scale[g, c] * q[c, a] + low[g, c]        g = a // group size, q in -8 .. 7
+    w[a, c] = scale[g, c] * n[a, c] + low[g, c]      g = a // group size      n: 0 .. 15, Int4Weight
+    w[a, c] = scale[g, c] * NF4[n[a, c]]             n: 0 .. 15               Nf4Weight
+    w[a, c] = scale[g, c] * n[a, c]                  n: -128 .. 127           Int8Weight
 
-GPTQ     qweight int32 [A / 8, C], the first of 8 numbers in the lowest bits; qzeros [A / g, C / 8]
-AWQ      qweight int32 [A, C / 8], columns 0 2 4 6 1 3 5 7 from the lowest bits; qzeros likewise
+    words[c, 16 b + 4 j + v]     bits 16 h + 4 p and up: n[128 b + 32 p + 8 v + 2 j + h, c]
 
-Both mean scale * (number - zero), numbers 0 .. 15. Owns arithmetic on whole arrays; files, and what
-to do with the order of channels that GPTQ's `g_idx` may ask for, are the loader's.
+Rows of `words` are columns of the matrix. A word's halves h hold neighbours, its nibbles what lies
+32 apart (a plane p): so, masked, it is a pair as a tensor core's thread j takes them, and a thread
+loads four. Bytes lie likewise, with two planes. Knows no checkpoint; see `formats.py`.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
-_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+from pallas_kernels.errors import KernelError
+
+PLANE = 32  # rows of the matrix from one nibble of a word to the next
+WORDS_OF_BLOCK = 16  # that hold all planes of so many rows
+NF4 = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
 
 
 class Int4Weight(NamedTuple):
-    """A matrix [A, C] in 4 bits; rows of `q` are columns of the matrix, as the tensor core asks."""
+    """A matrix [A, C] of evenly spaced values."""
 
-    q: Int[Array, "C A"]  # jnp.int4
-    scale: Float32[Array, "g C"]
-    low: Float32[Array, "g C"] | None = None  # None where zero is -8 .. 7's own
-
-    @property
-    def group_size(self) -> int:
-        return self.q.shape[1] // self.scale.shape[0]
+    words: Int32[Array, "C A8"]
+    scale: Float[Array, "g C"]
+    low: Float[Array, "g C"] | None = None  # of number 0; None where it is -8 scale
 
 
-def dequantize(weight: Int4Weight) -> Float[Array, "A C"]:
+class Nf4Weight(NamedTuple):
+    """A matrix [A, C] of values spaced as a normal distribution is, of bitsandbytes."""
+
+    words: Int32[Array, "C A8"]
+    scale: Float[Array, "g C"]  # the largest magnitude of a group
+
+
+class Int8Weight(NamedTuple):
+    """A matrix [A, C] of 8 bits."""
+
+    words: Int32[Array, "C A4"]
+    scale: Float[Array, "g C"]
+
+
+QuantizedWeight = Int4Weight | Nf4Weight | Int8Weight
+
+
+def bits_of(weight: QuantizedWeight) -> int:
+    return 8 if isinstance(weight, Int8Weight) else 4
+
+
+def shape_of(weight: QuantizedWeight) -> tuple[int, int]:
+    """A, C."""
+    return weight.words.shape[1] * 32 // bits_of(weight), weight.words.shape[0]
+
+
+def group_size(weight: QuantizedWeight) -> int:
+    return shape_of(weight)[0] // weight.scale.shape[0]
+
+
+def pack(numbers: Integer[np.ndarray, "C A"], bits: int = 4) -> Int32[Array, "C words"]:
+    """Numbers of so many bits, taken as they lie in their lowest bits, into words.
+
+    Raises:
+        KernelError: they do not fill whole blocks of words.
+    """
+    block = WORDS_OF_BLOCK * 32 // bits
+    if numbers.shape[1] % block:
+        raise KernelError(
+            f"Weights of {bits} bits take rows in a multiple of {block}, not {numbers.shape[1]}."
+        )
+    unsigned = numbers.astype(np.uint32) & np.uint32(2**bits - 1)
+    # [C, block, plane, v, j, half] -> [C, block, j, v, half, plane]
+    split = unsigned.reshape(len(numbers), -1, 16 // bits, 4, 4, 2).transpose(0, 1, 4, 3, 5, 2)
+    shifted = split << _shifts(bits).astype(np.uint32)
+    return jnp.asarray(shifted.sum((-1, -2), np.uint32).view(np.int32).reshape(len(numbers), -1))
+
+
+def unpack(words: Int32[Array, "C words"], bits: int) -> Int32[Array, "C A"]:
+    """The numbers in words, from 0 on."""
+    split: Array = words.reshape(len(words), -1, 4, 4, 1, 1) >> _shifts(bits) & 2**bits - 1
+    return split.transpose(0, 1, 5, 3, 2, 4).reshape(len(words), -1)
+
+
+def in_word_order(x: Float[Array, "M A"], bits: int) -> Float[Array, "shifts M words"]:
+    """Rows in the order of the words: the first of each word, from its lowest bits, and so on."""
+    split = x.reshape(len(x), -1, 16 // bits, 4, 4, 2)  # block, plane, v, j, half
+    return split.transpose(5, 2, 0, 1, 4, 3).reshape(32 // bits, len(x), -1)
+
+
+def _shifts(bits: int) -> Int[np.ndarray, "half plane"]:
+    """Where in a word the numbers lie."""
+    return 16 * np.arange(2, dtype=np.int32)[:, None] + np.arange(0, 16, bits, dtype=np.int32)
+
+
+def dequantize(weight: QuantizedWeight) -> Float[Array, "A C"]:
     """The matrix, in float32."""
-    q = weight.q.T.astype(jnp.float32)
-    scale = jnp.repeat(weight.scale, weight.group_size, axis=0)
-    if weight.low is None:
-        return q * scale
-    return q * scale + jnp.repeat(weight.low, weight.group_size, axis=0)
+    n, group = unpack(weight.words, bits_of(weight)), group_size(weight)
+    return scaled(
+        type(weight), n, *(jnp.repeat(v.T, group, axis=1) for v in weight[1:] if v is not None)
+    ).T
 
 
-def from_gptq(
-    qweight: Int32[np.ndarray, "A8 C"],
-    qzeros: Int32[np.ndarray, "g C8"],
-    scales: Float[np.ndarray, "g C"],
-    *,
-    zero_offset: int = 1,
-) -> Int4Weight:
-    """`zero_offset` is 1 where zeros were stored less one, as AutoGPTQ's first format has them."""
-    numbers = _unpack(qweight).transpose(0, 2, 1).reshape(-1, qweight.shape[1])  # [A, C]
-    zeros = _unpack(qzeros).reshape(len(qzeros), -1) + zero_offset  # [g, C]
-    return _affine(numbers, zeros, scales)
+def scaled(
+    kind: type[QuantizedWeight],
+    n: Int32[Array, "*shape"],
+    scale: Float[Array, "*shape"],
+    low: Float[Array, "*shape"] | None = None,
+) -> Float32[Array, "*shape"]:
+    """What the numbers `n` mean."""
+    wide = scale.astype(jnp.float32)
+    if kind is Nf4Weight:
+        return _chosen(NF4, n) * wide
+    if kind is Int8Weight:
+        return ((n ^ 128) - 128).astype(jnp.float32) * wide
+    if low is None:
+        return (n - 8).astype(jnp.float32) * wide
+    return n.astype(jnp.float32) * wide + low.astype(jnp.float32)
 
 
-def from_awq(
-    qweight: Int32[np.ndarray, "A C8"],
-    qzeros: Int32[np.ndarray, "g C8"],
-    scales: Float[np.ndarray, "g C"],
-) -> Int4Weight:
-    """From AutoAWQ's GEMM format."""
-    back = np.argsort(_AWQ_ORDER)
-    numbers, zeros = (
-        _unpack(packed)[..., back].reshape(len(packed), -1) for packed in (qweight, qzeros)
-    )
-    return _affine(numbers, zeros, scales)
-
-
-def _unpack(packed: Int32[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows columns 8"]:
-    """The eight numbers of 4 bits in each of 32, the lowest first."""
-    shifts = np.arange(0, 32, 4, dtype=np.uint32)
-    numbers: Int[np.ndarray, "rows columns 8"] = packed.view(np.uint32)[..., None] >> shifts & 15
-    return numbers.astype(np.int32)
-
-
-def _affine(
-    numbers: Int[np.ndarray, "A C"],
-    zeros: Int[np.ndarray, "g C"],
-    scales: Float[np.ndarray, "g C"],
-) -> Int4Weight:
-    """scale * (number - zero) = scale * q + low, q = number - 8, low = scale * (8 - zero)."""
-    scale = scales.astype(np.float32)
-    q = jnp.asarray(np.ascontiguousarray((numbers - 8).T), jnp.int8).astype(jnp.int4)
-    low = None if (zeros == 8).all() else jnp.asarray(scale * (8 - zeros))
-    return Int4Weight(q, jnp.asarray(scale), low)
+def _chosen(values: tuple[float, ...], n: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """values[n], by the bits of n from the lowest: a CPU selects fast and gathers slowly."""
+    left: list[Array] = [jnp.float32(value) for value in values]
+    bit = 1
+    while len(left) > 1:
+        pairs = zip(left[::2], left[1::2], strict=True)
+        left = [jnp.where(n & bit != 0, odd, even) for even, odd in pairs]
+        bit *= 2
+    return left[0]

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_kernels.case import Case, Tiling
-from pallas_kernels.state_space.reference import ssm_scan_reference
+from pallas_kernels.state_space.causal_conv import causal_conv
+from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
 from pallas_kernels.state_space.rows import ScanRows
-from pallas_kernels.state_space.ssm_scan import ssm_scan
+from pallas_kernels.state_space.ssm_scan import scan_on_hopper, ssm_scan
 
 Kind = Literal["mamba-1", "mamba-2", "delta"]
 
@@ -34,7 +35,7 @@ class ScanCase(Case):
     J: int  # keys and queries
 
     def make(self, key: Array) -> tuple[Array, ...]:
-        """State, values, keys, queries, rates, then `matrix` or `beta` where the kind has one."""
+        """State, values, keys, queries, rates, `matrix` or `beta` where the kind has one, rows."""
         T, N, V, S, J = self.B * self.tokens, self.N, self.V, self.S, self.J
         keys = jax.random.split(key, 6)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
@@ -52,23 +53,23 @@ class ScanCase(Case):
             normal(keys[3], (T, J, S)),
             step if self.kind == "mamba-1" else -step,
             *extra,
+            *_packed(self.B, self.tokens),
         )
 
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        scan = ssm_scan
-        if interpret:
-            from pallas_kernels.state_space.mosaic_scan import mosaic_scan
-
-            scan = partial(mosaic_scan, interpret=True)
-        return scan(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+        scan = partial(scan_on_hopper, interpret=True) if interpret else ssm_scan
+        return scan(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
 
     def reference(self, *arrays: Array) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        return ssm_scan_reference(*arrays[:5], self._rows(), **self._extra(arrays[5:]))
+        return ssm_scan_reference(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
 
     def small(self) -> "ScanCase":
-        return replace(self, B=2, tokens=min(self.tokens, 19), N=2, V=64, S=16, J=1)
+        long = self.tokens > 1 and self.kind != "mamba-1"  # what goes in chunks
+        tokens, S = (68, 64) if long else (min(self.tokens, 19), 16)
+        name = f"{self.kind}, {tokens} tokens"  # the same for several models
+        return replace(self, name=name, B=2, tokens=tokens, N=2, V=64, S=S, J=1)
 
     @property
     def bytes_moved(self) -> int:
@@ -79,25 +80,84 @@ class ScanCase(Case):
 
     @property
     def flops(self) -> int:
-        """Those of the recurrence: decay, write, read; none of them on the tensor cores."""
+        """Those of the recurrence, decay, write, read, which chunks turn into more on products."""
         return 5 * self.B * self.tokens * self.N * self.V * self.S
-
-    def _rows(self) -> ScanRows:
-        start = self.tokens * jnp.arange(self.B, dtype=jnp.int32)
-        slots = (1 + jnp.arange(self.B, dtype=jnp.int32)) % (self.B + 1)
-        count = jnp.full(self.B, self.tokens, jnp.int32)
-        return ScanRows(start, count, slots, jnp.zeros(self.B, bool))
 
     def _extra(self, arrays: tuple[Array, ...]) -> dict[str, Array]:
         name = {"mamba-1": "matrix", "delta": "beta"}.get(self.kind)
-        return {name: arrays[0]} if name else {}
+        return {name: arrays[5]} if name else {}
 
+
+@dataclass(frozen=True)
+class ConvCase(Case):
+    """One layer's short convolution in a decode step of B rows."""
+
+    kernel: ClassVar[str] = "causal_conv"
+    tolerance: ClassVar[float] = 0.005  # outputs in bfloat16
+    updated: ClassVar[Mapping[int, int]] = {2: 1}
+
+    B: int
+    C: int  # channels
+    W: int
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        """Inputs, weights, states, rows."""
+        keys = jax.random.split(key, 3)
+        shapes = (self.B, self.C), (self.W, self.C), (self.B + 1, self.W - 1, self.C)
+        arrays = map(partial(jax.random.normal, dtype=jnp.bfloat16), keys, shapes)
+        return (*arrays, *_packed(self.B, 1))
+
+    def run(
+        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
+    ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+        conv = causal_conv
+        if interpret:
+            from pallas_kernels.state_space.mosaic_conv import mosaic_conv
+
+            conv = partial(mosaic_conv, interpret=True)
+        return conv(*arrays[:3], ScanRows(*arrays[3:]))
+
+    def reference(self, *arrays: Array) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+        return causal_conv_reference(*arrays[:3], ScanRows(*arrays[3:]))
+
+    def small(self) -> "ConvCase":
+        return replace(self, name="a decode step", B=2, C=512)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Inputs, outputs, states read and written, all in 16 bits."""
+        return 2 * self.B * self.C * (2 + 2 * (self.W - 1))
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.B * self.C * self.W
+
+
+def _packed(B: int, tokens: int) -> ScanRows:
+    """Rows of `tokens` tokens each, none of them fresh."""
+    row = jnp.arange(B, dtype=jnp.int32)
+    count = jnp.full(B, tokens, jnp.int32)
+    return ScanRows(tokens * row, count, (1 + row) % (B + 1), jnp.zeros(B, bool))
+
+
+_LAYERS: tuple[tuple[str, Kind, int, int, int, int], ...] = (
+    ("mamba-2.8b", "mamba-1", 1, 5120, 16, 1),
+    ("mamba2-2.7b", "mamba-2", 80, 64, 128, 1),
+    ("nemotron-h-8b", "mamba-2", 128, 64, 128, 8),
+    ("falcon-h1-34b", "mamba-2", 32, 128, 256, 2),
+    ("qwen3-next-80b", "delta", 32, 128, 128, 16),
+)
 
 CASES: tuple[Case, ...] = (
-    ScanCase("mamba-2.8b, 64 rows", "mamba-1", 64, 1, 1, 5120, 16, 1),
-    ScanCase("mamba-2.8b, prompt 2k", "mamba-1", 1, 2048, 1, 5120, 16, 1),
-    ScanCase("mamba2-2.7b, 64 rows", "mamba-2", 64, 1, 80, 64, 128, 1),
-    ScanCase("mamba2-2.7b, prompt 2k", "mamba-2", 1, 2048, 80, 64, 128, 1),
-    ScanCase("qwen3-next-80b, 64 rows", "delta", 64, 1, 32, 128, 128, 16),
-    ScanCase("qwen3-next-80b, prompt 2k", "delta", 1, 2048, 32, 128, 128, 16),
+    *(
+        ScanCase(f"{name}, {use}", kind, B, tokens, N, V, S, J)
+        for name, kind, N, V, S, J in _LAYERS
+        for use, B, tokens in (
+            ("64 rows", 64, 1),
+            ("prompt 2k", 1, 2048),
+            ("4 prompts 1k", 4, 1024),
+        )
+    ),
+    ConvCase("mamba2-2.7b, 64 rows", 64, 5376, 4),
+    ConvCase("qwen3-next-80b, 64 rows", 64, 8192, 4),
 )

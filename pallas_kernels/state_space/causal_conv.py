@@ -1,11 +1,13 @@
 """The short convolution over each row's own inputs (Mamba, gated delta rule, short-conv layers).
 
-XLA makes it one kernel for the products and one for the states, so there is no other version.
+A decode step on a Hopper GPU is one kernel; else XLA makes it one for the products and two for the
+states, which is as fast where there are many tokens.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.rows import ScanRows
 
 
@@ -20,6 +22,11 @@ def causal_conv(
     Specification: `reference.causal_conv_reference`; padding gives any value. With `state` donated
     the pool is updated in place.
     """
+    if resolve(None) is Backend.MOSAIC:
+        from pallas_kernels.state_space.mosaic_conv import mosaic_conv, takes_conv
+
+        if takes_conv(x, rows):
+            return mosaic_conv(x, weight, state, rows)
     T, W = x.shape[0], weight.shape[0]
     token = jnp.arange(T)
     row = jnp.searchsorted(rows.first + rows.length, token, side="right", method="compare_all")

@@ -1,11 +1,11 @@
 """The scan for Hopper, in Pallas Mosaic GPU: 64 rows of one head's state a block, in registers.
 
     state [64, S] ──> registers ──┬─ token by token: decay, write along k, read along q ─┬──> state
-    k, q, v, rates of 16 tokens ──┘  shared memory, the next 16 on their way             └──> y
+    k, q, v of 16 tokens ─────────┘  shared memory, the next 16 on their way             └──> y
 
 The rows of a state need nothing of each other, so a block owns 64 of them. A decode step reads and
-writes each state once, in place, which is its roofline; a long chunk is a chain of dependent
-tokens, which no block shortens: its parallelism is rows x heads x V / 64.
+writes each state once, in place, which is its roofline; a long row is a chain of dependent tokens,
+for which `mosaic_chunks.py` has products where the scan's kind allows.
 """
 
 from functools import partial
@@ -52,22 +52,19 @@ def mosaic_scan(
     *,
     matrix: Float32[Array, "N V S"] | None = None,
     beta: Float32[Array, "T N"] | None = None,
+    most: int | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
-    """`ssm_scan` in the limits of `check_limits`."""
+    """`ssm_scan` in the limits of `check_limits`; only rows of up to `most` tokens, if given."""
     check_limits(state, keys, values)
     T, (N, V, S) = values.shape[0], state.shape[1:]
     ahead = min(AHEAD, T)
     pool = jax.new_ref(state)
-    options = [x for x in (matrix, None if beta is None else _by_head(beta)) if x is not None]
-    if matrix is None:
-        rates, rate_tile = _by_head(rates[:, :, 0]), plgpu.SMEM((_STAGES, ahead), jnp.float32)
-    else:
-        rate_tile = plgpu.SMEM((_STAGES, ahead, TILE), jnp.float32)
+    options = [x for x in (matrix, beta) if x is not None]
     y = plgpu.kernel(
         partial(
             scan_kernel, groups=N // keys.shape[1], has_matrix=matrix is not None,
-            has_beta=beta is not None, interpret=interpret,
+            has_beta=beta is not None, most=T if most is None else most, interpret=interpret,
         ),
         out_type=jax.ShapeDtypeStruct(values.shape, values.dtype),
         grid=(rows.first.shape[0], N, V // TILE),
@@ -76,9 +73,8 @@ def mosaic_scan(
             plgpu.SMEM((_STAGES, ahead, TILE), values.dtype),
             plgpu.SMEM((_STAGES, ahead, S), keys.dtype),
             plgpu.SMEM((_STAGES, ahead, S), keys.dtype),
-            rate_tile,
-            plgpu.SMEM((_STAGES, ahead), jnp.float32),
-            plgpu.Barrier(num_arrivals=5 if beta is not None else 4, num_barriers=_STAGES),
+            *[plgpu.SMEM((_STAGES, ahead, TILE), jnp.float32)] * (matrix is not None),
+            plgpu.Barrier(num_arrivals=3 + (matrix is not None), num_barriers=_STAGES),
         ],
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
@@ -89,19 +85,15 @@ def mosaic_scan(
     return y, jax.freeze(pool)
 
 
-def _by_head(numbers: Float32[Array, "T N"]) -> Float32[Array, "N T4"]:
-    """One number a token as it is fetched: rows of whole 16 bytes."""
-    return jnp.pad(numbers, ((0, -numbers.shape[0] % 4), (0, 0))).T
-
-
 def scan_kernel(
     # in the GPU's memory
     pool: Any, values: Any, keys: Any, queries: Any, rates: Any,
     start: Any, count: Any, slots: Any, fresh: Any, *rest: Any,
-    groups: int, has_matrix: bool, has_beta: bool, interpret: bool,
+    groups: int, has_matrix: bool, has_beta: bool, most: int, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, one head, 64 rows of its state."""
-    options, (y, v_tile, k_tile, q_tile, rate_tile, beta_tile, ready) = rest[:-7], rest[-7:]
+    options, rest = rest[: has_matrix + has_beta], rest[has_matrix + has_beta :]
+    y, v_tile, k_tile, q_tile, *rate_tile, ready = rest
     row, head, tile = (lax.axis_index(name) for name in ("row", "head", "tile"))
     (ahead, S), T = k_tile.shape[1:], values.shape[0]
     layout = partial(cast, interpret=interpret)
@@ -118,10 +110,8 @@ def scan_kernel(
         pairs = [
             (values.at[tokens, head, part], v_tile), (keys.at[tokens, group], k_tile),
             (queries.at[tokens, group], q_tile),
-            (rates.at[tokens, head, part] if has_matrix else rates.at[head, tokens], rate_tile),
+            *((rates.at[tokens, head, part], target) for target in rate_tile),
         ]  # fmt: skip
-        if has_beta:
-            pairs.append((options[-1].at[head, tokens], beta_tile))
         for source, target in pairs:
             plgpu.copy_gmem_to_smem(source, target.at[slot], ready.at[slot])
 
@@ -134,7 +124,16 @@ def scan_kernel(
     def along(vector: Any, like: Any) -> Any:
         return lax.broadcast_in_dim(vector, like.shape, [1])
 
-    def token(matrix: Any, index: Any, h: Any) -> Any:
+    def numbers(index: Any) -> tuple[Any, ...]:
+        """Those of a token, from the GPU's memory a token ahead: they have no layout to be in."""
+        t = jnp.minimum(first + index, T - 1)
+        return (
+            *(() if has_matrix else (rates[t, head, 0],)),
+            *(x[t, head] for x in options[has_matrix:]),
+        )
+
+    def token(matrix: Any, index: Any, carry: Any) -> Any:
+        (h, now), then = carry, numbers(index + 1)
         chunk = lax.div(index, jnp.int32(ahead))
         slot = lax.rem(chunk, jnp.int32(_STAGES))
         place = first + index - begin(chunk)
@@ -142,18 +141,18 @@ def scan_kernel(
         k, q = (along(wide(x.at[slot, place], by_column), h) for x in (k_tile, q_tile))
         v = wide(v_tile.at[slot, place], by_row)
         if has_matrix:
-            h = h * jnp.exp(across(wide(rate_tile.at[slot, place], by_row), h) * matrix)
+            h = h * jnp.exp(across(wide(rate_tile[0].at[slot, place], by_row), h) * matrix)
         else:
-            h = h * jnp.exp(rate_tile[slot, place])
+            h = h * jnp.exp(now[0])
         if has_beta:
-            v = beta_tile[slot, place] * (v - jnp.sum(h * k, axis=1))
+            v = now[-1] * (v - jnp.sum(h * k, axis=1))
         h = h + across(v, h) * k
         y[first + index, head, part] = jnp.sum(h * q, axis=1).astype(y.dtype)
         last = index + 1 == (chunk + 1) * ahead
         pl.when(last & ((chunk + _STAGES) * ahead < length))(partial(fetch, chunk + _STAGES))
-        return h
+        return h, then
 
-    @pl.when(length > 0)
+    @pl.when((length > 0) & (length <= most))
     def _() -> None:
         for chunk in range(_STAGES):
             pl.when(chunk * ahead < length)(partial(fetch, jnp.int32(chunk)))
@@ -164,4 +163,4 @@ def scan_kernel(
             lambda: layout(jnp.zeros((TILE, S), jnp.float32), plgpu.Layout.WGMMA),
             lambda: wide(here, plgpu.Layout.WGMMA),
         )
-        here[...] = lax.fori_loop(0, length, partial(token, matrix), h)
+        here[...], _ = lax.fori_loop(0, length, partial(token, matrix), (h, numbers(0)))

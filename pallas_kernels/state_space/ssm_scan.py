@@ -1,11 +1,22 @@
-"""The scan of Mamba-1, Mamba-2 and the gated delta rule over packed rows, one token or many."""
+"""The scan of Mamba-1, Mamba-2 and the gated delta rule over packed rows, one token or many.
 
+one token a row at most    all rows side by side
+more, on a CPU             row by row, a few tokens one by one, many in chunks
+more, on a GPU             see mosaic_scan.py
+"""
+
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from pallas_kernels.dispatch import Backend, resolve
+from pallas_kernels.state_space.chunked import CHUNK, chunk_step
 from pallas_kernels.state_space.rows import ScanRows
+
+_FEW = 4  # tokens that cost less one by one than in a chunk
 
 
 def ssm_scan(
@@ -27,35 +38,136 @@ def ssm_scan(
         KernelError: the GPU's kernel does not take these sizes.
     """
     if resolve(None) is Backend.MOSAIC:
-        from pallas_kernels.state_space.mosaic_scan import mosaic_scan
+        return scan_on_hopper(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
+    decode = values.shape[0] <= rows.first.shape[0]
+    scan = scan_side_by_side if decode else scan_row_by_row
+    return scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
 
-        return mosaic_scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
-    return _scan_rows(state, values, keys, queries, rates, rows, matrix, beta)
+
+def scan_on_hopper(
+    state: Float32[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float32[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float32[Array, "N V S"] | None = None,
+    beta: Float32[Array, "T N"] | None = None,
+    interpret: bool = False,
+) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
+    """Long rows in chunks on the tensor cores where the shapes allow; else token by token."""
+    from pallas_kernels.state_space.mosaic_chunks import mosaic_chunks, takes_chunks
+    from pallas_kernels.state_space.mosaic_scan import check_limits, mosaic_scan
+
+    check_limits(state, keys, values)
+    arrays = state, values, keys, queries, rates, rows
+    if takes_chunks(state, values, rows, matrix):
+        return mosaic_chunks(*arrays, beta=beta, interpret=interpret)
+    return mosaic_scan(*arrays, matrix=matrix, beta=beta, interpret=interpret)
 
 
-def _scan_rows(
-    state: Array, values: Array, keys: Array, queries: Array, rates: Array, rows: ScanRows,
-    matrix: Array | None, beta: Array | None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """All rows side by side, a token of each at a time: in a decode step that is one turn."""
-    T, groups = values.shape[0], values.shape[1] // keys.shape[1]
+def scan_side_by_side(
+    state: Float[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float[Array, "N V S"] | None = None,
+    beta: Float[Array, "T N"] | None = None,
+) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+    """A token of every row at a time: in a decode step that is one turn."""
+    T = values.shape[0]
     h = jnp.where(rows.fresh[:, None, None, None], 0.0, state[rows.slots])  # [B, N, V, S]
+    arrays = (
+        (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
+    )
+    step = jax.vmap(partial(_token_step, matrix))
 
     def turn(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = carry
         live = index < rows.length
         t = jnp.where(live, rows.first + index, T - 1)
-        k, q = (jnp.repeat(x[t], groups, axis=1).astype(jnp.float32) for x in (keys, queries))
-        rate = rates[t][..., None]  # [B, N, W, 1]
-        decayed = h * jnp.exp(rate if matrix is None else rate * matrix)
-        v = values[t].astype(jnp.float32)
-        if beta is not None:
-            v = beta[t][..., None] * (v - jnp.einsum("bnvs,bns->bnv", decayed, k))
-        new = decayed + v[..., None] * k[:, :, None, :]
-        out = jnp.einsum("bnvs,bns->bnv", new, q).astype(y.dtype)
-        y = y.at[jnp.where(live, t, T)].set(out, mode="drop")
+        new, out = step(h, *(x[t] for x in arrays))
+        y = y.at[jnp.where(live, t, T)].set(out.astype(y.dtype), mode="drop")
         return jnp.where(live[:, None, None, None], new, h), y
 
     h, y = lax.fori_loop(0, rows.length.max(), turn, (h, jnp.zeros_like(values)))
     slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
     return y, state.at[slots].set(h, mode="drop")
+
+
+def scan_row_by_row(
+    state: Float[Array, "Z N V S"],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float[Array, "T N W"],
+    rows: ScanRows,
+    *,
+    matrix: Float[Array, "N V S"] | None = None,
+    beta: Float[Array, "T N"] | None = None,
+    chunk: int = CHUNK,
+) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+    """Only rows that have tokens, each in chunks; `chunk` is a power of two.
+
+    With `matrix` every entry has its own decay, a chunk is no product, and it goes by tokens.
+    """
+    T = values.shape[0]
+    C = min(chunk, 2 ** (T.bit_length() - 1))
+    arrays = (
+        (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
+    )
+    few = T if matrix is not None else _FEW
+    order = jnp.argsort(rows.length == 0)  # those with tokens first
+
+    def row(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        state, y = carry
+        first, length, slot, fresh = (x[order[index]] for x in rows)
+
+        def by_token(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            h, y = carry
+            h, out = _token_step(matrix, h, *(x[t] for x in arrays))
+            return h, y.at[t].set(out.astype(y.dtype))
+
+        def by_chunk(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            h, y = carry
+            begin = jnp.minimum(first + number * C, T - C)  # no slice goes past the last token
+            token = begin + jnp.arange(C)
+            live = (token >= first + number * C) & (token < first + length)
+            v, k, q, rate, *b = (lax.dynamic_slice_in_dim(x, begin, C) for x in arrays)
+            h, out = chunk_step(h, v, k, q, rate[:, :, 0], b[0] if b else None, live)
+            old = lax.dynamic_slice_in_dim(y, begin, C)
+            out = jnp.where(live[:, None, None], out.astype(y.dtype), old)
+            return h, lax.dynamic_update_slice_in_dim(y, out, begin, 0)
+
+        h = jnp.where(fresh, 0.0, state[slot])
+        tokens = jnp.where(length <= few, length, 0)
+        chunks = jnp.where(length <= few, 0, -(-length // C))
+        h, y = lax.fori_loop(first, first + tokens, by_token, (h, y))
+        h, y = lax.fori_loop(0, chunks, by_chunk, (h, y))
+        return state.at[slot].set(h), y
+
+    state, y = lax.fori_loop(0, (rows.length > 0).sum(), row, (state, jnp.zeros_like(values)))
+    return y, state
+
+
+def _token_step(
+    matrix: Float[Array, "N V S"] | None,
+    h: Float[Array, "N V S"],
+    v: Float[Array, "N V"],
+    k: Float[Array, "J S"],
+    q: Float[Array, "J S"],
+    rate: Float[Array, "N W"],
+    beta: Float[Array, " N"] | None = None,
+) -> tuple[Float[Array, "N V S"], Float[Array, "N V"]]:
+    """One row's state after one token, and what the token reads from it."""
+    k, q = (jnp.repeat(x, v.shape[0] // x.shape[0], axis=0).astype(h.dtype) for x in (k, q))
+    v, rate = v.astype(h.dtype), rate[..., None]  # [N, W, 1]
+    h = h * jnp.exp(rate if matrix is None else rate * matrix)
+    if beta is not None:
+        v = beta[:, None] * (v - jnp.einsum("nvs,ns->nv", h, k))
+    h = h + v[..., None] * k[:, None, :]
+    return h, jnp.einsum("nvs,ns->nv", h, q)

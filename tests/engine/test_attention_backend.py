@@ -30,6 +30,11 @@ def test_hopper_runs_its_kernels(model):
     assert resolve("gpu", "NVIDIA H200", model=model) is Backend.MOSAIC
 
 
+@pytest.mark.parametrize("kind", ["NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090"])
+def test_ampere_and_ada_run_theirs(kind):
+    assert resolve("gpu", kind) is resolve("gpu", kind, asked="triton") is Backend.TRITON
+
+
 def test_what_is_asked_for_is_taken():
     assert resolve("cpu", "cpu") is Backend.XLA
     assert resolve("gpu", "NVIDIA H200", asked="xla") is Backend.XLA
@@ -39,7 +44,16 @@ def test_what_is_asked_for_is_taken():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"platform": "gpu", "kind": "NVIDIA A100"}, "no kernels for NVIDIA A100"),
+        ({"platform": "gpu", "kind": "NVIDIA B200"}, "no kernels for NVIDIA B200"),
+        (
+            {"platform": "gpu", "kind": "NVIDIA A100", "asked": "mosaic"},
+            "needs a Hopper GPU, .* NVIDIA A100",
+        ),
+        ({"platform": "gpu", "kind": "NVIDIA H200", "asked": "triton"}, "needs an Ampere or Ada"),
+        (
+            {"platform": "gpu", "kind": "NVIDIA A100", "dtype": jnp.float32},
+            "backend triton take .* not float32",
+        ),
         ({"platform": "cpu", "kind": "cpu", "asked": "mosaic"}, "needs a Hopper GPU, .* cpu"),
         ({"platform": "gpu", "kind": "NVIDIA H200", "dtype": jnp.float32}, "not float32"),
     ],

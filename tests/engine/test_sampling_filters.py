@@ -1,18 +1,27 @@
 """Thresholds without sorting: exactly those that sorting finds."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from engine.sampling_filters import filtered
+from engine.sampling import draw_rows
 from engine.sampling_options import sampling_row, unpack_rows
 from engine.sampling_params import SamplingParams
+from pallas_kernels.sampling.filters import filtered
 
 V = 33
-filtered_jit = jax.jit(lambda logits, packed, wanted: filtered(logits, unpack_rows(packed), wanted))
+
+
+@jax.jit
+def filtered_jit(logits, packed, wanted):
+    unused = jnp.zeros(len(wanted), jnp.int32)
+    return filtered(logits, draw_rows(unpack_rows(packed), unused, unused), wanted)
+
+
 normal_floats = st.floats(width=32, allow_nan=False, allow_subnormal=False)
 
 

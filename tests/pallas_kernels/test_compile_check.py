@@ -8,12 +8,11 @@ from pallas_kernels.cases import CASES
 from pallas_kernels.compile_check import check
 from pallas_kernels.deviceless import (
     DevicelessError,
-    Kernel,
     load_target,
     missing_plugin,
-    parse_ptxas,
     parse_resources,
 )
+from pallas_kernels.ptxas import Kernel, parse_ptxas
 from pallas_kernels.schedule import Written, find_copies, parse_schedule
 
 SCHEDULE = """
@@ -55,6 +54,28 @@ def test_compiles_without_spills(case):
     assert report.spilled_bytes == 0
 
 
+AMPERE_AND_ADA = (
+    ("paged_decode", "llama-3.1-8b"),
+    ("paged_decode", "gemma-3-1b"),  # splits, wide heads, a window
+    ("ragged_attention", "llama-3.1-8b, 56 decode rows"),
+    ("ragged_attention", "gemma-2-9b, prompt of 8k"),
+    ("ragged_attention", "gpt-oss-20b, prompt of 8k"),
+)
+
+
+@pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
+@pytest.mark.parametrize("name", ["a100", "rtx4090"])
+@pytest.mark.parametrize("which", AMPERE_AND_ADA, ids=": ".join)
+def test_compiles_for_ampere_and_ada(which, name):
+    (case,) = (case for case in CASES if (case.kernel, case.name) == which)
+    target = load_target(name)
+    report = check(case, target, target.mesh("x"))
+    assert report.error is None
+    assert 0 < report.registers <= 232
+    assert report.spilled_bytes == 0
+    assert 0 < report.shared_kib <= 99
+
+
 TUNED = {case.kernel: case for case in CASES if case.tilings()}.values()
 
 
@@ -89,7 +110,7 @@ def test_what_ptxas_says():
 
 
 def test_unknown_target():
-    with pytest.raises(DevicelessError, match="use a file, or one of h100, h200"):
+    with pytest.raises(DevicelessError, match="use a file, or one of a100, h100, h200, rtx4090"):
         load_target("h300")
 
 

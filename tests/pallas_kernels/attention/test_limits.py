@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
-from pallas_kernels.dispatch import Backend, backend_for
+from pallas_kernels.dispatch import Backend, backend_for, resolve
 from pallas_kernels.errors import KernelError
 
 LLAMA = AttentionShape(128, 64, jnp.bfloat16)
@@ -40,6 +40,16 @@ def test_heads_are_wider_in_pages(head_dim, width):
         ("cpu", "cpu", Backend.XLA),
         ("gpu", "NVIDIA H200", Backend.MOSAIC),
         ("gpu", "NVIDIA H100 80GB HBM3", Backend.MOSAIC),
+        ("gpu", "NVIDIA GH200 480GB", Backend.MOSAIC),
+        ("gpu", "NVIDIA A100-SXM4-80GB", Backend.TRITON),
+        ("gpu", "NVIDIA A100 80GB PCIe", Backend.TRITON),
+        ("gpu", "NVIDIA A10G", Backend.TRITON),
+        ("gpu", "NVIDIA RTX A6000", Backend.TRITON),
+        ("gpu", "NVIDIA GeForce RTX 3090 Ti", Backend.TRITON),
+        ("gpu", "NVIDIA GeForce RTX 4090", Backend.TRITON),
+        ("gpu", "NVIDIA RTX 6000 Ada Generation", Backend.TRITON),
+        ("gpu", "NVIDIA L4", Backend.TRITON),
+        ("gpu", "NVIDIA L40S", Backend.TRITON),
     ],
 )
 def test_the_device_decides(platform, kind, backend):
@@ -47,5 +57,20 @@ def test_the_device_decides(platform, kind, backend):
 
 
 def test_other_gpus_are_named():
-    with pytest.raises(KernelError, match="no kernels for NVIDIA A100-SXM4-80GB"):
-        backend_for("gpu", "NVIDIA A100-SXM4-80GB")
+    for kind in ("NVIDIA B200", "Tesla V100-SXM2-32GB", "Quadro RTX 6000", "NVIDIA RTX PRO 6000"):
+        with pytest.raises(KernelError, match=f"no kernels for {kind}"):
+            backend_for("gpu", kind)
+
+
+def test_what_cuda_says_goes_before_the_name():
+    assert backend_for("gpu", "NVIDIA H100", "8.6") is Backend.TRITON
+    assert backend_for("gpu", "a new board", "9.0") is Backend.MOSAIC
+    with pytest.raises(KernelError, match="no kernels for NVIDIA A1000000"):
+        backend_for("gpu", "NVIDIA A1000000", "12.0")
+
+
+def test_a_kernel_without_a_version_for_the_gpu_is_left_to_xla():
+    assert resolve(Backend.TRITON) is Backend.XLA
+    assert resolve(Backend.TRITON, (Backend.MOSAIC, Backend.TRITON)) is Backend.TRITON
+    assert resolve(Backend.MOSAIC) is Backend.MOSAIC
+    assert resolve(None) is Backend.XLA

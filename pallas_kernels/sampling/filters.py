@@ -1,4 +1,4 @@
-"""Temperature, min-p, top-k and top-p: from logits to those of the tokens that may be drawn.
+"""Temperature, min-p, top-k and top-p for XLA: from logits to those of tokens that may be drawn.
 
 Thresholds are found without sorting: the floats of a row are searched bit by bit for the largest
 value that still accepts enough tokens, or enough probability, in 32 passes of compare and reduce.
@@ -12,14 +12,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, UInt32
 
-from engine.sampling_options import SamplingRows
+from pallas_kernels.sampling.rows import DrawRows
 
 _LARGEST = float(np.finfo(np.float32).max)
 Accepts = Callable[[Float32[Array, "B 1"]], Bool[Array, " B"]]
 
 
 def filtered(
-    logits: Float32[Array, "B V"], rows: SamplingRows, wanted: Bool[Array, " B"]
+    logits: Float32[Array, "B V"], rows: DrawRows, wanted: Bool[Array, " B"]
 ) -> Float32[Array, "B V"]:
     """Logits over temperature, 0 for the likeliest token and -inf for tokens that are filtered out.
 
@@ -45,7 +45,7 @@ def filtered(
 
 
 def _top_k_threshold(
-    logits: Float32[Array, "B V"], rows: SamplingRows, wanted: Bool[Array, " B"]
+    logits: Float32[Array, "B V"], rows: DrawRows, wanted: Bool[Array, " B"]
 ) -> Float32[Array, " B"]:
     """The k-th largest logit of wanted rows, -inf of others."""
 
@@ -57,7 +57,7 @@ def _top_k_threshold(
 
 
 def _top_p_threshold(
-    scaled: Float32[Array, "B V"], rows: SamplingRows, wanted: Bool[Array, " B"]
+    scaled: Float32[Array, "B V"], rows: DrawRows, wanted: Bool[Array, " B"]
 ) -> Float32[Array, " B"]:
     """The largest value at and above which wanted rows have a share p of their probability."""
     weight = jnp.exp(scaled)

@@ -1,0 +1,62 @@
+"""Gumbel noise from a row's seed: the bits of jax.random, by hand, so that a kernel can make them.
+
+    seed ─ fold in the position ─ key ─┐
+    token id ──────────────────────────┴─ threefry2x32 (Salmon et al. 2011) ─ 32 bits ─ Gumbel
+
+The noise of a token depends on seed, position and id only. Knows nothing of logits.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float32, Int32, UInt32
+
+_PARITY = 0x1BD11BDA
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_SERIES = 2.0**-5  # below this, log1p is its series
+
+
+def threefry(key: tuple[Any, Any], high: Any, low: Any) -> tuple[Any, Any]:
+    """The block cipher of jax.random: 64 bits for the counter (high, low), all uint32."""
+    keys = (*key, key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    x, y = high + keys[0], low + keys[1]
+    for group in range(5):
+        for distance in _ROTATIONS[group % 2]:
+            x = x + y
+            y = x ^ (y << jnp.uint32(distance) | y >> jnp.uint32(32 - distance))
+        x = x + keys[(group + 1) % 3]
+        y = y + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y
+
+
+def row_key(high: Any, low: Any, position: Any) -> tuple[Any, Any]:
+    """`jax.random.fold_in` of a key's two words."""
+    return threefry((high, low), jnp.zeros_like(high), position.astype(jnp.uint32))
+
+
+def gumbel(key: tuple[Any, Any], ids: Any) -> Any:
+    """Standard Gumbel noise for token ids, from all 32 random bits of each.
+
+    -log(-log(1 - u)) with u as small as 2^-33: large noise, which rare tokens need, is as fine as
+    float32 allows, where uniform floats of 23 bits would stop at 16. For small u the inner
+    logarithm is a series: 1 - u would round to 1.
+    """
+    counter = ids.astype(jnp.uint32)
+    x, y = threefry(key, jnp.zeros_like(counter), counter)
+    u = jnp.clip((x ^ y).astype(jnp.float32) * 2.0**-32, 2.0**-33, 1 - 2.0**-24)
+    series = u * (1 + u * (1 / 2 + u * (1 / 3 + u * (1 / 4 + u * (1 / 5)))))
+    return -jnp.log(jnp.where(u < _SERIES, series, -jnp.log(1 - u)))
+
+
+def row_noise(
+    seed_high: UInt32[Array, " B"],
+    seed_low: UInt32[Array, " B"],
+    position: Int32[Array, " B"],
+    V: int,
+) -> Float32[Array, "B V"]:
+    """The noise of every token of every row."""
+    key = tuple(word[:, None] for word in row_key(seed_high, seed_low, position))
+    ids = lax.broadcasted_iota(jnp.uint32, (position.shape[0], V), 1)
+    noise: Array = gumbel((key[0], key[1]), ids)
+    return noise

@@ -1,0 +1,1 @@
+"""`ingot bench`: load on any OpenAI-compatible server, and the engine measured by itself."""

@@ -1,0 +1,121 @@
+"""The options of `ingot bench`: names and defaults are vLLM's."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
+
+DatasetName = Annotated[
+    str,
+    typer.Option(help="random, prefix_repetition, sharegpt or custom.", rich_help_panel=_DATA),
+]
+DatasetPath = Annotated[
+    Path | None, typer.Option(help="File of sharegpt or custom.", rich_help_panel=_DATA)
+]
+NumPrompts = Annotated[int, typer.Option(help="Requests in all.", rich_help_panel=_DATA)]
+Seed = Annotated[int, typer.Option(help="Of samples and arrivals.", rich_help_panel=_DATA)]
+RandomInputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_DATA)]
+RandomOutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_DATA)]
+RandomRangeRatio = Annotated[
+    float, typer.Option(help="Lengths vary by this share, both ways.", rich_help_panel=_DATA)
+]
+RandomPrefixLen = Annotated[
+    int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
+]
+PrefixLen = Annotated[
+    int,
+    typer.Option(
+        "--prefix-repetition-prefix-len", help="Tokens of a prefix.", rich_help_panel=_DATA
+    ),
+]
+SuffixLen = Annotated[
+    int,
+    typer.Option(
+        "--prefix-repetition-suffix-len", help="Tokens of a suffix.", rich_help_panel=_DATA
+    ),
+]
+NumPrefixes = Annotated[
+    int,
+    typer.Option(
+        "--prefix-repetition-num-prefixes", help="Different prefixes.", rich_help_panel=_DATA
+    ),
+]
+OutputLen = Annotated[
+    int | None,
+    typer.Option(help="Tokens of every answer, whatever the dataset says.", rich_help_panel=_DATA),
+]
+
+Backend = Annotated[
+    str,
+    typer.Option(help="openai (completions) or openai-chat; vllm and ingot mean openai."),
+]
+BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
+Endpoint = Annotated[str | None, typer.Option(help="Instead of the backend's own path.")]
+Model = Annotated[str | None, typer.Option(help="Its name there; asked for if not given.")]
+TokenizerFolder = Annotated[
+    str, typer.Option("--tokenizer", help="A model folder, or 'demo'; its ids make the prompts.")
+]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar=["OPENAI_API_KEY", "INGOT_API_KEY"], help="Sent as a bearer.")
+]
+Header = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, sent with each request.")]
+ExtraBody = Annotated[
+    str | None, typer.Option(help="A JSON object whose fields go into each request.")
+]
+IgnoreEos = Annotated[
+    bool | None,
+    typer.Option(
+        "--ignore-eos/--no-ignore-eos",
+        help="Generate to the full length; by default where lengths are chosen, not real.",
+        show_default=False,
+    ),
+]
+Temperature = Annotated[float | None, typer.Option(help="If not the server's own.")]
+
+RequestRate = Annotated[
+    float, typer.Option(help="Requests a second; inf sends all at once.", rich_help_panel=_TRAFFIC)
+]
+Burstiness = Annotated[
+    float,
+    typer.Option(help="1 is Poisson, less is burstier.", rich_help_panel=_TRAFFIC),
+]
+MaxConcurrency = Annotated[
+    int | None, typer.Option(help="Requests in flight at most.", rich_help_panel=_TRAFFIC)
+]
+NumWarmups = Annotated[
+    int, typer.Option(help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
+]
+RampUpStrategy = Annotated[
+    str | None, typer.Option(help="linear or exponential.", rich_help_panel=_TRAFFIC)
+]
+RampUpStart = Annotated[
+    float,
+    typer.Option("--ramp-up-start-rps", help="Rate at the start.", rich_help_panel=_TRAFFIC),
+]
+RampUpEnd = Annotated[
+    float, typer.Option("--ramp-up-end-rps", help="Rate at the end.", rich_help_panel=_TRAFFIC)
+]
+
+Goodput = Annotated[
+    list[str] | None,
+    typer.Option(help="Limit in ms: ttft:500, tpot:50, e2el:9000.", rich_help_panel=_OUTPUT),
+]
+PercentileMetrics = Annotated[
+    str, typer.Option(help="Of ttft, tpot, itl, e2el.", rich_help_panel=_OUTPUT)
+]
+MetricPercentiles = Annotated[str, typer.Option(help="As 50,90,99.", rich_help_panel=_OUTPUT)]
+SaveResult = Annotated[bool, typer.Option(help="Write a JSON file.", rich_help_panel=_OUTPUT)]
+SaveDetailed = Annotated[
+    bool, typer.Option(help="With what each request did.", rich_help_panel=_OUTPUT)
+]
+ResultDir = Annotated[Path, typer.Option(help="Folder of that file.", rich_help_panel=_OUTPUT)]
+ResultFilename = Annotated[str | None, typer.Option(help="Its name.", rich_help_panel=_OUTPUT)]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Draw PLOT.png and PLOT.svg; needs matplotlib.", rich_help_panel=_OUTPUT),
+]
+OutputJson = Annotated[
+    Path | None, typer.Option(help="Write the numbers to this file.", rich_help_panel=_OUTPUT)
+]

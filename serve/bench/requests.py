@@ -1,0 +1,132 @@
+"""One request of a benchmark and what became of it, measured where the client is.
+
+sent ──── first piece ─ piece ─ piece ─ [DONE]
+  └─ TTFT ─┘          └ITL┘   └ITL┘
+  └──────── latency (E2EL) ───────────────┘
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from serve.bench.http_client import HttpError, Server
+from serve.bench.samples import Sample
+
+ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
+BACKENDS = {"vllm": "openai", "ingot": "openai"}  # other names of the same
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Times in seconds; `start` by this process's clock."""
+
+    prompt_len: int
+    start: float = 0.0
+    ttft: float = 0.0
+    itl: list[float] = field(default_factory=list)
+    latency: float = 0.0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    text: str = ""
+    error: str = ""
+
+    @property
+    def success(self) -> bool:
+        return not self.error
+
+    @property
+    def tpot(self) -> float:
+        """Seconds for each token after the first; 0 for a single one."""
+        if self.output_tokens < 2:
+            return 0.0
+        return (self.latency - self.ttft) / (self.output_tokens - 1)
+
+
+@dataclass(frozen=True)
+class Client:
+    """How requests are written for one server and model."""
+
+    server: Server
+    model: str
+    backend: str = "openai"
+    endpoint: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    ignore_eos: bool = False
+    temperature: float | None = None
+    extra_body: dict[str, Any] = field(default_factory=dict)
+
+    async def run(self, sample: Sample) -> Outcome:
+        """Send one sample and follow its answer; what fails is an outcome too."""
+        outcome = Outcome(len(sample.token_ids), start=perf_counter())
+        body = msgspec.json.encode(self.payload(sample))
+        endpoint = self.endpoint or ENDPOINTS[self.backend]
+        pieces = self.server.send("POST", endpoint, body, self.headers)
+        try:
+            await _follow(pieces, outcome)
+            outcome.latency = perf_counter() - outcome.start
+            if not outcome.ttft:
+                outcome.error = "The answer held no piece of text."
+        except (HttpError, OSError, ValueError, msgspec.MsgspecError) as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+        return outcome
+
+    def payload(self, sample: Sample) -> dict[str, Any]:
+        """The body of a request."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self.backend == "openai-chat":
+            body["messages"] = [{"role": "user", "content": sample.text}]
+            body["max_completion_tokens"] = sample.output_len
+        else:
+            body["prompt"] = sample.token_ids
+            body["max_tokens"] = sample.output_len
+        if self.ignore_eos:
+            body["ignore_eos"] = True
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        return body | self.extra_body
+
+
+async def _follow(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
+    """Read server-sent events until [DONE] into the outcome."""
+    last, rest = outcome.start, b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return
+            last = _take(msgspec.json.decode(data), outcome, last)
+
+
+def _take(event: Any, outcome: Outcome, last: float) -> float:
+    """Add one event; returns the time of the newest piece of text."""
+    if "error" in event:
+        raise HttpError(str(event["error"]))
+    if usage := event.get("usage"):
+        outcome.output_tokens = usage["completion_tokens"]
+        details = usage.get("prompt_tokens_details") or {}
+        outcome.cached_tokens = details.get("cached_tokens") or 0
+    choices = event.get("choices")
+    if not choices:
+        return last
+    text = choices[0].get("text")
+    if text is None:
+        text = choices[0].get("delta", {}).get("content")
+    if text is None:  # a role, or an end
+        return last
+    now = perf_counter()
+    if not outcome.ttft:
+        outcome.ttft = now - outcome.start
+    else:
+        outcome.itl.append(now - last)
+    outcome.text += text
+    return now

@@ -1,0 +1,154 @@
+"""What a benchmark asks: prompts and how long their answers are to be, from files or from chance.
+
+Owns the datasets, by vLLM's names. Knows no server; every one is the same for the same seed.
+
+    random             ids drawn from the vocabulary, behind a common prefix if asked for
+    prefix_repetition  a few long prefixes, each before many different suffixes
+    sharegpt           conversations: the first turn is the prompt, the second's length the answer's
+    custom             JSON lines with "prompt", and perhaps "output_tokens"
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request: a prompt as text and as ids, and the tokens to generate."""
+
+    text: str
+    token_ids: list[int]
+    output_len: int
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Which samples; lengths are in tokens."""
+
+    name: str = "random"
+    path: Path | None = None
+    num_prompts: int = 1000
+    seed: int = 0
+    random_input_len: int = 1024
+    random_output_len: int = 128
+    random_range_ratio: float = 0.0  # lengths vary by this share, both ways
+    random_prefix_len: int = 0
+    prefix_len: int = 256
+    suffix_len: int = 256
+    num_prefixes: int = 10
+    output_len: int | None = None  # of every answer, whatever the dataset says
+
+
+def make_samples(options: DatasetOptions, tokenizer: Tokenizer) -> list[Sample]:
+    """The samples; raises ConfigError for an unknown dataset, or a file that does not fit it."""
+    if options.name not in _DATASETS:
+        names = ", ".join(_DATASETS)
+        raise ConfigError(f"--dataset-name must be one of {names}; got {options.name!r}.")
+    found = list(_DATASETS[options.name](options, tokenizer, random.Random(options.seed)))
+    if not found:
+        raise ConfigError(f"{options.path} holds no prompt that can be used.")
+    return found
+
+
+class _Words:
+    """Random ids that stay the same number of tokens when their text is tokenised again, mostly."""
+
+    def __init__(self, tokenizer: Tokenizer, rng: random.Random) -> None:
+        self._tokenizer, self._rng = tokenizer, rng
+        self._ids = [i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids]
+
+    def draw(self, count: int) -> list[int]:
+        return self._rng.choices(self._ids, k=count)
+
+    def sample(self, ids: list[int], output_len: int) -> Sample:
+        return Sample(self._tokenizer.decode(ids), ids, output_len)
+
+
+def _random(options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random) -> Iterator[Sample]:
+    ratio = options.random_range_ratio
+    if not 0 <= ratio < 1:
+        raise ConfigError(f"--random-range-ratio must be from 0 up to 1, got {ratio}.")
+    words = _Words(tokenizer, rng)
+    prefix = words.draw(options.random_prefix_len)
+
+    def around(length: int) -> int:
+        return rng.randint(max(1, round(length * (1 - ratio))), max(1, round(length * (1 + ratio))))
+
+    for _ in range(options.num_prompts):
+        ids = prefix + words.draw(around(options.random_input_len))
+        yield words.sample(ids, options.output_len or around(options.random_output_len))
+
+
+def _prefix_repetition(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    words = _Words(tokenizer, rng)
+    prefixes = [words.draw(options.prefix_len) for _ in range(options.num_prefixes)]
+    order = [index % options.num_prefixes for index in range(options.num_prompts)]
+    rng.shuffle(order)
+    for index in order:
+        yield words.sample(
+            prefixes[index] + words.draw(options.suffix_len), options.output_len or 128
+        )
+
+
+def _sharegpt(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    conversations = _read_json(options.path)
+    if not isinstance(conversations, list):
+        raise ConfigError(f"{options.path} is no ShareGPT file: it must be a list.")
+    turns = [
+        [str(turn.get("value", "")) for turn in entry.get("conversations", [])]
+        for entry in conversations
+        if isinstance(entry, dict)
+    ]
+    pairs = [(one[0], one[1]) for one in turns if len(one) >= 2 and one[0] and one[1]]
+    rng.shuffle(pairs)
+    for prompt, answer in pairs[: options.num_prompts]:
+        length = options.output_len or len(tokenizer.encode(answer, add_special_tokens=False))
+        yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
+
+
+def _custom(options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random) -> Iterator[Sample]:
+    for number, line in enumerate(_read(options.path).splitlines()[: options.num_prompts], 1):
+        try:
+            entry = json.loads(line)
+            prompt = entry["prompt"]
+        except (ValueError, TypeError, KeyError):
+            raise ConfigError(
+                f'{options.path}, line {number}: it must be a JSON object with "prompt".'
+            ) from None
+        length = options.output_len or int(entry.get("output_tokens", 256))
+        yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
+
+
+def _read_json(path: Path | None) -> object:
+    try:
+        return json.loads(_read(path))
+    except ValueError:
+        raise ConfigError(f"{path} is no JSON.") from None
+
+
+def _read(path: Path | None) -> str:
+    if path is None:
+        raise ConfigError("This dataset is a file: give it with --dataset-path.")
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read {path}: {error}.") from None
+
+
+_Dataset = Callable[[DatasetOptions, Tokenizer, random.Random], Iterator[Sample]]
+_DATASETS: dict[str, _Dataset] = {
+    "random": _random,
+    "prefix_repetition": _prefix_repetition,
+    "sharegpt": _sharegpt,
+    "custom": _custom,
+}

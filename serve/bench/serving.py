@@ -1,0 +1,192 @@
+"""`ingot bench serve`: samples, traffic, a server, and the result."""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from engine.errors import ConfigError
+from engine.tokenizer import Tokenizer
+from models.checkpoint import find_folder
+from models.errors import IngotError
+from serve.bench.arrivals import Arrivals
+from serve.bench.http_client import HttpError, Server
+from serve.bench.load import Load, put_load
+from serve.bench.requests import BACKENDS, ENDPOINTS, Client
+from serve.bench.results import METRICS, details, now, parse_goodput, summarise, table
+from serve.bench.samples import DatasetOptions, Sample, make_samples
+
+_CHOSEN_LENGTHS = ("random", "prefix_repetition")  # ending early would change the work
+
+
+class BenchError(IngotError):
+    """A benchmark that could not be run, for no fault of its options."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Everything that `ingot bench serve` can be told."""
+
+    dataset: DatasetOptions
+    arrivals: Arrivals
+    backend: str = "openai"
+    base_url: str = "http://127.0.0.1:8000"
+    endpoint: str | None = None
+    model: str | None = None
+    tokenizer: str = "demo"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    ignore_eos: bool | None = None
+    temperature: float | None = None
+    max_concurrency: int | None = None
+    num_warmups: int = 0
+    goodput: Sequence[str] = ()
+    metrics: Sequence[str] = ("ttft", "tpot", "itl")
+    percentiles: Sequence[float] = (99.0,)
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                known = ", ".join(METRICS)
+                raise ConfigError(f"--percentile-metrics takes {known}; got {name!r}.")
+        if not all(0 <= share <= 100 for share in self.percentiles):
+            raise ConfigError("--metric-percentiles must be from 0 to 100.")
+        if BACKENDS.get(self.backend, self.backend) not in ENDPOINTS:
+            known = ", ".join((*ENDPOINTS, *BACKENDS))
+            raise ConfigError(f"--backend must be one of {known}; got {self.backend!r}.")
+
+
+@dataclass(frozen=True)
+class ServeRun:
+    """One run: its summary, and every request."""
+
+    result: dict[str, Any]
+    load: Load
+
+
+def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
+    """Measure a server.
+
+    Raises:
+        ConfigError: an option is wrong.
+        BenchError: no server answers, or it refuses a first request.
+    """
+    goodput = parse_goodput(options.goodput)
+    samples = make_samples(options.dataset, load_tokenizer(options.tokenizer))
+    client, load = asyncio.run(_measure(options, samples, console))
+    return ServeRun(
+        {
+            "date": now(),
+            "backend": options.backend,
+            "endpoint_type": client.backend,
+            "model_id": client.model,
+            "tokenizer_id": options.tokenizer,
+            "dataset": options.dataset.name,
+            "num_prompts": len(samples),
+            "request_rate": _finite(options.arrivals.request_rate),
+            "burstiness": options.arrivals.burstiness,
+            "max_concurrency": options.max_concurrency,
+            **summarise(
+                load, percentiles=options.percentiles, metrics=options.metrics, goodput=goodput
+            ),
+        },
+        load,
+    )
+
+
+def show(run: ServeRun, metrics: Sequence[str], console: Console) -> None:
+    """The result as a table, and the first error if there was one."""
+    console.print(table(run.result, metrics))
+    for outcome in run.load.outcomes:
+        if outcome.error:
+            console.print(f"[red]The first error:[/] {outcome.error}", highlight=False)
+            return
+
+
+def save(run: ServeRun, folder: Path, filename: str | None, *, detailed: bool) -> Path:
+    """Write the result's JSON file, under vLLM's name for it unless another is given."""
+    result = run.result
+    rate, model = result["request_rate"], str(result["model_id"]).rpartition("/")[2]
+    name = filename or f"{result['backend']}-{rate}qps-{model}-{result['date']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    content = result | details(run.load) if detailed else result
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    return path
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a model folder; raises ConfigError if it has none."""
+    tokenizer = Tokenizer.load(find_folder(name))
+    if tokenizer is None:
+        raise ConfigError(f"{name} has no tokenizer; give one with --tokenizer.")
+    return tokenizer
+
+
+async def _measure(
+    options: ServeOptions, samples: list[Sample], console: Console | None
+) -> tuple[Client, Load]:
+    server = Server.parse(options.base_url)
+    backend = BACKENDS.get(options.backend, options.backend)
+    ignore_eos = options.ignore_eos
+    if ignore_eos is None:
+        ignore_eos = options.dataset.name in _CHOSEN_LENGTHS
+    client = Client(
+        server,
+        options.model or await _served_model(server, options.headers),
+        backend,
+        options.endpoint,
+        dict(options.headers),
+        ignore_eos,
+        options.temperature,
+        options.extra_body,
+    )
+    await _warm_up(client, samples, options)
+    times = options.arrivals.times(len(samples), options.dataset.seed)
+    with Progress(console=console or Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{len(samples)} requests", total=len(samples))
+        load = await put_load(
+            client,
+            samples,
+            times,
+            max_concurrency=options.max_concurrency,
+            done=lambda: progress.advance(task),
+        )
+    return client, load
+
+
+async def _served_model(server: Server, headers: Mapping[str, str]) -> str:
+    """The first model that the server lists."""
+    try:
+        answer = msgspec.json.decode(await server.fetch("GET", "/v1/models", headers=headers))
+        return str(answer["data"][0]["id"])
+    except OSError as error:
+        raise BenchError(
+            f"No server answers at {server.host}:{server.port} ({error}); start one with "
+            "`ingot serve`, or name another with --base-url."
+        ) from None
+    except (HttpError, msgspec.MsgspecError, LookupError, TypeError) as error:
+        raise BenchError(f"The server does not say which model it serves ({error}).") from None
+
+
+async def _warm_up(client: Client, samples: list[Sample], options: ServeOptions) -> None:
+    """One request must work before many are sent."""
+    first = await client.run(samples[0])
+    if not first.success:
+        raise BenchError(f"The server failed a first request: {first.error}")
+    rest = [samples[index % len(samples)] for index in range(options.num_warmups)]
+    times = [0.0] * len(rest)
+    await put_load(client, rest, times, max_concurrency=options.max_concurrency)
+
+
+def _finite(rate: float) -> float | str:
+    """JSON knows no infinity."""
+    return "inf" if math.isinf(rate) else rate

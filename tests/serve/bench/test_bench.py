@@ -1,0 +1,229 @@
+"""Numbers of a benchmark from outcomes made by hand, and whole runs against a scripted engine."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError
+from models.checkpoint import find_folder
+from serve.bench.arrivals import Arrivals
+from serve.bench.http_client import Server
+from serve.bench.load import Load
+from serve.bench.requests import Outcome
+from serve.bench.results import parse_goodput, percentile, summarise
+from serve.bench.samples import DatasetOptions, make_samples
+from serve.bench.serving import load_tokenizer
+from tests.serve.test_engine_end_to_end import server
+
+FLOATS = st.lists(st.floats(0, 1e6), min_size=1, max_size=40)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("demo")
+
+
+@given(values=FLOATS, share=st.floats(0, 100))
+def test_percentiles_are_numpys(values, share):
+    assert percentile(values, share) == pytest.approx(np.percentile(values, share), abs=1e-6)
+
+
+def test_a_run_by_hand():
+    """Two requests at once, one alone, one failed."""
+    load = Load(
+        [
+            Outcome(10, 0.0, ttft=0.5, itl=[0.1, 0.1], latency=0.7, output_tokens=3),
+            Outcome(20, 0.2, ttft=0.1, itl=[0.3], latency=0.4, output_tokens=2, cached_tokens=16),
+            Outcome(30, 5.0, ttft=0.2, itl=[], latency=0.2, output_tokens=1),
+            Outcome(99, 5.0, error="refused"),
+        ],
+        duration=10.0,
+        cpu_seconds=3.0,
+    )
+    found = summarise(load, percentiles=(50,), metrics=("ttft", "tpot", "itl", "e2el"),
+                      goodput={"ttft": 300.0, "tpot": 250.0})  # fmt: skip
+    assert (found["completed"], found["failed"]) == (3, 1)
+    assert (found["total_input_tokens"], found["total_output_tokens"]) == (60, 6)
+    assert (found["request_throughput"], found["output_throughput"]) == (0.3, 0.6)
+    assert found["total_cached_tokens"] == 16
+    assert found["request_goodput"] == 0.1  # the second is too slow by token, the first to begin
+    assert found["max_concurrent_requests"] == 2
+    assert found["max_output_tokens_per_s"] == 5  # in the first second
+    assert found["mean_ttft_ms"] == pytest.approx(800 / 3)
+    assert found["mean_tpot_ms"] == pytest.approx((100 + 300) / 2)
+    assert found["p50_itl_ms"] == pytest.approx(100)
+    assert found["median_e2el_ms"] == pytest.approx(400)
+    assert found["cpu_seconds_per_1k_output_tokens"] == 500
+
+
+def test_arrivals_at_a_rate_end_when_they_should():
+    times = Arrivals(request_rate=4.0, burstiness=0.3).times(200, seed=1)
+    assert times == sorted(times) and times[-1] == pytest.approx(50.0)
+    assert Arrivals().times(3, 0) == [0.0, 0.0, 0.0]
+
+
+def test_bursts_are_burstier():
+    def spread(burstiness):
+        return np.diff(Arrivals(10.0, burstiness).times(2000, seed=0)).std()
+
+    assert spread(0.2) > 1.5 * spread(1.0) > 1.5 * spread(20.0)
+
+
+def test_a_ramp_begins_slowly_and_ends_fast():
+    for strategy in ("linear", "exponential"):
+        ramp = Arrivals(100.0, 50.0, strategy, ramp_up_start_rps=1.0, ramp_up_end_rps=50.0)
+        gaps = np.diff(ramp.times(400, seed=0))
+        assert gaps[:10].mean() > 5 * gaps[-10:].mean()
+
+
+@pytest.mark.parametrize(
+    "options", [{"request_rate": 0}, {"burstiness": 0}, {"ramp_up_strategy": "steep"}]
+)
+def test_arrivals_refuse_nonsense(options):
+    with pytest.raises(ConfigError):
+        Arrivals(**options)
+
+
+def test_random_samples_have_their_lengths_and_a_seed(tokenizer):
+    options = DatasetOptions(num_prompts=20, random_input_len=30, random_output_len=7,
+                             random_prefix_len=5)  # fmt: skip
+    samples = make_samples(options, tokenizer)
+    assert {len(sample.token_ids) for sample in samples} == {35}
+    assert {sample.output_len for sample in samples} == {7}
+    assert len({tuple(sample.token_ids[:5]) for sample in samples}) == 1
+    assert samples == make_samples(options, tokenizer)
+    assert not tokenizer.special_ids & {i for sample in samples for i in sample.token_ids}
+
+
+def test_prefixes_are_repeated(tokenizer):
+    options = DatasetOptions("prefix_repetition", num_prompts=30, prefix_len=8, suffix_len=4,
+                             num_prefixes=3)  # fmt: skip
+    samples = make_samples(options, tokenizer)
+    assert len({tuple(sample.token_ids[:8]) for sample in samples}) == 3
+    assert len({tuple(sample.token_ids) for sample in samples}) == 30
+
+
+def test_files_of_prompts(tokenizer, tmp_path):
+    lines = tmp_path / "custom.jsonl"
+    lines.write_text('{"prompt": "Once upon a time", "output_tokens": 9}\n{"prompt": "Hi"}\n')
+    first, second = make_samples(DatasetOptions("custom", lines), tokenizer)
+    assert (first.text, first.output_len, second.output_len) == ("Once upon a time", 9, 256)
+    talks = tmp_path / "talks.json"
+    turns = [{"value": "Hello there"}, {"value": "Hello to you"}]
+    talks.write_text(json.dumps([{"conversations": turns}, {"conversations": turns[:1]}]))
+    [talk] = make_samples(DatasetOptions("sharegpt", talks), tokenizer)
+    assert talk.text == "Hello there" and talk.output_len == len(tokenizer.encode("Hello to you"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"name": "what"}, "must be one of random"),
+        ({"name": "custom"}, "--dataset-path"),
+        ({"name": "custom", "path": Path("/nowhere")}, "Cannot read /nowhere"),
+        ({"random_range_ratio": 1.5}, "--random-range-ratio"),
+    ],
+)
+def test_datasets_refuse_nonsense(tokenizer, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_samples(DatasetOptions(**options), tokenizer)
+
+
+def test_a_line_that_is_no_prompt_is_named(tokenizer, tmp_path):
+    lines = tmp_path / "custom.jsonl"
+    lines.write_text('{"prompt": "a"}\n[]\n')
+    with pytest.raises(ConfigError, match="line 2"):
+        make_samples(DatasetOptions("custom", lines), tokenizer)
+
+
+@pytest.mark.parametrize("pair", ["ttft", "ttft:-1", "speed:3", "ttft:fast"])
+def test_goodput_refuses_nonsense(pair):
+    with pytest.raises(ConfigError, match="ttft:500"):
+        parse_goodput([pair])
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
+def test_what_is_no_url_is_refused(url):
+    with pytest.raises(ConfigError, match="no URL"):
+        Server.parse(url)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serve", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_dead_server_is_said_to_be_dead():
+    done = bench("serve", "--base-url", "http://127.0.0.1:9", "--num-prompts", "1")
+    assert done.returncode == 1
+    assert "No server answers at 127.0.0.1:9" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def url():
+    with server(find_folder("demo"), "--max-num-seqs", "8", "--max-model-len", "256") as address:
+        yield address
+
+
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_a_real_server_is_measured(url, tmp_path, backend):
+    done = bench(
+        "serve", "--base-url", url, "--backend", backend, "--num-prompts", "6",
+        "--random-input-len", "24", "--random-output-len", "5", "--max-concurrency", "3",
+        "--save-detailed", "--result-dir", str(tmp_path), "--result-filename", "r.json",
+        "--plot", str(tmp_path / "run"), "--percentile-metrics", "ttft,tpot,itl,e2el",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["completed"], result["failed"]) == (6, 0)
+    assert result["model_id"].endswith("demo")
+    assert result["output_lens"] == [5] * 6 and result["total_output_tokens"] == 30
+    assert 1 <= result["max_concurrent_requests"] <= 3
+    assert all(0 < first < 60 for first in result["ttfts"])
+    assert result["cpu_seconds_per_1k_output_tokens"] > 0
+    assert {"p99_ttft_ms", "std_tpot_ms", "median_itl_ms", "mean_e2el_ms"} <= result.keys()
+    assert (tmp_path / "run.png").stat().st_size > 5000 and (tmp_path / "run.svg").exists()
+
+
+def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
+    done = bench(
+        "sweep", "--max-concurrency", "1,2", "--result-dir", str(tmp_path), "--plot",
+        str(tmp_path / "sweep"), "--base-url", url, "--num-prompts", "4",
+        "--random-input-len", "8", "--random-output-len", "4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((tmp_path / f"max-concurrency-{n}.json").read_text()) for n in (1, 2)]
+    assert [result["max_concurrency"] for result in results] == [1, 2]
+    assert not math.isnan(results[0]["median_tpot_ms"])
+    assert (tmp_path / "sweep.svg").exists()
+
+
+def test_requests_that_fail_are_counted_and_the_exit_says_so(url):
+    done = bench(
+        "serve", "--base-url", url, "--num-prompts", "2", "--random-input-len", "8",
+        "--random-output-len", "400",
+    )  # fmt: skip
+    assert done.returncode == 1 and "max_tokens" in done.stderr
+
+
+def test_the_engine_alone_is_measured(tmp_path):
+    for command in (
+        ["latency", "--batch-size", "2", "--input-len", "8", "--num-iters-warmup", "1",
+         "--num-iters", "2"],
+        ["throughput", "--num-prompts", "4", "--input-len", "8", "--max-num-seqs", "2"],
+    ):  # fmt: skip
+        target = tmp_path / f"{command[0]}.json"
+        done = bench(*command, "--output-len", "4", "--output-json", str(target),
+                     "--max-model-len", "64", "--max-num-batched-tokens", "16")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    throughput = json.loads((tmp_path / "throughput.json").read_text())
+    assert throughput["total_num_tokens"] == 4 * (8 + 4)
+    latency = json.loads((tmp_path / "latency.json").read_text())
+    assert len(latency["latencies"]) == 2 and latency["percentiles"]["99"] > 0
