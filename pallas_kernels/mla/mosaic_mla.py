@@ -19,7 +19,7 @@ What it takes is in `sizes.py`, which tokens go together in `groups.py`.
 """
 
 import math
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -94,16 +94,16 @@ def _attend(
     q: Array, latent_pages: Array, page_table: Array, groups: Groups, scale: float, splits: int,
     interpret: bool,
 ) -> Any:  # fmt: skip
-    """Results of each split [splits, T, N, V] and, of several, log2 of their sums [splits, T, N].
+    """Results of each split [splits, T, N, V], N a multiple of 8: TMA copies 8 rows at a time.
 
-    N is a multiple of 8 here: TMA copies as many rows at a time.
+    Of several also log2 of the sums of their weights [splits, T, blocks, 64].
     """
     q = jnp.pad(q, ((0, 0), (0, -q.shape[1] % 8), (0, 0)))
     (T, N, _), heads, S = q.shape, heads_of_block(q.shape[1]), latent_pages.shape[1]
     swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
     results = [jax.ShapeDtypeStruct((splits, T, N, VALUES), q.dtype)]
     if splits > 1:
-        results.append(jax.ShapeDtypeStruct((splits, T, N // heads * ROWS), jnp.float32))
+        results.append(jax.ShapeDtypeStruct((splits, T, N // heads, ROWS), jnp.float32))
     return plgpu.kernel(
         partial(mla_kernel, scale=scale * _LOG2E, heads=heads, splits=splits, interpret=interpret),
         out_type=results,
@@ -121,7 +121,7 @@ def _attend(
             peaks_met=plgpu.Barrier(num_arrivals=2),
             weights_met=plgpu.Barrier(num_arrivals=2),
         ),
-        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=512),
+        compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpreter(interpret),
     )(q, latent_pages, page_table, *groups)
 
@@ -193,13 +193,14 @@ def mla_kernel(
         shared.q[:, mine] = (acc / _across(jnp.maximum(total, 1e-30), acc)).astype(shared.q.dtype)
         plgpu.commit_smem()
         for i in range(each):
+            to = token(i)
 
-            @pl.when(token(i) < T)
-            def _write(i: int = i) -> None:
+            @pl.when(to < T)
+            def _write(i: int = i, to: Any = to) -> None:
                 for head in range(0, heads, 8):  # what lies side by side in shared memory
                     plgpu.copy_smem_to_gmem(
                         shared.q.at[pl.ds(i * heads + head, 8), mine],
-                        results[0].at[split, token(i), pl.ds(task.head + head, 8), mine],
+                        results[0].at[split, to, pl.ds(task.head + head, 8), mine],
                     )
 
         if splits > 1:
@@ -207,7 +208,7 @@ def mla_kernel(
             @pl.when(me == 0)
             def _write_sums() -> None:
                 sums = peak + jnp.log2(jnp.maximum(total, 1e-30))
-                results[1][split, token(0), pl.ds(part * ROWS, ROWS)] = sums
+                results[1][split, token(0), part] = sums
 
         plgpu.wait_smem_to_gmem(0)
 
@@ -226,11 +227,11 @@ def _copy_tiles(latents: Any, table: Any, task: _Task, shared: _Shared) -> None:
 
     def step(tile: Any, _: Any) -> None:
         slot = lax.rem(tile - task.first, jnp.int32(_STAGES))
+        keys = [jnp.minimum(tile * TILE + begin, task.newest) for begin in range(0, TILE, S)]
+        pages = [table[task.row, lax.div(key, jnp.int32(S))] for key in keys]  # before the wait
         pl.when(tile - task.first >= _STAGES)(partial(plgpu.barrier_wait, shared.used.at[slot]))
-        for piece in range(max(1, TILE // S)):
-            key = jnp.minimum(tile * TILE + piece * S, task.newest)  # no page but the row's
-            page = table[task.row, lax.div(key, jnp.int32(S))]
-            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
+        slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
+        for piece, page in enumerate(pages):
             into = shared.tiles.at[slot, pl.ds(piece * S, min(S, TILE))]
             plgpu.copy_gmem_to_smem(latents.at[page, slots], into, shared.ready.at[slot])
 
@@ -320,22 +321,13 @@ def _across(vector: Any, like: Any) -> Any:
 
 
 def _combine(
-    parts: Float[Array, "C B N V"], sums: Float32[Array, "C B rows"]
+    parts: Float[Array, "C B N V"], sums: Float32[Array, "C B blocks rows"]
 ) -> Float32[Array, "B N V"]:
     """The parts of each row as one: each counts as much as its weights summed to.
 
-    Written without reductions, so that XLA makes it one kernel.
+    XLA makes two launches of it for up to 8 parts, and four of more.
     """
-    N = parts.shape[2]
-    logs = [part[:, :, None] for part in _by_head(sums, N)]
-    highest = reduce(jnp.maximum, logs)
-    share = [jnp.exp2(log - highest) for log in logs]
-    weighted = reduce(jnp.add, [part * s for part, s in zip(parts, share, strict=True)])
-    combined: Array = weighted / reduce(jnp.add, share)
-    return combined
-
-
-def _by_head(sums: Float32[Array, "C B rows"], N: int) -> Float32[Array, "C B N"]:
-    """Without the rows of a block that no head has."""
-    C, B, _ = sums.shape
-    return sums.reshape(C, B, -1, ROWS)[..., : heads_of_block(N)].reshape(C, B, N)
+    logs = sums[..., : heads_of_block(parts.shape[2])].reshape(parts.shape[:3])
+    highest = logs.max(0)
+    whole = highest + jnp.log2(jnp.exp2(logs - highest).sum(0))
+    return (parts * jnp.exp2(logs - whole)[..., None]).sum(0)
