@@ -9,7 +9,8 @@
 The logits are read once, whatever the options; a threshold is then searched for in shared memory,
 by a fourth of what is left a turn, between values that occur. A block is one warpgroup with 64 KiB
 of a vocabulary of 128k, so three are on a core. A greedy row is done after the first pass, and
-noise, 20 rounds of integers a token, is made only in chunks where a token is left.
+noise, 20 rounds of integers a token, is made only in chunks where a token is left. The largest of
+each chunk is kept, so that a search passes over chunks that lie below what it has found.
 """
 
 from functools import partial, reduce
@@ -58,6 +59,7 @@ def mosaic_draw(
         cluster_names=("block",),
         scratch_types=[
             plgpu.SMEM((lines, WIDTH), jnp.float32),
+            plgpu.SMEM((lines // chunk,), jnp.float32),
             plgpu.Barrier(num_barriers=PIECES),
             plgpu.ClusterBarrier(collective_axes=("block",)),
         ],
@@ -133,7 +135,7 @@ def draw_kernel(
     # in the GPU's memory
     logits: Any, counts: Any, floats: Any, integers: Any, tokens: Any, parts: Any,
     # of the block
-    tile: Any, ready: Any, barrier: Any,
+    tile: Any, peaks: Any, ready: Any, barrier: Any,
     *, chunk: int, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: an eighth of one row."""
@@ -169,24 +171,30 @@ def draw_kernel(
         x = lax.cond(options.penalised, lambda: _penalised(x, theirs[...], options), lambda: x)
         x = jnp.where((x > -jnp.inf) & (ids(i) >= first), jnp.minimum(x, _LARGEST), -jnp.inf)
         at(i)[...] = x
+
+        @pl.when(options.draws)
+        def _() -> None:
+            peaks[i] = jnp.max(x)
+
         return _better(best, x, ids(i))
 
     nothing = jnp.full((chunk, WIDTH), -jnp.inf), jnp.full((chunk, WIDTH), int(_NO_TOKEN))
     top, token = cluster.largest(0, *_largest(every(enter, nothing)))
 
     def draw() -> Any:
-        threshold, turn = _threshold(at, every, cluster, options, top)
+        threshold, turn = _threshold(at, peaks, cluster, options, top)
 
         def add_noise(i: Any, best: Any) -> Any:
-            x = at(i)[...]
-            scaled = (x - top) * options.inverse
-            left = (x >= threshold) & (scaled >= options.log_min_p) & (x > -jnp.inf)
-
             def noisy() -> Any:
+                x = at(i)[...]
+                scaled = (x - top) * options.inverse
+                left = (x >= threshold) & (scaled >= options.log_min_p)
                 noise = gumbel(options.key, ids(i))
                 return _better(best, jnp.where(left, scaled + noise, -jnp.inf), ids(i))
 
-            return lax.cond(jnp.max(jnp.where(left, 1.0, 0.0)) > 0, noisy, lambda: best)
+            peak = peaks[i]
+            likely = (peak - top) * options.inverse >= options.log_min_p
+            return lax.cond((peak >= threshold) & likely & (peak > -jnp.inf), noisy, lambda: best)
 
         return cluster.largest(turn, *_largest(every(add_noise, nothing)))[1]
 
@@ -232,7 +240,7 @@ def _largest(best: Any) -> tuple[Any, Any]:
     return value, index
 
 
-def _threshold(at: Any, every: Any, cluster: _Cluster, options: _Row, top: Any) -> tuple[Any, Any]:
+def _threshold(at: Any, peaks: Any, cluster: _Cluster, options: _Row, top: Any) -> tuple[Any, Any]:
     """The least logit that top-k, then top-p leave; and the next turn."""
 
     def measure(turn: Any, by_mass: Any, pivots: Any, low: Any, high: Any) -> Any:
@@ -256,8 +264,11 @@ def _threshold(at: Any, every: Any, cluster: _Cluster, options: _Row, top: Any) 
                 *sums,
             )
 
-        shape = at(0).shape
-        carry = every(add, tuple(jnp.full(shape, v) for v in (jnp.inf, -jnp.inf, *[0.0] * _PIVOTS)))
+        def add_if_any(i: Any, carry: Any) -> Any:
+            return lax.cond(peaks[i] >= low, lambda: add(i, carry), lambda: carry)
+
+        zeros = (jnp.full(at(0).shape, v) for v in (jnp.inf, -jnp.inf, *[0.0] * _PIVOTS))
+        carry = lax.fori_loop(0, peaks.shape[0], add_if_any, tuple(zeros))
         mine = (jnp.min(carry[0]), jnp.max(carry[1]), *(jnp.sum(s) for s in carry[2:]))
         lowest, highest, *sums = cluster.gather(turn, mine)
         return (
