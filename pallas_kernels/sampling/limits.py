@@ -5,7 +5,7 @@ from pallas_kernels.errors import KernelError
 BLOCKS = 8  # of a cluster
 WIDTH = 64  # tokens in a line, the unit of the copies
 CHUNK = 16  # lines that are in registers together
-PIECES = 4  # copies of a block
+PIECES = 4  # of a block, each of which is waited for once
 _SHARED_BYTES = 224 * 1024
 
 

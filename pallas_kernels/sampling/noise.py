@@ -8,8 +8,8 @@ The noise of a token depends on seed, position and id only. Knows nothing of log
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float32, Int32, UInt32
 
 _PARITY = 0x1BD11BDA
@@ -35,16 +35,25 @@ def row_key(high: Any, low: Any, position: Any) -> tuple[Any, Any]:
     return threefry((high, low), jnp.zeros_like(high), position.astype(jnp.uint32))
 
 
-def gumbel(key: tuple[Any, Any], ids: Any) -> Any:
-    """Standard Gumbel noise for token ids, from all 32 random bits of each.
-
-    -log(-log(1 - u)) with u as small as 2^-33: large noise, which rare tokens need, is as fine as
-    float32 allows, where uniform floats of 23 bits would stop at 16. For small u the inner
-    logarithm is a series: 1 - u would round to 1.
-    """
+def bits(key: tuple[Any, Any], ids: Any) -> Any:
+    """The 32 bits of `jax.random.bits` for token ids."""
     counter = ids.astype(jnp.uint32)
     x, y = threefry(key, jnp.zeros_like(counter), counter)
-    u = jnp.clip((x ^ y).astype(jnp.float32) * 2.0**-32, 2.0**-33, 1 - 2.0**-24)
+    return x ^ y
+
+
+def gumbel(bits: Any) -> Any:
+    """Standard Gumbel noise from all 32 random bits.
+
+    -log(-log(1 - u)) with u as small as 2^-33: large noise, which rare tokens need, is as fine as
+    float32 allows, where uniform floats of 23 bits would stop at 16.
+    """
+    return -jnp.log(-jnp.log1p(-_uniform(bits)))
+
+
+def gumbel_without_log1p(bits: Any) -> Any:
+    """The same within a kernel: for small u, where 1 - u would round to 1, log1p is its series."""
+    u = _uniform(bits)
     series = u * (1 + u * (1 / 2 + u * (1 / 3 + u * (1 / 4 + u * (1 / 5)))))
     return -jnp.log(jnp.where(u < _SERIES, series, -jnp.log(1 - u)))
 
@@ -55,8 +64,15 @@ def row_noise(
     position: Int32[Array, " B"],
     V: int,
 ) -> Float32[Array, "B V"]:
-    """The noise of every token of every row."""
-    key = tuple(word[:, None] for word in row_key(seed_high, seed_low, position))
-    ids = lax.broadcasted_iota(jnp.uint32, (position.shape[0], V), 1)
-    noise: Array = gumbel((key[0], key[1]), ids)
+    """The noise of every token of every row; JAX makes the bits."""
+
+    def row_bits(high: Array, low: Array, position: Array) -> Array:
+        key = jax.random.wrap_key_data(jnp.stack([high, low]), impl="threefry2x32")
+        return jax.random.bits(jax.random.fold_in(key, position), (V,))
+
+    noise: Array = gumbel(jax.vmap(row_bits)(seed_high, seed_low, position))
     return noise
+
+
+def _uniform(bits: Any) -> Any:
+    return jnp.clip(bits.astype(jnp.float32) * 2.0**-32, 2.0**-33, 1 - 2.0**-24)
