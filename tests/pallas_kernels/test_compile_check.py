@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from pallas_kernels.attention.cases import RaggedCase
 from pallas_kernels.cases import CASES
 from pallas_kernels.compile_check import check, main
 from pallas_kernels.deviceless import (
@@ -62,13 +63,17 @@ AMPERE_AND_ADA = (
     ("ragged_attention", "gemma-2-9b, prompt of 8k"),
     ("ragged_attention", "gpt-oss-20b, prompt of 8k"),
 )
+WIDE = RaggedCase("head dim 192", ((1, 100), (200, 10)), 8, 8, 192, 32, 100, 30.0, True)
 
 
 @pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
 @pytest.mark.parametrize("name", ["a100", "rtx4090"])
-@pytest.mark.parametrize("which", AMPERE_AND_ADA, ids=": ".join)
-def test_compiles_for_ampere_and_ada(which, name):
-    (case,) = (case for case in CASES if (case.kernel, case.name) == which)
+@pytest.mark.parametrize(
+    "case",
+    [WIDE, *(case for case in CASES if (case.kernel, case.name) in AMPERE_AND_ADA)],
+    ids=lambda case: f"{case.kernel}: {case.name}",
+)
+def test_compiles_for_ampere_and_ada(case, name):
     target = load_target(name)
     report = check(case, target, target.mesh("x"))
     assert report.error is None
