@@ -21,7 +21,8 @@ from pallas_kernels.errors import KernelError
 from pallas_kernels.mla.sizes import LatentShape, check_latents
 
 logger = logging.getLogger(__name__)
-_NEEDS = {"mosaic": "a Hopper GPU", "triton": "an Ampere or Ada GPU"}
+_RUN_BY = {"mosaic": (Backend.MOSAIC,), "triton": (Backend.TRITON, Backend.MOSAIC)}
+_NEEDS = {"mosaic": "a Hopper GPU", "triton": "an Ampere, Ada or Hopper GPU"}
 
 
 def resolve_backend(
@@ -57,6 +58,8 @@ def _choose(asked: str, device: Any) -> Backend:
     if asked == "xla":
         return Backend.XLA
     own = backend_for(platform, kind, capability_of(device))
-    if asked not in ("auto", own.value):
+    if asked == "auto":
+        return own
+    if own not in _RUN_BY[asked]:
         raise KernelError(f"The backend {asked} needs {_NEEDS[asked]}, and this is {kind}.")
-    return own
+    return Backend(asked)

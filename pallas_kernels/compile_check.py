@@ -7,6 +7,7 @@ the bytes and do the products. Fails if a kernel does not compile or spills. Tim
 """
 
 import argparse
+import importlib
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ def check(case: Case, target: Target, mesh: Mesh) -> Report:
     measured: dict[str, Any] = {}
     try:
         measured = _measure(compile_case(case, mesh))
-        error = None if measured["registers"] else "no Pallas kernel was compiled"
+        error = None if measured["registers"] else "no kernel in Pallas or Triton was compiled"
     except Exception as raised:  # whatever a compiler raises is the finding
         error = f"{type(raised).__name__}: {raised}"
     return Report(
@@ -100,11 +101,12 @@ def _measure(compiled: Compiled) -> dict[str, Any]:
     return dict(zip(_MEASURED, values, strict=True))
 
 
-def _cases_for(mesh: Mesh, pattern: str) -> list[Case]:
+def _cases_for(mesh: Mesh, pattern: str, module: str) -> list[Case]:
     """Those whose kernel has a version for the device of `mesh`."""
     device: Any = mesh.devices.flat[0]
     backend = backend_for(device.platform, device.device_kind)
-    return [case for case in find_cases(pattern) if backend in case.versions]
+    found = find_cases(pattern, importlib.import_module(module).CASES)
+    return [case for case in found if backend in case.versions]
 
 
 def _print(reports: list[Report]) -> None:
@@ -127,12 +129,15 @@ def main(arguments: list[str] | None = None) -> int:
     known = ", ".join(target_names())
     parser.add_argument("--target", default="h200", help=f"{known}, or a GpuTargetConfigProto")
     parser.add_argument("--only", default="", help="cases whose kernel or name contains this")
+    parser.add_argument(
+        "--cases", default="pallas_kernels.cases", help="a module of kernels of your own: its CASES"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
         target = load_target(options.target)
         mesh = target.mesh("x")
-        cases = _cases_for(mesh, options.only)
+        cases = _cases_for(mesh, options.only, options.cases)
     except (DevicelessError, KernelError) as error:
         print(error, file=sys.stderr)
         return 2

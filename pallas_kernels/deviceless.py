@@ -22,7 +22,14 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from pallas_kernels.ptxas import Kernel, parse_ptxas, triton_kernels, triton_shared_bytes
+from pallas_kernels.jax_triton_calls import TritonCall, triton_calls
+from pallas_kernels.ptxas import (
+    Kernel,
+    ask_ptxas,
+    parse_ptxas,
+    triton_kernels,
+    triton_shared_bytes,
+)
 from pallas_kernels.schedule import Schedule, parse_schedule
 
 TARGETS = Path(__file__).parent / "targets"
@@ -101,7 +108,7 @@ class Compiled:
 
     executable: jax.stages.Compiled
     schedule: Schedule
-    kernels: tuple[Kernel, ...]  # those written in Pallas, each once
+    kernels: tuple[Kernel, ...]  # those written in Pallas or Triton, each once
     shared_bytes: int  # of a block, most of all these kernels
     lower_seconds: float
     compile_seconds: float
@@ -118,20 +125,22 @@ def compile_for_target(
         middle = perf_counter()
         executable = lowered.compile(compiler_options=settings)
         end = perf_counter()
-        return _read_dumps(Path(folder), executable, middle - start, end - middle)
+        seconds = middle - start, end - middle
+        return _read_dumps(Path(folder), executable, triton_calls(lowered), *seconds)
 
 
 def _read_dumps(
-    dumps: Path, executable: jax.stages.Compiled, lower_seconds: float, compile_seconds: float
-) -> Compiled:
+    dumps: Path, executable: jax.stages.Compiled, calls: list[TritonCall], lower_seconds: float,
+    compile_seconds: float,
+) -> Compiled:  # fmt: skip
     schedule, hlo = _last_schedule(dumps), executable.as_text() or ""
     mosaic = [parse_ptxas(path.read_text()) for path in sorted(dumps.glob("*.ptxas"))]
     shared = [parse_resources(path.read_text()) for path in dumps.glob("*.resources.txt")]
     return Compiled(
         executable,
         parse_schedule(schedule),
-        (*mosaic, *triton_kernels(dumps, hlo)),
-        max([*shared, triton_shared_bytes(schedule, hlo)]),
+        (*mosaic, *triton_kernels(dumps, hlo), *(ask_ptxas(call.ptx) for call in calls)),
+        max([*shared, triton_shared_bytes(schedule, hlo), *(call.shared_bytes for call in calls)]),
         lower_seconds,
         compile_seconds,
     )

@@ -4,6 +4,7 @@
     Hopper           mosaic   the kernels in Pallas Mosaic GPU
     Ampere, Ada      triton   those in Pallas Triton: attention; for the rest, xla
 
+Hopper runs those in Triton too, where they are asked for.
 A program is traced for a device: that of the mesh of an enclosing shard_map, which may be described
 only, or else the first of JAX's default backend.
 """

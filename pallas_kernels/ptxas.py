@@ -10,6 +10,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ _SHARED = re.compile(r"kCustomKernel .*\] ([\w$]+) grid: .*shared_memory: (\d+) 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ptxas says of one kernel that is written in Pallas."""
+    """What ptxas says of one kernel."""
 
     registers: int  # of a thread
     spilled_bytes: int  # of registers, stored and loaded
@@ -41,7 +42,7 @@ def triton_kernels(folder: Path, hlo: str) -> Iterator[Kernel]:
     for path in sorted(folder.glob("*.ptx")):
         ptx = path.read_text()
         if any(_is_one_of(name, names) for name in _ENTRY.findall(ptx)):
-            yield parse_ptxas(_ask_ptxas(path, ptx))
+            yield ask_ptxas(ptx)
 
 
 def triton_shared_bytes(schedule: str, hlo: str) -> int:
@@ -60,11 +61,15 @@ def _is_one_of(name: str, names: set[str]) -> bool:
     return name in names or re.sub(r"_\d+$", "", name) in names
 
 
-def _ask_ptxas(path: Path, ptx: str) -> str:
+def ask_ptxas(ptx: str) -> Kernel:
+    """What it says of PTX that is compiled for its own target."""
     (architecture,) = _ARCHITECTURE.findall(ptx)
-    command = [_find_ptxas(), "-v", f"-arch={architecture}", "-o", "/dev/null", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stderr
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [_find_ptxas(), "-v", f"-arch={architecture}", "-o", "/dev/null", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return parse_ptxas(done.stderr)
 
 
 def _find_ptxas() -> str:

@@ -65,7 +65,7 @@ BlockSize = Annotated[
 AttentionBackend = Annotated[
     str,
     typer.Option(
-        help="auto (the device's own), mosaic (Hopper), triton (Ampere, Ada) or xla (any, slow).",
+        help="auto (the device's own), mosaic (Hopper), triton (also Ampere, Ada), xla (slow).",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -4,7 +4,7 @@
     a0 a1 a2 a3 a4 b0 c0 c1 . .                  heads (up to 16) of one key/value head
     [a0 a1 a2 a3] [a4 . . .] [c0 c1 . .] [. .]   b is left to `paged_decode`, padding gives zeros
 
-Tokens and heads together are the 128 rows of a product (64 of wide heads), so that a group reads
+Tokens and heads together are the 128 rows of a product (fewer of wide heads), so that a group reads
 its keys once. A block goes through the tiles that all its queries see whole, which are most of
 them, without a mask.
 """
@@ -47,7 +47,7 @@ def tiling(H: int) -> Tiling:
     """What a thread's registers and two tiles in 99 KB of shared memory, Ada's, have room for."""
     if H <= 128:
         return Tiling(128, 32, 4 if H <= 64 else 8)
-    return Tiling(64, 16, 8)
+    return Tiling(32, 16, 4) if H <= 192 else Tiling(64, 16, 8)
 
 
 class Blocks(NamedTuple):

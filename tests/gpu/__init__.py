@@ -5,6 +5,7 @@
          ├─ part kernels       every kernel at every named shape, timed
          ├─ part tiles         the choices of each kernel, timed
          ├─ part peers         the same work in PyTorch, where it is installed
+         ├─ part cuDNN         whole prompts in cuDNN, by JAX
          ├─ part engine        a whole model with dummy weights
          ├─ part transformers  the same model in transformers' generate
          └─ part profile       where a step's time goes, by class of kernel

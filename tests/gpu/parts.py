@@ -38,6 +38,7 @@ def parts() -> list[Part]:
         Part("engine 1", 120, partial(_engine, 1, True)),
         Part("engine 64", 120, partial(_engine, 64, True)),
         Part("peers", 40, _peers, ("torch",)),
+        Part("cuDNN", 40, _cudnn),
         Part("transformers 1", 60, partial(_transformers, 1), ("transformers",)),
         Part("profile 64", 120, partial(_profile, 64)),
         Part("engine 256", 120, partial(_engine, 256, True)),
@@ -76,6 +77,12 @@ def _peers() -> Do:
     from tests.gpu import torch_peers
 
     return torch_peers.kernels
+
+
+def _cudnn() -> Do:
+    from tests.gpu import cudnn_peers
+
+    return cudnn_peers.prompts
 
 
 def _transformers(rows: int) -> Do:

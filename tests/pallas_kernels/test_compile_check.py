@@ -4,15 +4,17 @@ import importlib
 
 import pytest
 
+from pallas_kernels.attention.cases import RaggedCase
 from pallas_kernels.cases import CASES
-from pallas_kernels.compile_check import check
+from pallas_kernels.compile_check import check, main
 from pallas_kernels.deviceless import (
     DevicelessError,
     load_target,
     missing_plugin,
     parse_resources,
 )
-from pallas_kernels.ptxas import Kernel, parse_ptxas
+from pallas_kernels.jax_triton_calls import TritonCall, parse_call
+from pallas_kernels.ptxas import Kernel, parse_ptxas, triton_shared_bytes
 from pallas_kernels.schedule import Written, find_copies, parse_schedule
 
 SCHEDULE = """
@@ -61,13 +63,17 @@ AMPERE_AND_ADA = (
     ("ragged_attention", "gemma-2-9b, prompt of 8k"),
     ("ragged_attention", "gpt-oss-20b, prompt of 8k"),
 )
+WIDE = RaggedCase("head dim 192", ((1, 100), (200, 10)), 8, 8, 192, 32, 100, 30.0, True)
 
 
 @pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
 @pytest.mark.parametrize("name", ["a100", "rtx4090"])
-@pytest.mark.parametrize("which", AMPERE_AND_ADA, ids=": ".join)
-def test_compiles_for_ampere_and_ada(which, name):
-    (case,) = (case for case in CASES if (case.kernel, case.name) == which)
+@pytest.mark.parametrize(
+    "case",
+    [WIDE, *(case for case in CASES if (case.kernel, case.name) in AMPERE_AND_ADA)],
+    ids=lambda case: f"{case.kernel}: {case.name}",
+)
+def test_compiles_for_ampere_and_ada(case, name):
     target = load_target(name)
     report = check(case, target, target.mesh("x"))
     assert report.error is None
@@ -107,6 +113,37 @@ def test_what_ptxas_says():
     said = "0 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\nUsed 56 registers, x"
     assert parse_ptxas(said) == Kernel(56, 12)
     assert parse_resources("Resources(smem_scratch_bytes=143360, tmem") == 143360
+
+
+def test_kernels_in_triton_are_told_from_xlas():
+    hlo = 'x = custom-call(y), custom_call_target="__gpu$xla.gpu.triton", {ir = "", name = "mine"}'
+    shared = "grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory:"
+    lines = (("mine", 4), ("mine_1", 8), ("minerals", 16))
+    schedule = "\n".join(f"1: kCustomKernel [a | b] {name} {shared} {n} bytes" for name, n in lines)
+    assert triton_shared_bytes(schedule, hlo) == 8
+    assert triton_shared_bytes(schedule, "") == 0
+
+
+def test_what_jax_triton_hands_over():
+    ptx = b".version 8.0\n" * 20  # as long as to need two bytes for its length, 260
+    kernel = b"\x0a\x04mine\x10\x04\x18\x80\x08\x22\x84\x02" + ptx + b"\x30\x50"
+    call = b"\x0a" + bytes([len(kernel) & 127 | 128, len(kernel) >> 7]) + kernel + b"\x10\x01"
+    message = b"\x0a" + bytes([len(call) & 127 | 128, len(call) >> 7]) + call + b"\x12\x01x"
+    assert list(parse_call(message)) == [TritonCall(ptx.decode(), 1024)]
+    assert list(parse_call(b"\x12\x01x")) == []
+
+
+OWN = "import pallas_kernels.moe.cases as all_of\nCASES = all_of.CASES[:1]\n"
+
+
+@pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
+def test_cases_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_kernels.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["--cases", "my_kernels"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["--cases", "my_kernels", "--target", "a100"]) == 2
+    assert "No kernel for a100" in capsys.readouterr().err
 
 
 def test_unknown_target():
