@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.demo import DEMO_FOLDER
-from models.errors import CheckpointError, UnsupportedError
+from models.errors import CheckpointError
 from models.safetensors import SafetensorsFile, Tensor
 
 DEMO = "demo"
@@ -54,18 +54,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has no {CONFIG}; give the folder of a Hugging Face checkpoint."
         )
     return _read_object(path)
-
-
-def refuse_quantised(config: Mapping[str, Any]) -> None:
-    """Raise UnsupportedError if this config.json says that the weights are quantised."""
-    quantisation = config.get("quantization_config") or config.get("compression_config")
-    if quantisation is None:
-        return
-    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
-    raise UnsupportedError(
-        f"The checkpoint is quantised ({method!r}); only unquantised weights are loaded, so use "
-        f"the checkpoint it was made from."
-    )
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from models.checkpoint import (
     open_tensors,
     read_config,
     read_generation_config,
-    refuse_quantised,
 )
 from models.config import ModelConfig
 from models.decoder import Decoder
@@ -36,8 +35,8 @@ from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, Leaf, layout
 from models.memory import check_memory
+from models.quantised import Readable, dequantised, quantisation_method
 from models.registry import find_architecture
-from models.safetensors import Tensor
 from models.sharding import named_sharding
 from models.weights import Source, Stack, WeightMap
 
@@ -96,7 +95,7 @@ def load(
     """
     folder = find_folder(model)
     raw = read_config(folder)
-    refuse_quantised(raw)
+    method = quantisation_method(raw)
     architecture = find_architecture(raw)
     config = architecture.config(raw)
     if max_model_len is not None:
@@ -107,7 +106,7 @@ def load(
     if load_format == "dummy":
         leaves = _random(plan.leaves, mesh, seed, config)
     else:
-        leaves = _read(folder, plan, architecture.weights(config), mesh)
+        leaves = _read(folder, plan, architecture.weights(config), mesh, method)
     return LoadedModel(folder, config, read_generation_config(folder), plan, leaves, mesh)
 
 
@@ -155,9 +154,11 @@ def _normal(
     return placed
 
 
-def _read(folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh) -> tuple[Array, ...]:
+def _read(
+    folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh, method: str | None
+) -> tuple[Array, ...]:
     with open_tensors(folder) as tensors:
-        found = _match(weights, tensors, folder)
+        found = _match(weights, dequantised(tensors, method), folder)
         for leaf in plan.leaves:
             for path in leaf.paths:
                 shape = leaf.shape[1:] if leaf.stacked else leaf.shape
@@ -167,7 +168,9 @@ def _read(folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh) -
             return tuple(pool.map(place, plan.leaves))
 
 
-def _match(weights: WeightMap, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def _match(
+    weights: WeightMap, tensors: Mapping[str, Readable], folder: Path
+) -> dict[str, Readable]:
     """The checkpoint's tensors under the sources' names; all that are needed and no others."""
     prefix = weights.optional_prefix
     needed = set().union(*(source.tensors for source in weights.sources.values()))
@@ -189,7 +192,7 @@ def _match(weights: WeightMap, tensors: Mapping[str, Tensor], folder: Path) -> d
 def _check_shapes(
     source: Source | Stack,
     shape: tuple[int, ...],
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Readable],
     experts: tuple[int, ...] = (),
 ) -> None:
     if isinstance(source, Stack):
@@ -214,7 +217,11 @@ def _check_shapes(
 
 
 def _place(
-    leaf: Leaf, *, mesh: Mesh, sources: Mapping[str, Source | Stack], tensors: Mapping[str, Tensor]
+    leaf: Leaf,
+    *,
+    mesh: Mesh,
+    sources: Mapping[str, Source | Stack],
+    tensors: Mapping[str, Readable],
 ) -> Array:
     """Read each device's slice of a leaf and put it there."""
     source = sources[leaf.paths[0]]
@@ -229,7 +236,7 @@ def _place(
 
 def read_slice(
     source: Source | Stack,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Readable],
     index: Index,
     shape: tuple[int, ...],
     dtype: np.dtype,
@@ -249,7 +256,7 @@ def read_slice(
 def _fill(
     out: np.ndarray,
     source: Source,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Readable],
     bounds: list[tuple[int, int]],
     shards: int,
 ) -> None:
@@ -269,7 +276,7 @@ def _fill(
         _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
 
 
-def _copy(tensor: Tensor, wanted: list[slice], target: np.ndarray) -> None:
+def _copy(tensor: Readable, wanted: list[slice], target: np.ndarray) -> None:
     """Write `tensor[wanted]` into `target`, which has other strides and perhaps another dtype."""
     outer, *columns = wanted
     every = outer.step or 1

@@ -1,0 +1,111 @@
+"""Quantised checkpoints are read as the numbers they stand for."""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from models.errors import CheckpointError, UnsupportedError
+from models.loading import load
+from models.quantised import dequantised, quantisation_method
+from models.safetensors import SafetensorsFile
+from models.sharding import make_mesh
+from tests.models.safetensors_files import write_safetensors
+from tests.parity.cases import CASES
+from tests.parity.goldens import read
+from tests.parity.weights import tensor
+
+E4M3 = ml_dtypes.float8_e4m3fn
+E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
+
+
+def tensors(path: Path, **arrays: np.ndarray):
+    write_safetensors(path / "a.safetensors", arrays)
+    return SafetensorsFile(path / "a.safetensors").tensors
+
+
+@pytest.mark.parametrize("grid", [(3, 2), (1, 1), (300, 1), (), (1,)])
+def test_fp8_weights_are_multiplied_by_their_rectangles_scale(tmp_path, grid):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(300, 200)).astype(E4M3)
+    scale = rng.uniform(0.1, 3, grid).astype(np.float32)
+    found = dequantised(tensors(tmp_path, w=weight, w_scale_inv=scale), "fp8")
+    assert list(found) == ["w"]
+    rows = np.arange(300) // (128 if grid == (3, 2) else 1 if grid == (300, 1) else 300)
+    columns = np.arange(200) // (128 if grid == (3, 2) else 200)
+    each = scale[rows[:, None], columns] if len(grid) == 2 else scale.reshape(())
+    expected = weight.astype(np.float32) * each
+    np.testing.assert_array_equal(found["w"].read(), expected)
+    np.testing.assert_array_equal(found["w"].read(120, 131), expected[120:131])
+
+
+def test_mxfp4_is_decoded_number_by_number(tmp_path):
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (2, 6, 3, 16), np.uint8)
+    scales = rng.integers(120, 134, (2, 6, 3)).astype(np.uint8)
+    found = dequantised(tensors(tmp_path, x_blocks=blocks, x_scales=scales), "mxfp4")
+    expected = np.zeros((2, 96, 6), np.float32)
+    for e, c, b, i in np.ndindex(blocks.shape):
+        factor = 2.0 ** (int(scales[e, c, b]) - 127)
+        expected[e, 32 * b + 2 * i, c] = E2M1[blocks[e, c, b, i] & 15] * factor
+        expected[e, 32 * b + 2 * i + 1, c] = E2M1[blocks[e, c, b, i] >> 4] * factor
+    assert found["x"].shape == (2, 96, 6)
+    np.testing.assert_array_equal(found["x"].read(), expected)
+    np.testing.assert_array_equal(found["x"].entry(1).read(40, 50), expected[1, 40:50])
+
+
+def test_a_missing_or_wrong_scale_is_named(tmp_path):
+    weight = np.zeros((300, 200), E4M3)
+    with pytest.raises(CheckpointError, match="'w_scale_inv', its scale, is missing"):
+        dequantised(tensors(tmp_path, w=weight), "fp8")
+    with pytest.raises(CheckpointError, match=r"'w_scale_inv' has the shape \[2, 2\]"):
+        dequantised(tensors(tmp_path, w=weight, w_scale_inv=np.zeros((2, 2), np.float32)), "fp8")
+    blocks = np.zeros((2, 6, 3, 8), np.uint8)
+    with pytest.raises(CheckpointError, match="must be"):
+        scales = np.zeros((2, 6, 3), np.uint8)
+        dequantised(tensors(tmp_path, x_blocks=blocks, x_scales=scales), "mxfp4")
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", None])
+def test_other_methods_are_refused_by_name(method):
+    with pytest.raises(UnsupportedError, match=f"quantised \\({method!r}\\); only fp8 and mxfp4"):
+        quantisation_method({"quantization_config": {"quant_method": method}})
+
+
+def quantise_mxfp4(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[in, out] -> blocks, scales, and the [in, out] that they stand for; in a multiple of 32."""
+    groups = matrix.T.reshape(matrix.shape[1], -1, 32)
+    exponent = np.floor(np.log2(np.abs(groups).max(-1, keepdims=True) / 6)) + 1
+    codes = np.abs(groups[..., None] / 2.0 ** exponent[..., None] - np.array(E2M1)).argmin(-1)
+    blocks = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
+    kept = (np.array(E2M1)[codes] * 2.0**exponent).reshape(matrix.shape[1], -1).T
+    return blocks, (exponent[..., 0] + 127).astype(np.uint8), kept.astype(np.float32)
+
+
+def test_a_quantised_gpt_oss_is_the_model_its_numbers_stand_for(tmp_path):
+    case = CASES["gpt_oss"]
+    config = {**case.config, "hidden_size": 64, "intermediate_size": 32}
+    shapes = {
+        name: tuple({40: 64, 56: 32, 112: 64}.get(size, size) for size in shape)
+        for name, shape in read("gpt_oss").tensors
+    }
+    plain = {name: tensor(0, name, shape, case.spread) for name, shape in shapes.items()}
+    packed = {}
+    for name in list(plain):
+        if name.endswith(("gate_up_proj", "down_proj")):
+            parts = [quantise_mxfp4(matrix) for matrix in plain[name]]
+            blocks, scales, plain[name] = (np.stack(part) for part in zip(*parts, strict=True))
+            packed |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        else:
+            packed[name] = plain[name]
+    quantisation = {"quantization_config": {"quant_method": "mxfp4"}}
+    leaves = []
+    for folder, content, extra in (("a", plain, {}), ("b", packed, quantisation)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(json.dumps(config | extra))
+        write_safetensors(tmp_path / folder / "model.safetensors", content)
+        leaves.append(load(tmp_path / folder, make_mesh(1), dtype="float32").leaves)
+    for one, other in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(one, other)
