@@ -59,14 +59,14 @@ def _likeliest(
     For up to 16 XLA has a kernel on GPUs, for more it sorts the vocabulary in 21.
     """
     if count <= _MOST_AT_ONCE:
-        found: tuple[Array, Array] = lax.top_k(logits, count)
-        return found
-    found = lax.platform_dependent(
-        logits,
-        cpu=lambda x: tuple(lax.top_k(x, count)),
-        default=lambda x: _likeliest_in_two(x, count),
-    )
-    return found
+        values, ids = lax.top_k(logits, count)
+    else:
+        values, ids = lax.platform_dependent(
+            logits,
+            cpu=lambda x: tuple(lax.top_k(x, count)),
+            default=lambda x: _likeliest_in_two(x, count),
+        )
+    return values, ids
 
 
 def _likeliest_in_two(logits: Float32[Array, "B V"], count: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
@@ -28,7 +29,7 @@ from pallas_kernels.sampling.mosaic_threshold import NUMBERS, Row, find_threshol
 from pallas_kernels.sampling.noise import bits, gumbel_without_log1p, row_key
 from pallas_kernels.sampling.rows import COUNT_BITS, DrawRows, is_penalised, pack_rows
 
-_LARGEST = float(jnp.finfo(jnp.float32).max)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def mosaic_draw(
@@ -68,7 +69,8 @@ def mosaic_draw(
         lax.bitcast_convert_type(packed, jnp.float32),
         packed,
     )  # fmt: skip
-    return tokens
+    drawn: Array = tokens
+    return drawn
 
 
 def draw_kernel(
@@ -103,7 +105,7 @@ def draw_kernel(
 
     def enter(i: Any, best: Any) -> Any:
         @pl.when(lax.rem(i, jnp.int32(chunks // PIECES)) == 0)
-        def _() -> None:
+        def wait() -> None:
             plgpu.barrier_wait(arrival(i))
 
         x = tile.at[i][...]
@@ -113,7 +115,7 @@ def draw_kernel(
         tile.at[i][...] = x
 
         @pl.when(draws)
-        def _() -> None:
+        def keep_peak() -> None:
             peaks[i] = jnp.max(x)
 
         return _better(best, x, ids(i))
@@ -147,7 +149,7 @@ def draw_kernel(
     token = lax.cond(draws & (top > -jnp.inf), draw, lambda: token)
 
     @pl.when(block == 0)
-    def _() -> None:
+    def write() -> None:
         tokens[row] = jnp.where(token < NO_TOKEN, token, 0.0).astype(jnp.int32)
 
 

@@ -6,6 +6,7 @@ Each filter looks at what the one before left. Tokens that equal the last one ke
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.sampling.noise import row_noise
@@ -49,7 +50,7 @@ def penalise(
 def log_weights(x: Float[Array, "B V"], rows: DrawRows) -> Float[Array, "B V"]:
     """Softmax of the result is the distribution to draw from; -inf where a token is left out."""
     temperature = jnp.where(rows.temperature > 0, rows.temperature, 1.0)[:, None]
-    largest = float(jnp.finfo(x.dtype).max)
+    largest = float(np.finfo(x.dtype).max)
     top = jnp.clip(jnp.max(x, axis=1, keepdims=True), -largest, largest)
     scaled = jnp.minimum(x - top, 0.0) / temperature
     kept = scaled >= jnp.log(rows.min_p.astype(x.dtype))[:, None]

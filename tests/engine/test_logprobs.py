@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from engine.logprobs import compute_logprobs, no_logprobs
+from engine.logprobs import _likeliest_in_two, compute_logprobs, no_logprobs
 from engine.sampling_params import MAX_LOGPROBS
 
 logprobs_jit = jax.jit(compute_logprobs)
@@ -36,3 +36,18 @@ def test_a_small_vocabulary_is_padded() -> None:
     assert found.values.shape == no_logprobs(2).values.shape == (2, 1 + MAX_LOGPROBS)
     np.testing.assert_allclose(found.values[:, :4], np.log(1 / 3), rtol=1e-6)
     assert np.all(np.asarray(found.values[:, 4:]) == -np.inf)
+
+
+def test_the_two_stages_of_gpus_find_what_one_finds() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (5, 70)).astype(np.float32)
+    logits[1] = np.round(logits[1])  # equals on both sides of the 16th
+    logits[2] = 0.0
+    logits[3, 10:] = -np.inf
+    logits[4, 18:] = -np.inf
+    values, ids = jax.jit(_likeliest_in_two, static_argnums=1)(logits, MAX_LOGPROBS)
+    expected, expected_ids = jax.lax.top_k(logits, MAX_LOGPROBS)
+    np.testing.assert_array_equal(values, expected)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.asarray(ids)[finite], np.asarray(expected_ids)[finite])
+    assert all(len(set(row)) == MAX_LOGPROBS for row in ids.tolist())
