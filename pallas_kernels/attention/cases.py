@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Num
 
 from pallas_kernels.attention.paged_decode import paged_decode
 from pallas_kernels.attention.query_blocks import query_blocks
 from pallas_kernels.attention.ragged_attention import ragged_attention
 from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.cache.quantise import is_quantised, quantise
 from pallas_kernels.case import Case, Tiling
 
 
@@ -32,6 +33,7 @@ class DecodeCase(Case):
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
+    cache: str = "bfloat16"
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -39,24 +41,20 @@ class DecodeCase(Case):
         pages = (self.B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], self.B * width).reshape(self.B, width)
+        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
         return (
-            normal(keys[0], (self.B, self.N, self.H)),
-            normal(keys[1], pages),
-            normal(keys[2], pages),
-            table.astype(jnp.int32),
-            jnp.full(self.B, self.keys - 1, jnp.int32),
-            *_sinks(self.sinks, keys[0], self.N),
-        )
+            normal(keys[0], (self.B, self.N, self.H)), k, v, table.astype(jnp.int32),
+            jnp.full(self.B, self.keys - 1, jnp.int32), *extras,
+        )  # fmt: skip
 
     def run(
         self,
         q: Float[Array, "B N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
-        sinks: Float[Array, " N"] | None = None,
-        *,
+        *extras: Float[Array, "..."],
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "B N H"]:
@@ -65,25 +63,21 @@ class DecodeCase(Case):
             from pallas_kernels.attention.mosaic_decode import mosaic_decode
 
             kernel = partial(mosaic_decode, **(tiling or {"splits": 2}), interpret=interpret)
-        return kernel(
-            q, k_pages, v_pages, page_table, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+        return kernel(q, k_pages, v_pages, page_table, positions, **_options(self, extras))
 
     def reference(
         self,
         q: Float[Array, "B N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
-        sinks: Float[Array, " N"] | None = None,
+        *extras: Float[Array, "..."],
     ) -> Float[Array, "B N H"]:
         rows = jnp.arange(self.B, dtype=jnp.int32)
         return attention_reference(
-            q, k_pages, v_pages, page_table, rows, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+            q, k_pages, v_pages, page_table, rows, positions, **_options(self, extras)
+        )
 
     def small(self) -> "DecodeCase":
         keys = min(self.keys, 2 * self.S + 3)
@@ -96,8 +90,9 @@ class DecodeCase(Case):
 
     @property
     def bytes_moved(self) -> int:
-        """Keys and values that are seen, queries and results; 16 bits each."""
-        return 2 * (2 * self.B * self.K * self.seen * self.H + 2 * self.B * self.N * self.H)
+        """Keys and values that are seen, with their scales; queries and results in 16 bits."""
+        cached = 2 * self.B * self.K * self.seen * _vector_bytes(self.cache, self.H)
+        return cached + 4 * self.B * self.N * self.H
 
     @property
     def flops(self) -> int:
@@ -131,6 +126,7 @@ class RaggedCase(Case):
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
+    cache: str = "bfloat16"
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -139,29 +135,21 @@ class RaggedCase(Case):
         pages = (B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], B * width).reshape(B, width)
-        return (
-            normal(keys[0], (T, self.N, self.H)),
-            normal(keys[1], pages),
-            normal(keys[2], pages),
-            table.astype(jnp.int32),
-            *_sinks(self.sinks, keys[0], self.N),
-        )
+        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
+        return normal(keys[0], (T, self.N, self.H)), k, v, table.astype(jnp.int32), *extras
 
     def run(
         self,
         q: Float[Array, "T N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
-        sinks: Float[Array, " N"] | None = None,
-        *,
+        *extras: Float[Array, "..."],
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "T N H"]:
         start, count, _, positions = self._places()
-        options = {
-            "scale": self.H**-0.5, "window": self.window, "softcap": self.softcap, "sinks": sinks,
-        }  # fmt: skip
+        options = _options(self, extras)
         if interpret:
             from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
 
@@ -185,17 +173,14 @@ class RaggedCase(Case):
     def reference(
         self,
         q: Float[Array, "T N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
-        sinks: Float[Array, " N"] | None = None,
+        *extras: Float[Array, "..."],
     ) -> Float[Array, "T N H"]:
         """In pieces: the specification gathers every key for every token."""
         _, _, row, positions = self._places()
-        attend = partial(
-            attention_reference,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+        attend = partial(attention_reference, **_options(self, extras))
         pieces = [slice(i, i + _PIECE) for i in range(0, q.shape[0], _PIECE)]
         return jnp.concatenate(
             [attend(q[p], k_pages, v_pages, page_table, row[p], positions[p]) for p in pieces]
@@ -207,10 +192,11 @@ class RaggedCase(Case):
 
     @property
     def bytes_moved(self) -> int:
-        """Queries, results, and each row's keys and values once; 16 bits each."""
+        """Queries and results in 16 bits, and each row's keys and values once."""
         tokens = sum(count for count, _ in self.rows)
         keys = sum(count + min(before, self.window or before) for count, before in self.rows)
-        return 2 * (2 * tokens * self.N + 2 * keys * self.K) * self.H
+        cached = 2 * keys * self.K * _vector_bytes(self.cache, self.H)
+        return cached + 4 * tokens * self.N * self.H
 
     @property
     def flops(self) -> int:
@@ -231,11 +217,36 @@ class RaggedCase(Case):
         return tuple(jnp.asarray(x, jnp.int32) for x in (start, counts, row, positions))
 
 
-def _sinks(there: bool, key: Array, N: int) -> tuple[Array, ...]:
-    return (jax.random.normal(key, (N,)),) if there else ()
+def _cache(
+    keys: Array, shape: tuple[int, ...], dtype: str, sinks: int
+) -> tuple[Array, Array, tuple[Array, ...]]:
+    """Pages of keys and of values, and what `_options` reads: sinks, scales."""
+    k, v = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys[1:3])
+    extras = (jax.random.normal(keys[0], (sinks,)),) if sinks else ()
+    if not is_quantised(dtype):
+        return k, v, extras
+    (k, k_scales), (v, v_scales) = quantise(k, dtype), quantise(v, dtype)
+    return k, v, (*extras, k_scales, v_scales)
+
+
+def _options(case: DecodeCase | RaggedCase, extras: tuple[Array, ...]) -> dict[str, Any]:
+    """Keyword arguments of the kernels and the specification."""
+    names = ["sinks"] * case.sinks + ["k_scales", "v_scales"] * is_quantised(case.cache)
+    return {
+        "scale": case.H**-0.5,
+        "window": case.window,
+        "softcap": case.softcap,
+        **dict(zip(names, extras, strict=True)),
+    }
+
+
+def _vector_bytes(cache: str, H: int) -> int:
+    """Of a token's key or value in one head."""
+    return H * jnp.dtype(cache).itemsize + 4 * is_quantised(cache)
 
 
 _PIECE = 64  # tokens
+_FP8 = "float8_e4m3fn"
 _MIXED = ((1, 4000),) * 56 + ((1992, 0),)
 
 CASES: tuple[Case, ...] = (
@@ -252,6 +263,14 @@ CASES: tuple[Case, ...] = (
     DecodeCase("multi-query, 16 heads", 64, 16, 1, 128, 64, 4096),
     DecodeCase("gpt-oss-20b", 64, 64, 8, 64, 64, 8192, None, None, True),
     DecodeCase("gpt-oss-20b, window", 64, 64, 8, 64, 64, 8192, 128, None, True),
+    DecodeCase("llama-3.1-8b, int8 cache", 64, 32, 8, 128, 64, 4096, cache="int8"),
+    DecodeCase("llama-3.1-8b, fp8 cache", 64, 32, 8, 128, 64, 4096, cache=_FP8),
+    DecodeCase("llama-3.1-8b, fp8, page 16", 64, 32, 8, 128, 16, 4096, cache=_FP8),
+    DecodeCase(
+        "llama-3.1-8b, fp8, one row, 128k", 1, 32, 8, 128, 64, 131072, cache="float8_e4m3fn"
+    ),
+    DecodeCase("gemma-3-1b, fp8", 64, 4, 1, 256, 64, 8192, 512, cache=_FP8),
+    DecodeCase("gpt-oss-20b, int8", 64, 64, 8, 64, 64, 8192, None, None, True, "int8"),
     RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),

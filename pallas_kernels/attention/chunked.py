@@ -7,7 +7,7 @@ at the last live page. Decode (one query a block) and ragged prefill share it.
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.reference import MASKED, visible
 
@@ -17,8 +17,8 @@ _NO_POSITION = 2**31 - 1  # later than any
 
 def attend_blocks(
     q: Float[Array, "M Q N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"] | None,
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"] | None,
     tables: Int32[Array, "M MP"],
     positions: Int32[Array, "M Q"],
     *,
@@ -26,6 +26,8 @@ def attend_blocks(
     window: int | None,
     softcap: float | None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
 ) -> Float[Array, "M Q N V"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
@@ -56,6 +58,8 @@ def attend_blocks(
         written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
         values = jnp.where(written, values, 0.0)
         scores = jnp.einsum("mkqh,mkjh->mkqj", queries, keys)
+        if k_scales is not None:
+            scores *= k_scales[pages, heads].reshape(M, K, 1, C * S)
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
         seen = visible(asked, slots, window)
@@ -63,8 +67,12 @@ def attend_blocks(
         new_peak = jnp.maximum(peak, scores.max(-1))
         decay = jnp.exp(peak - new_peak)
         weights = jnp.where(seen, jnp.exp(scores - new_peak[..., None]), 0.0)
+        total = total * decay + weights.sum(-1)
+        if v_scales is not None:
+            scales = v_scales[pages, heads].reshape(M, K, 1, C * S)
+            weights *= jnp.where(written[:, :, None, :, 0], scales, 0.0)
         added = jnp.einsum("mkqj,mkjh->mkqh", weights, values)
-        return new_peak, total * decay + weights.sum(-1), acc * decay[..., None] + added
+        return new_peak, total, acc * decay[..., None] + added
 
     rows = (M, K, G * Q)
     peak, total = jnp.full(rows, MASKED), jnp.zeros(rows)

@@ -6,8 +6,9 @@
 Operands are swapped: keys and not queries are the rows of the tensor core's product, of which it
 does at least 64 at a time; the R = 8 to 32 columns are query heads of one key/value head. A row's
 pages are divided among `splits` blocks, each of which leaves its part for `_combine`. With a latent
-cache (MLA) a tile of keys is the tile of values too.
-What it takes is in `limits.py`.
+cache (MLA) a tile of keys is the tile of values too. Keys and values of 8 bits are multiplied as
+they are: the scales of keys multiply scores, those of values the weights.
+What it takes is in `limits.py`, how tiles get there in `mosaic_tiles.py`.
 """
 
 import math
@@ -19,29 +20,41 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
+from pallas_kernels.attention.mosaic_tiles import (
+    TILE,
+    Stream,
+    fetch,
+    keys_operand,
+    operand_dtype,
+    swizzled,
+    values_operand,
+)
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.cache.quantise import is_quantised
 from pallas_kernels.dispatch import traced_device
 from pallas_kernels.mosaic import (
     accumulate,
+    across,
     cast,
     interpreter,
     load,
     product,
+    register_product,
     row_numbers,
     spread,
-    zero_rows_after,
+    vector_numbers,
 )
 from pallas_kernels.tuning import tuned
 
-TILE = 64  # keys of one product
 SPLITS = (1, 2, 4, 8, 16)
 _COLUMNS = (8, 16, 32)  # query heads of a block
 _MOST_SUMS = 16 * 512  # of a block
 _BLOCKS_PER_CORE = 2
-_SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a core
+_SHARED_BYTES = 100 * 1024  # of K and V tiles: two blocks fit on a core
 _LOG2E = math.log2(math.e)
+_HEADROOM = 64  # octaves by which a sink may exceed every weight before those lose precision
 
 
 def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
@@ -68,8 +81,8 @@ def columns(G: int, V: int) -> int:
 
 def mosaic_decode(
     q: Float[Array, "B N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"] | None,
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"] | None,
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -78,6 +91,8 @@ def mosaic_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N V"]:
@@ -90,7 +105,9 @@ def mosaic_decode(
     G, V = N // K, value_dim or H
     R = columns(G, V)
     heads, results = K * -(-G // R), min(G, R)
-    queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
+    operand = operand_dtype(q.dtype, k_pages.dtype)
+    sources = [x for x in (k_pages, v_pages, k_scales, v_scales) if x is not None]
+    queries = jnp.pad(q.astype(operand).reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
     whole = [jax.ShapeDtypeStruct((B, heads, results, V), q.dtype)]
     parts = [
         jax.ShapeDtypeStruct((splits, B, heads, V, R), jnp.float32),
@@ -100,97 +117,96 @@ def mosaic_decode(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
-            latent=v_pages is None, has_sinks=sinks is not None, interpret=interpret,
+            latent=v_pages is None, scaled=k_scales is not None, has_sinks=sinks is not None,
+            interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
         grid=(B, heads, splits),
         grid_names=("row", "head", "split"),
-        scratch_types=_scratch(R, H, V, S, q.dtype, v_pages is None, splits),
+        scratch_types=_scratch(R, H, V, S, q.dtype, k_pages.dtype, v_pages is None, splits),
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
     )(
         queries.reshape(B, heads, R, H),
-        *(pages for pages in (k_pages, v_pages) if pages is not None),
-        page_table, positions,
+        *sources, page_table, positions,
         *(() if sinks is None else (_by_head(sinks, K, R),)),
     )  # fmt: skip
     out = found[0] if splits == 1 else _combine(found[0], found[1], results).astype(q.dtype)
     return jnp.reshape(out.reshape(B, K, -1, V)[:, :, :G], (B, N, V))
 
 
-def _scratch(R: int, H: int, V: int, S: int, dtype: Any, latent: bool, splits: int) -> list[Any]:
+def _scratch(
+    R: int, H: int, V: int, S: int, dtype: Any, pages: Any, latent: bool, splits: int
+) -> list[Any]:
     """Shared memory of one block: queries, tiles in flight, weights, result, barriers."""
-    # rows of 64 16-bit numbers, 8 rows a piece: what the tensor core reads
-    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+    operand, scaled = operand_dtype(dtype, pages), is_quantised(pages)
     kinds = 1 if latent else 2  # of tiles
-    stages = max(2, min(6, _SHARED_BYTES // (kinds * TILE * H * 2)))
-    ready = plgpu.Barrier(num_arrivals=max(1, TILE // S), num_barriers=stages)
+    wide = [plgpu.SMEM((TILE, H), operand, transforms=swizzled(H, operand))] * scaled
+    room = _SHARED_BYTES - scaled * TILE * H * 2
+    stages = max(2, min(6, room // (kinds * TILE * (H * jnp.dtype(pages).itemsize + 4 * scaled))))
+    parts = max(1, TILE // S)
+    arrivals = [(3 if scaled else 1) * parts, parts]
     return [
-        plgpu.SMEM((R, H), dtype, transforms=swizzled),
-        *[plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled)] * kinds,
-        plgpu.SMEM((R, TILE), dtype, transforms=swizzled),
+        plgpu.SMEM((R, H), operand, transforms=swizzled(H, operand)),
+        *[plgpu.SMEM((stages, TILE, H), pages, transforms=swizzled(H, pages))] * kinds,
+        *[plgpu.SMEM((stages, TILE), jnp.float32)] * (2 * scaled),
+        *wide,
+        plgpu.SMEM((R, TILE), operand, transforms=swizzled(TILE, operand)),
         *[plgpu.SMEM((R, V), dtype)] * (splits == 1),  # in no pieces: only some rows go out
         plgpu.Barrier(),
-        *[ready] * kinds,
+        *[plgpu.Barrier(num_arrivals=n, num_barriers=stages) for n in arrivals[:kinds]],
     ]
 
 
 def paged_decode_kernel(
     *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int, latent: bool,
-    has_sinks: bool, interpret: bool,
+    scaled: bool, has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
-    given = iter(refs)
+    given, kinds = iter(refs), 2 - latent
 
     def take(count: int) -> list[Any]:
         return [next(given) for _ in range(count)]
 
-    # in the GPU's memory
-    (q_all,), sources, (table, positions) = take(1), take(2 - latent), take(2)
+    # in the GPU's memory: pages, then scales
+    (q_all,), sources, (table, positions) = take(1), take(kinds + 2 * scaled), take(2)
     sinks, results = take(has_sinks), take(1 if splits == 1 else 2)
     # of the block
-    (q,), tiles, (weights,), out, (q_ready,) = (
-        take(1), take(2 - latent), take(1), take(splits == 1), take(1),
-    )  # fmt: skip
-    ready = take(2 - latent)
+    (q,), tiles, wide, (weights,) = take(1), take(kinds + 2 * scaled), take(scaled), take(1)
+    out, (q_ready,), ready = take(splits == 1), take(1), take(kinds)
+    streams = list(map(Stream, sources, tiles, [*ready, *[ready[0]] * (2 * scaled)]))
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
-    R, S, stages = q.shape[0], sources[0].shape[2], tiles[0].shape[0]
-    V = results[0].shape[3]
+    R, stages, V = q.shape[0], tiles[0].shape[0], results[0].shape[3]
     kv_head = lax.div(head, jnp.int32(q_all.shape[1] // kv_heads))
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
     position = positions[row]
     first, last = _tiles(position, window, split, splits)
-
-    def fetch(tile: Any, slot: Any) -> Any:
-        for part in range(max(1, TILE // S)):
-            key = jnp.minimum(tile * TILE + part * S, position)  # no page but those of the row
-            page = table[row, lax.div(key, jnp.int32(S))]
-            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
-            rows = pl.ds(part * S, min(S, TILE))
-            for source, target, done in zip(sources, tiles, ready, strict=True):
-                plgpu.copy_gmem_to_smem(
-                    source.at[page, kv_head, slots], target.at[slot, rows], done.at[slot]
-                )
+    get = partial(fetch, streams, table, row, kv_head, position)
 
     plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
     for stage in range(stages):
-        pl.when(first + stage < last)(partial(fetch, first + stage, stage))
+        pl.when(first + stage < last)(partial(get, first + stage, stage))
     plgpu.barrier_wait(q_ready)
 
     def tile_step(tile: Any, carry: Any) -> Any:
         acc, peak, total = carry
-        slot = lax.rem(tile - first, jnp.int32(stages))
+        slot, newest = lax.rem(tile - first, jnp.int32(stages)), position - tile * TILE
         plgpu.barrier_wait(ready[0].at[slot])
-        scores = (
-            product(tiles[0].at[slot], q.transpose((1, 0)), (TILE, R)) * scale
-        )  # [T, R], in base 2
+        keys = keys_operand(tiles[0].at[slot], q.dtype)
+        multiply = partial(register_product, interpret=interpret) if scaled else product
+        scores = multiply(keys, q.transpose((1, 0)), (TILE, R)) * scale  # [T, R], in base 2
+        if scaled:
+            k_scale, v_scale = _scales(tiles[2:], slot, newest, interpret)
+            scores *= across(k_scale, scores)
         if softcap is not None:
             scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
-        key = tile * TILE + row_numbers(scores.shape, interpret)
-        seen = key <= position
+        if scaled:  # a weight times its scale is at most 1: float16 holds what matters of it
+            scores += across(jnp.log2(v_scale), scores)
+        key = row_numbers(scores.shape, interpret)
+        seen = key <= newest
         if window is not None:
-            seen &= key > position - window
+            seen &= key > newest - window
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(axis=0))
         decay = jnp.exp2(peak - new_peak)
@@ -198,20 +214,21 @@ def paged_decode_kernel(
         weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
         if not latent:
             plgpu.barrier_wait(ready[1].at[slot])
-        values = tiles[-1].at[slot, :, pl.ds(0, V)]
-        # beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep
-        written = position - tile * TILE
-        pl.when(written < TILE - 1)(partial(zero_rows_after, values, written, interpret))
-        plgpu.commit_smem()
+        values = tiles[not latent].at[slot, :, pl.ds(0, V)]
+        values = values_operand(values, wide, newest, interpret)
         turned = values.transpose((1, 0)), weights.transpose((1, 0))
         acc = accumulate(acc * spread(decay, acc), *turned, interpret)
-        pl.when(tile + stages < last)(partial(fetch, tile + stages, slot))
+        pl.when(tile + stages < last)(partial(get, tile + stages, slot))
+        if scaled:
+            weight /= across(v_scale, weight)
         return acc, new_peak, total * decay + weight.sum(axis=0)
 
-    peak, total, one = (layout(jnp.full((R,), x), by_column) for x in (MASKED, 0.0, 1.0))
-    if sinks:  # as a key that the first part has seen, whose value is nothing
-        theirs = layout(load(sinks[0].at[head]), by_column)
-        peak, total = lax.cond(split == 0, lambda: (theirs, one), lambda: (peak, total))
+    # a sink is a key that the first part has seen, whose value is nothing
+    peak, total = (layout(jnp.full((R,), x), by_column) for x in (MASKED, 0.0))
+    if sinks:
+        theirs = layout(load(sinks[0].at[head]) - _HEADROOM, by_column)
+        much = layout(jnp.full((R,), 2.0**_HEADROOM), by_column)
+        peak, total = lax.cond(split == 0, lambda: (theirs, much), lambda: (peak, total))
     acc = layout(jnp.zeros((V, R), jnp.float32), plgpu.Layout.WGMMA)
     acc, peak, total = lax.fori_loop(first, last, tile_step, (acc, peak, total))
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
@@ -226,6 +243,14 @@ def paged_decode_kernel(
     plgpu.commit_smem()
     plgpu.copy_smem_to_gmem(result.at[pl.ds(0, whole.shape[2])], whole.at[row, head])
     plgpu.wait_smem_to_gmem(0)
+
+
+def _scales(tiles: list[Any], slot: Any, newest: Any, interpret: bool) -> list[Any]:
+    """Of the keys and values of a tile; 1 beyond the row's last key, where they may be NaN."""
+    by_row = plgpu.Layout.WGMMA.reduce(1)
+    written = vector_numbers(TILE, by_row, interpret) <= newest
+    loaded = (cast(load(scales.at[slot]), by_row, interpret) for scales in tiles)
+    return [jnp.where(written, scale, jnp.ones_like(scale)) for scale in loaded]
 
 
 def _by_head(sinks: Float[Array, " N"], K: int, R: int) -> Float32[Array, "heads R"]:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.attention.limits import AttentionShape, check_attention
+from pallas_kernels.attention.limits import check_pages
 from pallas_kernels.dispatch import Backend, resolve
 
 
 def paged_decode(
     q: Float[Array, "B N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -20,6 +20,8 @@ def paged_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
     """Row b's query at `positions[b]` (-1: no query) over its slots 0 .. positions[b].
@@ -27,16 +29,20 @@ def paged_decode(
     Specification: `reference.attention_reference` with `row` = 0 .. B-1.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes.
+        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
     """
-    if resolve(backend) is Backend.MOSAIC:
+    backend = resolve(backend)
+    check_pages(q, k_pages, k_scales, v_scales, backend)
+    if backend is Backend.MOSAIC:
         return _on_hopper(
             q, k_pages, v_pages, page_table, positions,
             scale=scale, window=window, softcap=softcap, sinks=sinks,
+            k_scales=k_scales, v_scales=v_scales,
         )  # fmt: skip
     out = attend_blocks(
         q[:, None], k_pages, v_pages, page_table, positions[:, None],
         scale=scale, window=window, softcap=softcap, sinks=sinks,
+        k_scales=k_scales, v_scales=v_scales,
     )  # fmt: skip
     return out[:, 0]
 
@@ -49,7 +55,6 @@ def _on_hopper(
 
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
-    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
     blocks = B * K * -(-N // K // columns(N // K, H))
     splits = decode_splits("paged_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)

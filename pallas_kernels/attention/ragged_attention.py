@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.attention.limits import AttentionShape, check_attention
+from pallas_kernels.attention.limits import check_pages
 from pallas_kernels.attention.paged_decode import paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
@@ -15,8 +15,8 @@ from pallas_kernels.dispatch import Backend, resolve
 
 def ragged_attention(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " T"],
     *,
@@ -25,6 +25,8 @@ def ragged_attention(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:
     """Token t at `positions[t]` over slots 0 .. positions[t] of its row; padding gives any value.
@@ -32,12 +34,15 @@ def ragged_attention(
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes.
+        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
     """
-    if resolve(backend) is Backend.MOSAIC:
+    backend = resolve(backend)
+    check_pages(q, k_pages, k_scales, v_scales, backend)
+    if backend is Backend.MOSAIC:
         return _ragged_on_hopper(
             q, k_pages, v_pages, page_table, positions, blocks,
             scale=scale, window=window, softcap=softcap, sinks=sinks,
+            k_scales=k_scales, v_scales=v_scales,
         )  # fmt: skip
     _, N, H = q.shape
     queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
@@ -45,6 +50,7 @@ def ragged_attention(
     out = attend_blocks(
         queries, k_pages, v_pages, page_table[blocks.rows], asked,
         scale=scale, window=window, softcap=softcap, sinks=sinks,
+        k_scales=k_scales, v_scales=v_scales,
     )  # fmt: skip
     return jnp.reshape(out, (-1, N, H))[blocks.places]
 
@@ -57,8 +63,6 @@ def _ragged_on_hopper(
     from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
 
     T, start, count = q.shape[0], blocks.first, blocks.length
-    S, H = k_pages.shape[2:]
-    check_attention(AttentionShape(H, S, k_pages.dtype), Backend.MOSAIC)
     chunks = partial(
         mosaic_ragged, q, k_pages, v_pages, page_table, positions, start, count, **options
     )

@@ -5,15 +5,16 @@ It gathers every slot that a row could own for every token, so it is for tests a
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int32, Num
 
 MASKED = -1e30  # finite, so that a row of nothing but masked scores is no NaN
 
 
 def attention_reference(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     row: Int32[Array, " T"],
     positions: Int32[Array, " T"],
@@ -22,12 +23,15 @@ def attention_reference(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float[Array, "P K S"] | None = None,
+    v_scales: Float[Array, "P K S"] | None = None,
 ) -> Float[Array, "T N H"]:
     """Softmax(cap(scale q.k) + mask) v, token t over the slots of its row up to its position.
 
     Position j of row b lies in page `page_table[b, j // S]`, slot `j % S`. A query at position p
     sees j in (p - window, p]; `softcap` c turns a score s into c tanh(s / c) before the mask. A
-    head's sink is a score of no key: it takes its share of the weights, and gives nothing.
+    head's sink is a score of no key: it takes its share of the weights, and gives nothing. Pages
+    of 8 bits come with a scale for each slot and head: what lies there, times that, is meant.
 
     Source of sinks: arXiv 2309.17453, as learned in gpt-oss.
     """
@@ -36,8 +40,7 @@ def attention_reference(
     slots = page_table.shape[1] * S
     tables = page_table[row]  # [T, MP]
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    keys = k_pages[tables].transpose(0, 2, 1, 3, 4).reshape(T, K, slots, H).astype(wide)
-    values = v_pages[tables].transpose(0, 2, 1, 3, 4).reshape(T, K, slots, H).astype(wide)
+    keys, values = gather(k_pages, k_scales, tables, wide), gather(v_pages, v_scales, tables, wide)
     queries = q.reshape(T, K, N // K, H).astype(wide)
     scores = jnp.einsum("tkgh,tkjh->tkgj", queries, keys) * scale  # [T, K, G, slots]
     if softcap is not None:
@@ -50,6 +53,20 @@ def attention_reference(
         scores = jnp.concatenate([scores, sink.astype(scores.dtype)], axis=-1)
     weights = jax.nn.softmax(scores, axis=-1)[..., :slots]
     return jnp.einsum("tkgj,tkjh->tkgh", weights, values).reshape(T, N, H).astype(q.dtype)
+
+
+def gather(
+    pages: Num[Array, "P K S H"],
+    scales: Float[Array, "P K S"] | None,
+    tables: Int32[Array, "T MP"],
+    dtype: DTypeLike,
+) -> Float[Array, "T K slots H"]:
+    """Every slot of each table's pages, one after the other."""
+    found = pages[tables].astype(dtype)  # [T, MP, K, S, H]
+    if scales is not None:
+        found = found * scales[tables].astype(dtype)[..., None]
+    T, MP, K, S, H = found.shape
+    return found.swapaxes(1, 2).reshape(T, K, MP * S, H)
 
 
 def visible(query: Int32[Array, "..."], key: Int32[Array, "..."], window: int | None) -> Array:
