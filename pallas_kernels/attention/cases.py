@@ -269,15 +269,20 @@ CASES: tuple[Case, ...] = (
     DecodeCase(
         "llama-3.1-8b, fp8, one row, 128k", 1, 32, 8, 128, 64, 131072, cache="float8_e4m3fn"
     ),
-    DecodeCase("gemma-3-1b, fp8", 64, 4, 1, 256, 64, 8192, 512, cache=_FP8),
     DecodeCase("gpt-oss-20b, int8", 64, 64, 8, 64, 64, 8192, None, None, True, "int8"),
     RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),
+    RaggedCase("llama-3.1-8b, fp8, prompt of 2k", ((2048, 0),), 32, 8, 128, 64, cache=_FP8),
+    RaggedCase("llama-3.1-8b, int8, page 16", ((2048, 0),), 32, 8, 128, 16, cache="int8"),
+    RaggedCase("llama-3.1-8b, fp8, 56 decode rows", _MIXED, 32, 8, 128, 64, cache=_FP8),
     RaggedCase("llama-3.1-8b, chunk after 30k", ((2048, 30720),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, 16 prompts", ((128, 0),) * 16, 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),
     RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
     RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
+    RaggedCase(
+        "gemma-2-9b, fp8, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0, False, _FP8
+    ),
     RaggedCase("gpt-oss-20b, prompt of 8k", ((8192, 0),), 64, 8, 64, 64, 128, None, True),
 )

@@ -11,6 +11,7 @@ from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
 
 _HEAD_DIMS = (64, 128, 192, 256)
+_HEAD_DIM_8 = 192  # with pages of 8 bits: shared memory holds them twice
 _PAGE_SIZES = (16, 32, 64, 128)
 _DTYPES = ("bfloat16", "float16")
 _PAGE_DTYPES = (*_DTYPES, *QUANTISED)
@@ -34,8 +35,13 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
     if backend is Backend.XLA:
         return
     dtype = jnp.dtype(shape.dtype).name
+    widest = _HEAD_DIM_8 if is_quantised(dtype) else _HEAD_DIMS[-1]
     limits = [
         (shape.head_dim in _HEAD_DIMS, f"a head dim up to {_HEAD_DIMS[-1]}, not {shape.head_dim}"),
+        (
+            shape.head_dim <= widest,
+            f"a head dim up to {widest} in pages of {dtype}, not {shape.head_dim}",
+        ),
         (shape.page_size in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {shape.page_size}"),
         (dtype in _PAGE_DTYPES, f"pages of {', '.join(_PAGE_DTYPES)}, not {dtype}"),
     ]  # fmt: skip

@@ -44,7 +44,6 @@ from pallas_kernels.mosaic import (
     register_product,
     row_numbers,
     spread,
-    vector_numbers,
 )
 from pallas_kernels.tuning import tuned
 
@@ -54,7 +53,7 @@ _MOST_SUMS = 16 * 512  # of a block
 _BLOCKS_PER_CORE = 2
 _SHARED_BYTES = 100 * 1024  # of K and V tiles: two blocks fit on a core
 _LOG2E = math.log2(math.e)
-_HEADROOM = 64  # octaves by which a sink may exceed every weight before those lose precision
+_MOST = 100.0  # octaves by which a sink counts for more than a row's keys: the rest is nothing
 
 
 def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
@@ -190,14 +189,14 @@ def paged_decode_kernel(
     plgpu.barrier_wait(q_ready)
 
     def tile_step(tile: Any, carry: Any) -> Any:
-        acc, peak, total = carry
+        acc, peak, totals = carry  # those of each place in a tile: one reduction, at the end
         slot, newest = lax.rem(tile - first, jnp.int32(stages)), position - tile * TILE
         plgpu.barrier_wait(ready[0].at[slot])
         keys = keys_operand(tiles[0].at[slot], q.dtype)
         multiply = partial(register_product, interpret=interpret) if scaled else product
         scores = multiply(keys, q.transpose((1, 0)), (TILE, R)) * scale  # [T, R], in base 2
         if scaled:
-            k_scale, v_scale = _scales(tiles[2:], slot, newest, interpret)
+            k_scale, v_scale = _scales(tiles[2:], slot, interpret)
             scores *= across(k_scale, scores)
         if softcap is not None:
             scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
@@ -221,16 +220,17 @@ def paged_decode_kernel(
         pl.when(tile + stages < last)(partial(get, tile + stages, slot))
         if scaled:
             weight /= across(v_scale, weight)
-        return acc, new_peak, total * decay + weight.sum(axis=0)
+        return acc, new_peak, totals * spread(decay, totals) + weight
 
-    # a sink is a key that the first part has seen, whose value is nothing
-    peak, total = (layout(jnp.full((R,), x), by_column) for x in (MASKED, 0.0))
-    if sinks:
-        theirs = layout(load(sinks[0].at[head]) - _HEADROOM, by_column)
-        much = layout(jnp.full((R,), 2.0**_HEADROOM), by_column)
-        peak, total = lax.cond(split == 0, lambda: (theirs, much), lambda: (peak, total))
-    acc = layout(jnp.zeros((V, R), jnp.float32), plgpu.Layout.WGMMA)
-    acc, peak, total = lax.fori_loop(first, last, tile_step, (acc, peak, total))
+    acc, totals = (
+        layout(jnp.zeros((rows, R), jnp.float32), plgpu.Layout.WGMMA) for rows in (V, TILE)
+    )
+    peak = layout(jnp.full((R,), MASKED), by_column)
+    acc, peak, totals = lax.fori_loop(first, last, tile_step, (acc, peak, totals))
+    total = totals.sum(axis=0)
+    if sinks:  # a key that the first part has seen, whose value is nothing
+        theirs = layout(load(sinks[0].at[head]), by_column)
+        total += jnp.exp2(jnp.minimum(theirs - peak, _MOST)) * jnp.where(split == 0, 1.0, 0.0)
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits > 1:
         parts, peaks = results
@@ -245,12 +245,11 @@ def paged_decode_kernel(
     plgpu.wait_smem_to_gmem(0)
 
 
-def _scales(tiles: list[Any], slot: Any, newest: Any, interpret: bool) -> list[Any]:
-    """Of the keys and values of a tile; 1 beyond the row's last key, where they may be NaN."""
+def _scales(tiles: list[Any], slot: Any, interpret: bool) -> list[Any]:
+    """Of the keys and values of a tile; those of values are 1 beyond the row, where NaN may be."""
     by_row = plgpu.Layout.WGMMA.reduce(1)
-    written = vector_numbers(TILE, by_row, interpret) <= newest
-    loaded = (cast(load(scales.at[slot]), by_row, interpret) for scales in tiles)
-    return [jnp.where(written, scale, jnp.ones_like(scale)) for scale in loaded]
+    keys, values = (cast(load(scales.at[slot]), by_row, interpret) for scales in tiles)
+    return [keys, jnp.where(values > 0, values, jnp.ones_like(values))]
 
 
 def _by_head(sinks: Float[Array, " N"], K: int, R: int) -> Float32[Array, "heads R"]:
