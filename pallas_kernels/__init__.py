@@ -8,8 +8,22 @@ Axis names: B rows, T tokens, N query heads, K key/value heads, G = N / K, H hea
 P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C pages in a chunk.
 """
 
-from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
+from pallas_kernels.attention import (
+    QueryBlocks,
+    paged_decode,
+    paged_verify,
+    query_blocks,
+    ragged_attention,
+)
 from pallas_kernels.cache import kv_write
 from pallas_kernels.dispatch import Backend
 
-__all__ = ["Backend", "QueryBlocks", "kv_write", "paged_decode", "query_blocks", "ragged_attention"]
+__all__ = [
+    "Backend",
+    "QueryBlocks",
+    "kv_write",
+    "paged_decode",
+    "paged_verify",
+    "query_blocks",
+    "ragged_attention",
+]

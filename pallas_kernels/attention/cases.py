@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Num
+from jaxtyping import Array, Float, Int32, Num, UInt32
 
 from pallas_kernels.attention.paged_decode import paged_decode
+from pallas_kernels.attention.paged_verify import paged_verify
 from pallas_kernels.attention.query_blocks import query_blocks
 from pallas_kernels.attention.ragged_attention import ragged_attention
 from pallas_kernels.attention.reference import attention_reference
@@ -109,6 +110,89 @@ class DecodeCase(Case):
         from pallas_kernels.attention.mosaic_decode import SPLITS, TILE
 
         return tuple({"splits": n} for n in SPLITS if n <= -(-self.keys // TILE))
+
+
+@dataclass(frozen=True)
+class VerifyCase(DecodeCase):
+    """The same rows with Q drafted tokens each, the last of their `keys` keys."""
+
+    kernel: ClassVar[str] = "paged_verify"
+
+    Q: int = 8
+    tree: bool = False
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        q, *rest = super().make(key)
+        shape = (self.B, self.Q, self.N, self.H)
+        return jax.random.normal(jax.random.fold_in(key, 1), shape, q.dtype), *rest
+
+    def run(
+        self,
+        q: Float[Array, "B Q N H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+        positions: Int32[Array, " B"],
+        *extras: Float[Array, "..."],
+        tiling: Tiling | None = None,
+        interpret: bool = False,
+    ) -> Float[Array, "B Q N H"]:
+        kernel = paged_verify
+        if tiling is not None or interpret:
+            from pallas_kernels.attention.mosaic_verify import mosaic_verify
+
+            kernel = partial(mosaic_verify, **(tiling or {"splits": 2}), interpret=interpret)
+        return kernel(
+            q, k_pages, v_pages, page_table, positions - (self.Q - 1),
+            jnp.full(self.B, self.Q, jnp.int32), tree_mask=self._mask(), **_options(self, extras)
+        )  # fmt: skip
+
+    def reference(
+        self,
+        q: Float[Array, "B Q N H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+        positions: Int32[Array, " B"],
+        *extras: Float[Array, "..."],
+    ) -> Float[Array, "B Q N H"]:
+        """A token at a time: the specification gathers every key for every token."""
+        rows, mask = jnp.arange(self.B, dtype=jnp.int32), self._mask()
+        first = positions - (self.Q - 1)
+        attend = partial(attention_reference, **_options(self, extras))
+        tokens = [
+            attend(
+                q[:, i], k_pages, v_pages, page_table, rows, first + (0 if self.tree else i),
+                tree_mask=None if mask is None else mask[:, i],
+            )
+            for i in range(self.Q)
+        ]  # fmt: skip
+        return jnp.stack(tokens, axis=1)
+
+    def _mask(self) -> UInt32[Array, "B Q"] | None:
+        """A binary tree: token i follows token (i - 1) // 2."""
+        if not self.tree:
+            return None
+        masks = [1]
+        for i in range(1, self.Q):
+            masks.append(masks[(i - 1) // 2] | 1 << i)
+        return jnp.tile(jnp.array(masks, jnp.uint32), (self.B, 1))
+
+    @property
+    def bytes_moved(self) -> int:
+        """As for one token, but for queries and results."""
+        return super().bytes_moved + 4 * self.B * self.N * self.H * (self.Q - 1)
+
+    @property
+    def flops(self) -> int:
+        return super().flops * self.Q
+
+    def facts(self) -> dict[str, int]:
+        from pallas_kernels.attention.mosaic_decode import columns
+
+        C = self.N // self.K * self.Q
+        blocks = self.B * self.K * -(-C // columns(C, self.H))
+        return {**super().facts(), "blocks": blocks}
 
 
 @dataclass(frozen=True)
@@ -270,6 +354,11 @@ CASES: tuple[Case, ...] = (
         "llama-3.1-8b, fp8, one row, 128k", 1, 32, 8, 128, 64, 131072, cache="float8_e4m3fn"
     ),
     DecodeCase("gpt-oss-20b, int8", 64, 64, 8, 64, 64, 8192, None, None, True, "int8"),
+    VerifyCase("llama-3.1-8b, 4 drafts", 64, 32, 8, 128, 64, 4096, Q=4),
+    VerifyCase("llama-3.1-8b, 8 drafts", 64, 32, 8, 128, 64, 4096),
+    VerifyCase("llama-3.1-8b, fp8, 8 drafts", 64, 32, 8, 128, 64, 4096, cache=_FP8),
+    VerifyCase("llama-3.1-8b, tree of 31", 16, 32, 8, 128, 64, 4096, Q=31, tree=True),
+    VerifyCase("gpt-oss-20b, 4 drafts, window", 64, 64, 8, 64, 64, 8192, 128, sinks=True, Q=4),
     RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),

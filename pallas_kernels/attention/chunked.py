@@ -7,9 +7,9 @@ at the last live page. Decode (one query a block) and ragged prefill share it.
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Float32, Int32, Num
+from jaxtyping import Array, Float, Float32, Int32, Num, UInt32
 
-from pallas_kernels.attention.reference import MASKED, visible
+from pallas_kernels.attention.reference import MASKED, visible, visible_drafts
 
 _CHUNK_SLOTS = 64  # keys scored at once
 _NO_POSITION = 2**31 - 1  # later than any
@@ -29,10 +29,12 @@ def attend_blocks(
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
+    tree_mask: UInt32[Array, "M Q"] | None = None,
 ) -> Float[Array, "M Q N V"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
 
-    Without `v_pages`, values are the first `value_dim` entries of the keys.
+    Without `v_pages`, values are the first `value_dim` entries of the keys. With a `tree_mask`,
+    queries are drafts, of which a block's first is the earliest.
 
     Same mathematics as `reference.attention_reference`, in float32.
     """
@@ -63,6 +65,10 @@ def attend_blocks(
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
         seen = visible(asked, slots, window)
+        if tree_mask is not None:
+            bits = jnp.tile(tree_mask, (1, G))[:, None, :, None]
+            seen = visible_drafts(positions[:, :1, None, None], bits, slots, window)
+            seen &= asked >= 0
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(-1))
         decay = jnp.exp(peak - new_peak)

@@ -7,13 +7,14 @@ Operands are swapped: keys and not queries are the rows of the tensor core's pro
 does at least 64 at a time; the R = 8 to 32 columns are query heads of one key/value head. A row's
 pages are divided among `splits` blocks, each of which leaves its part for `_combine`. With a latent
 cache (MLA) a tile of keys is the tile of values too. Keys and values of 8 bits are multiplied as
-they are: the scales of keys multiply scores, those of values the weights.
+they are: the scales of keys multiply scores, those of values the weights. Columns may be tokens
+too: `mosaic_verify.py`.
 What it takes is in `limits.py`, how tiles get there in `mosaic_tiles.py`.
 """
 
 import math
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,9 +52,9 @@ SPLITS = (1, 2, 4, 8, 16)
 _COLUMNS = (8, 16, 32)  # query heads of a block
 _MOST_SUMS = 16 * 512  # of a block
 _BLOCKS_PER_CORE = 2
-_SHARED_BYTES = 100 * 1024  # of K and V tiles: two blocks fit on a core
+_SHARED_BYTES = 112 * 1024  # of a block: two fit on a core
+_REDUCTION_BYTES = 4096
 _LOG2E = math.log2(math.e)
-_MOST = 100.0  # octaves by which a sink counts for more than a row's keys: the rest is nothing
 
 
 def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
@@ -100,13 +101,55 @@ def mosaic_decode(
     Without `v_pages`, values are the first `value_dim` entries of the keys, and read with them.
     `interpret` runs it without a GPU, watching for races.
     """
-    (B, N, H), (K, S) = q.shape, k_pages.shape[1:3]
-    G, V = N // K, value_dim or H
-    R = columns(G, V)
-    heads, results = K * -(-G // R), min(G, R)
+    (B, N, H), K = q.shape, k_pages.shape[1]
+    out = attend_columns(
+        q.reshape(B, K, N // K, H), k_pages, v_pages, page_table, positions, drafts=None,
+        scale=scale, splits=splits, window=window, softcap=softcap,
+        sinks=None if sinks is None else sinks.reshape(K, -1), k_scales=k_scales,
+        v_scales=v_scales, value_dim=value_dim, interpret=interpret,
+    )  # fmt: skip
+    return jnp.reshape(out, (B, N, -1))
+
+
+class Drafts(NamedTuple):
+    """Of drafted tokens: how many they are, and what each column sees."""
+
+    counts: Int32[Array, " B"]
+    # drafts, as bits; and, with a window, keys later than this, counted from the first draft
+    seen: Int32[Array, "B 2 C"]
+
+
+def attend_columns(
+    q: Float[Array, "B K C H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"] | None,
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " B"],
+    *,
+    drafts: Drafts | None,
+    scale: float,
+    splits: int,
+    window: int | None,
+    softcap: float | None,
+    sinks: Float[Array, "K C"] | None,
+    k_scales: Float32[Array, "P K S"] | None,
+    v_scales: Float32[Array, "P K S"] | None,
+    value_dim: int | None = None,
+    interpret: bool = False,
+) -> Float[Array, "B K C V"]:
+    """C queries of each row and key/value head: all at `positions`, or drafts from there on."""
+    (B, K, C, H), S = q.shape, k_pages.shape[2]
+    V = value_dim or H
+    R = columns(C, V)
+    groups, results = -(-C // R), min(C, R)
+    heads = K * groups
     operand = operand_dtype(q.dtype, k_pages.dtype)
     sources = [x for x in (k_pages, v_pages, k_scales, v_scales) if x is not None]
-    queries = jnp.pad(q.astype(operand).reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
+    queries = jnp.pad(q.astype(operand), ((0, 0), (0, 0), (0, -C % R), (0, 0)))
+    by_block = [] if sinks is None else [_blocks(sinks.astype(jnp.float32) * _LOG2E, R)]
+    if drafts is not None:
+        seen = _blocks(drafts.seen.reshape(2 * B, C), R)
+        by_block += [drafts.counts, seen.reshape(B, 2, groups, R)]
     whole = [jax.ShapeDtypeStruct((B, heads, results, V), q.dtype)]
     parts = [
         jax.ShapeDtypeStruct((splits, B, heads, V, R), jnp.float32),
@@ -116,22 +159,24 @@ def mosaic_decode(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
-            latent=v_pages is None, scaled=k_scales is not None, has_sinks=sinks is not None,
-            interpret=interpret,
+            latent=v_pages is None, drafted=drafts is not None, scaled=k_scales is not None,
+            has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
         grid=(B, heads, splits),
         grid_names=("row", "head", "split"),
         scratch_types=_scratch(R, H, V, S, q.dtype, k_pages.dtype, v_pages is None, splits),
-        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
+        compiler_params=plgpu.CompilerParams(
+            approx_math=True, reduction_scratch_bytes=_REDUCTION_BYTES
+        ),
         interpret=interpreter(interpret),
     )(
         queries.reshape(B, heads, R, H),
-        *sources, page_table, positions,
-        *(() if sinks is None else (_by_head(sinks, K, R),)),
+        *sources, page_table, positions, *by_block,
     )  # fmt: skip
     out = found[0] if splits == 1 else _combine(found[0], found[1], results).astype(q.dtype)
-    return jnp.reshape(out.reshape(B, K, -1, V)[:, :, :G], (B, N, V))
+    cut: Array = out.reshape(B, K, -1, V)[:, :, :C]
+    return cut
 
 
 def _scratch(
@@ -141,7 +186,8 @@ def _scratch(
     operand, scaled = operand_dtype(dtype, pages), is_quantised(pages)
     kinds = 1 if latent else 2  # of tiles
     wide = [plgpu.SMEM((TILE, H), operand, transforms=swizzled(H, operand))] * scaled
-    room = _SHARED_BYTES - scaled * TILE * H * 2
+    others = R * (H + TILE + V * (splits == 1)) + scaled * TILE * H  # in 16 bits
+    room = _SHARED_BYTES - _REDUCTION_BYTES - 2 * others
     stages = max(2, min(6, room // (kinds * TILE * (H * jnp.dtype(pages).itemsize + 4 * scaled))))
     parts = max(1, TILE // S)
     arrivals = [(3 if scaled else 1) * parts, parts]
@@ -159,7 +205,7 @@ def _scratch(
 
 def paged_decode_kernel(
     *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int, latent: bool,
-    scaled: bool, has_sinks: bool, interpret: bool,
+    drafted: bool, scaled: bool, has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
     given, kinds = iter(refs), 2 - latent
@@ -169,18 +215,22 @@ def paged_decode_kernel(
 
     # in the GPU's memory: pages, then scales
     (q_all,), sources, (table, positions) = take(1), take(kinds + 2 * scaled), take(2)
-    sinks, results = take(has_sinks), take(1 if splits == 1 else 2)
+    sinks, drafts, results = take(has_sinks), take(2 * drafted), take(1 if splits == 1 else 2)
     # of the block
     (q,), tiles, wide, (weights,) = take(1), take(kinds + 2 * scaled), take(scaled), take(1)
     out, (q_ready,), ready = take(splits == 1), take(1), take(kinds)
     streams = list(map(Stream, sources, tiles, [*ready, *[ready[0]] * (2 * scaled)]))
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     R, stages, V = q.shape[0], tiles[0].shape[0], results[0].shape[3]
-    kv_head = lax.div(head, jnp.int32(q_all.shape[1] // kv_heads))
+    groups = jnp.int32(q_all.shape[1] // kv_heads)
+    kv_head, group = lax.div(head, groups), lax.rem(head, groups)
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
     position = positions[row]
-    first, last = _tiles(position, window, split, splits)
+    earliest = position  # of the queries
+    if drafted:
+        position = jnp.where(drafts[0][row] > 0, earliest + drafts[0][row] - 1, -1)
+    first, last = _tiles(position, earliest, window, split, splits)
     get = partial(fetch, streams, table, row, kv_head, position)
 
     plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
@@ -204,7 +254,10 @@ def paged_decode_kernel(
             scores += across(jnp.log2(v_scale), scores)
         key = row_numbers(scores.shape, interpret)
         seen = key <= newest
-        if window is not None:
+        if drafted:
+            since = key + (tile * TILE - earliest)
+            seen &= _sees(drafts, row, group, since, window, interpret)
+        elif window is not None:
             seen &= key > newest - window
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(axis=0))
@@ -229,8 +282,12 @@ def paged_decode_kernel(
     acc, peak, totals = lax.fori_loop(first, last, tile_step, (acc, peak, totals))
     total = totals.sum(axis=0)
     if sinks:  # a key that the first part has seen, whose value is nothing
-        theirs = layout(load(sinks[0].at[head]), by_column)
-        total += jnp.exp2(jnp.minimum(theirs - peak, _MOST)) * jnp.where(split == 0, 1.0, 0.0)
+        here = jnp.where(split == 0, 1.0, 0.0)
+        theirs = layout(load(sinks[0].at[head]), by_column) * here + MASKED * (1 - here)
+        joined = jnp.maximum(peak, theirs)
+        decay = jnp.exp2(peak - joined)
+        acc *= spread(decay, acc)
+        peak, total = joined, total * decay + jnp.exp2(theirs - joined)
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits > 1:
         parts, peaks = results
@@ -252,18 +309,28 @@ def _scales(tiles: list[Any], slot: Any, interpret: bool) -> list[Any]:
     return [keys, jnp.where(values > 0, values, jnp.ones_like(values))]
 
 
-def _by_head(sinks: Float[Array, " N"], K: int, R: int) -> Float32[Array, "heads R"]:
-    """As the kernel reads them: in base 2, a row for the heads of a block."""
-    grouped = sinks.astype(jnp.float32).reshape(K, -1) * _LOG2E
-    return jnp.pad(grouped, ((0, 0), (0, -grouped.shape[1] % R))).reshape(-1, R)
+def _blocks(columns: Num[Array, "A C"], R: int) -> Num[Array, "blocks R"]:
+    """Numbers of columns as the kernel reads them, a row for each block."""
+    return jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % R))).reshape(-1, R)
 
 
-def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
+def _sees(drafts: list[Any], row: Any, block: Any, key: Any, window: Any, interpret: bool) -> Any:
+    """Which drafts see which keys; `key` is counted from the row's first draft."""
+    by_column = plgpu.Layout.WGMMA.reduce(0)
+    bits, after = (
+        spread(cast(load(drafts[1].at[row, i, block]), by_column, interpret), key) for i in (0, 1)
+    )
+    bit = lax.shift_right_logical(bits, jnp.minimum(jnp.maximum(key, 0), 31)) & 1
+    context = key < 0 if window is None else (key < 0) & (key > after)
+    return context | ((key >= 0) & (bit == 1))
+
+
+def _tiles(position: Any, earliest: Any, window: Any, split: Any, splits: Any) -> Any:
     """First and one past the last tile of a block: the row's live tiles, divided evenly."""
     last = lax.div(position + TILE, jnp.int32(TILE))  # 0 for position -1
     first = jnp.int32(0)
     if window is not None:
-        first = lax.div(jnp.maximum(position - window + 1, 0), jnp.int32(TILE))
+        first = lax.div(jnp.maximum(earliest - window + 1, 0), jnp.int32(TILE))
     each = lax.div(last - first + splits - 1, jnp.int32(splits))
     low = first + split * each
     return low, jnp.minimum(low + each, last)

@@ -6,7 +6,7 @@ It gathers every slot that a row could own for every token, so it is for tests a
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int32, Num
+from jaxtyping import Array, Bool, Float, Int32, Num, UInt32
 
 MASKED = -1e30  # finite, so that a row of nothing but masked scores is no NaN
 
@@ -25,6 +25,7 @@ def attention_reference(
     sinks: Float[Array, " N"] | None = None,
     k_scales: Float[Array, "P K S"] | None = None,
     v_scales: Float[Array, "P K S"] | None = None,
+    tree_mask: UInt32[Array, " T"] | None = None,
 ) -> Float[Array, "T N H"]:
     """Softmax(cap(scale q.k) + mask) v, token t over the slots of its row up to its position.
 
@@ -32,6 +33,7 @@ def attention_reference(
     sees j in (p - window, p]; `softcap` c turns a score s into c tanh(s / c) before the mask. A
     head's sink is a score of no key: it takes its share of the weights, and gives nothing. Pages
     of 8 bits come with a scale for each slot and head: what lies there, times that, is meant.
+    With a `tree_mask`, tokens are drafts of which the first lies at `positions`: `visible_drafts`.
 
     Source of sinks: arXiv 2309.17453, as learned in gpt-oss.
     """
@@ -45,7 +47,10 @@ def attention_reference(
     scores = jnp.einsum("tkgh,tkjh->tkgj", queries, keys) * scale  # [T, K, G, slots]
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
-    seen = visible(positions[:, None], jnp.arange(slots), window)  # [T, slots]
+    slot = jnp.arange(slots)
+    seen = visible(positions[:, None], slot, window)  # [T, slots]
+    if tree_mask is not None:
+        seen = visible_drafts(positions[:, None], tree_mask[:, None], slot, window)
     values = jnp.where(seen[:, None, :, None], values, 0.0)  # what is not seen may be NaN
     scores = jnp.where(seen[:, None, None], scores, MASKED)
     if sinks is not None:
@@ -77,3 +82,25 @@ def visible(query: Int32[Array, "..."], key: Int32[Array, "..."], window: int | 
     """
     causal = key <= query
     return causal if window is None else causal & (key > query - window)
+
+
+def visible_drafts(
+    first: Int32[Array, "..."],
+    mask: UInt32[Array, "..."],
+    key: Int32[Array, "..."],
+    window: int | None,
+) -> Bool[Array, "..."]:
+    """Whether a draft sees a key; its row's first draft lies at position `first`.
+
+    mask 0b1011, first 2:   key  0 1 2 3 4 5     all before the drafts, and those of its bits:
+                                 x x x x . x     itself and its ancestors, three deep
+
+    A window is counted along the draft's own path, and hides what lies before the drafts only.
+    """
+    ago = key - first
+    bit = (mask >> jnp.clip(ago, 0, 31).astype(jnp.uint32)) & 1
+    drafted = (ago >= 0) & (ago < 32) & (bit == 1)
+    if window is None:
+        return drafted | (ago < 0)
+    depth = jax.lax.population_count(mask).astype(jnp.int32) - 1
+    return drafted | ((ago < 0) & (ago > depth - window))
