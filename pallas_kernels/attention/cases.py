@@ -370,8 +370,5 @@ CASES: tuple[Case, ...] = (
     RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),
     RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
     RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
-    RaggedCase(
-        "gemma-2-9b, fp8, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0, False, _FP8
-    ),
     RaggedCase("gpt-oss-20b, prompt of 8k", ((8192, 0),), 64, 8, 64, 64, 128, None, True),
 )

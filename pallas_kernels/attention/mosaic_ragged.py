@@ -208,7 +208,9 @@ def ragged_attention_kernel(
         kinds = [
             Kind(k_all, k_scales, k, k_ready, k_free), Kind(v_all, v_scales, v, v_ready, v_free),
         ]  # fmt: skip
-        fetch = partial(fetch_8, kinds, eight, interpret) if scaled else partial(fetch_16, kinds)
+        fetch = partial(fetch_16, kinds)
+        if eight is not None:
+            fetch = partial(fetch_8, kinds, eight, interpret)
         kv_head = lax.div(head, jnp.int32(groups))
 
         def fetch_tile(row: Any, part: _Segment, index: Any, step: Any) -> Any:
