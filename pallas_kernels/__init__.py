@@ -9,7 +9,13 @@ P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C
 V vocabulary, Z slots of requests.
 """
 
-from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
+from pallas_kernels.attention import (
+    QueryBlocks,
+    paged_decode,
+    paged_verify,
+    query_blocks,
+    ragged_attention,
+)
 from pallas_kernels.cache import kv_write
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.mla import mla_decode, mla_ragged
@@ -24,6 +30,7 @@ __all__ = [
     "mla_decode",
     "mla_ragged",
     "paged_decode",
+    "paged_verify",
     "query_blocks",
     "ragged_attention",
 ]

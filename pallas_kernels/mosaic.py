@@ -77,6 +77,11 @@ def spread(vector: Any, like: Any) -> Any:
     return lax.broadcast_in_dim(vector, like.shape, [1])
 
 
+def across(vector: Any, like: Any) -> Any:
+    """A number a row as an array of the shape of `like`."""
+    return lax.broadcast_in_dim(vector, like.shape, [0])
+
+
 def cast(x: Any, layout: Any, interpret: bool) -> Any:
     """`x` in a layout."""
     return x if interpret else plgpu.layout_cast(x, layout)

@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Num, UInt32
 
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
+from pallas_kernels.attention.paged_verify import paged_verify
 from pallas_kernels.attention.query_blocks import query_blocks
 from pallas_kernels.attention.ragged_attention import ragged_attention
 from pallas_kernels.attention.reference import attention_reference
 from pallas_kernels.attention.splits import SPLITS
+from pallas_kernels.cache.quantise import is_quantised, quantise
 from pallas_kernels.case import Case, Tiling
 from pallas_kernels.dispatch import Backend, resolve
 
@@ -36,6 +38,7 @@ class DecodeCase(Case):
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
+    cache: str = "bfloat16"
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -43,49 +46,41 @@ class DecodeCase(Case):
         pages = (self.B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], self.B * width).reshape(self.B, width)
+        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
         return (
-            normal(keys[0], (self.B, self.N, self.H)),
-            normal(keys[1], pages),
-            normal(keys[2], pages),
-            table.astype(jnp.int32),
-            jnp.full(self.B, self.keys - 1, jnp.int32),
-            *_sinks(self.sinks, keys[0], self.N),
-        )
+            normal(keys[0], (self.B, self.N, self.H)), k, v, table.astype(jnp.int32),
+            jnp.full(self.B, self.keys - 1, jnp.int32), *extras,
+        )  # fmt: skip
 
     def run(
         self,
         q: Float[Array, "B N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
-        sinks: Float[Array, " N"] | None = None,
-        *,
+        *extras: Float[Array, "..."],
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "B N H"]:
         kernel: Callable[..., Array] = paged_decode
         if tiling is not None or interpret:
             kernel = partial(_decode_kernel(), **(tiling or {"splits": 2}), interpret=interpret)
-        return kernel(
-            q, k_pages, v_pages, page_table, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+        return kernel(q, k_pages, v_pages, page_table, positions, **_options(self, extras))
 
     def reference(
         self,
         q: Float[Array, "B N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
         positions: Int32[Array, " B"],
-        sinks: Float[Array, " N"] | None = None,
+        *extras: Float[Array, "..."],
     ) -> Float[Array, "B N H"]:
         rows = jnp.arange(self.B, dtype=jnp.int32)
         return attention_reference(
-            q, k_pages, v_pages, page_table, rows, positions,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+            q, k_pages, v_pages, page_table, rows, positions, **_options(self, extras)
+        )
 
     def small(self) -> "DecodeCase":
         keys = min(self.keys, 2 * self.S + 3)
@@ -98,8 +93,9 @@ class DecodeCase(Case):
 
     @property
     def bytes_moved(self) -> int:
-        """Keys and values that are seen, queries and results; 16 bits each."""
-        return 2 * (2 * self.B * self.K * self.seen * self.H + 2 * self.B * self.N * self.H)
+        """Keys and values that are seen, with their scales; queries and results in 16 bits."""
+        cached = 2 * self.B * self.K * self.seen * _vector_bytes(self.cache, self.H)
+        return cached + 4 * self.B * self.N * self.H
 
     @property
     def flops(self) -> int:
@@ -114,6 +110,89 @@ class DecodeCase(Case):
 
     def tilings(self) -> tuple[Tiling, ...]:
         return tuple({"splits": n} for n in SPLITS if n <= -(-self.keys // _TILE))
+
+
+@dataclass(frozen=True)
+class VerifyCase(DecodeCase):
+    """The same rows with Q drafted tokens each, the last of their `keys` keys."""
+
+    kernel: ClassVar[str] = "paged_verify"
+
+    Q: int = 8
+    tree: bool = False
+
+    def make(self, key: Array) -> tuple[Array, ...]:
+        q, *rest = super().make(key)
+        shape = (self.B, self.Q, self.N, self.H)
+        return jax.random.normal(jax.random.fold_in(key, 1), shape, q.dtype), *rest
+
+    def run(
+        self,
+        q: Float[Array, "B Q N H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+        positions: Int32[Array, " B"],
+        *extras: Float[Array, "..."],
+        tiling: Tiling | None = None,
+        interpret: bool = False,
+    ) -> Float[Array, "B Q N H"]:
+        kernel = paged_verify
+        if tiling is not None or interpret:
+            from pallas_kernels.attention.mosaic_verify import mosaic_verify
+
+            kernel = partial(mosaic_verify, **(tiling or {"splits": 2}), interpret=interpret)
+        return kernel(
+            q, k_pages, v_pages, page_table, positions - (self.Q - 1),
+            jnp.full(self.B, self.Q, jnp.int32), tree_mask=self._mask(), **_options(self, extras)
+        )  # fmt: skip
+
+    def reference(
+        self,
+        q: Float[Array, "B Q N H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
+        page_table: Int32[Array, "B MP"],
+        positions: Int32[Array, " B"],
+        *extras: Float[Array, "..."],
+    ) -> Float[Array, "B Q N H"]:
+        """A token at a time: the specification gathers every key for every token."""
+        rows, mask = jnp.arange(self.B, dtype=jnp.int32), self._mask()
+        first = positions - (self.Q - 1)
+        attend = partial(attention_reference, **_options(self, extras))
+        tokens = [
+            attend(
+                q[:, i], k_pages, v_pages, page_table, rows, first + (0 if self.tree else i),
+                tree_mask=None if mask is None else mask[:, i],
+            )
+            for i in range(self.Q)
+        ]  # fmt: skip
+        return jnp.stack(tokens, axis=1)
+
+    def _mask(self) -> UInt32[Array, "B Q"] | None:
+        """A binary tree: token i follows token (i - 1) // 2."""
+        if not self.tree:
+            return None
+        masks = [1]
+        for i in range(1, self.Q):
+            masks.append(masks[(i - 1) // 2] | 1 << i)
+        return jnp.tile(jnp.array(masks, jnp.uint32), (self.B, 1))
+
+    @property
+    def bytes_moved(self) -> int:
+        """As for one token, but for queries and results."""
+        return super().bytes_moved + 4 * self.B * self.N * self.H * (self.Q - 1)
+
+    @property
+    def flops(self) -> int:
+        return super().flops * self.Q
+
+    def facts(self) -> dict[str, int]:
+        from pallas_kernels.attention.mosaic_decode import columns
+
+        C = self.N // self.K * self.Q
+        blocks = self.B * self.K * -(-C // columns(C))
+        return {**super().facts(), "blocks": blocks}
 
 
 @dataclass(frozen=True)
@@ -132,6 +211,7 @@ class RaggedCase(Case):
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
+    cache: str = "bfloat16"
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -140,29 +220,21 @@ class RaggedCase(Case):
         pages = (B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], B * width).reshape(B, width)
-        return (
-            normal(keys[0], (T, self.N, self.H)),
-            normal(keys[1], pages),
-            normal(keys[2], pages),
-            table.astype(jnp.int32),
-            *_sinks(self.sinks, keys[0], self.N),
-        )
+        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
+        return normal(keys[0], (T, self.N, self.H)), k, v, table.astype(jnp.int32), *extras
 
     def run(
         self,
         q: Float[Array, "T N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
-        sinks: Float[Array, " N"] | None = None,
-        *,
+        *extras: Float[Array, "..."],
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "T N H"]:
         start, count, _, positions = self._places()
-        options = {
-            "scale": self.H**-0.5, "window": self.window, "softcap": self.softcap, "sinks": sinks,
-        }  # fmt: skip
+        options = _options(self, extras)
         if interpret:
             from pallas_kernels.attention.mosaic_ragged import mosaic_ragged
 
@@ -186,17 +258,14 @@ class RaggedCase(Case):
     def reference(
         self,
         q: Float[Array, "T N H"],
-        k_pages: Float[Array, "P K S H"],
-        v_pages: Float[Array, "P K S H"],
+        k_pages: Num[Array, "P K S H"],
+        v_pages: Num[Array, "P K S H"],
         page_table: Int32[Array, "B MP"],
-        sinks: Float[Array, " N"] | None = None,
+        *extras: Float[Array, "..."],
     ) -> Float[Array, "T N H"]:
         """In pieces: the specification gathers every key for every token."""
         _, _, row, positions = self._places()
-        attend = partial(
-            attention_reference,
-            scale=self.H**-0.5, window=self.window, softcap=self.softcap, sinks=sinks,
-        )  # fmt: skip
+        attend = partial(attention_reference, **_options(self, extras))
         pieces = [slice(i, i + _PIECE) for i in range(0, q.shape[0], _PIECE)]
         return jnp.concatenate(
             [attend(q[p], k_pages, v_pages, page_table, row[p], positions[p]) for p in pieces]
@@ -208,10 +277,11 @@ class RaggedCase(Case):
 
     @property
     def bytes_moved(self) -> int:
-        """Queries, results, and each row's keys and values once; 16 bits each."""
+        """Queries and results in 16 bits, and each row's keys and values once."""
         tokens = sum(count for count, _ in self.rows)
         keys = sum(count + min(before, self.window or before) for count, before in self.rows)
-        return 2 * (2 * tokens * self.N + 2 * keys * self.K) * self.H
+        cached = 2 * keys * self.K * _vector_bytes(self.cache, self.H)
+        return cached + 4 * tokens * self.N * self.H
 
     @property
     def flops(self) -> int:
@@ -232,8 +302,32 @@ class RaggedCase(Case):
         return tuple(jnp.asarray(x, jnp.int32) for x in (start, counts, row, positions))
 
 
-def _sinks(there: bool, key: Array, N: int) -> tuple[Array, ...]:
-    return (jax.random.normal(key, (N,)),) if there else ()
+def _cache(
+    keys: Array, shape: tuple[int, ...], dtype: str, sinks: int
+) -> tuple[Array, Array, tuple[Array, ...]]:
+    """Pages of keys and of values, and what `_options` reads: sinks, scales."""
+    k, v = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys[1:3])
+    extras = (jax.random.normal(keys[0], (sinks,)),) if sinks else ()
+    if not is_quantised(dtype):
+        return k, v, extras
+    (k, k_scales), (v, v_scales) = quantise(k, dtype), quantise(v, dtype)
+    return k, v, (*extras, k_scales, v_scales)
+
+
+def _options(case: DecodeCase | RaggedCase, extras: tuple[Array, ...]) -> dict[str, Any]:
+    """Keyword arguments of the kernels and the specification."""
+    names = ["sinks"] * case.sinks + ["k_scales", "v_scales"] * is_quantised(case.cache)
+    return {
+        "scale": case.H**-0.5,
+        "window": case.window,
+        "softcap": case.softcap,
+        **dict(zip(names, extras, strict=True)),
+    }
+
+
+def _vector_bytes(cache: str, H: int) -> int:
+    """Of a token's key or value in one head."""
+    return H * jnp.dtype(cache).itemsize + 4 * is_quantised(cache)
 
 
 def _decode_kernel() -> Callable[..., Array]:
@@ -249,6 +343,7 @@ def _decode_kernel() -> Callable[..., Array]:
 
 _PIECE = 64  # tokens
 _TILE = 64  # keys of a block, at least
+_FP8 = "float8_e4m3fn"
 _MIXED = ((1, 4000),) * 56 + ((1992, 0),)
 
 CASES: tuple[Case, ...] = (
@@ -265,9 +360,24 @@ CASES: tuple[Case, ...] = (
     DecodeCase("multi-query, 16 heads", 64, 16, 1, 128, 64, 4096),
     DecodeCase("gpt-oss-20b", 64, 64, 8, 64, 64, 8192, None, None, True),
     DecodeCase("gpt-oss-20b, window", 64, 64, 8, 64, 64, 8192, 128, None, True),
+    DecodeCase("llama-3.1-8b, int8 cache", 64, 32, 8, 128, 64, 4096, cache="int8"),
+    DecodeCase("llama-3.1-8b, fp8 cache", 64, 32, 8, 128, 64, 4096, cache=_FP8),
+    DecodeCase("llama-3.1-8b, fp8, page 16", 64, 32, 8, 128, 16, 4096, cache=_FP8),
+    DecodeCase(
+        "llama-3.1-8b, fp8, one row, 128k", 1, 32, 8, 128, 64, 131072, cache="float8_e4m3fn"
+    ),
+    DecodeCase("gpt-oss-20b, int8", 64, 64, 8, 64, 64, 8192, None, None, True, "int8"),
+    VerifyCase("llama-3.1-8b, 4 drafts", 64, 32, 8, 128, 64, 4096, Q=4),
+    VerifyCase("llama-3.1-8b, 8 drafts", 64, 32, 8, 128, 64, 4096),
+    VerifyCase("llama-3.1-8b, fp8, 8 drafts", 64, 32, 8, 128, 64, 4096, cache=_FP8),
+    VerifyCase("llama-3.1-8b, tree of 31", 16, 32, 8, 128, 64, 4096, Q=31, tree=True),
+    VerifyCase("gpt-oss-20b, 4 drafts, window", 64, 64, 8, 64, 64, 8192, 128, sinks=True, Q=4),
     RaggedCase("llama-3.1-8b, prompt of 2k", ((2048, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, prompt of 16k", ((16384, 0),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, page 16", ((2048, 0),), 32, 8, 128, 16),
+    RaggedCase("llama-3.1-8b, fp8, prompt of 2k", ((2048, 0),), 32, 8, 128, 64, cache=_FP8),
+    RaggedCase("llama-3.1-8b, int8, page 16", ((2048, 0),), 32, 8, 128, 16, cache="int8"),
+    RaggedCase("llama-3.1-8b, fp8, 56 decode rows", _MIXED, 32, 8, 128, 64, cache=_FP8),
     RaggedCase("llama-3.1-8b, chunk after 30k", ((2048, 30720),), 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, 16 prompts", ((128, 0),) * 16, 32, 8, 128, 64),
     RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),

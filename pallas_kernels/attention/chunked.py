@@ -9,10 +9,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num, UInt32
 
 from pallas_kernels.attention.query_blocks import QueryBlocks
-from pallas_kernels.attention.reference import MASKED, visible
+from pallas_kernels.attention.reference import MASKED, visible, visible_drafts
 
 _CHUNK_SLOTS = 64  # keys scored at once
 _NO_POSITION = 2**31 - 1  # later than any
@@ -20,8 +20,8 @@ _NO_POSITION = 2**31 - 1  # later than any
 
 def attend_blocks(
     q: Float[Array, "M Q N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"] | None,
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"] | None,
     tables: Int32[Array, "M MP"],
     positions: Int32[Array, "M Q"],
     *,
@@ -29,11 +29,15 @@ def attend_blocks(
     window: int | None,
     softcap: float | None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
+    tree_mask: UInt32[Array, "M Q"] | None = None,
 ) -> Float[Array, "M Q N V"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
 
-    Without `v_pages`, values are the first `value_dim` entries of the keys.
+    Without `v_pages`, values are the first `value_dim` entries of the keys. With a `tree_mask`,
+    queries are drafts, of which a block's first is the earliest.
 
     Same mathematics as `reference.attention_reference`, in float32.
     """
@@ -59,15 +63,25 @@ def attend_blocks(
         written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
         values = jnp.where(written, values, 0.0)
         scores = jnp.einsum("mkqh,mkjh->mkqj", queries, keys)
+        if k_scales is not None:
+            scores *= k_scales[pages, heads].reshape(M, K, 1, C * S)
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
         seen = visible(asked, slots, window)
+        if tree_mask is not None:
+            bits = jnp.tile(tree_mask, (1, G))[:, None, :, None]
+            seen = visible_drafts(positions[:, :1, None, None], bits, slots, window)
+            seen &= asked >= 0
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(-1))
         decay = jnp.exp(peak - new_peak)
         weights = jnp.where(seen, jnp.exp(scores - new_peak[..., None]), 0.0)
+        total = total * decay + weights.sum(-1)
+        if v_scales is not None:
+            scales = v_scales[pages, heads].reshape(M, K, 1, C * S)
+            weights *= jnp.where(written[:, :, None, :, 0], scales, 0.0)
         added = jnp.einsum("mkqj,mkjh->mkqh", weights, values)
-        return new_peak, total * decay + weights.sum(-1), acc * decay[..., None] + added
+        return new_peak, total, acc * decay[..., None] + added
 
     rows = (M, K, G * Q)
     peak, total = jnp.full(rows, MASKED), jnp.zeros(rows)

@@ -4,13 +4,17 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
+from pallas_kernels.cache.quantise import QUANTISED, is_quantised
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
 
 _HEAD_DIMS = (64, 128, 192, 256)
+_HEAD_DIM_8 = 192  # with pages of 8 bits: shared memory holds them twice
 _PAGE_SIZES = (16, 32, 64, 128)
 _DTYPES = ("bfloat16", "float16")
+_PAGE_DTYPES = (*_DTYPES, *QUANTISED)
 
 
 class AttentionShape(NamedTuple):
@@ -18,7 +22,7 @@ class AttentionShape(NamedTuple):
 
     head_dim: int  # as it is in pages
     page_size: int
-    dtype: DTypeLike
+    dtype: DTypeLike  # of pages
 
 
 def page_head_dim(head_dim: int, backend: Backend) -> int:
@@ -31,11 +35,39 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
     if backend is Backend.XLA:
         return
     dtype = jnp.dtype(shape.dtype).name
+    widest = _HEAD_DIM_8 if is_quantised(dtype) else _HEAD_DIMS[-1]
+    dtypes = _PAGE_DTYPES if backend is Backend.MOSAIC else _DTYPES
     limits = [
         (shape.head_dim in _HEAD_DIMS, f"a head dim up to {_HEAD_DIMS[-1]}, not {shape.head_dim}"),
+        (
+            shape.head_dim <= widest,
+            f"a head dim up to {widest} in pages of {dtype}, not {shape.head_dim}",
+        ),
         (shape.page_size in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {shape.page_size}"),
-        (dtype in _DTYPES, f"{' or '.join(_DTYPES)}, not {dtype}"),
+        (dtype in dtypes, f"pages of {', '.join(dtypes)}, not {dtype}"),
     ]  # fmt: skip
     for holds, limit in limits:
         if not holds:
             raise KernelError(f"The attention kernels of the backend {backend.value} take {limit}.")
+
+
+def check_pages(
+    q: Array, pages: Array, k_scales: Array | None, v_scales: Array | None, backend: Backend
+) -> None:
+    """Raise KernelError if these queries and scales do not go with these pages."""
+    name, asked = jnp.dtype(pages.dtype).name, jnp.dtype(q.dtype).name
+    scaled = k_scales is not None and v_scales is not None
+    if scaled != is_quantised(name) or (k_scales is None) != (v_scales is None):
+        raise KernelError(
+            f"Pages of {' or '.join(QUANTISED)} come with k_scales and v_scales, as `quantise` "
+            f"gives them, and others with neither; these are of {name}."
+        )
+    if backend is Backend.XLA:
+        return
+    check_attention(AttentionShape(pages.shape[3], pages.shape[2], name), backend)
+    fitting = _DTYPES if scaled else (name,)
+    if asked not in fitting:
+        raise KernelError(
+            f"The attention kernels of the backend {backend.value} take queries of "
+            f"{' or '.join(fitting)} with pages of {name}, not {asked}."
+        )

@@ -5,40 +5,52 @@
 
 Operands are swapped: keys and not queries are the rows of the tensor core's product, of which it
 does at least 64 at a time; the R = 8 to 32 columns are query heads of one key/value head. A row's
-pages are divided among `splits` blocks, each of which leaves its part for `_combine`.
-What it takes is in `limits.py`.
+pages are divided among `splits` blocks, each of which leaves its part for `_combine`. Keys and
+values of 8 bits are multiplied as they are: the scales of keys multiply scores, those of values
+the weights. Columns may be tokens too: `mosaic_verify.py`.
+What it takes is in `limits.py`, how tiles get there in `mosaic_tiles.py`.
 """
 
 import math
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
+from pallas_kernels.attention.mosaic_tiles import (
+    TILE,
+    Stream,
+    fetch,
+    keys_operand,
+    operand_dtype,
+    swizzled,
+    values_operand,
+)
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.attention.splits import choose_splits
+from pallas_kernels.cache.quantise import is_quantised
 from pallas_kernels.dispatch import traced_device
 from pallas_kernels.mosaic import (
     accumulate,
+    across,
     cast,
     interpreter,
     load,
     product,
+    register_product,
     row_numbers,
     spread,
-    zero_rows_after,
 )
 from pallas_kernels.tuning import tuned
 
-TILE = 64  # keys of one product
-SPLITS = (1, 2, 4, 8, 16)
 _COLUMNS = (8, 16, 32)  # query heads of a block
-_BLOCKS_PER_CORE = 2
-_SHARED_BYTES = 100 * 1024  # of K and V tiles in flight: two blocks fit on a core
+_SHARED_BYTES = 112 * 1024  # of a block: two fit on a core
+_REDUCTION_BYTES = 4096
 _LOG2E = math.log2(math.e)
 
 
@@ -47,15 +59,7 @@ def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
     gpu = traced_device()
     facts = {"blocks": blocks, "keys": keys, "H": H, "S": S}
     found = tuned(kernel, facts, gpu.kind)
-    return found["splits"] if found else choose_splits(blocks, keys, gpu.num_cores)
-
-
-def choose_splits(blocks: int, keys: int, num_cores: int) -> int:
-    """The rule: enough to fill the GPU, each with a tile to do."""
-    tiles = -(-keys // TILE)
-    fitting = [n for n in SPLITS if n <= tiles]
-    filling = [n for n in fitting if blocks * n >= _BLOCKS_PER_CORE * num_cores]
-    return min(filling, default=fitting[-1])
+    return found["splits"] if found else choose_splits(blocks, keys, TILE, gpu.num_cores)
 
 
 def columns(G: int) -> int:
@@ -65,8 +69,8 @@ def columns(G: int) -> int:
 
 def mosaic_decode(
     q: Float[Array, "B N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -75,17 +79,61 @@ def mosaic_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros.
 
     `interpret` runs it without a GPU, watching for races.
     """
-    (B, N, H), (K, S) = q.shape, k_pages.shape[1:3]
-    G = N // K
-    R = columns(G)
-    heads, results = K * -(-G // R), min(G, R)
-    queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
+    (B, N, H), K = q.shape, k_pages.shape[1]
+    out = attend_columns(
+        q.reshape(B, K, N // K, H), k_pages, v_pages, page_table, positions, drafts=None,
+        scale=scale, splits=splits, window=window, softcap=softcap,
+        sinks=None if sinks is None else sinks.reshape(K, -1), k_scales=k_scales,
+        v_scales=v_scales, interpret=interpret,
+    )  # fmt: skip
+    return jnp.reshape(out, (B, N, -1))
+
+
+class Drafts(NamedTuple):
+    """Of drafted tokens: how many they are, and what each column sees."""
+
+    counts: Int32[Array, " B"]
+    # drafts, as bits; and, with a window, keys later than this, counted from the first draft
+    seen: Int32[Array, "B 2 C"]
+
+
+def attend_columns(
+    q: Float[Array, "B K C H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " B"],
+    *,
+    drafts: Drafts | None,
+    scale: float,
+    splits: int,
+    window: int | None,
+    softcap: float | None = None,
+    sinks: Float[Array, "K C"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
+    interpret: bool = False,
+) -> Float[Array, "B K C H"]:
+    """C queries of each row and key/value head: all at `positions`, or drafts from there on."""
+    (B, K, C, H), S = q.shape, k_pages.shape[2]
+    R = columns(C)
+    groups, results = -(-C // R), min(C, R)
+    heads = K * groups
+    operand = operand_dtype(q.dtype, k_pages.dtype)
+    sources = [x for x in (k_pages, v_pages, k_scales, v_scales) if x is not None]
+    queries = jnp.pad(q.astype(operand), ((0, 0), (0, 0), (0, -C % R), (0, 0)))
+    by_block = [] if sinks is None else [_blocks(sinks.astype(jnp.float32) * _LOG2E, R)]
+    if drafts is not None:
+        seen = _blocks(drafts.seen.reshape(2 * B, C), R)
+        by_block += [drafts.counts, seen.reshape(B, 2, groups, R)]
     whole = [jax.ShapeDtypeStruct((B, heads, results, H), q.dtype)]
     parts = [
         jax.ShapeDtypeStruct((splits, B, heads, H, R), jnp.float32),
@@ -95,41 +143,50 @@ def mosaic_decode(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
+            drafted=drafts is not None, scaled=k_scales is not None,
             has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
         grid=(B, heads, splits),
         grid_names=("row", "head", "split"),
-        scratch_types=_scratch(R, H, S, q.dtype, splits),
-        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
+        scratch_types=_scratch(R, H, S, q.dtype, k_pages.dtype, splits),
+        compiler_params=plgpu.CompilerParams(
+            approx_math=True, reduction_scratch_bytes=_REDUCTION_BYTES
+        ),
         interpret=interpreter(interpret),
     )(
-        queries.reshape(B, heads, R, H), k_pages, v_pages, page_table, positions,
-        *(() if sinks is None else (_by_head(sinks, K, R),)),
+        queries.reshape(B, heads, R, H),
+        *sources, page_table, positions, *by_block,
     )  # fmt: skip
     out = found[0] if splits == 1 else _combine(found[0], found[1], results).astype(q.dtype)
-    return jnp.reshape(out.reshape(B, K, -1, H)[:, :, :G], (B, N, H))
+    cut: Array = out.reshape(B, K, -1, H)[:, :, :C]
+    return cut
 
 
-def _scratch(R: int, H: int, S: int, dtype: Any, splits: int) -> list[Any]:
+def _scratch(R: int, H: int, S: int, dtype: Any, pages: Any, splits: int) -> list[Any]:
     """Shared memory of one block: queries, tiles in flight, weights, result, barriers."""
-    # rows of 64 16-bit numbers, 8 rows a piece: what the tensor core reads
-    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
-    stages = max(2, min(6, _SHARED_BYTES // (2 * TILE * H * 2)))
-    ready = plgpu.Barrier(num_arrivals=max(1, TILE // S), num_barriers=stages)
+    operand, scaled = operand_dtype(dtype, pages), is_quantised(pages)
+    wide = [plgpu.SMEM((TILE, H), operand, transforms=swizzled(H, operand))] * scaled
+    others = R * (H + TILE + H * (splits == 1)) + scaled * TILE * H  # in 16 bits
+    room = _SHARED_BYTES - _REDUCTION_BYTES - 2 * others
+    stages = max(2, min(6, room // (2 * TILE * (H * jnp.dtype(pages).itemsize + 4 * scaled))))
+    parts = max(1, TILE // S)
+    arrivals = (3 if scaled else 1) * parts, parts
     return [
-        plgpu.SMEM((R, H), dtype, transforms=swizzled),
-        *[plgpu.SMEM((stages, TILE, H), dtype, transforms=swizzled)] * 2,
-        plgpu.SMEM((R, TILE), dtype, transforms=swizzled),
+        plgpu.SMEM((R, H), operand, transforms=swizzled(H, operand)),
+        *[plgpu.SMEM((stages, TILE, H), pages, transforms=swizzled(H, pages))] * 2,
+        *[plgpu.SMEM((stages, TILE), jnp.float32)] * (2 * scaled),
+        *wide,
+        plgpu.SMEM((R, TILE), operand, transforms=swizzled(TILE, operand)),
         *[plgpu.SMEM((R, H), dtype)] * (splits == 1),  # in no pieces: only some rows go out
         plgpu.Barrier(),
-        *[ready] * 2,
+        *[plgpu.Barrier(num_arrivals=n, num_barriers=stages) for n in arrivals],
     ]
 
 
 def paged_decode_kernel(
     *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int,
-    has_sinks: bool, interpret: bool,
+    drafted: bool, scaled: bool, has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
     given = iter(refs)
@@ -137,72 +194,79 @@ def paged_decode_kernel(
     def take(count: int) -> list[Any]:
         return [next(given) for _ in range(count)]
 
-    # in the GPU's memory
-    (q_all,), sources, (table, positions) = take(1), take(2), take(2)
-    sinks, results = take(has_sinks), take(1 if splits == 1 else 2)
+    # in the GPU's memory: pages, then scales
+    (q_all,), sources, (table, positions) = take(1), take(2 + 2 * scaled), take(2)
+    sinks, drafts, results = take(has_sinks), take(2 * drafted), take(1 if splits == 1 else 2)
     # of the block
-    (q,), tiles, (weights,) = take(1), take(2), take(1)
+    (q,), tiles, wide, (weights,) = take(1), take(2 + 2 * scaled), take(scaled), take(1)
     out, (q_ready,), ready = take(splits == 1), take(1), take(2)
+    streams = list(map(Stream, sources, tiles, [*ready, *[ready[0]] * (2 * scaled)]))
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
-    R, S, stages = q.shape[0], sources[0].shape[2], tiles[0].shape[0]
-    H = q.shape[1]
-    kv_head = lax.div(head, jnp.int32(q_all.shape[1] // kv_heads))
+    (R, H), stages = q.shape, tiles[0].shape[0]
+    groups = jnp.int32(q_all.shape[1] // kv_heads)
+    kv_head, group = lax.div(head, groups), lax.rem(head, groups)
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
     position = positions[row]
-    first, last = _tiles(position, window, split, splits)
-
-    def fetch(tile: Any, slot: Any) -> Any:
-        for part in range(max(1, TILE // S)):
-            key = jnp.minimum(tile * TILE + part * S, position)  # no page but those of the row
-            page = table[row, lax.div(key, jnp.int32(S))]
-            slots = pl.ds(lax.rem(tile * TILE, jnp.int32(S)), TILE) if S > TILE else slice(None)
-            rows = pl.ds(part * S, min(S, TILE))
-            for source, target, done in zip(sources, tiles, ready, strict=True):
-                plgpu.copy_gmem_to_smem(
-                    source.at[page, kv_head, slots], target.at[slot, rows], done.at[slot]
-                )
+    earliest = position  # of the queries
+    if drafted:
+        position = jnp.where(drafts[0][row] > 0, earliest + drafts[0][row] - 1, -1)
+    first, last = _tiles(position, earliest, window, split, splits)
+    get = partial(fetch, streams, table, row, kv_head, position)
 
     plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
     for stage in range(stages):
-        pl.when(first + stage < last)(partial(fetch, first + stage, stage))
+        pl.when(first + stage < last)(partial(get, first + stage, stage))
     plgpu.barrier_wait(q_ready)
 
     def tile_step(tile: Any, carry: Any) -> Any:
-        acc, peak, total = carry
-        slot = lax.rem(tile - first, jnp.int32(stages))
+        acc, peak, totals = carry  # those of each place in a tile: one reduction, at the end
+        slot, newest = lax.rem(tile - first, jnp.int32(stages)), position - tile * TILE
         plgpu.barrier_wait(ready[0].at[slot])
-        scores = (
-            product(tiles[0].at[slot], q.transpose((1, 0)), (TILE, R)) * scale
-        )  # [T, R], in base 2
+        keys = keys_operand(tiles[0].at[slot], q.dtype)
+        multiply = partial(register_product, interpret=interpret) if scaled else product
+        scores = multiply(keys, q.transpose((1, 0)), (TILE, R)) * scale  # [T, R], in base 2
+        if scaled:
+            k_scale, v_scale = _scales(tiles[2:], slot, interpret)
+            scores *= across(k_scale, scores)
         if softcap is not None:
             scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
-        key = tile * TILE + row_numbers(scores.shape, interpret)
-        seen = key <= position
-        if window is not None:
-            seen &= key > position - window
+        if scaled:  # a weight times its scale is at most 1: float16 holds what matters of it
+            scores += across(jnp.log2(v_scale), scores)
+        key = row_numbers(scores.shape, interpret)
+        seen = key <= newest
+        if drafted:
+            since = key + (tile * TILE - earliest)
+            seen &= _sees(drafts, row, group, since, window, interpret)
+        elif window is not None:
+            seen &= key > newest - window
         scores = jnp.where(seen, scores, MASKED)
         new_peak = jnp.maximum(peak, scores.max(axis=0))
         decay = jnp.exp2(peak - new_peak)
         weight = jnp.exp2(scores - spread(new_peak, scores))
         weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
         plgpu.barrier_wait(ready[1].at[slot])
-        values = tiles[1].at[slot]
-        # beyond the row's last key lies what others left, even NaN, which 0 x NaN would keep
-        written = position - tile * TILE
-        pl.when(written < TILE - 1)(partial(zero_rows_after, values, written, interpret))
-        plgpu.commit_smem()
+        values = values_operand(tiles[1].at[slot], wide, newest, interpret)
         turned = values.transpose((1, 0)), weights.transpose((1, 0))
         acc = accumulate(acc * spread(decay, acc), *turned, interpret)
-        pl.when(tile + stages < last)(partial(fetch, tile + stages, slot))
-        return acc, new_peak, total * decay + weight.sum(axis=0)
+        pl.when(tile + stages < last)(partial(get, tile + stages, slot))
+        if scaled:
+            weight /= across(v_scale, weight)
+        return acc, new_peak, totals * spread(decay, totals) + weight
 
-    peak, total, one = (layout(jnp.full((R,), x), by_column) for x in (MASKED, 0.0, 1.0))
-    if sinks:  # as a key that the first part has seen, whose value is nothing
-        theirs = layout(load(sinks[0].at[head]), by_column)
-        peak, total = lax.cond(split == 0, lambda: (theirs, one), lambda: (peak, total))
-    acc = layout(jnp.zeros((H, R), jnp.float32), plgpu.Layout.WGMMA)
-    acc, peak, total = lax.fori_loop(first, last, tile_step, (acc, peak, total))
+    acc, totals = (
+        layout(jnp.zeros((rows, R), jnp.float32), plgpu.Layout.WGMMA) for rows in (H, TILE)
+    )
+    peak = layout(jnp.full((R,), MASKED), by_column)
+    acc, peak, totals = lax.fori_loop(first, last, tile_step, (acc, peak, totals))
+    total = totals.sum(axis=0)
+    if sinks:  # a key that the first part has seen, whose value is nothing
+        here = jnp.where(split == 0, 1.0, 0.0)
+        theirs = layout(load(sinks[0].at[head]), by_column) * here + MASKED * (1 - here)
+        joined = jnp.maximum(peak, theirs)
+        decay = jnp.exp2(peak - joined)
+        acc *= spread(decay, acc)
+        peak, total = joined, total * decay + jnp.exp2(theirs - joined)
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits > 1:
         parts, peaks = results
@@ -217,18 +281,35 @@ def paged_decode_kernel(
     plgpu.wait_smem_to_gmem(0)
 
 
-def _by_head(sinks: Float[Array, " N"], K: int, R: int) -> Float32[Array, "heads R"]:
-    """As the kernel reads them: in base 2, a row for the heads of a block."""
-    grouped = sinks.astype(jnp.float32).reshape(K, -1) * _LOG2E
-    return jnp.pad(grouped, ((0, 0), (0, -grouped.shape[1] % R))).reshape(-1, R)
+def _scales(tiles: list[Any], slot: Any, interpret: bool) -> list[Any]:
+    """Of the keys and values of a tile; those of values are 1 beyond the row, where NaN may be."""
+    by_row = plgpu.Layout.WGMMA.reduce(1)
+    keys, values = (cast(load(scales.at[slot]), by_row, interpret) for scales in tiles)
+    return [keys, jnp.where(values > 0, values, jnp.ones_like(values))]
 
 
-def _tiles(position: Any, window: Any, split: Any, splits: Any) -> Any:
+def _blocks(columns: Num[Array, "A C"], R: int) -> Num[Array, "blocks R"]:
+    """Numbers of columns as the kernel reads them, a row for each block."""
+    return jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % R))).reshape(-1, R)
+
+
+def _sees(drafts: list[Any], row: Any, block: Any, key: Any, window: Any, interpret: bool) -> Any:
+    """Which drafts see which keys; `key` is counted from the row's first draft."""
+    by_column = plgpu.Layout.WGMMA.reduce(0)
+    bits, after = (
+        spread(cast(load(drafts[1].at[row, i, block]), by_column, interpret), key) for i in (0, 1)
+    )
+    bit = lax.shift_right_logical(bits, jnp.minimum(jnp.maximum(key, 0), 31)) & 1
+    context = key < 0 if window is None else (key < 0) & (key > after)
+    return context | ((key >= 0) & (bit == 1))
+
+
+def _tiles(position: Any, earliest: Any, window: Any, split: Any, splits: Any) -> Any:
     """First and one past the last tile of a block: the row's live tiles, divided evenly."""
     last = lax.div(position + TILE, jnp.int32(TILE))  # 0 for position -1
     first = jnp.int32(0)
     if window is not None:
-        first = lax.div(jnp.maximum(position - window + 1, 0), jnp.int32(TILE))
+        first = lax.div(jnp.maximum(earliest - window + 1, 0), jnp.int32(TILE))
     each = lax.div(last - first + splits - 1, jnp.int32(splits))
     low = first + split * each
     return low, jnp.minimum(low + each, last)

@@ -8,7 +8,8 @@
 A block goes through the rows that have tokens in it, one after the other, and through each row's
 tiles: first those that all its queries see whole, then those that need a mask. Every block writes
 all of its 128 results, so no two blocks write the same token. Rows of fewer than `least` tokens
-are left to `paged_decode`, which reads their keys once for all heads of a group.
+are left to `paged_decode`, which reads their keys once for all heads of a group. What warpgroup 2
+does, for pages of 8 bits too, is in `mosaic_ragged_fetch.py`.
 """
 
 import math
@@ -20,30 +21,44 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
+from pallas_kernels.attention.mosaic_ragged_fetch import (
+    Eight,
+    Kind,
+    copy_tile,
+    eight_scratch,
+    fetch_8,
+    fetch_16,
+    finish,
+)
+from pallas_kernels.attention.mosaic_tiles import swizzled
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.cache.quantise import is_quantised
 from pallas_kernels.mosaic import (
     accumulate,
+    across,
     cast,
     column_numbers,
     interpreter,
     product,
     vector_numbers,
     zero_rows_after,
-)  # fmt: skip
+)
 
 BLOCK = 128  # tokens of a block
 _HALF = 64  # of a warpgroup: the rows of a tensor core's product
 _LOG2E = math.log2(math.e)
 # of a thread: two warpgroups that compute, one that fetches; together a core has 512 x 128
 _COMPUTING, _FETCHING = 232, 40
+_COMPUTING_8, _FETCHING_8 = 216, 72  # where that one converts
+_MOST = 100.0  # octaves by which a sink counts for more than a row's keys: the rest is nothing
 
 
 def mosaic_ragged(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " T"],
     start: Int32[Array, " B"],
@@ -54,24 +69,28 @@ def mosaic_ragged(
     softcap: float | None,
     least: int,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""
     T, N, H = q.shape
-    padded = jnp.pad(q, ((0, -T % BLOCK), (0, 0), (0, 0)))
+    operand = _operand(q.dtype, k_pages.dtype)
+    padded = jnp.pad(q.astype(operand), ((0, -T % BLOCK), (0, 0), (0, 0)))
     begins = jnp.arange(padded.shape[0] // BLOCK, dtype=jnp.int32) * BLOCK
     find = partial(jnp.searchsorted, method="compare_all")  # the other methods are loops
     out = plgpu.kernel(
         partial(
             ragged_attention_kernel, scale=scale, window=window, softcap=softcap, least=least,
-            has_sinks=sinks is not None, interpret=interpret,
+            result=q.dtype, has_sinks=sinks is not None, scaled=k_scales is not None,
+            interpret=interpret,
         ),
-        out_type=jax.ShapeDtypeStruct(padded.shape, q.dtype),
+        out_type=jax.ShapeDtypeStruct(padded.shape, operand),
         grid=(N, begins.size),
         grid_names=("head", "block"),
         num_threads=3,
         thread_name="warpgroup",
-        scratch_types=_scratch(H, k_pages.shape[2], q.dtype),
+        scratch_types=_scratch(H, k_pages.shape[2], q.dtype, k_pages.dtype),
         compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpreter(interpret),
     )(
@@ -79,8 +98,9 @@ def mosaic_ragged(
         find(start + count, begins, side="right").astype(jnp.int32),
         find(start, begins + BLOCK, side="left").astype(jnp.int32),
         *(() if sinks is None else (sinks.astype(jnp.float32),)),
+        *(() if k_scales is None else (k_scales, v_scales)),
     )  # fmt: skip
-    cut: Array = out[:T]
+    cut: Array = lax.bitcast_convert_type(out[:T], q.dtype)
     return cut
 
 
@@ -89,22 +109,29 @@ def _tile(H: int) -> int:
     return 128 if H <= 128 else 64
 
 
-def _scratch(H: int, S: int, dtype: Any) -> list[Any]:
+def _operand(dtype: Any, pages_dtype: Any) -> Any:
+    """What is multiplied: of 8 bits, bfloat16, which holds a number times any scale."""
+    return jnp.dtype(jnp.bfloat16 if is_quantised(pages_dtype) else dtype)
+
+
+def _scratch(H: int, S: int, dtype: Any, pages_dtype: Any) -> list[Any]:
     """Shared memory of one block: queries and later results, tiles in flight, barriers."""
-    swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+    operand, scaled = _operand(dtype, pages_dtype), is_quantised(pages_dtype)
+    transforms = swizzled(H, operand)
     tile = _tile(H)
     stages = 2 if H > 64 else 4
-    pages = max(1, tile // S)
+    arrivals = 1 if scaled else max(1, tile // S)
     return [
-        plgpu.SMEM((2, _HALF, H), dtype, transforms=swizzled),
-        plgpu.SMEM((stages, tile, H), dtype, transforms=swizzled),
-        plgpu.SMEM((stages, tile, H), dtype, transforms=swizzled),
+        plgpu.SMEM((2, _HALF, H), operand, transforms=transforms),
+        plgpu.SMEM((stages, tile, H), operand, transforms=transforms),
+        plgpu.SMEM((stages, tile, H), operand, transforms=transforms),
         plgpu.Barrier(num_barriers=2),
-        plgpu.Barrier(num_arrivals=pages, num_barriers=stages),
-        plgpu.Barrier(num_arrivals=pages, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
+        plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
         plgpu.Barrier(num_arrivals=2, num_barriers=stages),
         plgpu.Barrier(num_arrivals=2, num_barriers=stages),
         plgpu.Barrier(num_arrivals=2),
+        *(eight_scratch(H, tile, S, pages_dtype) if scaled else ()),
     ]
 
 
@@ -152,59 +179,54 @@ def ragged_attention_kernel(
     first_row: Any, end_row: Any,
     # then the block's
     *rest: Any,
-    scale: Any, window: Any, softcap: Any, least: int, has_sinks: bool, interpret: bool,
+    scale: Any, window: Any, softcap: Any, least: int, result: Any, has_sinks: bool, scaled: bool,
+    interpret: bool,
 ) -> None:  # fmt: skip
     """One block: 128 tokens of one query head; three warpgroups."""
-    sinks, (out, q_tiles, k, v, *barriers) = rest[:has_sinks], rest[has_sinks:]
-    q_ready, k_ready, v_ready, k_free, v_free, turn = barriers
+    sinks, scales = rest[:has_sinks], rest[has_sinks : has_sinks + 2 * scaled]
+    out, q_tiles, k, v, *barriers = rest[has_sinks + 2 * scaled :]
+    q_ready, k_ready, v_ready, k_free, v_free, turn = barriers[:6]
+    eight = Eight(*barriers[6:]) if scaled else None
     me, head, block = (lax.axis_index(name) for name in ("warpgroup", "head", "block"))
-    stages, tile, H = k.shape
-    S = k_all.shape[2]
+    tile, H = k.shape[1:]
     groups = q_all.shape[1] // k_all.shape[1]
     block = out.shape[0] // BLOCK - 1 - block  # later tokens see more keys: they begin first
     begin = block * BLOCK
-    rows = first_row[block], end_row[block]
 
     def segment(row: Any) -> _Segment:
         numbers = begin, start[row], count[row], base[row]
         return _segment(*numbers, tile=tile, window=window, least=least)
 
+    def each_row(visit: Any, carry: Any) -> Any:
+        """From row to row that has tokens here."""
+        return lax.fori_loop(first_row[block], end_row[block], visit, carry)
+
     @pl.when(me == 2)
     def _fetch() -> None:
-        plgpu.set_max_registers(_FETCHING, action="decrease")
+        plgpu.set_max_registers(_FETCHING_8 if scaled else _FETCHING, action="decrease")
+        k_scales, v_scales = scales or (None, None)
+        kinds = [
+            Kind(k_all, k_scales, k, k_ready, k_free), Kind(v_all, v_scales, v, v_ready, v_free),
+        ]  # fmt: skip
+        fetch = partial(fetch_16, kinds)
+        if eight is not None:
+            fetch = partial(fetch_8, kinds, eight, interpret)
+        kv_head = lax.div(head, jnp.int32(groups))
 
-        def fetch(row: Any, part: _Segment, index: Any, step: Any) -> Any:
-            slot = lax.rem(step, jnp.int32(stages))
-            number = part.tile(index)
-            for source, tiles, ready, free in (
-                (k_all, k, k_ready, k_free), (v_all, v, v_ready, v_free),
-            ):  # fmt: skip
-                pl.when(step >= stages)(partial(plgpu.barrier_wait, free.at[slot]))
-                for piece in range(max(1, tile // S)):
-                    key = jnp.minimum(number * tile + piece * S, part.newest)
-                    page = table[row, lax.div(key, jnp.int32(S))]
-                    offset = lax.rem(number * tile, jnp.int32(S))
-                    slots = pl.ds(offset, tile) if tile < S else slice(None)
-                    plgpu.copy_gmem_to_smem(
-                        source.at[page, lax.div(head, jnp.int32(groups)), slots],
-                        tiles.at[slot, pl.ds(piece * S, min(S, tile))],
-                        ready.at[slot],
-                    )
+        def fetch_tile(row: Any, part: _Segment, index: Any, step: Any) -> Any:
+            number, newest = part.tile(index), part.newest
+            fetch(lambda copies: copy_tile(copies, table, row, kv_head, number, newest), step)
             return step + 1
 
         def fetch_row(row: Any, step: Any) -> Any:
             part = segment(row)
-            return lax.fori_loop(0, part.tiles, partial(fetch, row, part), step)
+            return lax.fori_loop(0, part.tiles, partial(fetch_tile, row, part), step)
 
-        steps = lax.fori_loop(*rows, fetch_row, jnp.int32(0))
-        for back in range(stages):  # what is free at the end is nobody's business but a barrier's
-            slot = lax.rem(steps + back, jnp.int32(stages))
-            for free in (k_free, v_free):
-                pl.when(steps + back >= stages)(partial(plgpu.barrier_wait, free.at[slot]))
+        finish(kinds, eight, interpret, each_row(fetch_row, jnp.int32(0)))
 
     @pl.when(me < 2)
     def _compute() -> None:
-        plgpu.set_max_registers(_COMPUTING, action="increase")
+        plgpu.set_max_registers(_COMPUTING_8 if scaled else _COMPUTING, action="increase")
         tokens = pl.ds(begin + me * _HALF, _HALF)
         q = q_tiles.at[me]
         plgpu.copy_gmem_to_smem(q_all.at[tokens, head], q, q_ready.at[me])
@@ -225,14 +247,14 @@ def ragged_attention_kernel(
             return lax.fori_loop(part.whole, part.tiles, partial(attend, part, last), carry)
 
         pl.when(me == 1)(partial(_take_turns, turn))
-        acc, _, total, _ = lax.fori_loop(*rows, attend_row, (
-            layout(jnp.zeros((_HALF, H), jnp.float32), plgpu.Layout.WGMMA),
-            layout(jnp.full((_HALF,), sinks[0][head] * _LOG2E if sinks else MASKED), by_row),
-            layout(jnp.full((_HALF,), 1.0 if sinks else 0.0, jnp.float32), by_row),
-            jnp.int32(0),
-        ))  # fmt: skip
+        peak, total = (layout(jnp.full((_HALF,), x), by_row) for x in (MASKED, 0.0))
+        acc = layout(jnp.zeros((_HALF, H), jnp.float32), plgpu.Layout.WGMMA)
+        acc, peak, total, _ = each_row(attend_row, (acc, peak, total, jnp.int32(0)))
+        if sinks:  # keys that are seen by all, whose values are nothing
+            total += jnp.exp2(jnp.minimum(sinks[0][head] * _LOG2E - peak, _MOST))
         pl.when(me == 0)(partial(_take_turns, turn))
-        q[...] = (acc / _across(jnp.maximum(total, 1e-30), acc)).astype(q.dtype)
+        acc = (acc / across(jnp.maximum(total, 1e-30), acc)).astype(result)
+        q[...] = lax.bitcast_convert_type(acc, q.dtype)  # what was of queries holds results
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(q, out.at[tokens, head])
         plgpu.wait_smem_to_gmem(0)
@@ -262,9 +284,9 @@ def _tile_step(
         scores = jnp.where(_seen(last, key, window, scores, interpret), scores, -jnp.inf)
     new_peak = jnp.maximum(peak, scores.max(axis=1) * factor)
     decay = jnp.exp2(peak - new_peak)
-    weight = jnp.exp2(scores * factor - _across(new_peak, scores))
+    weight = jnp.exp2(scores * factor - across(new_peak, scores))
     total = total * decay + weight.sum(axis=1)
-    acc, rounded = acc * _across(decay, acc), weight.astype(v.dtype)
+    acc, rounded = acc * across(decay, acc), weight.astype(v.dtype)
     acc, total, new_peak, rounded = lax.optimization_barrier((acc, total, new_peak, rounded))
     plgpu.barrier_arrive(turn)
     if last is None:
@@ -283,10 +305,5 @@ def _take_turns(turn: Any) -> None:
 
 def _seen(last: Any, key: Any, window: Any, like: Any, interpret: bool) -> Any:
     """Which queries see which keys, by the last that each query sees (-1: none): [64, tile]."""
-    before = _across(last, like) - (column_numbers(like.shape, interpret) + key)
+    before = across(last, like) - (column_numbers(like.shape, interpret) + key)
     return before >= 0 if window is None else (before >= 0) & (before < window)
-
-
-def _across(vector: Any, like: Any) -> Any:
-    """A number a row as an array of the shape of `like`."""
-    return lax.broadcast_in_dim(vector, like.shape, [0])

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.attention.limits import AttentionShape, check_attention
+from pallas_kernels.attention.limits import check_pages
 from pallas_kernels.dispatch import Backend, resolve
 
 VERSIONS = (Backend.MOSAIC, Backend.TRITON)
@@ -13,8 +13,8 @@ VERSIONS = (Backend.MOSAIC, Backend.TRITON)
 
 def paged_decode(
     q: Float[Array, "B N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -22,6 +22,8 @@ def paged_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
     """Row b's query at `positions[b]` (-1: no query) over its slots 0 .. positions[b].
@@ -29,20 +31,19 @@ def paged_decode(
     Specification: `reference.attention_reference` with `row` = 0 .. B-1.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes.
+        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
     """
     backend = resolve(backend, VERSIONS)
+    check_pages(q, k_pages, k_scales, v_scales, backend)
+    options: dict[str, Any] = {
+        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks,
+    }  # fmt: skip
+    if k_scales is not None:
+        options |= {"k_scales": k_scales, "v_scales": v_scales}
     if backend is not Backend.XLA:
-        check_attention(AttentionShape(q.shape[2], k_pages.shape[2], k_pages.dtype), backend)
         kernel = _on_hopper if backend is Backend.MOSAIC else _on_ampere
-        return kernel(
-            q, k_pages, v_pages, page_table, positions,
-            scale=scale, window=window, softcap=softcap, sinks=sinks,
-        )  # fmt: skip
-    out = attend_blocks(
-        q[:, None], k_pages, v_pages, page_table, positions[:, None],
-        scale=scale, window=window, softcap=softcap, sinks=sinks,
-    )  # fmt: skip
+        return kernel(q, k_pages, v_pages, page_table, positions, **options)
+    out = attend_blocks(q[:, None], k_pages, v_pages, page_table, positions[:, None], **options)
     return out[:, 0]
 
 

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_packed
-from pallas_kernels.attention.limits import AttentionShape, check_attention
+from pallas_kernels.attention.limits import check_pages
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
@@ -16,8 +16,8 @@ from pallas_kernels.dispatch import Backend, resolve
 
 def ragged_attention(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " T"],
     *,
@@ -26,6 +26,8 @@ def ragged_attention(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:
     """Token t at `positions[t]` over slots 0 .. positions[t] of its row; padding gives any value.
@@ -33,18 +35,18 @@ def ragged_attention(
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes.
+        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
     """
     backend = resolve(backend, VERSIONS)
-    if backend is not Backend.XLA:
-        return _ragged_on_gpu(
-            q, k_pages, v_pages, page_table, positions, blocks, backend,
-            scale=scale, window=window, softcap=softcap, sinks=sinks,
-        )  # fmt: skip
-    return attend_packed(
-        q, k_pages, v_pages, page_table, positions, blocks,
-        scale=scale, window=window, softcap=softcap, sinks=sinks,
-    )  # fmt: skip
+    check_pages(q, k_pages, k_scales, v_scales, backend)
+    options: dict[str, Any] = {
+        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks,
+    }  # fmt: skip
+    if k_scales is not None:
+        options |= {"k_scales": k_scales, "v_scales": v_scales}
+    if backend is Backend.XLA:
+        return attend_packed(q, k_pages, v_pages, page_table, positions, blocks, **options)
+    return _ragged_on_gpu(q, k_pages, v_pages, page_table, positions, blocks, backend, **options)
 
 
 def _ragged_on_gpu(
@@ -53,8 +55,6 @@ def _ragged_on_gpu(
 ) -> Array:  # fmt: skip
     """Rows of one token go as in a decode step, which reads their keys once for a whole group."""
     T, start, count = q.shape[0], blocks.first, blocks.length
-    S, H = k_pages.shape[2:]
-    check_attention(AttentionShape(H, S, k_pages.dtype), backend)
     chunks = partial(
         _kernel(backend), q, k_pages, v_pages, page_table, positions, start, count, **options
     )

@@ -3,7 +3,12 @@
 import jax.numpy as jnp
 import pytest
 
-from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
+from pallas_kernels.attention.limits import (
+    AttentionShape,
+    check_attention,
+    check_pages,
+    page_head_dim,
+)
 from pallas_kernels.dispatch import Backend, backend_for, resolve
 from pallas_kernels.errors import KernelError
 
@@ -14,8 +19,9 @@ LLAMA = AttentionShape(128, 64, jnp.bfloat16)
     "change, limit",
     [
         ({"head_dim": 320}, "a head dim up to 256, not 320"),
+        ({"head_dim": 256, "dtype": jnp.int8}, "up to 192 in pages of int8, not 256"),
         ({"page_size": 8}, "page size in .*, not 8"),
-        ({"dtype": jnp.float32}, "bfloat16 or float16, not float32"),
+        ({"dtype": jnp.float32}, "bfloat16, float16, int8, float8_e4m3fn, not float32"),
     ],
 )
 def test_refuses_by_name(change, limit):
@@ -26,6 +32,22 @@ def test_refuses_by_name(change, limit):
 
 def test_takes_llama():
     check_attention(LLAMA, Backend.MOSAIC)
+
+
+@pytest.mark.parametrize(
+    "queries, pages, limit",
+    [
+        (jnp.float16, jnp.bfloat16, "bfloat16 with pages of bfloat16, not float16"),
+        (jnp.float32, jnp.int8, "bfloat16 or float16 with pages of int8, not float32"),
+    ],
+)
+def test_queries_go_with_pages(queries, pages, limit):
+    q, pages = jnp.zeros((1, 2, 64), queries), jnp.zeros((2, 1, 16, 64), pages)
+    scales = jnp.zeros(pages.shape[:3]) if pages.dtype == jnp.int8 else None
+    with pytest.raises(KernelError, match=limit):
+        check_pages(q, pages, scales, scales, Backend.MOSAIC)
+    check_pages(q, pages, scales, scales, Backend.XLA)
+    check_pages(q.astype(jnp.bfloat16), pages, scales, scales, Backend.MOSAIC)
 
 
 @pytest.mark.parametrize("head_dim, width", [(32, 64), (64, 64), (80, 128), (96, 128), (256, 256)])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.cache.quantise import quantise
 
 if jax.__version_info__ < (0, 11):
     pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel", allow_module_level=True)
@@ -24,11 +25,20 @@ CASES = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
     "rows without tokens": ([(9, 30), (0, 9), (1, 9), (2, 0)], 2, 1, 64, 32, {}),
     "a row of one token": ([(1, 200)], 2, 1, 64, 64, {"least": 1}),
     "sinks": ([(66, 1), (70, 0)], 2, 1, 64, 64, {"sinks": [2.0, -1.0], "window": 50}),
+    "fp8, sinks": (
+        [(130, 3), (2, 40)],
+        2,
+        1,
+        64,
+        16,
+        {"cache": "float8_e4m3fn", "sinks": [2.0, 0]},
+    ),
+    "int8, float16": ([(70, 90)], 1, 1, 128, 128, {"cache": "int8", "dtype": jnp.float16}),
     "float16": ([(66, 1)], 2, 1, 64, 64, {"dtype": jnp.float16}),
 }
 
 
-def make(rows, N, K, H, S, dtype, padding):
+def make(rows, N, K, H, S, dtype, cache, padding):
     """Arrays as a step has them: pages shuffled, and NaN wherever nothing was written."""
     rng = np.random.default_rng(0)
     count, before = (np.array(part) for part in zip(*rows, strict=True))
@@ -48,12 +58,21 @@ def make(rows, N, K, H, S, dtype, padding):
     row, positions = (np.pad(x, (0, padding)) for x in (row, positions))
     q = rng.standard_normal((len(row), N, H))
     ints = (jnp.asarray(x, jnp.int32) for x in (table, positions, start, count, row))
-    return *(jnp.asarray(x, dtype) for x in (q, k, v)), *ints
+    q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
+    if cache is None:
+        return q, k, v, *ints, {}
+    (k, k_scales), (v, v_scales) = quantise(k, cache), quantise(v, cache)
+    return q, k, v, *ints, {"k_scales": k_scales, "v_scales": v_scales}
 
 
-def check(rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, sinks=None, **options):
-    q, k, v, table, positions, start, count, row = make(rows, N, K, H, S, dtype, padding)
-    options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
+def check(
+    rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, cache=None, sinks=None,
+    **options,
+):  # fmt: skip
+    q, k, v, table, positions, start, count, row, scales = make(
+        rows, N, K, H, S, dtype, cache, padding
+    )
+    options = {"scale": H**-0.5, "window": None, "softcap": None, **options, **scales}
     if sinks is not None:
         options["sinks"] = jnp.asarray(sinks, jnp.float32)
     got = mosaic_ragged(

@@ -7,6 +7,8 @@ import pytest
 
 from pallas_kernels import kv_write, paged_decode, query_blocks, ragged_attention
 from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.cache.quantise import QUANTISED, quantise
+from pallas_kernels.errors import KernelError
 
 CASES = {  # name: (N, K, H, S, options)
     "grouped": (8, 2, 32, 16, {}),
@@ -79,6 +81,56 @@ def test_ragged_equals_reference(name, counts):
         rows, places = jnp.asarray(row, jnp.int32), jnp.asarray(positions[:live])
         want = attention_reference(q[:live], k, v, table, rows, places, **options)
         np.testing.assert_allclose(got[:live], want, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", QUANTISED)
+@pytest.mark.parametrize("options", [{}, {"window": 20, "softcap": 5.0}])
+def test_eight_bits_equal_reference(dtype, options):
+    """Decode, and a ragged step of the same rows as chunks of one token."""
+    K, S, H = 2, 16, 32
+    rng = np.random.default_rng(3)
+    positions = jnp.array([0, S, 77], jnp.int32)
+    k, v, table = pool(rng, 3, 6, K, S, H)
+    scales = {}
+    spread = jnp.exp(2 * rng.standard_normal((*k.shape[:3], 1)))  # tokens of unequal magnitude
+    (k, scales["k_scales"]), (v, scales["v_scales"]) = (quantise(x * spread, dtype) for x in (k, v))
+    nothing = jnp.zeros(scales["k_scales"].shape)[..., None]  # what lies beyond a row's end
+    beyond, _ = poison(nothing, nothing, table, positions + 1)
+    scales = {name: x + beyond[..., 0] for name, x in scales.items()}
+    q = jnp.asarray(rng.standard_normal((3, 4, H)), jnp.float32)
+    options = {"scale": H**-0.5, **options, **scales}
+    want = attention_reference(q, k, v, table, jnp.arange(3), positions, **options)
+    assert bool(jnp.isfinite(want).all())
+    got = paged_decode(q, k, v, table, positions, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    blocks = query_blocks(jnp.arange(3), jnp.ones(3, jnp.int32), 3)
+    got = ragged_attention(q, k, v, table, positions, blocks=blocks, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_scales_are_what_the_specification_multiplies_by():
+    rng = np.random.default_rng(4)
+    k, v, table = pool(rng, 1, 2, 1, 16, 8)
+    where = jnp.array([20], jnp.int32)
+    q = jnp.asarray(rng.standard_normal((1, 2, 8)), jnp.float32)
+    ones = jnp.ones(k.shape[:3])
+    scaled = {"k_scales": 3 * ones, "v_scales": 5 * ones}
+    got = attention_reference(q, k, v, table, jnp.arange(1), where, scale=0.3, **scaled)
+    want = 5 * attention_reference(q, k, v, table, jnp.arange(1), where, scale=0.9)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_scales_that_are_missing_are_named():
+    k, _, table = pool(np.random.default_rng(0), 1, 1, 1, 16, 8)
+    ones, where = jnp.ones(k.shape[:3]), jnp.zeros(1, jnp.int32)
+    for pages, scales in (
+        (jnp.zeros(k.shape, jnp.int8), {}),
+        (jnp.zeros(k.shape, jnp.int8), {"k_scales": ones}),
+        (k, {"k_scales": ones, "v_scales": ones}),
+        (k, {"v_scales": ones}),
+    ):
+        with pytest.raises(KernelError, match="come with k_scales and v_scales"):
+            paged_decode(jnp.zeros((1, 1, 8)), pages, pages, table, where, scale=1.0, **scales)
 
 
 def test_blocks_hold_each_token_once():
