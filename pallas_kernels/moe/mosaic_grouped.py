@@ -17,11 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.activations import ACTIVATIONS
-from pallas_kernels.moe.tiles import Tiles
 from pallas_kernels.mosaic import interpreter, load
 
 _STEP = 64  # rows of the weights that are fetched together
@@ -35,18 +34,19 @@ def mosaic_grouped(
     bias: Float[Array, "E C"] | None,
     *,
     activation: str | None,
-    tiles: Tiles,
+    expert: Int32[Array, " tiles"],
     size: int,
     interpret: bool = False,
 ) -> Float[Array, "M _"]:
     """Each tile of `size` rows times its expert's weights, plus bias; gate and up are then joined.
 
-    Rows of tiles without an expert are left as they are.
+    `expert` is that of each tile, or -1: its rows are left as they are. Where `x` has the rows of
+    one tile only, they are every tile's.
 
     Raises:
         KernelError: columns or rows of the weights are no multiple of 64, or not in 16 bits.
     """
-    (M, A), halves = x.shape, 1 if activation is None else 2
+    A, M, halves = x.shape[1], len(expert) * size, 1 if activation is None else 2
     columns = weight.shape[2] // halves
     for holds, limit in (
         (A % _STEP == 0 and columns % _ROWS == 0, f"multiples of 64, not {A} x {columns}"),
@@ -63,7 +63,7 @@ def mosaic_grouped(
             grouped_matmul_kernel, activation=activation, groups=groups, has_bias=bias is not None
         ),
         out_type=jax.ShapeDtypeStruct((M, columns), x.dtype),
-        grid=(M // size, columns // width),
+        grid=(len(expert), columns // width),
         grid_names=("tile", "column"),
         num_threads=groups + 1,
         thread_name="warpgroup",
@@ -76,7 +76,7 @@ def mosaic_grouped(
         ],
         compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpreter(interpret),
-    )(x, weight, tiles.expert, *(() if bias is None else (bias.astype(jnp.float32),)))
+    )(x, weight, expert, *(() if bias is None else (bias.astype(jnp.float32),)))
     return out
 
 
@@ -91,11 +91,12 @@ def grouped_matmul_kernel(
     size, columns = out_tile.shape[1], weight.shape[2] // halves
     steps = x.shape[1] // _STEP
     rows, expert = pl.ds(tile * size, size), expert_of[tile]
+    tokens = rows if x.shape[0] > size else pl.ds(0, size)
 
     def fetch(step: Any, _: Any) -> None:
         slot, part = lax.rem(step, jnp.int32(_STAGES)), pl.ds(step * _STEP, _STEP)
         pl.when(step >= _STAGES)(partial(plgpu.barrier_wait, free.at[slot]))
-        plgpu.copy_gmem_to_smem(x.at[rows, part], x_tiles.at[slot], ready.at[slot])
+        plgpu.copy_gmem_to_smem(x.at[tokens, part], x_tiles.at[slot], ready.at[slot])
         for half in range(halves):
             chosen = pl.ds(half * columns + block * width, width)
             target = w_tiles.at[slot, half]
