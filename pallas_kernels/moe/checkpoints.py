@@ -20,7 +20,6 @@ from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.formats import (
     LANES,
     MX_BIAS,
-    MX_GROUP,
     Fp8Experts,
     Int4Experts,
     Int8Experts,
@@ -52,15 +51,15 @@ def from_gpt_oss(
     return Mxfp4Experts(pack(codes, 4), np.ascontiguousarray(stored.swapaxes(1, 2)))
 
 
-def from_fp8_blocks(
-    weight: Any, scale_inv: Float[np.ndarray, "E C128 A128"]
-) -> Fp8Experts:
+def from_fp8_blocks(weight: Any, scale_inv: Float[np.ndarray, "E C128 A128"]) -> Fp8Experts:
     """From DeepSeek's layout; `weight` is e4m3 [E, C, A]."""
     _, C, A = weight.shape
     if A % _BLOCK:
         raise KernelError(f"Blocks of scales take rows in a multiple of {_BLOCK}, not {A}.")
     by_column = np.repeat(scale_inv.astype(np.float32), _BLOCK, 1)[:, :C]  # [E, C, A / 128]
-    return Fp8Experts(pack(weight.view(np.uint8), 8), np.ascontiguousarray(by_column.swapaxes(1, 2)))
+    return Fp8Experts(
+        pack(weight.view(np.uint8), 8), np.ascontiguousarray(by_column.swapaxes(1, 2))
+    )
 
 
 def from_fp8(weight: Any, scale: Float[np.ndarray, "E C"]) -> Fp8Experts:
@@ -68,9 +67,7 @@ def from_fp8(weight: Any, scale: Float[np.ndarray, "E C"]) -> Fp8Experts:
     return Fp8Experts(pack(weight.view(np.uint8), 8), scale.astype(np.float32)[:, None])
 
 
-def from_int8(
-    weight: Int8[np.ndarray, "E C A"], scale: Float[np.ndarray, "E C"]
-) -> Int8Experts:
+def from_int8(weight: Int8[np.ndarray, "E C A"], scale: Float[np.ndarray, "E C"]) -> Int8Experts:
     """With a scale a column."""
     return Int8Experts(pack(weight.view(np.uint8), 8), scale.astype(np.float32)[:, None])
 

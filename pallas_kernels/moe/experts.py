@@ -1,7 +1,6 @@
 """The experts of a layer on the tokens that chose them."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.dispatch import Backend, resolve, traced_device
-from pallas_kernels.moe.formats import PackedExperts, is_packed, num_rows
+from pallas_kernels.moe.formats import PackedExperts, is_packed, num_bits, num_rows
 from pallas_kernels.moe.tiles import Tiles, sort_into_tiles, whole_tiles
 from pallas_kernels.moe.xla_experts import xla_experts
 from pallas_kernels.tuning import tuned
 
 _FEW = 32  # tokens that are not sorted
 _TILES = (8, 16, 32, 64, 128)
+_MOST = 64  # tokens of a tile where weights take registers, or a warpgroup is alone
 
 
 def experts(
@@ -35,7 +35,7 @@ def experts(
     """Each token through its experts, weighted; an expert's weights are read once a tile.
 
     Specification: `reference.experts_reference`. `tile` is tokens of a tile; without it a few
-    tokens are not sorted at all.
+    tokens are not sorted at all. Where F is divided among devices, one of them has `down_bias`.
 
     Raises:
         KernelError: the GPU's kernel does not take these sizes.
@@ -68,15 +68,17 @@ def _arrange(x: Array, chosen: Array, down: Any, tile: int | None) -> tuple[int,
         size = next(size for size in _TILES if size >= T)
         return size, whole_tiles(chosen, E, size), jnp.pad(x, ((0, size - T), (0, 0)))
     facts = {"choices": chosen.size, "E": E, "D": x.shape[1], "F": num_rows(down)}
-    size = tile or _tuned_tile(facts)
+    size = tile or _tuned_tile(facts | {"bits": num_bits(down)})
     tiles = sort_into_tiles(chosen, E, size)
-    return size, tiles, x.at[tiles.token].get(mode="fill", fill_value=0)
+    return size, tiles, x.at[tiles.token].get(mode="clip")
 
 
 def _tuned_tile(facts: Mapping[str, int]) -> int:
     """Tokens of a tile on the GPU traced for: as measured, or by rule."""
+    paired = facts["D"] % 128 == 0 and facts["F"] % 128 == 0  # two warpgroups share a block
+    most = _TILES[-1] if facts["bits"] == 16 and paired else _MOST
     found = tuned("experts", facts, traced_device().kind)
-    return found["tile"] if found else choose_tile(facts["choices"], facts["E"])
+    return min(most, found["tile"] if found else choose_tile(facts["choices"], facts["E"]))
 
 
 def choose_tile(choices: int, E: int) -> int:

@@ -123,7 +123,12 @@ def dequantize(weight: PackedExperts) -> Float[Array, "E A C"]:
     return jnp.swapaxes(found * wide, 1, 2)
 
 
+def num_bits(weight: Any) -> int:
+    """Of a number; 16 also for those that no kernel takes."""
+    return FORMATS[type(weight)].bits if is_packed(weight) else 16
+
+
 def num_rows(weight: Any) -> int:
     """A of matrices [A, C], packed or not."""
-    rows: int = weight.words.shape[2] * FORMATS[type(weight)].slots if is_packed(weight) else 0
+    rows: int = weight.words.shape[2] * 16 // num_bits(weight) if is_packed(weight) else 0
     return rows or weight.shape[1]

@@ -9,7 +9,6 @@ side by side, a few columns on.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.mosaic.gpu import fragmented_array as fa
@@ -30,6 +29,8 @@ from pallas_kernels.moe.formats import (
     numbers,
 )
 
+_TILE = 8  # columns of a register in the tensor core's layout
+_HALF = 2  # of a register's place, after its columns: whether it has row 0 .. 7 or 8 .. 15
 Bits = Any  # 32 of them: what has & | << >> with itself and integers
 
 
@@ -88,20 +89,21 @@ def to_numbers(words: Any, exponents: Sequence[Any], kind: Any, interpret: bool)
         factors = [_factors(vector) for vector in exponents]
         found = np.empty(fa.WGMMA_LAYOUT.registers_shape(shape), dtype=object)
         for place, register in np.ndenumerate(words.registers):
-            word, tile = _Word(_to_i32(register)), place[1]
+            word, (across, tile, *rest) = _Word(utils.bitcast(register, _i32())), place
             for slot in range(slots):
-                # words come in tiles of 8 columns, numbers in blocks of slots x 16
-                first = tile // 2 * 2 * slots + slot * 2 + tile % 2
-                bits = BITS[kind](word, slot)
-                row = place[_ROW_AXIS]
-                factor = factors[first * 8 // MX_GROUP][row] if factors else None
-                found[(place[0], first, *place[2:])] = _finish(*bits, factor)
+                target = numbers_tile(tile, slot, slots)
+                row = rest[_HALF]
+                factor = factors[target * _TILE // MX_GROUP][row] if factors else None
+                found[(across, target, *rest)] = _finish(*BITS[kind](word, slot), factor)
         return fa.FragmentedArray(_registers=found, _layout=fa.WGMMA_LAYOUT, _is_signed=None)
 
     return convert(words, *exponents)
 
 
-_ROW_AXIS = 4  # of a tile's registers: whether it is of rows 0 .. 7 or 8 .. 15
+def numbers_tile(tile: int, slot: int, slots: int) -> int:
+    """Which eight columns of numbers the words of a tile of eight columns hold in a slot."""
+    block, within = divmod(tile, LANES // _TILE)
+    return (block * slots + slot) * (LANES // _TILE) + within
 
 
 class _Word:
@@ -135,13 +137,11 @@ def _i32() -> Any:
     return ir.IntegerType.get_signless(32)
 
 
-def _to_i32(register: Any) -> Any:
-    return utils.bitcast(register, _i32())
-
-
 def _finish(operation: str, left: _Word, right: Any, factor: Any) -> Any:
     """left * right or left - right in bfloat16, of two numbers."""
-    other = factor if right is None else right.value if isinstance(right, _Word) else _constant(right)
+    other = (
+        factor if right is None else right.value if isinstance(right, _Word) else _constant(right)
+    )
     found = llvm.inline_asm(
         _i32(), [left.value, other], f"{operation}.bf16x2 $0, $1, $2;", "=r,r,r"
     )
@@ -166,6 +166,3 @@ def _interpreted(words: Any, exponents: Sequence[Any], kind: Any) -> Any:
         scale = jnp.stack(exponents, axis=1).astype(jnp.int32) - MX_BIAS
         found = found * jnp.repeat(jnp.ldexp(jnp.float32(1), scale), MX_GROUP, axis=1)
     return found.astype(jnp.bfloat16)
-
-
-__all__ = ["BITS", "LANES", "both", "to_numbers"]

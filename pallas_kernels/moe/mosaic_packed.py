@@ -22,14 +22,13 @@ from jaxtyping import Array, Float, Int32
 from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.activations import ACTIVATIONS
 from pallas_kernels.moe.formats import FORMATS, MX_GROUP, Mxfp4Experts, PackedExperts
+from pallas_kernels.moe.mosaic_grouped import choose_groups, choose_stages
 from pallas_kernels.moe.mosaic_numbers import to_numbers
 from pallas_kernels.mosaic import accumulate, cast, interpreter, load, register_product
 
 _ROWS = 64  # of the tensor core's product
 _STEPS = (128, 64)  # numbers of a column that are fetched together
-_FEW = 32  # tokens with which two blocks find room on a core
-_SHARED_BYTES = 100 * 1024  # in flight: two blocks fit on a core
-_STAGES = 8
+_FEW = 32  # tokens that leave registers for the longer one
 
 
 def mosaic_packed(
@@ -45,27 +44,26 @@ def mosaic_packed(
     """`mosaic_grouped` of packed weights.
 
     Raises:
-        KernelError: columns or rows of the weights are no multiple of 64, groups none of a step, or
-            the tokens are not in bfloat16.
+        KernelError: columns or rows of the weights are no multiple of 64, groups are neither
+            whole columns nor multiples of 64, tiles too large or tokens not in bfloat16.
     """
     halves, form = 1 if activation is None else 2, FORMATS[type(weight)]
     C, A = weight.words.shape[1], x.shape[1]
     columns, group = C // halves, A // weight.scale.shape[1]
     mx = isinstance(weight, Mxfp4Experts)
-    step = next((n for n in _STEPS if A % n == 0 and (mx or group % n == 0)), 0)
+    step = next((n for n in _STEPS[size > _FEW :] if A % n == 0 and (mx or group % n == 0)), 0)
     for holds, limit in (
         (columns % _ROWS == 0 and step > 0, f"multiples of 64, not {A} x {columns} by {group}"),
         (x.dtype == jnp.bfloat16, f"tokens in bfloat16, not {x.dtype}"),
+        (size <= 64, f"tiles of up to 64 tokens, not {size}"),
     ):
         if not holds:
             raise KernelError(f"The experts' kernel for {form.name} on this GPU takes {limit}.")
-    groups = next(n for n in (2, 3, 1) if columns % (n * _ROWS) == 0)
+    groups = choose_groups(columns, len(expert), size)
     width, words = groups * _ROWS, step // form.slots
     scale_rows = step // MX_GROUP if mx else 1
-    stages = _SHARED_BYTES * (1 if size <= _FEW else 2) // (
-        2 * halves * width * words + 2 * size * step
-    )
-    stages = max(2, min(_STAGES, stages))
+    stage = halves * width * (2 * words + scale_rows * weight.scale.dtype.itemsize)
+    stages = choose_stages(stage + 2 * size * step, 2 * width * size, size)
     by_step = mx or group < A  # scales are fetched with the words
     swizzled = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
     packed = (plgpu.TilingTransform((8, words)), plgpu.SwizzleTransform(2 * words))
@@ -91,7 +89,7 @@ def mosaic_packed(
         interpret=interpreter(interpret),
     )(
         x, weight.words, weight.scale, expert,
-        *(() if bias is None else (bias.astype(jnp.float32),)),
+        *(() if bias is None else (bias,)),
     )  # fmt: skip
     return out
 
@@ -150,13 +148,13 @@ def packed_matmul_kernel(
         plgpu.barrier_arrive(free.at[slot])
         return found
 
-    @pl.when((expert >= 0) & (me == groups))
+    @pl.when((expert < words.shape[0]) & (me == groups))
     def _fetch() -> None:
         lax.fori_loop(0, steps, fetch, None)
         for step in range(max(steps - stages, 0), steps):
             plgpu.barrier_wait(free.at[step % stages])
 
-    @pl.when((expert >= 0) & (me < groups))
+    @pl.when((expert < words.shape[0]) & (me < groups))
     def _compute() -> None:
         zero = layout(jnp.zeros((_ROWS, size), jnp.float32), plgpu.Layout.WGMMA)
         found = lax.fori_loop(0, steps, add, [zero] * halves)
@@ -164,9 +162,9 @@ def packed_matmul_kernel(
         for half in range(halves):
             mine = pl.ds(half * columns + first, _ROWS)
             if not s_tiles:
-                found[half] = found[half] * _across(load(scale.at[expert, 0, mine]), zero)
+                found[half] *= _across(load(scale.at[expert, 0, mine]), zero)
             if has_bias:
-                found[half] = found[half] + _across(load(bias[0].at[expert, mine]), zero)
+                found[half] += _across(load(bias[0].at[expert, mine]).astype(jnp.float32), zero)
         value = found[0] if activation is None else ACTIVATIONS[activation](*found)
         mine = out_tile.at[me]
         mine.transpose((1, 0))[...] = value.astype(out_tile.dtype)

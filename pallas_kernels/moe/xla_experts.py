@@ -51,7 +51,7 @@ def xla_experts(
         active = ACTIVATIONS[activation](gate, up).astype(x.dtype)
         return out.at[number].set(_product(active, down, expert, down_bias))
 
-    count = (tiles.expert >= 0).sum()
+    count = (tiles.expert < E).sum()
     out = lax.fori_loop(0, count, one, jnp.zeros_like(rows, wide)).reshape(-1, x.shape[1])
     picked = out.at[tiles.place].get(mode="fill", fill_value=0)  # [T, k, D]
     return (picked * weights[:, :, None]).sum(1).astype(x.dtype)
@@ -70,7 +70,7 @@ def _product(x: Array, weight: Any, expert: Array, bias: Array | None) -> Array:
 
 def _plain(x: Float[Array, "Q A"], weight: Float[Array, "E A C"], expert: Array) -> Array:
     """The sum over pieces of rows."""
-    E, A, C = weight.shape
+    _, A, C = weight.shape
     rows = _divisor(A, C * weight.dtype.itemsize) if len(x) <= _FEW else A
     pieces = weight.reshape(-1, rows, C)
     multiply = partial(jnp.dot, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))

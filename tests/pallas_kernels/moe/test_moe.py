@@ -68,7 +68,7 @@ def test_every_choice_lies_in_a_tile_of_its_expert(data, T, E, Q):
     assert len(set(taken)) == len(taken)
     assert (np.delete(np.asarray(tiles.token), taken) == T).all()
     used = {place // Q for place in taken}
-    assert [tile for tile in range(count) if tiles.expert[tile] >= 0] == sorted(used)
+    assert [tile for tile in range(count) if tiles.expert[tile] < E] == sorted(used)
 
 
 def arguments(T, E, k, D, F, dtype, biased):
