@@ -34,7 +34,7 @@ _COMPUTING, _FETCHING = 232, 40  # registers of a thread
 
 
 def mosaic_grouped(
-    x: Float[Array, "M A"],
+    x: Float[Array, "R A"],
     weight: Float[Array, "E A C"],
     bias: Float[Array, "E C"] | None,
     *,

@@ -32,7 +32,7 @@ _FEW = 32  # tokens that leave registers for the longer one
 
 
 def mosaic_packed(
-    x: Float[Array, "M A"],
+    x: Float[Array, "R A"],
     weight: PackedExperts,
     bias: Float[Array, "E C"] | None,
     *,

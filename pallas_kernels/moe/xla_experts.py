@@ -52,9 +52,15 @@ def xla_experts(
         return out.at[number].set(_product(active, down, expert, down_bias))
 
     count = (tiles.expert < E).sum()
-    out = lax.fori_loop(0, count, one, jnp.zeros_like(rows, wide)).reshape(-1, x.shape[1])
+    zeros = jnp.zeros_like(rows, wide) + _nothing(gate_up, down, gate_up_bias, down_bias)
+    out = lax.fori_loop(0, count, one, zeros).reshape(-1, x.shape[1])
     picked = out.at[tiles.place].get(mode="fill", fill_value=0)  # [T, k, D]
     return (picked * weights[:, :, None]).sum(1).astype(x.dtype)
+
+
+def _nothing(*arrays: Any) -> Array:
+    """Zero, but of each device its own if the arrays are: what a loop in shard_map starts from."""
+    return jnp.asarray(sum(leaf[:0].sum(dtype=jnp.float32) for leaf in jax.tree.leaves(arrays)))
 
 
 def choose_tile(choices: int, E: int) -> int:

@@ -132,7 +132,7 @@ def test_words_lie_where_numbers_go(mosaic_numbers, bits):
         codes = np.zeros(A, np.uint8)
         codes[row] = 1
         words = pack(codes, bits)
-        (place,) = words.nonzero()[0]
+        place = int(words.nonzero()[0][0])
         slot = int(words[place]).bit_length() // bits
         assert mosaic_numbers.numbers_tile(place // 8, slot, slots) * 8 + place % 8 == row
 
