@@ -67,11 +67,9 @@ class ExpertsCase(Case):
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> Float[Array, "T D"]:
-        *fixed, gate_up, down, biases = self._arguments(arrays)
-        return experts(
-            *fixed, gate_up, down, activation=self.activation, interpret=interpret,
-            **dict(tiling or {}), **biases,
-        )  # fmt: skip
+        *fixed, biases = self._arguments(arrays)
+        run: Any = partial(experts, activation=self.activation, interpret=interpret, **biases)
+        return jnp.asarray(run(*fixed, **dict(tiling or {})))
 
     def _arguments(self, arrays: tuple[Array, ...]) -> tuple[Any, ...]:
         """Those of `experts`, with the biases by name."""
@@ -89,12 +87,13 @@ class ExpertsCase(Case):
         x, weights, chosen, *matrices, biases = self._arguments(arrays)
         if self.stored != "bf16":
             matrices = [dequantize(weight) for weight in matrices]
-        run = partial(experts_reference, activation=self.activation, **biases)
+        run: Any = partial(experts_reference, activation=self.activation, **biases)
         pieces = [slice(i, i + _PIECE) for i in range(0, self.T, _PIECE)]
         return jnp.concatenate([run(x[p], weights[p], chosen[p], *matrices) for p in pieces])
 
     def small(self) -> "ExpertsCase":
-        T, F = 33 if self.T > 32 else 5, 64 if self.stored == "bf16" else 128
+        plain = self.stored == "bf16"
+        T, F = 33 if plain and self.T > 32 else 5, 64 if plain else 128
         devices = min(self.devices, 2)
         return replace(self, name=self.stored, T=T, E=4, k=2, D=128, F=F, devices=devices)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int8, UInt8, UInt16
+from jaxtyping import Float, Int8, UInt8
 
 from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.formats import (
@@ -48,7 +48,7 @@ def from_gpt_oss(
         blocks, scales = (np.concatenate([a[:, ::2], a[:, 1::2]], 1) for a in (blocks, scales))
     codes = np.stack([blocks & 15, blocks >> 4], -1).reshape(*blocks.shape[:2], -1)
     stored = (scales.astype(np.int32) - 127 + MX_BIAS).astype(np.uint8)
-    return Mxfp4Experts(pack(codes, 4), np.ascontiguousarray(stored.swapaxes(1, 2)))
+    return Mxfp4Experts(pack(codes, 4), _of_groups(stored))
 
 
 def from_fp8_blocks(weight: Any, scale_inv: Float[np.ndarray, "E C128 A128"]) -> Fp8Experts:
@@ -57,19 +57,21 @@ def from_fp8_blocks(weight: Any, scale_inv: Float[np.ndarray, "E C128 A128"]) ->
     if A % _BLOCK:
         raise KernelError(f"Blocks of scales take rows in a multiple of {_BLOCK}, not {A}.")
     by_column = np.repeat(scale_inv.astype(np.float32), _BLOCK, 1)[:, :C]  # [E, C, A / 128]
-    return Fp8Experts(
-        pack(weight.view(np.uint8), 8), np.ascontiguousarray(by_column.swapaxes(1, 2))
-    )
+    return Fp8Experts(pack(weight.view(np.uint8), 8), _of_groups(by_column))
 
 
 def from_fp8(weight: Any, scale: Float[np.ndarray, "E C"]) -> Fp8Experts:
     """`weight` is e4m3 [E, C, A], with a scale a column."""
-    return Fp8Experts(pack(weight.view(np.uint8), 8), scale.astype(np.float32)[:, None])
+    return Fp8Experts(
+        pack(weight.view(np.uint8), 8), _of_groups(scale.astype(np.float32)[..., None])
+    )
 
 
 def from_int8(weight: Int8[np.ndarray, "E C A"], scale: Float[np.ndarray, "E C"]) -> Int8Experts:
     """With a scale a column."""
-    return Int8Experts(pack(weight.view(np.uint8), 8), scale.astype(np.float32)[:, None])
+    return Int8Experts(
+        pack(weight.view(np.uint8), 8), _of_groups(scale.astype(np.float32)[..., None])
+    )
 
 
 def from_int4(weights: Sequence[Int4Weight]) -> Int4Experts:
@@ -81,18 +83,19 @@ def from_int4(weights: Sequence[Int4Weight]) -> Int4Experts:
     if any(weight.low is not None for weight in weights):
         raise KernelError("Experts of 4 bits are taken with zeros in the middle, not of their own.")
     codes = [np.asarray(weight.q).astype(np.int8) + 8 for weight in weights]
-    scale = np.stack([np.asarray(weight.scale) for weight in weights])
+    scale: Any = np.stack([np.asarray(weight.scale) for weight in weights])
     return Int4Experts(pack(np.stack(codes).astype(np.uint8), 4), scale)
 
 
 def side_by_side(gate: PackedExperts, up: PackedExperts) -> PackedExperts:
     """The columns of the gate, then those of up."""
-    words = np.concatenate([gate.words, up.words], axis=1)
-    return type(gate)(words, np.concatenate([gate.scale, up.scale], axis=2))
+    words: Any = np.concatenate([gate.words, up.words], axis=1)
+    scale: Any = np.concatenate([gate.scale, up.scale], axis=2)
+    return type(gate)(words, scale)
 
 
-def pack(codes: UInt8[np.ndarray, "*n A"], bits: int) -> UInt16[np.ndarray, "*n W"]:
-    """Numbers of `bits` bits into words, in the order of `formats`.
+def pack(codes: UInt8[np.ndarray, "*n A"], bits: int) -> Any:
+    """Numbers of `bits` bits into words uint16 [..., W], in the order of `formats`.
 
     Raises:
         KernelError: A is no multiple of the numbers in 16 words.
@@ -101,7 +104,10 @@ def pack(codes: UInt8[np.ndarray, "*n A"], bits: int) -> UInt16[np.ndarray, "*n 
     if A % (slots * LANES):
         raise KernelError(f"Rows of {bits}-bit experts are a multiple of {slots * LANES}, not {A}.")
     apart = codes.reshape(*codes.shape[:-1], -1, slots, LANES).astype(np.uint16)
-    words: UInt16[np.ndarray, "*n W"] = sum(
-        apart[..., slot, :] << np.uint16(bits * slot) for slot in range(slots)
-    )
-    return words.reshape(*codes.shape[:-1], -1)
+    shifts = np.arange(0, 16, bits, dtype=np.uint16)[:, None]
+    return np.bitwise_or.reduce(apart << shifts, axis=-2).reshape(*codes.shape[:-1], -1)
+
+
+def _of_groups(scale: np.ndarray[Any, Any]) -> Any:
+    """[E, C, g] as [E, g, C]; it stays on the host until somebody places it."""
+    return np.ascontiguousarray(scale.swapaxes(1, 2))

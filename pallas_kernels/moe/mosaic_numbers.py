@@ -81,10 +81,11 @@ def to_numbers(words: Any, exponents: Sequence[Any], kind: Any, interpret: bool)
     slots = FORMATS[kind].slots
     shape = words.shape[0], words.shape[1] * slots
 
-    @plgpu.inline_mgpu(
+    inline: Any = plgpu.inline_mgpu(
         arg_types=(plgpu.Layout.WGMMA, *[plgpu.Layout.WGMMA.reduce(1)] * len(exponents)),
         return_type=plgpu.ShapeDtypeStruct(shape, jnp.bfloat16, layout=plgpu.Layout.WGMMA),
     )
+
     def convert(_: Any, words: Any, *exponents: Any) -> Any:
         factors = [_factors(vector) for vector in exponents]
         found = np.empty(fa.WGMMA_LAYOUT.registers_shape(shape), dtype=object)
@@ -97,7 +98,7 @@ def to_numbers(words: Any, exponents: Sequence[Any], kind: Any, interpret: bool)
                 found[(across, target, *rest)] = _finish(*BITS[kind](word, slot), factor)
         return fa.FragmentedArray(_registers=found, _layout=fa.WGMMA_LAYOUT, _is_signed=None)
 
-    return convert(words, *exponents)
+    return inline(convert)(words, *exponents)
 
 
 def numbers_tile(tile: int, slot: int, slots: int) -> int:
@@ -130,7 +131,7 @@ class _Word:
 
 
 def _constant(value: int) -> Any:
-    return arith.constant(_i32(), ir.IntegerAttr.get(_i32(), value - (value >> 31 << 32)))
+    return utils.c(value - (value >> 31 << 32), _i32())
 
 
 def _i32() -> Any:
@@ -142,7 +143,7 @@ def _finish(operation: str, left: _Word, right: Any, factor: Any) -> Any:
     other = (
         factor if right is None else right.value if isinstance(right, _Word) else _constant(right)
     )
-    found = llvm.inline_asm(
+    found: Any = llvm.inline_asm(
         _i32(), [left.value, other], f"{operation}.bf16x2 $0, $1, $2;", "=r,r,r"
     )
     return utils.bitcast(found, ir.VectorType.get((2,), ir.BF16Type.get()))

@@ -44,7 +44,7 @@ def xla_experts(
     wide = jnp.promote_types(x.dtype, jnp.float32)
     rows = x.at[tiles.token].get(mode="fill", fill_value=0).reshape(-1, size, x.shape[1])
 
-    def one(number: Array, out: Array) -> Array:
+    def one(number: Any, out: Array) -> Any:
         expert = tiles.expert[number]
         hidden = _product(rows[number], gate_up, expert, gate_up_bias)
         gate, up = jnp.split(hidden, 2, axis=-1)
@@ -55,7 +55,7 @@ def xla_experts(
     zeros = jnp.zeros_like(rows, wide) + _nothing(gate_up, down, gate_up_bias, down_bias)
     out = lax.fori_loop(0, count, one, zeros).reshape(-1, x.shape[1])
     picked = out.at[tiles.place].get(mode="fill", fill_value=0)  # [T, k, D]
-    return (picked * weights[:, :, None]).sum(1).astype(x.dtype)
+    return jnp.asarray((picked * weights[:, :, None]).sum(1).astype(x.dtype))
 
 
 def _nothing(*arrays: Any) -> Array:
@@ -81,11 +81,11 @@ def _plain(x: Float[Array, "Q A"], weight: Float[Array, "E A C"], expert: Array)
     pieces = weight.reshape(-1, rows, C)
     multiply = partial(jnp.dot, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
-    def piece(number: Array | int) -> Array:
+    def piece(number: Any) -> Any:
         part = lax.dynamic_slice_in_dim(x, number * rows, rows, axis=1)
         return multiply(part, pieces[expert * (A // rows) + number].astype(x.dtype))
 
-    return lax.fori_loop(1, A // rows, lambda i, total: total + piece(i), piece(0))
+    return jnp.asarray(lax.fori_loop(1, A // rows, lambda i, total: total + piece(i), piece(0)))
 
 
 def _packed(x: Float[Array, "Q A"], weight: Any, expert: Array) -> Float32[Array, "Q C"]:
