@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int8, UInt8
+from jaxtyping import Float, Int8, Shaped, UInt8
 
 from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.formats import (
@@ -108,6 +108,6 @@ def pack(codes: UInt8[np.ndarray, "*n A"], bits: int) -> Any:
     return np.bitwise_or.reduce(apart << shifts, axis=-2).reshape(*codes.shape[:-1], -1)
 
 
-def _of_groups(scale: np.ndarray[Any, Any]) -> Any:
+def _of_groups(scale: Shaped[np.ndarray, "E C g"]) -> Any:
     """[E, C, g] as [E, g, C]; it stays on the host until somebody places it."""
     return np.ascontiguousarray(scale.swapaxes(1, 2))
