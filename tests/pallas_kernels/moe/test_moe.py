@@ -61,13 +61,13 @@ def test_renormalised_is_a_softmax_of_the_chosen():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.data(), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 4]))
+@given(st.data(), st.sampled_from([1, 5, 9]), st.sampled_from([1, 5]), st.sampled_from([1, 4]))
 def test_every_choice_lies_in_a_tile_of_its_expert(data, T, E, Q):
     """Experts -1 and E are on other devices."""
-    k = data.draw(st.integers(1, E))
+    k = data.draw(st.sampled_from([1, min(E, 3)]))
     ids = st.permutations(range(-1, E + 1)).map(lambda order: order[:k])
     chosen = np.array(data.draw(st.lists(ids, min_size=T, max_size=T)), np.int32)
-    tiles = sort_into_tiles(jnp.asarray(chosen), E, Q)
+    tiles = jax.jit(sort_into_tiles, static_argnums=(1, 2))(jnp.asarray(chosen), E, Q)
     count = num_tiles(T * k, E, Q)
     assert tiles.expert.shape == (count,) and tiles.token.shape == (count * Q,)
     taken = []
@@ -86,12 +86,12 @@ def test_every_choice_lies_in_a_tile_of_its_expert(data, T, E, Q):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.data(), st.integers(1, 8), st.integers(1, 5))
+@given(st.data(), st.sampled_from([1, 2, 8]), st.sampled_from([1, 5]))
 def test_few_tokens_share_a_tile_an_expert(data, T, E):
-    k = data.draw(st.integers(1, E))
+    k = data.draw(st.sampled_from([1, min(E, 3)]))
     ids = st.permutations(range(-1, E + 1)).map(lambda order: order[:k])
     chosen = np.array(data.draw(st.lists(ids, min_size=T, max_size=T)), np.int32)
-    tiles = whole_tiles(jnp.asarray(chosen), E, 8)
+    tiles = jax.jit(whole_tiles, static_argnums=(1, 2))(jnp.asarray(chosen), E, 8)
     assert tiles.expert.shape == (min(T * k, E),)
     for t in range(T):
         for j in range(k):
@@ -158,6 +158,24 @@ def test_packed_experts_equal_reference(kind, size, group, T, monkeypatch):
     got = experts(x, weights, chosen, gate_up, down, **options)
     want = experts_reference(x, weights, chosen, dequantize(gate_up), dequantize(down), **options)
     np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
+
+
+@pytest.mark.parametrize(
+    "kind, D, group, tile",
+    [
+        (Fp8Experts, 256, 128, 64),  # two steps share a scale
+        (Mxfp4Experts, 576, 32, None),  # more steps than stages
+    ],
+)
+def test_hopper_kernel_of_packed_experts(kind, D, group, tile):
+    if jax.__version_info__ < (0, 11):
+        pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel")
+    (x, weights, chosen, *_), _ = arguments(2, 2, 1, D, 128, jnp.bfloat16, False)
+    gate_up, down = packed(kind, 2, D, 256, group), packed(kind, 2, 128, D, group)
+    got = experts(x, weights, chosen, gate_up, down, tile=tile, interpret=True)
+    want = experts_reference(x, weights, chosen, dequantize(gate_up), dequantize(down))
+    got, want = (np.asarray(x, np.float64) for x in (got, want))
+    assert np.linalg.norm(got - want) < 0.01 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("divided", ["experts", "columns"])
