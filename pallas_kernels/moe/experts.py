@@ -34,8 +34,9 @@ def experts(
 ) -> Float[Array, "T D"]:
     """Each token through its experts, weighted; an expert's weights are read once a tile.
 
-    Specification: `reference.experts_reference`. `tile` is tokens of a tile; without it a few
-    tokens are not sorted at all. Where F is divided among devices, one of them has `down_bias`.
+    Specification: `reference.experts_reference`, of `formats.dequantize` of packed weights. `tile`
+    is tokens of a tile; without it a few tokens are not sorted at all. Where F is divided among
+    devices, one of them has `down_bias`.
 
     Raises:
         KernelError: the GPU's kernel does not take these sizes.

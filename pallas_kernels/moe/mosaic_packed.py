@@ -28,7 +28,7 @@ from pallas_kernels.mosaic import accumulate, cast, interpreter, load, register_
 
 _ROWS = 64  # of the tensor core's product
 _STEPS = (128, 64)  # numbers of a column that are fetched together
-_FEW = 32  # tokens that leave registers for the longer one
+_FEW, _MOST = 32, 64  # tokens that leave registers for the longer step, and for any
 
 
 def mosaic_packed(
@@ -48,17 +48,9 @@ def mosaic_packed(
             whole columns nor multiples of 64, tiles too large or tokens not in bfloat16.
     """
     halves, form = 1 if activation is None else 2, FORMATS[type(weight)]
-    C, A = weight.words.shape[1], x.shape[1]
-    columns, group = C // halves, A // weight.scale.shape[1]
-    mx = isinstance(weight, Mxfp4Experts)
-    step = next((n for n in _STEPS[size > _FEW :] if A % n == 0 and (mx or group % n == 0)), 0)
-    for holds, limit in (
-        (columns % _ROWS == 0 and step > 0, f"multiples of 64, not {A} x {columns} by {group}"),
-        (x.dtype == jnp.bfloat16, f"tokens in bfloat16, not {x.dtype}"),
-        (size <= 64, f"tiles of up to 64 tokens, not {size}"),
-    ):
-        if not holds:
-            raise KernelError(f"The experts' kernel for {form.name} on this GPU takes {limit}.")
+    columns, A = weight.words.shape[1] // halves, x.shape[1]
+    mx, group = isinstance(weight, Mxfp4Experts), A // weight.scale.shape[1]
+    step = _choose_step(form.name, columns, A, A if mx else group, size, x.dtype)
     groups = choose_groups(columns, len(expert), size)
     width, words = groups * _ROWS, step // form.slots
     scale_rows = step // MX_GROUP if mx else 1
@@ -92,6 +84,19 @@ def mosaic_packed(
         *(() if bias is None else (bias,)),
     )  # fmt: skip
     return out
+
+
+def _choose_step(name: str, columns: int, A: int, group: int, size: int, dtype: Any) -> int:
+    """Numbers of a column that are fetched together; all of one group."""
+    step = next((n for n in _STEPS[size > _FEW :] if A % n == 0 and group % n == 0), 0)
+    for holds, limit in (
+        (columns % _ROWS == 0 and step > 0, f"multiples of 64, not {A} x {columns} by {group}"),
+        (dtype == jnp.bfloat16, f"tokens in bfloat16, not {dtype}"),
+        (size <= _MOST, f"tiles of up to {_MOST} tokens, not {size}"),
+    ):
+        if not holds:
+            raise KernelError(f"The experts' kernel for {name} on this GPU takes {limit}.")
+    return step
 
 
 def packed_matmul_kernel(
