@@ -114,7 +114,7 @@ def arguments(T, E, k, D, F, dtype, biased):
     return arrays, biases if biased else {}
 
 
-@pytest.mark.parametrize("T", [1, 5, 40])
+@pytest.mark.parametrize("T", [1, 40])
 @pytest.mark.parametrize(
     "activation, biased",
     [("silu", False), ("gelu_pytorch_tanh", False), ("clamped_swiglu", True)],
@@ -212,7 +212,7 @@ def test_the_devices_of_a_mesh_share_the_experts():
 
 @pytest.mark.parametrize(
     "T, F, tile, activation, biased",
-    [(1, 64, None, "silu", False), (9, 128, 8, "clamped_swiglu", True), (9, 64, 8, "silu", True)],
+    [(1, 64, None, "silu", False), (9, 128, 8, "clamped_swiglu", True)],
 )
 def test_hopper_kernel_equals_reference(T, F, tile, activation, biased):
     if jax.__version_info__ < (0, 11):
