@@ -21,7 +21,7 @@ from models.attention import HEAD_AXIS, AttentionBatch
 from models.config import Mixture, ModelConfig
 from models.layers import Linear
 from models.mlp import GatedMLP
-from pallas_kernels.moe import experts, route
+from pallas_kernels import experts, route
 
 
 class MixtureOfExperts(nnx.Module):

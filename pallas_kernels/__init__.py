@@ -19,6 +19,7 @@ from pallas_kernels.attention import (
 from pallas_kernels.cache import kv_write
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.mla import mla_decode, mla_ragged
+from pallas_kernels.moe import experts, route
 from pallas_kernels.sampling import DrawRows, draw
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DrawRows",
     "QueryBlocks",
     "draw",
+    "experts",
     "kv_write",
     "mla_decode",
     "mla_ragged",
@@ -33,4 +35,5 @@ __all__ = [
     "paged_verify",
     "query_blocks",
     "ragged_attention",
+    "route",
 ]

@@ -1,0 +1,110 @@
+"""Experts on a CPU: one tile after the other, in pieces of the weights that a cache holds.
+
+    tiles with an expert ─> piece of its gate-up ─ + ─> activation ─> piece of its down ─ + ─> out
+
+XLA copies what a dynamic index picks before it multiplies. A piece is copied into the cache and
+read from there, so that each weight comes from memory once; weights in fewer bits become float32 on
+that way. Tiles of no expert are not visited.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Float32, Int32
+
+from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.formats import FORMATS, is_packed, numbers, scales
+from pallas_kernels.moe.tiles import sort_into_tiles
+
+_PIECE_BYTES = 256 * 1024
+_TILES = ((4, 1), (8, 2), (16, 16), (32, 32))  # rows of a tile, choices that an expert then gets
+_LARGEST = 64
+_FEW = 8  # rows of a tile for which it is the weights that take time
+
+
+def xla_experts(
+    x: Float[Array, "T D"],
+    weights: Float[Array, "T k"],
+    chosen: Int32[Array, "T k"],
+    gate_up: Any,
+    down: Any,
+    *,
+    activation: str,
+    gate_up_bias: Float[Array, "E F2"] | None,
+    down_bias: Float[Array, "E D"] | None,
+    tile: int | None,
+) -> Float[Array, "T D"]:
+    """`experts` without a kernel."""
+    E = jax.tree.leaves(down)[0].shape[0]
+    size = tile or choose_tile(chosen.size, E)
+    tiles = sort_into_tiles(chosen, E, size)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rows = x.at[tiles.token].get(mode="fill", fill_value=0).reshape(-1, size, x.shape[1])
+
+    def one(number: Any, out: Array) -> Any:
+        expert = tiles.expert[number]
+        hidden = _product(rows[number], gate_up, expert, gate_up_bias)
+        gate, up = jnp.split(hidden, 2, axis=-1)
+        active = ACTIVATIONS[activation](gate, up).astype(x.dtype)
+        return out.at[number].set(_product(active, down, expert, down_bias))
+
+    count = (tiles.expert < E).sum()
+    zeros = jnp.zeros_like(rows, wide) + _nothing(gate_up, down, gate_up_bias, down_bias)
+    out = lax.fori_loop(0, count, one, zeros).reshape(-1, x.shape[1])
+    picked = out.at[tiles.place].get(mode="fill", fill_value=0)  # [T, k, D]
+    return jnp.asarray((picked * weights[:, :, None]).sum(1).astype(x.dtype))
+
+
+def _nothing(*arrays: Any) -> Array:
+    """Zero, but of each device its own if the arrays are: what a loop in shard_map starts from."""
+    return jnp.asarray(sum(leaf[:0].sum(dtype=jnp.float32) for leaf in jax.tree.leaves(arrays)))
+
+
+def choose_tile(choices: int, E: int) -> int:
+    """Rows that hold what an expert gets: nearly always, where they are few and cost nothing."""
+    return next((size for size, mean in _TILES if choices <= mean * E), _LARGEST)
+
+
+def _product(x: Array, weight: Any, expert: Array, bias: Array | None) -> Array:
+    """x W of one expert, plus its bias."""
+    out = (_packed if is_packed(weight) else _plain)(x, weight, expert)
+    return out if bias is None else out + bias[expert]
+
+
+def _plain(x: Float[Array, "Q A"], weight: Float[Array, "E A C"], expert: Array) -> Array:
+    """The sum over pieces of rows."""
+    _, A, C = weight.shape
+    rows = _divisor(A, C * weight.dtype.itemsize) if len(x) <= _FEW else A
+    pieces = weight.reshape(-1, rows, C)
+    multiply = partial(jnp.dot, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+    def piece(number: Any) -> Any:
+        part = lax.dynamic_slice_in_dim(x, number * rows, rows, axis=1)
+        return multiply(part, pieces[expert * (A // rows) + number].astype(x.dtype))
+
+    return jnp.asarray(lax.fori_loop(1, A // rows, lambda i, total: total + piece(i), piece(0)))
+
+
+def _packed(x: Float[Array, "Q A"], weight: Any, expert: Array) -> Float32[Array, "Q C"]:
+    """Pieces of columns side by side."""
+    (E, C, W), A = weight.words.shape, x.shape[1]
+    form, columns = FORMATS[type(weight)], _divisor(C, A * 4)
+    words = weight.words.reshape(E, -1, columns, W)
+    scale = jnp.swapaxes(scales(weight)[expert], 0, 1).reshape(-1, columns, weight.scale.shape[1])
+
+    def piece(number: Array) -> Array:
+        grouped = numbers(words[expert, number], form).reshape(columns, scale.shape[2], -1)
+        matrix = (grouped * scale[number][:, :, None]).reshape(columns, A)
+        return jnp.dot(x.astype(jnp.float32), matrix.T)
+
+    found = lax.map(piece, jnp.arange(C // columns))  # [pieces, Q, columns]
+    return jnp.swapaxes(found, 0, 1).reshape(len(x), C)
+
+
+def _divisor(count: int, size: int) -> int:
+    """The most of `count` things of `size` bytes that fit in a piece and divide them all."""
+    fitting = range(1, max(1, min(count, _PIECE_BYTES // size)) + 1)
+    return max(n for n in fitting if count % n == 0)
