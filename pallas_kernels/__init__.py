@@ -9,7 +9,20 @@ P pages a layer, S slots in a page, M blocks of queries, Q queries in a block, C
 """
 
 from pallas_kernels.attention import QueryBlocks, paged_decode, query_blocks, ragged_attention
-from pallas_kernels.cache import kv_write
+from pallas_kernels.cache import HeadNorms, Pages, Turn, kv_write, qkv_write, rms_norm, rotate
 from pallas_kernels.dispatch import Backend
 
-__all__ = ["Backend", "QueryBlocks", "kv_write", "paged_decode", "query_blocks", "ragged_attention"]
+__all__ = [
+    "Backend",
+    "HeadNorms",
+    "Pages",
+    "QueryBlocks",
+    "Turn",
+    "kv_write",
+    "paged_decode",
+    "qkv_write",
+    "query_blocks",
+    "ragged_attention",
+    "rms_norm",
+    "rotate",
+]
