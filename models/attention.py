@@ -1,7 +1,7 @@
 """The paged cache as a layer sees it: write this step's keys and values, then attend.
 
-Owns the arithmetic between rows, layers and pages. Knows nothing of projections, rotary
-embeddings or requests.
+Owns the arithmetic between rows, layers and pages. Knows nothing of projections, frequencies or
+requests.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +15,12 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels import (
     Backend,
+    HeadNorms,
+    Pages,
     QueryBlocks,
-    kv_write,
+    Turn,
     paged_decode,
+    qkv_write,
     query_blocks,
     ragged_attention,
 )
@@ -88,60 +91,66 @@ def paged_attention(
     batch: AttentionBatch,
     cache: KVCache,
     layer: Int32[Array, ""],
-    q: Float[Array, "T N H"],
-    k: Float[Array, "T K H"],
-    v: Float[Array, "T K H"],
+    qkv: Float[Array, "T columns"],
+    turn: Turn | None,
+    norms: HeadNorms | None,
+    divisor: Int32[Array, ""] | None = None,
     *,
+    head_dim: int,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
-) -> tuple[Float[Array, "T N H"], KVCache]:
-    """Write k and v of this layer into the cache, then attend causally over each token's row.
+) -> tuple[Float[Array, "T NH"], KVCache]:
+    """Write the keys and values of this layer, then attend causally over each token's row.
 
-    Each shard holds some of the heads and needs nothing of the others, so under a mesh this is
-    a `shard_map` without communication.
+    `qkv` holds the columns of shard after shard, each its queries, keys and values. Queries and
+    keys are normed and rotated; scores are divided by `divisor`. Each shard holds some of the heads
+    and needs nothing of the others, so under a mesh this is a `shard_map` without communication.
     """
-    attend = partial(_attend, scale=scale, window=window, softcap=softcap)
+    attend = partial(_attend, head_dim=head_dim, scale=scale, window=window, softcap=softcap)
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
-        heads = PartitionSpec(None, HEAD_AXIS)
+        heads, everywhere = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(PartitionSpec(), heads, heads, PartitionSpec(), heads, heads, heads),
-            out_specs=(heads, heads, heads),
+            in_specs=(everywhere, heads, everywhere, heads, everywhere, everywhere, everywhere),
+            out_specs=(heads, heads),
             check_vma=False,
         )
-    out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v)
-    return out, KVCache(keys, values)
+    out, cache = attend(batch, cache, layer, qkv, turn, norms, divisor)
+    return out, cache
 
 
 def _attend(
     batch: AttentionBatch,
-    k_pages: Array,
-    v_pages: Array,
+    cache: KVCache,
     layer: Array,
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
+    turn: Turn | None,
+    norms: HeadNorms | None,
+    divisor: Array | None,
     *,
+    head_dim: int,
     scale: float,
     window: int | None,
     softcap: float | None,
-) -> tuple[Array, Array, Array]:
-    size, H = k_pages.shape[2], q.shape[-1]
-    # heads may be wider in pages, with zeros behind them
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, k_pages.shape[3] - H))) for x in (q, k, v))
+) -> tuple[Array, KVCache]:
+    size = cache.page_size
     table = batch.page_table + layer * batch.pages_per_layer
     page = table.at[batch.row, batch.positions // size].get(
-        mode="fill", fill_value=k_pages.shape[0]
+        mode="fill", fill_value=cache.k.shape[0]
     )
-    slot = batch.positions % size
-    k_pages = kv_write(k_pages, k, page, slot)
-    v_pages = kv_write(v_pages, v, page, slot)
+    # heads may be wider in pages, with zeros behind them; so are then the queries
+    q, pages = qkv_write(
+        qkv, Pages(*cache), page, batch.positions % size,
+        head_dim=head_dim, turn=turn, norms=norms, backend=batch.backend,
+    )  # fmt: skip
+    if divisor is not None:
+        q = q / divisor.astype(q.dtype)
     blocks = batch.blocks
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
-        q, k_pages, v_pages, table, batch.positions,
+        q, pages.k, pages.v, table, batch.positions,
         scale=scale, window=window, softcap=softcap, backend=batch.backend,
     )  # fmt: skip
-    return out[..., :H], k_pages, v_pages
+    return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(pages.k, pages.v)

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Float32, Int32
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
 from models.layers import ACTIVATIONS, LayerNorm, Linear, RMSNorm, softcap, split_columns
-from models.rope import RopeConfig, Rotation, rotate, rotation
+from models.rope import RopeConfig, Rotation, rotation
+from pallas_kernels import HeadNorms
 
 
 class Decoder(nnx.Module):
@@ -132,8 +133,8 @@ class Attention(nnx.Module):
             D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
         )
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
-        self.q_norm = _norm(config, H) if config.qk_norm else _identity
-        self.k_norm = _norm(config, H) if config.qk_norm else _identity
+        self.q_norm = _rms_norm(config, H) if config.qk_norm else None
+        self.k_norm = _rms_norm(config, H) if config.qk_norm else None
 
     def __call__(
         self,
@@ -143,27 +144,31 @@ class Attention(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        T, H = x.shape[0], self.config.head_dim
-        q, k, v = split_columns(self.qkv(x), self.shards, *self.widths)
-        q = self.q_norm(q.reshape(T, -1, H))  # [T, N, H]
-        k = self.k_norm(k.reshape(T, -1, H))  # [T, K, H]
-        v = v.reshape(T, -1, H)  # [T, K, H]
-        if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
-        if self.config.scale_by_layer:
-            q = q / (index + 1).astype(q.dtype)
+        qkv = self.qkv(x)  # [T, (N+2K)H]
+        if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
+            qkv = jnp.concatenate(split_columns(qkv, self.shards, *self.widths), axis=1)
         h, cache = paged_attention(
             batch,
             cache,
             index,
-            q,
-            k,
-            v,
+            qkv,
+            turn,
+            self.norms,
+            index + 1 if self.config.scale_by_layer else None,
+            head_dim=self.config.head_dim,
             scale=self.config.score_scale,
             window=self.window,
             softcap=self.config.attention_softcap,
-        )  # [T, N, H]
-        return self.o(h.reshape(T, -1)), cache
+        )  # [T, NH]
+        return self.o(h), cache
+
+    @property
+    def norms(self) -> HeadNorms | None:
+        """Of queries and keys."""
+        q, k = self.q_norm, self.k_norm
+        if q is None or k is None:
+            return None
+        return HeadNorms(q.weight[...], k.weight[...], eps=q.eps, offset=float(q.offset))
 
 
 class GatedMLP(nnx.Module):
@@ -198,10 +203,13 @@ def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nn
     return nnx.Param(jnp.zeros((rows, D), dtype), axes=axes)
 
 
-def _norm(config: ModelConfig, size: int | None = None) -> RMSNorm | LayerNorm:
-    size = config.hidden_size if size is None else size
+def _norm(config: ModelConfig) -> RMSNorm | LayerNorm:
     if config.norm == "layer":
-        return LayerNorm(size, eps=config.norm_eps)
+        return LayerNorm(config.hidden_size, eps=config.norm_eps)
+    return _rms_norm(config, config.hidden_size)
+
+
+def _rms_norm(config: ModelConfig, size: int) -> RMSNorm:
     return RMSNorm(size, eps=config.norm_eps, offset=config.norm_offset)
 
 

@@ -15,6 +15,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pallas_kernels import rms_norm
+
 Activation = Callable[[Array], Array]
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -50,10 +52,8 @@ class RMSNorm(nnx.Module):
         self.offset = offset
 
     def __call__(self, x: Float[Array, "*T size"]) -> Float[Array, "*T size"]:
-        wide = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
         weight = 1 + self.weight[...] if self.offset else self.weight[...]
-        return (wide * scale * weight).astype(x.dtype)
+        return rms_norm(x, weight, self.eps).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
