@@ -90,7 +90,9 @@ def mosaic_decode(
     G, V = N // K, value_dim or H
     R = columns(G, V)
     heads, results = K * -(-G // R), min(G, R)
-    queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, -G % R), (0, 0)))
+    # TMA adds the zero rows that make G up to R, but reads no part of a piece of 8 rows
+    odd = -G % 8 if G > 8 else 0
+    queries = jnp.pad(q.reshape(B, K, G, H), ((0, 0), (0, 0), (0, odd), (0, 0)))
     whole = [jax.ShapeDtypeStruct((B, heads, results, V), q.dtype)]
     parts = [
         jax.ShapeDtypeStruct((splits, B, heads, V, R), jnp.float32),
@@ -99,7 +101,7 @@ def mosaic_decode(
     found = plgpu.kernel(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
-            softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
+            softcap=softcap and softcap * _LOG2E, splits=splits,
             latent=v_pages is None, has_sinks=sinks is not None, interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
@@ -109,7 +111,7 @@ def mosaic_decode(
         compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=4096),
         interpret=interpreter(interpret),
     )(
-        queries.reshape(B, heads, R, H),
+        queries,
         *(pages for pages in (k_pages, v_pages) if pages is not None),
         page_table, positions,
         *(() if sinks is None else (_by_head(sinks, K, R),)),
@@ -136,7 +138,7 @@ def _scratch(R: int, H: int, V: int, S: int, dtype: Any, latent: bool, splits: i
 
 
 def paged_decode_kernel(
-    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int, latent: bool,
+    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, latent: bool,
     has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
@@ -156,7 +158,8 @@ def paged_decode_kernel(
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     R, S, stages = q.shape[0], sources[0].shape[2], tiles[0].shape[0]
     V = results[0].shape[3]
-    kv_head = lax.div(head, jnp.int32(q_all.shape[1] // kv_heads))
+    blocks = jnp.int32(-(-q_all.shape[2] // R))  # of a key/value head
+    kv_head, first_query = lax.div(head, blocks), R * lax.rem(head, blocks)
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
     position = positions[row]
@@ -173,7 +176,7 @@ def paged_decode_kernel(
                     source.at[page, kv_head, slots], target.at[slot, rows], done.at[slot]
                 )
 
-    plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
+    plgpu.copy_gmem_to_smem(q_all.at[row, kv_head, pl.ds(first_query, R)], q, q_ready)
     for stage in range(stages):
         pl.when(first + stage < last)(partial(fetch, first + stage, stage))
     plgpu.barrier_wait(q_ready)
