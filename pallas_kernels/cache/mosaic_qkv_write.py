@@ -4,10 +4,10 @@
              TMA ─> [heads, R/2] second halves ┼ rotate, quantise ─┼─> same places ─ TMA ─> pages
              TMA ─> [heads, H-R] not rotated ──┘                   └─>
 
-A head comes in pieces, so that both numbers of a rotated pair lie in the same thread, and whole
-rows of heads go out at once, though they lie apart in pages. What is neither normed nor rotated
-nor quantised is copied by TMA alone. One block is 128 threads with 2 to 40 KB in flight, of which
-a core holds enough to fill the memory's queue.
+A head comes in pieces, so that both numbers of a rotated pair lie in the same thread, and all heads
+go out at once, though they lie apart in pages. What is neither normed nor rotated nor quantised is
+copied by TMA alone. A block is 128 threads and 5 to 40 KB: a core holds up to 16,
+so that the tokens of one keep the memory busy while those of another are computed.
 """
 
 from functools import partial, reduce
