@@ -76,9 +76,9 @@ def qkv_write_reference(
     A page past the end is dropped; no two tokens that are kept may share a place.
     """
     T, K, width = qkv.shape[0], pages.k.shape[1], pages.k.shape[3]
-    heads = qkv.reshape(T, -1, head_dim)
-    N = heads.shape[1] - 2 * K
-    q, k, v = jnp.split(heads, (N, N + K), axis=1)
+    N = qkv.shape[1] // head_dim - 2 * K
+    columns = jnp.split(qkv, (N * head_dim, (N + K) * head_dim), axis=1)
+    q, k, v = (part.reshape(T, -1, head_dim) for part in columns)
     q, k = _widened(q), _widened(k)
     if norms is not None:
         q = rms_norm(q, norms.q + norms.offset, norms.eps)
