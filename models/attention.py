@@ -1,7 +1,7 @@
 """The paged cache as a layer sees it: write this step's keys and values, then attend.
 
-Owns the arithmetic between rows, layers and pages. Knows nothing of projections, rotary
-embeddings or requests.
+Owns the arithmetic between rows, layers and pages. Knows nothing of projections, frequencies or
+requests.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +15,15 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels import (
     Backend,
+    HeadNorms,
+    Pages,
     QueryBlocks,
+    Turn,
     kv_write,
     mla_decode,
     mla_ragged,
     paged_decode,
+    qkv_write,
     query_blocks,
     ragged_attention,
 )
@@ -93,34 +97,38 @@ def paged_attention(
     batch: AttentionBatch,
     cache: KVCache,
     layer: Int32[Array, ""],
-    q: Float[Array, "T N H"],
-    k: Float[Array, "T K H"],
-    v: Float[Array, "T K H"],
+    qkv: Float[Array, "T columns"],
+    turn: Turn | None,
+    norms: HeadNorms | None,
+    divisor: Int32[Array, ""] | None = None,
     *,
+    head_dim: int,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
-) -> tuple[Float[Array, "T N H"], KVCache]:
-    """Write k and v of this layer into the cache, then attend causally over each token's row.
+) -> tuple[Float[Array, "T NH"], KVCache]:
+    """Write the keys and values of this layer, then attend causally over each token's row.
 
-    Each shard holds some of the heads and needs nothing of the others, so under a mesh this is
-    a `shard_map` without communication.
+    `qkv` holds the columns of shard after shard, each its queries, keys and values. Queries and
+    keys are normed and rotated; scores are divided by `divisor`. Each shard holds some of the heads
+    and needs nothing of the others, so under a mesh this is a `shard_map` without communication.
     """
-    attend = partial(_attend, scale=scale, window=window, softcap=softcap)
+    attend = partial(_attend, head_dim=head_dim, scale=scale, window=window, softcap=softcap)
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
-        heads, sink = PartitionSpec(None, HEAD_AXIS), PartitionSpec(HEAD_AXIS)
+        heads, everywhere = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(PartitionSpec(), heads, heads, PartitionSpec(), heads, heads, heads, sink),
-            out_specs=(heads, heads, heads),
+            in_specs=(
+                everywhere, heads, everywhere, heads, everywhere, everywhere, everywhere,
+                PartitionSpec(HEAD_AXIS),
+            ),
+            out_specs=(heads, heads),
             check_vma=False,
-        )
-    if cache.v is None:
-        raise TypeError("a cache of latents has no values: use latent_attention")
-    out, keys, values = attend(batch, cache.k, cache.v, layer, q, k, v, sinks)
-    return out, KVCache(keys, values)
+        )  # fmt: skip
+    out, cache = attend(batch, cache, layer, qkv, turn, norms, divisor, sinks)
+    return out, cache
 
 
 def latent_attention(
@@ -182,28 +190,33 @@ def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, A
 
 def _attend(
     batch: AttentionBatch,
-    k_pages: Array,
-    v_pages: Array,
+    cache: KVCache,
     layer: Array,
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
+    turn: Turn | None,
+    norms: HeadNorms | None,
+    divisor: Array | None,
     sinks: Array | None,
     *,
+    head_dim: int,
     scale: float,
     window: int | None,
     softcap: float | None,
-) -> tuple[Array, Array, Array]:
-    H = q.shape[-1]
-    # heads may be wider in pages, with zeros behind them
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, k_pages.shape[3] - H))) for x in (q, k, v))
-    table, page, slot = _places(batch, layer, k_pages)
-    k_pages = kv_write(k_pages, k, page, slot)
-    v_pages = kv_write(v_pages, v, page, slot)
+) -> tuple[Array, KVCache]:
+    if cache.v is None:
+        raise TypeError("a cache of latents has no values: use latent_attention")
+    table, page, slot = _places(batch, layer, cache.k)
+    # heads may be wider in pages, with zeros behind them; so are then the queries
+    q, pages = qkv_write(
+        qkv, Pages(cache.k, cache.v), page, slot,
+        head_dim=head_dim, turn=turn, norms=norms, backend=batch.backend,
+    )  # fmt: skip
+    if divisor is not None:
+        q = q / divisor.astype(q.dtype)
     blocks = batch.blocks
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
-        q, k_pages, v_pages, table, batch.positions,
+        q, pages.k, pages.v, table, batch.positions,
         scale=scale, window=window, softcap=softcap, sinks=sinks, backend=batch.backend,
     )  # fmt: skip
-    return out[..., :H], k_pages, v_pages
+    return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(pages.k, pages.v)

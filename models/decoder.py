@@ -16,10 +16,11 @@ from jaxtyping import Array, Float, Float32, Int32
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
 from models.latent import LatentAttention
-from models.layers import LayerNorm, Linear, RMSNorm, softcap, split_columns
+from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
 from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
-from models.rope import RopeConfig, Rotation, rotate, rotation
+from models.rope import RopeConfig, Rotation, rotation
+from pallas_kernels import HeadNorms
 
 
 class Decoder(nnx.Module):
@@ -136,10 +137,10 @@ class Attention(nnx.Module):
             D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
         )
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
-        wide = config.qk_norm == "width"
-        if config.qk_norm:
-            self.q_norm = _norm(config, N * H if wide else H)
-            self.k_norm = _norm(config, K * H if wide else H)
+        sizes = (N * H, K * H) if config.qk_norm == "width" else (H, H)
+        self.q_norm, self.k_norm = (
+            _rms_norm(config, size) if config.qk_norm else None for size in sizes
+        )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
 
     def __call__(
@@ -150,30 +151,39 @@ class Attention(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        T, H = x.shape[0], self.config.head_dim
-        q, k, v = split_columns(self.qkv(x), self.shards, *self.widths)
-        if self.config.qk_norm == "width":
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (x.reshape(T, -1, H) for x in (q, k, v))  # [T, N, H], [T, K, H], [T, K, H]
-        if self.config.qk_norm == "head":
-            q, k = self.q_norm(q), self.k_norm(k)
-        if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
-        if self.config.scale_by_layer:
-            q = q / (index + 1).astype(q.dtype)
+        qkv = self._normed(self.qkv(x))  # [T, (N+2K)H]
+        if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
+            qkv = jnp.concatenate(split_columns(qkv, self.shards, *self.widths), axis=1)
         h, cache = paged_attention(
             batch,
             cache,
             index,
-            q,
-            k,
-            v,
+            qkv,
+            turn,
+            self.norms,
+            index + 1 if self.config.scale_by_layer else None,
+            head_dim=self.config.head_dim,
             scale=self.config.score_scale,
             window=self.window,
             softcap=self.config.attention_softcap,
             sinks=None if self.sinks is None else self.sinks[...],
-        )  # [T, N, H]
-        return self.o(h.reshape(T, -1)), cache
+        )  # [T, NH]
+        return self.o(h), cache
+
+    def _normed(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
+        """Queries and keys normed over all heads at once, where the model does that."""
+        if self.config.qk_norm != "width" or self.q_norm is None or self.k_norm is None:
+            return qkv
+        q, k, v = split_columns(qkv, self.shards, *self.widths)
+        return join_columns(self.shards, self.q_norm(q), self.k_norm(k), v)
+
+    @property
+    def norms(self) -> HeadNorms | None:
+        """Of each head of queries and keys."""
+        q, k = self.q_norm, self.k_norm
+        if q is None or k is None or self.config.qk_norm != "head":
+            return None
+        return HeadNorms(q.weight[...], k.weight[...], eps=q.eps, offset=float(q.offset))
 
 
 def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:
@@ -200,10 +210,13 @@ def _mlp(
     )
 
 
-def _norm(config: ModelConfig, size: int | None = None) -> RMSNorm | LayerNorm:
-    size = config.hidden_size if size is None else size
+def _norm(config: ModelConfig) -> RMSNorm | LayerNorm:
     if config.norm == "layer":
-        return LayerNorm(size, eps=config.norm_eps)
+        return LayerNorm(config.hidden_size, eps=config.norm_eps)
+    return _rms_norm(config, config.hidden_size)
+
+
+def _rms_norm(config: ModelConfig, size: int) -> RMSNorm:
     return RMSNorm(size, eps=config.norm_eps, offset=config.norm_offset)
 
 

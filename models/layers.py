@@ -15,6 +15,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pallas_kernels import rms_norm
+
 Activation = Callable[[Array], Array]
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -50,10 +52,8 @@ class RMSNorm(nnx.Module):
         self.offset = offset
 
     def __call__(self, x: Float[Array, "*T size"]) -> Float[Array, "*T size"]:
-        wide = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
         weight = 1 + self.weight[...] if self.offset else self.weight[...]
-        return (wide * scale * weight).astype(x.dtype)
+        return rms_norm(x, weight, self.eps).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -84,6 +84,13 @@ def split_columns(
     grouped = x.reshape(T, shards, -1)  # [T, shards, columns / shards]
     ends = [sum(widths[: i + 1]) // shards for i in range(len(widths) - 1)]
     return tuple(part.reshape(T, -1) for part in jnp.split(grouped, ends, axis=-1))
+
+
+def join_columns(shards: int, *parts: Float[Array, "T _"]) -> Float[Array, "T columns"]:
+    """Columns as `split_columns` found them."""
+    T = parts[0].shape[0]
+    grouped = [part.reshape(T, shards, -1) for part in parts]
+    return jnp.concatenate(grouped, axis=-1).reshape(T, -1)
 
 
 def softcap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]:

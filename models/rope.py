@@ -1,4 +1,4 @@
-"""Rotary position embeddings: the frequencies under every scaling, and the rotation.
+"""Rotary position embeddings: the frequencies under every scaling; `rotate` is a kernel's.
 
 Owns one class for each way to let a model read further than it was trained. How config.json spells
 them is `rope_settings.py`'s. Knows nothing of attention or caches.
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float32, Int32
+
+from pallas_kernels import rotate as rotate
 
 Pairs = Float32[np.ndarray, " pairs"]  # a number for each of the R / 2 rotated pairs of a head
 Rotation = tuple[Float32[Array, "T pairs"], Float32[Array, "T pairs"]]  # cosines and sines
@@ -145,12 +147,3 @@ def rotation(rope: RopeConfig, positions: Int32[Array, " T"], context: int) -> R
     frequencies = rope.scaling.frequencies(rope.dim, rope.theta, context)
     angles = positions[:, None].astype(jnp.float32) * frequencies  # [T, pairs]
     return jnp.cos(angles) * rope.scaling.magnitude, jnp.sin(angles) * rope.scaling.magnitude
-
-
-def rotate(x: Float[Array, "T N H"], turn: Rotation) -> Float[Array, "T N H"]:
-    """Turn the pairs (i, i + R/2) of every head; dimensions from R on pass."""
-    cos, sin = (part[:, None, :] for part in turn)  # [T, 1, pairs]
-    pairs = cos.shape[-1]
-    a, b, rest = jnp.split(x, (pairs, 2 * pairs), axis=-1)
-    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
-    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned

@@ -84,8 +84,7 @@ def _attention(config: ModelConfig, build: "_Builder", path: str) -> Iterator[En
         for name, heads in (("q_norm", query), ("k_norm", key)):
             whole = config.qk_norm == "width"
             outputs = heads if whole else (config.head_dim, 1)
-            bias = config.norm == "layer"
-            yield from build.norm(f"{path}.{name}", outputs, bias=bias, divided=whole)
+            yield from build.norm(f"{path}.{name}", outputs, bias=False, divided=whole)
     if config.sinks:
         yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)

@@ -16,7 +16,7 @@ from pallas_kernels.attention import (
     query_blocks,
     ragged_attention,
 )
-from pallas_kernels.cache import kv_write
+from pallas_kernels.cache import HeadNorms, Pages, Turn, kv_write, qkv_write, rms_norm, rotate
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.mla import mla_decode, mla_ragged
 from pallas_kernels.moe import experts, route
@@ -25,7 +25,10 @@ from pallas_kernels.sampling import DrawRows, draw
 __all__ = [
     "Backend",
     "DrawRows",
+    "HeadNorms",
+    "Pages",
     "QueryBlocks",
+    "Turn",
     "draw",
     "experts",
     "kv_write",
@@ -33,7 +36,10 @@ __all__ = [
     "mla_ragged",
     "paged_decode",
     "paged_verify",
+    "qkv_write",
     "query_blocks",
     "ragged_attention",
+    "rms_norm",
+    "rotate",
     "route",
 ]

@@ -1,6 +1,7 @@
 """Every kernel at every shape that people run it at."""
 
 from pallas_kernels.attention import cases as attention
+from pallas_kernels.cache import cases as cache
 from pallas_kernels.case import Case
 from pallas_kernels.mla import cases as mla
 from pallas_kernels.moe import cases as moe
@@ -10,6 +11,7 @@ from pallas_kernels.state_space import cases as state_space
 
 CASES: tuple[Case, ...] = (
     *attention.CASES,
+    *cache.CASES,
     *mla.CASES,
     *moe.CASES,
     *quantized.CASES,

@@ -23,6 +23,8 @@ _BRANCHING = ("While", "Conditional")
 # these name memory that exists already
 _NO_WRITE = ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call")
 _IN_PLACE = ("scatter", "dynamic-update-slice")
+_ALIASED = re.compile(r"output_to_operand_aliasing=\{(.*?\))\}")  # {{1}: (7, {}), {2}: (8, {})}
+_OUTPUT = re.compile(r"\{(\d*)\}: \(")
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,13 @@ class _Line:
     opcode: str
     arrays: tuple[tuple[str, tuple[int, ...]], ...]  # what it returns
     fused: str | None  # the computation that a fusion stands for
+    aliased: tuple[int, ...]  # those of `arrays` that a custom call takes and gives back
 
     def updates(self) -> set[tuple[int, ...]]:
         """Axes of the arrays that it changes in place."""
-        return {_axes(dims) for _, dims in self.arrays} if self.opcode in _IN_PLACE else set()
+        if self.opcode in _IN_PLACE:
+            return {_axes(dims) for _, dims in self.arrays}
+        return {_axes(self.arrays[number][1]) for number in self.aliased}
 
 
 def _computations(hlo: str) -> Iterator[tuple[str, list[_Line]]]:
@@ -126,8 +131,10 @@ def _computations(hlo: str) -> Iterator[tuple[str, list[_Line]]]:
                 (dtype, tuple(int(size) for size in dims.split(",") if size))
                 for dtype, dims in _ARRAY.findall(result)
             )
-            called = _CALLS.search(rest)
-            lines.append(_Line(opcode, arrays, called[1] if called else None))
+            called, aliased = _CALLS.search(rest), _ALIASED.search(rest)
+            outputs = _OUTPUT.findall(aliased[1]) if aliased else ()
+            numbers = tuple(int(number or 0) for number in outputs)
+            lines.append(_Line(opcode, arrays, called[1] if called else None, numbers))
 
 
 def _axes(shape: Iterable[int]) -> tuple[int, ...]:

@@ -129,7 +129,9 @@ def attend_columns(
     heads = K * groups
     operand = operand_dtype(q.dtype, k_pages.dtype)
     sources = [x for x in (k_pages, v_pages, k_scales, v_scales) if x is not None]
-    queries = jnp.pad(q.astype(operand), ((0, 0), (0, 0), (0, -C % R), (0, 0)))
+    # TMA adds the zero rows that make C up to R, but reads no part of a piece of 8 rows
+    odd = -C % 8 if C > 8 else 0
+    queries = jnp.pad(q.astype(operand), ((0, 0), (0, 0), (0, odd), (0, 0)))
     by_block = [] if sinks is None else [_blocks(sinks.astype(jnp.float32) * _LOG2E, R)]
     if drafts is not None:
         seen = _blocks(drafts.seen.reshape(2 * B, C), R)
@@ -142,7 +144,7 @@ def attend_columns(
     found = plgpu.kernel(
         partial(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
-            softcap=softcap and softcap * _LOG2E, splits=splits, kv_heads=K,
+            softcap=softcap and softcap * _LOG2E, splits=splits,
             drafted=drafts is not None, scaled=k_scales is not None,
             has_sinks=sinks is not None, interpret=interpret,
         ),
@@ -155,8 +157,7 @@ def attend_columns(
         ),
         interpret=interpreter(interpret),
     )(
-        queries.reshape(B, heads, R, H),
-        *sources, page_table, positions, *by_block,
+        queries, *sources, page_table, positions, *by_block,
     )  # fmt: skip
     out = found[0] if splits == 1 else _combine(found[0], found[1], results).astype(q.dtype)
     cut: Array = out.reshape(B, K, -1, H)[:, :, :C]
@@ -185,8 +186,8 @@ def _scratch(R: int, H: int, S: int, dtype: Any, pages: Any, splits: int) -> lis
 
 
 def paged_decode_kernel(
-    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, kv_heads: int,
-    drafted: bool, scaled: bool, has_sinks: bool, interpret: bool,
+    *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, drafted: bool,
+    scaled: bool, has_sinks: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
     given = iter(refs)
@@ -203,7 +204,7 @@ def paged_decode_kernel(
     streams = list(map(Stream, sources, tiles, [*ready, *[ready[0]] * (2 * scaled)]))
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
     (R, H), stages = q.shape, tiles[0].shape[0]
-    groups = jnp.int32(q_all.shape[1] // kv_heads)
+    groups = jnp.int32(-(-q_all.shape[2] // R))  # blocks of a key/value head
     kv_head, group = lax.div(head, groups), lax.rem(head, groups)
     layout = partial(cast, interpret=interpret)
     by_column = plgpu.Layout.WGMMA.reduce(0)
@@ -214,7 +215,7 @@ def paged_decode_kernel(
     first, last = _tiles(position, earliest, window, split, splits)
     get = partial(fetch, streams, table, row, kv_head, position)
 
-    plgpu.copy_gmem_to_smem(q_all.at[row, head], q, q_ready)
+    plgpu.copy_gmem_to_smem(q_all.at[row, kv_head, pl.ds(group * R, R)], q, q_ready)
     for stage in range(stages):
         pl.when(first + stage < last)(partial(get, first + stage, stage))
     plgpu.barrier_wait(q_ready)

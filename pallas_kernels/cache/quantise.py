@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Num
 
-_LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
-QUANTISED = tuple(_LARGEST)  # the dtypes of pages that come with scales
-_SMALLEST_SCALE = 2.0**-100  # of a vector of zeros: dividing by it gives zeros
+LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
+QUANTISED = tuple(LARGEST)  # the dtypes of pages that come with scales
+SMALLEST_SCALE = 2.0**-100  # of a vector of zeros: dividing by it gives zeros
 
 
 def is_quantised(dtype: DTypeLike) -> bool:
     """Whether pages of this dtype come with scales."""
-    return jnp.dtype(dtype).name in _LARGEST
+    return jnp.dtype(dtype).name in LARGEST
 
 
 def quantise(
@@ -25,9 +25,9 @@ def quantise(
 
     The entry of largest magnitude becomes the largest number of `dtype`.
     """
-    largest = _LARGEST[jnp.dtype(dtype).name]
+    largest = LARGEST[jnp.dtype(dtype).name]
     x = x.astype(jnp.float32)
-    scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1) / largest, _SMALLEST_SCALE)
+    scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1) / largest, SMALLEST_SCALE)
     ratio = jnp.clip(x / scale[..., None], -largest, largest)
     if jnp.issubdtype(dtype, jnp.integer):
         ratio = jnp.round(ratio)

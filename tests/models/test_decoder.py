@@ -20,9 +20,11 @@ from models.config import LayerKind, ModelConfig
 from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.layers import split_columns
-from models.rope import RopeConfig
+from models.rope import RopeConfig, Rotation
 from models.weight_map import weight_map
+from pallas_kernels import HeadNorms, Pages
 from pallas_kernels.attention.reference import attention_reference
+from pallas_kernels.cache.reference import qkv_write_reference
 
 NAMES = {
     **gemma2.NAMES,
@@ -55,15 +57,23 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         batch: AttentionBatch,
         cache: KVCache,
         layer: jax.Array,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
+        qkv: jax.Array,
+        turn: Rotation | None,
+        norms: HeadNorms | None,
+        divisor: jax.Array | None,
+        *,
+        head_dim: int,
         **options: Any,
     ) -> tuple[jax.Array, KVCache]:
-        pages = (part.swapaxes(0, 1)[None] for part in (k, v))  # [1, K, T, H]
-        rows = jnp.zeros(len(q), jnp.int32)
-        out = attention_reference(q, *pages, jnp.array([[0]]), rows, batch.positions, **options)
-        return out, cache
+        slots = jnp.arange(len(qkv))
+        q, pages = qkv_write_reference(
+            qkv, Pages(*cache), 0 * slots, slots, head_dim=head_dim, turn=turn, norms=norms
+        )
+        q = q if divisor is None else q / divisor
+        out = attention_reference(
+            q, pages.k, pages.v, jnp.array([[0]]), 0 * slots, batch.positions, **options
+        )
+        return out.reshape(len(qkv), -1), cache
 
     monkeypatch.setattr(decoder, "paged_attention", attend)
 
@@ -89,11 +99,11 @@ def tensor(name: str, *shape: int) -> np.ndarray:
     return rng.normal(0.0 if len(shape) > 1 else 1.0, 0.4, shape).astype(np.float32)
 
 
-def one_row(live: int, positions: jax.Array) -> tuple[AttentionBatch, KVCache]:
-    """A batch of one row, and a cache that only the real attention would look into."""
+def one_row(live: int, positions: jax.Array, K: int) -> tuple[AttentionBatch, KVCache]:
+    """A batch of one row, and a cache of one page."""
     table, start = jnp.array([[0]], jnp.int32), jnp.array([0], jnp.int32)
     batch = mixed_batch(table, start, jnp.array([live], jnp.int32), positions, 1)
-    return batch, KVCache(jnp.zeros((1, 1, 16, 8)), jnp.zeros((1, 1, 16, 8)))
+    return batch, KVCache(jnp.zeros((1, K, 16, 8)), jnp.zeros((1, K, 16, 8)))
 
 
 def run(
@@ -102,7 +112,7 @@ def run(
     """Logits [live, V] of one row of `live` tokens; the others are padding."""
     places = np.arange(len(tokens), dtype=np.int32)
     positions = jnp.asarray(np.where(places < live, places, 0))
-    batch, cache = one_row(live, positions)
+    batch, cache = one_row(live, positions, config.cache_kv_heads(shards))
     logits = np.asarray(step(make(config, shards), tokens, positions, batch, cache))
     assert np.isfinite(logits).all()
     return logits[:live]
@@ -120,7 +130,7 @@ def layer_traces(config: ModelConfig) -> Iterator[int]:
     ids = jnp.zeros(8, jnp.int32)
 
     def step(made: Decoder) -> jax.Array:
-        return made(ids, ids, *one_row(8, ids))[0]
+        return made(ids, ids, *one_row(8, ids, config.num_kv_heads))[0]
 
     program = jax.make_jaxpr(step)(nnx.eval_shape(lambda: Decoder(config, dtype=jnp.float32)))
     for equation in program.eqns:

@@ -40,6 +40,8 @@ HLO = """HloModule m
 ENTRY %main (p: bf16[8,4]) -> bf16[8,4] {
   %p.1 = bf16[8,4]{1,0} parameter(0)
   %turned = f32[4,8]{1,0} fusion(%p.1), kind=kLoop, calls=%other
+  %own = (f32[3]{0}, bf16[8,4]{1,0}) custom-call(%p.1), output_to_operand_aliasing={{1}: (0, {})}
+  %others = (f32[4,8]{1,0}, f32[3]{0}) custom-call(%p.1), output_to_operand_aliasing={{1}: (0, {})}
   %copy.1 = bf16[8,4]{1,0} copy(%p.1)
   ROOT %new = bf16[8,4]{1,0} fusion(%copy.1), kind=kInput, calls=%fused
 }
@@ -106,7 +108,11 @@ def test_schedule():
 
 def test_copies_but_not_updates_in_place():
     found = find_copies(HLO, [(8, 4)])
-    assert found == {Written("fusion", "f32", (4, 8)): 1, Written("copy", "bf16", (8, 4)): 1}
+    assert found == {
+        Written("fusion", "f32", (4, 8)): 1,
+        Written("custom-call", "f32", (4, 8)): 1,
+        Written("copy", "bf16", (8, 4)): 1,
+    }
 
 
 def test_what_ptxas_says():

@@ -1,0 +1,70 @@
+"""What happens between the fused projection and attention, in one launch: norm, rotate, write."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from pallas_kernels.cache.quantise import is_quantised
+from pallas_kernels.cache.reference import HeadNorms, Pages, Turn, qkv_write_reference
+from pallas_kernels.dispatch import Backend, resolve
+from pallas_kernels.errors import KernelError
+
+_PIECE = 16  # bytes: what TMA takes of the columns of a head
+_MOST_HEADS = 256  # of one TMA
+
+
+def qkv_write(
+    qkv: Float[Array, "T columns"],
+    pages: Pages,
+    page: Int32[Array, " T"],
+    slot: Int32[Array, " T"],
+    *,
+    head_dim: int,
+    turn: Turn | None = None,
+    norms: HeadNorms | None = None,
+    backend: Backend | None = None,
+) -> tuple[Float[Array, "T N Hp"], Pages]:
+    """The queries of attention, and the pages with token t in `page[t]`, `slot[t]`.
+
+    A token's columns are N query, K key and K value heads. A page past the end is dropped; no two
+    tokens that are kept may share a place. With `pages` donated they are updated in place.
+    Specification: `reference.qkv_write_reference`.
+
+    Raises:
+        KernelError: the GPU's kernel does not take these shapes.
+    """
+    if resolve(backend) is not Backend.MOSAIC:
+        return qkv_write_reference(
+            qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms
+        )
+    # Mosaic is imported where it is used: a CPU needs none of what it needs
+    from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
+
+    check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
+    return mosaic_qkv_write(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
+
+
+def check_qkv_write(qkv: Array, pages: Pages, head_dim: int, rotated: int) -> None:
+    """Raise KernelError, naming the limit, if the kernel for Hopper does not take this.
+
+    `rotated` is R, the dimensions of a head that are rotated.
+    """
+    kinds = {jnp.dtype(array.dtype) for array in (pages.k, pages.v)}
+    entries = _PIECE // min(kind.itemsize for kind in kinds)
+    heads = qkv.shape[1] // head_dim - 2 * pages.k.shape[1]
+    wide = qkv.dtype.itemsize == 2
+    limits = [
+        (wide, f"16-bit queries, keys and values, not {qkv.dtype}"),
+        (
+            all(is_quantised(kind) or kind == qkv.dtype for kind in kinds),
+            f"pages of the dtype of queries, {qkv.dtype}, or of eight bits, not {pages.k.dtype}",
+        ),
+        (head_dim % entries == 0, f"a head dim that {entries} divides, not {head_dim}"),
+        (
+            rotated // 2 % entries == 0,
+            f"a rotated part of heads that {2 * entries} divides, not {rotated}",
+        ),
+        (heads <= _MOST_HEADS, f"up to {_MOST_HEADS} query heads, not {heads}"),
+    ]
+    for holds, limit in limits:
+        if not holds:
+            raise KernelError(f"The kernel that writes keys and values takes {limit}.")
