@@ -26,7 +26,7 @@ from pallas_kernels.moe.formats import (
     Mxfp4Experts,
     PackedExperts,
 )
-from pallas_kernels.quantized.weights import Int4Weight
+from pallas_kernels.quantized.weights import Int4Weight, unpack
 
 _BLOCK = 128  # rows and columns that share a scale in DeepSeek's checkpoints
 
@@ -82,7 +82,7 @@ def from_int4(weights: Sequence[Int4Weight]) -> Int4Experts:
     """
     if any(weight.low is not None for weight in weights):
         raise KernelError("Experts of 4 bits are taken with zeros in the middle, not of their own.")
-    codes = [np.asarray(weight.q).astype(np.int8) + 8 for weight in weights]
+    codes = [np.asarray(unpack(weight.words, bits=4)) for weight in weights]
     scale: Any = np.stack([np.asarray(weight.scale) for weight in weights])
     return Int4Experts(pack(np.stack(codes).astype(np.uint8), 4), scale)
 

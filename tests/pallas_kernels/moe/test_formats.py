@@ -20,6 +20,7 @@ from pallas_kernels.moe.checkpoints import pack
 from pallas_kernels.moe.formats import FORMATS, MX_BIAS, Mxfp4Experts, scales
 from pallas_kernels.quantized.weights import Int4Weight
 from pallas_kernels.quantized.weights import dequantize as dequantize_one
+from pallas_kernels.quantized.weights import pack as pack_words
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 E2M1 = np.concatenate([E2M1, -E2M1])
@@ -74,8 +75,7 @@ def test_scales_of_columns():
 def test_gptq_and_awq():
     rng = np.random.default_rng(0)
     experts = [
-        Int4Weight(jnp.asarray(rng.integers(-8, 8, (24, 128)), jnp.int4), powers(rng, 2, 24))
-        for _ in range(3)
+        Int4Weight(pack_words(rng.integers(0, 16, (24, 128))), powers(rng, 2, 24)) for _ in range(3)
     ]
     exactly(from_int4(experts), np.stack([np.asarray(dequantize_one(w)).T for w in experts]))
     with pytest.raises(KernelError, match="zeros in the middle"):
