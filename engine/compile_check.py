@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from engine.config import EngineConfig
+from engine.config import CACHE_DTYPES, make_config
 from engine.lowering import abstract_state, compiler_options, lower_step
 from engine.memory import GIB, KVLayout, resolve_pages
 from engine.shapes import Shapes, StepShape
@@ -41,6 +41,7 @@ from pallas_kernels.schedule import find_copies
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
 SHAPES = Shapes(64, 1920, 4096, 16)
+_DTYPE = jnp.bfloat16  # of weights and activations
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
 
@@ -95,11 +96,16 @@ class Failure:
 
 
 def check_step(
-    name: str, config: ModelConfig, shape: StepShape, target: Target, mesh: Mesh
+    name: str,
+    config: ModelConfig,
+    shape: StepShape,
+    target: Target,
+    mesh: Mesh,
+    cache_dtype: str = "auto",
 ) -> Report:
     """Lower and compile one step of a model for the devices of `mesh`, all of the same kind."""
-    kv = _cache(config, mesh)
-    model = layout(nnx.eval_shape(lambda: Decoder(config, dtype=kv.dtype, shards=mesh.size)))
+    kv = _cache(config, mesh, cache_dtype)
+    model = layout(nnx.eval_shape(lambda: Decoder(config, dtype=_DTYPE, shards=mesh.size)))
     state = abstract_state(kv, SHAPES, config.vocab_size, mesh)
     compiled = compile_for_target(
         lambda: lower_step(model, shape, kv, state, mesh), compiler_options(mesh)
@@ -152,10 +158,11 @@ def _flops(model: Layout[Decoder], tokens: int, shards: int) -> int:
     return 2 * tokens * sum(math.prod(leaf.shape) for leaf in model.leaves) // shards
 
 
-def _cache(config: ModelConfig, mesh: Mesh) -> KVLayout:
+def _cache(config: ModelConfig, mesh: Mesh, dtype: str) -> KVLayout:
     """Room for as many full contexts as there are rows, as the engine would lay it out."""
-    settings = EngineConfig(num_gpu_blocks_override=SHAPES.max_num_seqs * SHAPES.table_width + 1)
-    return resolve_pages(settings, config, SHAPES, mesh, jnp.bfloat16)
+    pages = SHAPES.max_num_seqs * SHAPES.table_width + 1
+    settings = make_config(num_gpu_blocks_override=pages, kv_cache_dtype=dtype)
+    return resolve_pages(settings, config, SHAPES, mesh, _DTYPE)
 
 
 def published_config(name: str, layers: int | None = None) -> ModelConfig:
@@ -166,13 +173,13 @@ def published_config(name: str, layers: int | None = None) -> ModelConfig:
 
 
 def check_model(
-    name: str, layers: int | None, target: Target, mesh: Mesh
+    name: str, layers: int | None, target: Target, mesh: Mesh, cache_dtype: str = "auto"
 ) -> Iterator[Report | Failure]:
     """The largest decode step and the largest mixed step."""
     config = published_config(name, layers)
     for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1]):
         try:
-            yield check_step(name, config, shape, target, mesh)
+            yield check_step(name, config, shape, target, mesh, cache_dtype)
         except Exception as error:  # whatever a compiler raises is the finding
             yield Failure(name, str(shape), f"{type(error).__name__}: {error}")
 
@@ -194,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=[*PUBLISHED, "all"], default="llama-3.1-8b")
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")
+    parser.add_argument("--kv-cache-dtype", choices=CACHE_DTYPES, default="auto")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
@@ -204,7 +212,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     names = PUBLISHED if options.model == "all" else (options.model,)
     reports = [
-        report for name in names for report in check_model(name, options.layers, target, mesh)
+        report
+        for name in names
+        for report in check_model(name, options.layers, target, mesh, options.kv_cache_dtype)
     ]
     if options.json:
         print(json.dumps([asdict(report) for report in reports], indent=2))

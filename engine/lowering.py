@@ -65,6 +65,9 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     """The state before the first step."""
     keys = jnp.zeros(kv.shape, kv.dtype)
     cache = KVCache(keys, None if kv.latent else jnp.zeros_like(keys))
+    if kv.scaled:
+        scales = jnp.zeros(kv.shape[:3], jnp.float32)
+        cache = cache._replace(k_scales=scales, v_scales=jnp.zeros_like(scales))
     slots = init_slots(shapes.max_num_seqs, vocab_size)
     return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
 

@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from engine.attention_backend import resolve_backend
-from engine.config import EngineConfig
+from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.shapes import Shapes
 from models.config import ModelConfig
 from models.memory import free_bytes
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import page_head_dim
+from pallas_kernels.cache.quantise import is_quantised
 
 GIB = 2**30
 _CPU_ROWS, _CPU_TOKENS = 64, 256
@@ -45,14 +46,15 @@ class KVLayout:
 
     @property
     def page_bytes(self) -> int:
-        """Keys and values of one page in all layers."""
-        slot = (
-            (1 if self.latent else 2)
-            * self.num_heads
-            * self.head_dim
-            * jnp.dtype(self.dtype).itemsize
-        )
-        return self.num_layers * self.page_size * slot
+        """Keys and values of one page in all layers, and their scales."""
+        vector = self.head_dim * jnp.dtype(self.dtype).itemsize + (4 if self.scaled else 0)
+        kinds = 1 if self.latent else 2
+        return self.num_layers * self.page_size * self.num_heads * vector * kinds
+
+    @property
+    def scaled(self) -> bool:
+        """Whether each token and head has a scale besides."""
+        return is_quantised(self.dtype)
 
 
 def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shapes:
@@ -75,6 +77,7 @@ def resolve_pages(
     config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
 ) -> KVLayout:
     """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
+    dtype = _cache_dtype(config, model, dtype)
     backend = resolve_backend(config, model, shapes, mesh, dtype)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
@@ -86,6 +89,17 @@ def resolve_pages(
         pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
     _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
     return replace(one, num_pages=pages)
+
+
+def _cache_dtype(config: EngineConfig, model: ModelConfig, dtype: DTypeLike) -> DTypeLike:
+    """What lies in pages, of a model that computes in `dtype`."""
+    asked = CACHE_DTYPES[config.kv_cache_dtype]
+    if asked is not None and model.latent is not None:
+        raise ConfigError(
+            f"--kv-cache-dtype {config.kv_cache_dtype} is for keys and values, and this model "
+            "caches latents; use auto."
+        )
+    return dtype if asked is None else jnp.dtype(asked)
 
 
 def _free_for_pages(config: EngineConfig, mesh: Mesh) -> int | None:

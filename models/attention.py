@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels import (
     Backend,
@@ -34,11 +34,14 @@ HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 class KVCache(NamedTuple):
     """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced.
 
-    Latents, which are both, lie in `k` with K = 1, once for each shard.
+    Latents, which are both, lie in `k` with K = 1, once for each shard. Keys and values of eight
+    bits have scales, one for each token and head.
     """
 
-    k: Float[Array, "LP K S H"]
-    v: Float[Array, "LP K S H"] | None
+    k: Num[Array, "LP K S H"]
+    v: Num[Array, "LP K S H"] | None
+    k_scales: Float32[Array, "LP K S"] | None = None
+    v_scales: Float32[Array, "LP K S"] | None = None
 
     @property
     def page_size(self) -> int:
@@ -208,7 +211,7 @@ def _attend(
     table, page, slot = _places(batch, layer, cache.k)
     # heads may be wider in pages, with zeros behind them; so are then the queries
     q, pages = qkv_write(
-        qkv, Pages(cache.k, cache.v), page, slot,
+        qkv, Pages(cache.k, cache.v, cache.k_scales, cache.v_scales), page, slot,
         head_dim=head_dim, turn=turn, norms=norms, backend=batch.backend,
     )  # fmt: skip
     if divisor is not None:
@@ -217,6 +220,7 @@ def _attend(
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
         q, pages.k, pages.v, table, batch.positions,
-        scale=scale, window=window, softcap=softcap, sinks=sinks, backend=batch.backend,
+        scale=scale, window=window, softcap=softcap, sinks=sinks,
+        k_scales=pages.k_scales, v_scales=pages.v_scales, backend=batch.backend,
     )  # fmt: skip
-    return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(pages.k, pages.v)
+    return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(*pages)

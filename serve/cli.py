@@ -36,6 +36,7 @@ def serve(
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,
     block_size: options.BlockSize = None,
     attention_backend: options.AttentionBackend = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     gpu_memory_utilization: options.GpuMemoryUtilization = 0.92,
     kv_cache_memory_bytes: options.KvCacheMemoryBytes = None,
     num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
@@ -61,7 +62,7 @@ def serve(
     engine_config = make_config(
         model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
         max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-        block_size=block_size, attention_backend=attention_backend,
+        block_size=block_size, attention_backend=attention_backend, kv_cache_dtype=kv_cache_dtype,
         gpu_memory_utilization=gpu_memory_utilization, kv_cache_memory_bytes=kv_cache_memory_bytes,
         num_gpu_blocks_override=num_gpu_blocks_override, tensor_parallel_size=tensor_parallel_size,
         scheduling_policy=scheduling_policy, enable_prefix_caching=enable_prefix_caching,

@@ -89,6 +89,14 @@ TensorParallelSize = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]  # fmt: skip
+KvCacheDtype = Annotated[
+    str,
+    typer.Option(
+        help="auto (what the model computes in), fp8 or int8_per_token_head: twice the tokens "
+        "and more.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 SchedulingPolicy = Annotated[
     str, typer.Option(help="fcfs, priority, or lpm: longest prefix first.", rich_help_panel=_LIMITS)
 ]

@@ -98,8 +98,8 @@ def attend_blocks(
 
 def attend_packed(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"] | None,
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"] | None,
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " T"],
     blocks: QueryBlocks,

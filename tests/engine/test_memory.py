@@ -1,10 +1,15 @@
 """Sizes that do not fit are errors that say what would."""
 
+import json
+
+import numpy as np
 import pytest
 
+from engine import LLM, SamplingParams
 from engine.errors import ConfigError
 from models.errors import ModelError
 from tests.engine.conftest import make_core
+from tests.parity.cases import CASES
 
 
 @pytest.mark.parametrize(
@@ -38,3 +43,25 @@ def test_a_step_is_no_larger_than_rows_can_fill(tiny_folder):
     core = make_core(tiny_folder, max_num_seqs=1, max_num_batched_tokens=10**6, max_model_len=32)
     assert max(program.shape.tokens for program in core.programs) <= 32
     core.close()
+
+
+@pytest.mark.parametrize("name", ["fp8", "int8_per_token_head"])
+def test_eight_bits_hold_more_tokens_and_answer_alike(name):
+    """Trained weights: what the demo model thinks of a text with a smaller cache."""
+    text = [{"role": "user", "content": "What sound does a cow make? Tell me about farms."}]
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    scores, pages = [], []
+    for dtype in ("auto", name):
+        with LLM("demo", kv_cache_dtype=dtype, max_num_seqs=1, max_model_len=128) as llm:
+            [output] = llm.chat(text, params)
+            scores.append([next(iter(s.values())).logprob for s in output.prompt_logprobs[1:]])
+            pages.append(llm.core.info.kv_cache_bytes / llm.core.info.num_pages)
+    difference = np.abs(np.subtract(*scores))
+    assert 0 < difference.mean() < (0.02 if name == "int8_per_token_head" else 0.06)
+    assert pages[0] / pages[1] > 3.5  # float32 against 8 bits and a scale
+
+
+def test_latents_are_not_quantised(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CASES["deepseek_v3"].config))
+    with pytest.raises(ConfigError, match="this model caches latents"):
+        make_core(tmp_path, kv_cache_dtype="fp8")
