@@ -1,8 +1,11 @@
 """Requests that have no slot yet, in the order in which they will get one."""
 
 import heapq
+from itertools import count
 
 from engine.request import Request
+
+_Entry = tuple[tuple[int, int], int, Request]
 
 
 class WaitingQueue:
@@ -12,25 +15,32 @@ class WaitingQueue:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[tuple[int, int], Request]] = []
-        self._members: set[int] = set()
+        self._heap: list[_Entry] = []
+        self._serials = count()
+        self._members: dict[int, int] = {}  # request id: serial of its entry; others are stale
 
     def __len__(self) -> int:
         return len(self._members)
 
     def push(self, request: Request) -> None:
-        heapq.heappush(self._heap, (request.order, request))
-        self._members.add(request.request_id)
+        serial = next(self._serials)
+        heapq.heappush(self._heap, (request.order, serial, request))
+        self._members[request.request_id] = serial
 
     def peek(self) -> Request | None:
-        while self._heap and self._heap[0][1].request_id not in self._members:
+        while self._heap and not self._is_live(self._heap[0]):
             heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        return self._heap[0][2] if self._heap else None
 
     def first(self, count: int) -> list[Request]:
         """The first `count` in order, or all if there are fewer."""
-        live = (entry for entry in self._heap if entry[1].request_id in self._members)
-        return [request for _, request in heapq.nsmallest(count, live, key=lambda entry: entry[0])]
+        return [
+            request for *_, request in heapq.nsmallest(count, filter(self._is_live, self._heap))
+        ]
 
     def discard(self, request: Request) -> None:
-        self._members.discard(request.request_id)
+        self._members.pop(request.request_id, None)
+
+    def _is_live(self, entry: _Entry) -> bool:
+        _, serial, request = entry
+        return self._members.get(request.request_id) == serial

@@ -32,7 +32,7 @@ def parts() -> list[Part]:
     kernels = list(dict.fromkeys(case.kernel for case in CASES))
     return [
         Part("facts", 60, _ceilings),
-        *(Part(f"correctness {name}", 60, partial(_kernel, "correctness", name))
+        *(Part(f"correctness {name}", 120, partial(_kernel, "correctness", name))
           for name in kernels),
         *(Part(f"kernels {name}", 60, partial(_kernel, "benchmark", name)) for name in kernels),
         Part("engine 1", 120, partial(_engine, 1, True)),

@@ -1,0 +1,33 @@
+"""Who waits is who was pushed and not discarded, also where a request id comes again."""
+
+from engine.waiting_queue import WaitingQueue
+from tests.engine.test_scheduler import compute, make, scheduler
+
+
+def test_an_id_that_comes_again_is_another_request():
+    queue = WaitingQueue()
+    old, new = make(0, [1]), make(0, [2])
+    queue.push(old)
+    queue.discard(old)
+    queue.push(new)
+    assert queue.peek() is new and queue.first(5) == [new] and len(queue) == 1
+
+
+def test_the_first_in_order():
+    queue = WaitingQueue()
+    requests = [make(number, [1], priority=priority) for number, priority in enumerate([1, 0, 0])]
+    for request in requests:
+        queue.push(request)
+    assert queue.first(2) == [requests[1], requests[2]]
+    queue.discard(requests[1])
+    assert queue.first(5) == [requests[2], requests[0]]
+
+
+def test_a_request_of_an_id_that_was_used_is_served_whole():
+    s = scheduler()
+    for _ in range(2):
+        request = make(0, [1] * 8)
+        s.add(request)
+        while s.has_requests:
+            compute(s, s.schedule())
+        assert request.num_generated == 4
