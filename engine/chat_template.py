@@ -58,6 +58,10 @@ class ChatTemplate:
                 f"The chat templates {sorted(sources)} do not include one that is named default."
             )
 
+    def reads(self, variable: str, *, with_tools: bool = False) -> bool:
+        """Whether a request may set `variable`."""
+        return variable in self._choose(with_tools).variables
+
     def render(
         self,
         messages: Sequence[Message],
@@ -142,8 +146,13 @@ class _Template:
         except Exception as error:  # templates run into any Python error
             raise _unrenderable(f"{type(error).__name__}: {error}") from None
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """What a request may set."""
+        return self._template.variables - RESERVED
+
     def check_variables(self, variables: Mapping[str, Any]) -> None:
-        allowed = self._template.variables - RESERVED
+        allowed = self.variables
         for name in variables:
             if name not in allowed:
                 raise RequestError(

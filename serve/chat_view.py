@@ -10,7 +10,6 @@ from serve.engine_client import Prompt
 from serve.logprobs import chat_logprobs, prompt_logprobs
 from serve.protocol import Usage
 from serve.protocol_chat import (
-    AnswerMessage,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
@@ -19,6 +18,8 @@ from serve.protocol_chat import (
     ChunkChoice,
     Delta,
 )
+from serve.reply.rules import ReplyRules
+from serve.reply.shown import Reply
 from serve.usage import TokenCounter
 
 
@@ -26,7 +27,12 @@ class ChatView:
     """One response; its choices are the n answers to one conversation."""
 
     def __init__(
-        self, request: ChatRequest, prompt: Prompt, response_id: str, model_name: str
+        self,
+        request: ChatRequest,
+        prompt: Prompt,
+        rules: ReplyRules,
+        response_id: str,
+        model_name: str,
     ) -> None:
         self._request = request
         self._prompt = prompt
@@ -34,15 +40,17 @@ class ChatView:
         self._model = model_name
         self._created = int(time.time())
         self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n)
+        self._rules = rules
         self._begun: set[int] = set()
+        self._replies = [Reply(rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
-        """A chunk with the role when a choice begins, then one for each choice with news."""
+        """A chunk with the role when a choice begins, then those with its news."""
         for index, delta in deltas.items():
             if index not in self._begun:
                 yield self._first(index)
                 self._begun.add(index)
-            yield self._piece(index, delta)
+            yield from self._pieces(index, delta)
 
     def last(self) -> Iterator[ChatChunk]:
         """The counts, if they are wanted."""
@@ -74,28 +82,38 @@ class ChatView:
             chunk.prompt_token_ids = self._prompt.token_ids
         return chunk
 
-    def _piece(self, index: int, delta: OutputDelta) -> ChatChunk:
+    def _pieces(self, index: int, delta: OutputDelta) -> Iterator[ChatChunk]:
+        """What a delta adds: one chunk, or one for each part of a reply that has parts."""
         self._counter.add(index, delta)
-        choice = ChunkChoice(
-            index,
-            Delta(content=delta.text),
-            logprobs=self._logprobs(delta),
-            finish_reason=delta.finish_reason,
-        )
-        if delta.finish_reason is not None:
-            choice.stop_reason = delta.stop_reason
+        choices = [ChunkChoice(index, each) for each in self._replies[index].deltas(delta)]
+        if not choices and (delta.finish_reason or self._has_details):
+            choices.append(ChunkChoice(index, Delta()))
+        if not choices:
+            return
+        choices[0].logprobs = self._logprobs(delta)
         if self._request.return_token_ids:
-            choice.token_ids = delta.token_ids
-        usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
-        return self._chunk([choice], usage)
+            choices[0].token_ids = delta.token_ids
+        if delta.finish_reason is not None:
+            choices[-1].finish_reason = self._replies[index].finish_reason(delta)
+            choices[-1].stop_reason = delta.stop_reason
+        for choice in choices:
+            usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
+            yield self._chunk([choice], usage)
+
+    @property
+    def _has_details(self) -> bool:
+        """Whether chunks show tokens even where no text is added."""
+        return bool(self._request.logprobs or self._request.return_token_ids)
 
     def _choice(self, index: int, delta: OutputDelta) -> ChatChoice:
         self._counter.add(index, delta)
+        reply = self._replies[index]
+        message = reply.message(delta, self._request.response_role, self._request.echoed)
         return ChatChoice(
             index,
-            AnswerMessage(self._request.response_role, self._request.echoed + delta.text),
+            message,
             logprobs=self._logprobs(delta),
-            finish_reason=delta.finish_reason,
+            finish_reason=reply.finish_reason(delta),
             stop_reason=delta.stop_reason,
             token_ids=delta.token_ids if self._request.return_token_ids else UNSET,
         )

@@ -8,9 +8,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 from rich.console import Console
 
-from engine.config import make_config
+from engine.config import EngineConfig, make_config
 from models.errors import IngotError
 from serve import options
 from serve.bench.cli import app as bench
@@ -49,6 +50,9 @@ def serve(
     api_key: options.ApiKey = None,
     served_model_name: options.ServedModelName = None,
     chat_template: options.ChatTemplate = None,
+    tool_call_parser: options.ToolCallParser = "auto",
+    reasoning_parser: options.ReasoningParser = "auto",
+    enable_auto_tool_choice: options.EnableAutoToolChoice = True,
     generation_config: options.GenerationConfig = "auto",
     max_num_queued_reqs: options.MaxNumQueuedReqs = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
@@ -56,30 +60,13 @@ def serve(
     uvicorn_log_level: options.UvicornLogLevel = "warning",
 ) -> None:
     """Serve MODEL over HTTP with OpenAI's API."""
+    given = dict(locals())
     from serve.run import run_server
-    from serve.settings import make_settings
+    from serve.settings import ServerSettings, make_settings
 
-    engine_config = make_config(
-        model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-        block_size=block_size, attention_backend=attention_backend, kv_cache_dtype=kv_cache_dtype,
-        gpu_memory_utilization=gpu_memory_utilization, kv_cache_memory_bytes=kv_cache_memory_bytes,
-        num_gpu_blocks_override=num_gpu_blocks_override, tensor_parallel_size=tensor_parallel_size,
-        scheduling_policy=scheduling_policy, enable_prefix_caching=enable_prefix_caching,
-        compilation_cache_dir=compilation_cache_dir,
-    )  # fmt: skip
-    settings = make_settings(
-        host=host,
-        port=port,
-        api_keys=api_key or (),
-        served_model_names=served_model_name or (),
-        chat_template=chat_template,
-        generation_config=generation_config,
-        max_num_queued_reqs=max_num_queued_reqs,
-        max_body_bytes=max_body_bytes,
-        shutdown_timeout=shutdown_timeout,
-        uvicorn_log_level=uvicorn_log_level,
-    )
+    given |= {"api_keys": api_key or (), "served_model_names": served_model_name or ()}
+    engine_config = make_config(**_fields_of(EngineConfig, given))
+    settings = make_settings(**_fields_of(ServerSettings, given))
     raise typer.Exit(run_server(engine_config, settings))
 
 
@@ -167,6 +154,11 @@ def main() -> None:
             f"[bold red]error:[/] {_escaped(str(error))}", highlight=False
         )
         sys.exit(error.exit_code)
+
+
+def _fields_of(kind: type[Struct], given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the `given` options that are settings of this kind."""
+    return {name: given[name] for name in kind.__struct_fields__ if name in given}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from engine.chat_template import ChatTemplate
 from engine.errors import ConfigError, RequestError
 from engine.sampling_defaults import sampling_defaults
 from engine.tokenizer import Tokenizer
 from models.checkpoint import find_folder, read_config, read_generation_config
 from serve.protocol_chat import ChatRequest
+from serve.reply.format import ThinkingFormat, ToolFormat
+from serve.reply.registry import thinking_format, tool_format
 from serve.settings import ServerSettings
+
+_SWITCHES = ("enable_thinking", "thinking")  # of templates that only know on and off
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class ServedModel:
     root: str  # as it was given on the command line
     tokenizer: Tokenizer | None
     template: ChatTemplate | None
+    tools: ToolFormat | None
+    thinking: ThinkingFormat | None
     sampling_defaults: Mapping[str, Any]
     default_max_tokens: int | None
 
@@ -38,9 +46,25 @@ class ServedModel:
             )
         return self.template.render(
             [message.for_template() for message in request.turns],
+            tools=msgspec.to_builtins(request.tools),
             add_generation_prompt=request.generation_prompt,
             continue_final_message=bool(request.continue_final_message),
-            variables=request.chat_template_kwargs,
+            variables={**self._effort(request), **(request.chat_template_kwargs or {})},
+        )
+
+    def _effort(self, request: ChatRequest) -> dict[str, Any]:
+        """`reasoning_effort` as the template calls it."""
+        effort, template = request.reasoning_effort, self.template
+        if effort is None or template is None:
+            return {}
+        if template.reads("reasoning_effort", with_tools=bool(request.tools)):
+            return {"reasoning_effort": effort}
+        for switch in _SWITCHES:
+            if template.reads(switch, with_tools=bool(request.tools)):
+                return {switch: effort != "none"}
+        raise RequestError(
+            "This model's chat template knows no reasoning effort; leave out reasoning_effort.",
+            "reasoning_effort",
         )
 
 
@@ -56,23 +80,27 @@ def load_served_model(folder: Path, name: str, settings: ServerSettings) -> Serv
     tokenizer = Tokenizer.load(folder)
     generation = read_generation_config(folder) if settings.generation_config == "auto" else {}
     longest = generation.get("max_new_tokens")
+    sources = _sources(tokenizer, settings.chat_template)
+    special = tokenizer.special_tokens if tokenizer else {}
+    templates = sources.values()
     return ServedModel(
         names=settings.served_model_names or (name,),
         root=name,
         tokenizer=tokenizer,
-        template=_template(tokenizer, settings.chat_template),
+        template=ChatTemplate(sources, special) if sources else None,
+        tools=tool_format(settings.tool_call_parser, templates),
+        thinking=thinking_format(settings.reasoning_parser, templates),
         sampling_defaults=sampling_defaults(generation),
         default_max_tokens=longest if isinstance(longest, int) else None,
     )
 
 
-def _template(tokenizer: Tokenizer | None, wanted: str | None) -> ChatTemplate | None:
+def _sources(tokenizer: Tokenizer | None, wanted: str | None) -> Mapping[str, str]:
     if tokenizer is None:
         if wanted is not None:
             raise ConfigError("--chat-template needs a model with a tokenizer.")
-        return None
-    sources = tokenizer.chat_templates if wanted is None else {"default": _source(wanted)}
-    return ChatTemplate(sources, tokenizer.special_tokens) if sources else None
+        return {}
+    return tokenizer.chat_templates if wanted is None else {"default": _source(wanted)}
 
 
 def _source(wanted: str) -> str:

@@ -130,6 +130,29 @@ ChatTemplate = Annotated[
     str | None,
     typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_SERVER),
 ]
+ToolCallParser = Annotated[
+    str,
+    typer.Option(
+        help="How the model writes calls of tools: auto (its chat template shows it), none, or a "
+        "name as vLLM's.",
+        rich_help_panel=_SERVER,
+    ),
+]
+ReasoningParser = Annotated[
+    str,
+    typer.Option(
+        help="How the model writes its reasoning: auto, none, or a name as vLLM's.",
+        rich_help_panel=_SERVER,
+    ),
+]
+EnableAutoToolChoice = Annotated[
+    bool,
+    typer.Option(
+        "--enable-auto-tool-choice/--no-enable-auto-tool-choice",
+        help="Let the model choose whether it calls tools.",
+        rich_help_panel=_SERVER,
+    ),
+]
 GenerationConfig = Annotated[
     str,
     typer.Option(

@@ -12,8 +12,18 @@ from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling_params import MAX_LOGPROBS
 from serve.protocol import GenerationRequest, Usage
+from serve.protocol_tools import (
+    CalledTool,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoice,
+    check_tools,
+)
 
 MAX_MESSAGES = 10_000
+
+ChatFinishReason = FinishReason | Literal["tool_calls"]
 
 
 class TextPart(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,17 +36,17 @@ class TextPart(Struct, frozen=True, forbid_unknown_fields=True):
 class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One turn."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
     annotations: list[Any] | None = None  # of an assistant's earlier turn; carries no text
     audio: None = None
     function_call: None = None
-    reasoning: None = None
-    reasoning_content: None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
     refusal: None = None
-    tool_call_id: None = None
-    tool_calls: None = None
+    tool_call_id: str | None = None
+    tool_calls: list[CalledTool] | None = None
 
     @property
     def text(self) -> str:
@@ -44,10 +54,27 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             return self.content
         return "\n".join(part.text for part in self.content or ())
 
+    def check(self) -> None:
+        """Raise RequestError for a turn that its role cannot take."""
+        if self.tool_calls and self.role != "assistant":
+            raise RequestError("Only a message of the assistant has tool_calls.", "messages")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise RequestError("Only a message of role tool has a tool_call_id.", "messages")
+
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates expect it."""
-        message = {"role": self.role, "content": self.text}
-        return message if self.name is None else {**message, "name": self.name}
+        message: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.name is not None:
+            message["name"] = self.name
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.tool_calls:
+            message["tool_calls"] = [_called(call) for call in self.tool_calls]
+            message["content"] = self.text or None
+        if thought := self.reasoning or self.reasoning_content:
+            names = ("reasoning", "reasoning_content") + (() if self.text else ("thinking",))
+            message |= dict.fromkeys(names, thought)
+        return message
 
 
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -60,6 +87,17 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    separate_reasoning: bool | None = None  # false leaves it in the content
+
+    @property
+    def choice(self) -> ToolChoice:
+        """Whether tools may, must or must not be called."""
+        return self.tool_choice or ("auto" if self.tools else "none")
 
     @property
     def turns(self) -> list[ChatMessage]:
@@ -103,6 +141,9 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
                 "starts a new one; set at most one of them.",
                 "continue_final_message",
             )
+        for message in self.turns:
+            message.check()
+        check_tools(self.tools, self.tool_choice)
         self._check_limits()
 
     def _check_limits(self) -> None:
@@ -119,6 +160,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
                 f"max_completion_tokens must be at least 1, got {str(newer)[:40]}.",
                 "max_completion_tokens",
             )
+
+
+def _called(call: CalledTool) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": call.function.arguments}
+    return {"id": call.id, "type": call.type, "function": function}
 
 
 class TopLogprob(Struct):
@@ -148,8 +194,11 @@ class AnswerMessage(Struct):
     """The assistant's turn."""
 
     role: str
-    content: str
+    content: str | None
     refusal: None = None
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET  # the same, as SGLang and DeepSeek call it
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -158,7 +207,7 @@ class ChatChoice(Struct):
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
     stop_reason: int | str | UnsetType | None = UNSET
     token_ids: list[int] | UnsetType = UNSET
 
@@ -181,6 +230,9 @@ class Delta(Struct):
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(Struct):
@@ -189,7 +241,7 @@ class ChunkChoice(Struct):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
     stop_reason: int | str | UnsetType | None = UNSET
     token_ids: list[int] | UnsetType = UNSET
 

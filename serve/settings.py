@@ -18,6 +18,9 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     api_keys: tuple[str, ...] = ()
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
+    tool_call_parser: str = "auto"  # how the model writes calls; auto: as its template shows
+    reasoning_parser: str = "auto"
+    enable_auto_tool_choice: bool = True
     generation_config: Literal["auto", "vllm"] = "auto"  # whose sampling defaults apply
     max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
     max_body_bytes: int = 8 * 1024 * 1024

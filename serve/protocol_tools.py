@@ -1,0 +1,116 @@
+"""Tools as OpenAI's chat API describes them: what a request offers, and what an answer calls."""
+
+import re
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import RequestError
+
+MAX_TOOLS = 1024
+_NAME = re.compile(r"[\w.:/\-]{1,256}\Z", re.ASCII)
+
+
+class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A function; `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, frozen=True, forbid_unknown_fields=True):
+    """The only kind of tool that a model can be told of."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which function is to be called."""
+
+    name: str
+
+
+class NamedToolChoice(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model has to call this tool."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedToolChoice
+
+
+class CalledFunction(Struct, frozen=True, forbid_unknown_fields=True):
+    """A call in an earlier turn; `arguments` is JSON text, or the object itself."""
+
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class CalledTool(Struct, frozen=True, forbid_unknown_fields=True):
+    """One call of an assistant's earlier turn."""
+
+    function: CalledFunction
+    id: str = ""
+    type: Literal["function"] = "function"
+    index: int | None = None  # clients that gathered a stream send it back
+
+
+class FunctionCall(Struct):
+    """What the model wants to be called, and with what: JSON text as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct):
+    """One call of the answer."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class FunctionCallDelta(Struct):
+    """A piece of a call: its name at first, then pieces of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct):
+    """A piece of call number `index` of the answer."""
+
+    index: int
+    function: FunctionCallDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
+def check_tools(tools: list[Tool] | None, choice: ToolChoice | None) -> None:
+    """Raise RequestError for tools that cannot be offered, or a choice that is not among them."""
+    names = [tool.function.name for tool in tools or ()]
+    if tools is not None and not tools:
+        raise RequestError("tools must hold at least one tool; leave it out instead.", "tools")
+    if len(names) > MAX_TOOLS:
+        raise RequestError(f"tools may hold at most {MAX_TOOLS} tools.", "tools")
+    for name in names:
+        if not _NAME.match(name):
+            raise RequestError(
+                f"{name[:64]!a} is no name for a tool; use letters, digits and _ - . : /, at "
+                "most 256 of them.",
+                "tools",
+            )
+    if len(set(names)) < len(names):
+        raise RequestError("Two of the tools have the same name.", "tools")
+    if choice is None or isinstance(choice, str):
+        if choice in ("auto", "required") and not names:
+            raise RequestError(f"tool_choice {choice} needs tools.", "tool_choice")
+    elif choice.function.name not in names:
+        raise RequestError(
+            f"tool_choice names {choice.function.name[:64]!a}, which is not among the tools.",
+            "tool_choice",
+        )

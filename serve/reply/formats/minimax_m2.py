@@ -1,0 +1,26 @@
+"""MiniMax M2."""
+
+from serve.reply.format import ThinkingFormat, ToolFormat
+from serve.reply.reasoning import ReasoningFormat
+from serve.reply.tagged_calls import TaggedCalls
+
+FORMATS = (
+    ToolFormat(
+        ("minimax_m2", "minimax-m2"),
+        TaggedCalls(
+            around=("<minimax:tool_call>", "</minimax:tool_call>"),
+            call='<invoke name="',
+            named=('">',),
+            parameter='<parameter name="',
+            keyed='">',
+            valued="</parameter>",
+            end="</invoke>",
+        ),
+        marks=(("minimax:tool_call", "<invoke name="),),
+    ),
+    ThinkingFormat(
+        ("minimax_m2", "minimax-m2"),
+        ReasoningFormat("<think>", "</think>", implied=True, also_ends=("<minimax:tool_call>",)),
+        marks=(("<think>", "minimax:tool_call"),),
+    ),
+)

@@ -1,0 +1,99 @@
+"""Calls whose parameters stand each between tags, as bare text.
+
+<function=get_weather><parameter=city>Rome</parameter></function>
+<invoke name="get_weather"><parameter name="city">Rome</parameter></invoke>
+get_weather<arg_key>city</arg_key><arg_value>Rome</arg_value>
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serve.reply.events import Output
+from serve.reply.named_calls import MAX_NAME
+from serve.reply.reader import Reader, Reading, text_until
+from serve.reply.values import is_text, json_text, properties_of
+
+_IS_TEXT = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class TaggedCalls:
+    """`call` name `named` (`parameter` key `keyed` `before_value` value `valued`)* `end`, all
+    within `around`.
+
+    `typed`: the key is followed by ` string="true">` or "false", which overrules the schema.
+    """
+
+    call: str
+    named: tuple[str, ...]
+    parameter: str
+    keyed: str
+    valued: str
+    end: str
+    before_value: str = ""
+    around: tuple[str, ...] = ()
+    named_stays: bool = False  # what ends the name is already the first parameter
+    typed: bool = False
+
+    def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
+        marks = (self.call, *self.around)
+        while mark := (yield from reader.until(*marks, emit=out.content)):
+            if mark == self.call:
+                yield from self._call(reader, out, tools)
+
+    def _call(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
+        head, stop = yield from text_until(reader, *self.named, keep=self.named_stays)
+        name = head.strip()
+        if stop is None or not name or len(name) > MAX_NAME or "\n" in name:
+            out.content(self.call + head + ("" if self.named_stays else stop or ""))
+            return
+        out.begin_call(name)
+        schemas = properties_of(tools, name)
+        before = "{"
+        closing = (self.end, *self.around)
+        while (yield from reader.until(self.parameter, *closing, emit=_ignore)) == self.parameter:
+            key, stop = yield from text_until(reader, self.keyed)
+            if stop is None:
+                break
+            out.arguments(f"{before}{json.dumps(key.strip(), ensure_ascii=False)}: ")
+            yield from self._value(reader, out, schemas.get(key.strip()))
+            before = ", "
+        out.arguments("{}" if before == "{" else "}")
+
+    def _value(self, reader: Reader, out: Output, schema: Any) -> Reading[None]:
+        text = is_text(schema)
+        if self.before_value:
+            yield from reader.blanks()
+            yield from reader.accept(self.before_value)
+        if self.typed:
+            attributes, _ = yield from text_until(reader, ">")
+            text = _IS_TEXT.get(attributes.strip().removeprefix("string=").strip('"'), text)
+            schema = {"type": "string"} if text else schema or {"type": "object"}
+        if text:
+            yield from _text_value(reader, out, self.valued)
+            return
+        value, _ = yield from text_until(reader, self.valued)
+        out.arguments(json_text(value, schema))
+
+
+def _text_value(reader: Reader, out: Output, end: str) -> Reading[None]:
+    """Hand a string on while it is written; one newline at each end is the format's."""
+    out.arguments('"')
+    yield from reader.accept("\n")
+    held = ""
+
+    def emit(text: str) -> None:
+        nonlocal held
+        text = held + text
+        held = "\n" if text.endswith("\n") else ""
+        out.arguments(json.dumps(text.removesuffix("\n"), ensure_ascii=False)[1:-1])
+
+    if (yield from reader.until(end, emit=emit)) is None:
+        emit("")
+    out.arguments('"')
+
+
+def _ignore(text: str) -> None:
+    """Blanks between tags, and what else does not belong there."""
