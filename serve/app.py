@@ -14,6 +14,7 @@ from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.health import HealthRoutes
+from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.models_route import ModelsRoutes
 from serve.request_id import RequestIds
 from serve.service import Service
@@ -31,6 +32,8 @@ def build_app(service: Service) -> Starlette:
             Route("/v1/models/{name:path}", models.one),
             Route("/v1/completions", CompletionsRoute(service), methods=["POST"]),
             Route("/v1/chat/completions", ChatRoute(service), methods=["POST"]),
+            Route("/v1/messages", MessagesRoute(service), methods=["POST"]),
+            Route("/v1/messages/count_tokens", CountTokensRoute(service), methods=["POST"]),
         ],
         middleware=[
             Middleware(RequestIds),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec import UNSET, UnsetType
 
 from engine.outputs import OutputDelta
-from serve.engine_client import Prompt
+from serve.conversation import Conversation
 from serve.logprobs import chat_logprobs, prompt_logprobs
 from serve.protocol import Usage
 from serve.protocol_chat import (
@@ -14,11 +14,9 @@ from serve.protocol_chat import (
     ChatChunk,
     ChatCompletion,
     ChatLogprobs,
-    ChatRequest,
     ChunkChoice,
     Delta,
 )
-from serve.reply.rules import ReplyRules
 from serve.reply.shown import Reply
 from serve.usage import TokenCounter
 
@@ -26,23 +24,15 @@ from serve.usage import TokenCounter
 class ChatView:
     """One response; its choices are the n answers to one conversation."""
 
-    def __init__(
-        self,
-        request: ChatRequest,
-        prompt: Prompt,
-        rules: ReplyRules,
-        response_id: str,
-        model_name: str,
-    ) -> None:
-        self._request = request
-        self._prompt = prompt
+    def __init__(self, talk: Conversation, response_id: str, model_name: str) -> None:
+        self._request = talk.request
+        self._prompt = prompt = talk.prompt
         self._id = response_id
         self._model = model_name
         self._created = int(time.time())
         self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n)
-        self._rules = rules
         self._begun: set[int] = set()
-        self._replies = [Reply(rules, prompt.text or "") for _ in range(prompt.params.n)]
+        self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
         """A chunk with the role when a choice begins, then those with its news."""

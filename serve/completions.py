@@ -13,7 +13,7 @@ from serve.prompts import check_ids, encode, truncate
 from serve.protocol import MAX_PROMPTS
 from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from serve.sampling import fit, sampling_params
-from serve.sse import send_events
+from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 
 
@@ -32,7 +32,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         )
         with service.client.generate(response_id, prompts, request.priority or 0) as stream:
             if request.stream:
-                await send_events(send, stream, view)
+                await send_events(send, stream, view, DATA_ONLY)
             else:
                 await send_json(send, view.whole(await collect(stream)))
 

@@ -3,6 +3,8 @@
     {"error": {"message": "temperature must be ...", "type": "invalid_request_error",
                "param": "temperature", "code": null}}
 
+On Anthropic's paths the same with `"type": "error"` beside `error`, as its clients expect.
+
 Owns the mapping from exceptions to responses. What it does not know becomes a 500 that says
 nothing about its cause; the cause is in the log.
 """
@@ -43,6 +45,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
     """The whole body of a failed request."""
 
     error: ErrorDetail
+    type: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class UnavailableError(OverloadedError):
@@ -81,12 +84,20 @@ def error_response(
     )
 
 
+def _of_path(request: Request, body: ErrorBody) -> ErrorBody:
+    if request.url.path.startswith("/v1/messages"):
+        return msgspec.structs.replace(body, type="error")
+    return body
+
+
 async def handle_ingot_error(request: Request, error: Exception) -> Response:
     """For Starlette: errors that Ingot raises on purpose."""
     status, body = error_body(error)
     if status == 500 and not isinstance(error, EngineDeadError):
         logger.error("%s %s failed: %s", request.method, request.url.path, error)
-    return error_response(status, body, CLOSE if isinstance(error, TransportError) else None)
+    return error_response(
+        status, _of_path(request, body), CLOSE if isinstance(error, TransportError) else None
+    )
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -95,13 +106,13 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
         raise error
     message = f"There is no {request.method} {request.url.path} here."
     body = ErrorBody(ErrorDetail(message[:200], _type_of(error.status_code)))
-    return error_response(error.status_code, body, error.headers)
+    return error_response(error.status_code, _of_path(request, body), error.headers)
 
 
-async def handle_unexpected(_: Request, error: Exception) -> Response:
+async def handle_unexpected(request: Request, error: Exception) -> Response:
     """For Starlette: a mistake of ours. uvicorn logs the trace."""
     status, body = error_body(error)
-    return error_response(status, body)
+    return error_response(status, _of_path(request, body))
 
 
 def _type_of(status: int) -> str:

@@ -20,7 +20,7 @@ from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
 from serve.settings import ServerSettings
 
-_SWITCHES = ("enable_thinking", "thinking")  # of templates that only know on and off
+_EFFORTS = ("reasoning_effort", "enable_thinking", "thinking")  # the last two are on or off
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,23 @@ class ServedModel:
             variables={**self._effort(request), **(request.chat_template_kwargs or {})},
         )
 
+    def has_effort(self, *, with_tools: bool) -> bool:
+        """Whether the template can be told how much to think."""
+        return self._effort_name(with_tools) is not None
+
+    def _effort_name(self, with_tools: bool) -> str | None:
+        reads = self.template.reads if self.template else None
+        names = (n for n in _EFFORTS if reads and reads(n, with_tools=with_tools))
+        return next(names, None)
+
     def _effort(self, request: ChatRequest) -> dict[str, Any]:
         """`reasoning_effort` as the template calls it."""
-        effort, template = request.reasoning_effort, self.template
-        if effort is None or template is None:
+        effort = request.reasoning_effort
+        if effort is None:
             return {}
-        if template.reads("reasoning_effort", with_tools=bool(request.tools)):
-            return {"reasoning_effort": effort}
-        for switch in _SWITCHES:
-            if template.reads(switch, with_tools=bool(request.tools)):
-                return {switch: effort != "none"}
+        name = self._effort_name(bool(request.tools))
+        if name is not None:
+            return {name: effort if name == _EFFORTS[0] else effort != "none"}
         raise RequestError(
             "This model's chat template knows no reasoning effort; leave out reasoning_effort.",
             "reasoning_effort",

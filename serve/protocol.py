@@ -32,7 +32,14 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None  # OpenAI's padding against eavesdroppers; not made here
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a request."""
+
+    def check_shared(self) -> None:
+        """Raise RequestError for combinations that no single field shows."""
+
+
+class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     """Fields of every generation route. None always means "as if it were not sent"."""
 
     model: str | None = None
@@ -85,7 +92,6 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     def check_shared(self) -> None:
-        """Raise RequestError for combinations that no single field shows."""
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream to be true.", "stream_options")
         if self.stream and self.prompt_logprobs is not None:
@@ -104,7 +110,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=CheckedRequest)
 
 
 def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
@@ -131,7 +137,7 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _check_unserved(name: str, raw: msgspec.Raw, kind: type[GenerationRequest]) -> None:
+def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> None:
     known = is_harmless(name, msgspec.json.decode(raw))
     if known is True:
         return

@@ -4,13 +4,16 @@
     data: {"error": {...}}\\n\\n              when something fails once the stream has begun
     data: [DONE]\\n\\n
 
+Anthropic's API and OpenAI's newer one name their events (`event: message_stop`) and have no DONE.
+
 The status line waits for the first chunk, so whatever fails before it is answered with its real
 status. Owns framing and order; what a chunk holds is the route's.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -19,11 +22,10 @@ from starlette.types import Send
 from engine.outputs import OutputDelta
 from models.errors import IngotError
 from serve.disconnect import ClientDisconnected
-from serve.errors import error_body
+from serve.errors import ErrorBody, error_body
 from serve.streams import RequestStream
 
 STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
-DONE = b"data: [DONE]\n\n"
 _START = {
     "type": "http.response.start",
     "status": 200,
@@ -46,7 +48,16 @@ class Chunks(Protocol):
         """The chunks after everything else."""
 
 
-async def send_events(send: Send, stream: RequestStream, chunks: Chunks) -> None:
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How an API frames its events, and ends them."""
+
+    event: Callable[[msgspec.Struct], bytes]
+    error: Callable[[ErrorBody], bytes]
+    end: bytes = b""
+
+
+async def send_events(send: Send, stream: RequestStream, chunks: Chunks, framing: Framing) -> None:
     """Send the whole response; raises what failed if nothing has been sent yet."""
     started = False
     try:
@@ -54,8 +65,8 @@ async def send_events(send: Send, stream: RequestStream, chunks: Chunks) -> None
             if not started:
                 await send(_START)
                 started = True
-            await _send_body(send, b"".join(map(event, chunks.of(deltas))))
-        ending = b"".join(map(event, chunks.last()))
+            await _send_body(send, b"".join(map(framing.event, chunks.of(deltas))))
+        ending = b"".join(map(framing.event, chunks.last()))
     except ClientDisconnected:
         raise
     except Exception as error:
@@ -63,13 +74,22 @@ async def send_events(send: Send, stream: RequestStream, chunks: Chunks) -> None
             raise
         if not isinstance(error, IngotError):
             logger.exception("A streamed response failed.")
-        ending = event(error_body(error)[1])
-    await _send_body(send, ending + DONE, more=False)
+        ending = framing.error(error_body(error)[1])
+    await _send_body(send, ending + framing.end, more=False)
 
 
 def event(data: Any) -> bytes:
     """One event; JSON holds no line breaks, so one `data:` line is always enough."""
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def named_event(data: msgspec.Struct) -> bytes:
+    """One event with the name that its `type` is."""
+    name: str = data.type  # type: ignore[attr-defined]
+    return b"event: " + name.encode() + b"\n" + event(data)
+
+
+DATA_ONLY = Framing(event, event, b"data: [DONE]\n\n")
 
 
 async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:

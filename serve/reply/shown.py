@@ -23,13 +23,13 @@ class Reply:
         """What the engine's delta adds."""
         if self._parser is None:
             return [Delta(content=delta.text)]
-        return [_delta(event) for event in self._events(delta)]
+        return [_delta(event) for event in self.events(delta)]
 
     def message(self, delta: OutputDelta, role: str, before: str) -> AnswerMessage:
         """The whole turn; `before` is what it is to begin with."""
         if self._parser is None:
             return AnswerMessage(role, before + delta.text)
-        events = list(self._events(delta))
+        events = list(self.events(delta))
         content = before + "".join(e.text for e in events if isinstance(e, Content))
         reasoning = "".join(e.text for e in events if isinstance(e, Reasoning)) or UNSET
         calls = _calls(events) or UNSET
@@ -46,9 +46,11 @@ class Reply:
         calls = self._calls and not self._rules.named
         return "tool_calls" if calls and delta.finish_reason == "stop" else delta.finish_reason
 
-    def _events(self, delta: OutputDelta) -> Iterator[Event]:
-        """Those that the client wants to see."""
+    def events(self, delta: OutputDelta) -> Iterator[Event]:
+        """What the engine's delta adds, of what the client wants to see."""
         if self._parser is None:
+            if delta.text:
+                yield Content(delta.text)
             return
         events = self._parser.feed(delta.text)
         if delta.finish_reason is not None:

@@ -1,0 +1,64 @@
+"""From a conversation to what the engine is given, for every API that holds conversations.
+
+Each of them says what it wants as a `ChatRequest`; the prompt, its ids and options, and how the
+reply is to be read are found here.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from serve.engine_client import Prompt
+from serve.prompts import check_ids, encode, truncate
+from serve.protocol_chat import ChatRequest
+from serve.reply.rules import ReplyRules, reply_rules
+from serve.sampling import fit, sampling_params
+from serve.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation that the engine can go on with."""
+
+    request: ChatRequest
+    prompt: Prompt
+    rules: ReplyRules
+
+
+async def begin(service: Service, request: ChatRequest) -> Conversation:
+    """Raises RequestError, or NotFoundError for a model that is not served."""
+    service.check(request)
+    model, info = service.model, service.client.info
+    rules = reply_rules(
+        request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
+    )
+    params = sampling_params(
+        request,
+        model.sampling_defaults,
+        max_tokens=request.limit,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+    if rules.special:
+        params = msgspec.structs.replace(params, skip_special_tokens=False)
+    params.check_vocabulary(info.vocab_size)
+    text, token_ids = await prompt_of(service, request)
+    kept = truncate(token_ids, request, info.max_model_len)
+    params = fit(params, request, len(kept), info.max_model_len, model.default_max_tokens)
+    return Conversation(request, Prompt(text, kept, params, request.cache_salt or ""), rules)
+
+
+async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:
+    """The conversation as the model's template writes it, and its ids; raises RequestError."""
+    model, info = service.model, service.client.info
+    text = await asyncio.to_thread(model.render, request)
+    truncated = request.truncate_prompt_tokens is not None
+    [token_ids] = await encode(
+        model.tokenizer,
+        [text],
+        add_special=bool(request.add_special_tokens),
+        max_tokens=None if truncated else info.max_model_len,
+        param="messages",
+    )
+    check_ids(token_ids, info.vocab_size, "messages")
+    return text, token_ids

@@ -1,0 +1,70 @@
+"""POST /v1/messages and /v1/messages/count_tokens."""
+
+from starlette.types import Send
+
+from engine.errors import RequestError
+from serve.conversation import begin, prompt_of
+from serve.endpoint import GenerationRoute, send_json
+from serve.errors import ErrorBody
+from serve.messages.protocol import CountRequest, MessagesRequest, TokenCount
+from serve.messages.translate import chat_request
+from serve.messages.view import MessagesView
+from serve.service import Service
+from serve.sse import Framing, event, named_event, send_events
+from serve.streams import collect
+
+_EFFORTS = {"enabled": "high", "adaptive": "high", "disabled": "none"}
+
+
+def _failed(body: ErrorBody) -> bytes:
+    return b"event: error\n" + event({"type": "error", "error": body.error})
+
+
+_FRAMING = Framing(named_event, _failed)
+
+
+class MessagesRoute(GenerationRoute[MessagesRequest]):
+    """A conversation in, the assistant's next turn out."""
+
+    kind = MessagesRequest
+
+    async def answer(self, request: MessagesRequest, request_id: str, send: Send) -> None:
+        service = self.service
+        talk = await begin(service, chat_request(request, effort(service, request)))
+        response_id = f"msg_{request_id}"
+        view = MessagesView(talk, response_id, service.model.names[0])
+        with service.client.generate(response_id, [talk.prompt], request.priority or 0) as stream:
+            if request.stream:
+                await send_events(send, stream, view, _FRAMING)
+            else:
+                await send_json(send, view.whole(await collect(stream)))
+
+
+def effort(service: Service, request: CountRequest) -> str | None:
+    """`thinking` as an effort; None where the chat template has no switch for it.
+
+    Raises RequestError where the model would do the contrary.
+    """
+    if request.thinking is None:
+        return None
+    wanted, model = request.thinking.type, service.model
+    if model.has_effort(with_tools=bool(request.tools)):
+        return _EFFORTS[wanted]
+    thinks = model.thinking is not None
+    if (wanted == "enabled" and not thinks) or (wanted == "disabled" and thinks):
+        always = "always" if thinks else "never"
+        raise RequestError(f"This model {always} thinks; leave out thinking.", "thinking")
+    return None
+
+
+class CountTokensRoute(GenerationRoute[CountRequest]):
+    """How many tokens a conversation takes."""
+
+    kind = CountRequest
+
+    async def answer(self, request: CountRequest, request_id: str, send: Send) -> None:
+        service = self.service
+        chat = chat_request(request, effort(service, request))
+        service.check(chat)
+        _, token_ids = await prompt_of(service, chat)
+        await send_json(send, TokenCount(len(token_ids)))
