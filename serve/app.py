@@ -17,12 +17,15 @@ from serve.health import HealthRoutes
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.models_route import ModelsRoutes
 from serve.request_id import RequestIds
+from serve.responses.routes import ResponsesRoute, StoredResponses
+from serve.responses.store import ResponseStore
 from serve.service import Service
 
 
 def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
-    health, models = HealthRoutes(service), ModelsRoutes(service)
+    health, models, responses = HealthRoutes(service), ModelsRoutes(service), ResponseStore()
+    stored = StoredResponses(responses)
     return Starlette(
         routes=[
             Route("/health", health.health),
@@ -32,6 +35,9 @@ def build_app(service: Service) -> Starlette:
             Route("/v1/models/{name:path}", models.one),
             Route("/v1/completions", CompletionsRoute(service), methods=["POST"]),
             Route("/v1/chat/completions", ChatRoute(service), methods=["POST"]),
+            Route("/v1/responses", ResponsesRoute(service, responses), methods=["POST"]),
+            Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{response_id}/cancel", stored.cancel, methods=["POST"]),
             Route("/v1/messages", MessagesRoute(service), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokensRoute(service), methods=["POST"]),
         ],

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, over the same conversations as the chat API."""

@@ -1,0 +1,247 @@
+"""What `/v1/responses` takes and gives, as OpenAI's API describes it."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import RequestError
+from engine.sampling_params import MAX_LOGPROBS
+from serve.protocol import CheckedRequest
+
+LOGPROBS = "message.output_text.logprobs"
+_INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden
+
+
+class TextPart(Struct, tag_field="type", tag="input_text", frozen=True):
+    """A text of the user's."""
+
+    text: str
+
+
+class AnswerPart(Struct, tag_field="type", tag="output_text", frozen=True):
+    """A text of an earlier answer."""
+
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] | None = None
+
+
+class ThoughtPart(Struct, tag_field="type", tag="reasoning_text", frozen=True):
+    """What was thought in an earlier turn."""
+
+    text: str
+
+
+class SummaryPart(Struct, tag_field="type", tag="summary_text", frozen=True):
+    """A summary of what was thought."""
+
+    text: str
+
+
+class MessageItem(Struct, tag_field="type", tag="message", frozen=True):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart | AnswerPart]
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionCallItem(Struct, tag_field="type", tag="function_call", frozen=True):
+    """A call of an earlier turn."""
+
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionOutputItem(Struct, tag_field="type", tag="function_call_output", frozen=True):
+    """What a call gave."""
+
+    call_id: str
+    output: str | list[TextPart]
+    id: str | None = None
+    status: str | None = None
+
+
+class ReasoningItem(Struct, tag_field="type", tag="reasoning", frozen=True):
+    """The reasoning of an earlier turn."""
+
+    summary: list[SummaryPart]
+    content: list[ThoughtPart] | None = None
+    encrypted_content: None = None
+    id: str | None = None
+    status: str | None = None
+
+
+InputItem = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
+
+
+class FunctionTool(Struct, frozen=True, forbid_unknown_fields=True):
+    """A function of the client's; no other tools are served."""
+
+    type: Literal["function"]
+    name: str
+    parameters: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class FunctionChoice(Struct, frozen=True, forbid_unknown_fields=True):
+    """This function has to be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class TextOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of the answer."""
+
+    format: dict[str, Any] | None = None
+    verbosity: None = None
+
+
+class ReasoningOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much to think. Reasoning is shown as it is; `summary` asks for no more than that."""
+
+    effort: str | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenAI's padding against eavesdroppers, which is not made here."""
+
+    include_obfuscation: bool | None = None
+
+
+class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
+    """None always means "as if it were not sent"."""
+
+    model: str | None = None
+    input: str | list[dict[str, Any]] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: ReasoningOptions | None = None
+    text: TextOptions | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    background: bool | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    truncation: Literal["disabled"] | None = None
+    seed: int | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
+
+    def check_shared(self) -> None:
+        for name in self.include or ():
+            if name not in _INCLUDED:
+                raise RequestError(f"include {name[:64]!a} is not served here.", "include")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_LOGPROBS:
+            raise RequestError(
+                f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"
+            )
+        if self.background and self.stream:
+            raise RequestError("background cannot be streamed; leave out stream.", "background")
+        if self.background and self.store is False:
+            raise RequestError("background needs store, or its end cannot be asked for.", "store")
+
+
+class CachedTokens(Struct):
+    """How much of the input was found in the cache."""
+
+    cached_tokens: int
+
+
+class ReasoningTokens(Struct):
+    """How much of the output was reasoning."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(Struct):
+    """Token counts."""
+
+    input_tokens: int
+    input_tokens_details: CachedTokens
+    output_tokens: int
+    output_tokens_details: ReasoningTokens
+    total_tokens: int
+
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+class ResponseObject(Struct, kw_only=True):
+    """A response, whether it is complete or not; `output` is items as clients send them back."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Status
+    background: bool = False
+    error: dict[str, Any] | None = None
+    incomplete_details: dict[str, Any] | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool = True
+    previous_response_id: str | None = None
+    reasoning: ReasoningOptions | None = None
+    store: bool = True
+    temperature: float | None = None
+    text: TextOptions = TextOptions({"type": "text"})
+    tool_choice: Any = "auto"
+    tools: list[FunctionTool] = []
+    top_logprobs: int = 0
+    top_p: float | None = None
+    truncation: str = "disabled"
+    usage: ResponseUsage | None = None
+    user: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class ResponseEvent(Struct, kw_only=True):
+    """One event of a streamed response; those of a kind share their fields."""
+
+    type: str
+    sequence_number: int
+    response: ResponseObject | UnsetType = UNSET
+    output_index: int | UnsetType = UNSET
+    content_index: int | UnsetType = UNSET
+    item_id: str | UnsetType = UNSET
+    item: dict[str, Any] | UnsetType = UNSET
+    part: dict[str, Any] | UnsetType = UNSET
+    delta: str | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+    logprobs: list[Any] | UnsetType = UNSET
+
+
+class Deleted(Struct):
+    """The answer to a DELETE."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: bool = True

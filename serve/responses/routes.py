@@ -1,0 +1,147 @@
+"""POST /v1/responses, and what can be done with a response afterwards.
+
+A response in the background is a task of this process; it ends when it is cancelled, or with the
+server.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Send
+
+from engine.errors import RequestError
+from models.errors import IngotError
+from serve.conversation import Conversation, begin
+from serve.endpoint import GenerationRoute, send_json
+from serve.errors import ErrorBody, error_body
+from serve.protocol_chat import ChatMessage
+from serve.responses.protocol import (
+    Deleted,
+    InputItem,
+    ResponseObject,
+    ResponsesRequest,
+)
+from serve.responses.store import ResponseStore, Stored
+from serve.responses.translate import chat_request, new_turns, turns_of
+from serve.responses.view import ResponseView
+from serve.service import Service
+from serve.sse import Framing, event, named_event, send_events
+
+logger = logging.getLogger("ingot.serve")
+
+
+class ResponsesRoute(GenerationRoute[ResponsesRequest]):
+    """The newer of OpenAI's APIs."""
+
+    kind = ResponsesRequest
+
+    def __init__(self, service: Service, store: ResponseStore) -> None:
+        super().__init__(service)
+        self._store = store
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(self, request: ResponsesRequest, request_id: str, send: Send) -> None:
+        turns = self._before(request) + new_turns(request)
+        talk = await begin(self.service, chat_request(request, turns))
+        view = ResponseView(request, talk, f"resp_{request_id}", self.service.model.names[0])
+        stored = Stored(view.response, turns)
+        if request.background:
+            stored.task = asyncio.create_task(self._in_background(talk, view, stored))
+            self._tasks.add(stored.task)
+            stored.task.add_done_callback(self._tasks.discard)
+            self._store.put(stored)
+            await send_json(send, view.response)
+            return
+        if request.stream:
+            name, priority = view.response.id, request.priority or 0
+            with self.service.client.generate(name, [talk.prompt], priority) as stream:
+                await send_events(send, stream, view, _FRAMING)
+        else:
+            await self._run(talk, view)
+            await send_json(send, view.response)
+        if request.store is not False and view.response.status in ("completed", "incomplete"):
+            self._keep(stored)
+
+    def _before(self, request: ResponsesRequest) -> list[ChatMessage]:
+        previous = request.previous_response_id
+        if previous is None:
+            return []
+        stored = self._store.get(previous, "previous_response_id")
+        if stored.task is not None:
+            raise RequestError("The previous response is not complete yet.", "previous_response_id")
+        return stored.turns
+
+    async def _run(self, talk: Conversation, view: ResponseView) -> None:
+        """Until the response is complete."""
+        name, priority = view.response.id, talk.request.priority or 0
+        with self.service.client.generate(name, [talk.prompt], priority) as stream:
+            async for deltas in stream:
+                for _ in view.of(deltas):
+                    pass
+        view.finish()
+
+    async def _in_background(self, talk: Conversation, view: ResponseView, stored: Stored) -> None:
+        try:
+            await self._run(talk, view)
+            self._keep(stored)
+        except asyncio.CancelledError:
+            view.response.status = "cancelled"
+        except Exception as error:
+            if not isinstance(error, IngotError):
+                logger.exception("A response in the background failed.")
+            view.response.status = "failed"
+            detail = error_body(error)[1].error
+            view.response.error = {"code": detail.type, "message": detail.message}
+        stored.task = None
+
+    def _keep(self, stored: Stored) -> None:
+        items = [msgspec.convert(item, InputItem) for item in stored.response.output]
+        stored.turns = stored.turns + turns_of(items)
+        self._store.put(stored)
+
+
+class StoredResponses:
+    """GET and DELETE of /v1/responses/{id}, and POST of its cancel."""
+
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
+
+    async def one(self, request: Request) -> Response:
+        """The response as it is now, or its end."""
+        response_id = request.path_params["response_id"]
+        if request.method == "DELETE":
+            await _cancel(self._store.get(response_id))
+            self._store.delete(response_id)
+            return _json(Deleted(response_id))
+        return _json(self._store.get(response_id).response)
+
+    async def cancel(self, request: Request) -> Response:
+        """Raises RequestError for a response that is not in the background."""
+        stored = self._store.get(request.path_params["response_id"])
+        if not stored.response.background:
+            raise RequestError("Only a response in the background can be cancelled.", "response_id")
+        await _cancel(stored)
+        return _json(stored.response)
+
+
+async def _cancel(stored: Stored) -> None:
+    if stored.task is not None:
+        stored.task.cancel()
+        await asyncio.wait([stored.task])
+
+
+def _json(value: ResponseObject | Deleted) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _failed(body: ErrorBody) -> bytes:
+    detail = body.error
+    return b"event: error\n" + event(
+        {"type": "error", "code": detail.code, "message": detail.message, "param": detail.param}
+    )
+
+
+_FRAMING = Framing(named_event, _failed)

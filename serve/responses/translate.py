@@ -1,0 +1,145 @@
+"""Requests of the Responses API as chat requests."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.errors import RequestError
+from serve.protocol_chat import MAX_MESSAGES, ChatMessage, ChatRequest
+from serve.protocol_tools import (
+    CalledFunction,
+    CalledTool,
+    FunctionDefinition,
+    FunctionName,
+    NamedToolChoice,
+    Tool,
+    ToolChoice,
+)
+from serve.responses.protocol import (
+    AnswerPart,
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputItem,
+    MessageItem,
+    ReasoningItem,
+    ResponsesRequest,
+    TextPart,
+)
+
+
+def new_turns(request: ResponsesRequest) -> list[ChatMessage]:
+    """The turns that the request brings; raises RequestError naming the item that is wrong."""
+    if request.input is None:
+        raise RequestError("input must be a text or a list of items.", "input")
+    if isinstance(request.input, str):
+        return [ChatMessage(role="user", content=request.input)]
+    if len(request.input) > MAX_MESSAGES:
+        raise RequestError(f"input may hold at most {MAX_MESSAGES} items.", "input")
+    return turns_of(_item(i, raw) for i, raw in enumerate(request.input))
+
+
+def turns_of(items: Iterable[InputItem]) -> list[ChatMessage]:
+    """Items as turns; neighbouring items of the assistant's are one turn."""
+    turns: list[ChatMessage] = []
+    mine: list[InputItem] = []
+    for item in items:
+        if isinstance(item, FunctionOutputItem) or (
+            isinstance(item, MessageItem) and item.role != "assistant"
+        ):
+            turns += _assistant(mine)
+            mine = []
+            turns.append(_other(item))
+        else:
+            mine.append(item)
+    return turns + _assistant(mine)
+
+
+def chat_request(request: ResponsesRequest, turns: list[ChatMessage]) -> ChatRequest:
+    """`turns` and the options of `request`; raises RequestError as the chat API does."""
+    first = [ChatMessage(role="system", content=request.instructions)]
+    chat = ChatRequest(
+        model=request.model,
+        messages=(first if request.instructions else []) + turns,
+        tools=[_tool(tool) for tool in request.tools] if request.tools else None,
+        tool_choice=_choice(request) if request.tools else None,
+        parallel_tool_calls=request.parallel_tool_calls,
+        reasoning_effort=request.reasoning.effort if request.reasoning else None,
+        chat_template_kwargs=request.chat_template_kwargs,
+        max_completion_tokens=request.max_output_tokens,
+        stream=request.stream,
+        logprobs=request.wants_logprobs or None,
+        top_logprobs=request.top_logprobs if request.wants_logprobs else None,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        seed=request.seed,
+        priority=request.priority,
+        cache_salt=request.cache_salt,
+        **_format(request),
+    )
+    chat.check_shared()
+    return chat
+
+
+def _format(request: ResponsesRequest) -> dict[str, Any]:
+    wanted = request.text.format if request.text else None
+    if wanted is None or wanted == {"type": "text"}:
+        return {}
+    raise RequestError("text.format is not supported yet with this value; leave it out.", "text")
+
+
+def _item(index: int, raw: dict[str, Any]) -> InputItem:
+    try:
+        item: InputItem = msgspec.convert({"type": "message", **raw}, InputItem)
+        return item
+    except msgspec.ValidationError as error:
+        what = str(error).replace("`", "")[:200]
+        raise RequestError(f"input[{index}] is wrong: {what}.", "input") from None
+
+
+def _other(item: MessageItem | FunctionOutputItem) -> ChatMessage:
+    if isinstance(item, MessageItem):
+        return ChatMessage(role=item.role, content=_text(item.content))
+    return ChatMessage(role="tool", tool_call_id=item.call_id, content=_text(item.output))
+
+
+def _assistant(items: list[InputItem]) -> list[ChatMessage]:
+    """One turn of reasoning, text and calls; none of no items."""
+    if not items:
+        return []
+    texts = [_text(item.content) for item in items if isinstance(item, MessageItem)]
+    thoughts = [_thought(item) for item in items if isinstance(item, ReasoningItem)]
+    calls = [
+        CalledTool(CalledFunction(item.name, item.arguments), id=item.call_id)
+        for item in items
+        if isinstance(item, FunctionCallItem)
+    ]
+    turn = ChatMessage(
+        role="assistant",
+        content="\n".join(texts),
+        reasoning="\n".join(filter(None, thoughts)) or None,
+        tool_calls=calls or None,
+    )
+    return [turn]
+
+
+def _thought(item: ReasoningItem) -> str:
+    return "\n".join(part.text for part in item.content or item.summary)
+
+
+def _text(content: str | Sequence[TextPart | AnswerPart]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
+def _tool(tool: Any) -> Tool:
+    return Tool(
+        "function", FunctionDefinition(tool.name, tool.description, tool.parameters, tool.strict)
+    )
+
+
+def _choice(request: ResponsesRequest) -> ToolChoice | None:
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice
+    return NamedToolChoice("function", FunctionName(choice.name))

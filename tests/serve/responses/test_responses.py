@@ -1,0 +1,221 @@
+"""/v1/responses through OpenAI's own client; the scripted core says what the last turn says."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import NotFoundError
+from serve.protocol_chat import ChatMessage
+from serve.responses import store as store_module
+from serve.responses.protocol import ResponseObject
+from serve.responses.store import ResponseStore, Stored
+from serve.settings import ServerSettings
+from tests.serve.reply.replies import WEATHER
+from tests.serve.served import Serve, Served
+
+pytestmark = pytest.mark.anyio
+SAYS = "{{ messages[-1].content }}{% if enable_thinking %}!{% endif %}<|im_end|>"
+ALL = (
+    "{% for m in messages %}{{ m.role }}|{{ m.content or '' }}|{{ m.reasoning }}|"
+    "{% for c in m.tool_calls %}{{ c.id[:5] }}:{{ c.function.arguments.city }}{% endfor %}|"
+    "{{ m.tool_call_id }};{% endfor %}<|im_end|>"
+)
+CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
+TOOL = {"type": "function", "name": "get_weather", "parameters": WEATHER, "strict": False}
+
+
+@asynccontextmanager
+async def client(serve: Serve, **changed: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, Served]]:
+    usual = {"chat_template": SAYS, "tool_call_parser": "hermes", "reasoning_parser": "qwen3"}
+    settings = ServerSettings(**{**usual, **changed})
+    async with serve(settings, EngineConfig(max_model_len=1024)) as served:
+        yield (
+            openai.AsyncOpenAI(
+                api_key="k", base_url="http://test/v1", http_client=served.http, max_retries=0
+            ),
+            served,
+        )
+
+
+async def test_a_response_has_items(serve: Serve) -> None:
+    async with client(serve) as (api, _):
+        response = await api.responses.create(
+            model="tiny", input=f"<think>Hm.</think>Sure. {CALL}", tools=[TOOL],
+            instructions="Be brief.", metadata={"a": "b"},
+        )  # fmt: skip
+    reasoning, message, call = response.output
+    assert reasoning.type == "reasoning" and reasoning.content[0].text == "Hm."
+    assert response.output_text == "Sure." and message.role == "assistant"
+    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Rome"})
+    assert response.status == "completed" and response.metadata == {"a": "b"}
+    usage = response.usage
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    assert 0 < usage.output_tokens_details.reasoning_tokens < usage.output_tokens
+
+
+async def test_a_stream_adds_up_to_the_same(serve: Serve) -> None:
+    async with client(serve) as (api, _):
+        request = {"model": "tiny", "input": f"<think>Hm.</think>Sure. {CALL}", "tools": [TOOL]}
+        stream = await api.responses.create(**request, stream=True)
+        events = [event async for event in stream]
+        async with api.responses.stream(**request) as helped:
+            final = await helped.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done")
+    response = events[-1].response
+    for mine, theirs in zip(response.output, final.output, strict=True):
+        assert mine.type == theirs.type
+    done = [event for event in events if event.type == "response.output_item.done"]
+    assert [event.item for event in done] == list(response.output)
+    pieces = [e.delta for e in events if e.type == "response.output_text.delta"]
+    assert "".join(pieces) == response.output_text == "Sure."
+    arguments = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    assert json.loads("".join(arguments)) == {"city": "Rome"}
+    thoughts = [e.delta for e in events if e.type == "response.reasoning_text.delta"]
+    assert "".join(thoughts) == "Hm."
+
+
+async def test_events_have_the_fields_of_a_recorded_stream(serve: Serve, shared_data: Path) -> None:
+    recorded = shared_data / "conformance/openai/sse_recorded_responses/basic-event-stream.txt"
+    theirs = _fields(recorded.read_text())
+    async with client(serve) as (_, served):
+        response = await served.post("/v1/responses", model="tiny", input="Hello", stream=True)
+    mine = _fields(response.text)
+    for name, fields in theirs.items():
+        assert mine[name] >= fields, name
+
+
+def _fields(stream: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for block in stream.strip().split("\n\n"):
+        name, data = block.split("\n", 1)
+        event = json.loads(data.removeprefix("data: "))
+        assert event["type"] == name.removeprefix("event: ")
+        if event.get("item", {}).get("type") != "reasoning":
+            own = set(event) | {f"response.{key}" for key in event.get("response", ())}
+            found[event["type"]] = own - {"response.service_tier"}
+    return found
+
+
+async def test_a_response_is_gone_on_with(serve: Serve) -> None:
+    async with client(serve, chat_template=ALL, reasoning_parser="none") as (api, _):
+        first = await api.responses.create(model="tiny", input="Q", instructions="S")
+        second = await api.responses.create(
+            model="tiny", input="R", previous_response_id=first.id, store=False
+        )
+        assert (await api.responses.retrieve(first.id)).output_text == first.output_text
+        await api.responses.delete(first.id)
+        for missing in (first.id, second.id):
+            with pytest.raises(openai.NotFoundError):
+                await api.responses.retrieve(missing)
+    assert first.output_text == "system|S|||;user|Q|||;"
+    assert second.output_text == f"user|Q|||;assistant|{first.output_text}|||;user|R|||;"
+
+
+async def test_items_come_back_as_they_were(serve: Serve) -> None:
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Q"}]},
+        {"type": "reasoning", "id": "rs", "summary": [],
+         "content": [{"type": "reasoning_text", "text": "Hm"}]},
+        {"type": "message", "role": "assistant", "id": "m", "status": "completed",
+         "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}]},
+        {"type": "function_call", "call_id": "call1", "name": "get_weather",
+         "arguments": '{"city": "Rome"}'},
+        {"type": "function_call_output", "call_id": "call1", "output": "sunny"},
+    ]  # fmt: skip
+    async with client(serve, chat_template=ALL, reasoning_parser="none") as (api, _):
+        response = await api.responses.create(model="tiny", input=items, tools=[TOOL])
+    assert response.output_text == (
+        "user|Q|||;assistant|Let me see.|Hm|call1:Rome|;tool|sunny|||call1;"
+    )
+
+
+async def test_one_in_the_background_can_be_waited_for_or_cancelled(serve: Serve) -> None:
+    async with client(serve) as (api, served):
+        done = await api.responses.create(model="tiny", input="Hello", background=True)
+        assert done.status in ("queued", "in_progress") and not done.output
+        while done.status in ("queued", "in_progress"):
+            await asyncio.sleep(0.01)
+            done = await api.responses.retrieve(done.id)
+        served.core.step_seconds = 0.05
+        long = await api.responses.create(model="tiny", input="x" * 900, background=True)
+        with pytest.raises(openai.BadRequestError, match="not complete"):
+            await api.responses.create(model="tiny", input="R", previous_response_id=long.id)
+        cancelled = await api.responses.cancel(long.id)
+        await asyncio.sleep(0.2)
+        assert not served.core.running
+        whole = await api.responses.create(model="tiny", input="Hi")
+        with pytest.raises(openai.BadRequestError, match="background"):
+            await api.responses.cancel(whole.id)
+    assert done.output_text == "Hello" and cancelled.status == "cancelled"
+
+
+async def test_it_may_be_cut_off_and_scored(serve: Serve) -> None:
+    async with client(serve) as (api, _):
+        response = await api.responses.create(
+            model="tiny", input="Hello", max_output_tokens=3, top_logprobs=2,
+            include=["message.output_text.logprobs"],
+        )  # fmt: skip
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+    scores = response.output[0].content[0].logprobs
+    assert [score.token for score in scores] == list("Hel") and len(scores[0].top_logprobs) == 2
+
+
+@pytest.mark.parametrize(("fields", "param", "sentence"), [
+    ({}, "input", "text or a list"),
+    ({"input": [{"type": "item_reference", "id": "x"}]}, "input", "input[0]"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "input_image"),
+    ({"input": "x", "previous_response_id": "resp_x"}, "previous_response_id", "no response"),
+    ({"input": "x", "background": True, "stream": True}, "background", "stream"),
+    ({"input": "x", "background": True, "store": False}, "store", "needs store"),
+    ({"input": "x", "include": ["file_search_call.results"]}, "include", "not served"),
+    ({"input": "x", "tools": [{"type": "web_search"}]}, "tools", "web_search"),
+    ({"input": "x", "truncation": "auto"}, "truncation", "auto"),
+    ({"input": "x", "conversation": "c"}, "conversation", "conversation"),
+    ({"input": "x", "max_output_tokens": 0}, "max_completion_tokens", "at least 1"),
+])  # fmt: skip
+async def test_what_is_not_served_is_refused(
+    serve: Serve, fields: dict[str, Any], param: str, sentence: str
+) -> None:
+    async with client(serve) as (_, served):
+        response = await served.post("/v1/responses", model="tiny", **fields)
+    error = response.json()["error"]
+    assert response.status_code in (400, 404) and error["param"] == param
+    assert sentence in error["message"]
+
+
+def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RESPONSES", 3)
+    monkeypatch.setattr(store_module, "MAX_CHARACTERS", 100)
+    store = ResponseStore()
+
+    def put(name: str, size: int) -> None:
+        response = ResponseObject(id=name, created_at=0, status="completed", model="m", output=[])
+        store.put(Stored(response, [ChatMessage(role="user", content="x" * size)]))
+
+    def kept() -> list[str]:
+        names = []
+        for name in "abcde":
+            with contextlib.suppress(NotFoundError):
+                names.append(store.get(name).response.id)
+        return names
+
+    for name in "abc":
+        put(name, 10)
+    store.get("a")
+    put("d", 10)
+    assert kept() == ["a", "c", "d"]
+    put("e", 85)
+    assert kept() == ["d", "e"]
