@@ -3,10 +3,13 @@
 RequestIds ▸ ApiKeys ▸ routes
 """
 
+from collections.abc import Iterator
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from models.errors import IngotError
 from serve.auth import ApiKeys
@@ -14,33 +17,58 @@ from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.health import HealthRoutes
+from serve.messages.protocol import (
+    AnthropicMessage,
+    CountRequest,
+    MessagesRequest,
+    StreamEvent,
+    TokenCount,
+)
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.models_route import ModelsRoutes
+from serve.openapi import OpenApiRoute, Operation
+from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
+from serve.protocol_completions import Completion, CompletionRequest
 from serve.request_id import RequestIds
+from serve.responses.protocol import ResponseEvent, ResponseObject, ResponsesRequest
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
 from serve.service import Service
+from serve.tokenize import (
+    DetokenizeRequest,
+    DetokenizeRoute,
+    Text,
+    TokenizeRequest,
+    TokenizeRoute,
+    Tokens,
+)
+
+OPERATIONS = [
+    Operation("/v1/completions", CompletionRequest, Completion, Completion),
+    Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
+    Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
+    Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
+    Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
+    Operation("/tokenize", TokenizeRequest, Tokens),
+    Operation("/detokenize", DetokenizeRequest, Text),
+]
+READABLE = {
+    "/health": "Whether requests can be taken.",
+    "/readyz": "The same.",
+    "/ping": "The same.",
+    "/livez": "Whether the server answers at all.",
+    "/load": "How many sequences run or wait.",
+    "/version": "The version.",
+    "/server_info": "Settings, model and numbers.",
+    "/metrics": "Metrics for Prometheus.",
+    "/v1/models": "What is served.",
+}
 
 
 def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
-    health, models, responses = HealthRoutes(service), ModelsRoutes(service), ResponseStore()
-    stored = StoredResponses(responses)
     return Starlette(
-        routes=[
-            Route("/health", health.health),
-            Route("/version", health.version),
-            Route("/metrics", service.metrics.route),
-            Route("/v1/models", models.every),
-            Route("/v1/models/{name:path}", models.one),
-            Route("/v1/completions", CompletionsRoute(service), methods=["POST"]),
-            Route("/v1/chat/completions", ChatRoute(service), methods=["POST"]),
-            Route("/v1/responses", ResponsesRoute(service, responses), methods=["POST"]),
-            Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"]),
-            Route("/v1/responses/{response_id}/cancel", stored.cancel, methods=["POST"]),
-            Route("/v1/messages", MessagesRoute(service), methods=["POST"]),
-            Route("/v1/messages/count_tokens", CountTokensRoute(service), methods=["POST"]),
-        ],
+        routes=[*_generation(service), *_information(service)],
         middleware=[
             Middleware(RequestIds),
             Middleware(ApiKeys, keys=service.settings.api_keys),
@@ -51,3 +79,37 @@ def build_app(service: Service) -> Starlette:
             Exception: handle_unexpected,
         },
     )
+
+
+def _generation(service: Service) -> Iterator[Route]:
+    """What is asked of the model."""
+    store = ResponseStore()
+    stored = StoredResponses(store)
+    routes: dict[str, ASGIApp] = {
+        "/v1/completions": CompletionsRoute(service),
+        "/v1/chat/completions": ChatRoute(service),
+        "/v1/responses": ResponsesRoute(service, store),
+        "/v1/messages": MessagesRoute(service),
+        "/v1/messages/count_tokens": CountTokensRoute(service),
+        "/tokenize": TokenizeRoute(service),
+        "/detokenize": DetokenizeRoute(service),
+    }
+    for path, route in routes.items():
+        yield Route(path, route, methods=["POST"])
+    yield Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"])
+    yield Route("/v1/responses/{response_id}/cancel", stored.cancel, methods=["POST"])
+
+
+def _information(service: Service) -> Iterator[Route]:
+    """What is told about the server."""
+    health, models = HealthRoutes(service), ModelsRoutes(service)
+    for path in ("/health", "/readyz", "/ping"):
+        yield Route(path, health.ready)
+    yield Route("/livez", health.alive)
+    yield Route("/load", health.load)
+    yield Route("/version", health.version)
+    yield Route("/server_info", health.server_info)
+    yield Route("/metrics", service.metrics.route)
+    yield Route("/v1/models", models.every)
+    yield Route("/v1/models/{name:path}", models.one)
+    yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE).__call__)

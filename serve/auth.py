@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response
 
-PUBLIC_PATHS = frozenset({"/health", "/version", "/metrics"})
+PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/ping", "/version", "/metrics"})
 
 _REFUSAL = ErrorBody(
     ErrorDetail(

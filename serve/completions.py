@@ -24,7 +24,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
 
     async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
         service = self.service
-        service.check(request)
+        service.check_model(request.model)
         prompts = await self._prompts(request)
         response_id = f"cmpl-{request_id}"
         view = CompletionView(

@@ -28,7 +28,7 @@ class Conversation:
 
 async def begin(service: Service, request: ChatRequest) -> Conversation:
     """Raises RequestError, or NotFoundError for a model that is not served."""
-    service.check(request)
+    service.check_model(request.model)
     model, info = service.model, service.client.info
     rules = reply_rules(
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice

@@ -8,6 +8,7 @@ prompts as text.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from serve.errors import UnavailableError
 from serve.metrics import Metrics, Timeline
 from serve.streams import RequestStream
 
-EngineState = Literal["loading", "ready", "draining", "dead"]
+EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
+HUNG_SECONDS = 60.0  # without a word while there is work; no step takes so long
 
 
 class StartError(IngotError):
@@ -66,7 +68,8 @@ class EngineClient:
     def __init__(
         self, processor: OutputProcessor, metrics: Metrics, max_queued: int | None = None
     ) -> None:
-        self.state: EngineState = "loading"
+        self._state: EngineState = "loading"
+        self._heard = 0.0  # when the engine last said something, or was given its first work
         self._processor = processor
         self._metrics = metrics
         self._max_queued = max_queued
@@ -78,6 +81,22 @@ class EngineClient:
         self._num_sequences = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def state(self) -> EngineState:
+        """Whether requests can be taken, and if not, why."""
+        silent = time.monotonic() - self._heard > HUNG_SECONDS
+        return "hung" if self._state == "ready" and self._flights and silent else self._state
+
+    @property
+    def num_sequences(self) -> int:
+        """That run or wait."""
+        return self._num_sequences
+
+    @property
+    def stats(self) -> EngineStats:
+        """As of the engine's last report."""
+        return self._stats
 
     @property
     def info(self) -> ModelInfo:
@@ -96,7 +115,7 @@ class EngineClient:
             raise StartError(message.message, message.user_error)
         if not isinstance(message, ModelInfo):
             raise StartError("The engine sent a report before it was ready.", False)
-        self._link, self._info, self.state = link, message, "ready"
+        self._link, self._info, self._state = link, message, "ready"
         self._metrics.model_ready(message)
         return message
 
@@ -117,7 +136,7 @@ class EngineClient:
         except EngineDeadError as error:
             reason = str(error)
         finally:
-            self.state = "dead"
+            self._state = "dead"
             for flight in self._flights.values():
                 flight.stream.fail(EngineError("The engine failed while working on this request."))
         return reason
@@ -145,8 +164,8 @@ class EngineClient:
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
-        if self.state in ("loading", "ready"):
-            self.state = "draining"
+        if self._state in ("loading", "ready"):
+            self._state = "draining"
 
     async def wait_until_idle(self) -> None:
         """Return once no request is in flight."""
@@ -158,9 +177,9 @@ class EngineClient:
             flight.stream.fail(UnavailableError(sentence))
 
     def _check_open(self) -> None:
-        if self.state == "dead":
+        if self._state == "dead":
             raise EngineDeadError("The engine has failed; the server must be restarted.")
-        if self.state == "draining":
+        if self._state == "draining":
             raise UnavailableError("The server is shutting down.")
         _ = self.info
 
@@ -177,6 +196,8 @@ class EngineClient:
         requests = self._processor.add(
             name, prompt.token_ids, prompt.params, priority=priority, cache_salt=prompt.cache_salt
         )
+        if not self._flights:
+            self._heard = time.monotonic()
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
         self._flights[name] = _Flight(stream, timelines)
         self._num_sequences += len(timelines)
@@ -186,6 +207,7 @@ class EngineClient:
 
     def _deliver(self, report: StepReport) -> None:
         self._stats = report.stats
+        self._heard = time.monotonic()
         self._metrics.engine_report(report.stats)
         for begun in report.deltas:
             if begun.queue_seconds is not None:

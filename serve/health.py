@@ -1,6 +1,8 @@
-"""GET /health and GET /version: for load balancers and people."""
+"""Whether this server lives, can take requests, and how much it has to do: for load balancers,
+orchestrators and people."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -9,26 +11,56 @@ from starlette.responses import Response
 from serve.errors import RETRY_AFTER_SECONDS
 from serve.service import Service
 
+_SECRET = frozenset({"api_keys"})
+
 
 class HealthRoutes:
-    """Whether this server can take requests, and what it is."""
+    """GET routes that cost nothing."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self._client = service.client
 
-    async def health(self, _: Request) -> Response:
-        """200 when ready; 503 while loading, while draining, and once the engine is dead."""
+    async def alive(self, _: Request) -> Response:
+        """GET /livez: 200 as long as this process answers."""
+        return _json({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        """GET /health, /readyz and /ping: 200 when ready; 503 while loading or draining, while the
+        engine is silent with work to do, and once it is dead."""
         state = self._client.state
-        body = msgspec.json.encode({"status": state})
         if state == "ready":
-            return Response(body, media_type="application/json")
-        headers = {"retry-after": RETRY_AFTER_SECONDS}
-        return Response(body, 503, headers=headers, media_type="application/json")
+            return _json({"status": state})
+        return _json({"status": state}, 503, {"retry-after": RETRY_AFTER_SECONDS})
+
+    async def load(self, _: Request) -> Response:
+        """GET /load: {"server_load": 3}, the sequences that run or wait."""
+        return _json({"server_load": self._client.num_sequences})
 
     async def version(self, _: Request) -> Response:
-        """{"version": "0.1.0"}"""
-        body = msgspec.json.encode({"version": ingot_version()})
-        return Response(body, media_type="application/json")
+        """GET /version: {"version": "0.1.0"}."""
+        return _json({"version": ingot_version()})
+
+    async def server_info(self, _: Request) -> Response:
+        """GET /server_info: the settings, the model and the engine's newest numbers; no keys."""
+        service = self._service
+        settings = msgspec.to_builtins(service.settings)
+        return _json(
+            {
+                "version": ingot_version(),
+                "status": self._client.state,
+                "settings": {k: v for k, v in settings.items() if k not in _SECRET},
+                "engine_config": msgspec.to_builtins(service.engine_config),
+                "model": msgspec.to_builtins(self._client.info),
+                "stats": msgspec.to_builtins(self._client.stats),
+                "tool_call_parser": service.model.tools and service.model.tools.names[0],
+                "reasoning_parser": service.model.thinking and service.model.thinking.names[0],
+            }
+        )
+
+
+def _json(value: dict[str, Any], status: int = 200, headers: Any = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
 def ingot_version() -> str:

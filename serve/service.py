@@ -7,7 +7,6 @@ from engine.errors import NotFoundError
 from serve.engine_client import EngineClient
 from serve.metrics import Metrics
 from serve.model import ServedModel
-from serve.protocol import GenerationRequest
 from serve.settings import ServerSettings
 
 
@@ -21,9 +20,8 @@ class Service:
     client: EngineClient
     metrics: Metrics
 
-    def check(self, request: GenerationRequest) -> None:
-        """Raise what can be said of a request before its prompt is looked at."""
-        name = request.model
+    def check_model(self, name: str | None) -> None:
+        """Raise NotFoundError for a model that is not served; None is the one that is."""
         if name is not None and name not in self.model.names:
             raise NotFoundError(
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"

@@ -65,6 +65,6 @@ class CountTokensRoute(GenerationRoute[CountRequest]):
     async def answer(self, request: CountRequest, request_id: str, send: Send) -> None:
         service = self.service
         chat = chat_request(request, effort(service, request))
-        service.check(chat)
+        service.check_model(chat.model)
         _, token_ids = await prompt_of(service, chat)
         await send_json(send, TokenCount(len(token_ids)))
