@@ -16,6 +16,7 @@ from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
+from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
 from serve.messages.protocol import (
     AnthropicMessage,
@@ -49,6 +50,7 @@ OPERATIONS = [
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
+    Operation("/generate", GenerateRequest, Generated, Generated),
     Operation("/tokenize", TokenizeRequest, Tokens),
     Operation("/detokenize", DetokenizeRequest, Text),
 ]
@@ -91,6 +93,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
+        "/generate": GenerateRoute(service),
         "/tokenize": TokenizeRoute(service),
         "/detokenize": DetokenizeRoute(service),
     }

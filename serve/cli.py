@@ -1,10 +1,11 @@
-"""The command `ingot`: serve, generate, chat, bench, env.
+"""The command `ingot`: serve, generate, chat, run-batch, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -127,6 +128,33 @@ def chat(
         max_model_len=max_model_len,
         tensor_parallel_size=tensor_parallel_size,
     )
+
+
+@app.command("run-batch")
+def run_batch(
+    input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
+    output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
+    model: options.Model = "demo",
+    served_model_name: options.ServedModelName = None,
+    dtype: options.Dtype = "auto",
+    load_format: options.LoadFormat = "auto",
+    seed: options.Seed = 0,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Answer a file of requests in OpenAI's batch format, without a server."""
+    from serve.batch import run_batch_file
+    from serve.settings import make_settings
+
+    config = make_config(
+        model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs, tensor_parallel_size=tensor_parallel_size,
+    )  # fmt: skip
+    settings = make_settings(served_model_names=served_model_name or ())
+    done, failed = run_batch_file(config, settings, input_file, output_file)
+    typer.echo(f"{done} requests answered, {failed} failed; see {output_file}")
+    raise typer.Exit(1 if failed and not done else 0)
 
 
 @app.command()

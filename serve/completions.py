@@ -13,6 +13,7 @@ from serve.prompts import check_ids, encode, truncate
 from serve.protocol import MAX_PROMPTS
 from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from serve.sampling import fit, sampling_params
+from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 
@@ -25,7 +26,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
     async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
         service = self.service
         service.check_model(request.model)
-        prompts = await self._prompts(request)
+        prompts = await completion_prompts(service, request)
         response_id = f"cmpl-{request_id}"
         view = CompletionView(
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
@@ -36,49 +37,58 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             else:
                 await send_json(send, view.whole(await collect(stream)))
 
-    async def _prompts(self, request: CompletionRequest) -> list[Prompt]:
-        """Each prompt with its ids and options; raises RequestError."""
-        sent, info = request.prompts(), self.service.client.info
-        params = self._params(request)
-        params.check_vocabulary(info.vocab_size)
-        if params.n * len(sent) > MAX_PROMPTS:
-            raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
-        texts = [prompt for prompt in sent if isinstance(prompt, str)]
-        ids = [prompt for prompt in sent if not isinstance(prompt, str)]
-        if texts:
-            ids = await self._encode(request, texts)
-        return [
-            self._prompt(request, params, texts[position] if texts else None, token_ids)
-            for position, token_ids in enumerate(ids)
-        ]
 
-    def _prompt(
-        self,
-        request: CompletionRequest,
-        params: SamplingParams,
-        text: str | None,
-        token_ids: list[int],
-    ) -> Prompt:
-        info = self.service.client.info
-        check_ids(token_ids, info.vocab_size, "prompt")
-        kept = truncate(token_ids, request, info.max_model_len)
-        params = fit(params, request, len(kept), info.max_model_len, DEFAULT_MAX_TOKENS)
-        text = text if kept is token_ids else None
-        return Prompt(text, kept, params, request.cache_salt or "")
+async def completion_prompts(
+    service: Service, request: CompletionRequest, *, default: int = DEFAULT_MAX_TOKENS
+) -> list[Prompt]:
+    """Each prompt with its ids and options, `default` for max_tokens; raises RequestError."""
+    sent, info = request.prompts(), service.client.info
+    params = _params(service, request)
+    params.check_vocabulary(info.vocab_size)
+    if params.n * len(sent) > MAX_PROMPTS:
+        raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
+    texts = [prompt for prompt in sent if isinstance(prompt, str)]
+    ids = [prompt for prompt in sent if not isinstance(prompt, str)]
+    if texts:
+        ids = await _encode(service, request, texts)
+    return [
+        _prompt(service, request, params, default, texts[position] if texts else None, token_ids)
+        for position, token_ids in enumerate(ids)
+    ]
 
-    async def _encode(self, request: CompletionRequest, texts: list[str]) -> list[list[int]]:
-        add_special = request.add_special_tokens
-        truncated = request.truncate_prompt_tokens is not None
-        return await encode(
-            self.service.model.tokenizer,
-            texts,
-            add_special=True if add_special is None else add_special,
-            max_tokens=None if truncated else self.service.client.info.max_model_len,
-            param="prompt",
-        )
 
-    def _params(self, request: CompletionRequest) -> SamplingParams:
-        fixed: dict[str, Any] = {"logprobs": request.logprobs, "max_tokens": request.limit}
-        if request.echo and request.logprobs is not None and request.prompt_logprobs is None:
-            fixed["prompt_logprobs"] = request.logprobs
-        return sampling_params(request, self.service.model.sampling_defaults, **fixed)
+def _prompt(
+    service: Service,
+    request: CompletionRequest,
+    params: SamplingParams,
+    default: int,
+    text: str | None,
+    token_ids: list[int],
+) -> Prompt:
+    info = service.client.info
+    check_ids(token_ids, info.vocab_size, "prompt")
+    kept = truncate(token_ids, request, info.max_model_len)
+    params = fit(params, request, len(kept), info.max_model_len, default)
+    text = text if kept is token_ids else None
+    return Prompt(text, kept, params, request.cache_salt or "")
+
+
+async def _encode(
+    service: Service, request: CompletionRequest, texts: list[str]
+) -> list[list[int]]:
+    add_special = request.add_special_tokens
+    truncated = request.truncate_prompt_tokens is not None
+    return await encode(
+        service.model.tokenizer,
+        texts,
+        add_special=True if add_special is None else add_special,
+        max_tokens=None if truncated else service.client.info.max_model_len,
+        param="prompt",
+    )
+
+
+def _params(service: Service, request: CompletionRequest) -> SamplingParams:
+    fixed: dict[str, Any] = {"logprobs": request.logprobs, "max_tokens": request.limit}
+    if request.echo and request.logprobs is not None and request.prompt_logprobs is None:
+        fixed["prompt_logprobs"] = request.logprobs
+    return sampling_params(request, service.model.sampling_defaults, **fixed)

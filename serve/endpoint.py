@@ -1,6 +1,7 @@
 """A generation route as an ASGI application: read, decode, serve; stop when the client leaves."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Generic
 
 import msgspec
@@ -34,7 +35,7 @@ class GenerationRoute(ABC, Generic[RequestT]):
         """Send the whole response; raises an IngotError before anything is sent."""
 
 
-async def send_json(send: Send, value: msgspec.Struct) -> None:
+async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
     """A whole response with status 200."""
     body = msgspec.json.encode(value)
     headers = [

@@ -1,0 +1,189 @@
+"""`ingot run-batch`: a JSONL file of requests, answered as fast as the engine can, and no server.
+
+    {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
+    {"id": "...", "custom_id": "1", "response": {"status_code": 200, "request_id": "...",
+                                                 "body": {...}}, "error": null}
+
+OpenAI's format for batches. Requests go through the same application as those of a server. Answers
+are written as they come, so their order is not that of the requests.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TextIO
+from uuid import uuid4
+
+import msgspec
+from starlette.types import ASGIApp
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.output_processor import OutputProcessor
+from serve.app import OPERATIONS, build_app
+from serve.engine_client import EngineClient
+from serve.engine_process import ENGINE_COMMAND, EngineProcess
+from serve.metrics import Metrics
+from serve.model import load_served_model, model_folder
+from serve.service import Service
+from serve.settings import ServerSettings
+
+logger = logging.getLogger("ingot.serve")
+
+_URLS = frozenset(operation.path for operation in OPERATIONS)
+_WAITING = 2  # requests in the engine for each of its rows, so that none is ever free
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of the input."""
+
+    custom_id: str
+    url: str
+    body: msgspec.Raw
+    method: str = "POST"
+
+
+class BatchResponse(msgspec.Struct):
+    """What the server would have said."""
+
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class BatchOutput(msgspec.Struct):
+    """One line of the output; `error` is about a line that is no request."""
+
+    id: str
+    custom_id: str | None
+    response: BatchResponse | None
+    error: dict[str, str] | None = None
+
+
+async def run_batch(
+    lines: Iterable[str], output: TextIO, app: ASGIApp, *, concurrency: int
+) -> tuple[int, int]:
+    """Answer each line; returns how many were answered well, and how many were not."""
+    done = failed = 0
+    running: set[asyncio.Task[BatchOutput]] = set()
+    requests = _requests(lines)
+    while True:
+        while len(running) < concurrency and (number_line := next(requests, None)):
+            running.add(asyncio.create_task(_answer(app, *number_line)))
+        if not running:
+            return done, failed
+        finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in finished:
+            answer = task.result()
+            good = answer.response is not None and answer.response.status_code == 200
+            done, failed = done + good, failed + (not good)
+            output.write(msgspec.json.encode(answer).decode() + "\n")
+        output.flush()
+
+
+def _requests(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+async def _answer(app: ASGIApp, number: int, line: str) -> BatchOutput:
+    output = BatchOutput(f"batch_req_{uuid4().hex}", None, None)
+    try:
+        request = msgspec.json.decode(line, type=BatchRequest)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        output.error = _error(f"Line {number} is no request: {str(error).replace('`', '')[:200]}.")
+        return output
+    output.custom_id = request.custom_id
+    if request.method != "POST" or request.url not in _URLS:
+        output.error = _error(
+            f"Line {number}: there is no {request.method[:10]} {request.url[:100]}; "
+            f"use POST with one of {', '.join(sorted(_URLS))}."
+        )
+        return output
+    status, body = await call(app, request.url, bytes(request.body))
+    if body.startswith((b"{", b"[")):
+        output.response = BatchResponse(status, output.id, msgspec.Raw(body))
+    else:
+        output.error = _error(f"Line {number}: batches cannot be streamed; leave out stream.")
+    return output
+
+
+def _error(message: str) -> dict[str, str]:
+    return {"code": "invalid_request", "message": message}
+
+
+async def call(app: ASGIApp, path: str, body: bytes) -> tuple[int, bytes]:
+    """POST `body` to an application in this process: the status, and the whole answer."""
+    sent = asyncio.Event()
+    status, answer = 500, bytearray()
+
+    async def receive() -> dict[str, Any]:
+        if not sent.is_set():
+            sent.set()
+            return {"type": "http.request", "body": body, "more_body": False}
+        await asyncio.Event().wait()  # nobody leaves
+        return {}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            answer.extend(message.get("body", b""))
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "root_path": "", "headers": headers, "client": None, "server": None,
+    }  # fmt: skip
+    try:
+        await app(scope, receive, send)
+    except Exception:  # after the application has answered that it failed
+        logger.exception("POST %s failed.", path)
+    return status, bytes(answer)
+
+
+@asynccontextmanager
+async def running_app(
+    config: EngineConfig, settings: ServerSettings, command: tuple[str, ...]
+) -> AsyncIterator[tuple[ASGIApp, int]]:
+    """The application over an engine of its own, and the engine's rows; raises StartError."""
+    folder = model_folder(config.model)
+    model = load_served_model(folder, config.model, settings)
+    metrics = Metrics(model.names[0])
+    client = EngineClient(OutputProcessor(model.tokenizer), metrics)
+    process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
+    try:
+        info = await client.connect(process)
+        pump = asyncio.create_task(client.pump())
+        yield build_app(Service(settings, config, model, client, metrics)), info.max_num_seqs
+        pump.cancel()
+    finally:
+        await process.stop()
+
+
+def run_batch_file(
+    config: EngineConfig,
+    settings: ServerSettings,
+    source: Path,
+    target: Path,
+    command: tuple[str, ...] = ENGINE_COMMAND,
+) -> tuple[int, int]:
+    """Answer the requests of a file; raises ConfigError for files that cannot be used."""
+
+    async def run() -> tuple[int, int]:
+        async with running_app(config, settings, command) as (app, rows):
+            return await run_batch(lines, output, app, concurrency=_WAITING * rows)
+
+    try:
+        with (
+            source.open(encoding="utf-8", errors="replace") as lines,
+            target.open("w", encoding="utf-8") as output,
+        ):
+            return asyncio.run(run())
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot use the file {error.filename}: {error.strerror or error}."
+        ) from None
