@@ -1,6 +1,6 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ ApiKeys ▸ routes
+RequestIds ▸ RequestLog ▸ CORS ▸ ApiKeys ▸ routes
 """
 
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -31,10 +32,12 @@ from serve.openapi import OpenApiRoute, Operation
 from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol_completions import Completion, CompletionRequest
 from serve.request_id import RequestIds
+from serve.request_log import RequestLog
 from serve.responses.protocol import ResponseEvent, ResponseObject, ResponsesRequest
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
 from serve.service import Service
+from serve.settings import ServerSettings
 from serve.tokenize import (
     DetokenizeRequest,
     DetokenizeRoute,
@@ -71,16 +74,29 @@ def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
     return Starlette(
         routes=[*_generation(service), *_information(service)],
-        middleware=[
-            Middleware(RequestIds),
-            Middleware(ApiKeys, keys=service.settings.api_keys),
-        ],
+        middleware=[*_layers(service.settings)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
             Exception: handle_unexpected,
         },
     )
+
+
+def _layers(settings: ServerSettings) -> Iterator[Middleware]:
+    """From the outermost to the innermost."""
+    yield Middleware(RequestIds)
+    if settings.enable_log_requests:
+        yield Middleware(RequestLog)
+    if settings.allowed_origins:  # before the keys: a browser's question carries none
+        yield Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    yield Middleware(ApiKeys, keys=settings.api_keys)
 
 
 def _generation(service: Service) -> Iterator[Route]:

@@ -48,6 +48,12 @@ def serve(
     compilation_cache_dir: options.CompilationCacheDir = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
+    uds: options.Uds = None,
+    ssl_certfile: options.SslCertfile = None,
+    ssl_keyfile: options.SslKeyfile = None,
+    allowed_origins: options.AllowedOrigins = None,
+    enable_log_requests: options.EnableLogRequests = False,
+    log_format: options.LogFormat = "text",
     api_key: options.ApiKey = None,
     served_model_name: options.ServedModelName = None,
     chat_template: options.ChatTemplate = None,
@@ -65,7 +71,11 @@ def serve(
     from serve.run import run_server
     from serve.settings import ServerSettings, make_settings
 
-    given |= {"api_keys": api_key or (), "served_model_names": served_model_name or ()}
+    given |= {
+        "api_keys": api_key or (),
+        "served_model_names": served_model_name or (),
+        "allowed_origins": options.parse_list("--allowed-origins", allowed_origins),
+    }
     engine_config = make_config(**_fields_of(EngineConfig, given))
     settings = make_settings(**_fields_of(ServerSettings, given))
     raise typer.Exit(run_server(engine_config, settings))

@@ -162,6 +162,12 @@ class EngineClient:
         finally:
             self._forget(names)
 
+    def restart(self) -> None:
+        """The engine is dead and another will be connected; nothing is left of the first."""
+        if self._state == "dead":
+            self._state = "loading"
+        self._link, self._outbox, self._stats = None, [], EngineStats()
+
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
         if self._state in ("loading", "ready"):
@@ -181,7 +187,8 @@ class EngineClient:
             raise EngineDeadError("The engine has failed; the server must be restarted.")
         if self._state == "draining":
             raise UnavailableError("The server is shutting down.")
-        _ = self.info
+        if self._state == "loading":
+            raise UnavailableError("The model is still loading; try again soon.")
 
     def _check_queue(self, count: int) -> None:
         """Refuse what would make more than `max_queued` sequences wait."""

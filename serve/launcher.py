@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
 from engine.messages import ModelInfo
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient, StartError
 from serve.engine_process import EngineProcess
 from serve.http_protocol import HardenedProtocol
+from serve.listener import url_of
 from serve.metrics import Metrics
 from serve.model import ServedModel
 from serve.service import Service
@@ -29,7 +29,6 @@ from serve.settings import ServerSettings
 FLUSH_SECONDS = 5  # for responses that are complete but not yet sent when the server leaves
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
 MAX_HEADER_BYTES = 64 * 1024
-BACKLOG = 2048
 
 OnReady = Callable[[ModelInfo, str], None]
 
@@ -65,21 +64,6 @@ class Server(uvicorn.Server):
         self.leaving.set()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """The listening socket; raises ConfigError saying why there can be none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.") from None
-    return listener
-
-
 class Launcher:
     """One server, from start to end."""
 
@@ -113,6 +97,8 @@ class Launcher:
                 lifespan="off",
                 log_level=settings.uvicorn_log_level,
                 server_header=False,
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
                 proxy_headers=False,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_graceful_shutdown=FLUSH_SECONDS,
@@ -137,17 +123,29 @@ class Launcher:
         return 0 if engine.cancelled() else engine.result()
 
     async def _run_engine(self) -> int:
-        """Start the engine and pass its reports on until it ends, which it should not do."""
+        """The engine's life, and a second one if it dies at work; the exit code after that."""
+        for is_last in (False, True):
+            code, reason = await self._live()
+            if code is not None or is_last:
+                self._on_failure(reason)
+                break
+            self._on_failure(f"{reason} It is started again; a second failure ends the server.")
+            self._client.restart()
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+        return 1 if code is None else code
+
+    async def _live(self) -> tuple[int | None, str]:
+        """Start the engine and pass its reports on until it ends, which it should not do.
+
+        Returns why it ended, and the exit code if it never began.
+        """
         process = await EngineProcess.start(self._engine_config, self._command)
         try:
             info = await self._client.connect(process)
-            self._on_ready(info, self._url())
-            self._on_failure(await self._client.pump())
-            await asyncio.sleep(LAST_WORDS_SECONDS)
-            return 1
+            self._on_ready(info, url_of(self._listener, self._settings))
+            return None, await self._client.pump()
         except StartError as error:
-            self._on_failure(str(error))
-            return 2 if error.user_error else 1
+            return 2 if error.user_error else 1, str(error)
         finally:
             await process.stop()
 
@@ -162,8 +160,3 @@ class Launcher:
         idle.cancel()
         forced.cancel()
         self._client.fail_all("The server is shutting down.")
-
-    def _url(self) -> str:
-        host, port = self._listener.getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

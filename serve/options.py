@@ -7,6 +7,7 @@ the engine.
 import re
 from typing import Annotated
 
+import msgspec
 import typer
 
 _UNITS = {
@@ -24,6 +25,16 @@ def parse_count(text: str) -> int:
         )
     number = float(match[1]) if "." in match[1] else int(match[1])
     return int(number * _UNITS[match[2]])
+
+
+def parse_list(flag: str, text: str | None) -> list[str]:
+    """'["a", "b"]' -> ["a", "b"]; raises BadParameter naming the flag."""
+    try:
+        return [] if text is None else msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        raise typer.BadParameter(
+            f'{flag} takes a JSON list of texts, such as ["a"], got {text!r}.'
+        ) from None
 
 
 Model = Annotated[
@@ -115,6 +126,33 @@ CompilationCacheDir = Annotated[
 
 Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER)]
 Port = Annotated[int, typer.Option(help="0 picks a free one.", rich_help_panel=_SERVER)]
+Uds = Annotated[
+    str | None,
+    typer.Option(help="Path of a Unix socket, instead of a port.", rich_help_panel=_SERVER),
+]
+SslCertfile = Annotated[
+    str | None, typer.Option(help="Certificate, for HTTPS.", rich_help_panel=_SERVER)
+]
+SslKeyfile = Annotated[
+    str | None, typer.Option(help="The certificate's key.", rich_help_panel=_SERVER)
+]
+AllowedOrigins = Annotated[
+    str | None,
+    typer.Option(
+        help='Web pages that may call the server, as JSON: ["https://a.org"] or ["*"].',
+        metavar="LIST",
+        rich_help_panel=_SERVER,
+    ),
+]
+EnableLogRequests = Annotated[
+    bool,
+    typer.Option(
+        "--enable-log-requests/--no-enable-log-requests",
+        help="One line a request on stderr, without its text.",
+        rich_help_panel=_SERVER,
+    ),
+]
+LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_SERVER)]
 ApiKey = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,9 @@ from rich.markup import escape
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from serve.engine_process import ENGINE_COMMAND
-from serve.launcher import Launcher, bind
+from serve.launcher import Launcher
+from serve.listener import bind, check_certificate
+from serve.logs import set_up_logs
 from serve.model import load_served_model, model_folder
 from serve.settings import ServerSettings
 from serve.summary import print_summary
@@ -26,7 +28,9 @@ def run_server(
     out, err = console or Console(), Console(stderr=True, soft_wrap=True)
     folder: Path = model_folder(config.model)
     model = load_served_model(folder, config.model, settings)
-    listener = bind(settings.host, settings.port)
+    check_certificate(settings)
+    set_up_logs(settings.log_format, requests=settings.enable_log_requests)
+    listener = bind(settings)
 
     def ready(info: ModelInfo, url: str) -> None:
         print_summary(out, info, model, settings, url)

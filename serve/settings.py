@@ -6,6 +6,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.settings import convert_settings
+from serve.logs import LogFormat
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 
@@ -15,6 +16,12 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    uds: str | None = None  # path of a Unix socket, instead of host and port
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call this server; "*" is any
+    enable_log_requests: bool = False
+    log_format: LogFormat = "text"
     api_keys: tuple[str, ...] = ()
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
@@ -30,6 +37,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port must be between 0 and 65535, got {self.port}.")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("--ssl-certfile and --ssl-keyfile need each other.")
         if any(not key.strip() for key in self.api_keys):
             raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
         if any(not name.strip() for name in self.served_model_names):

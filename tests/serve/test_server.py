@@ -1,5 +1,6 @@
 """The whole server as a user starts it, and the official client against it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -223,14 +224,64 @@ def test_the_drain_has_an_end(model_folder: Path, second_signal: bool) -> None:
         assert time.monotonic() - started < 8
 
 
-def test_a_dead_engine_ends_the_server(model_folder: Path) -> None:
+def test_a_dead_engine_is_started_again_once(model_folder: Path) -> None:
     with running(model_folder) as server:
         server.wait_until(200)
-        answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": [FAIL_STEP]})
-        assert answer.status_code == 500
-        assert httpx.get(f"{server.url}/health").status_code == 503
+        for life in range(2):
+            answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": [FAIL_STEP]})
+            assert answer.status_code == 500
+            assert httpx.get(f"{server.url}/health").status_code == 503
+            if life == 0:
+                server.wait_until(200)
+                body = {"prompt": "ab", "max_tokens": 3}
+                answer = httpx.post(f"{server.url}/v1/completions", json=body)
+                assert answer.json()["choices"][0]["text"] == "aba"
         code, _, err = server.end()
-    assert code == 1 and "error: The engine failed with RuntimeError: the device is on fire." in err
+    failed = "error: The engine failed with RuntimeError: the device is on fire."
+    assert code == 1 and err.count(failed) == 2
+    assert err.count("It is started again; a second failure ends the server.") == 1
+
+
+def test_a_unix_socket_is_taken_over_from_a_server_that_is_gone(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ingot.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with running(model_folder, "--uds", str(path), "--served-model-name", "tiny") as server:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            deadline = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("http://x/health").status_code == 200:
+                        break
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert client.get("http://x/v1/models").json()["data"][0]["id"] == "tiny"
+        second = subprocess.run(
+            [*SERVER, str(model_folder), "--uds", str(path)],
+            capture_output=True, text=True, cwd=ROOT, timeout=20,
+        )  # fmt: skip
+        server.process.send_signal(signal.SIGTERM)
+        code, out, _ = server.end()
+    assert second.returncode == 2 and "Address already in use" in second.stderr
+    assert code == 0 and f"unix://{path}" in out
+
+
+def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
+    flags = ("--enable-log-requests", "--log-format", "json")
+    with running(model_folder, *flags) as server:
+        server.wait_until(200)
+        body = {"prompt": "a secret", "max_tokens": 1}
+        said = httpx.post(f"{server.url}/v1/completions?key=secret", json=body)
+        httpx.get(f"{server.url}/no%0Awhere")
+        server.process.send_signal(signal.SIGTERM)
+        _, _, err = server.end()
+    lines = [json.loads(line) for line in err.splitlines()]
+    [completion] = [line for line in lines if line["path"] == "/v1/completions"]
+    assert completion["status"] == 200 and completion["seconds"] > 0
+    assert completion["request_id"] == said.headers["x-request-id"] and "secret" not in err
+    assert [line["status"] for line in lines if line["path"] == "/no\\nwhere"] == [404]
 
 
 def test_an_engine_that_cannot_start_is_one_sentence(model_folder: Path) -> None:
