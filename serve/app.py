@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
+from serve.admin import FILES, PAGES, AbortRoute, AdminState, Pages
 from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
@@ -96,7 +97,7 @@ def _layers(settings: ServerSettings) -> Iterator[Middleware]:
             allow_headers=["*"],
             expose_headers=["x-request-id"],
         )
-    yield Middleware(ApiKeys, keys=settings.api_keys)
+    yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
 
 
 def _generation(service: Service) -> Iterator[Route]:
@@ -131,4 +132,9 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
     yield Route("/v1/models/{name:path}", models.one)
+    pages = Pages().__call__
+    for path in (*PAGES, *(f"/pages/{name}" for name in FILES)):
+        yield Route(path, pages)
+    yield Route("/admin/state", AdminState(service).__call__)
+    yield Route("/admin/abort", AbortRoute(service), methods=["POST"])
     yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE).__call__)

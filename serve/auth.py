@@ -12,10 +12,16 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.admin import FILES, PAGES
 from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response
 
-PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/ping", "/version", "/metrics"})
+PUBLIC_PATHS = (
+    frozenset({"/health", "/livez", "/readyz", "/ping", "/version", "/metrics"})
+    | set(PAGES)
+    | {f"/pages/{name}" for name in FILES}
+)
 
+_ADMIN = "/admin/"
 _REFUSAL = ErrorBody(
     ErrorDetail(
         "A valid API key is needed: send the header 'Authorization: Bearer KEY'.",
@@ -28,23 +34,26 @@ _REFUSAL = ErrorBody(
 class ApiKeys:
     """ASGI middleware that answers 401 unless the request carries one of `keys`."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], admin_key: str | None = None) -> None:
         self._app = app
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._admin = [hashlib.sha256(admin_key.encode()).digest()] if admin_key else self._digests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._digests or scope["type"] == "lifespan" or self._allows(scope):
+        if scope["type"] == "lifespan" or self._allows(scope):
             await self._app(scope, receive, send)
         else:
             refusal = error_response(401, _REFUSAL, {**CLOSE, "www-authenticate": "Bearer"})
             await refusal(scope, receive, send)
 
     def _allows(self, scope: Scope) -> bool:
-        if scope["path"] in PUBLIC_PATHS:
+        path = scope["path"]
+        known_keys = self._admin if path.startswith(_ADMIN) else self._digests
+        if path in PUBLIC_PATHS or not known_keys:
             return True
         headers = Headers(scope=scope)
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             key = headers.get("x-api-key", "")  # Anthropic's clients
         digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        return any([hmac.compare_digest(digest, known) for known in self._digests])
+        return any([hmac.compare_digest(digest, known) for known in known_keys])

@@ -55,6 +55,7 @@ def serve(
     enable_log_requests: options.EnableLogRequests = False,
     log_format: options.LogFormat = "text",
     api_key: options.ApiKey = None,
+    admin_api_key: options.AdminApiKey = None,
     served_model_name: options.ServedModelName = None,
     chat_template: options.ChatTemplate = None,
     tool_call_parser: options.ToolCallParser = "auto",

@@ -162,6 +162,20 @@ class EngineClient:
         finally:
             self._forget(names)
 
+    def in_flight(self) -> Iterator[tuple[str, int, list[Timeline]]]:
+        """Each prompt at work: its name, its tokens, and its choices that have not finished."""
+        for name, flight in self._flights.items():
+            timelines = list(flight.timelines.values())
+            if timelines:
+                yield name, timelines[0].prompt_tokens, timelines
+
+    def end(self, name: str, sentence: str) -> bool:
+        """End a prompt with an error that says `sentence`; whether there is one of that name."""
+        flight = self._flights.get(name)
+        if flight is not None:
+            flight.stream.fail(EngineError(sentence))
+        return flight is not None
+
     def restart(self) -> None:
         """The engine is dead and another will be connected; nothing is left of the first."""
         if self._state == "dead":

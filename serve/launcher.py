@@ -8,7 +8,7 @@ Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -75,6 +75,7 @@ class Launcher:
         listener: socket.socket,
         *,
         command: tuple[str, ...],
+        recent_log: Sequence[str],
         on_ready: OnReady,
         on_failure: Callable[[str], None],
     ) -> None:
@@ -88,7 +89,7 @@ class Launcher:
         self._client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs
         )
-        service = Service(settings, engine_config, model, self._client, metrics)
+        service = Service(settings, engine_config, model, self._client, metrics, recent_log)
         self._server = Server(
             uvicorn.Config(
                 build_app(service),

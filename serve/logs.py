@@ -1,22 +1,42 @@
 """Where log records go: stderr, as text or as lines of JSON."""
 
 import logging
+from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 LogFormat = Literal["text", "json"]
+_RECENT = 200  # lines
 _TEXT = "%(levelname)s %(message)s"
 
 
-def set_up_logs(form: LogFormat, *, requests: bool) -> None:
-    """Ingot's own records from warnings up, and each request if `requests`."""
+class RecentLines(logging.Handler):
+    """The last lines, for the admin page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=_RECENT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+def set_up_logs(form: LogFormat, *, requests: bool) -> Sequence[str]:
+    """Ingot's own records from warnings up, and each request if `requests`.
+
+    Returns the last lines, which go on changing.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     root = logging.getLogger("ingot")
-    root.handlers = [handler]
+    recent = RecentLines()
+    recent.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.handlers = [handler, recent]
     root.propagate = False
     logging.getLogger("ingot.requests").setLevel(logging.INFO if requests else logging.WARNING)
+    return recent.lines
 
 
 class JsonFormatter(logging.Formatter):

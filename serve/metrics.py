@@ -54,11 +54,22 @@ class Timeline:
     tokens: int = 0
 
 
+@dataclass(slots=True)
+class Totals:
+    """Sums since the start, from which means over any time can be made."""
+
+    first_tokens: int = 0
+    first_token_seconds: float = 0.0
+    gaps: int = 0
+    gap_seconds: float = 0.0
+
+
 class Metrics:
     """All metrics of one server."""
 
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
+        self.totals = Totals()
         self._values = (model_name, "0")
         self._engine = _EngineCollector(self._values)
         self.registry.register(self._engine)
@@ -102,8 +113,12 @@ class Metrics:
         if timeline.first_token is None:
             timeline.first_token = now
             self._time_to_first.observe(now - timeline.arrival)
+            self.totals.first_tokens += 1
+            self.totals.first_token_seconds += now - timeline.arrival
         else:
             self._between.observe(now - timeline.last_token)
+            self.totals.gaps += 1
+            self.totals.gap_seconds += now - timeline.last_token
         timeline.last_token = now
         timeline.tokens += count
 

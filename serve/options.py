@@ -160,6 +160,13 @@ ApiKey = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]  # fmt: skip
+AdminApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="INGOT_ADMIN_API_KEY", show_envvar=True, rich_help_panel=_SERVER,
+        help="Key of the admin page; without it any API key opens it.",
+    ),
+]  # fmt: skip
 ServedModelName = Annotated[
     list[str] | None,
     typer.Option(help="Name in the API; repeatable.", rich_help_panel=_SERVER),

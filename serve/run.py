@@ -29,7 +29,7 @@ def run_server(
     folder: Path = model_folder(config.model)
     model = load_served_model(folder, config.model, settings)
     check_certificate(settings)
-    set_up_logs(settings.log_format, requests=settings.enable_log_requests)
+    recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
     listener = bind(settings)
 
     def ready(info: ModelInfo, url: str) -> None:
@@ -45,6 +45,7 @@ def run_server(
             model,
             listener,
             command=command,
+            recent_log=recent_log,
             on_ready=ready,
             on_failure=failed,
         )

@@ -1,5 +1,6 @@
 """What every route needs: the settings, the model, the engine, and the metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
@@ -19,6 +20,7 @@ class Service:
     model: ServedModel
     client: EngineClient
     metrics: Metrics
+    recent_log: Sequence[str] = ()
 
     def check_model(self, name: str | None) -> None:
         """Raise NotFoundError for a model that is not served; None is the one that is."""

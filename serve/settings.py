@@ -23,6 +23,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     enable_log_requests: bool = False
     log_format: LogFormat = "text"
     api_keys: tuple[str, ...] = ()
+    admin_api_key: str | None = None  # of /admin, instead of the others
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
     tool_call_parser: str = "auto"  # how the model writes calls; auto: as its template shows

@@ -1,0 +1,1 @@
+"""Files for running Ingot elsewhere: an image, a manifest, a dashboard."""

@@ -1,0 +1,177 @@
+// Asks the server once a second how it is, and draws it.
+"use strict";
+
+const KEPT = 180; // seconds in the charts
+const history = [];
+
+const whole = (value) => Math.round(value).toLocaleString();
+const perSecond = (now, before, name) => (
+  before ? Math.max(0, now.stats[name] - before.stats[name]) / (now.uptime - before.uptime) : 0);
+const mean = (now, before, sum, count) => {
+  const events = before ? now.totals[count] - before.totals[count] : 0;
+  return events > 0 ? 1000 * (now.totals[sum] - before.totals[sum]) / events : null;
+};
+
+function tiles(now, before) {
+  const { stats } = now;
+  const asked = stats.prefix_cache_queries;
+  const host = before && now.stats.step_seconds > before.stats.step_seconds
+    ? (stats.host_seconds - before.stats.host_seconds) / (stats.step_seconds - before.stats.step_seconds) : 0;
+  const shown = [
+    [whole(perSecond(now, before, "generation_tokens")), "tokens per second"],
+    [whole(stats.num_running), `running of ${now.model.max_num_seqs}`],
+    [whole(stats.num_waiting), "waiting"],
+    [`${whole(100 * (1 - stats.num_free_pages / stats.num_pages))} %`, "of the cache in use"],
+    [asked ? `${whole(100 * stats.prefix_cache_hits / asked)} %` : "–", "of prompts found cached"],
+    [`${whole(100 * host)} %`, "of a step is the host's"],
+    [whole(stats.num_preemptions), "preemptions"],
+    [whole(stats.num_compiles_after_warmup), "unexpected compiles"],
+  ];
+  $("tiles").replaceChildren(...shown.map(([value, name]) => {
+    const tile = make("div", "card tile");
+    tile.append(make("b", "", value), make("span", "", name));
+    return tile;
+  }));
+}
+
+// Each line has a scale of its own: what matters is how it moves.
+function chart(svg, first, second) {
+  svg.setAttribute("viewBox", `0 0 ${KEPT} 100`);
+  const line = (values, className) => {
+    const top = Math.max(1e-9, ...values.filter((value) => value !== null)) * 1.1;
+    let path = "", pen = "M";
+    values.forEach((value, i) => {
+      if (value === null) { pen = "M"; return; }
+      path += `${pen}${KEPT - values.length + i} ${100 - 100 * value / top}`;
+      pen = "L";
+    });
+    const element = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    element.setAttribute("d", path);
+    if (className) element.setAttribute("class", className);
+    return element;
+  };
+  const ground = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  for (const [name, value] of [["x1", 0], ["x2", KEPT], ["y1", 99.5], ["y2", 99.5]]) ground.setAttribute(name, value);
+  svg.replaceChildren(ground, line(second, "second"), line(first, ""));
+}
+
+function charts() {
+  const pairs = history.map((now, i) => [now, history[i - 1]]);
+  const rate = (name) => pairs.map(([now, before]) => perSecond(now, before, name));
+  const generated = rate("generation_tokens"), prompt = rate("prompt_tokens");
+  const gap = pairs.map(([n, b]) => mean(n, b, "gap_seconds", "gaps"));
+  const first = pairs.map(([n, b]) => mean(n, b, "first_token_seconds", "first_tokens"));
+  chart($("throughput"), generated, prompt);
+  chart($("latency"), gap, first);
+  for (const [id, values, digits] of [["generated", generated, 0], ["prompt", prompt, 0], ["gap", gap, 1], ["first", first, 0]]) {
+    const value = values.findLast((each) => each !== null);
+    $(id).textContent = value === undefined ? "–" : value.toFixed(digits);
+  }
+}
+
+// One square a page, or a square for several: those of each request, those that hold prefixes.
+function pages(now) {
+  const { stats, model, requests } = now;
+  const canvas = $("pages");
+  const width = canvas.clientWidth * devicePixelRatio;
+  const used = stats.num_pages - stats.num_free_pages;
+  const columns = Math.max(16, Math.floor(width / (11 * devicePixelRatio)));
+  const cells = Math.min(stats.num_pages, columns * 14);
+  const each = stats.num_pages / cells;
+  const size = width / columns;
+  canvas.width = width;
+  canvas.height = Math.ceil(cells / columns) * size;
+  const draw = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const colours = [];
+  requests.forEach((request, i) => {
+    const count = Math.ceil((request.prompt_tokens + request.generated_tokens) / model.page_size);
+    for (let k = 0; k < count; k++) colours.push(`hsl(${(i * 47 + 20) % 360} 60% 55%)`);
+  });
+  for (let cell = 0; cell < cells; cell++) {
+    const page = Math.floor(cell * each);
+    draw.fillStyle = page < used ? colours[page] || style.getPropertyValue("--accent") : style.getPropertyValue("--line");
+    const x = (cell % columns) * size, y = Math.floor(cell / columns) * size;
+    draw.fillRect(x, y, size - devicePixelRatio * 1.5, size - devicePixelRatio * 1.5);
+  }
+  const scale = each > 1 ? `, a square is ${each.toFixed(1)} pages` : "";
+  $("cache").textContent = `Cache: ${whole(used)} of ${whole(stats.num_pages)} pages of ${model.page_size} tokens${scale}`;
+}
+
+function requests(now) {
+  const rows = now.requests.slice(0, 200).map((request) => {
+    const row = make("tr");
+    const stop = make("button", "", "Abort");
+    stop.setAttribute("aria-label", `Abort ${request.id}`);
+    stop.addEventListener("click", async () => {
+      stop.disabled = true;
+      await ask("/admin/abort", { method: "POST", body: JSON.stringify({ id: request.id }) }).catch(() => {});
+    });
+    const cell = make("td");
+    cell.append(stop);
+    row.append(make("td", "", request.id), make("td", "n", whole(request.prompt_tokens)),
+      make("td", "n", whole(request.generated_tokens)), make("td", "n", request.seconds.toFixed(1)), cell);
+    return row;
+  });
+  if (!rows.length) {
+    const row = make("tr"), cell = make("td", "soft", "None right now.");
+    cell.colSpan = 5;
+    row.append(cell);
+    rows.push(row);
+  }
+  if (document.activeElement?.closest("#requests")) return; // do not take a button from the keyboard
+  $("requests").replaceChildren(...rows);
+}
+
+function facts(now) {
+  const { model, stats } = now;
+  const rows = {
+    Model: `${now.names[0]} (${model.architecture})`,
+    Parameters: whole(model.num_parameters),
+    Context: `${whole(model.max_model_len)} tokens`,
+    Device: `${model.num_devices} × ${model.device}, ${model.dtype}`,
+    Attention: model.attention_backend,
+    Start: `load ${model.load_seconds.toFixed(1)} s, compile ${model.compile_seconds.toFixed(1)} s`,
+    Steps: whole(stats.num_steps),
+    "Padding in steps": stats.padded_tokens ? `${whole(100 * (1 - stats.scheduled_tokens / stats.padded_tokens))} %` : "–",
+    Uptime: `${whole(now.uptime)} s`,
+    Version: now.version,
+  };
+  $("facts").replaceChildren(...Object.entries(rows).map(([name, value]) => {
+    const row = make("tr");
+    row.append(make("td", "soft", name), make("td", "", value));
+    return row;
+  }));
+}
+
+function log(lines) {
+  const atEnd = $("log").scrollTop + $("log").clientHeight >= $("log").scrollHeight - 4;
+  $("log").textContent = lines.join("\n") || "Nothing was logged.";
+  if (atEnd) $("log").scrollTop = $("log").scrollHeight;
+}
+
+async function look() {
+  try {
+    const now = await (await ask("/admin/state")).json();
+    const before = history.at(-1);
+    if (before && now.uptime < before.uptime) history.length = 0; // the server was started anew
+    history.push(now);
+    if (history.length > KEPT) history.shift();
+    $("ask").hidden = true;
+    $("dot").classList.toggle("ready", now.state === "ready");
+    $("state").textContent = `${now.names[0]}: ${now.state}`;
+    tiles(now, before); charts(); pages(now); requests(now); facts(now); log(now.log);
+  } catch (error) {
+    $("dot").classList.remove("ready");
+    $("state").textContent = error.message;
+    $("ask").hidden = !/key/i.test(error.message);
+  }
+}
+
+$("unlock").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key.set($("key").value);
+  look();
+});
+look();
+setInterval(() => { if (!document.hidden) look(); }, 1000);

@@ -1,0 +1,183 @@
+"""The playground and the admin page in a real Chromium, over the scripted core."""
+
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from serve.settings import ServerSettings
+from tests.serve.served import Serve
+from tests.serve.test_server import Running, running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+browser_needed = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"
+)
+SAYS = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Path) -> Iterator[Running]:
+    flags = ("--chat-template", SAYS, "--served-model-name", "tiny", "--max-model-len", "2000")
+    keys = ("--api-key", "k", "--admin-api-key", "a")
+    parser = ("--tool-call-parser", "hermes", "--reasoning-parser", "qwen3")
+    with running(model_folder, *flags, *keys, *parser, step_seconds=0.01) as server:
+        server.wait_until(200)
+        yield server
+        server.process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.add_argument("--window-size=1200,900")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as browser:
+        yield browser
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            if found := condition():
+                return found
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def open_page(browser: webdriver.Chrome, url: str, key: str) -> None:
+    browser.get(url)
+    browser.execute_script("sessionStorage.setItem('ingot-key', arguments[0])", key)
+    browser.get_log("browser")  # of before there was a key
+    browser.get(url)
+
+
+def answers(browser: webdriver.Chrome) -> list[str]:
+    shown = browser.find_elements(By.CSS_SELECTOR, ".turn.assistant .text")
+    return [each.get_attribute("textContent") or "" for each in shown]
+
+
+def complaints(browser: webdriver.Chrome) -> list[str]:
+    return [each["message"] for each in browser.get_log("browser") if each["level"] == "SEVERE"]
+
+
+@browser_needed
+def test_a_conversation_by_keyboard_alone(server: Running, browser: webdriver.Chrome) -> None:
+    open_page(browser, server.url, "k")
+    eventually(lambda: "tiny" in browser.find_element(By.ID, "model").text)
+    say = browser.switch_to.active_element
+    assert say.get_attribute("id") == "say"
+    say.send_keys("Hi", Keys.ENTER)
+    eventually(lambda: answers(browser) == ["u:Hi "])
+    eventually(lambda: "tokens/s" in browser.find_element(By.ID, "foot").text)
+    browser.switch_to.active_element.send_keys("you", Keys.ENTER)
+    eventually(lambda: answers(browser)[1:] == ["u:Hi a:u:Hi  u:you "])
+    browser.switch_to.active_element.send_keys(Keys.TAB, Keys.TAB)
+    assert browser.switch_to.active_element.get_attribute("id") == "clear"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert answers(browser) == [] and complaints(browser) == []
+
+
+@browser_needed
+def test_parts_probabilities_and_two_settings(server: Running, browser: webdriver.Chrome) -> None:
+    open_page(browser, server.url, "k")
+    for name in ("both", "probabilities"):
+        browser.find_element(By.ID, name).click()
+    systems = browser.find_elements(By.CSS_SELECTOR, "[data-of=system]")
+    systems[1].send_keys("S")
+    browser.find_element(By.ID, "say").send_keys("<b>Hi</b>", Keys.ENTER)
+    eventually(lambda: answers(browser) == ["u:<b>Hi</b> ", "s:S u:<b>Hi</b> "])
+    token = browser.find_elements(By.CSS_SELECTOR, ".turn.assistant .token")[2]
+    ActionChains(browser).move_to_element(token).perform()
+    tip = eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".tip").text)
+    assert tip.splitlines()[0].endswith('%  "<"') and len(tip.splitlines()) == 5
+    tools = [{"type": "function", "function": {"name": "get_time"}}]
+    browser.find_element(By.ID, "both").click()
+    browser.find_element(By.CSS_SELECTOR, "[data-of=tools]").send_keys(json.dumps(tools))
+    call = '<tool_call>{"name": "get_time", "arguments": {}}</tool_call>'
+    browser.find_element(By.ID, "say").send_keys(call, Keys.ENTER)
+    eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".call").text == "get_time({})")
+    eventually(lambda: browser.find_element(By.ID, "send").text == "Send")
+    browser.find_element(By.CSS_SELECTOR, "[data-of=schema]").send_keys("{no")
+    browser.find_element(By.ID, "say").send_keys("again", Keys.ENTER)
+    said = eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".turn .error").text)
+    assert said.startswith("The schema is no JSON")
+    assert complaints(browser) == []
+
+
+@browser_needed
+def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chrome) -> None:
+    headers = {"authorization": "Bearer k"}
+    body = {"prompt": "ab", "max_tokens": 1500, "stream": True}
+    ended: list[str] = []
+
+    def run() -> None:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/completions", json=body, headers=headers, timeout=30
+        ) as response:
+            ended.append("".join(response.iter_text()))
+
+    request = threading.Thread(target=run)
+    request.start()
+    browser.get(f"{server.url}/admin")
+    browser.execute_script("sessionStorage.clear()")
+    browser.get(f"{server.url}/admin")
+    ask = browser.find_element(By.ID, "key")
+    eventually(ask.is_displayed)
+    ask.send_keys("a", Keys.ENTER)
+    eventually(lambda: browser.find_element(By.ID, "state").text == "tiny: ready")
+    row = eventually(lambda: browser.find_element(By.CSS_SELECTOR, "#requests tr button"))
+    assert "FakeForCausalLM" in browser.find_element(By.ID, "facts").text
+    assert browser.execute_script("return document.getElementById('pages').height > 10")
+    row.click()
+    request.join(timeout=20)
+    assert "operator ended this request" in ended[0]
+    width = "return [document.documentElement.scrollWidth, innerWidth]"
+    browser.set_window_size(520, 900)
+    for path in ("", "/admin"):
+        open_page(browser, server.url + path, "a")
+        wide, window = browser.execute_script(width)
+        assert wide <= window
+    browser.set_window_size(1200, 900)
+
+
+@pytest.mark.anyio
+async def test_pages_are_public_and_closed_to_others(serve: Serve) -> None:
+    async with serve(ServerSettings(api_keys=("k",), admin_api_key="a")) as served:
+        pages = [await served.http.get(path) for path in ("/", "/admin", "/pages/admin.js")]
+        missing = await served.http.get("/pages/../admin.py")
+        with_key = {
+            key: (await served.http.get("/admin/state", headers={"x-api-key": key})).status_code
+            for key in ("k", "a")
+        }
+        models = await served.http.get("/v1/models", headers={"x-api-key": "a"})
+        unknown = await served.http.post(
+            "/admin/abort", json={"id": "x"}, headers={"x-api-key": "a"}
+        )
+    for page in pages:
+        assert page.status_code == 200
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert "http://" not in page.text.replace("http://www.w3.org", "")
+        assert "https://" not in page.text
+    assert missing.status_code in (401, 404)
+    assert with_key == {"k": 401, "a": 200} and models.status_code == 401
+    assert unknown.status_code == 404
