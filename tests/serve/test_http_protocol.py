@@ -8,7 +8,9 @@ import pytest
 import uvicorn
 
 from serve import body, http_protocol
-from serve.launcher import Server, bind
+from serve.launcher import Server
+from serve.listener import bind
+from serve.settings import ServerSettings
 from tests.serve.served import Serve, Served
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +21,7 @@ REQUEST = b'{"prompt":"a","max_tokens":1}'
 
 @asynccontextmanager
 async def listening(served: Served) -> AsyncIterator[int]:
-    listener = bind("127.0.0.1", 0)
+    listener = bind(ServerSettings(port=0))
     port: int = listener.getsockname()[1]
     config = uvicorn.Config(
         served.app, http=http_protocol.HardenedProtocol, ws="none", lifespan="off", log_config=None

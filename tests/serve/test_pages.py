@@ -91,10 +91,12 @@ def test_a_conversation_by_keyboard_alone(server: Running, browser: webdriver.Ch
     eventually(lambda: "tokens/s" in browser.find_element(By.ID, "foot").text)
     browser.switch_to.active_element.send_keys("you", Keys.ENTER)
     eventually(lambda: answers(browser)[1:] == ["u:Hi a:u:Hi  u:you "])
+    eventually(lambda: browser.find_element(By.ID, "send").text == "Send")
     browser.switch_to.active_element.send_keys(Keys.TAB, Keys.TAB)
     assert browser.switch_to.active_element.get_attribute("id") == "clear"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
-    assert answers(browser) == [] and complaints(browser) == []
+    eventually(lambda: answers(browser) == [])
+    assert complaints(browser) == []
 
 
 @browser_needed
