@@ -23,14 +23,10 @@ from pallas_kernels.attention.triton_tiles import (
     Pages,
     add_tile,
     first_tile,
-    load,
-    load_rows,
     no_sums,
-    parts,
-    power_of_two,
-    wide,
 )
 from pallas_kernels.dispatch import traced_device
+from pallas_kernels.triton import load, load_rows, parts, power_of_two, store_rows
 from pallas_kernels.tuning import tuned
 
 _MOST_SUMS = 32 * 128  # of a block
@@ -129,7 +125,7 @@ def paged_decode_kernel(
     place = (row,) if splits == 1 else (split, row)
     for part, result in zip(parts(H), sums.result(), strict=True):
         target = results[0].at[*place, head[:, None], part]
-        plt.store(target, result.astype(target.dtype), mask=wide(mine, result.shape))
+        store_rows(target, result, mine)
     if splits > 1:
         for target, value in zip(results[1:], (sums.peak, sums.total), strict=True):
             plt.store(target.at[*place, head], value, mask=mine)

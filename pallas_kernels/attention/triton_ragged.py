@@ -24,13 +24,9 @@ from pallas_kernels.attention.triton_tiles import (
     Pages,
     add_tile,
     first_tile,
-    load,
-    load_rows,
     no_sums,
-    parts,
-    power_of_two,
-    wide,
 )
+from pallas_kernels.triton import load, load_rows, parts, power_of_two, store_rows
 
 _MOST_HEADS = 16  # of a block
 
@@ -169,5 +165,4 @@ def ragged_attention_kernel(
         sums = lax.fori_loop(first, whole, partial(step, False), sums)
         sums = lax.fori_loop(whole, last, partial(step, True), sums)
         for part, result in zip(parts(H), sums.result(), strict=True):
-            target = out.at[token[:, None], head[:, None], part]
-            plt.store(target, result.astype(out.dtype), mask=wide(mine, result.shape))
+            store_rows(out.at[token[:, None], head[:, None], part], result, mine)

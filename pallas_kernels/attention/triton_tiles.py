@@ -3,7 +3,7 @@
     page table ─ numbers of pages ─ one address a key ─> K, V [keys, H] ─ mma ─> scores ─> sums
 
 A tile takes its keys from any number of pages, each by its own address, so a page may be shorter or
-longer than a tile. Triton's arrays have powers of two: a head of 192 entries is 128 and 64 of them.
+longer than a tile.
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas import triton as plt
 
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.triton import load, load_rows, parts
 
 LOG2E = math.log2(math.e)
 STAGES = 5  # two loads one after the other, page and keys: with 5, Triton keeps two tiles in flight
@@ -41,17 +41,6 @@ def no_sums(R: int, H: int, sinks: Any = None) -> Sums:
     return Sums(weighted, jnp.full((R,), MASKED), jnp.zeros((R,), jnp.float32))
 
 
-def parts(H: int) -> tuple[Any, ...]:
-    """The numbers of a head's entries, in powers of two: 192 is 128 and 64."""
-    sizes = [1 << bit for bit in reversed(range(H.bit_length())) if H >> bit & 1]
-    return tuple(sum(sizes[:i]) + jnp.arange(size)[None] for i, size in enumerate(sizes))
-
-
-def power_of_two(n: int) -> int:
-    """The smallest that is no less than `n`."""
-    return 1 << (n - 1).bit_length()
-
-
 class Pages(NamedTuple):
     """The keys and values of one row and one head."""
 
@@ -71,21 +60,6 @@ class Pages(NamedTuple):
             for pages in (self.k, self.v)
         )
         return keys, values
-
-
-def load(ref: Any, mask: Any) -> Any:
-    """What `ref` points at, zeros where the mask does not hold."""
-    return plt.load(ref, mask=mask, other=None if mask is None else jnp.zeros((), ref.dtype))
-
-
-def load_rows(ref: Any, mask: Any) -> Any:
-    """The same for [rows, entries] with a mask of rows."""
-    return load(ref, mask if mask is None else wide(mask, ref.shape))
-
-
-def wide(mask: Any, shape: tuple[int, ...]) -> Any:
-    """A mask of rows, for entries of rows."""
-    return jnp.broadcast_to(mask[:, None], shape)
 
 
 def add_tile(

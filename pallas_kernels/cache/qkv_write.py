@@ -1,5 +1,7 @@
 """What happens between the fused projection and attention, in one launch: norm, rotate, write."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
@@ -10,6 +12,8 @@ from pallas_kernels.errors import KernelError
 
 _PIECE = 16  # bytes: what TMA takes of the columns of a head
 _MOST_HEADS = 256  # of one TMA
+VERSIONS = (Backend.MOSAIC, Backend.TRITON)
+Kernel = Callable[..., tuple[Array, Pages]]
 
 
 def qkv_write(
@@ -32,15 +36,31 @@ def qkv_write(
     Raises:
         KernelError: the GPU's kernel does not take these shapes.
     """
-    if resolve(backend) is not Backend.MOSAIC:
-        return qkv_write_reference(
-            qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms
-        )
-    # Mosaic is imported where it is used: a CPU needs none of what it needs
+    backend = resolve(backend, VERSIONS)
+    if backend is Backend.MOSAIC:
+        check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
+    kernel = _KERNELS[backend]()
+    return kernel(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
+
+
+def _mosaic() -> Kernel:
+    # imported where it is used: a CPU needs none of what it needs
     from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
 
-    check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
-    return mosaic_qkv_write(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
+    return mosaic_qkv_write
+
+
+def _triton() -> Kernel:
+    from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
+
+    return triton_qkv_write
+
+
+_KERNELS = {
+    Backend.MOSAIC: _mosaic,
+    Backend.TRITON: _triton,
+    Backend.XLA: lambda: qkv_write_reference,
+}
 
 
 def check_qkv_write(qkv: Array, pages: Pages, head_dim: int, rotated: int) -> None:

@@ -1,7 +1,7 @@
-"""From the fused projection to queries and pages: the specification, and the kernel for Hopper.
+"""From the fused projection to queries and pages: the specification, and the kernels for GPUs.
 
-The kernel runs in Mosaic's interpreter, without races. Registers and layouts only compiling for the
-GPU tells.
+Hopper's runs in Mosaic's interpreter, without races, Ampere's in Pallas's. Registers and layouts
+only compiling for the GPU tells.
 """
 
 import importlib.util
@@ -151,6 +151,24 @@ def test_kernel_equals_specification(name):
     *sizes, norms, cache = KERNELS[name]
     arrays, options = arguments(4, *sizes, norms, cache)
     got = mosaic_qkv_write(*arrays, **options, interpret=True)
+    same(got, qkv_write_reference(*arrays, **options))
+
+
+TRITON = {  # name: (N, K, H, R, norms, dtype of pages)
+    "nothing to do but the write": (3, 3, 64, 0, False, "bfloat16"),
+    "rotated in part, norms, wider in pages": (5, 1, 24, 16, True, "bfloat16"),
+    "int8, more heads than a block has": (17, 2, 192, 192, False, "int8"),
+    "fp8, norms": (2, 2, 64, 64, True, "float8_e4m3fn"),
+}
+
+
+@pytest.mark.parametrize("name", TRITON)
+def test_kernel_for_ampere_equals_specification(name):
+    from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
+
+    *sizes, norms, cache = TRITON[name]
+    arrays, options = arguments(4, *sizes, norms, cache)
+    got = triton_qkv_write(*arrays, **options, interpret=True)
     same(got, qkv_write_reference(*arrays, **options))
 
 
