@@ -3,6 +3,8 @@
 Turns the `None`s of `EngineConfig` into numbers, or into an error that says what would fit.
 """
 
+import logging
+import math
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -16,9 +18,11 @@ from engine.shapes import Shapes
 from models.config import ModelConfig
 from models.memory import free_bytes
 from pallas_kernels import Backend
-from pallas_kernels.attention.limits import page_head_dim
+from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool, page_head_dim
 from pallas_kernels.cache.quantise import is_quantised
+from pallas_kernels.errors import KernelError
 
+logger = logging.getLogger(__name__)
 GIB = 2**30
 _CPU_ROWS, _CPU_TOKENS = 64, 256
 _GPU_ROWS, _GPU_TOKENS = 256, 8192
@@ -87,8 +91,23 @@ def resolve_pages(
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
         useful = shapes.max_num_seqs * shapes.table_width + 1
         pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
+    pages = _reachable(pages, one, mesh, asked=config.num_gpu_blocks_override is not None)
     _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
     return replace(one, num_pages=pages)
+
+
+def _reachable(pages: int, one: KVLayout, mesh: Mesh, *, asked: bool) -> int:
+    """As many of these pages as the kernels can address; those `asked` for, or an error."""
+    entries = math.prod(one.shape)
+    try:
+        check_pool(pages * entries // mesh.size, one.dtype, one.backend)
+    except KernelError as error:
+        if asked:
+            raise ConfigError(f"{error} Use fewer or more --num-gpu-blocks-override.") from None
+        fewer = NARROW_ENTRIES * mesh.size // entries
+        logger.warning("%s The pool has %d pages instead of %d.", error, fewer, pages)
+        return fewer
+    return pages
 
 
 def _cache_dtype(config: EngineConfig, model: ModelConfig, dtype: DTypeLike) -> DTypeLike:

@@ -63,3 +63,13 @@ def to_e4m3(x: Any) -> Any:
     small = lax.bitcast_convert_type(jnp.abs(x) + _OF_SMALL, jnp.int32) & 0xFF
     byte = jnp.where(jnp.abs(x) < _SMALLEST, small, even - (120 << 3)) | ((bits >> 24) & 0x80)
     return lax.bitcast_convert_type(byte.astype(jnp.uint8), jnp.float8_e4m3fn)
+
+
+def from_e4m3(x: Any) -> Any:
+    """Numbers of float8_e4m3fn, divided by 2^8, in float16: exact, as e4m3 has fewer exponents.
+
+    e4m3     s eeeemmm           exponents are 8 less in float16, with no bit moved
+    float16  s 0eeeemmm0000000   but the sign
+    """
+    byte = lax.bitcast_convert_type(x, jnp.int8).astype(jnp.int16)  # with the sign in bits 7 to 15
+    return lax.bitcast_convert_type((byte << 7) & jnp.int16(~0x4000), jnp.float16)

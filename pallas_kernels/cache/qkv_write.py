@@ -13,7 +13,6 @@ from pallas_kernels.errors import KernelError
 _PIECE = 16  # bytes: what TMA takes of the columns of a head
 _MOST_HEADS = 256  # of one TMA
 VERSIONS = (Backend.MOSAIC, Backend.TRITON)
-Kernel = Callable[..., tuple[Array, Pages]]
 
 
 def qkv_write(
@@ -39,28 +38,21 @@ def qkv_write(
     backend = resolve(backend, VERSIONS)
     if backend is Backend.MOSAIC:
         check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
-    kernel = _KERNELS[backend]()
-    return kernel(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
+    run = _kernel(backend)
+    return run(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
 
 
-def _mosaic() -> Kernel:
-    # imported where it is used: a CPU needs none of what it needs
-    from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
+def _kernel(backend: Backend) -> Callable[..., tuple[Array, Pages]]:
+    # imported where they are used: a CPU needs none of what they need
+    if backend is Backend.MOSAIC:
+        from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
 
-    return mosaic_qkv_write
+        return mosaic_qkv_write
+    if backend is Backend.TRITON:
+        from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
 
-
-def _triton() -> Kernel:
-    from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
-
-    return triton_qkv_write
-
-
-_KERNELS = {
-    Backend.MOSAIC: _mosaic,
-    Backend.TRITON: _triton,
-    Backend.XLA: lambda: qkv_write_reference,
-}
+        return triton_qkv_write
+    return qkv_write_reference
 
 
 def check_qkv_write(qkv: Array, pages: Pages, head_dim: int, rotated: int) -> None:

@@ -68,7 +68,8 @@ def triton_qkv_write(
     given = [heads, page, slot, *(turn or ()), *weights]
     q, *written = pl.pallas_call(
         partial(
-            qkv_write_kernel, kinds=kinds, turned=turn is not None, eps=norms and norms.eps,
+            qkv_write_kernel, kinds=kinds, turned=turn is not None,
+            eps=None if norms is None else norms.eps,
         ),
         out_shape=[
             jax.ShapeDtypeStruct((T, kinds[0].heads, width), qkv.dtype),

@@ -9,6 +9,7 @@ import pytest
 from engine.attention_backend import resolve_backend
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.memory import resolve_pages
 from engine.shapes import Shapes
 from models.published import PUBLISHED
 from models.registry import find_architecture
@@ -17,11 +18,17 @@ from pallas_kernels import Backend
 SHAPES = Shapes(64, 2048, 4096, 64)
 
 
-def resolve(platform, kind, *, asked="auto", dtype=jnp.bfloat16, model="llama-3.1-8b"):
+def mesh_of(platform, kind, size=1):
     device = SimpleNamespace(platform=platform, device_kind=kind)
-    mesh = SimpleNamespace(devices=np.array([device]), size=1)
-    raw = PUBLISHED[model]
-    config = find_architecture(raw).config(raw)
+    return SimpleNamespace(devices=np.array([device] * size), size=size)
+
+
+def published(model):
+    return find_architecture(PUBLISHED[model]).config(PUBLISHED[model])
+
+
+def resolve(platform, kind, *, asked="auto", dtype=jnp.bfloat16, model="llama-3.1-8b"):
+    mesh, config = mesh_of(platform, kind), published(model)
     return resolve_backend(EngineConfig(attention_backend=asked), config, SHAPES, mesh, dtype)
 
 
@@ -62,3 +69,23 @@ def test_what_is_asked_for_is_taken():
 def test_what_cannot_run_says_what_could(arguments, message):
     with pytest.raises(ConfigError, match=f"{message}.* Use --attention-backend xla"):
         resolve(**arguments)
+
+
+def test_eight_bits_are_for_ampere_too():
+    for dtype in (jnp.int8, jnp.float8_e4m3fn):
+        assert resolve("gpu", "NVIDIA A100-SXM4-80GB", dtype=dtype) is Backend.TRITON
+
+
+def test_a_pool_that_cannot_be_addressed_is_smaller_or_refused(caplog):
+    """Keys of Llama 3.1 8B in int8: 2 MiB a page of 64 tokens."""
+    llama, mesh = published("llama-3.1-8b"), mesh_of("gpu", "NVIDIA GeForce RTX 4090")
+
+    def pages(**settings):
+        config = EngineConfig(kv_cache_dtype="int8_per_token_head", **settings)
+        return resolve_pages(config, llama, SHAPES, mesh, jnp.bfloat16).num_pages
+
+    assert pages(kv_cache_memory_bytes=6 * 2**30) == 1024
+    assert "not 2.9 GiB" in caplog.text and "has 1024 pages instead of" in caplog.text
+    assert pages(num_gpu_blocks_override=1000) == 1000
+    with pytest.raises(ConfigError, match=r"more than 4 GiB, .* Use fewer or more --num-gpu"):
+        pages(num_gpu_blocks_override=1025)

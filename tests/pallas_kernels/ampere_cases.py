@@ -11,6 +11,8 @@ from pallas_kernels.cases import CASES as NAMED
 _NAMES = (
     ("paged_decode", "llama-3.1-8b"),
     ("paged_decode", "gemma-3-1b"),  # splits, wide heads, a window
+    ("paged_decode", "llama-3.1-8b, int8 cache"),
+    ("ragged_attention", "llama-3.1-8b, fp8, 56 decode rows"),
     ("ragged_attention", "llama-3.1-8b, 56 decode rows"),
     ("ragged_attention", "gemma-2-9b, prompt of 8k"),
     ("ragged_attention", "gpt-oss-20b, prompt of 8k"),
