@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from engine.attention_backend import resolve_backend
+from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.shapes import Shapes
@@ -42,6 +42,7 @@ class KVLayout:
     dtype: DTypeLike
     backend: Backend = Backend.XLA  # which reads it
     latent: bool = False  # one array of what is both key and value
+    sampler: Backend = Backend.XLA  # which draws tokens
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -81,11 +82,14 @@ def resolve_pages(
     config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
 ) -> KVLayout:
     """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
-    dtype = _cache_dtype(config, model, dtype)
-    backend = resolve_backend(config, model, shapes, mesh, dtype)
+    computed, dtype = dtype, _cache_dtype(config, model, dtype)
+    backend = resolve_backend(config, model, shapes, mesh, dtype, computed)
+    sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
-    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent)
+    one = KVLayout(
+        model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler
+    )
     pages = config.num_gpu_blocks_override
     if pages is None:
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)

@@ -1,8 +1,10 @@
 """What happens between the fused projection and attention, in one launch: norm, rotate, write."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.cache.quantise import is_quantised
@@ -36,8 +38,9 @@ def qkv_write(
         KernelError: the GPU's kernel does not take these shapes.
     """
     backend = resolve(backend, VERSIONS)
-    if backend is Backend.MOSAIC:
-        check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
+    rotated = 0 if turn is None else 2 * turn[0].shape[1]
+    heads = qkv.shape[1] // head_dim - 2 * pages.k.shape[1]
+    check_qkv_write(WriteShape(heads, head_dim, rotated, qkv.dtype, pages.k.dtype), backend)
     run = _kernel(backend)
     return run(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
 
@@ -55,20 +58,28 @@ def _kernel(backend: Backend) -> Callable[..., tuple[Array, Pages]]:
     return qkv_write_reference
 
 
-def check_qkv_write(qkv: Array, pages: Pages, head_dim: int, rotated: int) -> None:
-    """Raise KernelError, naming the limit, if the kernel for Hopper does not take this.
+class WriteShape(NamedTuple):
+    """The sizes of a model's projections and pages that are the same in every step."""
 
-    `rotated` is R, the dimensions of a head that are rotated.
-    """
-    kinds = {jnp.dtype(array.dtype) for array in (pages.k, pages.v)}
-    entries = _PIECE // min(kind.itemsize for kind in kinds)
-    heads = qkv.shape[1] // head_dim - 2 * pages.k.shape[1]
-    wide = qkv.dtype.itemsize == 2
+    heads: int  # of the queries
+    head_dim: int
+    rotated: int  # R, the dimensions of a head that are rotated
+    dtype: DTypeLike  # of queries, keys and values
+    pages: DTypeLike
+
+
+def check_qkv_write(shape: WriteShape, backend: Backend) -> None:
+    """Raise KernelError, naming the limit, if the backend's kernel does not take this shape."""
+    if backend is not Backend.MOSAIC:  # Triton's takes what its attention does
+        return
+    heads, head_dim, rotated = shape.heads, shape.head_dim, shape.rotated
+    dtype, pages = jnp.dtype(shape.dtype), jnp.dtype(shape.pages)
+    entries = _PIECE // pages.itemsize
     limits = [
-        (wide, f"16-bit queries, keys and values, not {qkv.dtype}"),
+        (dtype.itemsize == 2, f"16-bit queries, keys and values, not {dtype}"),
         (
-            all(is_quantised(kind) or kind == qkv.dtype for kind in kinds),
-            f"pages of the dtype of queries, {qkv.dtype}, or of eight bits, not {pages.k.dtype}",
+            is_quantised(pages) or pages == dtype,
+            f"pages of the dtype of queries, {dtype}, or of eight bits, not {pages}",
         ),
         (head_dim % entries == 0, f"a head dim that {entries} divides, not {head_dim}"),
         (
