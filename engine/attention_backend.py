@@ -1,7 +1,8 @@
 """Which kernels serve: settled once, when the engine starts, and refused then if they cannot.
 
 Turns `--attention-backend` and the device into a `Backend`, or into an error that says which limit
-of the kernels the model breaks.
+of the kernels the model breaks. Tokens are drawn by a kernel too; XLA, which draws from any
+vocabulary, is its other standing version, and the log says which it is and why.
 """
 
 import logging
@@ -16,9 +17,11 @@ from engine.shapes import Shapes
 from models.config import ModelConfig
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
+from pallas_kernels.cache.qkv_write import WriteShape, check_qkv_write
 from pallas_kernels.dispatch import backend_for, capability_of
 from pallas_kernels.errors import KernelError
 from pallas_kernels.mla.sizes import LatentShape, check_latents
+from pallas_kernels.sampling import check_vocabulary
 
 logger = logging.getLogger(__name__)
 _RUN_BY = {"mosaic": (Backend.MOSAIC,), "triton": (Backend.TRITON, Backend.MOSAIC)}
@@ -26,9 +29,14 @@ _NEEDS = {"mosaic": "a Hopper GPU", "triton": "an Ampere, Ada or Hopper GPU"}
 
 
 def resolve_backend(
-    config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
+    config: EngineConfig,
+    model: ModelConfig,
+    shapes: Shapes,
+    mesh: Mesh,
+    pages: DTypeLike,
+    dtype: DTypeLike,
 ) -> Backend:
-    """The backend that was asked for, or the device's own.
+    """The backend that was asked for, or the device's own, for `pages` of a model in `dtype`.
 
     Raises:
         ConfigError: the device cannot run it, or its kernels do not take this model.
@@ -36,7 +44,8 @@ def resolve_backend(
     device = mesh.devices.flat[0]
     try:
         backend = _choose(config.attention_backend, device)
-        _check(model, shapes.page_size, dtype, backend)
+        _check(model, shapes.page_size, pages, backend)
+        _check_write(model, mesh.size, pages, dtype, backend)
     except KernelError as error:
         raise ConfigError(
             f"{error} Use --attention-backend xla, which runs anything, slowly."
@@ -51,6 +60,30 @@ def _check(model: ModelConfig, page_size: int, dtype: DTypeLike, backend: Backen
         check_attention(AttentionShape(width, page_size, dtype), backend)
     else:
         check_latents(LatentShape(width, model.latent.rank, page_size, dtype), backend)
+
+
+def _check_write(
+    model: ModelConfig, shards: int, pages: DTypeLike, dtype: DTypeLike, backend: Backend
+) -> None:
+    if model.latent is not None:  # latents are written by XLA
+        return
+    for rotated in {kind.rope.dim if kind.rope else 0 for kind in model.layer_kinds}:
+        shape = WriteShape(model.num_heads // shards, model.head_dim, rotated, dtype, pages)
+        check_qkv_write(shape, backend)
+
+
+def resolve_sampler(backend: Backend, vocab_size: int, mesh: Mesh) -> Backend:
+    """Which version draws tokens: the backend's kernel where it has one that can, else XLA."""
+    if backend is not Backend.MOSAIC:
+        logger.info("sampler: xla; the backend %s has no kernel that draws", backend.value)
+        return Backend.XLA
+    try:
+        check_vocabulary(vocab_size, mesh.size)
+    except KernelError as error:
+        logger.info("sampler: xla; %s", error)
+        return Backend.XLA
+    logger.info("sampler: mosaic, for %d tokens", vocab_size)
+    return backend
 
 
 def _choose(asked: str, device: Any) -> Backend:

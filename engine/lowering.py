@@ -45,6 +45,7 @@ def lower_step(
         return step(
             model, state, packed,
             shape=shape, pages_per_layer=kv.num_pages, mesh=mesh, backend=kv.backend,
+            sampler=kv.sampler,
         )  # fmt: skip
 
     everywhere = whole(mesh)

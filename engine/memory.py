@@ -3,22 +3,26 @@
 Turns the `None`s of `EngineConfig` into numbers, or into an error that says what would fit.
 """
 
+import logging
+import math
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from engine.attention_backend import resolve_backend
+from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.shapes import Shapes
 from models.config import ModelConfig
 from models.memory import free_bytes
 from pallas_kernels import Backend
-from pallas_kernels.attention.limits import page_head_dim
+from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool, page_head_dim
 from pallas_kernels.cache.quantise import is_quantised
+from pallas_kernels.errors import KernelError
 
+logger = logging.getLogger(__name__)
 GIB = 2**30
 _CPU_ROWS, _CPU_TOKENS = 64, 256
 _GPU_ROWS, _GPU_TOKENS = 256, 8192
@@ -38,6 +42,7 @@ class KVLayout:
     dtype: DTypeLike
     backend: Backend = Backend.XLA  # which reads it
     latent: bool = False  # one array of what is both key and value
+    sampler: Backend = Backend.XLA  # which draws tokens
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -77,18 +82,36 @@ def resolve_pages(
     config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
 ) -> KVLayout:
     """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
-    dtype = _cache_dtype(config, model, dtype)
-    backend = resolve_backend(config, model, shapes, mesh, dtype)
+    computed, dtype = dtype, _cache_dtype(config, model, dtype)
+    backend = resolve_backend(config, model, shapes, mesh, dtype, computed)
+    sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
-    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent)
+    one = KVLayout(
+        model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler
+    )
     pages = config.num_gpu_blocks_override
     if pages is None:
         budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
         useful = shapes.max_num_seqs * shapes.table_width + 1
         pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
+    pages = _reachable(pages, one, mesh, asked=config.num_gpu_blocks_override is not None)
     _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
     return replace(one, num_pages=pages)
+
+
+def _reachable(pages: int, one: KVLayout, mesh: Mesh, *, asked: bool) -> int:
+    """As many of these pages as the kernels can address; those `asked` for, or an error."""
+    entries = math.prod(one.shape)
+    try:
+        check_pool(pages * entries // mesh.size, one.dtype, one.backend)
+    except KernelError as error:
+        if asked:
+            raise ConfigError(f"{error} Use fewer or more --num-gpu-blocks-override.") from None
+        fewer = NARROW_ENTRIES * mesh.size // entries
+        logger.warning("%s The pool has %d pages instead of %d.", error, fewer, pages)
+        return fewer
+    return pages
 
 
 def _cache_dtype(config: EngineConfig, model: ModelConfig, dtype: DTypeLike) -> DTypeLike:

@@ -33,7 +33,7 @@ from engine.sampling_options import Flag, SamplingRows
 from engine.sampling_state import SlotState
 from models.attention import HEAD_AXIS
 from pallas_kernels import Backend, DrawRows, draw
-from pallas_kernels.sampling import likeliest, pack_rows, takes_vocabulary, unpack_rows
+from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
 
 
 class Sampled(NamedTuple):
@@ -53,13 +53,13 @@ def sample(
     targets: Int32[Array, " B"],
     state: SlotState,
     mesh: Mesh | None = None,
-    backend: Backend = Backend.XLA,
+    sampler: Backend = Backend.XLA,
 ) -> Sampled:
     """Choose a token for each row, or score the one it has.
 
     `positions` are the indices in their sequences of the tokens to choose. `targets` -1 is choose;
     another value is that token with its log-probabilities (prompt_logprobs). `state` must have
-    observed every token before. A vocabulary that the kernels do not take is left to XLA.
+    observed every token before. `sampler` is the version that draws: Mosaic's kernel, or XLA.
     """
     scored = targets >= 0
     rows = rows._replace(
@@ -68,7 +68,7 @@ def sample(
     )
     expired = jnp.where(positions >= rows.min_position, int(Flag.MIN_TOKENS), 0)
     rows = rows._replace(flags=rows.flags & ~expired)
-    in_kernel = backend is Backend.MOSAIC and _takes(mesh, logits.shape[1])
+    in_kernel = sampler is Backend.MOSAIC
     choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose
     chosen = choose(logits, rows, draw_rows(rows, slots, positions), state)
     tokens = jnp.where(scored, targets, chosen)
@@ -80,11 +80,6 @@ def sample(
         tokens,
     )
     return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks)
-
-
-def _takes(mesh: Mesh | None, vocab_size: int) -> bool:
-    """Whether the kernel takes the vocabulary, and it can be divided among the devices."""
-    return takes_vocabulary(vocab_size) and (mesh is None or vocab_size % mesh.size == 0)
 
 
 def draw_rows(

@@ -40,6 +40,7 @@ def step(
     pages_per_layer: int,
     mesh: Mesh,
     backend: Backend,
+    sampler: Backend,
 ) -> tuple[DeviceState, Sampled]:
     """Compute the packed tokens and choose, or score, one token for each row of logits."""
     inputs = unpack(packed, shape)
@@ -60,7 +61,7 @@ def step(
         inputs.logit_target,
         slots,
         mesh,
-        backend,
+        sampler,
     )
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return DeviceState(cache, table, last_token, slots), sampled

@@ -62,7 +62,7 @@ def check(case: Case, target: Target, mesh: Mesh) -> Report:
     return Report(
         kernel=case.kernel,
         case=case.name,
-        **{**dict.fromkeys(_MEASURED, 0), **measured},
+        **{**_NOTHING, **measured},
         mib_moved=case.bytes_moved / 2**20,
         roofline_us=1e6 * target.seconds(case.bytes_moved, case.flops),
         error=error,
@@ -84,9 +84,10 @@ def compile_case(case: Case, mesh: Mesh) -> Compiled:
     return compile_for_target(lambda: jitted.lower(*arguments))
 
 
-_MEASURED = (
-    "registers", "spilled_bytes", "shared_kib", "launches", "lower_seconds", "compile_seconds",
-)  # fmt: skip
+_NOTHING = {
+    "registers": 0, "spilled_bytes": 0, "shared_kib": 0.0, "launches": 0, "lower_seconds": 0.0,
+    "compile_seconds": 0.0,
+}  # fmt: skip
 
 
 def _measure(compiled: Compiled) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _measure(compiled: Compiled) -> dict[str, Any]:
         compiled.lower_seconds,
         compiled.compile_seconds,
     )
-    return dict(zip(_MEASURED, values, strict=True))
+    return dict(zip(_NOTHING, values, strict=True))
 
 
 def _cases_for(mesh: Mesh, pattern: str, module: str) -> list[Case]:

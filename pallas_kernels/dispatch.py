@@ -2,7 +2,7 @@
 
     CPU and others   xla      a formulation in jnp, for XLA to compile
     Hopper           mosaic   the kernels in Pallas Mosaic GPU
-    Ampere, Ada      triton   those in Pallas Triton: attention; for the rest, xla
+    Ampere, Ada      triton   those in Pallas Triton: attention, the cache; for the rest, xla
 
 Hopper runs those in Triton too, where they are asked for.
 A program is traced for a device: that of the mesh of an enclosing shard_map, which may be described

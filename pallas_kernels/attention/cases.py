@@ -117,6 +117,7 @@ class VerifyCase(DecodeCase):
     """The same rows with Q drafted tokens each, the last of their `keys` keys."""
 
     kernel: ClassVar[str] = "paged_verify"
+    versions: ClassVar[tuple[Backend, ...]] = (Backend.MOSAIC,)
 
     Q: int = 8
     tree: bool = False

@@ -15,6 +15,8 @@ _HEAD_DIM_8 = 192  # with pages of 8 bits: shared memory holds them twice
 _PAGE_SIZES = (16, 32, 64, 128)
 _DTYPES = ("bfloat16", "float16")
 _PAGE_DTYPES = (*_DTYPES, *QUANTISED)
+# Pallas Triton counts in 32 bits, with a sign, up to 4 GiB, and in 64 bits beyond
+NARROW_ENTRIES, _WIDE_BYTES = 2**31, 2**32
 
 
 class AttentionShape(NamedTuple):
@@ -36,7 +38,6 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
         return
     dtype = jnp.dtype(shape.dtype).name
     widest = _HEAD_DIM_8 if is_quantised(dtype) else _HEAD_DIMS[-1]
-    dtypes = _PAGE_DTYPES if backend is Backend.MOSAIC else _DTYPES
     limits = [
         (shape.head_dim in _HEAD_DIMS, f"a head dim up to {_HEAD_DIMS[-1]}, not {shape.head_dim}"),
         (
@@ -44,11 +45,21 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
             f"a head dim up to {widest} in pages of {dtype}, not {shape.head_dim}",
         ),
         (shape.page_size in _PAGE_SIZES, f"a page size in {_PAGE_SIZES}, not {shape.page_size}"),
-        (dtype in dtypes, f"pages of {', '.join(dtypes)}, not {dtype}"),
+        (dtype in _PAGE_DTYPES, f"pages of {', '.join(_PAGE_DTYPES)}, not {dtype}"),
     ]  # fmt: skip
     for holds, limit in limits:
         if not holds:
             raise KernelError(f"The attention kernels of the backend {backend.value} take {limit}.")
+
+
+def check_pool(entries: int, dtype: DTypeLike, backend: Backend) -> None:
+    """Raise KernelError if the backend's kernels cannot reach all of so many entries of keys."""
+    size = entries * jnp.dtype(dtype).itemsize
+    if backend is Backend.TRITON and entries > NARROW_ENTRIES and size <= _WIDE_BYTES:
+        raise KernelError(
+            "The kernels of the backend triton take keys of up to 2 GiB on a device, or of more "
+            f"than 4 GiB, in pages of {jnp.dtype(dtype).name}, not {size / 2**30:.1f} GiB."
+        )
 
 
 def check_pages(
@@ -65,6 +76,7 @@ def check_pages(
     if backend is Backend.XLA:
         return
     check_attention(AttentionShape(pages.shape[3], pages.shape[2], name), backend)
+    check_pool(pages.size, name, backend)
     fitting = _DTYPES if scaled else (name,)
     if asked not in fitting:
         raise KernelError(

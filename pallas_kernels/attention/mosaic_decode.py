@@ -12,7 +12,7 @@ What it takes is in `limits.py`, how tiles get there in `mosaic_tiles.py`.
 """
 
 import math
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,7 @@ from pallas_kernels.attention.mosaic_tiles import (
     values_operand,
 )
 from pallas_kernels.attention.reference import MASKED
-from pallas_kernels.attention.splits import choose_splits
+from pallas_kernels.attention.splits import choose_splits, combine_parts
 from pallas_kernels.cache.quantise import is_quantised
 from pallas_kernels.dispatch import traced_device
 from pallas_kernels.mosaic import (
@@ -319,16 +319,6 @@ def _tiles(position: Any, earliest: Any, window: Any, split: Any, splits: Any) -
 def _combine(
     parts: Float32[Array, "C B K H R"], peaks: Float32[Array, "C B K 2 R"], G: int
 ) -> Float32[Array, "B K G H"]:
-    """The parts of each row as one: each counts as much as its weights summed to.
-
-    Written without reductions, so that XLA makes it one kernel.
-    """
-    peak, total = ([peak[:, :, i, :G, None] for peak in peaks] for i in (0, 1))
-    highest = reduce(jnp.maximum, peak)
-    share = [jnp.exp2(p - highest) * t for p, t in zip(peak, total, strict=True)]
-    whole = jnp.maximum(reduce(jnp.add, share), 1e-30)
-    turned = [part[..., :G].swapaxes(-1, -2) for part in parts]
-    combined: Array = reduce(
-        jnp.add, [part * (s / whole) for part, s in zip(turned, share, strict=True)]
-    )
-    return combined
+    """The parts of each row as one, of the first G columns."""
+    turned = parts[..., :G].swapaxes(-1, -2)
+    return combine_parts(turned, *(peaks[:, :, :, i, :G] for i in (0, 1)))

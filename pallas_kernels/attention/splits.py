@@ -21,10 +21,10 @@ def choose_splits(blocks: int, keys: int, tile: int, num_cores: int) -> int:
 
 
 def combine_parts(
-    parts: Float32[Array, "C B N H"],
-    peaks: Float32[Array, "C B N"],
-    totals: Float32[Array, "C B N"],
-) -> Float32[Array, "B N H"]:
+    parts: Float32[Array, "C *heads H"],
+    peaks: Float32[Array, "C *heads"],
+    totals: Float32[Array, "C *heads"],
+) -> Float32[Array, "*heads H"]:
     """The parts of each row as one: each counts as much as its weights summed to.
 
     Written without reductions, so that XLA makes it one kernel.

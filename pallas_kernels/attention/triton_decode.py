@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.splits import choose_splits, combine_parts
 from pallas_kernels.attention.triton_tiles import (
@@ -23,14 +23,11 @@ from pallas_kernels.attention.triton_tiles import (
     Pages,
     add_tile,
     first_tile,
-    load,
-    load_rows,
     no_sums,
-    parts,
-    power_of_two,
-    wide,
+    operand_dtype,
 )
 from pallas_kernels.dispatch import traced_device
+from pallas_kernels.triton import load, load_rows, parts, power_of_two, store_rows
 from pallas_kernels.tuning import tuned
 
 _MOST_SUMS = 32 * 128  # of a block
@@ -42,7 +39,7 @@ def rows(G: int, H: int) -> int:
 
 
 def tile_keys(H: int) -> int:
-    """Keys of a tile: 8 KB of them, and no fewer than the tensor core's 16."""
+    """Keys of a tile: 8 KB of them in 16 bits, and no fewer than the tensor core's 16."""
     return 64 if H <= 64 else 32 if H <= 128 else 16
 
 
@@ -56,8 +53,8 @@ def triton_splits(q: tuple[int, ...], K: int, S: int, keys: int) -> int:
 
 def triton_decode(
     q: Float[Array, "B N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " B"],
     *,
@@ -66,6 +63,8 @@ def triton_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros."""
@@ -74,26 +73,29 @@ def triton_decode(
     whole = jax.ShapeDtypeStruct((B, N, H), q.dtype)
     peaks = jax.ShapeDtypeStruct((splits, B, N), jnp.float32)
     split = [jax.ShapeDtypeStruct((splits, B, N, H), jnp.float32), peaks, peaks]
+    extras = [x for x in (k_scales, v_scales, sinks) if x is not None]
     found = pl.pallas_call(
         partial(
             paged_decode_kernel, R=R, scale=scale, window=window, softcap=softcap, splits=splits,
-            has_sinks=sinks is not None,
+            scaled=k_scales is not None, has_sinks=sinks is not None,
         ),
         out_shape=[whole] if splits == 1 else split,
         grid=(K * -(-(N // K) // R), B, splits),
         compiler_params=plt.CompilerParams(num_warps=4, num_stages=STAGES),
         interpret=interpret,
-    )(q, k_pages, v_pages, page_table, positions, *(() if sinks is None else (sinks,)))  # fmt: skip
+    )(q, k_pages, v_pages, page_table, positions, *extras)  # fmt: skip
     return found[0] if splits == 1 else combine_parts(*found).astype(q.dtype)
 
 
 def paged_decode_kernel(
     # in the GPU's memory
     q: Any, k: Any, v: Any, table: Any, positions: Any, *rest: Any,
-    R: int, scale: float, window: int | None, softcap: float | None, splits: int, has_sinks: bool,
+    R: int, scale: float, window: int | None, softcap: float | None, splits: int, scaled: bool,
+    has_sinks: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
-    sinks, results = rest[:has_sinks], rest[has_sinks:]
+    extras, results = rest[: 2 * scaled + has_sinks], rest[2 * scaled + has_sinks :]
+    scales, sinks = extras[: 2 * scaled], extras[2 * scaled :]
     block, row, split = (pl.program_id(axis) for axis in range(3))
     H = q.shape[2]
     G = q.shape[1] // k.shape[1]
@@ -105,8 +107,8 @@ def paged_decode_kernel(
 
     position = positions[row]
     first, last = _tiles(position, window, tile, split, splits)
-    pages = Pages(k, v, table, row, kv_head)
-    queries = [load_rows(q.at[row, head[:, None], part], mine) for part in parts(H)]
+    pages, operand = Pages(k, v, scales, table, row, kv_head), operand_dtype(q.dtype, k.dtype)
+    queries = [load_rows(q.at[row, head[:, None], part], mine).astype(operand) for part in parts(H)]
 
     def step(index: Any, sums: Any) -> Any:
         key = index * tile + jnp.arange(tile)
@@ -129,7 +131,7 @@ def paged_decode_kernel(
     place = (row,) if splits == 1 else (split, row)
     for part, result in zip(parts(H), sums.result(), strict=True):
         target = results[0].at[*place, head[:, None], part]
-        plt.store(target, result.astype(target.dtype), mask=wide(mine, result.shape))
+        store_rows(target, result, mine)
     if splits > 1:
         for target, value in zip(results[1:], (sums.peak, sums.total), strict=True):
             plt.store(target.at[*place, head], value, mask=mine)

@@ -17,20 +17,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.triton_tiles import (
     STAGES,
     Pages,
     add_tile,
     first_tile,
-    load,
-    load_rows,
     no_sums,
-    parts,
-    power_of_two,
-    wide,
+    operand_dtype,
 )
+from pallas_kernels.triton import load, load_rows, parts, power_of_two, store_rows
 
 _MOST_HEADS = 16  # of a block
 
@@ -81,8 +78,8 @@ def cut(
 
 def triton_ragged(
     q: Float[Array, "T N H"],
-    k_pages: Float[Array, "P K S H"],
-    v_pages: Float[Array, "P K S H"],
+    k_pages: Num[Array, "P K S H"],
+    v_pages: Num[Array, "P K S H"],
     page_table: Int32[Array, "B MP"],
     positions: Int32[Array, " T"],
     start: Int32[Array, " B"],
@@ -93,6 +90,8 @@ def triton_ragged(
     softcap: float | None,
     least: int,
     sinks: Float[Array, " N"] | None = None,
+    k_scales: Float32[Array, "P K S"] | None = None,
+    v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""
@@ -100,16 +99,17 @@ def triton_ragged(
     G, sizes = N // K, tiling(H)
     heads = min(power_of_two(G), _MOST_HEADS)
     blocks = cut(start, count, positions, sizes.rows // heads, least)
+    extras = [x for x in (k_scales, v_scales, sinks) if x is not None]
     found: Array = pl.pallas_call(
         partial(
             ragged_attention_kernel, heads=heads, sizes=sizes, scale=scale, window=window,
-            softcap=softcap, has_sinks=sinks is not None,
+            softcap=softcap, scaled=k_scales is not None,
         ),
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         grid=(K * -(-G // heads), blocks.row.size),
         compiler_params=plt.CompilerParams(num_warps=sizes.warps, num_stages=STAGES),
         interpret=interpret,
-    )(q, k_pages, v_pages, page_table, *blocks, *(() if sinks is None else (sinks,)))  # fmt: skip
+    )(q, k_pages, v_pages, page_table, *blocks, *extras)  # fmt: skip
     return found
 
 
@@ -118,10 +118,10 @@ def ragged_attention_kernel(
     q: Any, k: Any, v: Any, table: Any, block_row: Any, block_first: Any, block_count: Any,
     block_position: Any, *rest: Any,
     heads: int, sizes: Tiling, scale: float, window: int | None, softcap: float | None,
-    has_sinks: bool,
+    scaled: bool,
 ) -> None:  # fmt: skip
     """One block: tokens of one row, heads of one key/value head."""
-    sinks, (out,) = rest[:has_sinks], rest[has_sinks:]
+    scales, sinks, (out,) = rest[: 2 * scaled], rest[2 * scaled : -1], rest[-1:]
     R, tile = sizes.rows, sizes.keys
     H, G = q.shape[2], q.shape[1] // k.shape[1]
     size, head_blocks = R // heads, -(-G // heads)
@@ -133,14 +133,17 @@ def ragged_attention_kernel(
     count = jnp.minimum(block_count[block], size)
     mine = (offset < count) & (of_group < G)
     token, head = block_first[block] + offset, kv_head * G + of_group
-    oldest = block_position[block]
+    oldest, operand = block_position[block], operand_dtype(q.dtype, k.dtype)
 
     @pl.when(count > 0)
     def _attend() -> None:
         position = jnp.where(mine & (oldest >= 0), oldest + offset, -1)
         newest = oldest + count - 1
-        pages = Pages(k, v, table, block_row[block], kv_head)
-        queries = [load_rows(q.at[token[:, None], head[:, None], part], mine) for part in parts(H)]
+        pages = Pages(k, v, scales, table, block_row[block], kv_head)
+        queries = [
+            load_rows(q.at[token[:, None], head[:, None], part], mine).astype(operand)
+            for part in parts(H)
+        ]
 
         def step(masked: bool, index: Any, sums: Any) -> Any:
             key = index * tile + jnp.arange(tile)
@@ -169,5 +172,4 @@ def ragged_attention_kernel(
         sums = lax.fori_loop(first, whole, partial(step, False), sums)
         sums = lax.fori_loop(whole, last, partial(step, True), sums)
         for part, result in zip(parts(H), sums.result(), strict=True):
-            target = out.at[token[:, None], head[:, None], part]
-            plt.store(target, result.astype(out.dtype), mask=wide(mine, result.shape))
+            store_rows(out.at[token[:, None], head[:, None], part], result, mine)

@@ -3,7 +3,7 @@
     page table ─ numbers of pages ─ one address a key ─> K, V [keys, H] ─ mma ─> scores ─> sums
 
 A tile takes its keys from any number of pages, each by its own address, so a page may be shorter or
-longer than a tile. Triton's arrays have powers of two: a head of 192 entries is 128 and 64 of them.
+longer than a tile.
 """
 
 import math
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas import triton as plt
+from jax.typing import DTypeLike
 
 from pallas_kernels.attention.reference import MASKED
+from pallas_kernels.cache.quantise import SMALLEST_SCALE, is_quantised
+from pallas_kernels.triton import from_e4m3, load, load_rows, parts
 
 LOG2E = math.log2(math.e)
 STAGES = 5  # two loads one after the other, page and keys: with 5, Triton keeps two tiles in flight
@@ -41,15 +43,12 @@ def no_sums(R: int, H: int, sinks: Any = None) -> Sums:
     return Sums(weighted, jnp.full((R,), MASKED), jnp.zeros((R,), jnp.float32))
 
 
-def parts(H: int) -> tuple[Any, ...]:
-    """The numbers of a head's entries, in powers of two: 192 is 128 and 64."""
-    sizes = [1 << bit for bit in reversed(range(H.bit_length())) if H >> bit & 1]
-    return tuple(sum(sizes[:i]) + jnp.arange(size)[None] for i, size in enumerate(sizes))
+class Tile(NamedTuple):
+    """Keys and values as the tensor core takes them, in parts of H."""
 
-
-def power_of_two(n: int) -> int:
-    """The smallest that is no less than `n`."""
-    return 1 << (n - 1).bit_length()
+    keys: list[Any]  # [part of H, keys]
+    values: list[Any]  # [keys, part of H]
+    scales: tuple[Any, ...] = ()  # times which keys and values are meant, if in eight bits
 
 
 class Pages(NamedTuple):
@@ -57,35 +56,49 @@ class Pages(NamedTuple):
 
     k: Any  # [P, K, S, H]
     v: Any
+    scales: Sequence[Any]  # of keys and of values, [P, K, S]; or none
     table: Any  # [B, MP]
     row: Any
     head: Any
 
-    def load(self, key: Any, written: Any) -> tuple[list[Any], list[Any]]:
+    def load(self, key: Any, written: Any) -> Tile:
         """Those at the positions `key`, zeros where they are not `written` (None: all are)."""
         S, H = self.k.shape[2:]
-        page = load(self.table.at[self.row, lax.div(key, jnp.int32(S))], written)[:, None]
-        slot = lax.rem(key, jnp.int32(S))[:, None]
+        page = load(self.table.at[self.row, lax.div(key, jnp.int32(S))], written)
+        slot = lax.rem(key, jnp.int32(S))
         keys, values = (
-            [load_rows(pages.at[page, self.head, slot, part], written) for part in parts(H)]
+            [
+                load_rows(pages.at[page[:, None], self.head, slot[:, None], part], written)
+                for part in parts(H)
+            ]
             for pages in (self.k, self.v)
         )
-        return keys, values
+        keys = [part.T for part in keys]
+        if not self.scales:
+            return Tile(keys, values)
+        ks, vs = (load(array.at[page, self.head, slot], written) for array in self.scales)
+        keys, k_scale = _dequantised(keys, ks, 0)
+        values, v_scale = _dequantised(values, vs, 1)
+        return Tile(keys, values, (k_scale, v_scale))
 
 
-def load(ref: Any, mask: Any) -> Any:
-    """What `ref` points at, zeros where the mask does not hold."""
-    return plt.load(ref, mask=mask, other=None if mask is None else jnp.zeros((), ref.dtype))
+def operand_dtype(q: DTypeLike, pages: DTypeLike) -> Any:
+    """What is multiplied: of eight bits float16, which holds all their numbers."""
+    return jnp.dtype(jnp.float16 if is_quantised(pages) else q)
 
 
-def load_rows(ref: Any, mask: Any) -> Any:
-    """The same for [rows, entries] with a mask of rows."""
-    return load(ref, mask if mask is None else wide(mask, ref.shape))
+def _dequantised(numbers: list[Any], scales: Any, axis: int) -> tuple[list[Any], Any]:
+    """Numbers of eight bits by their scales, over the largest of a tile; and that.
 
-
-def wide(mask: Any, shape: tuple[int, ...]) -> Any:
-    """A mask of rows, for entries of rows."""
-    return jnp.broadcast_to(mask[:, None], shape)
+    `axis` is the one along which a vector lies. The sum is over one entry: it keeps Triton from
+    changing the layout before the conversion, when every warp would convert the whole tile.
+    """
+    largest = jnp.maximum(scales.max(), SMALLEST_SCALE)
+    share = jnp.sum(jnp.expand_dims(scales / largest, axis), axis=axis, keepdims=True)
+    if numbers[0].dtype == jnp.float8_e4m3fn:
+        share, numbers = share * 2.0**8, [from_e4m3(x) for x in numbers]
+    share = share.astype(jnp.float16)
+    return [x.astype(jnp.float16) * share for x in numbers], largest
 
 
 def add_tile(
@@ -93,25 +106,32 @@ def add_tile(
     written: Any, seen: Any, scale: float, softcap: float | None,
 ) -> Sums:  # fmt: skip
     """The sums with the keys at `key`; `written` and `seen` [R, keys] None: all of them are."""
-    keys, values = pages.load(key, written)
+    tile = pages.load(key, written)
     products = (
-        jnp.dot(q, k.T, preferred_element_type=jnp.float32)
-        for q, k in zip(queries, keys, strict=True)
+        jnp.dot(q, k, preferred_element_type=jnp.float32)
+        for q, k in zip(queries, tile.keys, strict=True)
     )
     scores = sum(products, start=jnp.float32(0)) * (scale * LOG2E)
+    if tile.scales:
+        scores *= tile.scales[0]
     if softcap is not None:  # c tanh(s / c), by an exponential
         high = softcap * LOG2E
         scores = high - 2 * high / (1 + jnp.exp2(scores * (2 * LOG2E / high)))
+    if tile.scales:  # with that of its value, a weight is still at most 1
+        scores += jnp.log2(tile.scales[1])
     if seen is not None:
         scores = jnp.where(seen, scores, -jnp.inf)
     peak = jnp.maximum(sums.peak, scores.max(axis=1))
     decay = jnp.exp2(sums.peak - peak)
     weights = jnp.exp2(scores - peak[:, None])
-    total = sums.total * decay + weights.sum(axis=1)
-    rounded = weights.astype(values[0].dtype)
+    counted = weights.sum(axis=1)
+    if tile.scales:
+        counted /= tile.scales[1]
+    total = sums.total * decay + counted
     weighted = tuple(
-        acc * decay[:, None] + jnp.dot(rounded, v, preferred_element_type=jnp.float32)
-        for acc, v in zip(sums.weighted, values, strict=True)
+        acc * decay[:, None]
+        + jnp.dot(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        for acc, v in zip(sums.weighted, tile.values, strict=True)
     )
     return Sums(weighted, peak, total)
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pallas_kernels.cache.qkv_write import qkv_write
+from pallas_kernels.cache.qkv_write import VERSIONS, qkv_write
 from pallas_kernels.cache.reference import HeadNorms, Pages, qkv_write_reference
 from pallas_kernels.case import Case, Tiling
+from pallas_kernels.dispatch import Backend
 
 _SLOTS = 64  # of a page
 
@@ -21,6 +22,7 @@ class WriteCase(Case):
     """The write of one layer in a step of T tokens."""
 
     kernel: ClassVar[str] = "qkv_write"
+    versions: ClassVar[tuple[Backend, ...]] = VERSIONS
     tolerance: ClassVar[float] = 0.01
     updated: ClassVar[Mapping[int, int]] = {1: 1, 2: 2}
 

@@ -1,6 +1,10 @@
 """What happens between the fused projection and attention, in one launch: norm, rotate, write."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.cache.quantise import is_quantised
@@ -10,6 +14,7 @@ from pallas_kernels.errors import KernelError
 
 _PIECE = 16  # bytes: what TMA takes of the columns of a head
 _MOST_HEADS = 256  # of one TMA
+VERSIONS = (Backend.MOSAIC, Backend.TRITON)
 
 
 def qkv_write(
@@ -32,31 +37,49 @@ def qkv_write(
     Raises:
         KernelError: the GPU's kernel does not take these shapes.
     """
-    if resolve(backend) is not Backend.MOSAIC:
-        return qkv_write_reference(
-            qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms
-        )
-    # Mosaic is imported where it is used: a CPU needs none of what it needs
-    from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
-
-    check_qkv_write(qkv, pages, head_dim, 0 if turn is None else 2 * turn[0].shape[1])
-    return mosaic_qkv_write(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
-
-
-def check_qkv_write(qkv: Array, pages: Pages, head_dim: int, rotated: int) -> None:
-    """Raise KernelError, naming the limit, if the kernel for Hopper does not take this.
-
-    `rotated` is R, the dimensions of a head that are rotated.
-    """
-    kinds = {jnp.dtype(array.dtype) for array in (pages.k, pages.v)}
-    entries = _PIECE // min(kind.itemsize for kind in kinds)
+    backend = resolve(backend, VERSIONS)
+    rotated = 0 if turn is None else 2 * turn[0].shape[1]
     heads = qkv.shape[1] // head_dim - 2 * pages.k.shape[1]
-    wide = qkv.dtype.itemsize == 2
+    check_qkv_write(WriteShape(heads, head_dim, rotated, qkv.dtype, pages.k.dtype), backend)
+    run = _kernel(backend)
+    return run(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
+
+
+def _kernel(backend: Backend) -> Callable[..., tuple[Array, Pages]]:
+    # imported where they are used: a CPU needs none of what they need
+    if backend is Backend.MOSAIC:
+        from pallas_kernels.cache.mosaic_qkv_write import mosaic_qkv_write
+
+        return mosaic_qkv_write
+    if backend is Backend.TRITON:
+        from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
+
+        return triton_qkv_write
+    return qkv_write_reference
+
+
+class WriteShape(NamedTuple):
+    """The sizes of a model's projections and pages that are the same in every step."""
+
+    heads: int  # of the queries
+    head_dim: int
+    rotated: int  # R, the dimensions of a head that are rotated
+    dtype: DTypeLike  # of queries, keys and values
+    pages: DTypeLike
+
+
+def check_qkv_write(shape: WriteShape, backend: Backend) -> None:
+    """Raise KernelError, naming the limit, if the backend's kernel does not take this shape."""
+    if backend is not Backend.MOSAIC:  # Triton's takes what its attention does
+        return
+    heads, head_dim, rotated = shape.heads, shape.head_dim, shape.rotated
+    dtype, pages = jnp.dtype(shape.dtype), jnp.dtype(shape.pages)
+    entries = _PIECE // pages.itemsize
     limits = [
-        (wide, f"16-bit queries, keys and values, not {qkv.dtype}"),
+        (dtype.itemsize == 2, f"16-bit queries, keys and values, not {dtype}"),
         (
-            all(is_quantised(kind) or kind == qkv.dtype for kind in kinds),
-            f"pages of the dtype of queries, {qkv.dtype}, or of eight bits, not {pages.k.dtype}",
+            is_quantised(pages) or pages == dtype,
+            f"pages of the dtype of queries, {dtype}, or of eight bits, not {pages}",
         ),
         (head_dim % entries == 0, f"a head dim that {entries} divides, not {head_dim}"),
         (

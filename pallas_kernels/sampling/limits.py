@@ -26,15 +26,16 @@ def lines_of_block(V: int, blocks: int = BLOCKS, chunk: int = CHUNK) -> int:
     for holds, limit in limits:
         if not holds:
             raise KernelError(
-                f"Drawing on this GPU takes a vocabulary {limit}, not {V}; Backend.XLA takes any."
+                f"The kernel that draws tokens takes a vocabulary {limit}, not {V}; XLA takes any."
             )
     return lines
 
 
-def takes_vocabulary(V: int) -> bool:
-    """Whether the kernel does."""
-    try:
-        lines_of_block(V)
-    except KernelError:
-        return False
-    return True
+def check_vocabulary(V: int, devices: int) -> None:
+    """Raise KernelError, naming the limit, if the kernel does not draw from V tokens there."""
+    lines_of_block(V)
+    if V % devices:
+        raise KernelError(
+            f"The kernel that draws tokens takes a vocabulary that {devices} devices divide, "
+            f"not {V}; XLA takes any."
+        )

@@ -64,18 +64,20 @@ def test_compiles_without_spills(case):
 @pytest.mark.parametrize("name", ["a100", "rtx4090"])
 def test_compiles_for_ampere_and_ada(name):
     """In a process of its own, for the reason that the module says."""
-    cases = "tests.pallas_kernels.attention.ampere_cases"
+    cases = "tests.pallas_kernels.ampere_cases"
     command = [sys.executable, "-m", "pallas_kernels.compile_check", "--cases", cases]
     done = subprocess.run(
         [*command, "--target", name, "--json"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     reports = json.loads(done.stdout)
-    assert len(reports) == 6
+    assert len(reports) == 10
     for report in reports:
-        assert 0 < report["registers"] <= 232
+        assert report["registers"] > 0
         assert report["spilled_bytes"] == 0
-        assert 0 < report["shared_kib"] <= 99
+        assert report["shared_kib"] <= 99
+        if report["kernel"] == "qkv_write":  # in place: two norms' weights are one array first
+            assert report["launches"] == 2
 
 
 TUNING = ("attention.mosaic_decode", "mla.splits", "moe.experts", "quantized.quant_matmul")

@@ -7,6 +7,7 @@ from pallas_kernels.attention.limits import (
     AttentionShape,
     check_attention,
     check_pages,
+    check_pool,
     page_head_dim,
 )
 from pallas_kernels.dispatch import Backend, backend_for, resolve
@@ -48,6 +49,26 @@ def test_queries_go_with_pages(queries, pages, limit):
         check_pages(q, pages, scales, scales, Backend.MOSAIC)
     check_pages(q, pages, scales, scales, Backend.XLA)
     check_pages(q.astype(jnp.bfloat16), pages, scales, scales, Backend.MOSAIC)
+
+
+@pytest.mark.parametrize(
+    "gib, dtype, backend, fits",
+    [
+        (2, "int8", Backend.TRITON, True),
+        (3, "int8", Backend.TRITON, False),
+        (4, "float8_e4m3fn", Backend.TRITON, False),
+        (4.1, "int8", Backend.TRITON, True),
+        (3, "bfloat16", Backend.TRITON, True),
+        (3, "int8", Backend.MOSAIC, True),
+    ],
+)
+def test_pools_that_pallas_triton_cannot_count(gib, dtype, backend, fits):
+    entries = int(gib * 2**30) // jnp.dtype(dtype).itemsize
+    if fits:
+        check_pool(entries, dtype, backend)
+        return
+    with pytest.raises(KernelError, match=f"or of more than 4 GiB, .* {dtype}, not {gib}.0 GiB"):
+        check_pool(entries, dtype, backend)
 
 
 @pytest.mark.parametrize("head_dim, width", [(32, 64), (64, 64), (80, 128), (96, 128), (256, 256)])

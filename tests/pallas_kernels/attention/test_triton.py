@@ -17,6 +17,7 @@ from pallas_kernels.attention.reference import attention_reference
 from pallas_kernels.attention.splits import choose_splits
 from pallas_kernels.attention.triton_decode import triton_decode
 from pallas_kernels.attention.triton_ragged import cut, triton_ragged
+from pallas_kernels.cache.quantise import quantise
 
 DECODE = {  # name: (N, K, H, S, splits, options)
     "grouped, page 16": (4, 1, 64, 16, 1, {}),
@@ -26,6 +27,8 @@ DECODE = {  # name: (N, K, H, S, splits, options)
     "forty heads twice, splits, sinks": (80, 2, 128, 64, 2, {"sinks": True}),
     "window and softcap": (2, 1, 128, 16, 2, {"window": 20, "softcap": 5.0}),
     "sinks and a window": (4, 2, 64, 64, 1, {"sinks": True, "window": 70}),
+    "int8, splits": (4, 1, 64, 16, 2, {"cache": "int8"}),
+    "fp8, head dim 192, sinks": (3, 1, 192, 64, 1, {"cache": "float8_e4m3fn", "sinks": True}),
 }
 RAGGED = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
     "blocks of 32 tokens": ([(70, 0), (33, 31)], 4, 1, 64, 64, {}),
@@ -38,11 +41,18 @@ RAGGED = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
         [(40, 20)], 2, 2, 256, 64, {"softcap": 5.0, "dtype": jnp.float16},
     ),
     "sinks and a window": ([(66, 1), (70, 0)], 4, 2, 64, 64, {"sinks": True, "window": 50}),
+    "int8": ([(70, 0), (33, 31)], 2, 1, 64, 16, {"cache": "int8"}),
+    "fp8, window and softcap": (
+        [(40, 90)], 2, 1, 64, 64, {"cache": "float8_e4m3fn", "window": 50, "softcap": 5.0},
+    ),
 }  # fmt: skip
 
 
-def paged(rng, lengths, K, H, S, dtype, longest=0):
-    """Pages in shuffled order, and NaN wherever nothing was written."""
+def paged(rng, lengths, K, H, S, dtype, longest=0, cache=None):
+    """Pages in shuffled order, and NaN wherever nothing was written; scales of an eight-bit cache.
+
+    Vectors are of very different lengths there, as their scales are to be.
+    """
     width = max(*lengths, longest) // S + 2
     count = len(lengths) * width + 1
     table = 1 + rng.permutation(count - 1).reshape(len(lengths), width).astype(np.int32)
@@ -51,9 +61,15 @@ def paged(rng, lengths, K, H, S, dtype, longest=0):
         places = np.arange(length)
         written[table[b, places // S], places % S] = True
     pages = rng.standard_normal((2, count, K, S, H)).astype(np.float32)
+    if cache is not None:
+        pages *= np.exp2(rng.integers(-8, 2, pages.shape[:-1]))[..., None]
     pages.transpose(0, 1, 3, 2, 4)[:, ~written] = np.nan
-    k, v = jnp.asarray(pages, dtype)
-    return k, v, jnp.asarray(table)
+    table = jnp.asarray(table)
+    if cache is None:
+        k, v = jnp.asarray(pages, dtype)
+        return (k, v, table), {}
+    (k, k_scales), (v, v_scales) = (quantise(jnp.asarray(x), cache) for x in pages)
+    return (k, v, table), {"k_scales": k_scales, "v_scales": v_scales}
 
 
 def compare(got, want, live):
@@ -72,36 +88,36 @@ def options_of(N, H, given):
 def test_decode(name):
     N, K, H, S, splits, given = DECODE[name]
     dtype = given.get("dtype", jnp.bfloat16)
-    options = options_of(N, H, {k: v for k, v in given.items() if k != "dtype"})
+    options = options_of(N, H, {k: v for k, v in given.items() if k not in ("dtype", "cache")})
     rng = np.random.default_rng(0)
     positions = np.array([0, S - 1, S, -1, 200])
-    k, v, table = paged(rng, positions + 1, K, H, S, dtype)
+    pages, scales = paged(rng, positions + 1, K, H, S, dtype, cache=given.get("cache"))
     q = jnp.asarray(rng.standard_normal((5, N, H)), dtype)
     where = jnp.asarray(positions, jnp.int32)
     run = partial(triton_decode, splits=splits, interpret=True, **options)
-    got = jax.jit(run)(q, k, v, table, where)
+    got = jax.jit(run)(q, *pages, where, **scales)
     right = jax.jit(partial(attention_reference, **options))
-    want = right(q, k, v, table, jnp.arange(5), where)
+    want = right(q, *pages, jnp.arange(5), where, **scales)
     compare(got, want, positions >= 0)
     assert not np.asarray(got[3]).any()
 
 
-def make_ragged(rows, N, K, H, S, dtype, padding, longest=0):
+def make_ragged(rows, N, K, H, S, dtype, padding, longest=0, cache=None):
     rng = np.random.default_rng(0)
     count, before = (np.array(part) for part in zip(*rows, strict=True))
     start = np.cumsum(count) - count
-    k, v, table = paged(rng, count + before, K, H, S, dtype, longest)
+    pages, scales = paged(rng, count + before, K, H, S, dtype, longest, cache)
     row = np.repeat(np.arange(len(rows)), count)
     positions = before[row] + np.arange(len(row)) - start[row]
     row, positions = (jnp.asarray(np.pad(x, (0, padding)), jnp.int32) for x in (row, positions))
     start, count = jnp.asarray(start, jnp.int32), jnp.asarray(count, jnp.int32)
     q = jnp.asarray(rng.standard_normal((len(row), N, H)), dtype)
-    return (q, k, v, table), positions, row, start, count
+    return (q, *pages), scales, positions, row, start, count
 
 
-def check_ragged(arrays, positions, row, start, count, run, right, padding, least):
-    got = run(*arrays, positions, start, count)
-    want = right(*arrays, row, positions)
+def check_ragged(arrays, scales, positions, row, start, count, run, right, padding, least):
+    got = run(*arrays, positions, start, count, **scales)
+    want = right(*arrays, row, positions, **scales)
     live = np.pad(np.repeat(count >= least, count), (0, padding))
     compare(got, want, live)
     assert padding == 0 or not np.asarray(got[-padding:]).any()
@@ -111,11 +127,11 @@ def check_ragged(arrays, positions, row, start, count, run, right, padding, leas
 def test_ragged(name):
     rows, N, K, H, S, given = RAGGED[name]
     given = {"dtype": jnp.bfloat16, "least": 2, **given}
-    dtype, least = given.pop("dtype"), given.pop("least")
+    dtype, least, cache = given.pop("dtype"), given.pop("least"), given.pop("cache", None)
     options = options_of(N, H, given)
     run = jax.jit(partial(triton_ragged, least=least, interpret=True, **options))
     right = jax.jit(partial(attention_reference, **options))
-    made = make_ragged(rows, N, K, H, S, dtype, padding=3)
+    made = make_ragged(rows, N, K, H, S, dtype, padding=3, cache=cache)
     check_ragged(*made, run, right, padding=3, least=least)
 
 

@@ -1,7 +1,7 @@
-"""From the fused projection to queries and pages: the specification, and the kernel for Hopper.
+"""From the fused projection to queries and pages: the specification, and the kernels for GPUs.
 
-The kernel runs in Mosaic's interpreter, without races. Registers and layouts only compiling for the
-GPU tells.
+Hopper's runs in Mosaic's interpreter, without races, Ampere's in Pallas's. Registers and layouts
+only compiling for the GPU tells.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pallas_kernels import Backend, HeadNorms, Pages, qkv_write, rms_norm, rotate
-from pallas_kernels.cache.qkv_write import check_qkv_write
+from pallas_kernels.cache.qkv_write import WriteShape, check_qkv_write
 from pallas_kernels.cache.quantise import dequantise, is_quantised
 from pallas_kernels.cache.reference import qkv_write_reference
 from pallas_kernels.errors import KernelError
@@ -154,6 +154,24 @@ def test_kernel_equals_specification(name):
     same(got, qkv_write_reference(*arrays, **options))
 
 
+TRITON = {  # name: (N, K, H, R, norms, dtype of pages)
+    "nothing to do but the write": (3, 3, 64, 0, False, "bfloat16"),
+    "rotated in part, norms, wider in pages": (5, 1, 24, 16, True, "bfloat16"),
+    "int8, more heads than a block has": (17, 2, 192, 192, False, "int8"),
+    "fp8, norms": (2, 2, 64, 64, True, "float8_e4m3fn"),
+}
+
+
+@pytest.mark.parametrize("name", TRITON)
+def test_kernel_for_ampere_equals_specification(name):
+    from pallas_kernels.cache.triton_qkv_write import triton_qkv_write
+
+    *sizes, norms, cache = TRITON[name]
+    arrays, options = arguments(4, *sizes, norms, cache)
+    got = triton_qkv_write(*arrays, **options, interpret=True)
+    same(got, qkv_write_reference(*arrays, **options))
+
+
 @interpreted
 @settings(max_examples=3, deadline=None)
 @given(
@@ -172,17 +190,25 @@ def test_kernel_equals_specification_at_any_size(T, K, G, H, part, norms, seed):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "limit"),
+    ("change", "limit"),
     [
-        ((4, 2, 60, 32), "a head dim that 8 divides, not 60"),
-        ((4, 2, 64, 24), "a rotated part of heads that 16 divides, not 24"),
-        ((4, 2, 64, 16, False, "int8"), "a rotated part of heads that 32 divides, not 16"),
-        ((4, 2, 64, 64, False, "float32"), "of the dtype of queries, bfloat16, or of eight bits"),
-        ((4, 2, 64, 64, False, "float32", "float32"), "16-bit queries"),
-        ((257, 1, 64, 64), "up to 256 query heads, not 257"),
+        ({"head_dim": 60}, "a head dim that 8 divides, not 60"),
+        ({"rotated": 24}, "a rotated part of heads that 16 divides, not 24"),
+        ({"rotated": 16, "pages": "int8"}, "a rotated part of heads that 32 divides, not 16"),
+        ({"pages": "float32"}, "of the dtype of queries, bfloat16, or of eight bits"),
+        ({"dtype": "float32", "pages": "float32"}, "16-bit queries"),
+        ({"heads": 257}, "up to 256 query heads, not 257"),
     ],
 )
-def test_what_the_kernel_does_not_take_is_said(sizes, limit):
-    (qkv, pages, *_), options = arguments(1, *sizes)
+def test_what_the_kernel_does_not_take_is_said(change, limit):
+    shape = WriteShape(32, 128, 128, "bfloat16", "bfloat16")
+    check_qkv_write(shape, Backend.MOSAIC)
     with pytest.raises(KernelError, match=limit):
-        check_qkv_write(qkv, pages, options["head_dim"], sizes[3])
+        check_qkv_write(shape._replace(**change), Backend.MOSAIC)
+    check_qkv_write(shape._replace(**change), Backend.TRITON)
+
+
+def test_the_kernel_asks_for_its_limits():
+    arrays, options = arguments(1, 4, 2, 60, 32)
+    with pytest.raises(KernelError, match="a head dim that 8 divides, not 60"):
+        qkv_write(*arrays, **options, backend=Backend.MOSAIC)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pallas_kernels import draw
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
-from pallas_kernels.sampling.limits import lines_of_block, takes_vocabulary
+from pallas_kernels.sampling.limits import check_vocabulary, lines_of_block
 from pallas_kernels.sampling.reference import draw_reference, log_weights
 from pallas_kernels.sampling.rows import pack_rows, unpack_rows
 from tests.pallas_kernels.sampling.rows import draw_rows
@@ -72,8 +72,13 @@ def test_packing_keeps_every_bit():
 )
 def test_a_vocabulary_that_no_cluster_holds_is_refused(V, limit):
     with pytest.raises(KernelError, match=limit):
-        lines_of_block(V)
-    assert not takes_vocabulary(V)
+        check_vocabulary(V, 1)
+
+
+def test_a_vocabulary_is_divided_among_devices():
+    check_vocabulary(128256, 8)
+    with pytest.raises(KernelError, match="that 7 devices divide, not 128256"):
+        check_vocabulary(128256, 7)
 
 
 @pytest.mark.parametrize("V", [4096, 32000, 128256, 151936, 152064, 201088, 262208])
