@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32
 
+from pallas_kernels.errors import KernelError
 from pallas_kernels.mosaic import (
     accumulate,
     cast,
@@ -45,11 +46,21 @@ _SHARED_BYTES = 225 * 1024  # of tiles in flight, of one block on a core or of t
 def takes_chunks(state: Any, values: Any, rows: ScanRows) -> bool:
     """Whether rows may be long, and their chunks are products of 16-bit numbers.
 
-    TMA copies pieces of 8 tokens, from multiples of 8 only: so must the last tile begin, at T - 64.
+    Models have states of 64, 128 or 256 columns; narrower ones, float32 and programs of less than
+    64 tokens go by tokens, which is right for any and slow for long rows only.
+
+    Raises:
+        KernelError: there are T tokens that no last tile of 64 can end with: TMA copies pieces of
+            8, from multiples of 8. Steps are padded, and an engine's programs hold multiples of 8.
     """
     T, B, S = values.shape[0], rows.first.shape[0], state.shape[3]
-    sizes = T >= CHUNK and T % 8 == 0 and S in _STATE_SIZES and values.dtype.itemsize == 2
-    return T > B and sizes
+    if T <= B or T < CHUNK or S not in _STATE_SIZES or values.dtype.itemsize != 2:
+        return False
+    if T % 8:
+        raise KernelError(
+            f"The scan of many tokens on this GPU takes a multiple of 8 tokens, not {T}."
+        )
+    return True
 
 
 def mosaic_chunks(

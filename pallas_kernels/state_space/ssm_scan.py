@@ -2,7 +2,8 @@
 
 one token a row at most    all rows side by side
 more, on a CPU             row by row, a few tokens one by one, many in chunks
-more, on a GPU             see mosaic_scan.py
+on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
+                           mosaic_chunks.py for more
 """
 
 from functools import partial
@@ -32,6 +33,7 @@ def ssm_scan(
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
     """Every token's output, and the pool of states, updated in place where it is donated.
 
+    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`).
     Specification: `reference.ssm_scan_reference`; padding gives any value.
 
     Raises:
@@ -56,7 +58,7 @@ def scan_on_hopper(
     beta: Float32[Array, "T N"] | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
-    """Long rows in chunks on the tensor cores where the shapes allow; else token by token."""
+    """Mamba-1 in its own kernel; others in chunks on the tensor cores, or token by token."""
     from pallas_kernels.state_space.mosaic_chunks import mosaic_chunks, takes_chunks
     from pallas_kernels.state_space.mosaic_scan import check_limits, mosaic_scan
     from pallas_kernels.state_space.mosaic_selective import mosaic_selective

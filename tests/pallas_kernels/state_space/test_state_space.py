@@ -127,7 +127,7 @@ borders = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.sampled_from(KINDS), borders)
 def test_rows_of_any_length_leave_snapshots_anywhere(kind, lengths):
     counts, after = map(list, zip(*lengths, strict=True))
