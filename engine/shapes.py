@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from engine.errors import ConfigError
 
 _SMALLEST_MIXED = 16
+_PIECE = 8  # tokens that GPUs copy to the tensor cores at least
 
 
 @dataclass(frozen=True, order=True)
@@ -85,8 +86,9 @@ def decode_rows(largest: int) -> list[int]:
 
 
 def mixed_tokens(smallest_useful: int, largest: int) -> list[int]:
-    """Powers of two from 16 to the step's token budget, and the budget itself."""
+    """Powers of two from 16 to the step's token budget, and the budget, up to a multiple of 8."""
+    most = -(-max(largest, smallest_useful) // _PIECE) * _PIECE
     sizes = [_SMALLEST_MIXED]
     while sizes[-1] < largest:
         sizes.append(sizes[-1] * 2)
-    return [*(s for s in sizes if s < largest), max(largest, smallest_useful)]
+    return [*(s for s in sizes if s < largest), most]

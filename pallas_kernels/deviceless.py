@@ -7,9 +7,11 @@ as on the machine itself but what is measured there: XLA takes a default tile fo
 products, so those executables are for looking at. Knows no kernel and no model.
 """
 
+import importlib
 import importlib.util
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh
 
 from pallas_kernels.jax_triton_calls import TritonCall, triton_calls
@@ -118,7 +121,12 @@ def compile_for_target(
     lower: Callable[[], jax.stages.Lowered], options: Mapping[str, Any] | None = None
 ) -> Compiled:
     """Lower and compile for the devices in the arguments' shardings, with these options of XLA."""
-    with tempfile.TemporaryDirectory() as folder, _environment(_dump_settings(folder)):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as tools,
+        _environment(_dump_settings(folder, tools)),
+        _without_cache(),
+    ):
         settings = {"xla_gpu_autotune_level": "0", "xla_dump_to": folder, **(options or {})}
         start = perf_counter()
         lowered = lower()
@@ -151,10 +159,18 @@ def parse_resources(text: str) -> int:
     return sum(int(n) for n in re.findall(r"smem_scratch_bytes=(\d+)", text))
 
 
-def _dump_settings(folder: str) -> dict[str, str]:
-    """What is taken from the environment only; XLA reads its flags once, when it first compiles."""
+def _dump_settings(folder: str, tools: str) -> dict[str, str]:
+    """What is taken from the environment only; XLA reads its flags once, when it first compiles.
+
+    Mosaic dumps all or nothing, and the assembler's code, which nobody reads here, would take half
+    a second a kernel, or say for each that there is no disassembler: `true` is one, in `tools`.
+    """
+    importlib.import_module("jax.experimental.mosaic.gpu")  # which sets the root of the tools
+    disassembler = Path(tools, "bin", "nvdisasm")
+    disassembler.parent.mkdir()
+    disassembler.symlink_to(shutil.which("true") or "/bin/true")
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_emitter_re=ptx"
-    return {"MOSAIC_GPU_DUMP_TO": folder, "XLA_FLAGS": flags}
+    return {"MOSAIC_GPU_DUMP_TO": folder, "MOSAIC_GPU_CUDA_ROOT": tools, "XLA_FLAGS": flags}
 
 
 @contextmanager
@@ -169,6 +185,22 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """JAX's cache of executables would keep those that it cannot load without a device.
+
+    Whether there is a cache it decides once, hence the resets.
+    """
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _last_schedule(dumps: Path) -> str:

@@ -28,7 +28,7 @@ def load(ref: Any) -> Any:
 
 def load_as(ref: Any, layout: Any, interpret: bool) -> Any:
     """What `ref` holds, into registers of this layout."""
-    return load(ref) if interpret else _gpu.load(ref, layout=layout)
+    return load(ref) if interpret else _gpu.load(ref, layout=layout, optimized=False)
 
 
 def product(a: Any, b: Any, shape: tuple[int, int], meanwhile: Callable[[], Any] = tuple) -> Any:

@@ -1,4 +1,9 @@
-"""Attention of a row's drafted tokens over its pages (verification of speculative decoding)."""
+"""Attention of a row's drafted tokens over its pages (verification of speculative decoding).
+
+For steps in which every row has the same small number of places for tokens, up to 32: chains of
+drafts (n-gram, MTP, EAGLE), and trees, whose tokens see ancestors by `tree_mask`. A step that mixes
+drafts with chunks of prompts is `ragged_attention`'s, which takes drafts in chains only.
+"""
 
 from typing import Any
 

@@ -1,4 +1,11 @@
-"""Causal attention of packed chunks of queries over their pages (chunked prefill, mixed steps)."""
+"""Causal attention of packed chunks of queries over their pages.
+
+For any number of tokens a row, each of which sees all slots up to its own: chunked prefill, prompts
+whose beginning is in pages already (a prefix hit is a chunk whose first position is not 0), steps
+that mix prompts with decoding, and drafts appended to a row as a chain. Not for trees: a token sees
+all that lies before it. For a few drafted tokens a row, in a chain or a tree, `paged_verify` reads
+the row's keys once for all of them, side by side in a tile; 33 and more are for this one alone.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -53,7 +53,7 @@ class ScanCase(Case):
             normal(keys[3], (T, J, S)),
             step if self.kind == "mamba-1" else -step,
             *extra,
-            *_packed(self.B, self.tokens),
+            *_packed(self.B, self.tokens)[:4],
         )
 
     def run(
@@ -73,9 +73,10 @@ class ScanCase(Case):
 
     @property
     def bytes_moved(self) -> int:
-        """States read and written in float32; the rest is in 16 bits."""
+        """States read and written in float32, as rates are; the rest is in 16 bits."""
         states = 2 * 4 * self.B * self.N * self.V * self.S
-        rows = 2 * 2 * self.N * self.V + 2 * 2 * self.J * self.S
+        rates = 4 * self.N * (self.V if self.kind == "mamba-1" else 1)
+        rows = 2 * 2 * self.N * self.V + 2 * 2 * self.J * self.S + rates
         return states + self.B * self.tokens * rows
 
     @property
@@ -105,7 +106,7 @@ class ConvCase(Case):
         keys = jax.random.split(key, 3)
         shapes = (self.B, self.C), (self.W, self.C), (self.B + 1, self.W - 1, self.C)
         arrays = map(partial(jax.random.normal, dtype=jnp.bfloat16), keys, shapes)
-        return (*arrays, *_packed(self.B, 1))
+        return (*arrays, *_packed(self.B, 1)[:4])
 
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
@@ -142,6 +143,8 @@ def _packed(B: int, tokens: int) -> ScanRows:
 
 _LAYERS: tuple[tuple[str, Kind, int, int, int, int], ...] = (
     ("mamba-2.8b", "mamba-1", 1, 5120, 16, 1),
+    ("falcon-mamba-7b", "mamba-1", 1, 8192, 16, 1),
+    ("jamba-1.5-large", "mamba-1", 1, 16384, 16, 1),
     ("mamba2-2.7b", "mamba-2", 80, 64, 128, 1),
     ("nemotron-h-8b", "mamba-2", 128, 64, 128, 8),
     ("falcon-h1-34b", "mamba-2", 32, 128, 256, 2),

@@ -5,7 +5,7 @@ states, which is as fast where there are many tokens.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.rows import ScanRows
@@ -31,7 +31,7 @@ def causal_conv(
     token = jnp.arange(T)
     row = jnp.searchsorted(rows.first + rows.length, token, side="right", method="compare_all")
     row = jnp.minimum(row, rows.first.shape[0] - 1)
-    kept = jnp.where(rows.fresh[:, None, None], 0, state[rows.slots])  # [B, W1, C]
+    kept = jnp.where(rows.fresh[:, None, None], 0, state[rows.read_slots])  # [B, W1, C]
     total = jnp.zeros(x.shape, jnp.float32)
     for back in range(W):
         before = token - back
@@ -40,7 +40,10 @@ def causal_conv(
         outside = kept[row, jnp.clip(place + W - 1, 0, W - 2)]
         seen = jnp.where((place >= 0)[:, None], inside, outside)
         total += seen.astype(jnp.float32) * weight[W - 1 - back].astype(jnp.float32)
-    return total.astype(x.dtype), _advance(x, kept, state, rows)
+    state = _advance(x, kept, state, rows, rows.length, rows.slots)
+    if rows.snapshots is not None:
+        state = _advance(x, kept, state, rows, *rows.snapshots)
+    return total.astype(x.dtype), state
 
 
 def _advance(
@@ -48,12 +51,13 @@ def _advance(
     kept: Float[Array, "B W1 C"],
     state: Float[Array, "Z W1 C"],
     rows: ScanRows,
+    after: Int32[Array, " B"],
+    slots: Int32[Array, " B"],
 ) -> Float[Array, "Z W1 C"]:
-    """The pool, with the last W - 1 inputs of every row that has tokens."""
+    """The pool, with the last W - 1 inputs of rows after so many of their tokens, if not none."""
     W1 = state.shape[1]
-    place = rows.length[:, None] - W1 + jnp.arange(W1)  # [B, W1]
+    place = after[:, None] - W1 + jnp.arange(W1)  # [B, W1]
     new = x[jnp.clip(rows.first[:, None] + place, 0, x.shape[0] - 1)]
     old = jnp.take_along_axis(kept, jnp.clip(place + W1, 0, W1 - 1)[:, :, None], axis=1)
     last = jnp.where((place >= 0)[:, :, None], new, old).astype(state.dtype)
-    slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
-    return state.at[slots].set(last, mode="drop")
+    return state.at[jnp.where(after > 0, slots, state.shape[0])].set(last, mode="drop")

@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32
 
+from pallas_kernels.errors import KernelError
 from pallas_kernels.mosaic import (
     accumulate,
     cast,
@@ -33,7 +34,8 @@ from pallas_kernels.mosaic import (
     vector_numbers,
 )
 from pallas_kernels.state_space.mosaic_chunk_products import CHUNK, SWIZZLED, chunk_products
-from pallas_kernels.state_space.mosaic_scan import TILE, mosaic_scan
+from pallas_kernels.state_space.mosaic_rows import TILE, Row, each_part, packed_rows
+from pallas_kernels.state_space.mosaic_scan import mosaic_scan
 from pallas_kernels.state_space.rows import ScanRows
 
 FEW = 8  # rows of up to so many tokens go one by one; a guess, until a GPU has timed it
@@ -41,14 +43,24 @@ _STATE_SIZES = (64, 128, 256)
 _SHARED_BYTES = 225 * 1024  # of tiles in flight, of one block on a core or of two
 
 
-def takes_chunks(state: Any, values: Any, rows: ScanRows, matrix: Any) -> bool:
+def takes_chunks(state: Any, values: Any, rows: ScanRows) -> bool:
     """Whether rows may be long, and their chunks are products of 16-bit numbers.
 
-    TMA copies pieces of 8 tokens, from multiples of 8 only: so must the last tile begin, at T - 64.
+    Models have states of 64, 128 or 256 columns; narrower ones, float32 and programs of less than
+    64 tokens go by tokens, which is right for any and slow for long rows only.
+
+    Raises:
+        KernelError: there are T tokens that no last tile of 64 can end with: TMA copies pieces of
+            8, from multiples of 8. Steps are padded, and an engine's programs hold multiples of 8.
     """
     T, B, S = values.shape[0], rows.first.shape[0], state.shape[3]
-    sizes = T >= CHUNK and T % 8 == 0 and S in _STATE_SIZES and values.dtype.itemsize == 2
-    return matrix is None and T > B and sizes
+    if T <= B or T < CHUNK or S not in _STATE_SIZES or values.dtype.itemsize != 2:
+        return False
+    if T % 8:
+        raise KernelError(
+            f"The scan of many tokens on this GPU takes a multiple of 8 tokens, not {T}."
+        )
+    return True
 
 
 def mosaic_chunks(
@@ -91,7 +103,7 @@ def mosaic_chunks(
         interpret=interpreter(interpret),
     )(
         pool, outputs, values, keys, queries, *(x for x in found if x is not None),
-        rows.first, rows.length, rows.slots, rows.fresh.astype(jnp.int32),
+        packed_rows(rows),
     )  # fmt: skip
     return jax.freeze(outputs), jax.freeze(pool)
 
@@ -109,23 +121,18 @@ def chunks_kernel(
     groups: int, delta: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, one head, 64 rows of its state."""
-    inverse, (start, count, slots, fresh, whole, some, *tiles, ready) = rest[:delta], rest[delta:]
-    row, head, part = (lax.axis_index(name) for name in ("row", "head", "part"))
+    inverse, (rows, whole, some, *tiles, ready) = rest[:delta], rest[delta:]
+    row = Row(rows, lax.axis_index("row"))
+    head, part = lax.axis_index("head"), lax.axis_index("part")
     (stages, _, S), T = tiles[0].shape, values.shape[0]
     layout = partial(cast, interpret=interpret)
-    first, end, mine = start[row], start[row] + count[row], pl.ds(part * TILE, TILE)
-    first_tile = lax.div(first, jnp.int32(CHUNK))
-    last_tile = lax.div(end + CHUNK - 1, jnp.int32(CHUNK))  # one past it
+    mine, group = pl.ds(part * TILE, TILE), lax.div(head, jnp.int32(groups))
 
     def begin(tile: Any) -> Any:
         return jnp.minimum(tile * CHUNK, T - CHUNK)
 
-    def slot_of(tile: Any) -> Any:
-        return lax.rem(tile - first_tile, jnp.int32(stages))
-
-    def fetch(tile: Any) -> None:
-        tokens, slot = pl.ds(begin(tile), CHUNK), slot_of(tile)
-        group = lax.div(head, jnp.int32(groups))
+    def fetch(tile: Any, slot: Any) -> None:
+        tokens = pl.ds(begin(tile), CHUNK)
         sources = [
             keys.at[tokens, group], queries.at[tokens, group], values.at[tokens, head, mine],
             *(x.at[tile, head] for x in (totals, scores, *inverse)),
@@ -133,36 +140,50 @@ def chunks_kernel(
         for source, target in zip(sources, tiles, strict=True):
             plgpu.copy_gmem_to_smem(source, target.at[slot], ready.at[slot])
 
-    def step(tile: Any, h: Any) -> Any:
-        slot = slot_of(tile)
-        plgpu.barrier_wait(ready.at[slot])
-        low = jnp.maximum(first, tile * CHUNK) - begin(tile)
-        high = jnp.minimum(end, tile * CHUNK + CHUNK) - begin(tile)
-        here = [x.at[slot] for x in tiles]
-        pl.when(high - low < CHUNK)(partial(_zero_rows_outside, here[0], low, high, interpret))
-        h, found = _chunk(h, here, low, high, interpret)
-        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-        target = y.at[pl.ds(begin(tile), CHUNK), head, mine]
-        pl.when(high - low == CHUNK)(partial(_put, found, whole, target))
-        pl.when(high - low < CHUNK)(partial(_put_some, found, some, target, low, high))
-        pl.when(tile + stages < last_tile)(partial(fetch, tile + stages))
-        return h
+    def scan(first: Any, end: Any, h: Any) -> Any:
+        first_tile = lax.div(first, jnp.int32(CHUNK))
+        last_tile = lax.div(end + CHUNK - 1, jnp.int32(CHUNK))  # one past it
+        if row.has_border:
+            last_tile = jnp.where(first < end, last_tile, first_tile)
 
-    @pl.when(end - first > FEW)
-    def _() -> None:
+        def step(tile: Any, h: Any) -> Any:
+            slot = lax.rem(tile - first_tile, jnp.int32(stages))
+            plgpu.barrier_wait(ready.at[slot])
+            low = jnp.maximum(first, tile * CHUNK) - begin(tile)
+            high = jnp.minimum(end, tile * CHUNK + CHUNK) - begin(tile)
+            here = [x.at[slot] for x in tiles]
+            before = 0.0
+            if row.has_border:
+                start = jnp.maximum(row.first, tile * CHUNK) - begin(tile)  # of the sums
+                before = jnp.where(low > start, here[3][jnp.maximum(low - 1, 0)], 0.0)
+            pl.when(high - low < CHUNK)(partial(_zero_rows_outside, here[0], low, high, interpret))
+            h, found = _chunk(h, here, low, high, before, interpret)
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+            target = y.at[pl.ds(begin(tile), CHUNK), head, mine]
+            pl.when(high - low == CHUNK)(partial(_put, found, whole, target))
+            pl.when(high - low < CHUNK)(partial(_put_some, found, some, target, low, high))
+            pl.when(tile + stages < last_tile)(partial(fetch, tile + stages, slot))
+            return h
+
         for stage in range(stages):
-            pl.when(first_tile + stage < last_tile)(partial(fetch, first_tile + stage))
-        places = [pool.at[slots[row], head, mine, piece] for piece in _pieces(S)]
-        h = [
-            lax.cond(
-                fresh[row] > 0,
-                lambda place=place: layout(jnp.zeros(place.shape, jnp.float32), plgpu.Layout.WGMMA),
-                lambda place=place: layout(load(place), plgpu.Layout.WGMMA),
-            )
-            for place in places
-        ]
-        for place, piece in zip(places, lax.fori_loop(first_tile, last_tile, step, h), strict=True):
-            place[...] = piece
+            pl.when(first_tile + stage < last_tile)(partial(fetch, first_tile + stage, stage))
+        return lax.fori_loop(first_tile, last_tile, step, h)
+
+    def store(h: Any, slot: Any) -> None:
+        for piece, columns in zip(h, _pieces(S), strict=True):
+            pool[slot, head, mine, columns] = piece
+
+    def begin_with(columns: Any) -> Any:
+        place = pool.at[row.source, head, mine, columns]
+        return lax.cond(
+            row.fresh > 0,
+            lambda: layout(jnp.zeros(place.shape, jnp.float32), plgpu.Layout.WGMMA),
+            lambda: layout(load(place), plgpu.Layout.WGMMA),
+        )
+
+    @pl.when(row.length > FEW)
+    def _() -> None:
+        each_part(row, [begin_with(columns) for columns in _pieces(S)], scan, store)
         plgpu.wait_smem_to_gmem(0)
 
 
@@ -171,8 +192,13 @@ def _pieces(S: int) -> list[Any]:
     return [pl.ds(column, min(S, 128)) for column in range(0, S, 128)]
 
 
-def _chunk(h: Any, tiles: list[Any], low: Any, high: Any, interpret: bool) -> tuple[Any, Any]:
-    """The state after tokens low .. high-1 of a tile, and y^T of all its tokens."""
+def _chunk(
+    h: Any, tiles: list[Any], low: Any, high: Any, before: Any, interpret: bool
+) -> tuple[Any, Any]:
+    """The state after tokens low .. high-1 of a tile, and y^T of all its tokens.
+
+    `before` is what of `totals` is older than the state.
+    """
     k, q, v, totals, scores, *inverse = tiles
     by_column, dtype = plgpu.Layout.WGMMA.reduce(0), v.dtype
     pieces = _pieces(k.shape[1])
@@ -186,7 +212,7 @@ def _chunk(h: Any, tiles: list[Any], low: Any, high: Any, interpret: bool) -> tu
         for part, piece in zip(h, pieces, strict=True):
             turned = along.at[:, piece].transpose((1, 0))
             found = accumulate(found, part.astype(dtype), turned, interpret)
-        return found * spread(jnp.exp(total), found)
+        return found * spread(jnp.exp(total - before), found)
 
     written = cast(load(v.transpose((1, 0))).astype(jnp.float32), plgpu.Layout.WGMMA, interpret)
     if inverse:
@@ -197,7 +223,7 @@ def _chunk(h: Any, tiles: list[Any], low: Any, high: Any, interpret: bool) -> tu
     found = accumulate(read(q), written.astype(dtype), scores, interpret)
     kept = written * spread(jnp.where(live, jnp.exp(last - total), 0.0), written)
     h = [
-        accumulate(part * jnp.exp(last), kept.astype(dtype), k.at[:, piece], interpret)
+        accumulate(part * jnp.exp(last - before), kept.astype(dtype), k.at[:, piece], interpret)
         for part, piece in zip(h, pieces, strict=True)
     ]
     return h, found

@@ -18,6 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
 from pallas_kernels.mosaic import cast, interpreter, load
+from pallas_kernels.state_space.mosaic_rows import Row, each_part, packed_rows
 from pallas_kernels.state_space.rows import ScanRows
 
 _THREADS = 128
@@ -47,19 +48,17 @@ def mosaic_conv(
         grid=(rows.first.shape[0], C // part),
         grid_names=("row", "part"),
         interpret=interpreter(interpret),
-    )(pool, x, weight, rows.first, rows.length, rows.slots, rows.fresh.astype(jnp.int32))
+    )(pool, x, weight, packed_rows(rows))
     return y, jax.freeze(pool)
 
 
 def conv_kernel(
-    pool: Any, x: Any, weight: Any, start: Any, count: Any, slots: Any, fresh: Any, y: Any,
-    *, size: int, interpret: bool,
-) -> None:  # fmt: skip
+    pool: Any, x: Any, weight: Any, rows: Any, y: Any, *, size: int, interpret: bool
+) -> None:
     """One block: one row, `size` channels."""
-    row, mine = lax.axis_index("row"), pl.ds(lax.axis_index("part") * size, size)
+    row, mine = Row(rows, lax.axis_index("row")), pl.ds(lax.axis_index("part") * size, size)
     layout = plgpu.Layout.WG_STRIDED((size,), vec_size=size // _THREADS)
-    first, W = start[row], weight.shape[0]
-    kept = [pool.at[slots[row], back, mine] for back in range(W - 1)]
+    W = weight.shape[0]
 
     def wide(ref: Any) -> Any:
         return cast(load(ref), layout, interpret).astype(jnp.float32)
@@ -67,16 +66,25 @@ def conv_kernel(
     def zero() -> Any:
         return cast(jnp.zeros((size,), jnp.float32), layout, interpret)
 
-    def token(weights: list[Any], index: Any, seen: list[Any]) -> list[Any]:
-        seen = [*seen, wide(x.at[first + index, mine])]
+    def store(seen: list[Any], slot: Any) -> None:
+        for back, value in enumerate(seen):
+            pool[slot, back, mine] = value.astype(pool.dtype)
+
+    def token(weights: list[Any], t: Any, seen: list[Any]) -> list[Any]:
+        seen = [*seen, wide(x.at[t, mine])]
         total = sum((v * w for v, w in zip(seen, weights, strict=True)), start=zero())
-        y[first + index, mine] = total.astype(y.dtype)
+        y[t, mine] = total.astype(y.dtype)
         return seen[1:]
 
-    @pl.when(count[row] > 0)
+    @pl.when(row.length > 0)
     def _() -> None:
         weights = [wide(weight.at[place, mine]) for place in range(W)]
-        seen = [lax.cond(fresh[row] > 0, zero, partial(wide, place)) for place in kept]
-        seen = lax.fori_loop(0, count[row], partial(token, weights), seen)
-        for place, value in zip(kept, seen, strict=True):
-            place[...] = value.astype(place.dtype)
+        seen = [
+            lax.cond(row.fresh > 0, zero, partial(wide, pool.at[row.source, back, mine]))
+            for back in range(W - 1)
+        ]
+
+        def scan(first: Any, end: Any, seen: list[Any]) -> list[Any]:
+            return lax.fori_loop(first, end, partial(token, weights), seen)
+
+        each_part(row, seen, scan, store)

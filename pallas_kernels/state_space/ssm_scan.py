@@ -2,7 +2,8 @@
 
 one token a row at most    all rows side by side
 more, on a CPU             row by row, a few tokens one by one, many in chunks
-more, on a GPU             see mosaic_scan.py
+on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
+                           mosaic_chunks.py for more
 """
 
 from functools import partial
@@ -32,6 +33,7 @@ def ssm_scan(
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
     """Every token's output, and the pool of states, updated in place where it is donated.
 
+    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`).
     Specification: `reference.ssm_scan_reference`; padding gives any value.
 
     Raises:
@@ -56,15 +58,20 @@ def scan_on_hopper(
     beta: Float32[Array, "T N"] | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
-    """Long rows in chunks on the tensor cores where the shapes allow; else token by token."""
+    """Mamba-1 in its own kernel; others in chunks on the tensor cores, or token by token."""
     from pallas_kernels.state_space.mosaic_chunks import mosaic_chunks, takes_chunks
     from pallas_kernels.state_space.mosaic_scan import check_limits, mosaic_scan
+    from pallas_kernels.state_space.mosaic_selective import mosaic_selective
 
+    if matrix is not None:
+        return mosaic_selective(
+            state, values, keys, queries, rates, matrix, rows, interpret=interpret
+        )
     check_limits(state, keys, values)
     arrays = state, values, keys, queries, rates, rows
-    if takes_chunks(state, values, rows, matrix):
+    if takes_chunks(state, values, rows):
         return mosaic_chunks(*arrays, beta=beta, interpret=interpret)
-    return mosaic_scan(*arrays, matrix=matrix, beta=beta, interpret=interpret)
+    return mosaic_scan(*arrays, beta=beta, interpret=interpret)
 
 
 def scan_side_by_side(
@@ -80,21 +87,26 @@ def scan_side_by_side(
 ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
     """A token of every row at a time: in a decode step that is one turn."""
     T = values.shape[0]
-    h = jnp.where(rows.fresh[:, None, None, None], 0.0, state[rows.slots])  # [B, N, V, S]
+    h = jnp.where(rows.fresh[:, None, None, None], 0.0, state[rows.read_slots])  # [B, N, V, S]
     arrays = (
         (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
     )
     step = jax.vmap(partial(_token_step, matrix))
 
-    def turn(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        h, y = carry
+    def turn(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        h, y, state = carry
         live = index < rows.length
         t = jnp.where(live, rows.first + index, T - 1)
         new, out = step(h, *(x[t] for x in arrays))
         y = y.at[jnp.where(live, t, T)].set(out.astype(y.dtype), mode="drop")
-        return jnp.where(live[:, None, None, None], new, h), y
+        if rows.snapshots is not None:
+            kept = index + 1 == rows.snapshots.after
+            slots = jnp.where(kept, rows.snapshots.slots, state.shape[0])
+            state = state.at[slots].set(new, mode="drop")
+        return jnp.where(live[:, None, None, None], new, h), y, state
 
-    h, y = lax.fori_loop(0, rows.length.max(), turn, (h, jnp.zeros_like(values)))
+    start = h, jnp.zeros_like(values), state
+    h, y, state = lax.fori_loop(0, rows.length.max(), turn, start)
     slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
     return y, state.at[slots].set(h, mode="drop")
 
@@ -123,9 +135,8 @@ def scan_row_by_row(
     few = T if matrix is not None else _FEW
     order = jnp.argsort(rows.length == 0)  # those with tokens first
 
-    def row(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        state, y = carry
-        first, length, slot, fresh = (x[order[index]] for x in rows)
+    def part(first: Array, length: Array, h: Array, y: Array) -> tuple[Array, Array]:
+        """The state and the outputs after some of a row's tokens."""
 
         def by_token(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             h, y = carry
@@ -143,12 +154,23 @@ def scan_row_by_row(
             out = jnp.where(live[:, None, None], out.astype(y.dtype), old)
             return h, lax.dynamic_update_slice_in_dim(y, out, begin, 0)
 
-        h = jnp.where(fresh, 0.0, state[slot])
         tokens = jnp.where(length <= few, length, 0)
         chunks = jnp.where(length <= few, 0, -(-length // C))
         h, y = lax.fori_loop(first, first + tokens, by_token, (h, y))
-        h, y = lax.fori_loop(0, chunks, by_chunk, (h, y))
-        return state.at[slot].set(h), y
+        return lax.fori_loop(0, chunks, by_chunk, (h, y))
+
+    def row(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        (state, y), b = carry, order[index]
+        first, length = rows.first[b], rows.length[b]
+        h = jnp.where(rows.fresh[b], 0.0, state[rows.read_slots[b]])
+        if rows.snapshots is not None:
+            after = rows.snapshots.after[b]
+            h, y = part(first, after, h, y)
+            slot = jnp.where(after > 0, rows.snapshots.slots[b], state.shape[0])
+            state = state.at[slot].set(h, mode="drop")
+            first, length = first + after, length - after
+        h, y = part(first, length, h, y)
+        return state.at[rows.slots[b]].set(h), y
 
     state, y = lax.fori_loop(0, (rows.length > 0).sum(), row, (state, jnp.zeros_like(values)))
     return y, state

@@ -21,7 +21,7 @@ def test_decode_rows(largest, rows):
 
 
 @pytest.mark.parametrize(
-    ("largest", "tokens"), [(16, [16]), (100, [16, 32, 64, 100]), (256, [16, 32, 64, 128, 256])]
+    ("largest", "tokens"), [(16, [16]), (100, [16, 32, 64, 104]), (256, [16, 32, 64, 128, 256])]
 )
 def test_mixed_tokens(largest, tokens):
     assert mixed_tokens(1, largest) == tokens

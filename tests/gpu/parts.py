@@ -37,7 +37,7 @@ def parts() -> list[Part]:
         *(Part(f"kernels {name}", 60, partial(_kernel, "benchmark", name)) for name in kernels),
         Part("engine 1", 120, partial(_engine, 1, True)),
         Part("engine 64", 120, partial(_engine, 64, True)),
-        Part("peers", 40, _peers, ("torch",)),
+        Part("peers", 60, _peers, ("torch",)),
         Part("cuDNN", 40, _cudnn),
         Part("transformers 1", 60, partial(_transformers, 1), ("transformers",)),
         Part("profile 64", 120, partial(_profile, 64)),

@@ -83,6 +83,9 @@ def _do(part: Part, log: Log, folder: Path, limit: float, dry_run: bool) -> None
         said, status = done.stderr, done.returncode
     except subprocess.TimeoutExpired:
         said, status = f"stopped after {limit:.0f} s", -9
+        if limit < part.limit_s:  # the run's time was up, and not the part's
+            log.add("skipped", name=part.name, why="the time of this run was up within it")
+            return
     took = perf_counter() - began
     print(f"{part.name:40} {took:6.1f} s   {'ok' if status == 0 else said[-80:].strip()}")
     if status != 0:

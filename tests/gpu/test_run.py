@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from pallas_kernels.cases import CASES
-from tests.gpu import report, tuning
+from tests.gpu import report, torch_peers, torch_products, tuning
 from tests.gpu.parts import parts
 from tests.gpu.records import Log, newest_result, write_result
 from tests.gpu.run import main
@@ -53,6 +53,23 @@ def test_no_time_left_is_said(capsys):
 def test_names_of_parts_are_unique():
     names = [part.name for part in parts()]
     assert len(set(names)) == len(names)
+
+
+def test_peers_are_of_cases_that_exist():
+    names = {(case.kernel, case.name) for case in CASES}
+    peers = {"quant_matmul": torch_products.INT4, "experts": torch_products.EXPERTS}
+    assert all((kernel, name) in names for kernel in peers for name in peers[kernel])
+
+
+def test_peers_run_small_on_a_cpu(tmp_path):
+    pytest.importorskip("torch", reason="the peers are PyTorch's")
+    log = Log(tmp_path / "log")
+    torch_peers.kernels(log, tmp_path, quick=True)
+    records = list(log.records())
+    assert {record["peer"] for record in records} == {
+        "PyTorch int4", "cuBLAS bf16", "PyTorch grouped_mm", "PyTorch SDPA",
+    }  # fmt: skip
+    assert [record for record in records if "failed" in record] == []
 
 
 def test_half_a_line_is_no_record(tmp_path):

@@ -1,13 +1,16 @@
-"""The same work in PyTorch, where it is installed: SDPA, cuBLAS, transformers' generate.
+"""The same work in PyTorch, where it is installed: SDPA, products, transformers' generate.
 
 Runs in a process without JAX, so that each has the GPU's memory for itself.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from tests.gpu.records import Log
+from tests.gpu.torch_products import Peer, products
 
 # name of the case: rows, query heads, key/value heads, head dim, keys
 DECODE = {
@@ -24,23 +27,44 @@ LLAMA = {
 
 
 def kernels(log: Log, folder: Path, quick: bool) -> None:
-    """Attention of contiguous keys and values (PyTorch has no pages)."""
+    """Attention and products; small and on the CPU for a trial, where only errors say anything."""
     import torch
 
-    if not torch.cuda.is_available():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not quick:
         log.add("skipped", name="peers", why="PyTorch finds no GPU")
         return
+    for peer, name, make in (*products(device, quick), *attention(device, quick)):
+        try:
+            call = make()
+            time = _seconds(call) if device == "cuda" else _once(call)
+        except Exception as error:  # a kernel that PyTorch lacks is a finding
+            said = str(error).strip().splitlines() or [""]
+            log.add(
+                "peers", peer=peer, case=name, failed=f"{type(error).__name__}: {said[0][:200]}"
+            )
+        else:
+            log.add("peers", peer=peer, case=name, us=1e6 * time)
+
+
+def attention(device: str, quick: bool) -> Iterator[Peer]:
+    """Attention of contiguous keys and values (PyTorch has no pages)."""
     for queries, shapes in ((1, DECODE), (None, PREFILL)):
         for name, (B, N, K, H, keys) in shapes.items():
-            q = torch.randn(B, N, queries or keys, H, dtype=torch.bfloat16, device="cuda")
-            k, v = (torch.randn(B, K, keys, H, dtype=torch.bfloat16, device="cuda") for _ in "kv")
+            sizes = (min(B, 2), N, K, H, 64) if quick else (B, N, K, H, keys)
+            yield "PyTorch SDPA", name, partial(_attention, device, queries, *sizes)
 
-            def attend(q: Any = q, k: Any = k, v: Any = v) -> Any:
-                return torch.nn.functional.scaled_dot_product_attention(
-                    q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True
-                )
 
-            log.add("peers", peer="PyTorch SDPA", case=name, us=1e6 * _seconds(attend))
+def _attention(
+    device: str, queries: int | None, B: int, N: int, K: int, H: int, keys: int
+) -> Callable[[], Any]:
+    import torch
+
+    q = torch.randn(B, N, queries or keys, H, dtype=torch.bfloat16, device=device)
+    k, v = (torch.randn(B, K, keys, H, dtype=torch.bfloat16, device=device) for _ in "kv")
+    return lambda: torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, is_causal=queries is None, enable_gqa=True
+    )
 
 
 def generate(log: Log, folder: Path, quick: bool, rows: int) -> None:
@@ -70,7 +94,13 @@ def generate(log: Log, folder: Path, quick: bool, rows: int) -> None:
             decode_ms=1e3 * seconds / tokens)  # fmt: skip
 
 
-def _seconds(call: Any) -> float:
+def _once(call: Callable[[], Any]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def _seconds(call: Callable[[], Any]) -> float:
     """Median of CUDA graph replays, by events."""
     import torch
 

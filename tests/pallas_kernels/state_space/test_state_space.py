@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pallas_kernels.state_space import ScanRows, causal_conv, ssm_scan
+from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, ssm_scan
 from pallas_kernels.state_space.chunked import unit_inverse
 from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
 from pallas_kernels.state_space.ssm_scan import scan_row_by_row
@@ -16,27 +16,40 @@ N, V, S, J = 4, 64, 16, 2
 KINDS = ("mamba-1", "mamba-2", "delta")
 
 
-def make_rows(counts, fresh=()):
-    """Rows of these lengths, packed; states in shuffled slots of a pool of one more."""
+def make_rows(counts, fresh=(), after=()):
+    """Rows of these lengths, packed; states in shuffled slots of a pool of one more.
+
+    With `after` there are snapshots, and all but the first row read another slot than their own.
+    """
     counts = np.asarray(counts, np.int32)
-    slots = np.random.default_rng(1).permutation(len(counts) + 1)[: len(counts)]
-    return ScanRows(
+    B = len(counts)
+    slots = np.random.default_rng(1).permutation(3 * B + 1 if after else B + 1)
+    rows = ScanRows(
         jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
         jnp.asarray(counts),
-        jnp.asarray(slots, jnp.int32),
-        jnp.asarray([row in fresh for row in range(len(counts))]),
+        jnp.asarray(slots[:B], jnp.int32),
+        jnp.asarray([row in fresh for row in range(B)]),
     )
+    if not after:
+        return rows
+    sources = rows.slots.at[1:].set(slots[B + 1 : 2 * B])
+    snapshots = Snapshots(jnp.asarray(after, jnp.int32), jnp.asarray(slots[2 * B : 3 * B]))
+    return rows._replace(sources=sources, snapshots=snapshots)
+
+
+def pool_size(rows):
+    return rows.slots.size * (3 if rows.snapshots else 1) + 1
 
 
 def make_arrays(kind, rows, T):
-    """Arguments of a scan; states that are fresh or in nobody's slot are NaN."""
+    """Arguments of a scan; states that are fresh or that nobody reads are NaN."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
-    Z = rows.slots.size + 1
-    unused = [z for z in range(Z) if z not in np.asarray(rows.slots)[~np.asarray(rows.fresh)]]
+    Z = pool_size(rows)
+    unused = sorted(set(range(Z)) - set(np.asarray(rows.read_slots)[~np.asarray(rows.fresh)]))
     state = normal(Z, N, V, S).at[jnp.asarray(unused, jnp.int32)].set(jnp.nan)
     decay = jax.nn.softplus(normal(T, N, V)) if kind == "mamba-1" else -jnp.exp(normal(T, N, 1))
     arrays = state, normal(T, N, V), normal(T, J, S) / 4, normal(T, J, S), decay
@@ -55,9 +68,18 @@ def check(got, want, rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("counts", [[1, 1, 1], [5, 0, 1], [0, 0]])
-def test_scan_equals_reference(kind, counts):
-    rows = make_rows(counts, fresh={0})
+@pytest.mark.parametrize(
+    "counts, after",
+    [
+        ([1, 1, 1], ()),
+        ([1, 1, 1], [0, 1, 1]),
+        ([5, 0, 1], ()),
+        ([5, 0, 9], [5, 0, 2]),
+        ([0, 0], ()),
+    ],
+)
+def test_scan_equals_reference(kind, counts, after):
+    rows = make_rows(counts, {0}, after)
     arrays, extra = make_arrays(kind, rows, max(sum(counts), 1) + 2)
     got = ssm_scan(*arrays, rows, **extra)
     check(got, ssm_scan_reference(*arrays, rows, **extra), rows)
@@ -99,6 +121,36 @@ def test_unit_inverse(C):
     np.testing.assert_allclose(unit_inverse(jnp.asarray(below)), want, rtol=1e-4, atol=1e-3)
 
 
+borders = st.lists(
+    st.integers(0, 70).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.sampled_from(KINDS), borders)
+def test_rows_of_any_length_leave_snapshots_anywhere(kind, lengths):
+    counts, after = map(list, zip(*lengths, strict=True))
+    rows = make_rows(counts, {1}, after)
+    arrays, extra = make_arrays(kind, rows, sum(counts) + 9)
+    got = scan_row_by_row(*arrays, rows, chunk=8, **extra)
+    check(got, ssm_scan_reference(*arrays, rows, **extra), rows)
+
+
+def test_a_snapshot_is_the_state_of_a_row_that_ends_there():
+    rows = make_rows([20], (), [13])
+    arrays, _ = make_arrays("mamba-2", rows, 20)
+    _, state = ssm_scan(*arrays, rows)
+    shorter = make_rows([13], (), [0])
+    _, want = ssm_scan(*arrays, shorter)
+    np.testing.assert_allclose(state[rows.snapshots.slots], want[rows.slots], atol=1e-5)
+    follow = rows._replace(
+        first=rows.first + 13, length=rows.length - 13, sources=rows.snapshots.slots, snapshots=None
+    )
+    _, found = ssm_scan(state, *arrays[1:], follow)
+    np.testing.assert_allclose(found[rows.slots], state[rows.slots], atol=1e-5)
+
+
 @settings(max_examples=3, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 3))
 def test_a_row_cut_in_two_steps_ends_where_it_would(counts, cut):
@@ -118,14 +170,20 @@ def test_a_row_cut_in_two_steps_ends_where_it_would(counts, cut):
         np.testing.assert_allclose(y[part], whole[0][part], atol=1e-4)
 
 
-@pytest.mark.parametrize("counts", [[1, 1, 1], [5, 0, 1, 2], [0, 3], [9]])
+@pytest.mark.parametrize(
+    "counts, after",
+    [([1, 1, 1], ()), ([5, 0, 1, 2], ()), ([9], [9]), ([1, 0, 8], [1, 0, 2])],
+)
 @pytest.mark.parametrize("width", [2, 4])
-def test_convolution_equals_reference(counts, width):
+def test_convolution_equals_reference(counts, after, width):
+    rows = make_rows(counts, {0}, after)
+    arrays = conv_arrays(rows, sum(counts) + 2, width, 6)
+    check(causal_conv(*arrays, rows), causal_conv_reference(*arrays, rows), rows)
+
+
+def conv_arrays(rows, T, width, C):
+    """Inputs, weights, states; that of row 0 is NaN, for it is fresh."""
     rng = np.random.default_rng(0)
-    rows = make_rows(counts, fresh={0})
-    T = sum(counts) + 2
-    state = jnp.asarray(rng.standard_normal((len(counts) + 1, width - 1, 6)), jnp.float32)
-    state = state.at[rows.slots[0]].set(jnp.nan)  # fresh: not to be read
-    x, weight = (jnp.asarray(rng.standard_normal((n, 6)), jnp.float32) for n in (T, width))
-    got = causal_conv(x, weight, state, rows)
-    check(got, causal_conv_reference(x, weight, state, rows), rows)
+    state = jnp.asarray(rng.standard_normal((pool_size(rows), width - 1, C)), jnp.float32)
+    state = state.at[rows.slots[0]].set(jnp.nan)
+    return *(jnp.asarray(rng.standard_normal((n, C)), jnp.float32) for n in (T, width)), state
