@@ -31,7 +31,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     seed: int = 0
-    max_model_len: int | None = None  # tokens; None is the model's own context
+    # tokens; None is the model's own context, "auto" (or -1) as much of it as the memory holds
+    max_model_len: int | Literal["auto"] | None = None
     max_num_seqs: int | None = None  # rows in a step
     max_num_batched_tokens: int | None = None  # tokens in a step
     block_size: int | None = None  # slots in a page
@@ -46,9 +47,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     compilation_cache_dir: str | None = None  # None is the user's cache folder
 
     def __post_init__(self) -> None:
+        if self.max_model_len == -1:
+            msgspec.structs.force_setattr(self, "max_model_len", "auto")
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
@@ -60,6 +63,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
             )
+
+    @property
+    def asked_model_len(self) -> int | None:
+        """The context, if it was given as a number."""
+        return None if self.max_model_len == "auto" else self.max_model_len
 
 
 def make_config(**settings: Any) -> EngineConfig:

@@ -14,14 +14,14 @@ from engine.block_pool import BlockPool
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
-from engine.memory import KVLayout, resolve_pages, resolve_shapes
+from engine.fitting import Fitted, fit
+from engine.memory import claim_device_memory
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.programs import Program
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
-from engine.shapes import Shapes
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -38,16 +38,17 @@ class EngineCore:
     def __init__(self, config: EngineConfig) -> None:
         use_compilation_cache(config.compilation_cache_dir)
         self.config = config
+        claim_device_memory(config)
         start = perf_counter()
         mesh = make_mesh(config.tensor_parallel_size)
         model = load(
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
-            seed=config.seed, max_model_len=config.max_model_len,
+            seed=config.seed, max_model_len=config.asked_model_len,
         )  # fmt: skip
-        shapes = resolve_shapes(config, model.config, mesh)
-        kv = resolve_pages(config, model.config, shapes, mesh, model.leaves[0].dtype)
         loaded = perf_counter()
-        self._runner = Runner(model, shapes, kv)
+        fitted = fit(config, model)
+        shapes, kv = fitted.shapes, fitted.kv
+        self._runner = Runner(model, shapes, kv, fitted.programs)
         self._scheduler = Scheduler(
             BlockPool(kv.num_pages),
             page_size=shapes.page_size,
@@ -62,7 +63,8 @@ class EngineCore:
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
-        self.info = _info(model, shapes, kv, loaded - start, self._runner.warm_up())
+        self._runner.warm_up()
+        self.info = _info(model, fitted, loaded - start, perf_counter() - loaded)
 
     @property
     def has_work(self) -> bool:
@@ -194,8 +196,9 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
 
 
 def _info(
-    model: LoadedModel, shapes: Shapes, kv: KVLayout, load_seconds: float, compile_seconds: float
+    model: LoadedModel, fitted: Fitted, load_seconds: float, compile_seconds: float
 ) -> ModelInfo:
+    shapes, kv = fitted.shapes, fitted.kv
     leaves, devices = model.leaves, model.mesh.devices
     return ModelInfo(
         architecture=model.config.architecture,
@@ -214,6 +217,7 @@ def _info(
         attention_backend=kv.backend.value,
         parameter_bytes=sum(leaf.nbytes for leaf in leaves),
         kv_cache_bytes=kv.num_pages * kv.page_bytes,
+        temporary_bytes=fitted.temporary_bytes,
     )
 
 

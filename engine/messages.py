@@ -102,6 +102,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     attention_backend: str = "xla"
     parameter_bytes: int = 0
     kv_cache_bytes: int = 0
+    temporary_bytes: int = 0  # on each device, of the steps in flight
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

@@ -17,13 +17,11 @@ from jaxtyping import Array
 from engine.lowering import (
     Shardings,
     abstract_state,
-    compiler_options,
-    lower_step,
     state_shardings,
     whole,
     zero_state,
 )
-from engine.memory import KVLayout, check_state_fits
+from engine.memory import KVLayout
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, pack
 from engine.programs import Programs
@@ -82,29 +80,29 @@ class Results:
 class Runner:
     """One model on one mesh."""
 
-    def __init__(self, model: LoadedModel, shapes: Shapes, kv: KVLayout) -> None:
+    def __init__(
+        self, model: LoadedModel, shapes: Shapes, kv: KVLayout, programs: Programs
+    ) -> None:
+        self.programs = programs
         self._model = model
         self._mesh = model.mesh
         self._kv = kv
         self._sink = shapes.max_num_seqs
         self._vocab_size = model.config.vocab_size
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
-        check_state_fits(_state_bytes(self._abstract), model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
         self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
-        self.programs = Programs(shapes, self._lower, compiler_options(model.mesh))
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
         self._table_width = shapes.table_width
 
     def warm_up(self) -> float:
-        """Compile until every step can run; the other shapes follow in the background.
+        """Compile what goes between steps; the smaller steps follow in the background.
 
         Returns the seconds it took.
         """
         start = perf_counter()
-        self.programs.compile_largest()
         width = packed_options_size(self._vocab_size)
         options = jax.ShapeDtypeStruct((width,), np.int32, sharding=whole(self._mesh))
         self._admit = self._admit.lower(self._abstract, options).compile()
@@ -165,9 +163,6 @@ class Runner:
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
 
-    def _lower(self, shape: StepShape) -> jax.stages.Lowered:
-        return lower_step(self._model.layout, shape, self._kv, self._abstract, self._mesh)
-
 
 def wants_logprobs(chunk: Chunk) -> bool:
     return bool(chunk.scored) or (chunk.samples and chunk.request.params.logprobs is not None)
@@ -180,14 +175,6 @@ def _admit(state: DeviceState, packed: Array) -> DeviceState:
 def _set_pages(state: DeviceState, packed: Array) -> DeviceState:
     """Write the table's row of the slot `packed[0]`."""
     return state._replace(page_table=state.page_table.at[packed[0]].set(packed[1:]))
-
-
-def _state_bytes(state: DeviceState) -> int:
-    """Bytes on each device of what is described."""
-    return sum(
-        math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
-        for array in jax.tree.leaves(state)
-    )
 
 
 def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:

@@ -11,6 +11,9 @@ from engine.errors import ConfigError
     [
         ({"block_size": 17}, "--block-size must be one of"),
         ({"max_num_seqs": 0}, "--max-num-seqs must be at least 1, got 0"),
+        ({"max_model_len": 0}, "--max-model-len must be at least 1, got 0"),
+        ({"max_model_len": -2}, "--max-model-len must be at least 1, got -2"),
+        ({"max_model_len": "long"}, "wrong type"),
         ({"max_model_len": 1}, "--max-model-len must be at least 2"),
         ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization must be above 0"),
         ({"gpu_memory_utilization": float("nan")}, "--gpu-memory-utilization"),
@@ -29,3 +32,8 @@ def test_wrong_settings(settings, message):
 
 def test_defaults():
     assert make_config() == EngineConfig()
+
+
+def test_minus_one_is_auto():
+    assert make_config(max_model_len=-1) == make_config(max_model_len="auto")
+    assert make_config(max_model_len=-1).asked_model_len is None
