@@ -18,6 +18,7 @@ CACHE_DTYPES = {
     "fp8_e4m3": "float8_e4m3fn",
     "int8_per_token_head": "int8",
 }
+_MOST_OFFLOADED = 2**20  # GiB; more than a machine has
 _POSITIVE = (
     "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes",
     "num_gpu_blocks_override", "tensor_parallel_size",
@@ -41,6 +42,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     gpu_memory_utilization: float = 0.92  # share of the free device memory to use
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory
+    kv_offloading_size: float | None = None  # GiB of host memory for pages that the device drops
     tensor_parallel_size: int = 1
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
@@ -63,6 +65,17 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
             )
+        if self.kv_offloading_size is not None:
+            if not 0 < self.kv_offloading_size <= _MOST_OFFLOADED:
+                raise ConfigError(
+                    f"--kv-offloading-size must be above 0 and at most {_MOST_OFFLOADED} GiB, "
+                    f"got {self.kv_offloading_size}."
+                )
+            if not self.enable_prefix_caching:
+                raise ConfigError(
+                    "--kv-offloading-size keeps pages of the prefix cache, and "
+                    "--no-enable-prefix-caching turns that off; leave one of them out."
+                )
 
     @property
     def asked_model_len(self) -> int | None:

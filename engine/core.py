@@ -15,7 +15,7 @@ from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
 from engine.fitting import Fitted, fit
-from engine.memory import claim_device_memory
+from engine.memory import claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.programs import Program
 from engine.request import Request, Status, make_request
@@ -48,7 +48,8 @@ class EngineCore:
         loaded = perf_counter()
         fitted = fit(config, model)
         shapes, kv = fitted.shapes, fitted.kv
-        self._runner = Runner(model, shapes, kv, fitted.programs)
+        tier = make_tier(config, kv)
+        self._runner = Runner(model, shapes, kv, fitted.programs, tier)
         self._scheduler = Scheduler(
             BlockPool(kv.num_pages),
             page_size=shapes.page_size,
@@ -56,6 +57,7 @@ class EngineCore:
             max_num_batched_tokens=shapes.max_num_batched_tokens,
             prefix_caching=config.enable_prefix_caching,
             longest_prefix_first=config.scheduling_policy == "lpm",
+            tier=tier,
         )
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
@@ -63,6 +65,8 @@ class EngineCore:
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
+        self._tier, self._page_bytes = tier, kv.page_bytes
+        self.stats.num_host_pages = 0 if tier is None else tier.capacity
         self._runner.warm_up()
         self.info = _info(model, fitted, loaded - start, perf_counter() - loaded)
 
@@ -175,6 +179,12 @@ class EngineCore:
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
         stats.prefix_cache_hits = scheduler.prefix_hits
+        stats.external_prefix_cache_queries = scheduler.host_queries
+        stats.external_prefix_cache_hits = scheduler.host_hits
+        if self._tier is not None and (copies := self._runner.copies):
+            stats.num_used_host_pages = len(self._tier)
+            stats.kv_offload_store_bytes = copies.stored_pages * self._page_bytes
+            stats.kv_offload_load_bytes = copies.fetched_pages * self._page_bytes
         stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
         stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
         stats.step_seconds += end - start

@@ -4,6 +4,7 @@ Turns the `None`s of `EngineConfig` into numbers, given how many bytes there are
 needs memory is `engine.fitting`'s to find out.
 """
 
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,10 @@ from jax.typing import DTypeLike
 from engine.attention_backend import resolve_backend
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
+from engine.host_tier import STAGED_PAGES, HostTier
 from engine.shapes import Shapes
 from models.config import ModelConfig
-from models.memory import free_bytes
+from models.memory import free_bytes, host_free_bytes
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import page_head_dim
 from pallas_kernels.cache.quantise import is_quantised
@@ -28,6 +30,8 @@ _CPU_PAGE, _GPU_PAGE = 16, 64  # a kernel's tile is 64 keys: one transfer instea
 _CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
 _XLA_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory, which XLA takes at its start
 _XLA_DEFAULT = 0.75
+_XLA_HOST_GB = "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB"  # that XLA pins; 64 unless said otherwise
+_XLA_HOST_MORE = 64  # for whatever else is pinned
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def resolve_pages(
         if config.kv_cache_memory_bytes:
             pages = min(pages, config.kv_cache_memory_bytes // each)
         elif room is not None:
-            pages = min(pages, _steady(max(0, room) // each))
+            staged = STAGED_PAGES if config.kv_offloading_size else 0
+            pages = min(pages, _steady(max(0, room // each - staged)))
     return replace(one, num_pages=pages)
 
 
@@ -118,6 +123,10 @@ def claim_device_memory(config: EngineConfig) -> None:
     It takes 75 % otherwise, and no pool can be larger. A user's own setting goes first.
     """
     os.environ.setdefault(_XLA_FRACTION, str(config.gpu_memory_utilization))
+    if config.kv_offloading_size is not None:
+        os.environ.setdefault(
+            _XLA_HOST_GB, str(math.ceil(config.kv_offloading_size) + _XLA_HOST_MORE)
+        )
 
 
 def usable_bytes(config: EngineConfig, mesh: Mesh) -> int | None:
@@ -134,6 +143,24 @@ def usable_bytes(config: EngineConfig, mesh: Mesh) -> int | None:
     limit: int = min(device.memory_stats()["bytes_limit"] for device in mesh.local_devices)
     whole = limit / float(os.environ.get(_XLA_FRACTION, _XLA_DEFAULT))
     return free - max(0, limit - int(whole * config.gpu_memory_utilization))
+
+
+def make_tier(config: EngineConfig, kv: KVLayout) -> HostTier | None:
+    """Room in the host for pages of this layout, if any was asked for."""
+    if config.kv_offloading_size is None:
+        return None
+    size, free = int(config.kv_offloading_size * GIB), host_free_bytes()
+    if size < kv.page_bytes:
+        raise ConfigError(
+            f"--kv-offloading-size {config.kv_offloading_size} holds no page of {kv.page_bytes} "
+            f"bytes; use at least {math.ceil(kv.page_bytes / GIB * 1e4) / 1e4:.4f} GiB."
+        )
+    if free is not None and size > free:
+        raise ConfigError(
+            f"--kv-offloading-size {config.kv_offloading_size} GiB is more than the "
+            f"{free / GIB:.2f} GiB of host memory that are free; use less."
+        )
+    return HostTier(size // kv.page_bytes)
 
 
 def room_for_pages(usable: int | None, reserved: int, mesh: Mesh) -> int | None:

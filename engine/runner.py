@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from engine.host_tier import HostTier
 from engine.lowering import (
     Shardings,
     abstract_state,
@@ -24,6 +25,7 @@ from engine.lowering import (
 from engine.memory import KVLayout
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, pack
+from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
 from engine.sampling import Sampled
@@ -81,7 +83,12 @@ class Runner:
     """One model on one mesh."""
 
     def __init__(
-        self, model: LoadedModel, shapes: Shapes, kv: KVLayout, programs: Programs
+        self,
+        model: LoadedModel,
+        shapes: Shapes,
+        kv: KVLayout,
+        programs: Programs,
+        tier: HostTier | None = None,
     ) -> None:
         self.programs = programs
         self._model = model
@@ -96,6 +103,9 @@ class Runner:
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
         self._table_width = shapes.table_width
+        self.copies: PageCopies | None = None
+        if tier is not None:
+            self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
 
     def warm_up(self) -> float:
         """Compile what goes between steps; the smaller steps follow in the background.
@@ -108,6 +118,8 @@ class Runner:
         self._admit = self._admit.lower(self._abstract, options).compile()
         pages = jax.ShapeDtypeStruct((1 + self._table_width,), np.int32, sharding=whole(self._mesh))
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
+        if self.copies is not None:
+            self.copies.warm_up()
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -146,6 +158,7 @@ class Runner:
         """Start a step; its results are on their way to the host when this returns."""
         program = self.programs.find(plan.num_tokens, plan.decode)
         with self.programs.serving():
+            self._copy_pages()
             for chunk in plan.chunks:
                 if chunk.admitted:
                     self.admit(chunk.request)
@@ -156,6 +169,11 @@ class Runner:
         for array in launched.wanted:
             array.copy_to_host_async()
         return launched
+
+    def _copy_pages(self) -> None:
+        """What the pages to be written hold goes to the host, and what it has comes back."""
+        while self.copies is not None and self.copies.due:
+            self._state = self._state._replace(cache=self.copies.make_first(self._state.cache))
 
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""

@@ -98,6 +98,13 @@ KvCacheMemoryBytes = Annotated[
 NumGpuBlocksOverride = Annotated[
     int | None, typer.Option(help="Pages, instead of a share.", rich_help_panel=_LIMITS)
 ]
+KvOffloadingSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB", help="Host memory for cached pages that the device has no room for.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
 TensorParallelSize = Annotated[
     int,
     typer.Option(

@@ -118,10 +118,11 @@ def test_the_environment_is_shown_for_people_and_programs(
 @pytest.mark.parametrize(
     ("text", "length"), [("auto", "auto"), ("-1", "auto"), ("32k", 32_000), ("1.5K", 1536)]
 )
-def test_the_context_may_be_what_fits(
+def test_the_context_may_be_what_fits_and_pages_go_to_the_host(
     monkeypatch: pytest.MonkeyPatch, model_folder: Path, text: str, length: int | str
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
-    assert ingot(monkeypatch, "serve", str(model_folder), "--max-model-len", text) == 0
-    assert seen[0].max_model_len == length
+    flags = ("--max-model-len", text, "--kv-offloading-size", "1.5")
+    assert ingot(monkeypatch, "serve", str(model_folder), *flags) == 0
+    assert (seen[0].max_model_len, seen[0].kv_offloading_size) == (length, 1.5)
