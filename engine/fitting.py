@@ -28,6 +28,7 @@ from engine.memory import (
     GIB,
     KVLayout,
     is_cpu,
+    resolve_layout,
     resolve_pages,
     resolve_shapes,
     room_for_pages,
@@ -93,24 +94,34 @@ class _Search:
         self._usable = usable_bytes(config, model.mesh)
         free = free_bytes(model.mesh)
         self._free = free // model.mesh.size if free is not None and is_cpu(model.mesh) else free
+        shapes = resolve_shapes(config, model.config, model.mesh)
+        dtype = model.leaves[0].dtype
+        self._layout = resolve_layout(config, model.config, shapes, model.mesh, dtype)
+        self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
 
     def guess(self) -> int:
-        """Temporaries of the steps in flight, or 0 where so much would leave too little."""
-        shapes = resolve_shapes(self._config, self._model.config, self._mesh)
-        step = _guess_step(self._model.config, shapes, self._dtype)
+        """Temporaries of the steps in flight, or 0 where so much would leave too little.
+
+        Raises:
+            ConfigError: a sequence would not fit with none at all.
+        """
         try:
-            self.sizes(_STEPS_IN_FLIGHT * step)
-        except ConfigError:
+            self.sizes(self._guess)
+        except ConfigError as error:
+            try:
+                self.sizes(0)
+            except ConfigError:
+                raise error from None
             return 0
-        return _STEPS_IN_FLIGHT * step
+        return self._guess
 
     def sizes(self, temporary: int) -> tuple[Shapes, KVLayout]:
         """Context and pages that fit beside `temporary` bytes; raises ConfigError."""
         shapes = resolve_shapes(self._config, self._model.config, self._mesh)
         slots = _slot_bytes(shapes, self._model)
         room = room_for_pages(self._usable, slots + temporary, self._mesh)
-        kv = resolve_pages(self._config, self._model.config, shapes, self._mesh, self._dtype, room)
+        kv = resolve_pages(self._config, self._layout, shapes, self._mesh, room)
         fits = max(0, kv.num_pages - 1) * shapes.page_size
         if fits < shapes.max_model_len:
             if self._config.max_model_len != "auto" or fits < 2:
@@ -170,10 +181,6 @@ class _Search:
                 "--num-gpu-blocks-override, --kv-cache-memory-bytes, --max-num-batched-tokens or "
                 "--max-model-len."
             )
-
-    @property
-    def _dtype(self) -> DTypeLike:
-        return self._model.leaves[0].dtype
 
     def _too_small(self, shapes: Shapes, kv: KVLayout, temporary: int) -> str:
         """Why a sequence does not fit, and which length or batch would."""

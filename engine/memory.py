@@ -83,34 +83,35 @@ def resolve_shapes(
     return Shapes(rows, min(tokens, useful), length, page)
 
 
+def resolve_layout(
+    config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
+) -> KVLayout:
+    """What a page holds, and who reads it: a pool of one page."""
+    dtype = _cache_dtype(config, model, dtype)
+    backend = resolve_backend(config, model, shapes, mesh, dtype)
+    heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
+    latent = model.latent is not None
+    return KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent)
+
+
 def resolve_pages(
-    config: EngineConfig,
-    model: ModelConfig,
-    shapes: Shapes,
-    mesh: Mesh,
-    dtype: DTypeLike,
-    room: int | None = None,
+    config: EngineConfig, layout: KVLayout, shapes: Shapes, mesh: Mesh, room: int | None
 ) -> KVLayout:
     """The KV pool: what was asked for, or what fits into `room`, at most what rows can use.
 
     Args:
         room: bytes that each device has for pages; None where nobody knows.
     """
-    dtype = _cache_dtype(config, model, dtype)
-    backend = resolve_backend(config, model, shapes, mesh, dtype)
-    heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
-    latent = model.latent is not None
-    one = KVLayout(model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent)
     pages = config.num_gpu_blocks_override
     if pages is None:
         pages = shapes.max_num_seqs * shapes.table_width + 1
-        each = one.page_bytes // mesh.size
+        each = layout.page_bytes // mesh.size
         if config.kv_cache_memory_bytes:
             pages = min(pages, config.kv_cache_memory_bytes // each)
         elif room is not None:
             staged = STAGED_PAGES if config.kv_offloading_size else 0
             pages = min(pages, _steady(max(0, room // each - staged)))
-    return replace(one, num_pages=pages)
+    return replace(layout, num_pages=pages)
 
 
 def is_cpu(mesh: Mesh) -> bool:
