@@ -15,6 +15,7 @@ from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
 from engine.fitting import Fitted, fit
+from engine.host_tier import HostTier
 from engine.memory import claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.programs import Program
@@ -66,9 +67,9 @@ class EngineCore:
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self._tier, self._page_bytes = tier, kv.page_bytes
-        self.stats.num_host_pages = 0 if tier is None else tier.capacity
         self._runner.warm_up()
-        self.info = _info(model, fitted, loaded - start, perf_counter() - loaded)
+        self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
+        self.stats.num_host_pages = self.info.num_host_pages
 
     @property
     def has_work(self) -> bool:
@@ -139,6 +140,8 @@ class EngineCore:
         """Stop compiling in the background. The engine takes no requests afterwards."""
         self._dead = self._dead or "The engine was closed."
         self._runner.close()
+        if self._tier is not None:
+            self._tier.clear()
 
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
@@ -206,7 +209,11 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
 
 
 def _info(
-    model: LoadedModel, fitted: Fitted, load_seconds: float, compile_seconds: float
+    model: LoadedModel,
+    fitted: Fitted,
+    tier: HostTier | None,
+    load_seconds: float,
+    compile_seconds: float,
 ) -> ModelInfo:
     shapes, kv = fitted.shapes, fitted.kv
     leaves, devices = model.leaves, model.mesh.devices
@@ -228,6 +235,7 @@ def _info(
         parameter_bytes=sum(leaf.nbytes for leaf in leaves),
         kv_cache_bytes=kv.num_pages * kv.page_bytes,
         temporary_bytes=fitted.temporary_bytes,
+        num_host_pages=0 if tier is None else tier.capacity,
     )
 
 

@@ -16,19 +16,24 @@ from typing import Any, NamedTuple
 from engine.page_key import PageKey
 
 COPY_BATCH = 8  # pages that travel together
-STAGED_BATCHES = 4  # at most under way, each way
+STAGED_BATCHES = 8  # at most under way, each way
 STAGED_PAGES = 2 * STAGED_BATCHES * COPY_BATCH  # memory of the device that this takes, in pages
 
 
 class HostPage:
     """The content of one page, from the moment its copy is due."""
 
-    __slots__ = ("content", "key", "wanted")
+    __slots__ = ("content", "dropped", "fetched", "key")
 
     def __init__(self, key: PageKey) -> None:
         self.key = key
-        self.wanted = True  # or not worth copying: dropped already
+        self.dropped = self.fetched = False
         self.content: Any = None  # until the copy has been started
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is worth copying to the host."""
+        return self.fetched or not self.dropped
 
 
 class Copy(NamedTuple):
@@ -65,12 +70,12 @@ class HostTier:
         host = self._pages[key.digest] = HostPage(key)
         self.copies.append(Copy(host, page, to_host=True))
         if len(self._pages) > self.capacity:
-            _, dropped = self._pages.popitem(last=False)
-            dropped.wanted = False
+            _, oldest = self._pages.popitem(last=False)
+            oldest.dropped = True
 
     def fetch(self, host: HostPage, page: int) -> None:
         """The next step reads this in the device's `page`; it may have been dropped since."""
-        host.wanted = True
+        host.fetched = True
         self.copies.append(Copy(host, page, to_host=False))
 
     def touch(self, hosts: Sequence[HostPage]) -> None:

@@ -109,6 +109,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     parameter_bytes: int = 0
     kv_cache_bytes: int = 0
     temporary_bytes: int = 0  # on each device, of the steps in flight
+    num_host_pages: int = 0
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

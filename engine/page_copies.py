@@ -95,6 +95,11 @@ class PageCopies:
         del due[: len(batch)]
         return cache
 
+    def close(self) -> None:
+        """Let go of what is under way."""
+        for queue in (self.due, self._storing, self._fetching):
+            queue.clear()
+
     def _store(self, cache: KVCache, batch: list[Copy]) -> None:
         if batch:
             pages = self._take(cache, _page_ids(batch))[: len(batch)]

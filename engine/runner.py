@@ -178,6 +178,8 @@ class Runner:
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""
         self.programs.close()
+        if self.copies is not None:
+            self.copies.close()
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
 

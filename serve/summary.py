@@ -23,6 +23,13 @@ def print_summary(
     table.add_row(
         "cache", f"{info.num_pages:,} pages of {info.page_size} tokens: {concurrency(info)}"
     )
+    if info.num_host_pages:
+        table.add_row("host", f"{info.num_host_pages:,} pages more")
+    table.add_row(
+        "memory",
+        f"weights {gib(info.parameter_bytes)}, pages {gib(info.kv_cache_bytes)}, "
+        f"steps {gib(info.temporary_bytes)} on each device",
+    )
     table.add_row(
         "device", f"{info.num_devices} x {info.device}, attention by {info.attention_backend}"
     )
@@ -44,6 +51,11 @@ def concurrency(info: ModelInfo) -> str:
     """How many requests of the longest context the cache holds."""
     each = -(-info.max_model_len // info.page_size)
     return f"{info.num_pages / each:.1f} requests of {info.max_model_len:,} tokens"
+
+
+def gib(count: int) -> str:
+    """1610612736 -> "1.50 GiB"."""
+    return f"{count / 2**30:.2f} GiB"
 
 
 def example(url: str, model: ServedModel, needs_key: bool) -> str:

@@ -36,10 +36,11 @@ class Pages(RuleBasedStateMachine):
         self.cache = PrefixCache(self.pool, self.tier)
         self.device = [None] * num_pages
         self.running = []
+        self.planned = []  # requests, and how many of their pages need not be computed
 
-    @rule(tokens=TOKENS, salt=st.sampled_from(["", "a"]), interrupted=st.booleans())
-    def admit(self, tokens, salt, interrupted):
-        """As the scheduler does, and then the step, or a notebook's stop button before it."""
+    @rule(tokens=TOKENS, salt=st.sampled_from(["", "a"]))
+    def admit(self, tokens, salt):
+        """As the scheduler does."""
         request = Sequence(tokens, salt)
         found = self.cache.match(request.keys[: (len(tokens) - 1) // SIZE])
         here = [page for page in found if isinstance(page, int)]
@@ -52,15 +53,20 @@ class Pages(RuleBasedStateMachine):
         request.pages += self.pool.allocate(missing - (len(found) - len(here)))
         for key, page in list(zip(request.keys, request.pages, strict=False))[len(found) :]:
             self.cache.insert(key, page)
-        if interrupted:
-            for page in request.pages[len(found) :]:
+        self.planned.append((request, len(found)))
+
+    @rule()
+    def interrupt(self):
+        """A notebook's stop button before the step was launched."""
+        for request, first in self.planned:
+            for page in request.pages[first:]:
                 self.cache.discard(page)
             self.pool.release(request.pages)
-        else:
-            self.step(request, len(found))
+        self.planned.clear()
 
-    def step(self, request, first):
-        """The copies that are due, then what the request computes; now it reads all its pages."""
+    @rule()
+    def step(self):
+        """The copies that are due, then what requests compute; now they read all their pages."""
         for host, page, to_host in self.tier.copies if self.tier else ():
             if not to_host:
                 assert host.content is not None
@@ -69,12 +75,11 @@ class Pages(RuleBasedStateMachine):
                 host.content = self.device[page]
         if self.tier:
             self.tier.copies.clear()
-        for index in range(first, len(request.pages)):
-            self.device[request.pages[index]] = request.content(index)
-        self.running.append(request)
-        self.every_running_request_reads_its_own_tokens()
-
-    def every_running_request_reads_its_own_tokens(self):
+        for request, first in self.planned:
+            for index in range(first, len(request.pages)):
+                self.device[request.pages[index]] = request.content(index)
+            self.running.append(request)
+        self.planned.clear()
         for request in self.running:
             for index, page in enumerate(request.pages):
                 assert self.device[page] == request.content(index)
@@ -86,6 +91,7 @@ class Pages(RuleBasedStateMachine):
         request = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.pool.release(request.pages)
 
+    @precondition(lambda self: not self.planned)
     @rule()
     def reset(self):
         self.cache.clear()
@@ -94,11 +100,12 @@ class Pages(RuleBasedStateMachine):
     @invariant()
     def pages_are_counted(self):
         if hasattr(self, "pool"):
-            owned = {page for request in self.running for page in request.pages}
+            requests = self.running + [request for request, _ in self.planned]
+            owned = {page for request in requests for page in request.pages}
             assert self.pool.num_free == self.pool.capacity - len(owned)
             assert all(self.pool.owners(page) for page in owned) and 0 not in owned
             assert self.tier is None or len(self.tier) <= self.tier.capacity
 
 
-Pages.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Pages.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
 TestPages = Pages.TestCase
