@@ -182,9 +182,9 @@ class EngineCore:
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
         stats.prefix_cache_hits = scheduler.prefix_hits
-        stats.external_prefix_cache_queries = scheduler.host_queries
-        stats.external_prefix_cache_hits = scheduler.host_hits
         if self._tier is not None and (copies := self._runner.copies):
+            stats.external_prefix_cache_queries = scheduler.host_queries
+            stats.external_prefix_cache_hits = scheduler.host_hits
             stats.num_used_host_pages = len(self._tier)
             stats.kv_offload_store_bytes = copies.stored_pages * self._page_bytes
             stats.kv_offload_load_bytes = copies.fetched_pages * self._page_bytes

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from engine.errors import ConfigError
 from engine.host_tier import HostTier
 from engine.lowering import (
     Shardings,
@@ -199,5 +200,13 @@ def _set_pages(state: DeviceState, packed: Array) -> DeviceState:
 
 def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:
     make = jax.jit(partial(zero_state, kv, shapes, vocab_size), out_shardings=shardings)
-    state: DeviceState = make()
+    try:
+        state: DeviceState = jax.block_until_ready(make())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ConfigError(
+            f"The device has no room in one piece for {kv.num_pages} pages, though as much is "
+            "free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
+        ) from None
     return state

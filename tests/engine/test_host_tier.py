@@ -105,6 +105,7 @@ def test_a_preempted_request_goes_on_from_the_host(tiny_folder, core):
         assert ids(run(engine, batch, params)) == want
         computed[size] = engine.stats.scheduled_tokens
         preempted[size] = engine.stats.num_preemptions
+        assert bool(engine.stats.external_prefix_cache_queries) == (size is not None)
         engine.close()
     assert preempted[None] and preempted[0.001]
     assert computed[0.001] < computed[None]
