@@ -1,11 +1,23 @@
-"""Where compiled programs are kept between starts."""
+"""Where compiled programs are kept between starts, and whether they can still be read."""
 
+import logging
 import os
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import jax
 
 from engine.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_ENTRIES = "*-cache"  # JAX's names of compiled programs
+_TILINGS = "xla_gpu_per_fusion_autotune_cache_dir/*"  # XLA's own measurements on GPUs, as text
+_CHECKED = "checked"  # as old as the last start: what is older has been read before
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_MODULES = ("compression.zstd", "zstandard")  # of which JAX takes the first that is there
 
 
 def default_folder() -> Path:
@@ -25,6 +37,63 @@ def use_compilation_cache(folder: str | None) -> None:
         if folder is None:
             return  # a read-only home: every start compiles anew
         raise ConfigError(f"--compilation-cache-dir {folder}: {error.strerror}.") from None
+    discard_damaged(path)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def discard_damaged(folder: Path) -> None:
+    """Delete what cannot be read of what was written since the last start.
+
+    A process that is killed while JAX writes an entry leaves half of it. JAX would warn of it at
+    every start and never replace it, and XLA refuses to compile for a GPU with a damaged tiling.
+    """
+    mark = folder / _CHECKED
+    try:
+        before = mark.stat().st_mtime_ns if mark.exists() else 0
+        mark.touch()
+        damaged = [entry for entry in _written_since(folder, before) if not _readable(entry)]
+        for entry in damaged:
+            entry.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("the compilation cache %s cannot be checked: %s", folder, error.strerror)
+        return
+    if damaged:
+        logger.warning(
+            "%d damaged entries of the compilation cache %s were deleted, %s among them; they "
+            "are compiled again", len(damaged), folder, damaged[0].name,
+        )  # fmt: skip
+
+
+def _written_since(folder: Path, before: int) -> Iterator[Path]:
+    for pattern in (_ENTRIES, _TILINGS):
+        for entry in folder.glob(pattern):
+            if entry.is_file() and entry.stat().st_mtime_ns >= before:
+                yield entry
+
+
+def _readable(entry: Path) -> bool:
+    content = entry.read_bytes()
+    try:
+        if not entry.match(_ENTRIES):
+            return bool(content.decode().strip("\0 \n"))
+        if content.startswith(_ZSTD):
+            return _unpacks(content)
+        return bool(zlib.decompress(content))
+    except (ValueError, zlib.error):
+        return False
+
+
+def _unpacks(content: bytes) -> bool:
+    """Whether it is a whole frame; unknown, and so true, where nothing here can tell."""
+    for name in _ZSTD_MODULES:
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue
+        try:
+            return bool(module.decompress(content))
+        except (module.ZstdError, EOFError):
+            return False
+    return True

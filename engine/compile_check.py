@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from engine.config import CACHE_DTYPES, make_config
 from engine.lowering import abstract_state, compiler_options, lower_step
-from engine.memory import GIB, KVLayout, resolve_pages
+from engine.memory import GIB, KVLayout, resolve_layout, resolve_pages
 from engine.shapes import Shapes, StepShape
 from models.attention import HEAD_AXIS
 from models.config import ModelConfig
@@ -162,7 +162,8 @@ def _cache(config: ModelConfig, mesh: Mesh, dtype: str) -> KVLayout:
     """Room for as many full contexts as there are rows, as the engine would lay it out."""
     pages = SHAPES.max_num_seqs * SHAPES.table_width + 1
     settings = make_config(num_gpu_blocks_override=pages, kv_cache_dtype=dtype)
-    return resolve_pages(settings, config, SHAPES, mesh, _DTYPE)
+    page = resolve_layout(settings, config, SHAPES, mesh, _DTYPE)
+    return resolve_pages(settings, page, SHAPES, mesh, None)
 
 
 def published_config(name: str, layers: int | None = None) -> ModelConfig:

@@ -18,6 +18,7 @@ CACHE_DTYPES = {
     "fp8_e4m3": "float8_e4m3fn",
     "int8_per_token_head": "int8",
 }
+_MOST_OFFLOADED = 2**20  # GiB; more than a machine has
 _POSITIVE = (
     "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes",
     "num_gpu_blocks_override", "tensor_parallel_size",
@@ -31,7 +32,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     seed: int = 0
-    max_model_len: int | None = None  # tokens; None is the model's own context
+    # tokens; None is the model's own context, "auto" (or -1) as much of it as the memory holds
+    max_model_len: int | Literal["auto"] | None = None
     max_num_seqs: int | None = None  # rows in a step
     max_num_batched_tokens: int | None = None  # tokens in a step
     block_size: int | None = None  # slots in a page
@@ -40,15 +42,18 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     gpu_memory_utilization: float = 0.92  # share of the free device memory to use
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory
+    kv_offloading_size: float | None = None  # GiB of host memory for pages that the device drops
     tensor_parallel_size: int = 1
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
     compilation_cache_dir: str | None = None  # None is the user's cache folder
 
     def __post_init__(self) -> None:
+        if self.max_model_len == -1:
+            msgspec.structs.force_setattr(self, "max_model_len", "auto")
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
@@ -60,6 +65,22 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
             )
+        if self.kv_offloading_size is not None:
+            if not 0 < self.kv_offloading_size <= _MOST_OFFLOADED:
+                raise ConfigError(
+                    f"--kv-offloading-size must be above 0 and at most {_MOST_OFFLOADED} GiB, "
+                    f"got {self.kv_offloading_size}."
+                )
+            if not self.enable_prefix_caching:
+                raise ConfigError(
+                    "--kv-offloading-size keeps pages of the prefix cache, and "
+                    "--no-enable-prefix-caching turns that off; leave one of them out."
+                )
+
+    @property
+    def asked_model_len(self) -> int | None:
+        """The context, if it was given as a number."""
+        return None if self.max_model_len == "auto" else self.max_model_len
 
 
 def make_config(**settings: Any) -> EngineConfig:

@@ -14,14 +14,15 @@ from engine.block_pool import BlockPool
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
-from engine.memory import KVLayout, resolve_pages, resolve_shapes
+from engine.fitting import Fitted, fit
+from engine.host_tier import HostTier
+from engine.memory import claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.programs import Program
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
-from engine.shapes import Shapes
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -38,16 +39,18 @@ class EngineCore:
     def __init__(self, config: EngineConfig) -> None:
         use_compilation_cache(config.compilation_cache_dir)
         self.config = config
+        claim_device_memory(config)
         start = perf_counter()
         mesh = make_mesh(config.tensor_parallel_size)
         model = load(
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
-            seed=config.seed, max_model_len=config.max_model_len,
+            seed=config.seed, max_model_len=config.asked_model_len,
         )  # fmt: skip
-        shapes = resolve_shapes(config, model.config, mesh)
-        kv = resolve_pages(config, model.config, shapes, mesh, model.leaves[0].dtype)
         loaded = perf_counter()
-        self._runner = Runner(model, shapes, kv)
+        fitted = fit(config, model)
+        shapes, kv = fitted.shapes, fitted.kv
+        tier = make_tier(config, kv)
+        self._runner = Runner(model, shapes, kv, fitted.programs, tier)
         self._scheduler = Scheduler(
             BlockPool(kv.num_pages),
             page_size=shapes.page_size,
@@ -55,6 +58,7 @@ class EngineCore:
             max_num_batched_tokens=shapes.max_num_batched_tokens,
             prefix_caching=config.enable_prefix_caching,
             longest_prefix_first=config.scheduling_policy == "lpm",
+            tier=tier,
         )
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
@@ -62,7 +66,10 @@ class EngineCore:
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
-        self.info = _info(model, shapes, kv, loaded - start, self._runner.warm_up())
+        self._tier, self._page_bytes = tier, kv.page_bytes
+        self._runner.warm_up()
+        self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
+        self.stats.num_host_pages = self.info.num_host_pages
 
     @property
     def has_work(self) -> bool:
@@ -133,6 +140,8 @@ class EngineCore:
         """Stop compiling in the background. The engine takes no requests afterwards."""
         self._dead = self._dead or "The engine was closed."
         self._runner.close()
+        if self._tier is not None:
+            self._tier.clear()
 
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
@@ -173,6 +182,12 @@ class EngineCore:
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
         stats.prefix_cache_hits = scheduler.prefix_hits
+        if self._tier is not None and (copies := self._runner.copies):
+            stats.external_prefix_cache_queries = scheduler.host_queries
+            stats.external_prefix_cache_hits = scheduler.host_hits
+            stats.num_used_host_pages = len(self._tier)
+            stats.kv_offload_store_bytes = copies.stored_pages * self._page_bytes
+            stats.kv_offload_load_bytes = copies.fetched_pages * self._page_bytes
         stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
         stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
         stats.step_seconds += end - start
@@ -194,8 +209,13 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
 
 
 def _info(
-    model: LoadedModel, shapes: Shapes, kv: KVLayout, load_seconds: float, compile_seconds: float
+    model: LoadedModel,
+    fitted: Fitted,
+    tier: HostTier | None,
+    load_seconds: float,
+    compile_seconds: float,
 ) -> ModelInfo:
+    shapes, kv = fitted.shapes, fitted.kv
     leaves, devices = model.leaves, model.mesh.devices
     return ModelInfo(
         architecture=model.config.architecture,
@@ -214,6 +234,8 @@ def _info(
         attention_backend=kv.backend.value,
         parameter_bytes=sum(leaf.nbytes for leaf in leaves),
         kv_cache_bytes=kv.num_pages * kv.page_bytes,
+        temporary_bytes=fitted.temporary_bytes,
+        num_host_pages=0 if tier is None else tier.capacity,
     )
 
 

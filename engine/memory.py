@@ -1,10 +1,12 @@
 """How large things are: rows and tokens of a step, the context, and the pages of the KV pool.
 
-Turns the `None`s of `EngineConfig` into numbers, or into an error that says what would fit.
+Turns the `None`s of `EngineConfig` into numbers, given how many bytes there are for pages; who else
+needs memory is `engine.fitting`'s to find out.
 """
 
 import logging
 import math
+import os
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -14,9 +16,10 @@ from jax.typing import DTypeLike
 from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
+from engine.host_tier import STAGED_PAGES, HostTier
 from engine.shapes import Shapes
 from models.config import ModelConfig
-from models.memory import free_bytes
+from models.memory import free_bytes, host_free_bytes
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool, page_head_dim
 from pallas_kernels.cache.quantise import is_quantised
@@ -28,6 +31,10 @@ _CPU_ROWS, _CPU_TOKENS = 64, 256
 _GPU_ROWS, _GPU_TOKENS = 256, 8192
 _CPU_PAGE, _GPU_PAGE = 16, 64  # a kernel's tile is 64 keys: one transfer instead of four
 _CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
+_XLA_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory, which XLA takes at its start
+_XLA_DEFAULT = 0.75
+_XLA_HOST_GB = "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB"  # that XLA pins; 64 unless said otherwise
+_XLA_HOST_MORE = 64  # for whatever else is pinned
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class KVLayout:
         return is_quantised(self.dtype)
 
 
-def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shapes:
-    """Rows, tokens and context of a step."""
-    cpu = mesh.devices.flat[0].platform == "cpu"
+def resolve_shapes(
+    config: EngineConfig, model: ModelConfig, mesh: Mesh, length: int | None = None
+) -> Shapes:
+    """Rows, tokens and context of a step; `length` is the context that was found to fit."""
+    cpu = is_cpu(mesh)
     rows = config.max_num_seqs or (_CPU_ROWS if cpu else _GPU_ROWS)
     tokens = config.max_num_batched_tokens or max(rows, _CPU_TOKENS if cpu else _GPU_TOKENS)
-    length = config.max_model_len or model.context_length
+    length = length or config.asked_model_len or model.context_length
     if length > model.longest_context:
         raise ConfigError(
             f"--max-model-len {length} exceeds the {model.longest_context} tokens that this "
@@ -78,26 +87,105 @@ def resolve_shapes(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Shap
     return Shapes(rows, min(tokens, useful), length, page)
 
 
-def resolve_pages(
+def resolve_layout(
     config: EngineConfig, model: ModelConfig, shapes: Shapes, mesh: Mesh, dtype: DTypeLike
 ) -> KVLayout:
-    """The KV pool: what was asked for, or a share of the free memory, at most what rows can use."""
+    """What a page holds, and who reads it: a pool of one page."""
     computed, dtype = dtype, _cache_dtype(config, model, dtype)
     backend = resolve_backend(config, model, shapes, mesh, dtype, computed)
     sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
-    one = KVLayout(
+    return KVLayout(
         model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler
     )
+
+
+def resolve_pages(
+    config: EngineConfig, layout: KVLayout, shapes: Shapes, mesh: Mesh, room: int | None
+) -> KVLayout:
+    """The KV pool: what was asked for, or what fits into `room`, at most what rows can use.
+
+    Args:
+        room: bytes that each device has for pages; None where nobody knows.
+    """
     pages = config.num_gpu_blocks_override
     if pages is None:
-        budget = config.kv_cache_memory_bytes or _free_for_pages(config, mesh)
-        useful = shapes.max_num_seqs * shapes.table_width + 1
-        pages = useful if budget is None else min(useful, budget * mesh.size // one.page_bytes)
-    pages = _reachable(pages, one, mesh, asked=config.num_gpu_blocks_override is not None)
-    _check_one_sequence_fits(pages, one.page_bytes // mesh.size, shapes)
-    return replace(one, num_pages=pages)
+        pages = shapes.max_num_seqs * shapes.table_width + 1
+        each = layout.page_bytes // mesh.size
+        if config.kv_cache_memory_bytes:
+            pages = min(pages, config.kv_cache_memory_bytes // each)
+        elif room is not None:
+            staged = STAGED_PAGES if config.kv_offloading_size else 0
+            pages = min(pages, _steady(max(0, room // each - staged)))
+    pages = _reachable(pages, layout, mesh, asked=config.num_gpu_blocks_override is not None)
+    return replace(layout, num_pages=pages)
+
+
+def is_cpu(mesh: Mesh) -> bool:
+    return bool(mesh.devices.flat[0].platform == "cpu")
+
+
+def claim_device_memory(config: EngineConfig) -> None:
+    """Let XLA take the share of a GPU that was asked for, where it has not started yet.
+
+    It takes 75 % otherwise, and no pool can be larger. A user's own setting goes first.
+    """
+    os.environ.setdefault(_XLA_FRACTION, str(config.gpu_memory_utilization))
+    if config.kv_offloading_size is not None:
+        os.environ.setdefault(
+            _XLA_HOST_GB, str(math.ceil(config.kv_offloading_size) + _XLA_HOST_MORE)
+        )
+
+
+def usable_bytes(config: EngineConfig, mesh: Mesh) -> int | None:
+    """Bytes of a device that the engine may still take, or None where nobody says.
+
+    Of a GPU `gpu_memory_utilization` counts the whole memory, what is in use included. The host's
+    has other tenants: there it is a share of what is free, divided among the devices.
+    """
+    free = free_bytes(mesh)
+    if free is None:
+        return None
+    if is_cpu(mesh):
+        return int(free * config.gpu_memory_utilization) // mesh.size
+    limit: int = min(device.memory_stats()["bytes_limit"] for device in mesh.local_devices)
+    whole = limit / float(os.environ.get(_XLA_FRACTION, _XLA_DEFAULT))
+    return free - max(0, limit - int(whole * config.gpu_memory_utilization))
+
+
+def make_tier(config: EngineConfig, kv: KVLayout) -> HostTier | None:
+    """Room in the host for pages of this layout, if any was asked for."""
+    if config.kv_offloading_size is None:
+        return None
+    size, free = int(config.kv_offloading_size * GIB), host_free_bytes()
+    if size < kv.page_bytes:
+        raise ConfigError(
+            f"--kv-offloading-size {config.kv_offloading_size} holds no page of {kv.page_bytes} "
+            f"bytes; use at least {math.ceil(kv.page_bytes / GIB * 1e4) / 1e4:.4f} GiB."
+        )
+    if free is not None and size > free:
+        raise ConfigError(
+            f"--kv-offloading-size {config.kv_offloading_size} GiB is more than the "
+            f"{free / GIB:.2f} GiB of host memory that are free; use less."
+        )
+    return HostTier(size // kv.page_bytes)
+
+
+def room_for_pages(usable: int | None, reserved: int, mesh: Mesh) -> int | None:
+    """Bytes of a device that pages may take when `reserved` are for others."""
+    if usable is None:
+        return None
+    return min(usable - reserved, _CPU_POOL_BYTES) if is_cpu(mesh) else usable - reserved
+
+
+def _steady(pages: int) -> int:
+    """A little less: 64 counts between two powers of two.
+
+    What is free differs by a little from start to start, and another number of pages is another
+    program: this way compiled programs are found again.
+    """
+    return pages >> max(0, pages.bit_length() - 7) << max(0, pages.bit_length() - 7)
 
 
 def _reachable(pages: int, one: KVLayout, mesh: Mesh, *, asked: bool) -> int:
@@ -123,39 +211,3 @@ def _cache_dtype(config: EngineConfig, model: ModelConfig, dtype: DTypeLike) -> 
             "caches latents; use auto."
         )
     return dtype if asked is None else jnp.dtype(asked)
-
-
-def _free_for_pages(config: EngineConfig, mesh: Mesh) -> int | None:
-    """Bytes a device can give to pages, or None where nobody says what is free."""
-    free = free_bytes(mesh)
-    if free is None:
-        return None
-    share = int(free * config.gpu_memory_utilization)
-    if mesh.devices.flat[0].platform == "cpu":
-        return min(share // mesh.size, _CPU_POOL_BYTES)
-    return share
-
-
-def check_state_fits(needed: int, mesh: Mesh) -> None:
-    """Raise `ConfigError` if a device has not this many bytes for pages and slots."""
-    free = free_bytes(mesh)
-    if free is not None and mesh.devices.flat[0].platform == "cpu":
-        free //= mesh.size
-    if free is not None and needed > free:
-        raise ConfigError(
-            f"Pages and slots need {needed / GIB:.2f} GiB on each device and {free / GIB:.2f} GiB "
-            "are free; use a smaller --max-num-seqs, --num-gpu-blocks-override, "
-            "--kv-cache-memory-bytes or --max-model-len."
-        )
-
-
-def _check_one_sequence_fits(pages: int, page_bytes: int, shapes: Shapes) -> None:
-    if pages - 1 >= shapes.table_width:
-        return
-    fits, needed = max(0, pages - 1) * shapes.page_size, shapes.table_width + 1
-    shorter = f"use --max-model-len {fits} or less, or " if fits else ""
-    raise ConfigError(
-        f"The KV cache has room for {fits} tokens and a sequence may take "
-        f"{shapes.max_model_len}; {shorter}make it at least {needed} pages, "
-        f"{needed * page_bytes} bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
-    )

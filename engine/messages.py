@@ -66,6 +66,12 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_preemptions: int = 0
     prefix_cache_queries: int = 0  # tokens that were looked for
     prefix_cache_hits: int = 0  # tokens that were found
+    external_prefix_cache_queries: int = 0  # tokens that the device did not have
+    external_prefix_cache_hits: int = 0  # tokens of these that the host had
+    num_host_pages: int = 0
+    num_used_host_pages: int = 0
+    kv_offload_store_bytes: int = 0  # copied to the host
+    kv_offload_load_bytes: int = 0  # and back
     num_steps: int = 0
     num_compiles_after_warmup: int = 0
     prompt_tokens: int = 0
@@ -102,6 +108,8 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     attention_backend: str = "xla"
     parameter_bytes: int = 0
     kv_cache_bytes: int = 0
+    temporary_bytes: int = 0  # on each device, of the steps in flight
+    num_host_pages: int = 0
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

@@ -1,65 +1,62 @@
 """Which pages hold what: a prompt that begins as an earlier one does is not computed again.
 
-    tokens   | t0 .. t15 | t16 .. t31 | t32 .. t47 |        a key for each full page:
-    keys     | k0        | k1         | k2         |        k1 = SHA-256(k0, t16 .. t31)
-
-A page's key stands for all tokens up to its end, so the map from keys to pages is a tree whose
-edges are pages, and the longest match is found by walking keys until one is missing. Keys begin
-from a namespace (`cache_salt`): requests of two namespaces never share a page.
+A page's key (`engine.page_key`) stands for all tokens up to its end, so the map from keys to pages
+is a tree whose edges are pages, and the longest match is found by walking keys until one is
+missing.
 
 A request's pages lose their owners together, the last page first, so the page that was without
 an owner for longest is always a leaf of that tree: the pool gives it away first, and no page is
-left whose beginning is gone.
+left whose beginning is gone. With a host tier its content goes there, and is found there.
 
 Owns keys and contents. Pages and their owners are `BlockPool`'s; devices and requests are unknown.
 """
 
-import hashlib
-from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from engine.block_pool import BlockPool
+from engine.host_tier import HostPage, HostTier
+from engine.page_key import PageKey
 
-
-class PageKey(NamedTuple):
-    """A full page's place in the tree, and the page's own tokens."""
-
-    digest: bytes
-    tokens: bytes  # compared too: what is found is equal, not only equally hashed
-
-
-def extend_keys(
-    keys: list[PageKey], token_ids: Sequence[int], page_size: int, namespace: str
-) -> None:
-    """Append the keys of the full pages of `token_ids` that `keys` does not have yet."""
-    before = keys[-1].digest if keys else hashlib.sha256(namespace.encode()).digest()
-    for start in range(len(keys) * page_size, len(token_ids) - page_size + 1, page_size):
-        tokens = array("i", token_ids[start : start + page_size]).tobytes()
-        before = hashlib.sha256(before + tokens).digest()
-        keys.append(PageKey(before, tokens))
+Known = int | HostPage  # a page of the device, or a content in the host
 
 
 class PrefixCache:
     """Finds pages by what they hold."""
 
-    def __init__(self, pool: BlockPool) -> None:
+    def __init__(self, pool: BlockPool, tier: HostTier | None = None) -> None:
         self._pool = pool
+        self._tier = tier
         self._pages: dict[bytes, int] = {}
         self._keys: dict[int, PageKey] = {}
-        pool.on_reuse = self._forget
+        pool.on_reuse = self._give_away
 
     def __len__(self) -> int:
         return len(self._pages)
 
-    def match(self, keys: Sequence[PageKey]) -> list[int]:
-        """The pages of the longest beginning of `keys` that is here."""
-        pages = []
+    def match(self, keys: Sequence[PageKey]) -> list[Known]:
+        """The pages of the longest beginning of `keys` that is here, or in the host."""
+        known: list[Known] = []
         for key in keys:
-            page = self._pages.get(key.digest)
-            if page is None or self._keys[page].tokens != key.tokens:
+            found = self._find(key)
+            if found is None:
                 break
-            pages.append(page)
+            known.append(found)
+        return known
+
+    def bring(self, known: Sequence[Known]) -> list[int]:
+        """Pages of the device for what was matched: contents in the host get new ones.
+
+        The caller owns those that were the device's already, and the pool has room for the others.
+        """
+        hosts = [each for each in known if isinstance(each, HostPage)]
+        fresh = iter(self._pool.allocate(len(hosts)) or [])
+        pages = [each if isinstance(each, int) else next(fresh) for each in known]
+        for each, page in zip(known, pages, strict=True):
+            if self._tier is not None and isinstance(each, HostPage):
+                self._tier.fetch(each, page)
+                self.insert(each.key, page)
+        if self._tier is not None:
+            self._tier.touch(hosts)
         return pages
 
     def insert(self, key: PageKey, page: int) -> None:
@@ -79,6 +76,22 @@ class PrefixCache:
         """Forget all contents; pages without owners are free."""
         for page in list(self._keys):
             self.discard(page)
+        if self._tier is not None:
+            self._tier.clear()
 
-    def _forget(self, page: int) -> None:
-        del self._pages[self._keys.pop(page).digest]
+    def _find(self, key: PageKey) -> Known | None:
+        page = self._pages.get(key.digest)
+        if page is not None:
+            return page if self._keys[page].tokens == key.tokens else None
+        return self._tier.find(key) if self._tier is not None else None
+
+    def _give_away(self, page: int) -> None:
+        """The pool hands an idle page to somebody who will write it."""
+        key = self._forget(page)
+        if self._tier is not None:
+            self._tier.store(key, page)
+
+    def _forget(self, page: int) -> PageKey:
+        key = self._keys.pop(page)
+        del self._pages[key.digest]
+        return key

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.messages import AddRequest, FinishReason
-from engine.prefix_cache import PageKey
+from engine.page_key import PageKey
 from engine.sampling_options import needs_admission
 from engine.sampling_params import SamplingParams
 

@@ -14,18 +14,19 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from engine.errors import ConfigError
+from engine.host_tier import HostTier
 from engine.lowering import (
     Shardings,
     abstract_state,
-    compiler_options,
-    lower_step,
     state_shardings,
     whole,
     zero_state,
 )
-from engine.memory import KVLayout, check_state_fits
+from engine.memory import KVLayout
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, pack
+from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
 from engine.sampling import Sampled
@@ -82,34 +83,44 @@ class Results:
 class Runner:
     """One model on one mesh."""
 
-    def __init__(self, model: LoadedModel, shapes: Shapes, kv: KVLayout) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        shapes: Shapes,
+        kv: KVLayout,
+        programs: Programs,
+        tier: HostTier | None = None,
+    ) -> None:
+        self.programs = programs
         self._model = model
         self._mesh = model.mesh
         self._kv = kv
         self._sink = shapes.max_num_seqs
         self._vocab_size = model.config.vocab_size
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
-        check_state_fits(_state_bytes(self._abstract), model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
         self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
-        self.programs = Programs(shapes, self._lower, compiler_options(model.mesh))
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
         self._table_width = shapes.table_width
+        self.copies: PageCopies | None = None
+        if tier is not None:
+            self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
 
     def warm_up(self) -> float:
-        """Compile until every step can run; the other shapes follow in the background.
+        """Compile what goes between steps; the smaller steps follow in the background.
 
         Returns the seconds it took.
         """
         start = perf_counter()
-        self.programs.compile_largest()
         width = packed_options_size(self._vocab_size)
         options = jax.ShapeDtypeStruct((width,), np.int32, sharding=whole(self._mesh))
         self._admit = self._admit.lower(self._abstract, options).compile()
         pages = jax.ShapeDtypeStruct((1 + self._table_width,), np.int32, sharding=whole(self._mesh))
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
+        if self.copies is not None:
+            self.copies.warm_up()
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -148,6 +159,7 @@ class Runner:
         """Start a step; its results are on their way to the host when this returns."""
         program = self.programs.find(plan.num_tokens, plan.decode)
         with self.programs.serving():
+            self._copy_pages()
             for chunk in plan.chunks:
                 if chunk.admitted:
                     self.admit(chunk.request)
@@ -159,14 +171,18 @@ class Runner:
             array.copy_to_host_async()
         return launched
 
+    def _copy_pages(self) -> None:
+        """What the pages to be written hold goes to the host, and what it has comes back."""
+        while self.copies is not None and self.copies.due:
+            self._state = self._state._replace(cache=self.copies.make_first(self._state.cache))
+
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""
         self.programs.close()
+        if self.copies is not None:
+            self.copies.close()
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
-
-    def _lower(self, shape: StepShape) -> jax.stages.Lowered:
-        return lower_step(self._model.layout, shape, self._kv, self._abstract, self._mesh)
 
 
 def wants_logprobs(chunk: Chunk) -> bool:
@@ -182,15 +198,15 @@ def _set_pages(state: DeviceState, packed: Array) -> DeviceState:
     return state._replace(page_table=state.page_table.at[packed[0]].set(packed[1:]))
 
 
-def _state_bytes(state: DeviceState) -> int:
-    """Bytes on each device of what is described."""
-    return sum(
-        math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
-        for array in jax.tree.leaves(state)
-    )
-
-
 def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:
     make = jax.jit(partial(zero_state, kv, shapes, vocab_size), out_shardings=shardings)
-    state: DeviceState = make()
+    try:
+        state: DeviceState = jax.block_until_ready(make())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ConfigError(
+            f"The device has no room in one piece for {kv.num_pages} pages, though as much is "
+            "free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
+        ) from None
     return state

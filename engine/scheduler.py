@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.block_pool import BlockPool
-from engine.prefix_cache import PrefixCache, extend_keys
+from engine.host_tier import HostTier
+from engine.page_key import extend_keys
+from engine.prefix_cache import Known, PrefixCache
 from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
 
@@ -57,10 +59,12 @@ class Scheduler:
         max_num_batched_tokens: int,
         prefix_caching: bool = True,
         longest_prefix_first: bool = False,
+        tier: HostTier | None = None,
     ) -> None:
         self.pool = pool
-        self.cache = PrefixCache(pool) if prefix_caching else None
+        self.cache = PrefixCache(pool, tier) if prefix_caching else None
         self.prefix_queries = self.prefix_hits = 0  # tokens
+        self.host_queries = self.host_hits = 0  # tokens that the device did not have
         self._longest_first = longest_prefix_first
         self.waiting = WaitingQueue()
         self.running: list[Request] = []
@@ -147,10 +151,11 @@ class Scheduler:
         if request.num_in_flight:
             return False
         found = self._match(request)
-        self.pool.share(found)
-        missing = -(-request.num_tokens // self._page_size) - len(found)
+        here = [page for page in found if isinstance(page, int)]
+        self.pool.share(here)
+        missing = -(-request.num_tokens // self._page_size) - len(here)
         if missing + len(self.running) > self.pool.num_free:
-            self.pool.release(found)
+            self.pool.release(here)
             return False
         self._start_from(request, found)
         self._grow(request, request.num_tokens)
@@ -161,23 +166,29 @@ class Scheduler:
         self._plan(step, request, request.num_computed + step.most_tokens(request), admitted=True)
         return True
 
-    def _match(self, request: Request) -> list[int]:
-        """Pages of the cache that hold the beginning of a waiting request."""
+    def _match(self, request: Request) -> list[Known]:
+        """Pages of the cache, and of the host, that hold the beginning of a waiting request."""
         if self.cache is None:
             return []
         extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
         return self.cache.match(request.page_keys[: request.num_reusable // self._page_size])
 
-    def _start_from(self, request: Request, found: list[int]) -> None:
+    def _start_from(self, request: Request, found: list[Known]) -> None:
         """A request begins behind what was found."""
-        request.pages = found
+        request.pages = self.cache.bring(found) if self.cache else []
         request.num_pages_kept = len(found)
         request.num_computed = len(found) * self._page_size
         if request.queue_seconds is None:
             request.queue_seconds = monotonic() - request.arrival_time
             request.num_cached_tokens = request.num_computed
-            self.prefix_queries += request.num_prompt_tokens
-            self.prefix_hits += request.num_computed
+            self._count_hits(request, sum(isinstance(page, int) for page in found))
+
+    def _count_hits(self, request: Request, num_here: int) -> None:
+        here = num_here * self._page_size
+        self.prefix_queries += request.num_prompt_tokens
+        self.prefix_hits += here
+        self.host_queries += request.num_prompt_tokens - here
+        self.host_hits += request.num_computed - here
 
     def _plan(
         self, step: "_StepBudget", request: Request, end: int, *, admitted: bool = False

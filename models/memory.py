@@ -46,10 +46,15 @@ def bytes_per_device(leaves: Sequence[Leaf], mesh: Mesh) -> int:
 def free_bytes(mesh: Mesh) -> int | None:
     """Bytes free on the fullest device, or in the host for CPU devices; None if nobody says."""
     if mesh.devices.flat[0].platform == "cpu":
-        return _host_free(MEMINFO, CGROUP)
+        return host_free_bytes()
     stats = [device.memory_stats() for device in mesh.local_devices]
     free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]
     return min(free, default=None)
+
+
+def host_free_bytes() -> int | None:
+    """Bytes of the host's memory that may still be taken; None if nobody says."""
+    return _host_free(MEMINFO, CGROUP)
 
 
 def _host_free(meminfo: Path, cgroup: Path) -> int | None:

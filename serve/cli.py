@@ -42,6 +42,7 @@ def serve(
     gpu_memory_utilization: options.GpuMemoryUtilization = 0.92,
     kv_cache_memory_bytes: options.KvCacheMemoryBytes = None,
     num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
+    kv_offloading_size: options.KvOffloadingSize = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
     scheduling_policy: options.SchedulingPolicy = "fcfs",
     enable_prefix_caching: options.EnablePrefixCaching = True,

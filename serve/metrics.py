@@ -187,6 +187,9 @@ class _EngineCollector:
             "vllm:num_requests_running": stats.num_running,
             "vllm:num_requests_waiting": stats.num_waiting,
             "vllm:kv_cache_usage_perc": used / stats.num_pages if stats.num_pages else 0.0,
+            "vllm:kv_offload_cpu_cache_usage_perc": (
+                stats.num_used_host_pages / stats.num_host_pages if stats.num_host_pages else 0.0
+            ),
         }
 
     def _counters(self) -> dict[str, float]:
@@ -195,6 +198,10 @@ class _EngineCollector:
             "vllm:num_preemptions": stats.num_preemptions,
             "vllm:prefix_cache_queries": stats.prefix_cache_queries,
             "vllm:prefix_cache_hits": stats.prefix_cache_hits,
+            "vllm:external_prefix_cache_queries": stats.external_prefix_cache_queries,
+            "vllm:external_prefix_cache_hits": stats.external_prefix_cache_hits,
+            "vllm:kv_offload_store_bytes": stats.kv_offload_store_bytes,
+            "vllm:kv_offload_load_bytes": stats.kv_offload_load_bytes,
             "vllm:prompt_tokens": stats.prompt_tokens,
             "vllm:generation_tokens": stats.generation_tokens,
             "ingot:steps": stats.num_steps,

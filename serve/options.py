@@ -5,7 +5,7 @@ the engine.
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -37,6 +37,11 @@ def parse_list(flag: str, text: str | None) -> list[str]:
         ) from None
 
 
+def parse_length(text: str) -> int | Literal["auto"]:
+    """A count, or "auto" (also -1): as long as the memory allows."""
+    return "auto" if str(text) in ("auto", "-1") else parse_count(text)
+
+
 Model = Annotated[
     str, typer.Option("--model", help="A local folder, or 'demo'.", rich_help_panel=_MODEL)
 ]
@@ -50,9 +55,9 @@ LoadFormat = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
 MaxModelLen = Annotated[
-    int | None,
+    Any,
     typer.Option(
-        parser=parse_count, metavar="TOKENS", help="Context; 32k and 32K work.",
+        parser=parse_length, metavar="TOKENS", help="Context; 32k and 32K work. auto: what fits.",
         rich_help_panel=_LIMITS,
     ),
 ]  # fmt: skip
@@ -93,6 +98,13 @@ KvCacheMemoryBytes = Annotated[
 NumGpuBlocksOverride = Annotated[
     int | None, typer.Option(help="Pages, instead of a share.", rich_help_panel=_LIMITS)
 ]
+KvOffloadingSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB", help="Host memory for cached pages that the device has no room for.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
 TensorParallelSize = Annotated[
     int,
     typer.Option(

@@ -20,7 +20,16 @@ def print_summary(
     table.add_row("model", f"[bold]{model.names[0]}[/]  {info.architecture}")
     table.add_row("parameters", short(info.num_parameters))
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
-    table.add_row("cache", f"{info.num_pages:,} pages of {info.page_size} tokens")
+    table.add_row(
+        "cache", f"{info.num_pages:,} pages of {info.page_size} tokens: {concurrency(info)}"
+    )
+    if info.num_host_pages:
+        table.add_row("host", f"{info.num_host_pages:,} pages more")
+    table.add_row(
+        "memory",
+        f"weights {gib(info.parameter_bytes)}, pages {gib(info.kv_cache_bytes)}, "
+        f"steps {gib(info.temporary_bytes)} on each device",
+    )
     table.add_row(
         "device", f"{info.num_devices} x {info.device}, attention by {info.attention_backend}"
     )
@@ -36,6 +45,17 @@ def print_summary(
             f"[yellow]Everybody who can reach {settings.host} can use this server; "
             "--api-key asks for a key.[/]"
         )
+
+
+def concurrency(info: ModelInfo) -> str:
+    """How many requests of the longest context the cache holds."""
+    each = -(-info.max_model_len // info.page_size)
+    return f"{info.num_pages / each:.1f} requests of {info.max_model_len:,} tokens"
+
+
+def gib(count: int) -> str:
+    """1610612736 -> "1.50 GiB"."""
+    return f"{count / 2**30:.2f} GiB"
 
 
 def example(url: str, model: ServedModel, needs_key: bool) -> str:

@@ -4,10 +4,12 @@
                                                  "tiling": {"splits": 4}}, ...]}
 
 A kernel asks with the facts of what it is given and gets the tiling of the nearest shape that was
-measured. Where none is near, or nobody has measured, the kernel chooses by rule.
+measured. Where none is near, or nobody has measured, the kernel chooses by rule; so it does, with
+one warning, where the file is damaged.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pallas_kernels.case import Tiling
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 _NEAR = 2.0  # octaves, over all facts
@@ -48,5 +52,20 @@ def file_name(device_kind: str) -> str:
 @cache
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        valid = all(_is_entry(entry) for entries in content.values() for entry in entries)
+    except (OSError, ValueError, AttributeError, TypeError):
+        valid = False
+    if not valid:
+        logger.warning("%s is damaged; kernels choose their tiles by rule", path)
+        return {}
     return content
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is {"facts": {...}, "tiling": {...}}, of integers."""
+    parts = [entry["facts"], entry["tiling"]] if {"facts", "tiling"} <= set(entry) else [{"": ""}]
+    return all(isinstance(number, int) for part in parts for number in part.values())

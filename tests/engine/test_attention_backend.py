@@ -11,7 +11,7 @@ import pytest
 from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.memory import resolve_pages
+from engine.memory import resolve_layout, resolve_pages
 from engine.shapes import Shapes
 from models.published import PUBLISHED
 from models.registry import find_architecture
@@ -104,7 +104,8 @@ def test_a_pool_that_cannot_be_addressed_is_smaller_or_refused(caplog):
 
     def pages(**settings):
         config = EngineConfig(kv_cache_dtype="int8_per_token_head", **settings)
-        return resolve_pages(config, llama, SHAPES, mesh, jnp.bfloat16).num_pages
+        page = resolve_layout(config, llama, SHAPES, mesh, jnp.bfloat16)
+        return resolve_pages(config, page, SHAPES, mesh, None).num_pages
 
     assert pages(kv_cache_memory_bytes=6 * 2**30) == 1024
     assert "not 2.9 GiB" in caplog.text and "has 1024 pages instead of" in caplog.text

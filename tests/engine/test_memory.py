@@ -2,10 +2,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from engine import LLM, SamplingParams
+from engine import LLM, SamplingParams, runner
 from engine.errors import ConfigError
 from models.errors import ModelError
 from tests.engine.conftest import make_core
@@ -37,6 +38,15 @@ def test_what_does_not_fit(tiny_folder, settings, message):
 def test_the_advice_works(tiny_folder):
     make_core(tiny_folder, kv_cache_memory_bytes=36864).close()
     make_core(tiny_folder, num_gpu_blocks_override=5, max_model_len=64).close()
+
+
+def test_a_device_that_cannot_give_what_is_free_is_explained(tiny_folder, monkeypatch):
+    def no_room(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes.")
+
+    monkeypatch.setattr(runner, "zero_state", no_room)
+    with pytest.raises(ConfigError, match=r"no room in one piece for 33 pages"):
+        make_core(tiny_folder)
 
 
 def test_a_step_is_no_larger_than_rows_can_fill(tiny_folder):

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.block_pool import BlockPool
-from engine.prefix_cache import PageKey, PrefixCache, extend_keys
+from engine.page_key import PageKey, extend_keys
+from engine.prefix_cache import PrefixCache
 
 TOKENS = st.lists(st.integers(0, 3), max_size=24)
 

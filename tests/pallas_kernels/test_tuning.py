@@ -41,3 +41,24 @@ def test_nothing_near_is_none(folder, kernel, facts, kind):
 def test_distance_counts_doublings():
     assert distance({"a": 8, "b": 3}, {"a": 2, "b": 3}) == 2
     assert distance({"a": 0}, {"a": 1}) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "garbage \x00",
+        "[1, 2]",
+        '{"decode": [{"facts": {"rows": 64}}]}',
+        '{"decode": 3}',
+        '{"decode": [{"facts": {"rows": 64, "H": 128}, "tiling": {"splits": "many"}}]}',
+        json.dumps(MEASURED)[:-20],
+    ],
+)
+def test_a_damaged_file_is_one_warning_and_no_tilings(tmp_path, caplog, content):
+    (tmp_path / "nvidia-h200.json").write_text(content)
+    for _ in range(3):
+        assert tuned("decode", {"rows": 64, "H": 128}, "NVIDIA H200", tmp_path) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/nvidia-h200.json is damaged; kernels choose their tiles by rule"
+    ]

@@ -113,3 +113,16 @@ def test_the_environment_is_shown_for_people_and_programs(
     assert ingot(monkeypatch, "env") == 0
     shown = capfd.readouterr().out
     assert "--xla_[bold]" in shown and "jaxlib" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [("auto", "auto"), ("-1", "auto"), ("32k", 32_000), ("1.5K", 1536)]
+)
+def test_the_context_may_be_what_fits_and_pages_go_to_the_host(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, text: str, length: int | str
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
+    flags = ("--max-model-len", text, "--kv-offloading-size", "1.5")
+    assert ingot(monkeypatch, "serve", str(model_folder), *flags) == 0
+    assert (seen[0].max_model_len, seen[0].kv_offloading_size) == (length, 1.5)

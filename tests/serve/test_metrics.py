@@ -66,6 +66,25 @@ def test_the_cache_gauge_is_a_share() -> None:
     assert metrics.registry.get_sample_value("vllm:kv_cache_usage_perc", labels) == 0.75
 
 
+def test_the_host_s_pages_are_counted_under_vllm_s_names() -> None:
+    metrics = Metrics("m")
+    metrics.engine_report(
+        EngineStats(
+            num_host_pages=8, num_used_host_pages=2, external_prefix_cache_queries=50,
+            external_prefix_cache_hits=30, kv_offload_store_bytes=7, kv_offload_load_bytes=5,
+        )
+    )  # fmt: skip
+    labels = {"model_name": "m", "engine": "0"}
+    for name, value in {
+        "kv_offload_cpu_cache_usage_perc": 0.25,
+        "external_prefix_cache_queries_total": 50,
+        "external_prefix_cache_hits_total": 30,
+        "kv_offload_store_bytes_total": 7,
+        "kv_offload_load_bytes_total": 5,
+    }.items():
+        assert metrics.registry.get_sample_value(f"vllm:{name}", labels) == value
+
+
 async def test_health_follows_the_engine(serve: Serve) -> None:
     async with serve() as served:
         ready = await served.http.get("/health")
