@@ -113,7 +113,7 @@ def check_step(
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
     copies = find_copies(compiled.executable.as_text() or "", _kept(model, kv, mesh.size))
-    moved = _bytes_moved(model, kv, mesh.size)
+    moved = shape.window * _bytes_moved(model, kv, mesh.size)
     return Report(
         model=name,
         step=str(shape),
@@ -128,7 +128,8 @@ def check_step(
         temporary_mib=memory.temp_size_in_bytes / 2**20,
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,
-        roofline_ms=1e3 * target.seconds(moved, _flops(model, shape.tokens, mesh.size)),
+        roofline_ms=1e3
+        * target.seconds(moved, _flops(model, shape.tokens * shape.window, mesh.size)),
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
     )

@@ -10,6 +10,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.settings import convert_settings, flag
 
+MAX_SCHEDULER_STEPS = 16  # the smallest page: a row begins one page at the most
 PAGE_SIZES = (16, 32, 64, 128)
 # Names as in vLLM, and what then lies in pages; None is what the model computes in
 CACHE_DTYPES = {
@@ -46,6 +47,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     tensor_parallel_size: int = 1
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
+    async_scheduling: bool = True  # start a step before the one before it is read
+    num_scheduler_steps: int = 1  # decode steps that the device is given at once if nobody waits
     compilation_cache_dir: str | None = None  # None is the user's cache folder
 
     def __post_init__(self) -> None:
@@ -55,6 +58,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
+        if not 1 <= self.num_scheduler_steps <= MAX_SCHEDULER_STEPS:
+            raise ConfigError(
+                f"--num-scheduler-steps must be from 1 to {MAX_SCHEDULER_STEPS}, "
+                f"got {self.num_scheduler_steps}."
+            )
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
         if self.block_size is not None and self.block_size not in PAGE_SIZES:

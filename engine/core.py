@@ -6,7 +6,7 @@ host has read the last one, so the host's work hides behind the device's.
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 from engine import admission
@@ -16,27 +16,38 @@ from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
 from engine.fitting import Fitted, fit
 from engine.host_tier import HostTier
-from engine.memory import claim_device_memory, make_tier
+from engine.lowering import LowerStep, lower_step
+from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
-from engine.programs import Program
+from engine.programs import Program, Programs
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
+from engine.shapes import Shapes
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
+MakeRunner = Callable[[LoadedModel, Shapes, KVLayout, Programs, HostTier | None], Runner]
+
 
 class EngineCore:
     """A model that is loaded, compiled and ready to continue token ids.
+
+    `make_runner` and `lower` stand another device below the loop: one that only takes its time.
 
     Raises:
         ModelError: the model cannot be loaded.
         ConfigError: the settings do not fit the model or the machine.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        make_runner: MakeRunner = Runner,
+        lower: LowerStep = lower_step,
+    ) -> None:
         use_compilation_cache(config.compilation_cache_dir)
         self.config = config
         claim_device_memory(config)
@@ -47,10 +58,10 @@ class EngineCore:
             seed=config.seed, max_model_len=config.asked_model_len,
         )  # fmt: skip
         loaded = perf_counter()
-        fitted = fit(config, model)
+        fitted = fit(config, model, lower)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
-        self._runner = Runner(model, shapes, kv, fitted.programs, tier)
+        self._runner = make_runner(model, shapes, kv, fitted.programs, tier)
         self._scheduler = Scheduler(
             BlockPool(kv.num_pages),
             page_size=shapes.page_size,
@@ -60,6 +71,7 @@ class EngineCore:
             longest_prefix_first=config.scheduling_policy == "lpm",
             tier=tier,
         )
+        self._windows = self._runner.programs.windows if shapes.windows else None
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
         self._arrivals = 0
@@ -104,7 +116,8 @@ class EngineCore:
         self._scheduler.abort(request_ids)
 
     def step(self) -> StepReport:
-        """Start the next step, then report what the one before it gave.
+        """Start the next step, then report what the one before it gave; without asynchronous
+        scheduling, what the same one gave.
 
         Raises:
             EngineError: the device failed; the engine cannot go on.
@@ -113,7 +126,8 @@ class EngineCore:
         start = perf_counter()
         began = self._launch()
         launched = perf_counter()
-        oldest = self._launched[0] if len(self._launched) > began else None
+        ahead = began and self.config.async_scheduling  # the newest is not waited for
+        oldest = self._launched[0] if len(self._launched) > ahead else None
         results = self._read(oldest) if oldest else None
         read = perf_counter()
         deltas = []
@@ -145,8 +159,8 @@ class EngineCore:
 
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
-        plan = self._scheduler.schedule()
-        if not plan.chunks:
+        plan = self._scheduler.schedule(self._windows)
+        if not plan.num_tokens:
             return False
         try:
             launched = self._runner.launch(plan)
@@ -157,8 +171,9 @@ class EngineCore:
             raise self._failed(error) from error
         self._launched.append(launched)
         self.stats.num_steps += 1
-        self.stats.scheduled_tokens += plan.num_tokens
-        self.stats.padded_tokens += launched.shape.tokens
+        later_turns = sum(plan.counts) - len(plan.counts)
+        self.stats.scheduled_tokens += plan.num_tokens + later_turns
+        self.stats.padded_tokens += launched.shape.tokens * plan.window
         return True
 
     def _read(self, launched: Launched) -> Results:
@@ -189,7 +204,7 @@ class EngineCore:
             stats.kv_offload_store_bytes = copies.stored_pages * self._page_bytes
             stats.kv_offload_load_bytes = copies.fetched_pages * self._page_bytes
         stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
-        stats.generation_tokens += sum(len(delta.new_token_ids) for delta in deltas)
+        stats.generation_tokens += sum([len(delta.new_token_ids) for delta in deltas])
         stats.step_seconds += end - start
         stats.host_seconds += (end - read) + (launched - start)
 
@@ -241,8 +256,13 @@ def _info(
 
 def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
     """Hand a step's tokens to their requests; rows of requests that ended meanwhile are dropped."""
-    deltas, row = [], 0
-    for chunk in launched.plan.chunks:
+    deltas, plan = [], launched.plan
+    for row, (request, count) in enumerate(zip(plan.decoding, plan.counts, strict=True)):
+        request.num_in_flight -= count
+        if request.status is not Status.FINISHED:
+            deltas.append(_sampled(scheduler, request, results, row, count))
+    row = len(plan.decoding)
+    for chunk in plan.chunks:
         request = chunk.request
         request.num_in_flight -= chunk.samples
         if request.status is not Status.FINISHED and chunk.num_logit_rows:
@@ -253,30 +273,35 @@ def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list
 
 def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> RequestDelta:
     """What rows row .. of the logits add to the chunk's request."""
-    request = chunk.request
-    delta = RequestDelta(request_id=request.request_id)
-    if chunk.scored:
-        count = request.params.prompt_logprobs or 0
-        rows = range(row, row + len(chunk.scored))
-        delta.prompt_logprobs = [results.top(each, count) for each in rows]
+    request, scored = chunk.request, len(chunk.scored)
     if chunk.samples:
-        row += len(chunk.scored)
-        token = int(results.tokens[row])
-        if request.num_generated == 0:
-            delta.queue_seconds = request.queue_seconds
-            delta.num_cached_tokens = request.num_cached_tokens
-        request.token_ids.append(token)
-        delta.new_token_ids = [token]
-        if request.params.logprobs is not None:
-            delta.logprobs = [results.top(row, request.params.logprobs)]
-        _finish(scheduler, request, delta, token)
+        delta = _sampled(scheduler, request, results, row + scored)
+    else:
+        delta = RequestDelta(request_id=request.request_id)
+    if scored:
+        count = request.params.prompt_logprobs or 0
+        delta.prompt_logprobs = [results.top(each, count) for each in range(row, row + scored)]
     return delta
 
 
-def _finish(scheduler: Scheduler, request: Request, delta: RequestDelta, token: int) -> None:
-    delta.finish_reason = request.finish_reason()
-    if delta.finish_reason is None:
-        return
-    if delta.finish_reason == "stop" and not request.ended_by_eos:
-        delta.stop_token_id = token
-    scheduler.finish(request)
+def _sampled(
+    scheduler: Scheduler, request: Request, results: Results, row: int, count: int = 1
+) -> RequestDelta:
+    """What a row that sampled `count` tokens adds to its request, which may end with one."""
+    tokens = results.token_ids[row][:count]
+    delta = RequestDelta(request_id=request.request_id, new_token_ids=tokens)
+    if request.num_generated == 0:
+        delta.queue_seconds = request.queue_seconds
+        delta.num_cached_tokens = request.num_cached_tokens
+    for place, token in enumerate(tokens, 1):
+        reason = request.append(token)
+        if reason is not None:
+            del tokens[place:]
+            delta.finish_reason = reason
+            if reason == "stop" and not request.ended_by_eos:
+                delta.stop_token_id = token
+            scheduler.finish(request)
+    if request.params.logprobs is not None:
+        turns = range(len(tokens))
+        delta.logprobs = [results.top(row, request.params.logprobs, turn) for turn in turns]
+    return delta

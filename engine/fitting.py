@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.lowering import abstract_state, compiler_options, lower_step
+from engine.lowering import LowerStep, abstract_state, compiler_options, lower_step
 from engine.memory import (
     GIB,
     KVLayout,
@@ -67,13 +67,13 @@ class Fitted:
         return (self.kv.num_pages - 1) / self.shapes.table_width
 
 
-def fit(config: EngineConfig, model: LoadedModel) -> Fitted:
+def fit(config: EngineConfig, model: LoadedModel, lower: LowerStep = lower_step) -> Fitted:
     """Size the pool and compile the largest programs.
 
     Raises:
         ConfigError: not even one sequence fits, or what was asked for is more than there is.
     """
-    search = _Search(config, model)
+    search = _Search(config, model, lower)
     guess = search.guess()
     fitted = search.compile(guess)
     if not search.settled(fitted, guess):
@@ -87,8 +87,9 @@ def fit(config: EngineConfig, model: LoadedModel) -> Fitted:
 class _Search:
     """One model on one mesh, and the memory that was free when the search began."""
 
-    def __init__(self, config: EngineConfig, model: LoadedModel) -> None:
+    def __init__(self, config: EngineConfig, model: LoadedModel, lower: LowerStep) -> None:
         self._config = config
+        self._lower = lower
         self._model = model
         self._mesh = model.mesh
         self._usable = usable_bytes(config, model.mesh)
@@ -138,7 +139,7 @@ class _Search:
         state = abstract_state(kv, shapes, self._model.config.vocab_size, mesh)
         programs = Programs(
             shapes,
-            lambda shape: lower_step(layout, shape, kv, state, mesh),
+            lambda shape: self._lower(layout, shape, kv, state, mesh),
             compiler_options(mesh),
         )
         programs.compile_largest()

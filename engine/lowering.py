@@ -5,7 +5,7 @@ both get the same program from here. Owns what the step's arguments look like, h
 divided among devices, and what XLA is asked for. Knows no weights, plans or requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,9 @@ Shardings = Any  # a DeviceState whose leaves are shardings
 COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 
 
+LowerStep = Callable[[Layout[Decoder], StepShape, KVLayout, DeviceState, Mesh], jax.stages.Lowered]
+
+
 def lower_step(
     layout: Layout[Decoder], shape: StepShape, kv: KVLayout, state: DeviceState, mesh: Mesh
 ) -> jax.stages.Lowered:
@@ -52,7 +55,7 @@ def lower_step(
     shardings = jax.tree.map(lambda array: array.sharding, state)
     jitted = jax.jit(run, donate_argnums=1, out_shardings=(shardings, everywhere))
     packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=everywhere)
-    return jitted.lower(_abstract_leaves(layout.leaves, mesh), state, packed)
+    return jitted.lower(abstract_leaves(layout.leaves, mesh), state, packed)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
@@ -98,7 +101,7 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def _abstract_leaves(leaves: Sequence[Leaf], mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
+def abstract_leaves(leaves: Sequence[Leaf], mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
     return tuple(
         jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=named_sharding(mesh, leaf.axes))
         for leaf in leaves

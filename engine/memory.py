@@ -17,7 +17,7 @@ from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.host_tier import STAGED_PAGES, HostTier
-from engine.shapes import Shapes
+from engine.shapes import Shapes, decode_windows
 from models.config import ModelConfig
 from models.memory import free_bytes, host_free_bytes
 from pallas_kernels import Backend
@@ -84,7 +84,9 @@ def resolve_shapes(
         )
     useful = max(rows, rows * length)  # a step never holds more than every row's whole context
     page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
-    return Shapes(rows, min(tokens, useful), length, page)
+    ahead = 2 if config.async_scheduling else 1  # programs that are on the device
+    windows = decode_windows(config.num_scheduler_steps // ahead)
+    return Shapes(rows, min(tokens, useful), length, page, windows)
 
 
 def resolve_layout(

@@ -5,7 +5,7 @@ put on the device one by one). Its sections, for T tokens, B rows and U page-tab
 
     tokens       T   id, or -1: the token that the row's slot sampled last
     positions    T   place in the sequence
-    start count  B   each row's tokens in this step
+    start count  B   each row's tokens in this step; in a window of several turns, its turns
     slot         B   the request's slot, or R (the sink) for padding
     observed     B   the slot whose generated tokens are counted, or R where nothing needs counts
     prompt_len   B   tokens before it are the prompt's
@@ -89,46 +89,72 @@ def _cut(packed: Any, shape: StepShape) -> dict[str, Any]:
     }
 
 
-def pack(plan: Plan, shape: StepShape, sink: int, options: Ints) -> Ints:
-    """A plan as one array; `options[F, R+1]` holds the sampling options by slot.
+class SlotColumns:
+    """What the host tells the device of each slot's request in every step; slot R is the sink."""
 
-    Marks the plan's page-table entries as sent.
-    """
+    def __init__(self, num_slots: int) -> None:
+        self.sink = num_slots
+        self.options = np.zeros((NUM_FIELDS, num_slots + 1), np.int32)
+        self.observed = np.full(num_slots + 1, num_slots, np.int32)
+        self.prompt_len = np.zeros(num_slots + 1, np.int32)
+
+    def admit(self, slot: int, options: Ints, *, observed: bool, prompt_len: int) -> None:
+        """Describe the request that has just taken a slot."""
+        self.options[:, slot] = options
+        self.observed[slot] = slot if observed else self.sink
+        self.prompt_len[slot] = prompt_len
+
+
+def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:
+    """A plan as one array. Marks the plan's page-table entries as sent."""
     packed = np.zeros(packed_size(shape), np.int32)
     views: dict[str, Ints] = _cut(packed, shape)
-    for name in ("slot", "observed", "logit_slot"):
-        views[name].fill(sink)
+    views["slot"].fill(columns.sink)
+    views["logit_slot"].fill(columns.sink)
     views["logit_target"].fill(SAMPLE)
-    views["update_place"].fill((sink + 1) * shape.table_width)  # past the end: dropped
-    token = _pack_rows(plan, views, sink)
-    views["start"][len(plan.chunks) :] = token
-    _pack_logits(plan, views)
+    views["update_place"].fill((columns.sink + 1) * shape.table_width)  # past the end: dropped
+    _pack_decoding(plan, views)
+    token = len(plan.decoding)
+    if plan.chunks:
+        token = _pack_chunks(plan, views)
+        _pack_logits(plan, views)
+    views["start"][len(plan.decoding) + len(plan.chunks) :] = token
     _pack_pages(plan, views, shape)
-    views["fields"][:] = options[:, views["logit_slot"]]
+    views["observed"][:] = columns.observed[views["slot"]]
+    views["prompt_len"][:] = columns.prompt_len[views["slot"]]
+    views["fields"][:] = columns.options[:, views["logit_slot"]]
     return packed
 
 
-def _pack_rows(plan: Plan, views: dict[str, Ints], sink: int) -> int:
-    """Tokens, positions and row descriptions, a column at a time; returns the number of tokens."""
-    chunks = plan.chunks
-    tokens: list[int] = []
-    positions: list[int] = []
-    for chunk in chunks:
+def _pack_decoding(plan: Plan, views: dict[str, Ints]) -> None:
+    """Row b is token b and row b of the logits."""
+    rows, B = plan.decoding, len(plan.decoding)
+    counts = np.array(plan.counts, np.int32)
+    newest = [
+        r.token_ids[-1] if r.num_in_flight == n else FROM_SLOT
+        for r, n in zip(rows, plan.counts, strict=True)
+    ]
+    views["tokens"][:B] = newest
+    views["positions"][:B] = np.array([r.num_computed for r in rows], np.int32) - counts
+    views["start"][:B] = views["logit_token"][:B] = np.arange(B)
+    views["count"][:B] = counts
+    views["slot"][:B] = views["logit_slot"][:B] = [r.slot for r in rows if r.slot is not None]
+
+
+def _pack_chunks(plan: Plan, views: dict[str, Ints]) -> int:
+    """Tokens, positions and descriptions of the rows after; returns the step's tokens."""
+    token = len(plan.decoding)
+    for row, chunk in enumerate(plan.chunks, token):
         end = chunk.start + chunk.count
         known = chunk.request.token_ids[chunk.start : end]
-        tokens += known
-        tokens += [FROM_SLOT] * (chunk.count - len(known))
-        positions += range(chunk.start, end)
-    B, T = len(chunks), len(tokens)
-    counts = np.array([chunk.count for chunk in chunks], np.int32)
-    views["tokens"][:T] = tokens
-    views["positions"][:T] = positions
-    views["count"][:B] = counts
-    views["start"][:B] = np.cumsum(counts) - counts
-    views["slot"][:B] = [chunk.slot for chunk in chunks]
-    views["observed"][:B] = [c.slot if c.request.observed else sink for c in chunks]
-    views["prompt_len"][:B] = [chunk.request.num_prompt_tokens for chunk in chunks]
-    return T
+        views["tokens"][token : token + len(known)] = known
+        views["tokens"][token + len(known) : token + chunk.count] = FROM_SLOT
+        views["positions"][token : token + chunk.count] = range(chunk.start, end)
+        views["start"][row] = token
+        views["count"][row] = chunk.count
+        views["slot"][row] = chunk.slot
+        token += chunk.count
+    return token
 
 
 def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
@@ -136,7 +162,7 @@ def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
 
     Rows are in the order of `logit_rows`.
     """
-    row, token = 0, 0
+    row = token = len(plan.decoding)
     for chunk in plan.chunks:
         scored = len(chunk.scored)
         if scored:
@@ -156,12 +182,19 @@ def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
 
 def _pack_pages(plan: Plan, views: dict[str, Ints], shape: StepShape) -> None:
     """Pages that this step is the first to touch, for the device's page table."""
+    # a request that decodes owns no page beyond this step
+    rows = [(r, len(r.pages)) for r in plan.decoding if r.num_pages_sent != len(r.pages)]
+    rows += [(c.request, -(-(c.start + c.count) // shape.page_size)) for c in plan.chunks]
     entry = 0
-    for chunk in plan.chunks:
-        request = chunk.request
-        needed = -(-(chunk.start + chunk.count) // shape.page_size)
-        for index in range(request.num_pages_sent, needed):
-            views["update_place"][entry] = chunk.slot * shape.table_width + index
-            views["update_page"][entry] = request.pages[index]
-            entry += 1
-        request.num_pages_sent = max(request.num_pages_sent, needed)
+    for request, needed in rows:
+        if request.slot is None:
+            raise RuntimeError("a request without a slot was planned")
+        first = request.slot * shape.table_width
+        count = needed - request.num_pages_sent
+        if count > 0:
+            places = range(first + request.num_pages_sent, first + needed)
+            views["update_place"][entry : entry + count] = places
+            pages = request.pages[request.num_pages_sent : needed]
+            views["update_page"][entry : entry + count] = pages
+            request.num_pages_sent = needed
+            entry += count

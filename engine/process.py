@@ -8,6 +8,7 @@ never outlives the front. Knows neither HTTP nor text. One frame comes in first 
 `StepReport` a step.
 """
 
+import gc
 import os
 import select
 import socket
@@ -105,12 +106,17 @@ def run_loop(core: Core, connection: Connection) -> None:
     """Serve until the socket closes, which raises Disconnected. An idle loop uses no CPU."""
     stats = EngineStats()
     while True:
-        refusals = apply(core, connection.receive(wait=not core.has_work))
-        if refusals:
-            connection.send(StepReport(deltas=refusals, stats=stats))
-        report = core.step()
-        stats = report.stats
-        connection.send(report)
+        stats = turn(core, connection, stats)
+
+
+def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
+    """Take messages, step once and report; `stats` are the newest known, and so is the result."""
+    refusals = apply(core, connection.receive(wait=not core.has_work))
+    if refusals:
+        connection.send(StepReport(deltas=refusals, stats=stats))
+    report = core.step()
+    connection.send(report)
+    return report.stats
 
 
 def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
@@ -150,6 +156,8 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
     try:
         with closing(make_core(connection.receive_config())) as core:
             connection.send(core.info)
+            gc.collect()
+            gc.freeze()  # what is here stays: the collector need not look at it again
             run_loop(core, connection)
     except Disconnected:
         raise

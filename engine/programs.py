@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -66,7 +66,8 @@ class Programs:
 
     def compile_rest(self) -> None:
         """Compile the other shapes in the background, the ones that traffic uses first."""
-        rest = [s for s in [*self.shapes.decode(), *self.shapes.mixed()] if s not in self._ready]
+        shapes = [*self.shapes.decode(), *self.shapes.mixed(), *self.shapes.windowed()]
+        rest = [shape for shape in shapes if shape not in self._ready]
         jax.monitoring.register_event_duration_secs_listener(self._watch)
         self._start(rest)
 
@@ -87,11 +88,16 @@ class Programs:
     def ready(self) -> list[Program]:
         """What can run now, decode first, the smallest first."""
         programs = list(self._ready.values())
-        return sorted(programs, key=lambda p: (not p.shape.decode, p.shape.tokens))
+        return sorted(programs, key=lambda p: (not p.shape.decode, p.shape.window, p.shape.tokens))
 
-    def find(self, num_tokens: int, decode: bool) -> Program:
+    def windows(self, rows: int) -> list[int]:
+        """Numbers of turns of the programs that are ready and pad so many rows least, falling."""
+        shape = self.shapes.smallest_decode(rows)
+        return [w for w in self.shapes.windows if replace(shape, window=w) in self._ready]
+
+    def find(self, num_tokens: int, decode: bool, window: int = 1) -> Program:
         """The smallest ready program that takes so many tokens, one a row if `decode`."""
-        fitting = [s for s in list(self._ready) if self.shapes.fits(s, num_tokens, decode)]
+        fitting = [s for s in list(self._ready) if self.shapes.fits(s, num_tokens, decode, window)]
         if not fitting:
             raise EngineError(f"No program takes a step of {num_tokens} tokens.")
         return self._ready[min(fitting, key=lambda s: (s.tokens, not s.decode))]

@@ -34,6 +34,7 @@ class Request:
     num_prompt_tokens: int
     max_tokens: int  # length, prompt included, at which the request ends
     eos_token_ids: frozenset[int]  # the model's
+    stop_token_ids: frozenset[int]  # its own, and the model's unless they are ignored
     bad_word_ids: list[list[int]]
     priority: int
     arrival: int  # counts up; the order among equals
@@ -63,11 +64,6 @@ class Request:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
-    def wants_more(self) -> bool:
-        """Whether a further token is to be sampled once those in flight have arrived."""
-        return self.num_tokens < self.max_tokens
-
-    @property
     def num_reusable(self) -> int:
         """Leading tokens that need not be computed if the cache has them.
 
@@ -94,10 +90,10 @@ class Request:
         """Whether the newest known token is an end of text that counts."""
         return not self.params.ignore_eos and self.token_ids[-1] in self.eos_token_ids
 
-    def finish_reason(self) -> FinishReason | None:
-        """Why the newest known token ends the request, if it does."""
-        stops = self.ended_by_eos or self.token_ids[-1] in (self.params.stop_token_ids or ())
-        if stops and self.num_generated >= self.params.min_tokens:
+    def append(self, token_id: int) -> FinishReason | None:
+        """Know one more token; returns why it ends the request, if it does."""
+        self.token_ids.append(token_id)
+        if token_id in self.stop_token_ids and self.num_generated >= self.params.min_tokens:
             return "stop"
         return "length" if len(self.token_ids) >= self.max_tokens else None
 
@@ -117,6 +113,7 @@ def make_request(
     params = message.params
     prompt = len(message.prompt_token_ids)
     room = max_model_len - prompt
+    own_stops = frozenset(params.stop_token_ids or ())
     return Request(
         request_id=message.request_id,
         params=params,
@@ -124,6 +121,7 @@ def make_request(
         num_prompt_tokens=prompt,
         max_tokens=prompt + min(room, params.max_tokens or room),
         eos_token_ids=eos,
+        stop_token_ids=own_stops if params.ignore_eos else eos | own_stops,
         bad_word_ids=message.bad_word_ids,
         priority=message.priority,
         arrival=arrival,

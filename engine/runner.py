@@ -25,12 +25,12 @@ from engine.lowering import (
 )
 from engine.memory import KVLayout
 from engine.messages import TokenLogprobs
-from engine.packing import Ints, pack
+from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
 from engine.sampling import Sampled
-from engine.sampling_options import NUM_FIELDS, sampling_row
+from engine.sampling_options import sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
 from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
@@ -48,9 +48,9 @@ class Launched:
 
     @cached_property
     def wanted(self) -> tuple[Array, ...]:
-        """The sampled tokens, and log-probabilities if a chunk asks for them."""
+        """The sampled tokens, and log-probabilities if a row asks for them."""
         sampled = self.sampled
-        if not any(wants_logprobs(chunk) for chunk in self.plan.chunks):
+        if not self.plan.wants_logprobs:
             return (sampled.tokens,)
         return sampled.tokens, sampled.logprob_ids, sampled.logprobs, sampled.ranks
 
@@ -61,23 +61,29 @@ class Launched:
 
 @dataclass
 class Results:
-    """What the rows of logits gave, on the host."""
+    """What the rows of logits gave in each turn, on the host."""
 
-    tokens: Ints  # [B]
-    logprob_ids: Ints | None = None  # [B, W]: the chosen token, then the likeliest
+    tokens: Ints  # [W, B]
+    logprob_ids: Ints | None = None  # [W, B, C]: the chosen token, then the likeliest
     logprobs: np.ndarray | None = None
     ranks: Ints | None = None
 
-    def top(self, row: int, count: int) -> TokenLogprobs:
+    @cached_property
+    def token_ids(self) -> list[list[int]]:
+        """The tokens of each row, as Python's numbers."""
+        ids: list[list[int]] = self.tokens.T.tolist()
+        return ids
+
+    def top(self, row: int, count: int, turn: int = 0) -> TokenLogprobs:
         """The chosen token and the `count` likeliest of one row."""
         if self.logprob_ids is None or self.logprobs is None or self.ranks is None:
             raise RuntimeError("log-probabilities were not read")
         width = 1 + count
-        logprobs = self.logprobs[row, :width].tolist()
+        logprobs = self.logprobs[turn, row, :width].tolist()
         while logprobs[-1] == -math.inf and len(logprobs) > 1:  # a vocabulary of fewer tokens
             logprobs.pop()
-        ids = self.logprob_ids[row, : len(logprobs)].tolist()
-        return TokenLogprobs(ids, logprobs, int(self.ranks[row]))
+        ids = self.logprob_ids[turn, row, : len(logprobs)].tolist()
+        return TokenLogprobs(ids, logprobs, int(self.ranks[turn, row]))
 
 
 class Runner:
@@ -95,11 +101,10 @@ class Runner:
         self._model = model
         self._mesh = model.mesh
         self._kv = kv
-        self._sink = shapes.max_num_seqs
         self._vocab_size = model.config.vocab_size
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
-        self._options = np.zeros((NUM_FIELDS, self._sink + 1), np.int32)
+        self._columns = SlotColumns(shapes.max_num_seqs)
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
@@ -130,8 +135,9 @@ class Runner:
         if request.slot is None:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
-        self._options[:, request.slot] = sampling_row(
-            params, seed=request.seed, prompt_len=request.num_prompt_tokens
+        options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
+        self._columns.admit(
+            request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )
         if request.observed:
             packed = pack_options(
@@ -157,14 +163,14 @@ class Runner:
 
     def launch(self, plan: Plan) -> Launched:
         """Start a step; its results are on their way to the host when this returns."""
-        program = self.programs.find(plan.num_tokens, plan.decode)
+        program = self.programs.find(plan.num_tokens, plan.decode, plan.window)
         with self.programs.serving():
             self._copy_pages()
             for chunk in plan.chunks:
                 if chunk.admitted:
                     self.admit(chunk.request)
                     self._send_found_pages(chunk)
-            packed = pack(plan, program.shape, self._sink, self._options)
+            packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
         launched = Launched(plan, program.shape, sampled)
         for array in launched.wanted:
@@ -183,10 +189,6 @@ class Runner:
             self.copies.close()
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
-
-
-def wants_logprobs(chunk: Chunk) -> bool:
-    return bool(chunk.scored) or (chunk.samples and chunk.request.params.logprobs is not None)
 
 
 def _admit(state: DeviceState, packed: Array) -> DeviceState:

@@ -6,7 +6,8 @@ prefill, decode, prefix hits and recomputation after a preemption are all this o
 scheduler owns requests, slots and pages, and knows no array.
 """
 
-from collections.abc import Iterable
+import bisect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -16,6 +17,8 @@ from engine.page_key import extend_keys
 from engine.prefix_cache import Known, PrefixCache
 from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
+
+Windows = Callable[[int], Sequence[int]]
 
 _NONE = range(0)
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
@@ -40,11 +43,22 @@ class Chunk:
 
 @dataclass(slots=True)
 class Plan:
-    """One step: its chunks, decode rows first."""
+    """One step: rows that decode, then chunks. Rows that decode are nearly all there are in nearly
+    all steps, so they are bare requests and nothing is made for each."""
 
+    decoding: list[Request] = field(default_factory=list)  # one token each, which samples
+    counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
     chunks: list[Chunk] = field(default_factory=list)
-    num_tokens: int = 0
-    decode: bool = True  # each row has one token and samples: the shape of a decode program
+    num_tokens: int = 0  # side by side: those of the first turn
+    window: int = 1  # turns: several if there are no chunks, and a program does so many
+    decode: bool = True  # chunks are of one token too, and sample: the shape of a decode program
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether a row's log-probabilities are to be read."""
+        scored = any(chunk.scored for chunk in self.chunks)
+        sampling = self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
+        return scored or any([request.params.logprobs is not None for request in sampling])
 
 
 class Scheduler:
@@ -67,7 +81,7 @@ class Scheduler:
         self.host_queries = self.host_hits = 0  # tokens that the device did not have
         self._longest_first = longest_prefix_first
         self.waiting = WaitingQueue()
-        self.running: list[Request] = []
+        self.running: list[Request] = []  # in their order
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
         self._page_size = page_size
@@ -104,37 +118,95 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.request_id]
 
-    def schedule(self) -> Plan:
-        """The next step's plan; requests are moved on as if it had been computed."""
-        step = _StepBudget(self._max_tokens, self._max_rows)
-        for request in sorted(self.running, key=_decode_first):
-            if request.status is Status.RUNNING and request.wants_more and step.open:
+    def schedule(self, windows: Windows | None = None) -> Plan:
+        """The next step's plan; requests are moved on as if it had been computed.
+
+        `windows(rows)` are numbers of turns that a step of so many rows can have, falling.
+        """
+        plan = Plan(window=self._window(windows) if windows else 1)
+        prompts = self._decode(plan)
+        step = _StepBudget(plan, self._max_tokens, self._max_rows)
+        for request in prompts:
+            if request.status is Status.RUNNING and step.open:
                 self._continue(request, step)
         while step.open and self._free_slots and (first := self._next_waiting()):
             if not self._admit(first, step):
                 break
-        for chunk in step.plan.chunks:
+        for chunk in plan.chunks:
             chunk.request.num_in_flight += chunk.samples
-        return step.plan
+        return plan
 
     def undo(self, plan: Plan) -> None:
         """Take back the newest plan, which was not computed; its requests begin again."""
+        for request, count in zip(plan.decoding, plan.counts, strict=True):
+            request.num_in_flight -= count
+            self._undo(request, request.num_computed - count)
         for chunk in plan.chunks:
             chunk.request.num_in_flight -= chunk.samples
             chunk.request.num_prompt_logprobs -= len(chunk.scored)
-            if chunk.request.status is Status.RUNNING:
-                self._forget(chunk)
-                self._preempt(chunk.request)
+            self._undo(chunk.request, chunk.start)
+
+    def _window(self, windows: Windows) -> int:
+        """How many turns the next step has: several only while nobody waits, every row decodes and
+        the pages of all turns are free."""
+        rows = [r for r in self.running if r.num_tokens < r.max_tokens]
+        if self.waiting or not rows or any(r.num_tokens - r.num_computed > 1 for r in rows):
+            return 1
+        most = max(r.max_tokens - r.num_tokens for r in rows)
+        for window in windows(len(rows)):
+            if window <= most and self._pages_of(rows, window) <= self.pool.num_free:
+                return window
+        return 1
+
+    def _pages_of(self, rows: list[Request], window: int) -> int:
+        """Pages that rows which decode do not own yet, and would with so many tokens more."""
+        ends = [min(r.num_tokens - 1 + window, r.max_tokens - 1) for r in rows]
+        needed = [-(-end // self._page_size) for end in ends]
+        return sum(max(0, n - len(r.pages)) for n, r in zip(needed, rows, strict=True))
+
+    def _decode(self, plan: Plan) -> list[Request]:
+        """Plan a token, or a window of them, for each running request that has one to compute;
+        returns the others.
+
+        There is room for all: a step has a token and a row of logits for every slot.
+        """
+        others, size, window, count = [], self._page_size, plan.window, 1
+        for request in self.running[:]:
+            known = len(request.token_ids)
+            end = known + request.num_in_flight
+            if end >= request.max_tokens or request.status is not Status.RUNNING:
+                continue
+            if end - request.num_computed > 1:
+                others.append(request)
+                continue
+            if window > 1:
+                count = min(window, request.max_tokens - end)
+                end += count - 1
+            if end > len(request.pages) * size and not self._make_room(request, end, plan):
+                continue
+            plan.decoding.append(request)
+            plan.counts.append(count)
+            request.num_computed = end
+            request.num_in_flight += count
+            if known // size > request.num_pages_kept:
+                self._remember(request)
+        plan.num_tokens = len(plan.decoding)
+        return others
 
     def _continue(self, request: Request, step: "_StepBudget") -> None:
-        """Give a running request its tokens, preempting others, or itself, for pages."""
+        """Give a running request a part of its prompt."""
         end = request.num_computed + step.most_tokens(request)
-        while not self._grow(request, end):
-            victim = max(self._preemptible(step), key=lambda r: r.order)
+        if self._make_room(request, end, step.plan):
+            self._plan(step, request, end)
+
+    def _make_room(self, request: Request, num_tokens: int, plan: Plan) -> bool:
+        """Own the pages of so many tokens, preempting others, or, which is False, itself."""
+        while not self._grow(request, num_tokens):
+            victim = max(self._preemptible(plan), key=lambda r: r.order)
             self._preempt(victim)
             if victim is request:
-                return
-        self._plan(step, request, end)
+                return False
+        return True
 
     def _next_waiting(self) -> Request | None:
         """Who is to get the next slot."""
@@ -162,7 +234,7 @@ class Scheduler:
         self.waiting.discard(request)
         request.status = Status.RUNNING
         request.slot = self._free_slots.pop()
-        self.running.append(request)
+        bisect.insort(self.running, request, key=_order)
         self._plan(step, request, request.num_computed + step.most_tokens(request), admitted=True)
         return True
 
@@ -212,14 +284,15 @@ class Scheduler:
             self.cache.insert(request.page_keys[index], request.pages[index])
         request.num_pages_kept = full
 
-    def _forget(self, chunk: Chunk) -> None:
-        """Pages that a step was to fill, and did not, hold nothing."""
-        if self.cache is None:
+    def _undo(self, request: Request, start: int) -> None:
+        """Tokens from `start` on were not computed: pages that they were to fill hold nothing."""
+        if request.status is not Status.RUNNING:
             return
-        request = chunk.request
-        for page in request.pages[chunk.start // self._page_size : request.num_pages_kept]:
-            self.cache.discard(page)
-        request.num_computed = chunk.start
+        if self.cache is not None:
+            for page in request.pages[start // self._page_size : request.num_pages_kept]:
+                self.cache.discard(page)
+        request.num_computed = start
+        self._preempt(request)
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Own the pages that `num_tokens` tokens take."""
@@ -232,9 +305,10 @@ class Scheduler:
         request.pages += pages
         return True
 
-    def _preemptible(self, step: "_StepBudget") -> list[Request]:
+    def _preemptible(self, plan: Plan) -> list[Request]:
         """Running requests that are not part of the step being planned, the asking one included."""
-        planned = {chunk.request.request_id for chunk in step.plan.chunks}
+        planned = {r.request_id for r in plan.decoding}
+        planned.update(chunk.request.request_id for chunk in plan.chunks)
         return [r for r in self.running if r.request_id not in planned]
 
     def _preempt(self, victim: Request) -> None:
@@ -252,18 +326,18 @@ class Scheduler:
             self._free_slots.append(request.slot)
 
 
-def _decode_first(request: Request) -> tuple[bool, int, int]:
-    return request.num_tokens - request.num_computed > 1, *request.order
+def _order(request: Request) -> tuple[int, int]:
+    return request.order
 
 
 class _StepBudget:
     """What is left of the step being planned."""
 
-    def __init__(self, max_tokens: int, max_rows: int) -> None:
-        self.plan = Plan()
-        self._tokens = max_tokens
-        self._logit_rows = max_rows
-        self._rows = max_rows
+    def __init__(self, plan: Plan, max_tokens: int, max_rows: int) -> None:
+        self.plan = plan
+        self._tokens = max_tokens - len(plan.decoding)
+        self._logit_rows = max_rows - len(plan.decoding)
+        self._rows = max_rows - len(plan.decoding)
 
     @property
     def open(self) -> bool:

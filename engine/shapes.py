@@ -5,10 +5,13 @@ Two families of programs, so that the grid adds up instead of multiplying:
     decode   one token a row          rows    1 2 4 8 16 24 32 48 64 96 128 ... max_num_seqs
     mixed    rows of any length       tokens  16 32 64 128 ... max_num_batched_tokens
 
+With --num-scheduler-steps there are decode programs that do 2, 4, 8 or 16 steps, too.
+
+With --num-scheduler-steps, decode programs that do 2, 4 or 8 steps as well.
 A step is padded up to the smallest program that is ready. Nothing a user can set is a shape.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import ConfigError
 
@@ -25,6 +28,7 @@ class StepShape:
     decode: bool
     table_width: int  # MP, pages a sequence can have
     page_size: int  # S
+    window: int = 1  # W, tokens that each row of a decode program samples one after another
 
     @property
     def page_updates(self) -> int:
@@ -32,7 +36,10 @@ class StepShape:
         return self.rows if self.decode else self.rows + self.tokens // self.page_size
 
     def __str__(self) -> str:
-        return f"decode {self.rows} rows" if self.decode else f"mixed {self.tokens} tokens"
+        if not self.decode:
+            return f"mixed {self.tokens} tokens"
+        turns = f", {self.window} steps" if self.window > 1 else ""
+        return f"decode {self.rows} rows{turns}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Shapes:
     max_num_batched_tokens: int
     max_model_len: int
     page_size: int
+    windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -63,13 +71,22 @@ class Shapes:
         sizes = mixed_tokens(self.max_num_seqs, self.max_num_batched_tokens)
         return [self._shape(tokens, self.max_num_seqs, False) for tokens in sizes]
 
+    def windowed(self) -> list[StepShape]:
+        """Decode programs of several steps, the most steps first."""
+        return [replace(shape, window=window) for window in self.windows for shape in self.decode()]
+
+    def smallest_decode(self, rows: int) -> StepShape:
+        """The decode program that so many rows pad least."""
+        return next(shape for shape in self.decode() if shape.rows >= rows)
+
     def largest(self) -> list[StepShape]:
         """With these two every step can run: serve as soon as they are compiled."""
         return [self.mixed()[-1], self.decode()[-1]]
 
-    def fits(self, shape: StepShape, num_tokens: int, decode: bool) -> bool:
+    def fits(self, shape: StepShape, num_tokens: int, decode: bool, window: int = 1) -> bool:
         """Whether a step of so many tokens, one a row if `decode`, runs in `shape`."""
-        return shape.tokens >= num_tokens and (decode or not shape.decode)
+        enough = shape.tokens >= num_tokens and shape.window == window
+        return enough and (decode or not shape.decode)
 
     def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
         return StepShape(tokens, rows, decode, self.table_width, self.page_size)
@@ -83,6 +100,11 @@ def decode_rows(largest: int) -> list[int]:
         rows += [power, power + power // 2]
         power *= 2
     return [*(r for r in rows if r < largest), largest]
+
+
+def decode_windows(most: int) -> tuple[int, ...]:
+    """Powers of two from `most` down to 2."""
+    return tuple(1 << power for power in range(most.bit_length() - 1, 0, -1))
 
 
 def mixed_tokens(smallest_useful: int, largest: int) -> list[int]:

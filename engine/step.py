@@ -6,9 +6,13 @@ The state is donated and comes back updated in place; the host reads only what w
 same function serves both families of programs and every model.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32
 
@@ -34,7 +38,7 @@ class DeviceState(NamedTuple):
 def step(
     model: Decoder,
     state: DeviceState,
-    packed: Int32[Array, " W"],
+    packed: Int32[Array, " X"],
     *,
     shape: StepShape,
     pages_per_layer: int,
@@ -42,9 +46,43 @@ def step(
     backend: Backend,
     sampler: Backend,
 ) -> tuple[DeviceState, Sampled]:
-    """Compute the packed tokens and choose, or score, one token for each row of logits."""
+    """Compute the packed tokens and choose, or score, one token for each row of logits.
+
+    A program of a window W > 1 does so W times, each time with what it chose before; its results
+    have W in front of their axes, those of all programs do.
+    """
     inputs = unpack(packed, shape)
-    table = _update_pages(state.page_table, inputs)
+    state = state._replace(page_table=_update_pages(state.page_table, inputs))
+    turn = partial(
+        _turn, model,
+        shape=shape, pages_per_layer=pages_per_layer, mesh=mesh, backend=backend, sampler=sampler,
+    )  # fmt: skip
+    if shape.window == 1:
+        state, sampled = turn(state, inputs)
+        return state, jax.tree.map(lambda array: array[None], sampled)
+    sink = state.last_token.shape[0] - 1
+    # lowered once under a jit of its own; on a GPU unrolled, for a loop is not one CUDA graph
+    again = jax.jit(lambda state, number: turn(state, _after(inputs, number, sink)))
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    final: tuple[DeviceState, Sampled] = lax.scan(
+        again, state, jnp.arange(shape.window), unroll=1 if on_cpu else shape.window
+    )
+    return final
+
+
+def _turn(
+    model: Decoder,
+    state: DeviceState,
+    inputs: StepInputs,
+    *,
+    shape: StepShape,
+    pages_per_layer: int,
+    mesh: Mesh,
+    backend: Backend,
+    sampler: Backend,
+) -> tuple[DeviceState, Sampled]:
+    """One pass through the model: tokens in, a token for each row of logits out."""
+    table = state.page_table
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
@@ -65,6 +103,24 @@ def step(
     )
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return DeviceState(cache, table, last_token, slots), sampled
+
+
+def _after(inputs: StepInputs, turns: Int32[Array, ""], sink: int) -> StepInputs:
+    """What a window's rows are to do after so many turns; `count` says how many a row has.
+
+    A row without turns left is padding: it writes to no page and to no slot but the sink.
+    """
+    live = inputs.count > turns
+    tokens = jnp.where(turns == 0, inputs.tokens, FROM_SLOT)
+    return replace(
+        inputs,
+        tokens=tokens,
+        positions=jnp.where(live, inputs.positions + turns, 0),
+        count=live.astype(jnp.int32),
+        slot=jnp.where(live, inputs.slot, sink),
+        observed=jnp.where(live, inputs.observed, sink),
+        logit_slot=jnp.where(live, inputs.logit_slot, sink),
+    )
 
 
 def _update_pages(table: Int32[Array, "R1 MP"], inputs: StepInputs) -> Int32[Array, "R1 MP"]:

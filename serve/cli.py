@@ -46,6 +46,8 @@ def serve(
     tensor_parallel_size: options.TensorParallelSize = 1,
     scheduling_policy: options.SchedulingPolicy = "fcfs",
     enable_prefix_caching: options.EnablePrefixCaching = True,
+    async_scheduling: options.AsyncScheduling = True,
+    num_scheduler_steps: options.NumSchedulerSteps = 1,
     compilation_cache_dir: options.CompilationCacheDir = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,

@@ -131,6 +131,22 @@ EnablePrefixCaching = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
+AsyncScheduling = Annotated[
+    bool,
+    typer.Option(
+        "--async-scheduling/--no-async-scheduling",
+        help="Start each step before the one before it is read, so that the device never waits.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+NumSchedulerSteps = Annotated[
+    int,
+    typer.Option(
+        help="Decode steps that the device is given at once while no request waits: less work for "
+        "the host, tokens in bursts.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),

@@ -1,4 +1,4 @@
-"""`ingot bench`: serve, throughput, latency, startup, sweep. Owns flags and what is printed."""
+"""`ingot bench`: serve, throughput, latency, startup, host, sweep. Owns flags and printing."""
 
 import json
 from pathlib import Path
@@ -124,6 +124,7 @@ def throughput(
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
     tensor_parallel_size: engine_options.TensorParallelSize = 1,
     enable_prefix_caching: engine_options.EnablePrefixCaching = True,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
     output_json: options.OutputJson = None,
 ) -> None:
     """All prompts at once through the engine, without a server."""
@@ -140,6 +141,7 @@ def throughput(
         model, dtype=dtype, load_format=load_format, max_model_len=max_model_len,
         max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
+        num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
         llm.core.wait_for_programs()
         _report(measure_throughput(llm, samples, n=n), output_json)
@@ -159,6 +161,7 @@ def latency(
     max_model_len: engine_options.MaxModelLen = None,
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
     tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
     output_json: options.OutputJson = None,
 ) -> None:
     """One batch again and again through the engine, without a server."""
@@ -174,6 +177,7 @@ def latency(
         model, dtype=dtype, load_format=load_format, max_model_len=max_model_len,
         max_num_seqs=batch_size * n, max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
+        num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
         llm.core.wait_for_programs()
         found = measure_latency(
@@ -207,6 +211,23 @@ def startup(
     _write_json(found, output_json)
 
 
+@app.command()
+def host(
+    rows: Annotated[str, typer.Option(help="Requests at a time, as 8,64,256.")] = "8,64,256",
+    device_ms: Annotated[float, typer.Option(help="How long a device step takes.")] = 5.0,
+    num_steps: Annotated[int, typer.Option(help="Steps that are timed.")] = 200,
+    output_json: options.OutputJson = None,
+) -> None:
+    """The host's work in a step, on a device that computes nothing."""
+    from serve.bench.host import measure_host, tables
+
+    numbers = [int(number) for number in _numbers(rows, "--rows")]
+    found = measure_host(numbers, device_seconds=device_ms / 1e3, steps=num_steps)
+    for made in tables(found):
+        _console.print(made)
+    _write_json(found, output_json)
+
+
 def _serve_options(given: dict[str, Any]) -> Any:
     """The command's arguments as `ServeOptions`."""
     from serve.bench.arrivals import Arrivals
@@ -227,7 +248,7 @@ def _serve_options(given: dict[str, Any]) -> Any:
         extra_body=_extra_body(given["extra_body"]),
         goodput=given["goodput"] or (),
         metrics=given["percentile_metrics"].split(","),
-        percentiles=_numbers(given["metric_percentiles"]),
+        percentiles=_numbers(given["metric_percentiles"], "--metric-percentiles"),
     )
 
 
@@ -256,11 +277,11 @@ def _extra_body(text: str | None) -> dict[str, Any]:
     return body
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, flag: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--metric-percentiles takes numbers, as 50,99; got {text!r}.") from None
+        raise ConfigError(f"{flag} takes numbers, as 50,99; got {text!r}.") from None
 
 
 def _report(found: dict[str, Any], target: Path | None) -> None:

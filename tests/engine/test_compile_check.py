@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 
-from engine.compile_check import Failure, Report, check_model, main
+from engine.compile_check import (
+    SHAPES,
+    Failure,
+    Report,
+    check_model,
+    check_step,
+    main,
+    published_config,
+)
 from models.attention import HEAD_AXIS
 from models.published import PUBLISHED
 from models.registry import find_architecture
@@ -27,6 +35,16 @@ def test_steps_of_two_layers_have_no_faults(devices):
     for report in reports:
         assert report.faults == []
         assert report.aliased_gib > 2 / devices  # keys and values of 64 contexts, in place
+
+
+@needs_plugin
+def test_a_window_of_steps_is_one_graph_too():
+    target = load_target("h200")
+    shape = dataclasses.replace(SHAPES.decode()[-1], window=4)
+    config = published_config("llama-3.1-8b", 2)
+    report = check_step("m", config, shape, target, target.mesh(HEAD_AXIS, 1))
+    assert (report.step, report.faults) == ("decode 64 rows, 4 steps", [])
+    assert report.aliased_gib > 2
 
 
 @pytest.mark.parametrize(

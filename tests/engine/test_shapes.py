@@ -2,8 +2,9 @@
 
 import pytest
 
+from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.shapes import Shapes, decode_rows, mixed_tokens
+from engine.shapes import Shapes, decode_rows, decode_windows, mixed_tokens
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,21 @@ def test_largest_programs_take_every_step():
 def test_budget_below_rows_is_refused():
     with pytest.raises(ConfigError, match="--max-num-batched-tokens 8 is below --max-num-seqs 16"):
         Shapes(16, 8, 100, 16)
+
+
+@pytest.mark.parametrize(
+    "most, windows", [(0, ()), (1, ()), (2, (2,)), (7, (4, 2)), (8, (8, 4, 2))]
+)
+def test_decode_windows(most, windows):
+    assert decode_windows(most) == windows
+    shapes = Shapes(4, 32, 100, 16, windows)
+    assert len(shapes.windowed()) == len(windows) * len(shapes.decode())
+    assert all(shape.page_updates == shape.rows for shape in shapes.windowed())
+
+
+@pytest.mark.parametrize("steps", [0, 17])
+def test_numbers_of_steps_that_no_page_takes_are_refused(steps):
+    with pytest.raises(
+        ConfigError, match=f"--num-scheduler-steps must be from 1 to 16, got {steps}"
+    ):
+        EngineConfig(num_scheduler_steps=steps)

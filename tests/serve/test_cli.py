@@ -63,7 +63,8 @@ def test_every_flag_reaches_its_setting(
         "--max-num-batched-tokens 2K --max-num-queued-reqs 5 --block-size 32 "
         "--attention-backend xla --kv-cache-dtype fp8 "
         "--gpu-memory-utilization 0.5 --kv-cache-memory-bytes 1.5G --num-gpu-blocks-override 77 "
-        "-tp 2 --scheduling-policy priority --no-enable-prefix-caching --compilation-cache-dir /c "
+        "-tp 2 --scheduling-policy priority --no-enable-prefix-caching "
+        "--no-async-scheduling --num-scheduler-steps 8 --compilation-cache-dir /c "
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
         "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info"
@@ -76,7 +77,8 @@ def test_every_flag_reaches_its_setting(
             kv_cache_dtype="fp8",
             gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
             num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
-            enable_prefix_caching=False, compilation_cache_dir="/c",
+            enable_prefix_caching=False, async_scheduling=False, num_scheduler_steps=8,
+            compilation_cache_dir="/c",
         ),
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",

@@ -1,0 +1,45 @@
+"""The host's benchmark on small loads: what must be so whatever the machine's speed."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.messages import AddRequest
+from engine.sampling_params import SamplingParams
+from serve.bench.cli import app
+from serve.bench.fake_device import make_fake_core
+
+
+def test_the_command_prints_and_writes_what_it_found(tmp_path):
+    target = tmp_path / "host.json"
+    options = ["--rows", "2", "--num-steps", "20", "--output-json", str(target)]
+    done = CliRunner().invoke(app, ["host", *options])
+    assert done.exit_code == 0, done.output
+    for part in ("rows that decode", "with pipeline", "p99 itl"):
+        assert part in done.output
+    found = json.loads(target.read_text())
+    assert all(row["host_us"] > 0 for load in ("decode", "renewed") for row in found[load])
+    beside = found["long_prompt"]  # a prompt of 32k tokens delays others by a step at most
+    assert beside["p99_itl_ms"] <= beside["limit_ms"]
+    assert beside["max_itl_ms"] > 10 * beside["p50_itl_ms"]  # it was there
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_pipeline_hides_the_host(on):
+    """Eight steps of a device that takes a second: with the pipeline it never waits."""
+    core, clock = make_fake_core(lambda plan: 1.0, async_scheduling=on, max_num_seqs=2,
+                                 max_model_len=64, num_gpu_blocks_override=8)  # fmt: skip
+    core.add(AddRequest(request_id=0, prompt_token_ids=[5], params=SamplingParams(max_tokens=8)))
+    begin, launch, host = clock.now(), core._runner.launch, 0.1
+
+    def slow_launch(plan):
+        clock.waited += host
+        return launch(plan)
+
+    core._runner.launch = slow_launch
+    while core.has_work:
+        core.step()
+    core.close()
+    work = 8 * 1.0 + (host if on else 8 * host)
+    assert clock.now() - begin == pytest.approx(work, abs=0.3)
