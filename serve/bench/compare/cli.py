@@ -1,13 +1,16 @@
-"""`ingot bench compare`: its options, and what is printed."""
+"""`ingot bench compare` and `prefix-cache`: their options, and what is printed."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from serve.bench import options
+
+if TYPE_CHECKING:
+    from serve.bench.compare.rounds import Comparison
 
 _PEERS, _WORK = "Engines", "Work"
 
@@ -63,6 +66,34 @@ def compare(
         ),
         console,
     )  # fmt: skip
+    _show(found, console, output_json)
+
+
+def prefix_cache(
+    model: ModelFolder = None,
+    rounds: Rounds = 5,
+    clients: Clients = 8,
+    num_prompts: NumPrompts = 64,
+    prefix_len: options.PrefixLen = 921,
+    suffix_len: options.SuffixLen = 103,
+    num_prefixes: options.NumPrefixes = 4,
+    output_len: OutputLen = 32,
+    output_json: options.OutputJson = None,
+) -> None:
+    """Prompts that share their beginnings, with the prefix cache and without."""
+    from serve.bench.compare.command import compare_prefix_cache
+    from serve.bench.samples import DatasetOptions
+
+    dataset = DatasetOptions(
+        "prefix_repetition", num_prompts=num_prompts, prefix_len=prefix_len,
+        suffix_len=suffix_len, num_prefixes=num_prefixes, output_len=output_len,
+    )  # fmt: skip
+    console = Console()
+    found = compare_prefix_cache(dataset, console, model=model, rounds=rounds, clients=clients)
+    _show(found, console, output_json)
+
+
+def _show(found: "list[Comparison]", console: Console, output_json: Path | None) -> None:
     for comparison in found:
         console.print(comparison.table())
     if output_json is not None:

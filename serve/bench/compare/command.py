@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,6 +60,30 @@ def run(options: CompareOptions, console: Console, shape: Shape | None = None) -
         tokenizer = load_tokenizer(str(setting.model))
         with started(_starters(options, setting, tokenizer), console) as running:
             return run_rounds(running, _modes(options, tokenizer), options.rounds)
+
+
+def compare_prefix_cache(
+    dataset: DatasetOptions, console: Console, *, model: Path | None, rounds: int, clients: int
+) -> list[Comparison]:
+    """Ingot beside itself without its prefix cache; every round has prefixes of its own."""
+    length = dataset.prefix_len + dataset.suffix_len
+    max_len = length + (dataset.output_len or 0)
+    with TemporaryDirectory() as folder:
+        given = model or write_folder(Path(folder) / "dummy", Shape(positions=max(2048, max_len)))
+        setting = Setting(given, None, max_len, clients, Path(folder))
+        tokenizer = load_tokenizer(str(given))
+        starters: dict[str, Callable[[], Peer | str]] = {
+            "ingot": lambda: peers.ingot(setting, "with the cache"),
+            "without": lambda: peers.ingot(setting, "without", "--no-enable-prefix-caching"),
+        }
+        share = dataset.prefix_len / length
+        mode = Mode(
+            f"{clients} clients, {share:.0%} of {length} tokens shared",
+            clients,
+            lambda index: make_samples(replace(dataset, seed=_ROUND_SEED + index), tokenizer),
+        )
+        with started(starters, console) as running:
+            return run_rounds(running, [mode], rounds)
 
 
 def _setting(options: CompareOptions, folder: Path, shape: Shape) -> Setting:

@@ -185,13 +185,13 @@ class TransformersPeer(Peer):
         return _open(self.process.stdout)
 
 
-def ingot(setting: Setting) -> Peer:
+def ingot(setting: Setting, name: str = "ingot", *flags: str) -> Peer:
     """This very Ingot."""
     command = [
         sys.executable, "-m", "serve", "serve", str(setting.model), "--dtype", "float32",
-        "--max-num-seqs", str(setting.rows), "--max-model-len", str(setting.max_len),
+        "--max-num-seqs", str(setting.rows), "--max-model-len", str(setting.max_len), *flags,
     ]  # fmt: skip
-    return HttpPeer("ingot", command, setting)
+    return HttpPeer(name, command, setting)
 
 
 def llama_cpp(setting: Setting, binary: str | None) -> Peer | str:
