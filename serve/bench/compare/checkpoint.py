@@ -7,6 +7,7 @@ Owns the shape, the names of the tensors in safetensors and GGUF, and a tokenize
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,7 @@ def write_folder(folder: Path, shape: Shape, seed: int = 0) -> Path:
 
 def write_gguf(path: Path, shape: Shape, seed: int = 0) -> Path:
     """The model as llama.cpp reads it; raises ImportError without the package gguf."""
-    import gguf
-
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = import_module("gguf").GGUFWriter(path, "llama")
     writer.add_context_length(shape.positions)
     writer.add_embedding_length(shape.D)
     writer.add_block_count(shape.L)
