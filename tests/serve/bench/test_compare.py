@@ -12,11 +12,12 @@ from rich.console import Console
 from engine.errors import ConfigError
 from models.checkpoint import find_folder
 from pallas_kernels.cache.reference import rotate
-from serve.bench.compare import checkpoint
+from serve.bench.compare import checkpoint, peers
 from serve.bench.compare.checkpoint import Shape, tensors, write_folder
-from serve.bench.compare.command import CompareOptions, run, started
+from serve.bench.compare.command import CompareOptions, compare_prefix_cache, run, started
 from serve.bench.compare.peers import Measured, Setting, llama_cpp
 from serve.bench.compare.rounds import Comparison, Mode, run_rounds
+from serve.bench.samples import DatasetOptions
 from serve.bench.serving import load_tokenizer
 
 TINY = Shape(V=300, D=16, F=32, L=2, N=4, K=2, positions=256)
@@ -64,8 +65,8 @@ class Scripted:
 
 def test_engines_take_turns_and_only_runs_of_one_round_are_compared():
     asked = []
-    peers = [Scripted("ingot", [10.0, 40.0], asked), Scripted("other", [5.0, 10.0], asked)]
-    [found] = run_rounds(peers, [Mode("one", 1, lambda index: index)], rounds=2)
+    both = [Scripted("ingot", [10.0, 40.0], asked), Scripted("other", [5.0, 10.0], asked)]
+    [found] = run_rounds(both, [Mode("one", 1, lambda index: index)], rounds=2)
     assert found.ratios("other") == [2.0, 4.0] and found.ratios("ingot") == [1.0, 1.0]
     assert asked[:4] == [("ingot", -1), ("ingot", "quiet"), ("other", -1), ("other", "quiet")]
     assert asked[4:] == [("ingot", 0), ("other", 0), ("other", 1), ("ingot", 1)]
@@ -148,6 +149,30 @@ def test_a_peer_that_does_not_start_is_left_out(stand_in, tmp_path):
         assert running == []
     said = "llama.cpp ended while it was starting; it said last: no such model"
     assert said in console.export_text()
+
+
+def test_the_prefix_cache_is_measured_beside_a_server_without_it(monkeypatch):
+    asked, flags = [], {}
+
+    def ingot(setting, name, *given):
+        flags[name] = (given, setting.max_len)
+        peer = Scripted(name, [30.0] if not given else [10.0], asked)
+        peer.wait = peer.close = lambda: None
+        return peer
+
+    monkeypatch.setattr(peers, "ingot", ingot)
+    dataset = DatasetOptions("prefix_repetition", num_prompts=6, prefix_len=9, suffix_len=1,
+                             num_prefixes=2, output_len=3)  # fmt: skip
+    [found] = compare_prefix_cache(
+        dataset, Console(), model=find_folder("demo"), rounds=1, clients=2
+    )
+    assert flags == {
+        "with the cache": ((), 13), "without": (("--no-enable-prefix-caching",), 13),
+    }  # fmt: skip
+    assert found.ratios("without") == [3.0] and "90% of 10 tokens shared" in found.mode
+    warm_up, measured = asked[0][1], asked[-1][1]
+    assert len({tuple(sample.token_ids[:9]) for sample in measured}) == 2
+    assert not {str(s.token_ids[:9]) for s in warm_up} & {str(s.token_ids[:9]) for s in measured}
 
 
 @pytest.mark.parametrize("wrong", [{"peers": ("gpt",)}, {"rounds": 0}, {"clients": -1}])
