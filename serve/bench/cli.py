@@ -1,4 +1,4 @@
-"""`ingot bench`: serve, throughput, latency, startup, host, sweep. Owns flags and printing."""
+"""`ingot bench` and its commands. Owns flags and what is printed."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,11 @@ from rich.console import Console
 from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
+from serve.bench.compare.cli import compare, prefix_cache
 
 app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
+app.command()(compare)
+app.command()(prefix_cache)
 _console = Console()
 
 

@@ -1,0 +1,1 @@
+"""`ingot bench compare`: the same work through Ingot and its peers, round by round."""

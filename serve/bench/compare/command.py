@@ -1,0 +1,158 @@
+"""From the options of `ingot bench compare` to engines, work and a result."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from engine.errors import ConfigError
+from engine.tokenizer import Tokenizer
+from serve.bench.compare import peers
+from serve.bench.compare.checkpoint import Shape, write_folder, write_gguf
+from serve.bench.compare.peers import Peer, Setting
+from serve.bench.compare.rounds import Comparison, Mode, run_rounds
+from serve.bench.samples import DatasetOptions, Sample, make_samples
+from serve.bench.serving import BenchError, load_tokenizer
+
+PEERS = ("transformers", "llama.cpp", "vllm")
+_SHORT_PROMPT = 16  # of the single stream, so that it is the steps that count
+_ROUND_SEED = 1000
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Everything that the command can be told."""
+
+    model: Path | None = None
+    gguf: Path | None = None
+    peers: Sequence[str] = PEERS
+    rounds: int = 5
+    clients: int = 16
+    num_prompts: int = 32
+    input_len: int = 128
+    output_len: int = 128
+    llama_server: str | None = None
+    vllm_python: str | None = None
+    transformers_python: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.peers:
+            if name not in PEERS:
+                raise ConfigError(f"--peers takes {', '.join(PEERS)}; got {name!r}.")
+        for flag in ("rounds", "clients", "num_prompts", "input_len", "output_len"):
+            if getattr(self, flag) < 1:
+                raise ConfigError(f"--{flag.replace('_', '-')} must be at least 1.")
+
+    @property
+    def max_len(self) -> int:
+        return max(_SHORT_PROMPT, self.input_len) + self.output_len
+
+
+def run(options: CompareOptions, console: Console, shape: Shape | None = None) -> list[Comparison]:
+    """Start what is installed, say what is not, and measure; raises BenchError, ConfigError."""
+    with TemporaryDirectory() as folder:
+        setting = _setting(
+            options, Path(folder), shape or Shape(positions=max(2048, options.max_len))
+        )
+        tokenizer = load_tokenizer(str(setting.model))
+        with started(_starters(options, setting, tokenizer), console) as running:
+            return run_rounds(running, _modes(options, tokenizer), options.rounds)
+
+
+def compare_prefix_cache(
+    dataset: DatasetOptions, console: Console, *, model: Path | None, rounds: int, clients: int
+) -> list[Comparison]:
+    """Ingot beside itself without its prefix cache; every round has prefixes of its own."""
+    length = dataset.prefix_len + dataset.suffix_len
+    max_len = length + (dataset.output_len or 0)
+    with TemporaryDirectory() as folder:
+        given = model or write_folder(Path(folder) / "dummy", Shape(positions=max(2048, max_len)))
+        setting = Setting(given, None, max_len, clients, Path(folder))
+        tokenizer = load_tokenizer(str(given))
+        starters: dict[str, Callable[[], Peer | str]] = {
+            "ingot": lambda: peers.ingot(setting, "with the cache"),
+            "without": lambda: peers.ingot(setting, "without", "--no-enable-prefix-caching"),
+        }
+        share = dataset.prefix_len / length
+        mode = Mode(
+            f"{clients} clients, {share:.0%} of {length} tokens shared",
+            clients,
+            lambda index: make_samples(replace(dataset, seed=_ROUND_SEED + index), tokenizer),
+        )
+        with started(starters, console) as running:
+            return run_rounds(running, [mode], rounds)
+
+
+def _setting(options: CompareOptions, folder: Path, shape: Shape) -> Setting:
+    """The model's files: those that were given, or one that nobody trained."""
+    model, gguf = options.model, options.gguf
+    if model is None:
+        model = write_folder(folder / "dummy", shape)
+        if "llama.cpp" in options.peers:
+            gguf = _gguf(folder / "dummy.gguf", shape)
+    return Setting(model, gguf, options.max_len, options.clients, folder)
+
+
+def _gguf(path: Path, shape: Shape) -> Path | None:
+    try:
+        return write_gguf(path, shape)
+    except ImportError:
+        return None
+
+
+def _starters(
+    options: CompareOptions, setting: Setting, tokenizer: Tokenizer
+) -> dict[str, Callable[[], Peer | str]]:
+    known: dict[str, Callable[[], Peer | str]] = {
+        "transformers": lambda: peers.transformers(setting, options.transformers_python, tokenizer),
+        "llama.cpp": lambda: peers.llama_cpp(setting, options.llama_server),
+        "vllm": lambda: peers.vllm(setting, options.vllm_python),
+    }
+    return {"ingot": lambda: peers.ingot(setting)} | {name: known[name] for name in options.peers}
+
+
+@contextmanager
+def started(
+    starters: dict[str, Callable[[], Peer | str]], console: Console
+) -> Iterator[list[Peer]]:
+    """Those that start; of the others, why not. Without Ingot there is nothing to compare."""
+    running: list[Peer] = []
+    try:
+        for name, start in starters.items():
+            peer = start()
+            if isinstance(peer, str):
+                console.print(f"{name}: {peer}", highlight=False)
+                continue
+            running.append(peer)
+            try:
+                peer.wait()
+            except BenchError as error:
+                if name == "ingot":
+                    raise
+                console.print(f"{error}", highlight=False)
+                running.remove(peer)
+                peer.close()
+        yield running
+    finally:
+        for peer in running:
+            peer.close()
+
+
+def _modes(options: CompareOptions, tokenizer: Tokenizer) -> list[Mode]:
+    def drawn(count: int, length: int) -> Callable[[int], Sequence[Sample]]:
+        return lambda index: make_samples(
+            DatasetOptions(
+                num_prompts=count, random_input_len=length, seed=_ROUND_SEED + index,
+                output_len=options.output_len,
+            ),
+            tokenizer,
+        )  # fmt: skip
+
+    many = f"{options.clients} clients, {options.input_len} in, {options.output_len} out"
+    return [
+        Mode(f"one stream, {options.output_len} out", 1, drawn(1, _SHORT_PROMPT)),
+        Mode(many, options.clients, drawn(options.num_prompts, options.input_len)),
+    ]
