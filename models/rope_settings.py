@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from models.errors import CheckpointError
 from models.fields import MAX_TOKENS, Fields
 from models.rope import Dynamic, Linear, Llama3, LongRope, RopeConfig, Scaling, Unscaled, Yarn
+from models.windows import FULL, SLIDING
 
 
 def read_rope(fields: Fields, head_dim: int) -> RopeConfig:
@@ -37,6 +38,22 @@ def read_layer_rope(settings: Fields, fields: Fields, head_dim: int, theta_key: 
     type_key = "rope_type" if "rope_type" in settings else "type"
     read = _READERS[settings.option(type_key, _READERS, "default")]
     return RopeConfig(dim, theta, read(settings, fields, dim))
+
+
+def read_layer_ropes(
+    fields: Fields, head_dim: int, sliding_theta_key: str = "rope_theta"
+) -> dict[str, RopeConfig]:
+    """The rotation of each type of layer, of which only full ones scale their positions.
+
+    Newer files have an object for each type.
+    """
+    both = fields.section("rope_parameters")
+    sliding = both.section(SLIDING)
+    full = fields.section("rope_scaling") if "rope_scaling" in fields else both.section(FULL)
+    return {
+        SLIDING: read_layer_rope(sliding, fields, head_dim, sliding_theta_key),
+        FULL: read_layer_rope(full, fields, head_dim, "rope_theta"),
+    }
 
 
 def _linear(settings: Fields, fields: Fields, dim: int) -> Linear:

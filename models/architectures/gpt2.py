@@ -49,6 +49,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         activation=fields.option("activation_function", ACTIVATIONS, "gelu_new"),
         gated_mlp=False,
         norm="layer",
+        norm_bias=True,
         norm_eps=fields.number("layer_norm_epsilon", 1e-5, low=1e-12, high=1.0),
         qkv_bias=True,
         o_bias=True,

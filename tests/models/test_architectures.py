@@ -20,8 +20,9 @@ from models.errors import CheckpointError, ModelError, UnsupportedError
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
 from tests.parity.cases import ARCHITECTURES, MIXTURES
+from tests.parity.dense_cases import DENSE
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | MIXTURES).items()}
+RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES).items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -16,7 +16,8 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from tests.parity.cases import CASES, DECODE_STEPS, Case
+from tests.parity.case import DECODE_STEPS, Case
+from tests.parity.cases import CASES
 from tests.parity.goldens import Golden, read, recorded, write
 from tests.parity.weights import tensor
 

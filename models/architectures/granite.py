@@ -1,0 +1,27 @@
+"""Granite 3 and 4 dense: Llama with a factor on embeddings, scores, what layers add, and logits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama
+from models.config import ModelConfig
+from models.fields import Fields
+
+ARCHITECTURES = ("GraniteForCausalLM",)
+
+weights = llama.weights
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields(raw)
+    bias = fields.flag("attention_bias", False)
+    return llama.dense(
+        fields,
+        embedding_scale=fields.number("embedding_multiplier", 1.0),
+        attention_scale=fields.number("attention_multiplier", 1.0),
+        residual_scale=fields.number("residual_multiplier", 1.0),
+        logit_scale=1 / fields.number("logits_scaling", 1.0, low=1e-9),
+        qkv_bias=bias,
+        o_bias=bias,
+        mlp_bias=fields.flag("mlp_bias", False),
+    )
