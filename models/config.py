@@ -98,7 +98,7 @@ class ModelConfig:
     context_length: int  # tokens it is run with: the former, unless `dataclasses.replace`d
     layer_kinds: tuple[LayerKind, ...]  # one a layer
 
-    activation: str = "silu"  # a name of layers.ACTIVATIONS
+    activation: str = "silu"  # a name of layers.ACTIVATIONS, or xielu
     gated_mlp: bool = True  # down(act(gate(x)) * up(x)), or down(act(up(x)))
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6

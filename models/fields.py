@@ -37,6 +37,18 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return self._get(key) is not None
 
+    def name(self, key: str) -> str:
+        """What this file calls it."""
+        return self.names.get(key, key)
+
+    def replaced(self, key: str, value: Any) -> "Fields":
+        """The same file, but for one value."""
+        return Fields({**self.raw, self.name(key): value}, self.where, self.names)
+
+    def completed(self, key: str, value: Any) -> "Fields":
+        """The same file, with this value if it has none."""
+        return self if key in self else self.replaced(key, value)
+
     def integer(
         self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_SIZE
     ) -> int:
@@ -154,27 +166,24 @@ class Fields:
             raise self._unsupported(key, self._get(key), (f"{value:g}",))
 
     def _get(self, key: str) -> Any:
-        return self.raw.get(self._name(key))
-
-    def _name(self, key: str) -> str:
-        return self.names.get(key, key)
+        return self.raw.get(self.name(key))
 
     def _value(self, key: str, default: Any = None) -> Any:
         value = self._get(key)
         if value is None:
             value = default
         if value is None:
-            name = self._name(key)
+            name = self.name(key)
             raise CheckpointError(f"{self.where} has no {name}, and the model needs one.")
         return value
 
     def _wrong(self, key: str, value: object, wanted: str) -> CheckpointError:
-        named = f"{self.where}: {self._name(key)} is {_show(value)}"
+        named = f"{self.where}: {self.name(key)} is {_show(value)}"
         return CheckpointError(f"{named}; it must be {wanted}.")
 
     def _unsupported(self, key: str, value: object, known: Collection[str]) -> UnsupportedError:
         supported = ", ".join(known)
-        named = f"{self.where}: {self._name(key)} is {_show(value)}"
+        named = f"{self.where}: {self.name(key)} is {_show(value)}"
         return UnsupportedError(f"{named}, which is not supported; use {supported}.")
 
 

@@ -11,7 +11,7 @@ def read_head_dim(fields: Fields) -> int:
     width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     if width % heads:
         raise CheckpointError(
-            f"{fields.where}: hidden_size {width} does not divide into {heads} attention heads, "
-            "and there is no head_dim to say otherwise."
+            f"{fields.where}: {fields.name('hidden_size')} {width} does not divide into "
+            f"{fields.name('num_attention_heads')} {heads}, and no head_dim says otherwise."
         )
     return width // heads

@@ -197,7 +197,7 @@ def _check_shapes(
 ) -> None:
     if isinstance(source, Stack):
         for one in source.sources:
-            _check_shapes(one, shape[1:], tensors, shape[:1])
+            _check_shapes(one, shape[1:], tensors, (len(source.sources),))
         return
     for name, outputs in source.outputs().items():
         expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])

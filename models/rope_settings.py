@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 
 from models.errors import CheckpointError
 from models.fields import MAX_TOKENS, Fields
-from models.rope import Dynamic, Linear, Llama3, LongRope, RopeConfig, Scaling, Unscaled, Yarn
+from models.rope import (
+    Dynamic,
+    Linear,
+    Llama3,
+    LongRope,
+    RopeConfig,
+    Scaling,
+    Stretched,
+    Unscaled,
+    Yarn,
+)
 from models.windows import FULL, SLIDING
 
 
@@ -28,16 +38,21 @@ def read_layer_rope(settings: Fields, fields: Fields, head_dim: int, theta_key: 
     """One object of settings; what it leaves out stands in the whole file's `fields`."""
     partial = fields.number("partial_rotary_factor", 1.0, high=1.0)
     partial = settings.number("partial_rotary_factor", partial, high=1.0)
-    dim = int(head_dim * partial)
-    if dim % 2 or dim < 4:
-        raise CheckpointError(
-            f"{fields.where}: {dim} of the {head_dim} dimensions of a head would be rotated; "
-            "that number must be even and at least 4."
-        )
+    dim = rotated_dim(fields, "partial_rotary_factor", int(head_dim * partial), head_dim)
     theta = settings.number("rope_theta", fields.number(theta_key, 10_000.0, low=1.0), low=1.0)
     type_key = "rope_type" if "rope_type" in settings else "type"
     read = _READERS[settings.option(type_key, _READERS, "default")]
     return RopeConfig(dim, theta, read(settings, fields, dim))
+
+
+def rotated_dim(fields: Fields, key: str, dim: int, head_dim: int) -> int:
+    """`dim`, if so many dimensions of a head can be rotated; else CheckpointError naming `key`."""
+    if dim % 2 or not 4 <= dim <= head_dim:
+        raise CheckpointError(
+            f"{fields.where}: {dim} of the {head_dim} dimensions of a head would be rotated, by "
+            f"{fields.name(key)}; that number must be even and at least 4."
+        )
+    return dim
 
 
 def read_layer_ropes(
@@ -60,7 +75,9 @@ def _linear(settings: Fields, fields: Fields, dim: int) -> Linear:
     return Linear(settings.number("factor"))
 
 
-def _dynamic(settings: Fields, fields: Fields, dim: int) -> Dynamic:
+def _dynamic(settings: Fields, fields: Fields, dim: int) -> Dynamic | Stretched:
+    if "alpha" in settings:  # Hunyuan's name for a base that stays
+        return Stretched(settings.number("alpha"))
     return Dynamic(settings.number("factor"), _context(fields))
 
 

@@ -164,6 +164,9 @@ def _mlp(config: ModelConfig, size: int, build: "_Builder", path: str) -> Iterat
         yield from build.linear(f"{path}.gate_up", inner, inner, bias=config.mlp_bias)
     else:
         yield from build.linear(f"{path}.up", inner, bias=config.mlp_bias)
+        for leaf in ("alpha_p", "alpha_n") if config.activation == "xielu" else ():
+            name = f"{path}.activation"
+            yield f"{name}.{leaf}", Source(build.parts(name, ((1, 1),), leaf))
     yield from build.linear(f"{path}.down", (config.hidden_size, 1), bias=config.mlp_bias)
 
 

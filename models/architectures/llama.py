@@ -3,7 +3,7 @@
 Owns the keys and tensor names that most other families share, and of which each changes a few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from models.config import LayerKind, ModelConfig
@@ -49,6 +49,7 @@ def dense(
     windows: Sequence[int | None] | None = None,
     ropes: Sequence[RopeConfig | None] | None = None,
     experts: Sequence[bool] | None = None,
+    activations: Collection[str] = ACTIVATIONS,
     **switches: Any,
 ) -> ModelConfig:
     """The keys that these families write alike; `switches` are the other fields of ModelConfig."""
@@ -69,7 +70,7 @@ def dense(
         max_position_embeddings=context,
         context_length=context,
         layer_kinds=tuple(map(LayerKind, windows, ropes, experts)),
-        activation=fields.option("hidden_act", ACTIVATIONS, "silu"),
+        activation=fields.option("hidden_act", activations, "silu"),
         norm_eps=fields.number("rms_norm_eps", 1e-6, low=1e-12, high=1.0),
         tied_head=fields.flag("tie_word_embeddings", False),
         bos_token_id=next(iter(fields.token_ids("bos_token_id")), None),

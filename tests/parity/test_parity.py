@@ -19,6 +19,8 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 
 # two KV heads and biases, one KV head, one with windows and sandwich norms, packed QKV, Conv1D
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
+# pairs and norms of each head, heads in groups, sums in parallel and biases of the logits
+SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi")
 # a shared expert, a norm over all heads, experts with biases and sinks, latents
 SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3")
 
@@ -32,6 +34,11 @@ def test_logits_and_tokens_are_those_of_transformers(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", SHARDED)
 def test_shards_do_not_change_logits_or_tokens(name: str, shards: int, tmp_path: Path) -> None:
     check(name, tmp_path, shards)
+
+
+@pytest.mark.parametrize("name", SHARDED_LAYOUTS)
+def test_heads_of_other_checkpoints_are_divided_too(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, shards=4)
 
 
 @pytest.mark.parametrize("name", SHARDED_MIXTURES)
