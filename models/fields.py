@@ -156,6 +156,15 @@ class Fields:
             if value := self._get(key):
                 raise self._unsupported(key, value, ("false", "null"))
 
+    def required(self, key: str) -> None:
+        """An option that every model known has on, if it is there at all.
+
+        Raises:
+            UnsupportedError: it is off.
+        """
+        if not self.flag(key, True):
+            raise self._unsupported(key, False, ("true",))
+
     def constant(self, key: str, value: float) -> None:
         """A number that is the same in every model known, if it is there at all.
 

@@ -38,5 +38,6 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         fields,
         windows=read_windows(fields, slides),
         ropes=[ropes[one] for one in read_layer_types(fields, slides)],
+        post_norms=True,
         qk_norm=QKNorm(),
     )

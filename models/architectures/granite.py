@@ -14,14 +14,22 @@ weights = llama.weights
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields(raw)
+    return dense(
+        fields,
+        attention_scale=fields.number("attention_multiplier", 1.0),
+        logit_scale=1 / fields.number("logits_scaling", 1.0, low=1e-9),
+    )
+
+
+def dense(fields: Fields, **switches: Any) -> ModelConfig:
+    """What Granite and HyperCLOVA X share."""
     bias = fields.flag("attention_bias", False)
     return llama.dense(
         fields,
         embedding_scale=fields.number("embedding_multiplier", 1.0),
-        attention_scale=fields.number("attention_multiplier", 1.0),
         residual_scale=fields.number("residual_multiplier", 1.0),
-        logit_scale=1 / fields.number("logits_scaling", 1.0, low=1e-9),
         qkv_bias=bias,
         o_bias=bias,
         mlp_bias=fields.flag("mlp_bias", False),
+        **switches,
     )

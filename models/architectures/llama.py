@@ -15,7 +15,7 @@ from models.rope_settings import read_rope
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
-ARCHITECTURES = ("LlamaForCausalLM",)
+ARCHITECTURES = ("LlamaForCausalLM", "IQuestCoderForCausalLM")
 
 LAYER = "model.layers.*"
 NAMES: Names = {

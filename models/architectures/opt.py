@@ -41,10 +41,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
             f"{fields.where}: word_embed_proj_dim is not hidden_size, and projected embeddings "
             "are not supported; use a size of OPT other than 350M."
         )
-    if not fields.flag("do_layer_norm_before", True):
-        raise UnsupportedError(
-            f"{fields.where}: do_layer_norm_before is false, which is not supported; use true."
-        )
+    fields.required("do_layer_norm_before")
     bias = fields.flag("enable_bias", True)
     affine = fields.flag("layer_norm_elementwise_affine", True)
     return gpt2.dense(

@@ -1,8 +1,10 @@
 """One row of the table of tiny models: what all tables are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from tests.parity.weights import Spread
 
@@ -10,6 +12,22 @@ DECODE_STEPS = 64
 PLAIN = Spread()
 TIED = Spread(embedding=0.1, gain=1.6)
 GEMMA = Spread(norm=0.0, embedding=0.02, gain=1.6)
+
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """transformers' model that computes the same, of an architecture that it does not have.
+
+    config: that model's.
+    packed: its tensors as the architecture's own checkpoints have them, by name and order of rows.
+        No number is changed, lost or used twice.
+    """
+
+    config: Mapping[str, Any]
+    packed: Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class Case:
     prompt_length: int = 19
     context: int | None = None  # tokens the model is run with, if not max_position_embeddings
     spread: Spread = PLAIN
+    stand_in: StandIn | None = None
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""
