@@ -66,6 +66,17 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class ScoreGrowth:
+    """Scores of a query at position p are multiplied by 1 + beta log(1 + floor(p / trained)).
+
+    Source: Llama 4's published model code.
+    """
+
+    beta: float
+    trained: int
+
+
+@dataclass(frozen=True)
 class QKNorm:
     """How queries and keys are normed: each head by itself, or `width`, all of them at once.
 
@@ -123,6 +134,7 @@ class ModelConfig:
     position_offset: int = 0  # rows of their table before that of position 0
     embedding_scale: float = 1.0
     attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
+    score_growth: ScoreGrowth | None = None
     scale_by_layer: bool = False  # scores of layer i are divided by i + 1 (an option of GPT-2)
     attention_softcap: float | None = None  # scores become c tanh(scores / c)
     logit_scale: float = 1.0

@@ -184,7 +184,7 @@ class Attention(nnx.Module):
             qkv,
             turn,
             norms,
-            index + 1 if self.config.scale_by_layer else None,
+            self._factor(index, batch.positions),
             head_dim=self.config.head_dim,
             scale=self.config.score_scale,
             window=self.window,
@@ -192,6 +192,15 @@ class Attention(nnx.Module):
             sinks=None if self.sinks is None else self.sinks[...],
         )  # [T, NH]
         return self.o(h), cache
+
+    def _factor(
+        self, index: Int32[Array, ""], positions: Int32[Array, " T"]
+    ) -> Float32[Array, "..."] | None:
+        """What queries are multiplied by besides the scale of scores: a number, or one a token."""
+        growth = self.config.score_growth
+        if growth is not None:
+            return 1 + growth.beta * jnp.log1p(jnp.float32(positions // growth.trained))
+        return 1 / jnp.float32(index + 1) if self.config.scale_by_layer else None
 
     def _clipped(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
         bound = self.config.qkv_clip

@@ -16,7 +16,7 @@ from flax import nnx
 from models import decoder
 from models.architectures import gemma2
 from models.attention import AttentionBatch, KVCache, mixed_batch
-from models.config import LayerKind, ModelConfig, QKNorm
+from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth
 from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.layers import split_columns
@@ -60,7 +60,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         qkv: jax.Array,
         turn: Rotation | None,
         norms: HeadNorms | None,
-        divisor: jax.Array | None,
+        factor: jax.Array | None,
         *,
         head_dim: int,
         **options: Any,
@@ -69,7 +69,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         q, pages = qkv_write_reference(
             qkv, Pages(*cache), 0 * slots, slots, head_dim=head_dim, turn=turn, norms=norms
         )
-        q = q if divisor is None else q / divisor
+        q = q if factor is None else q * factor[..., None, None]
         out = attention_reference(
             q, pages.k, pages.v, jnp.array([[0]]), 0 * slots, batch.positions, **options
         )
@@ -210,6 +210,7 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"embedding_scale": 5.0},
         {"attention_scale": 1.0},
         {"scale_by_layer": True},
+        {"score_growth": ScoreGrowth(0.5, 4)},
         {"attention_softcap": 0.5},
         {"logit_scale": 0.5},
         {"logit_softcap": 1.0},

@@ -107,6 +107,11 @@ DENSE: Mapping[str, Case] = {
     "ministral": Case(_dense("MinistralForCausalLM", "ministral", head_dim=16, sliding_window=7,
                              layer_types=["full_attention", "sliding_attention",
                                           "sliding_attention"]), seed=1),
+    "ministral3": Case(_dense("Ministral3ForCausalLM", "ministral3", head_dim=16,
+                              rope_parameters={
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+        "original_max_position_embeddings": 16, "beta_slow": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4})),
     "gpt_neox": Case(_dense("GPTNeoXForCausalLM", "gpt_neox", hidden_act="gelu", hidden_size=64,
                             num_key_value_heads=4)),
     "gpt_neox_sequential": Case(_dense("GPTNeoXForCausalLM", "gpt_neox", hidden_act="gelu",
