@@ -80,12 +80,12 @@ class Fields:
             Fields({key: value}, self.where).integer(key, low=low, high=high) for value in values
         )
 
-    def numbers(self, key: str, length: int) -> tuple[float, ...]:
-        """A list of `length` finite numbers above 0."""
+    def numbers(self, key: str, length: int, *, low: float = 0.0) -> tuple[float, ...]:
+        """A list of `length` finite numbers above `low`."""
         values = self._value(key)
         if not isinstance(values, list) or len(values) != length:
             raise self._wrong(key, values, f"a list of {length} numbers")
-        return tuple(Fields({key: value}, self.where).number(key) for value in values)
+        return tuple(Fields({key: value}, self.where).number(key, low=low) for value in values)
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""

@@ -13,11 +13,16 @@ weights = llama.weights
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
-    fields = Fields(raw)
+    return scaled(Fields(raw))
+
+
+def scaled(fields: Fields, **switches: Any) -> ModelConfig:
+    """What Granite has with windows and without."""
     return dense(
         fields,
         attention_scale=fields.number("attention_multiplier", 1.0),
         logit_scale=1 / fields.number("logits_scaling", 1.0, low=1e-9),
+        **switches,
     )
 
 
