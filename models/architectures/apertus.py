@@ -32,6 +32,8 @@ CONSTANTS = ("*.act_fn.beta", "*.act_fn.eps")  # the same in every checkpoint
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
+    fields.refuse("post_norm", "mlp_bias")
+    fields.required("qk_norm")
     if not any(key in fields for key in ("rope_parameters", "rope_scaling")):
         fields = Fields({**fields.raw, "rope_parameters": SCALED})
     bias = fields.flag("attention_bias", False)

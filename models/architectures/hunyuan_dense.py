@@ -21,6 +21,7 @@ NAMES: Names = {
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     fields.refuse("use_cla")
+    fields.required("use_qk_norm")
     bias = fields.flag("attention_bias", False)
     return llama.dense(fields, qk_norm=QKNorm(rotated=True), qkv_bias=bias, o_bias=bias)
 

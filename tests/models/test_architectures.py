@@ -182,6 +182,8 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("smollm3", {"no_rope_layers": [1, 0]}, CheckpointError),
         ("cohere2", {"use_qk_norm": True}, UnsupportedError),
         ("gpt_neox", {"rotary_pct": 1.5}, CheckpointError),
+        ("apertus", {"post_norm": True}, UnsupportedError),
+        ("hunyuan_dense", {"use_qk_norm": False}, UnsupportedError),
         ("granite_swa", {"layer_rope_theta": [0, 0.5, 9, 9, 9]}, CheckpointError),
         ("granite", {"logits_scaling": 0}, CheckpointError),
         ("gpt2", {"add_cross_attention": True}, UnsupportedError),
