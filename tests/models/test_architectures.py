@@ -184,6 +184,8 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gpt_neox", {"rotary_pct": 1.5}, CheckpointError),
         ("apertus", {"post_norm": True}, UnsupportedError),
         ("hunyuan_dense", {"use_qk_norm": False}, UnsupportedError),
+        ("gpt_neo", {"attention_types": [[["global"], 4]]}, UnsupportedError),
+        ("gpt_neo", {"attention_layers": ["global"] * 3 + ["none"]}, UnsupportedError),
         ("granite_swa", {"layer_rope_theta": [0, 0.5, 9, 9, 9]}, CheckpointError),
         ("granite", {"logits_scaling": 0}, CheckpointError),
         ("gpt2", {"add_cross_attention": True}, UnsupportedError),
