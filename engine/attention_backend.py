@@ -67,9 +67,8 @@ def _check_write(
 ) -> None:
     if model.latent is not None:  # latents are written by XLA
         return
-    for rotated in {kind.rope.dim if kind.rope else 0 for kind in model.layer_kinds}:
-        shape = WriteShape(model.num_heads // shards, model.head_dim, rotated, dtype, pages)
-        check_qkv_write(shape, backend)
+    shape = WriteShape(model.num_heads // shards, model.head_dim, dtype, pages)
+    check_qkv_write(shape, backend)
 
 
 def resolve_sampler(backend: Backend, vocab_size: int, mesh: Mesh) -> Backend:

@@ -103,7 +103,7 @@ def paged_attention(
     qkv: Float[Array, "T columns"],
     turn: Turn | None,
     norms: HeadNorms | None,
-    divisor: Int32[Array, ""] | None = None,
+    factor: Float32[Array, "..."] | None = None,
     *,
     head_dim: int,
     scale: float,
@@ -114,8 +114,9 @@ def paged_attention(
     """Write the keys and values of this layer, then attend causally over each token's row.
 
     `qkv` holds the columns of shard after shard, each its queries, keys and values. Queries and
-    keys are normed and rotated; scores are divided by `divisor`. Each shard holds some of the heads
-    and needs nothing of the others, so under a mesh this is a `shard_map` without communication.
+    keys are normed and rotated; scores are multiplied by `factor`, one number or one a token. Each
+    shard holds some of the heads and needs nothing of the others, so under a mesh this is a
+    `shard_map` without communication.
     """
     attend = partial(_attend, head_dim=head_dim, scale=scale, window=window, softcap=softcap)
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
@@ -130,7 +131,7 @@ def paged_attention(
             out_specs=(heads, heads),
             check_vma=False,
         )  # fmt: skip
-    out, cache = attend(batch, cache, layer, qkv, turn, norms, divisor, sinks)
+    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks)
     return out, cache
 
 
@@ -198,7 +199,7 @@ def _attend(
     qkv: Array,
     turn: Turn | None,
     norms: HeadNorms | None,
-    divisor: Array | None,
+    factor: Array | None,
     sinks: Array | None,
     *,
     head_dim: int,
@@ -214,8 +215,8 @@ def _attend(
         qkv, Pages(cache.k, cache.v, cache.k_scales, cache.v_scales), page, slot,
         head_dim=head_dim, turn=turn, norms=norms, backend=batch.backend,
     )  # fmt: skip
-    if divisor is not None:
-        q = q / divisor.astype(q.dtype)
+    if factor is not None:
+        q = (q * factor[..., None, None]).astype(q.dtype)
     blocks = batch.blocks
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(

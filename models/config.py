@@ -66,6 +66,30 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class ScoreGrowth:
+    """Scores of a query at position p are multiplied by 1 + beta log(1 + floor(p / trained)).
+
+    Source: Llama 4's published model code.
+    """
+
+    beta: float
+    trained: int
+
+
+@dataclass(frozen=True)
+class QKNorm:
+    """How queries and keys are normed: each head by itself, or `width`, all of them at once.
+
+    With `head` one vector of weights serves all heads, with `heads` each has its own.
+    """
+
+    over: Literal["head", "heads", "width"] = "head"
+    norm: Literal["rms", "layer"] = "rms"
+    bias: bool = False
+    rotated: bool = False  # heads are rotated first
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder.
 
@@ -85,13 +109,20 @@ class ModelConfig:
     context_length: int  # tokens it is run with: the former, unless `dataclasses.replace`d
     layer_kinds: tuple[LayerKind, ...]  # one a layer
 
-    activation: str = "silu"  # a name of layers.ACTIVATIONS
+    activation: str = "silu"  # a name of layers.ACTIVATIONS, or xielu
     gated_mlp: bool = True  # down(act(gate(x)) * up(x)), or down(act(up(x)))
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
     norm_offset: bool = False  # weights are stored as w - 1 (Gemma)
-    post_norms: bool = False  # a norm behind attention and MLP too, before the residual sum
-    qk_norm: Literal["head", "width"] | None = None  # of queries and keys: each head, or all heads
+    norm_weight: bool = True
+    norm_bias: bool = False
+    pre_norms: bool = True  # a norm before attention and before the MLP
+    post_norms: bool = False  # a norm behind each of them, before the residual sum
+    # attention and MLP read the same x, through a norm that they share or each through its own
+    parallel: Literal["one norm", "two norms"] | None = None
+    residual_scale: float = 1.0  # of what attention and MLP add
+    qk_norm: QKNorm | None = None
+    qkv_clip: float | None = None  # queries, keys and values are cut to -c .. c
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
@@ -100,12 +131,16 @@ class ModelConfig:
     mixture: Mixture | None = None  # in the layers whose kind says so
 
     learned_positions: bool = False
+    position_offset: int = 0  # rows of their table before that of position 0
     embedding_scale: float = 1.0
     attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
+    score_growth: ScoreGrowth | None = None
     scale_by_layer: bool = False  # scores of layer i are divided by i + 1 (an option of GPT-2)
     attention_softcap: float | None = None  # scores become c tanh(scores / c)
+    logit_scale: float = 1.0
     logit_softcap: float | None = None
     tied_head: bool = False  # logits come from the embedding matrix
+    head_bias: bool = False
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()

@@ -19,8 +19,8 @@ from models.latent import LatentAttention
 from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
 from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
+from models.qk_norms import head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
-from pallas_kernels import HeadNorms
 
 
 class Decoder(nnx.Module):
@@ -37,8 +37,10 @@ class Decoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, shards: int = 1):
         D, positions = config.hidden_size, config.max_position_embeddings
         V = -(-config.vocab_size // shards) * shards
-        head = partial(Linear, D, V, axes=("embed", "vocab"), bias=False, dtype=dtype)
-        places = partial(_embedding, positions, D, ("position", "embed"), dtype)
+        axes, bias = ("embed", "vocab"), config.head_bias
+        head = partial(Linear, D, V, axes=axes, bias=bias, dtype=dtype)
+        rows = positions + config.position_offset
+        places = partial(_embedding, rows, D, ("position", "embed"), dtype)
         self.config = config
         self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
         self.position_embedding = places() if config.learned_positions else None
@@ -54,7 +56,7 @@ class Decoder(nnx.Module):
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
         if self.position_embedding is not None:
-            x = x + self.position_embedding[...][positions]
+            x = x + self.position_embedding[...][positions + self.config.position_offset]
         return x
 
     def __call__(
@@ -82,17 +84,25 @@ class Decoder(nnx.Module):
         else:
             weight, form = self.head.kernel[...], "bd,dv->bv"
         scores = jnp.einsum(form, hidden, weight, preferred_element_type=jnp.float32)
-        return softcap(scores[:, : self.config.vocab_size], self.config.logit_softcap)
+        if self.head is not None and self.head.bias is not None:
+            scores = scores + self.head.bias[...]
+        scores = scores[:, : self.config.vocab_size] * self.config.logit_scale
+        return softcap(scores, self.config.logit_softcap)
 
 
 class Layer(nnx.Module):
-    """x += attention(norm(x)), then x += mlp(norm(x)); Gemma 2 and 3 norm the outputs as well."""
+    """x += attention(norm(x)), then x += mlp(norm(x)); or both in parallel, x += the two sums.
+
+    Some families norm what is added instead, or as well.
+    """
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
-        self.attention_norm = _norm(config)
+        own_norm = config.pre_norms and config.parallel != "one norm"
+        self.config = config
+        self.attention_norm = _norm(config) if config.pre_norms else _identity
         self.attention = _attention(config, kind, dtype, shards)
         self.attention_post_norm = _norm(config) if config.post_norms else _identity
-        self.mlp_norm = _norm(config)
+        self.mlp_norm = _norm(config) if own_norm else _identity
         self.mlp = _mlp(config, kind, dtype, shards)
         self.mlp_post_norm = _norm(config) if config.post_norms else _identity
 
@@ -104,11 +114,22 @@ class Layer(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        h, cache = self.attention(index, self.attention_norm(x), turn, batch, cache)  # [T, D]
-        x = x + self.attention_post_norm(h)
-        h = self.mlp_norm(x)  # [T, D]
+        normed = self.attention_norm(x)  # [T, D]
+        h, cache = self.attention(index, normed, turn, batch, cache)
+        attended = x + self._scaled(self.attention_post_norm(h))
+        match self.config.parallel:
+            case None:
+                h = self.mlp_norm(attended)
+            case "one norm":
+                h = normed
+            case "two norms":
+                h = self.mlp_norm(x)
         h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
-        return x + self.mlp_post_norm(h), cache
+        return attended + self._scaled(self.mlp_post_norm(h)), cache
+
+    def _scaled(self, h: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        scale = self.config.residual_scale
+        return h if scale == 1.0 else h * jnp.asarray(scale, h.dtype)
 
 
 @jax.jit
@@ -137,9 +158,8 @@ class Attention(nnx.Module):
             D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
         )
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
-        sizes = (N * H, K * H) if config.qk_norm == "width" else (H, H)
         self.q_norm, self.k_norm = (
-            _rms_norm(config, size) if config.qk_norm else None for size in sizes
+            head_norm(config, config.qk_norm, heads) if config.qk_norm else None for heads in (N, K)
         )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
 
@@ -151,7 +171,10 @@ class Attention(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        qkv = self._normed(self.qkv(x))  # [T, (N+2K)H]
+        norms = norms_of_write(self.config.qk_norm, self.q_norm, self.k_norm)
+        qkv = self._clipped(self.qkv(x))  # [T, (N+2K)H]
+        if norms is None:
+            qkv, turn = self._normed(qkv, turn)
         if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
             qkv = jnp.concatenate(split_columns(qkv, self.shards, *self.widths), axis=1)
         h, cache = paged_attention(
@@ -160,8 +183,8 @@ class Attention(nnx.Module):
             index,
             qkv,
             turn,
-            self.norms,
-            index + 1 if self.config.scale_by_layer else None,
+            norms,
+            self._factor(index, batch.positions),
             head_dim=self.config.head_dim,
             scale=self.config.score_scale,
             window=self.window,
@@ -170,20 +193,30 @@ class Attention(nnx.Module):
         )  # [T, NH]
         return self.o(h), cache
 
-    def _normed(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
-        """Queries and keys normed over all heads at once, where the model does that."""
-        if self.config.qk_norm != "width" or self.q_norm is None or self.k_norm is None:
-            return qkv
-        q, k, v = split_columns(qkv, self.shards, *self.widths)
-        return join_columns(self.shards, self.q_norm(q), self.k_norm(k), v)
+    def _factor(
+        self, index: Int32[Array, ""], positions: Int32[Array, " T"]
+    ) -> Float32[Array, "..."] | None:
+        """What queries are multiplied by besides the scale of scores: a number, or one a token."""
+        growth = self.config.score_growth
+        if growth is not None:
+            return 1 + growth.beta * jnp.log1p(jnp.float32(positions // growth.trained))
+        return 1 / jnp.float32(index + 1) if self.config.scale_by_layer else None
 
-    @property
-    def norms(self) -> HeadNorms | None:
-        """Of each head of queries and keys."""
-        q, k = self.q_norm, self.k_norm
-        if q is None or k is None or self.config.qk_norm != "head":
-            return None
-        return HeadNorms(q.weight[...], k.weight[...], eps=q.eps, offset=float(q.offset))
+    def _clipped(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
+        bound = self.config.qkv_clip
+        return qkv if bound is None else jnp.clip(qkv, -bound, bound)
+
+    def _normed(
+        self, qkv: Float[Array, "T columns"], turn: Rotation | None
+    ) -> tuple[Float[Array, "T columns"], Rotation | None]:
+        """With the norms that the write into pages does not compute; and the rotation it still has
+        to."""
+        kind, H = self.config.qk_norm, self.config.head_dim
+        if kind is None or self.q_norm is None or self.k_norm is None:
+            return qkv, turn
+        q, k, v = split_columns(qkv, self.shards, *self.widths)
+        q, k = norm_heads(kind, self.q_norm, q, H, turn), norm_heads(kind, self.k_norm, k, H, turn)
+        return join_columns(self.shards, q, k, v), None if kind.rotated else turn
 
 
 def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:
@@ -211,13 +244,11 @@ def _mlp(
 
 
 def _norm(config: ModelConfig) -> RMSNorm | LayerNorm:
-    if config.norm == "layer":
-        return LayerNorm(config.hidden_size, eps=config.norm_eps)
-    return _rms_norm(config, config.hidden_size)
-
-
-def _rms_norm(config: ModelConfig, size: int) -> RMSNorm:
-    return RMSNorm(size, eps=config.norm_eps, offset=config.norm_offset)
+    size, eps, offset = config.hidden_size, config.norm_eps, config.norm_offset
+    if config.norm == "rms":
+        return RMSNorm(size, eps=eps, offset=offset)
+    weight, bias = config.norm_weight, config.norm_bias
+    return LayerNorm(size, eps=eps, offset=offset, weight=weight, bias=bias)
 
 
 def _identity(x: Array) -> Array:

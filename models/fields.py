@@ -24,12 +24,30 @@ class Fields:
         CheckpointError: by every reader, where a value is missing, of another type or out of range.
     """
 
-    def __init__(self, raw: Mapping[str, Any], where: str = "config.json"):
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        where: str = "config.json",
+        names: Mapping[str, str] | None = None,
+    ):
         self.raw = raw
         self.where = where
+        self.names = names or {}  # the key asked for -> what this file calls it
 
     def __contains__(self, key: str) -> bool:
-        return self.raw.get(key) is not None
+        return self._get(key) is not None
+
+    def name(self, key: str) -> str:
+        """What this file calls it."""
+        return self.names.get(key, key)
+
+    def replaced(self, key: str, value: Any) -> "Fields":
+        """The same file, but for one value."""
+        return Fields({**self.raw, self.name(key): value}, self.where, self.names)
+
+    def completed(self, key: str, value: Any) -> "Fields":
+        """The same file, with this value if it has none."""
+        return self if key in self else self.replaced(key, value)
 
     def integer(
         self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_SIZE
@@ -62,12 +80,12 @@ class Fields:
             Fields({key: value}, self.where).integer(key, low=low, high=high) for value in values
         )
 
-    def numbers(self, key: str, length: int) -> tuple[float, ...]:
-        """A list of `length` finite numbers above 0."""
+    def numbers(self, key: str, length: int, *, low: float = 0.0) -> tuple[float, ...]:
+        """A list of `length` finite numbers above `low`."""
         values = self._value(key)
         if not isinstance(values, list) or len(values) != length:
             raise self._wrong(key, values, f"a list of {length} numbers")
-        return tuple(Fields({key: value}, self.where).number(key) for value in values)
+        return tuple(Fields({key: value}, self.where).number(key, low=low) for value in values)
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
@@ -114,7 +132,7 @@ class Fields:
 
     def token_ids(self, key: str) -> tuple[int, ...]:
         """One token id, a list of them, or none; ids beyond the vocabulary are merely never met."""
-        value = self.raw.get(key)
+        value = self._get(key)
         ids = value if isinstance(value, list) else [] if value is None else [value]
         for one in ids:
             if not _is(one, int) or not 0 <= one <= MAX_TOKENS:
@@ -135,8 +153,17 @@ class Fields:
             UnsupportedError: one of them is in use.
         """
         for key in keys:
-            if self.raw.get(key):
-                raise self._unsupported(key, self.raw[key], ("false", "null"))
+            if value := self._get(key):
+                raise self._unsupported(key, value, ("false", "null"))
+
+    def required(self, key: str) -> None:
+        """An option that every model known has on, if it is there at all.
+
+        Raises:
+            UnsupportedError: it is off.
+        """
+        if not self.flag(key, True):
+            raise self._unsupported(key, False, ("true",))
 
     def constant(self, key: str, value: float) -> None:
         """A number that is the same in every model known, if it is there at all.
@@ -145,24 +172,28 @@ class Fields:
             UnsupportedError: it is another one.
         """
         if self.number(key, value) != value:
-            raise self._unsupported(key, self.raw[key], (f"{value:g}",))
+            raise self._unsupported(key, self._get(key), (f"{value:g}",))
+
+    def _get(self, key: str) -> Any:
+        return self.raw.get(self.name(key))
 
     def _value(self, key: str, default: Any = None) -> Any:
-        value = self.raw.get(key)
+        value = self._get(key)
         if value is None:
             value = default
         if value is None:
-            raise CheckpointError(f"{self.where} has no {key}, and the model needs one.")
+            name = self.name(key)
+            raise CheckpointError(f"{self.where} has no {name}, and the model needs one.")
         return value
 
     def _wrong(self, key: str, value: object, wanted: str) -> CheckpointError:
-        return CheckpointError(f"{self.where}: {key} is {_show(value)}; it must be {wanted}.")
+        named = f"{self.where}: {self.name(key)} is {_show(value)}"
+        return CheckpointError(f"{named}; it must be {wanted}.")
 
     def _unsupported(self, key: str, value: object, known: Collection[str]) -> UnsupportedError:
         supported = ", ".join(known)
-        return UnsupportedError(
-            f"{self.where}: {key} is {_show(value)}, which is not supported; use {supported}."
-        )
+        named = f"{self.where}: {self.name(key)} is {_show(value)}"
+        return UnsupportedError(f"{named}, which is not supported; use {supported}.")
 
 
 def _is(value: object, kind: Any) -> bool:

@@ -24,8 +24,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "swish": jax.nn.silu,
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),  # source: Primer, arXiv 2109.08668
 }
 
 
@@ -46,8 +48,8 @@ class Linear(nnx.Module):
 class RMSNorm(nnx.Module):
     """x / rms(x) * w over the last axis; (1 + w) where `offset`. Source: arXiv 1910.07467."""
 
-    def __init__(self, size: int, *, eps: float, offset: bool = False):
-        self.weight = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
+    def __init__(self, *shape: int, eps: float, offset: bool = False):
+        self.weight = _norm_vector(shape)
         self.eps = eps
         self.offset = offset
 
@@ -57,18 +59,29 @@ class RMSNorm(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """(x - mean) / std * w + b over the last axis. Source: arXiv 1607.06450."""
+    """(x - mean) / std * w + b over the last axis, with w and b where asked for; (1 + w) where
+    `offset`. Source: arXiv 1607.06450."""
 
-    def __init__(self, size: int, *, eps: float):
-        self.weight = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
-        self.bias = nnx.Param(jnp.zeros(size, jnp.float32), axes=("norm",))
+    def __init__(
+        self, *shape: int, eps: float, offset: bool = False, weight: bool = True, bias: bool = True
+    ):
+        self.weight = _norm_vector(shape) if weight else None
+        self.bias = _norm_vector(shape) if bias else None
         self.eps = eps
+        self.offset = float(offset)
 
     def __call__(self, x: Float[Array, "*T size"]) -> Float[Array, "*T size"]:
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, -1, keepdims=True)
         scale = jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
-        return (centred * scale * self.weight[...] + self.bias[...]).astype(x.dtype)
+        y = centred * scale
+        y = y if self.weight is None else y * (self.weight[...] + self.offset)
+        y = y if self.bias is None else y + self.bias[...]
+        return y.astype(x.dtype)
+
+
+def _norm_vector(shape: tuple[int, ...]) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros(shape, jnp.float32), axes=("norm",) * len(shape))
 
 
 def split_columns(

@@ -197,7 +197,7 @@ def _check_shapes(
 ) -> None:
     if isinstance(source, Stack):
         for one in source.sources:
-            _check_shapes(one, shape[1:], tensors, shape[:1])
+            _check_shapes(one, shape[1:], tensors, (len(source.sources),))
         return
     for name, outputs in source.outputs().items():
         expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])
@@ -248,8 +248,9 @@ def read_slice(
     if isinstance(source, Source):
         _fill(out, source, tensors, bounds, shards)
     else:
-        for one, entry in zip(source.sources[index[0]], out, strict=True):
-            _fill(entry, one, tensors, bounds[1:], shards)
+        copies = shape[0] // len(source.sources)
+        for number, entry in zip(range(*bounds[0]), out, strict=True):
+            _fill(entry, source.sources[number // copies], tensors, bounds[1:], shards)
     return out
 
 

@@ -3,12 +3,16 @@
 Owns the order of a fused kernel's columns. Knows nothing of norms, residuals and attention.
 """
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from models.config import ModelConfig
 from models.layers import ACTIVATIONS, Linear, split_columns
+
+_XIELU_SLOPE, _XIELU_EPS = 0.5, -1e-6  # of every model that has it
 
 
 class GatedMLP(nnx.Module):
@@ -31,9 +35,28 @@ class MLP(nnx.Module):
 
     def __init__(self, config: ModelConfig, dtype: DTypeLike):
         D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.activation = ACTIVATIONS[config.activation]
+        learned = config.activation == "xielu"
+        self.activation = XIELU() if learned else ACTIVATIONS[config.activation]
         self.up = Linear(D, F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
         self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
         return self.down(self.activation(self.up(x)))
+
+
+class XIELU(nnx.Module):
+    """A parabola for x > 0 and a bent exponential below, both with a curvature that is learned.
+
+    Source: arXiv 2411.13010.
+    """
+
+    def __init__(self) -> None:
+        self.alpha_p = nnx.Param(jnp.zeros(1, jnp.float32), axes=("norm",))
+        self.alpha_n = nnx.Param(jnp.zeros(1, jnp.float32), axes=("norm",))
+
+    def __call__(self, x: Float[Array, "T F"]) -> Float[Array, "T F"]:
+        wide = x.astype(jnp.float32)
+        above = jax.nn.softplus(self.alpha_p[...]) * wide * wide
+        bent = jnp.expm1(jnp.minimum(wide, _XIELU_EPS)) - wide
+        below = (_XIELU_SLOPE + jax.nn.softplus(self.alpha_n[...])) * bent
+        return (jnp.where(wide > 0, above, below) + _XIELU_SLOPE * wide).astype(x.dtype)

@@ -70,6 +70,17 @@ class Dynamic:
 
 
 @dataclass(frozen=True)
+class Stretched:
+    """The base grows by a power of `alpha`. Source: NTK-aware scaling, arXiv 2309.00071, 3.1."""
+
+    alpha: float
+    magnitude: float = 1.0
+
+    def frequencies(self, dim: int, theta: float, context: int) -> Pairs:
+        return 1 / tokens_a_radian(dim, theta * self.alpha ** (dim / (dim - 2)))
+
+
+@dataclass(frozen=True)
 class Yarn:
     """Slow pairs are interpolated, fast ones kept. Source: arXiv 2309.00071, 3.2 and 3.4."""
 
@@ -130,7 +141,7 @@ class LongRope:
         return scaled
 
 
-Scaling = Unscaled | Linear | Dynamic | Yarn | Llama3 | LongRope
+Scaling = Unscaled | Linear | Dynamic | Stretched | Yarn | Llama3 | LongRope
 
 
 @dataclass(frozen=True)

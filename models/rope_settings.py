@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping
 
 from models.errors import CheckpointError
 from models.fields import MAX_TOKENS, Fields
-from models.rope import Dynamic, Linear, Llama3, LongRope, RopeConfig, Scaling, Unscaled, Yarn
+from models.rope import (
+    Dynamic,
+    Linear,
+    Llama3,
+    LongRope,
+    RopeConfig,
+    Scaling,
+    Stretched,
+    Unscaled,
+    Yarn,
+)
+from models.windows import FULL, SLIDING
 
 
 def read_rope(fields: Fields, head_dim: int) -> RopeConfig:
@@ -27,23 +38,46 @@ def read_layer_rope(settings: Fields, fields: Fields, head_dim: int, theta_key: 
     """One object of settings; what it leaves out stands in the whole file's `fields`."""
     partial = fields.number("partial_rotary_factor", 1.0, high=1.0)
     partial = settings.number("partial_rotary_factor", partial, high=1.0)
-    dim = int(head_dim * partial)
-    if dim % 2 or dim < 4:
-        raise CheckpointError(
-            f"{fields.where}: {dim} of the {head_dim} dimensions of a head would be rotated; "
-            "that number must be even and at least 4."
-        )
+    dim = rotated_dim(fields, "partial_rotary_factor", int(head_dim * partial), head_dim)
     theta = settings.number("rope_theta", fields.number(theta_key, 10_000.0, low=1.0), low=1.0)
     type_key = "rope_type" if "rope_type" in settings else "type"
     read = _READERS[settings.option(type_key, _READERS, "default")]
     return RopeConfig(dim, theta, read(settings, fields, dim))
 
 
+def rotated_dim(fields: Fields, key: str, dim: int, head_dim: int) -> int:
+    """`dim`, if so many dimensions of a head can be rotated; else CheckpointError naming `key`."""
+    if dim % 2 or not 4 <= dim <= head_dim:
+        raise CheckpointError(
+            f"{fields.where}: {dim} of the {head_dim} dimensions of a head would be rotated, by "
+            f"{fields.name(key)}; that number must be even and at least 4."
+        )
+    return dim
+
+
+def read_layer_ropes(
+    fields: Fields, head_dim: int, sliding_theta_key: str = "rope_theta"
+) -> dict[str, RopeConfig]:
+    """The rotation of each type of layer, of which only full ones scale their positions.
+
+    Newer files have an object for each type.
+    """
+    both = fields.section("rope_parameters")
+    sliding = both.section(SLIDING)
+    full = fields.section("rope_scaling") if "rope_scaling" in fields else both.section(FULL)
+    return {
+        SLIDING: read_layer_rope(sliding, fields, head_dim, sliding_theta_key),
+        FULL: read_layer_rope(full, fields, head_dim, "rope_theta"),
+    }
+
+
 def _linear(settings: Fields, fields: Fields, dim: int) -> Linear:
     return Linear(settings.number("factor"))
 
 
-def _dynamic(settings: Fields, fields: Fields, dim: int) -> Dynamic:
+def _dynamic(settings: Fields, fields: Fields, dim: int) -> Dynamic | Stretched:
+    if "alpha" in settings:  # Hunyuan's name for a base that stays
+        return Stretched(settings.number("alpha"))
     return Dynamic(settings.number("factor"), _context(fields))
 
 

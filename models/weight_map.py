@@ -6,9 +6,10 @@ files in `architectures/`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
-from models.config import Latent, Mixture, ModelConfig
+from models.config import Latent, Mixture, ModelConfig, QKNorm
 from models.weights import Part, Source, Stack, WeightMap
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
@@ -26,6 +27,8 @@ def weight_map(
     names: Names,
     *,
     transpose: bool = True,
+    grouped: bool = False,
+    paired: bool = False,
     ignored: tuple[str, ...] = (),
     optional_prefix: str = "model.",
 ) -> WeightMap:
@@ -34,10 +37,14 @@ def weight_map(
     Args:
         transpose: the layers' kernels are stored [out, in] (all families but GPT-2). Tensors of all
             experts are [experts, in, out], with the columns of gate and up in turns (gpt-oss).
+        grouped: one tensor has the queries, the key and the value of one key/value head after
+            another (GPT-NeoX, Falcon).
+        paired: rotated pairs are neighbours in a head (Cohere, GLM), and not its two halves. Ours
+            always are: a score is the same sum, in another order.
         ignored: further tensors that a checkpoint of this family may hold and that are not needed.
     """
     ignored = (*ignored, *BUFFERS)
-    sources = dict(_decoder(config, _Builder(names, transpose)))
+    sources = dict(_decoder(config, _Builder(names, transpose, grouped, paired)))
     if config.tied_head:
         ignored = (*ignored, f"{names['head']}.weight")
     return WeightMap(sources, ignored, optional_prefix)
@@ -48,46 +55,68 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
     vocabulary, width = (config.vocab_size, 1), (config.hidden_size, 1)
     yield build.embedding("embedding", vocabulary)
     if config.learned_positions:
-        yield build.embedding("position_embedding", (config.max_position_embeddings, 1))
+        rows = config.max_position_embeddings + config.position_offset
+        yield build.embedding("position_embedding", (rows, 1))
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
-    yield from build.norm("norm", width, bias=config.norm == "layer")
+    yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
     if not config.tied_head:
         head = build.parts("head", (vocabulary,), "weight")
         yield "head.kernel", Source(head, axis=1, transpose=True)
+        if config.head_bias:
+            yield "head.bias", Source(build.parts("head", (vocabulary,), "bias"))
 
 
 def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry]:
-    width, norm_bias = (config.hidden_size, 1), config.norm == "layer"
     kind = config.layer_kinds[int(layer.split(".")[1])]
+    norm = partial(
+        build.norm, outputs=(config.hidden_size, 1),
+        weight=config.norm_weight, bias=config.norm_bias,
+    )  # fmt: skip
 
-    yield from build.norm(f"{layer}.attention_norm", width, bias=norm_bias)
+    if config.pre_norms:
+        yield from norm(f"{layer}.attention_norm")
     if config.latent is None:
-        yield from _attention(config, build, f"{layer}.attention")
+        rotated = kind.rope.dim if kind.rope is not None else 0
+        yield from _attention(config, rotated, build, f"{layer}.attention")
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
     if config.post_norms:
-        yield from build.norm(f"{layer}.attention_post_norm", width, bias=norm_bias)
-    yield from build.norm(f"{layer}.mlp_norm", width, bias=norm_bias)
+        yield from norm(f"{layer}.attention_post_norm")
+    if config.pre_norms and config.parallel != "one norm":
+        yield from norm(f"{layer}.mlp_norm")
     if kind.experts and config.mixture is not None:
         yield from _mixture(config, config.mixture, build, f"{layer}.mlp")
     else:
         yield from _mlp(config, config.intermediate_size, build, f"{layer}.mlp")
     if config.post_norms:
-        yield from build.norm(f"{layer}.mlp_post_norm", width, bias=norm_bias)
+        yield from norm(f"{layer}.mlp_post_norm")
 
 
-def _attention(config: ModelConfig, build: "_Builder", path: str) -> Iterator[Entry]:
+def _attention(config: ModelConfig, rotated: int, build: "_Builder", path: str) -> Iterator[Entry]:
     query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
-    yield from build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias)
+    for name, source in build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias):
+        yield name, replace(source, parts=build.heads(source.parts, rotated))
     if config.qk_norm:
         for name, heads in (("q_norm", query), ("k_norm", key)):
-            whole = config.qk_norm == "width"
-            outputs = heads if whole else (config.head_dim, 1)
-            yield from build.norm(f"{path}.{name}", outputs, bias=False, divided=whole)
+            yield from _qk_norm(config.qk_norm, heads, rotated, build, f"{path}.{name}")
     if config.sinks:
         yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _qk_norm(
+    kind: QKNorm, heads: Outputs, rotated: int, build: "_Builder", path: str
+) -> Iterator[Entry]:
+    """Weights of one head, of each, or of all in a row; in pairs as the heads themselves."""
+    one, pairs = (1, heads[1]), rotated if build.paired else 0
+    for leaf in ("weight", "bias") if kind.bias else ("weight",):
+        if kind.over == "heads":
+            yield f"{path}.{leaf}", build.each_head(path, heads, leaf, pairs)
+        else:
+            whole = kind.over == "width"
+            (part,) = build.parts(path, (heads if whole else one,), leaf)
+            yield f"{path}.{leaf}", Source((replace(part, paired=pairs),), divided=whole)
 
 
 def _latent(config: ModelConfig, latent: Latent, build: "_Builder", path: str) -> Iterator[Entry]:
@@ -135,6 +164,9 @@ def _mlp(config: ModelConfig, size: int, build: "_Builder", path: str) -> Iterat
         yield from build.linear(f"{path}.gate_up", inner, inner, bias=config.mlp_bias)
     else:
         yield from build.linear(f"{path}.up", inner, bias=config.mlp_bias)
+        for leaf in ("alpha_p", "alpha_n") if config.activation == "xielu" else ():
+            name = f"{path}.activation"
+            yield f"{name}.{leaf}", Source(build.parts(name, ((1, 1),), leaf))
     yield from build.linear(f"{path}.down", (config.hidden_size, 1), bias=config.mlp_bias)
 
 
@@ -163,18 +195,19 @@ class _Builder:
 
     names: Names
     transpose: bool
+    grouped: bool
+    paired: bool
 
     def embedding(self, path: str, rows: Outputs) -> Entry:
         return path, Source(self.parts(path, (rows,), "weight"))
 
     def norm(
-        self, path: str, outputs: Outputs, *, bias: bool, divided: bool = False
+        self, path: str, outputs: Outputs, *, weight: bool = True, bias: bool
     ) -> Iterator[Entry]:
-        for leaf in ("weight", "bias") if bias else ("weight",):
-            source = Source(self.parts(path, (outputs,), leaf), divided=divided)
-            yield f"{path}.{leaf}", source
+        for leaf in ["weight"] * weight + ["bias"] * bias:
+            yield f"{path}.{leaf}", Source(self.parts(path, (outputs,), leaf))
 
-    def linear(self, path: str, *outputs: Outputs, bias: bool) -> Iterator[Entry]:
+    def linear(self, path: str, *outputs: Outputs, bias: bool) -> Iterator[tuple[str, Source]]:
         divided = len(outputs) > 1
         kernel = self.parts(path, outputs, "weight")
         yield f"{path}.kernel", Source(kernel, 1, self.transpose, divided)
@@ -193,6 +226,34 @@ class _Builder:
         return tuple(
             Part(_join(tensor.replace("*", layer), leaf), units, size, start)
             for (tensor, start), (units, size) in zip(tensors, outputs, strict=True)
+        )
+
+    def heads(self, parts: tuple[Part, ...], rotated: int) -> tuple[Part, ...]:
+        """Queries, keys and values, as the checkpoint arranges them."""
+        q, k, v = parts
+        if self.grouped:
+            size, queries = q.size, q.units // k.units
+            q = replace(q, group=queries, gap=2 * size)
+            k, v = (
+                replace(part, start=start * size, gap=(queries + 1) * size)
+                for part, start in ((k, queries), (v, queries + 1))
+            )
+        if self.paired:
+            q, k = replace(q, paired=rotated), replace(k, paired=rotated)
+        return q, k, v
+
+    def each_head(self, path: str, heads: Outputs, leaf: str, pairs: int) -> Stack:
+        """A vector of every head, from tensors of their own or rows of one."""
+        (part,) = self.parts(path, ((1, heads[1]),), leaf)
+        own = "#" in part.tensor
+        return Stack(
+            tuple(
+                Source(
+                    (replace(part, tensor=part.tensor.replace("#", str(n)), paired=pairs),),
+                    entry=None if own else n,
+                )
+                for n in range(heads[0])
+            )
         )
 
     def experts(self, path: str, E: int, outputs: tuple[Outputs, ...], leaf: str) -> Stack:

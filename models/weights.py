@@ -22,6 +22,27 @@ class Part:
     size: int = 1  # outputs of one unit: H for a head
     start: int = 0  # not 0 where the checkpoint packs several parts into one tensor
     step: int = 1  # 2 where it has them in turns: gate 0, up 0, gate 1, up 1 ...
+    group: int = 1  # behind so many units lie
+    gap: int = 0  # so many outputs of other parts
+    paired: int = 0  # first outputs of a unit, that are pairs of neighbours: ours are two halves
+
+    def first(self, unit: int) -> int:
+        """The output with which a unit begins."""
+        return self.start + unit * self.size * self.step + unit // self.group * self.gap
+
+    def runs(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+        """Output, count and step of what lies together in units first .. last - 1, as ours lie."""
+        if not self.gap and not self.paired:
+            yield self.first(first), (last - first) * self.size, self.step
+            return
+        half = self.paired // 2
+        for unit in range(first, last):
+            at = self.first(unit)
+            if half:
+                yield at, half, 2
+                yield at + 1, half, 2
+            if self.size > self.paired:
+                yield at + self.paired, self.size - self.paired, 1
 
 
 @dataclass(frozen=True)
@@ -57,16 +78,15 @@ class Source:
         for shard in range(shards if self.divided else 1):
             for part in self.parts:
                 first, last = _share(part.units, shard, shards) if self.divided else (0, part.units)
-                start = part.start + first * part.size * part.step
-                count = (last - first) * part.size
-                yield Piece(part.tensor, start, count, part.step, at)
-                at += count
+                for start, count, step in part.runs(first, last):
+                    yield Piece(part.tensor, start, count, step, at)
+                    at += count
 
     def outputs(self) -> dict[str, int]:
         """Length of each tensor along the output axis, as the checkpoint must have it."""
         lengths: dict[str, int] = {}
         for part in self.parts:
-            last = part.start + (part.units * part.size - 1) * part.step
+            last = part.first(part.units - 1) + (part.size - 1) * part.step
             length = self.outputs_of or last + 1
             lengths[part.tensor] = max(length, lengths.get(part.tensor, 0))
         return lengths
@@ -79,7 +99,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Stack:
-    """A parameter whose first axis counts experts or heads: entry e is made by `sources[e]`."""
+    """A parameter whose first axis counts experts or heads: entry e is made by `sources[e]`.
+
+    Heads that are fewer than the shards are repeated until each shard has one.
+    """
 
     sources: tuple[Source, ...]
 

@@ -20,6 +20,7 @@ DEFAULTS = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
+RENAMED = {"hidden_act": "hidden_activation"}
 
 NAMES: Names = {
     **llama.NAMES,
@@ -30,24 +31,28 @@ NAMES: Names = {
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
-    fields = Fields({**DEFAULTS, **raw})
-    return dense(
-        fields,
-        windows=read_windows(fields, lambda layer: layer % 2 == 0),
-        attention_softcap=fields.optional_number("attn_logit_softcapping"),
-    )
+    return windowed(raw, post_norms=True)
 
 
 def weights(config: ModelConfig) -> WeightMap:
     return weight_map(config, NAMES)
 
 
+def windowed(raw: Mapping[str, Any], **switches: Any) -> ModelConfig:
+    """What Gemma 2 and VaultGemma share."""
+    fields = Fields({**DEFAULTS, **raw}, names=RENAMED)
+    return dense(
+        fields,
+        windows=read_windows(fields, lambda layer: layer % 2 == 0),
+        attention_softcap=fields.optional_number("attn_logit_softcapping"),
+        **switches,
+    )
+
+
 def dense(fields: Fields, **switches: Any) -> ModelConfig:
     """What Gemma 2 and 3 share."""
     return gemma.dense(
         fields,
-        activation_key="hidden_activation",
-        post_norms=True,
         attention_scale=fields.number("query_pre_attn_scalar") ** -0.5,
         logit_softcap=fields.optional_number("final_logit_softcapping"),
         **switches,

@@ -3,15 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import LayerKind, ModelConfig
-from models.errors import CheckpointError
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.layers import ACTIVATIONS
+from models.architectures import llama
+from models.config import ModelConfig
+from models.fields import MAX_LAYERS, Fields
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
 ARCHITECTURES = ("GPT2LMHeadModel",)
-
+DEFAULTS = {
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
+RENAMED = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "hidden_act": "activation_function",
+    "rms_norm_eps": "layer_norm_epsilon",
+}
 LAYER = "transformer.h.*"
 NAMES: Names = {
     "embedding": "transformer.wte",
@@ -29,37 +41,29 @@ IGNORED = ("*.attn.bias", "*.attn.masked_bias")  # causal masks that early versi
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
-    fields = Fields(raw)
+    fields = read(raw)
+    by_layer = fields.flag("scale_attn_by_inverse_layer_idx", False)
+    return dense(fields, scale_by_layer=by_layer)
+
+
+def read(raw: Mapping[str, Any], **defaults: Any) -> Fields:
+    """The keys of this family, whose MLPs are four times as wide as the model unless they say."""
+    fields = Fields({**DEFAULTS, **defaults, **raw}, names=RENAMED)
+    return fields.completed("intermediate_size", 4 * fields.integer("hidden_size"))
+
+
+def dense(fields: Fields, **switches: Any) -> ModelConfig:
+    """What GPT-2, its descendants and OPT share."""
     fields.refuse("add_cross_attention")
-    width, heads = fields.integer("n_embd"), fields.integer("n_head", high=MAX_HEADS)
-    if width % heads:
-        raise CheckpointError(f"{fields.where}: n_embd {width} is no multiple of n_head {heads}.")
-    context = fields.integer("n_positions", high=MAX_TOKENS)
-    return ModelConfig(
-        architecture=fields.texts("architectures")[0],
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=width,
-        intermediate_size=fields.integer("n_inner", 4 * width),
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width // heads,
-        max_position_embeddings=context,
-        context_length=context,
-        layer_kinds=(LayerKind(),) * fields.integer("n_layer", high=MAX_LAYERS),
-        activation=fields.option("activation_function", ACTIVATIONS, "gelu_new"),
-        gated_mlp=False,
-        norm="layer",
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5, low=1e-12, high=1.0),
-        qkv_bias=True,
-        o_bias=True,
-        mlp_bias=True,
-        learned_positions=True,
-        attention_scale=None if fields.flag("scale_attn_weights", True) else 1.0,
-        scale_by_layer=fields.flag("scale_attn_by_inverse_layer_idx", False),
-        tied_head=fields.flag("tie_word_embeddings", True),
-        bos_token_id=next(iter(fields.token_ids("bos_token_id")), None),
-        eos_token_ids=fields.token_ids("eos_token_id"),
-    )
+    shared = {
+        "ropes": [None] * fields.integer("num_hidden_layers", high=MAX_LAYERS),
+        "learned_positions": True,
+        "attention_scale": None if fields.flag("scale_attn_weights", True) else 1.0,
+        "gated_mlp": False,
+        "norm": "layer",
+    }
+    biases = dict.fromkeys(("norm_bias", "qkv_bias", "o_bias", "mlp_bias"), True)
+    return llama.dense(fields, **{**shared, **biases, **switches})
 
 
 def weights(config: ModelConfig) -> WeightMap:

@@ -3,18 +3,19 @@
 Owns the keys and tensor names that most other families share, and of which each changes a few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from models.config import LayerKind, ModelConfig
-from models.errors import CheckpointError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.heads import read_head_dim
 from models.layers import ACTIVATIONS
+from models.rope import RopeConfig
 from models.rope_settings import read_rope
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
-ARCHITECTURES = ("LlamaForCausalLM",)
+ARCHITECTURES = ("LlamaForCausalLM", "IQuestCoderForCausalLM")
 
 LAYER = "model.layers.*"
 NAMES: Names = {
@@ -46,19 +47,18 @@ def dense(
     fields: Fields,
     *,
     windows: Sequence[int | None] | None = None,
+    ropes: Sequence[RopeConfig | None] | None = None,
     experts: Sequence[bool] | None = None,
-    activation_key: str = "hidden_act",
+    activations: Collection[str] = ACTIVATIONS,
     **switches: Any,
 ) -> ModelConfig:
     """The keys that these families write alike; `switches` are the other fields of ModelConfig."""
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
     heads = fields.integer("num_attention_heads", high=MAX_HEADS)
-    head_dim = (
-        fields.integer("head_dim", high=MAX_HEADS) if "head_dim" in fields else _head_dim(fields)
-    )
+    head_dim = read_head_dim(fields)
     context = fields.integer("max_position_embeddings", high=MAX_TOKENS)
-    rope = read_rope(fields, head_dim)
-    each = zip(windows or [None] * layers, experts or [False] * layers, strict=True)
+    windows, experts = windows or [None] * layers, experts or [False] * layers
+    ropes = ropes or [read_rope(fields, head_dim)] * layers
     return ModelConfig(
         architecture=fields.texts("architectures")[0],
         vocab_size=fields.integer("vocab_size"),
@@ -69,21 +69,11 @@ def dense(
         head_dim=head_dim,
         max_position_embeddings=context,
         context_length=context,
-        layer_kinds=tuple(LayerKind(window, rope, mixed) for window, mixed in each),
-        activation=fields.option(activation_key, ACTIVATIONS, "silu"),
+        layer_kinds=tuple(map(LayerKind, windows, ropes, experts)),
+        activation=fields.option("hidden_act", activations, "silu"),
         norm_eps=fields.number("rms_norm_eps", 1e-6, low=1e-12, high=1.0),
         tied_head=fields.flag("tie_word_embeddings", False),
         bos_token_id=next(iter(fields.token_ids("bos_token_id")), None),
         eos_token_ids=fields.token_ids("eos_token_id"),
         **switches,
     )
-
-
-def _head_dim(fields: Fields) -> int:
-    width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    if width % heads:
-        raise CheckpointError(
-            f"{fields.where}: hidden_size {width} does not divide into {heads} attention heads, "
-            "and there is no head_dim to say otherwise."
-        )
-    return width // heads

@@ -1,4 +1,4 @@
-"""Mistral 7B and Nemo: Llama with, in version 0.1, a window on all layers."""
+"""Mistral 7B and Nemo, Ministral 8B: Llama with, in some versions, a window on layers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from models.config import ModelConfig
 from models.fields import Fields
 from models.windows import read_windows
 
-ARCHITECTURES = ("MistralForCausalLM",)
+ARCHITECTURES = ("MistralForCausalLM", "MinistralForCausalLM")
 DEFAULTS = {"sliding_window": 4096}  # a file that says null means none
 
 weights = llama.weights

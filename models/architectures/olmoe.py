@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2_moe
-from models.config import Mixture, ModelConfig
+from models.config import Mixture, ModelConfig, QKNorm
 from models.experts import MAX_EXPERTS, read_activation, read_chosen
 from models.fields import MAX_LAYERS, Fields
 
@@ -28,6 +28,6 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
     bias = fields.flag("attention_bias", False)
     return llama.dense(
-        fields, experts=[True] * layers, mixture=mixture, qk_norm="width",
+        fields, experts=[True] * layers, mixture=mixture, qk_norm=QKNorm("width"),
         qkv_bias=bias, o_bias=bias,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2
-from models.config import ModelConfig
+from models.config import ModelConfig, QKNorm
 from models.fields import Fields
 
 ARCHITECTURES = ("Qwen3ForCausalLM",)
@@ -17,5 +17,5 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     bias = fields.flag("attention_bias", False)
     return llama.dense(
-        fields, windows=qwen2.windows(fields), qk_norm="head", qkv_bias=bias, o_bias=bias
+        fields, windows=qwen2.windows(fields), qk_norm=QKNorm(), qkv_bias=bias, o_bias=bias
     )

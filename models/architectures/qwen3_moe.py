@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2, qwen2_moe
-from models.config import ModelConfig
+from models.config import ModelConfig, QKNorm
 from models.experts import read_sparse_layers
 from models.fields import Fields
 
@@ -27,7 +27,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         windows=qwen2.windows(fields),
         experts=read_sparse_layers(fields),
         mixture=qwen2_moe.read_mixture(fields),
-        qk_norm="head",
+        qk_norm=QKNorm(),
         qkv_bias=bias,
         o_bias=bias,
     )

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.cache.quantise import is_quantised
-from pallas_kernels.cache.reference import HeadNorms, Pages, Turn, qkv_write_reference
+from pallas_kernels.cache.reference import HeadNorms, Pages, Turn, qkv_write_reference, ready_heads
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.errors import KernelError
 
@@ -34,13 +34,20 @@ def qkv_write(
     tokens that are kept may share a place. With `pages` donated they are updated in place.
     Specification: `reference.qkv_write_reference`.
 
+    Heads of which the kernel for Hopper cannot take the rotated part by itself (20 of 80
+    dimensions, in Pythia 2.8B) are normed and rotated by XLA, and the kernel writes them.
+
     Raises:
         KernelError: the GPU's kernel does not take these shapes.
     """
     backend = resolve(backend, VERSIONS)
-    rotated = 0 if turn is None else 2 * turn[0].shape[1]
     heads = qkv.shape[1] // head_dim - 2 * pages.k.shape[1]
-    check_qkv_write(WriteShape(heads, head_dim, rotated, qkv.dtype, pages.k.dtype), backend)
+    check_qkv_write(WriteShape(heads, head_dim, qkv.dtype, pages.k.dtype), backend)
+    pairs = 0 if turn is None or backend is not Backend.MOSAIC else turn[0].shape[1]
+    if pairs % _entries(pages.k.dtype):
+        parts = ready_heads(qkv, pages.k.shape[1], head_dim, turn, norms)
+        columns = [part.astype(qkv.dtype).reshape(qkv.shape[0], -1) for part in parts]
+        qkv, turn, norms = jnp.concatenate(columns, axis=1), None, None
     run = _kernel(backend)
     return run(qkv, pages, page, slot, head_dim=head_dim, turn=turn, norms=norms)
 
@@ -63,7 +70,6 @@ class WriteShape(NamedTuple):
 
     heads: int  # of the queries
     head_dim: int
-    rotated: int  # R, the dimensions of a head that are rotated
     dtype: DTypeLike  # of queries, keys and values
     pages: DTypeLike
 
@@ -72,9 +78,9 @@ def check_qkv_write(shape: WriteShape, backend: Backend) -> None:
     """Raise KernelError, naming the limit, if the backend's kernel does not take this shape."""
     if backend is not Backend.MOSAIC:  # Triton's takes what its attention does
         return
-    heads, head_dim, rotated = shape.heads, shape.head_dim, shape.rotated
+    heads, head_dim = shape.heads, shape.head_dim
     dtype, pages = jnp.dtype(shape.dtype), jnp.dtype(shape.pages)
-    entries = _PIECE // pages.itemsize
+    entries = _entries(pages)
     limits = [
         (dtype.itemsize == 2, f"16-bit queries, keys and values, not {dtype}"),
         (
@@ -82,12 +88,13 @@ def check_qkv_write(shape: WriteShape, backend: Backend) -> None:
             f"pages of the dtype of queries, {dtype}, or of eight bits, not {pages}",
         ),
         (head_dim % entries == 0, f"a head dim that {entries} divides, not {head_dim}"),
-        (
-            rotated // 2 % entries == 0,
-            f"a rotated part of heads that {2 * entries} divides, not {rotated}",
-        ),
         (heads <= _MOST_HEADS, f"up to {_MOST_HEADS} query heads, not {heads}"),
     ]
     for holds, limit in limits:
         if not holds:
             raise KernelError(f"The kernel that writes keys and values takes {limit}.")
+
+
+def _entries(pages: DTypeLike) -> int:
+    """Numbers in the smallest piece of a head."""
+    return _PIECE // jnp.dtype(pages).itemsize

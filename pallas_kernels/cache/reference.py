@@ -75,20 +75,30 @@ def qkv_write_reference(
 
     A page past the end is dropped; no two tokens that are kept may share a place.
     """
-    T, K, width = qkv.shape[0], pages.k.shape[1], pages.k.shape[3]
-    N = qkv.shape[1] // head_dim - 2 * K
-    columns = jnp.split(qkv, (N * head_dim, (N + K) * head_dim), axis=1)
-    q, k, v = (part.reshape(T, -1, head_dim) for part in columns)
-    q, k = _widened(q), _widened(k)
-    if norms is not None:
-        q = rms_norm(q, norms.q + norms.offset, norms.eps)
-        k = rms_norm(k, norms.k + norms.offset, norms.eps)
-    if turn is not None:
-        q, k = rotate(q, turn), rotate(k, turn)
+    width = pages.k.shape[3]
+    q, k, v = ready_heads(qkv, pages.k.shape[1], head_dim, turn, norms)
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, width - head_dim))) for x in (q, k, v))
     k_pages, k_scales = _write(pages.k, pages.k_scales, k, page, slot)
     v_pages, v_scales = _write(pages.v, pages.v_scales, v, page, slot)
     return q.astype(qkv.dtype), Pages(k_pages, v_pages, k_scales, v_scales)
+
+
+def ready_heads(
+    qkv: Float[Array, "T columns"],
+    K: int,
+    head_dim: int,
+    turn: Turn | None,
+    norms: HeadNorms | None,
+) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
+    """Queries and keys, normed and rotated in float32 or wider, and values as they are."""
+    N = qkv.shape[1] // head_dim - 2 * K
+    columns = jnp.split(qkv, (N * head_dim, (N + K) * head_dim), axis=1)
+    q, k, v = (part.reshape(part.shape[0], -1, head_dim) for part in columns)
+    q, k = _widened(q), _widened(k)
+    if norms is not None:
+        q = rms_norm(q, norms.q + norms.offset, norms.eps)
+        k = rms_norm(k, norms.k + norms.offset, norms.eps)
+    return (q, k, v) if turn is None else (rotate(q, turn), rotate(k, turn), v)
 
 
 def _write(

@@ -20,8 +20,9 @@ from models.errors import CheckpointError, ModelError, UnsupportedError
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
 from tests.parity.cases import ARCHITECTURES, MIXTURES
+from tests.parity.dense_cases import DENSE
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | MIXTURES).items()}
+RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES).items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -171,6 +172,22 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gemma2", {"use_bidirectional_attention": True}, UnsupportedError),
         ("gemma3", {"attn_logit_softcapping": 50.0}, UnsupportedError),
         ("gpt2", {"n_head": 3}, CheckpointError),
+        ("gpt2", {"n_embd": None}, CheckpointError),
+        ("gpt2", {"activation_function": "xielu"}, UnsupportedError),
+        ("gptj", {"rotary_dim": 5}, CheckpointError),
+        ("opt", {"do_layer_norm_before": False}, UnsupportedError),
+        ("opt", {"word_embed_proj_dim": 20}, UnsupportedError),
+        ("falcon_7b", {"alibi": True}, UnsupportedError),
+        ("phi", {"tie_word_embeddings": True}, UnsupportedError),
+        ("smollm3", {"no_rope_layers": [1, 0]}, CheckpointError),
+        ("cohere2", {"use_qk_norm": True}, UnsupportedError),
+        ("gpt_neox", {"rotary_pct": 1.5}, CheckpointError),
+        ("apertus", {"post_norm": True}, UnsupportedError),
+        ("hunyuan_dense", {"use_qk_norm": False}, UnsupportedError),
+        ("gpt_neo", {"attention_types": [[["global"], 4]]}, UnsupportedError),
+        ("gpt_neo", {"attention_layers": ["global"] * 3 + ["none"]}, UnsupportedError),
+        ("granite_swa", {"layer_rope_theta": [0, 0.5, 9, 9, 9]}, CheckpointError),
+        ("granite", {"logits_scaling": 0}, CheckpointError),
         ("gpt2", {"add_cross_attention": True}, UnsupportedError),
     ],
 )  # fmt: skip

@@ -98,3 +98,22 @@ def test_a_window_as_wide_as_the_context_is_none() -> None:
 def test_the_scale_of_scores_follows_the_head_dim_unless_stated() -> None:
     assert CONFIG.score_scale == 8**-0.5
     assert replace(CONFIG, attention_scale=1.0).score_scale == 1.0
+
+
+def test_a_file_may_call_keys_by_other_names() -> None:
+    fields = Fields({"n_embd": 8, "act": "mish"}, names={"width": "n_embd", "activation": "act"})
+    assert "width" in fields
+    assert fields.integer("width") == 8
+    assert fields.replaced("width", 9).integer("width") == 9
+    assert fields.completed("width", 9).integer("width") == 8
+    with pytest.raises(UnsupportedError, match="act is 'mish'"):
+        fields.option("activation", ("silu",))
+    with pytest.raises(CheckpointError, match="n_embd is 8"):
+        fields.integer("width", high=4)
+
+
+def test_an_option_that_must_be_on() -> None:
+    Fields({"a": True, "b": None}).required("a")
+    Fields({}).required("a")
+    with pytest.raises(UnsupportedError, match=r"a is False.*use true"):
+        Fields({"a": False}).required("a")

@@ -16,7 +16,7 @@ from flax import nnx
 from models import decoder
 from models.architectures import gemma2
 from models.attention import AttentionBatch, KVCache, mixed_batch
-from models.config import LayerKind, ModelConfig
+from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth
 from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.layers import split_columns
@@ -60,7 +60,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         qkv: jax.Array,
         turn: Rotation | None,
         norms: HeadNorms | None,
-        divisor: jax.Array | None,
+        factor: jax.Array | None,
         *,
         head_dim: int,
         **options: Any,
@@ -69,7 +69,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         q, pages = qkv_write_reference(
             qkv, Pages(*cache), 0 * slots, slots, head_dim=head_dim, turn=turn, norms=norms
         )
-        q = q if divisor is None else q / divisor
+        q = q if factor is None else q * factor[..., None, None]
         out = attention_reference(
             q, pages.k, pages.v, jnp.array([[0]]), 0 * slots, batch.positions, **options
         )
@@ -188,22 +188,36 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"norm": "layer"},
         {"norm_offset": True},
         {"post_norms": True},
-        {"qk_norm": "head"},
-        {"qk_norm": "width"},
+        {"norm": "layer", "norm_bias": True},
+        {"norm": "layer", "norm_weight": False},
+        {"norm": "layer", "norm_offset": True},
+        {"pre_norms": False, "post_norms": True},
+        {"parallel": "one norm"},
+        {"parallel": "two norms"},
+        {"residual_scale": 0.5},
+        {"qk_norm": QKNorm()},
+        {"qk_norm": QKNorm(rotated=True)},
+        {"qk_norm": QKNorm(norm="layer", bias=True)},
+        {"qk_norm": QKNorm("width")},
+        {"qkv_clip": 0.5},
         {"sinks": True},
         {"qkv_bias": True},
         {"o_bias": True},
         {"mlp_bias": True},
+        {"head_bias": True},
         {"learned_positions": True},
+        {"learned_positions": True, "position_offset": 2},
         {"embedding_scale": 5.0},
         {"attention_scale": 1.0},
         {"scale_by_layer": True},
+        {"score_growth": ScoreGrowth(0.5, 4)},
         {"attention_softcap": 0.5},
+        {"logit_scale": 0.5},
         {"logit_softcap": 1.0},
         {"tied_head": True},
         {"layer_kinds": (LayerKind(),) * 2},
     ],
-    ids=lambda switch: next(iter(switch)),
+    ids=lambda switch: "-".join(switch),
 )
 def test_every_switch_is_connected(switch: dict[str, object]) -> None:
     assert np.abs(run(replace(CONFIG, **switch)) - run(CONFIG)).max() > 1e-3

@@ -7,48 +7,10 @@ some have a single key/value head. A seed is chosen so that no greedy choice is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from tests.parity.weights import Spread
-
-DECODE_STEPS = 64
-PLAIN = Spread()
-TIED = Spread(embedding=0.1, gain=1.6)
-GEMMA = Spread(norm=0.0, embedding=0.02, gain=1.6)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row: the content of config.json, and how its weights and prompt are drawn."""
-
-    config: Mapping[str, Any]
-    seed: int = 0
-    prompt_length: int = 19
-    context: int | None = None  # tokens the model is run with, if not max_position_embeddings
-    spread: Spread = PLAIN
-
-    def prompt(self) -> list[int]:
-        """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""
-        vocab = self.config["vocab_size"]
-        return [(7 + self.seed + 29 * i + i * i) % vocab for i in range(self.prompt_length)]
-
-
-def _sizes(**changes: Any) -> dict[str, Any]:
-    sizes = {
-        "vocab_size": 67,
-        "hidden_size": 40,
-        "intermediate_size": 56,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "tie_word_embeddings": False,
-    }
-    return sizes | changes
+from tests.parity.case import GEMMA, TIED, Case, sizes
+from tests.parity.dense_cases import DENSE
 
 
 def _llama(**changes: Any) -> dict[str, Any]:
@@ -56,7 +18,7 @@ def _llama(**changes: Any) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        **_sizes(**changes),
+        **sizes(**changes),
     }
 
 
@@ -67,7 +29,7 @@ def _mistral(**changes: Any) -> dict[str, Any]:
         "hidden_act": "silu",
         "head_dim": 16,
         "rope_theta": 1000000.0,
-        **_sizes(**changes),
+        **sizes(**changes),
     }
 
 
@@ -80,7 +42,7 @@ def _qwen2(**changes: Any) -> dict[str, Any]:
         "rope_theta": 1000000.0,
         "sliding_window": 32768,
         "use_sliding_window": False,
-        **_sizes(**changes),
+        **sizes(**changes),
     }
 
 
@@ -96,7 +58,7 @@ def _qwen3(**changes: Any) -> dict[str, Any]:
         "rope_theta": 1000000,
         "sliding_window": None,
         "use_sliding_window": False,
-        **_sizes(**changes),
+        **sizes(**changes),
     }
 
 
@@ -110,7 +72,7 @@ def _phi3(**changes: Any) -> dict[str, Any]:
         "rope_scaling": None,
         "rope_theta": 10000.0,
         "sliding_window": None,
-        **_sizes(num_key_value_heads=4),
+        **sizes(num_key_value_heads=4),
         **changes,
     }
 
@@ -123,7 +85,7 @@ def _gemma(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]
         "head_dim": 16,
         "pad_token_id": 0,
         "rope_theta": 10000.0,
-        **_sizes(tie_word_embeddings=True, rms_norm_eps=1e-6),
+        **sizes(tie_word_embeddings=True, rms_norm_eps=1e-6),
         **changes,
     }
 
@@ -136,7 +98,7 @@ def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, An
         "head_dim": 16,
         "rope_theta": 10000.0,
         "num_experts_per_tok": 3,
-        **_sizes(**changes),
+        **sizes(**changes),
     }
 
 
@@ -156,7 +118,7 @@ def _latent(architecture: str, model_type: str, **changes: Any) -> dict[str, Any
         "qk_nope_head_dim": 10,
         "qk_rope_head_dim": 8,
         "v_head_dim": 14,
-        **_sizes(num_key_value_heads=4, rms_norm_eps=1e-6, **changes),
+        **sizes(num_key_value_heads=4, rms_norm_eps=1e-6, **changes),
     }
 
 
@@ -282,4 +244,4 @@ ROPE = {
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),
 }  # fmt: skip
 
-CASES: Mapping[str, Case] = ARCHITECTURES | MIXTURES | ROPE
+CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | MIXTURES | ROPE

@@ -19,7 +19,7 @@ from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh, named_sharding
 from tests.models.safetensors_files import write_checkpoint
-from tests.parity.cases import Case
+from tests.parity.case import Case
 from tests.parity.goldens import Golden
 from tests.parity.weights import tensor
 

@@ -6,6 +6,7 @@ exit status is 1 if one differs. Needs PyTorch and transformers; nothing else in
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,8 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from tests.parity.cases import CASES, DECODE_STEPS, Case
+from tests.parity.case import DECODE_STEPS, Case
+from tests.parity.cases import CASES
 from tests.parity.goldens import Golden, read, recorded, write
 from tests.parity.weights import tensor
 
@@ -32,18 +34,45 @@ def build(case: Case, folder: Path) -> tuple[transformers.PreTrainedModel, Tenso
     The names are those of a checkpoint, which are not always the model's own: written and read
     back by transformers.
     """
-    fields = {k: v for k, v in json.loads(json.dumps(case.config)).items() if k != "model_type"}
-    config = transformers.AutoConfig.for_model(case.config["model_type"], **fields)
+    raw = case.config if case.stand_in is None else case.stand_in.config
+    fields = {k: v for k, v in json.loads(json.dumps(raw)).items() if k != "model_type"}
+    config = transformers.AutoConfig.for_model(raw["model_type"], **fields)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     file = folder / "model.safetensors"
     with safe_open(file, "numpy") as written:
         shapes = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
-    save_file({n: tensor(case.seed, n, s, case.spread) for n, s in shapes.items()}, file)
+    own, drawn = draw(case, shapes)
+    save_file(own, file)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     )
-    return model.eval(), sorted(shapes.items())
+    return model.eval(), sorted(drawn.items())
+
+
+def draw(
+    case: Case, shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
+    """transformers' tensors, and names and shapes of the checkpoint's, which are those drawn.
+
+    They are the same but for a stand-in: its tensors are numbered, packed, and then found again.
+    """
+    if case.stand_in is None:
+        return {n: tensor(case.seed, n, s, case.spread) for n, s in shapes.items()}, shapes
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    starts = np.cumsum([0, *sizes])
+    places = {
+        name: np.arange(start, start + size).reshape(shape)
+        for (name, shape), start, size in zip(shapes.items(), starts, sizes, strict=False)
+    }
+    packed = case.stand_in.packed(places)
+    numbers = np.full(starts[-1], np.nan, np.float32)
+    for name, where in packed.items():
+        numbers[where] = tensor(case.seed, name, where.shape, case.spread)
+    return (
+        {name: numbers[where] for name, where in places.items()},
+        {name: where.shape for name, where in packed.items()},
+    )
 
 
 def answer(case: Case) -> Golden:

@@ -15,6 +15,8 @@ import numpy as np
 MEAN = 4 * 32767.5
 DEVIATION = math.sqrt(4 * (65536**2 - 1) / 12)
 
+CONSTANTS = {"beta": 0.5, "eps": -1e-6}  # of xIELU, which checkpoints hold and models do not read
+
 
 def normal(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """float64 values of mean 0 and variance 1, close to normal, of `shape`."""
@@ -35,6 +37,8 @@ class Spread:
 
 def tensor(seed: int, name: str, shape: tuple[int, ...], spread: Spread) -> np.ndarray:
     """One float32 tensor of a model; a vector called weight is a norm's scale, others biases."""
+    if not shape:
+        return np.array(CONSTANTS[name.rsplit(".", 1)[-1]], np.float32)
     values = normal(seed, name, shape)
     if len(shape) == 1:
         values = values * 0.2 + (spread.norm if name.endswith("weight") else 0.0)

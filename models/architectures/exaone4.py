@@ -1,0 +1,36 @@
+"""EXAONE 4: norms behind attention and MLP, and over heads; full layers among ones with a window
+have no positions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama, olmo2
+from models.config import ModelConfig, QKNorm
+from models.fields import Fields
+from models.heads import read_head_dim
+from models.rope_settings import read_rope
+from models.windows import FULL, SLIDING, read_layer_types, read_windows
+
+ARCHITECTURES = ("Exaone4ForCausalLM",)
+DEFAULTS = {"rms_norm_eps": 1e-5, "sliding_window": 4096, "sliding_window_pattern": 4}
+
+weights = olmo2.weights
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    slide = "sliding_window" in fields
+
+    def slides(layer: int) -> bool:
+        return slide and (layer + 1) % fields.integer("sliding_window_pattern") != 0
+
+    rope = read_rope(fields, read_head_dim(fields))
+    ropes = {SLIDING: rope, FULL: None if slide else rope}
+    return llama.dense(
+        fields,
+        windows=read_windows(fields, slides),
+        ropes=[ropes[one] for one in read_layer_types(fields, slides)],
+        pre_norms=False,
+        post_norms=True,
+        qk_norm=QKNorm(),
+    )

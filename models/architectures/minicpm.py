@@ -1,0 +1,31 @@
+"""MiniCPM 1, 2 and 4 dense: Llama with factors on embeddings, on what layers add, and on logits."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama
+from models.config import ModelConfig
+from models.fields import MAX_LAYERS, Fields
+
+ARCHITECTURES = ("MiniCPMForCausalLM",)
+
+weights = llama.weights
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields(raw)
+    fields.refuse("sparse_config", "num_experts")
+    layers, width = (
+        fields.integer("num_hidden_layers", high=MAX_LAYERS),
+        fields.integer("hidden_size"),
+    )
+    bias = fields.flag("attention_bias", False)
+    return llama.dense(
+        fields,
+        embedding_scale=fields.number("scale_emb", 1.0),
+        residual_scale=fields.number("scale_depth", 1.0) / math.sqrt(layers),
+        logit_scale=fields.integer("dim_model_base", 1) / width,
+        qkv_bias=bias,
+        o_bias=bias,
+    )

@@ -1,0 +1,27 @@
+"""Nemotron 4 and Minitron: layer norms stored as w - 1, half of each head rotated, squared ReLU."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama
+from models.config import ModelConfig
+from models.fields import Fields
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("NemotronForCausalLM",)
+DEFAULTS = {"hidden_act": "relu2", "norm_eps": 1e-5, "partial_rotary_factor": 0.5}
+NAMES: Names = {**llama.NAMES, "layers.*.mlp.up": f"{llama.LAYER}.mlp.up_proj"}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw}, names={"rms_norm_eps": "norm_eps"})
+    bias = fields.flag("attention_bias", False)
+    return llama.dense(
+        fields, norm="layer", norm_offset=True, norm_bias=True, gated_mlp=False,
+        qkv_bias=bias, o_bias=bias, mlp_bias=fields.flag("mlp_bias", False),
+    )  # fmt: skip
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES)

@@ -1,0 +1,92 @@
+"""Architectures that transformers does not have, and its models that compute the same.
+
+Each function takes the tensors of transformers' model and gives those of a published checkpoint:
+other names, and queries, keys and values in one tensor. Written from the model code that the
+authors publish beside their weights.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from tests.parity.case import Arrays
+
+
+def renamed(tensors: Arrays, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """With every part of a name that is a key replaced; longest first."""
+    pattern = re.compile("|".join(re.escape(key) for key in sorted(names, key=len, reverse=True)))
+    return {pattern.sub(lambda m: names[m[0]], name): one for name, one in tensors.items()}
+
+
+def joined(tensors: Arrays, module: str, groups: int) -> dict[str, np.ndarray]:
+    """q_proj, k_proj and v_proj of every layer as one `module`: group by group, each q, k and v."""
+    out = dict(tensors)
+    for name in tensors:
+        if "q_proj" not in name:
+            continue
+        three = [out.pop(name.replace("q_proj", f"{x}_proj")) for x in "qkv"]
+        parts = zip(*(np.split(one, groups) for one in three), strict=True)
+        out[name.replace("q_proj", module)] = np.concatenate([x for group in parts for x in group])
+    return out
+
+
+def exaone(tensors: Arrays) -> Arrays:
+    return renamed(tensors, {
+        "model.embed_tokens": "transformer.wte",
+        "model.layers": "transformer.h",
+        "model.norm": "transformer.ln_f",
+        "self_attn.o_proj": "attn.attention.out_proj",
+        "self_attn": "attn.attention",
+        "input_layernorm": "ln_1",
+        "post_attention_layernorm": "ln_2",
+        "gate_proj": "c_fc_0",
+        "up_proj": "c_fc_1",
+        "down_proj": "c_proj",
+    })  # fmt: skip
+
+
+def internlm2(tensors: Arrays) -> Arrays:
+    return renamed(joined(tensors, "wqkv", groups=2), {
+        "embed_tokens": "tok_embeddings",
+        "self_attn.o_proj": "attention.wo",
+        "self_attn": "attention",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_proj": "feed_forward.w1",
+        "mlp.up_proj": "feed_forward.w3",
+        "mlp.down_proj": "feed_forward.w2",
+        "lm_head": "output",
+    })  # fmt: skip
+
+
+def qwen(tensors: Arrays) -> Arrays:
+    return renamed(joined(tensors, "c_attn", groups=1), {
+        "model.embed_tokens": "transformer.wte",
+        "model.layers": "transformer.h",
+        "model.norm": "transformer.ln_f",
+        "self_attn.o_proj": "attn.c_proj",
+        "self_attn": "attn",
+        "input_layernorm": "ln_1",
+        "post_attention_layernorm": "ln_2",
+        "gate_proj": "w2",
+        "up_proj": "w1",
+        "down_proj": "c_proj",
+    })  # fmt: skip
+
+
+def chatglm(tensors: Arrays) -> Arrays:
+    return renamed(joined(tensors, "query_key_value", groups=1), {
+        "model.embed_tokens": "transformer.embedding.word_embeddings",
+        "model.layers": "transformer.encoder.layers",
+        "model.norm": "transformer.encoder.final_layernorm",
+        "self_attn.o_proj": "self_attention.dense",
+        "self_attn": "self_attention",
+        "gate_up_proj": "dense_h_to_4h",
+        "down_proj": "dense_4h_to_h",
+        "lm_head": "transformer.output_layer",
+    })  # fmt: skip
+
+
+def same_names(tensors: Arrays) -> Arrays:
+    return tensors
