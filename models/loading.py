@@ -7,6 +7,7 @@ time, never the model (on a CPU device the model itself, once). Refuses to know 
 (safetensors.py), which tensor is which (weights.py), and what the numbers mean (decoder.py).
 """
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
@@ -33,11 +33,15 @@ from models.config import ModelConfig
 from models.decoder import Decoder
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
-from models.flatten import Layout, Leaf, layout
+from models.flatten import Layout, Leaf
 from models.memory import check_memory
-from models.quantised import Readable, dequantised, quantisation_method
+from models.quantised.dequantised import Readable, dequantised, quantisation_method
+from models.quantised.kernels import PackedKernel
+from models.quantised.packing import decoder_layout, online_kind
+from models.quantised.placing import PackedPlacer
 from models.registry import find_architecture
 from models.sharding import named_sharding
+from models.slices import Index, read_slice
 from models.weights import Source, Stack, WeightMap
 
 DTYPES: Mapping[str, np.dtype] = {
@@ -47,10 +51,6 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 READABLE = ("bfloat16", "float16", "float32", "float64")
 READERS = 4  # leaves read at the same time
-BLOCK_BYTES = 16 * 1024 * 1024  # read at once
-STRIP_ROWS = 16  # transposed at once: more fall out of the cache, 2.0 against 0.3 GB/s
-
-Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class LoadedModel:
     layout: Layout[Decoder]  # layout.unflatten(leaves) inside a jit is the decoder
     leaves: tuple[Array, ...]
     mesh: Mesh
+    num_parameters: int = 0  # not counting scales
+    quantization: str | None = None  # "int8"
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -77,6 +79,7 @@ def load(
     *,
     dtype: str = "auto",
     load_format: Literal["auto", "dummy"] = "auto",
+    quantization: str | None = None,
     seed: int = 0,
     max_model_len: int | None = None,
 ) -> LoadedModel:
@@ -86,6 +89,7 @@ def load(
         dtype: of matrices and activations; "auto" is float32 on CPU and bfloat16 elsewhere.
         load_format: "dummy" draws random weights from `seed`, others for another size of the mesh,
             and needs config.json only.
+        quantization: "int8" and "fp8" quantise the linear maps while they are read.
         max_model_len: tokens of context the model is run with, if not those it was made for.
 
     Raises:
@@ -101,13 +105,19 @@ def load(
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     compute = compute_dtype(dtype, mesh)
-    plan = layout(nnx.eval_shape(lambda: Decoder(config, dtype=compute, shards=mesh.size)))
+    kind = online_kind(quantization, method, mesh)
+    plan, kernels = decoder_layout(config, compute, mesh, lambda _: kind)
     check_memory(plan.leaves, mesh)
     if load_format == "dummy":
-        leaves = _random(plan.leaves, mesh, seed, config)
+        leaves = _random(plan.leaves, mesh, seed, config, kernels)
     else:
-        leaves = _read(folder, plan, architecture.weights(config), mesh, method)
-    return LoadedModel(folder, config, read_generation_config(folder), plan, leaves, mesh)
+        leaves = _read(folder, plan, architecture.weights(config), mesh, method, kernels)
+    generation = read_generation_config(folder)
+    parameters = sum(
+        math.prod(leaf.shape) for leaf in plan.leaves if _module(leaf) not in kernels
+    ) + sum(math.prod(kernel.shape) for kernel in kernels.values())
+    used = quantization or method
+    return LoadedModel(folder, config, generation, plan, leaves, mesh, parameters, used)
 
 
 def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
@@ -122,25 +132,36 @@ def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
 
 
 def _random(
-    leaves: tuple[Leaf, ...], mesh: Mesh, seed: int, config: ModelConfig
+    leaves: tuple[Leaf, ...],
+    mesh: Mesh,
+    seed: int,
+    config: ModelConfig,
+    kernels: Mapping[str, PackedKernel],
 ) -> tuple[Array, ...]:
     """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
     constants = {"weight": 0.0 if config.norm_offset else 1.0, "bias": 0.0}
 
     def make(number: int, leaf: Leaf) -> Array:
-        constant = constants.get(leaf.paths[0].rsplit(".", 1)[-1])
-        inputs = leaf.shape[leaf.axes.index("embed") if "vocab" in leaf.axes else 0]
-        deviation = inputs**-0.5 if constant is None else 0.0
+        module, _, name = leaf.paths[0].rpartition(".")
+        packed = kernels.get(module)
+        constant = packed.random_constants.get(name) if packed else constants.get(name)
+        deviation = 1.0 if packed else _deviation(leaf)
+        deviation = deviation if constant is None else 0.0
         key = jax.random.fold_in(jax.random.key(seed), number)
         sharding = named_sharding(mesh, leaf.axes)
-        drawn: Array = _normal(key, constant or 0.0, deviation, leaf.shape, leaf.dtype, sharding)
+        drawn: Array = _draw(key, constant or 0.0, deviation, leaf.shape, leaf.dtype, sharding)
         return drawn
 
     return tuple(make(number, leaf) for number, leaf in enumerate(leaves))
 
 
+def _deviation(leaf: Leaf) -> float:
+    axis = leaf.axes.index("embed") if {"vocab", "embed"} <= {*leaf.axes} else 0
+    return float(leaf.shape[axis] ** -0.5)
+
+
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _normal(
+def _draw(
     key: Array,
     mean: Array | float,
     deviation: Array | float,
@@ -148,24 +169,43 @@ def _normal(
     dtype: np.dtype,
     sharding: NamedSharding,
 ) -> Array:
-    """Drawn on the devices, each its own part."""
-    values = (mean + deviation * jax.random.normal(key, shape)).astype(dtype)
+    """Drawn on the devices, each its own part; integers have any bits."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        bits = jax.random.bits(key, shape, f"uint{8 * dtype.itemsize}")
+        values = jax.lax.bitcast_convert_type(bits, dtype)
+    else:
+        values = (mean + deviation * jax.random.normal(key, shape)).astype(dtype)
     placed: Array = jax.lax.with_sharding_constraint(values, sharding)
     return placed
 
 
 def _read(
-    folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh, method: str | None
+    folder: Path,
+    plan: Layout[Decoder],
+    weights: WeightMap,
+    mesh: Mesh,
+    method: str | None,
+    kernels: Mapping[str, PackedKernel],
 ) -> tuple[Array, ...]:
     with open_tensors(folder) as tensors:
         found = _match(weights, dequantised(tensors, method), folder)
-        for leaf in plan.leaves:
-            for path in leaf.paths:
-                shape = leaf.shape[1:] if leaf.stacked else leaf.shape
-                _check_shapes(weights.sources[path], shape, found)
+        shapes = {path: kernel.shape for path, kernel in kernels.items()}
+        plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
+        for leaf in plain:
+            shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
+        for path, shape in shapes.items():
+            _check_shapes(weights.sources[path], shape, found)
         with ThreadPoolExecutor(READERS) as pool:
             place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
-            return tuple(pool.map(place, plan.leaves))
+            placed = dict(zip(plain, pool.map(place, plain), strict=True))
+            sources = {p: s for p in kernels if isinstance(s := weights.sources[p], Source)}
+            placer = PackedPlacer(kernels, sources, found, mesh)
+            placed |= placer.place(plan.leaves, pool)
+        return tuple(placed[leaf] for leaf in plan.leaves)
+
+
+def _module(leaf: Leaf) -> str:
+    return leaf.paths[0].rpartition(".")[0]
 
 
 def _match(
@@ -232,59 +272,3 @@ def _place(
         return read_slice(source, tensors, index or (), leaf.shape, leaf.dtype, mesh.size)
 
     return jax.make_array_from_callback(leaf.shape, named_sharding(mesh, leaf.axes), read)
-
-
-def read_slice(
-    source: Source | Stack,
-    tensors: Mapping[str, Readable],
-    index: Index,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    shards: int,
-) -> np.ndarray:
-    """The slice `index` of a parameter of `shape`, as a new array of `dtype`."""
-    bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
-    out = np.zeros([stop - start for start, stop in bounds], dtype)
-    if isinstance(source, Source):
-        _fill(out, source, tensors, bounds, shards)
-    else:
-        for one, entry in zip(source.sources[index[0]], out, strict=True):
-            _fill(entry, one, tensors, bounds[1:], shards)
-    return out
-
-
-def _fill(
-    out: np.ndarray,
-    source: Source,
-    tensors: Mapping[str, Readable],
-    bounds: list[tuple[int, int]],
-    shards: int,
-) -> None:
-    """Write the part of a parameter within `bounds`, a pair an axis, into `out`."""
-    low, high = bounds[source.axis]
-    for piece in source.pieces(shards):
-        start, stop = max(piece.at, low), min(piece.at + piece.count, high)
-        if start >= stop:
-            continue
-        wanted = [slice(*pair) for pair in bounds]
-        first = piece.start + (start - piece.at) * piece.step
-        wanted[source.axis] = slice(first, first + (stop - start) * piece.step, piece.step)
-        target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
-        if source.transpose:
-            wanted, target = wanted[::-1], target.T
-        tensor = tensors[piece.tensor]
-        _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
-
-
-def _copy(tensor: Readable, wanted: list[slice], target: np.ndarray) -> None:
-    """Write `tensor[wanted]` into `target`, which has other strides and perhaps another dtype."""
-    outer, *columns = wanted
-    every = outer.step or 1
-    step = max(STRIP_ROWS, BLOCK_BYTES // max(1, tensor.row_bytes * every))  # rows of `target`
-    for start in range(0, len(target), step):
-        first = outer.start + start * every
-        last = min(first + step * every, tensor.shape[0])
-        block = tensor.read(first, last)[::every, *columns]
-        for strip in range(0, min(step, len(target) - start), STRIP_ROWS):
-            rows = target[start + strip :][: min(STRIP_ROWS, step - strip)]
-            rows[...] = block[strip : strip + len(rows)]

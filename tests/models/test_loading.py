@@ -12,9 +12,10 @@ import pytest
 
 from models import memory
 from models.errors import CheckpointError, ModelError, UnsupportedError
-from models.loading import load, read_slice
+from models.loading import load
 from models.safetensors import SafetensorsFile
 from models.sharding import make_mesh
+from models.slices import read_slice
 from models.weights import Part, Source
 from tests.models.safetensors_files import write_checkpoint, write_safetensors
 
@@ -142,7 +143,7 @@ def test_dtype_auto_is_float32_on_cpu_and_others_are_named(tiny: Path) -> None:
 def test_any_slice_of_a_large_parameter_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: int, transpose: bool
 ) -> None:
-    monkeypatch.setattr("models.loading.BLOCK_BYTES", 1)
+    monkeypatch.setattr("models.slices.BLOCK_BYTES", 1)
     whole = np.arange(70 * 50, dtype=np.float32).reshape(70, 50)
     write_safetensors(tmp_path / "a", {"a": whole.T if transpose else whole})
     source = Source((Part("a", whole.shape[axis]),), axis=axis, transpose=transpose)
@@ -248,6 +249,7 @@ from pathlib import Path
 import jax
 from models.loading import load
 from models.sharding import make_mesh
+from models.slices import read_slice
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import CheckpointError, UnsupportedError
 from models.loading import load
-from models.quantised import dequantised, quantisation_method
+from models.quantised.dequantised import dequantised, quantisation_method
 from models.safetensors import SafetensorsFile
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_safetensors

@@ -1,0 +1,97 @@
+"""Puts packed kernels into a decoder in the place of its linear maps' matrices.
+
+Owns which linear maps those are: all but routers and gates of experts, which are small and choose.
+Knows no checkpoint. Decoder and architectures know nothing of this.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.decoder import Decoder
+from models.errors import UnsupportedError
+from models.flatten import Layout, layout
+from models.layers import Linear
+from models.quantised.kernels import Fp8Kernel, Int8Kernel, PackedKernel
+
+ONLINE: Mapping[str, type[PackedKernel]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
+
+Kind = type[PackedKernel]
+Choose = Callable[[str], Kind | None]  # "layers.0.mlp.down.kernel" -> how it lies on devices
+
+
+def online_kind(quantization: str | None, method: str | None, mesh: Mesh) -> Kind | None:
+    """How weights that are quantised while they are read lie on these devices.
+
+    Args:
+        quantization: what was asked for.
+        method: how the checkpoint is quantised.
+
+    Raises:
+        UnsupportedError: the checkpoint is quantised in another way, or the devices have no such
+            numbers.
+    """
+    if quantization in (None, method):
+        return None
+    if method is not None:
+        raise UnsupportedError(
+            f"The checkpoint is quantised already ({method}); leave --quantization {quantization} "
+            f"out, or use the checkpoint it was made from."
+        )
+    if quantization not in ONLINE:
+        raise UnsupportedError(
+            f"The checkpoint is not quantised, and --quantization {quantization} does not quantise "
+            f"while it reads; {' and '.join(ONLINE)} do."
+        )
+    if quantization == "fp8" and mesh.devices.flat[0].platform == "cpu":
+        raise UnsupportedError(
+            "--quantization fp8 needs a GPU, for CPUs have no such numbers; use --quantization "
+            "int8."
+        )
+    return ONLINE[quantization]
+
+
+def decoder_layout(
+    config: ModelConfig, dtype: np.dtype, mesh: Mesh, choose: Choose | None = None
+) -> tuple[Layout[Decoder], dict[str, PackedKernel]]:
+    """The layout of a decoder on `mesh` in which the chosen kernels are packed, and these by path.
+
+    Raises:
+        UnsupportedError: the decoder or a kernel does not divide among the devices.
+    """
+
+    def make() -> Decoder:
+        decoder = Decoder(config, dtype=dtype, shards=mesh.size)
+        for path, linear in _linears(decoder) if choose else ():
+            kind = choose(path) if choose else None
+            if kind is not None:
+                kernel = linear.kernel
+                linear.kernel = nnx.data(kind(kernel.shape, kernel.axes, mesh))
+        return decoder
+
+    decoder = nnx.eval_shape(make)
+    return layout(decoder), dict(packed_kernels(decoder))
+
+
+def _linears(decoder: Decoder) -> list[tuple[str, Linear]]:
+    return [
+        (f"{_dotted(path)}.kernel", module)
+        for path, module in nnx.iter_modules(decoder)
+        if isinstance(module, Linear) and module.kernel.axes[1] != "choice"
+    ]
+
+
+def packed_kernels(decoder: Decoder) -> list[tuple[str, PackedKernel]]:
+    """The packed kernels of a decoder by path."""
+    return [
+        (_dotted(path), module)
+        for path, module in nnx.iter_modules(decoder)
+        if isinstance(module, PackedKernel)
+    ]
+
+
+def _dotted(path: tuple[object, ...]) -> str:
+    return ".".join(map(str, path))
