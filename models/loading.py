@@ -35,10 +35,11 @@ from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, Leaf
 from models.memory import check_memory
-from models.quantised.dequantised import Readable, dequantised, quantisation_method
 from models.quantised.kernels import PackedKernel
-from models.quantised.packing import decoder_layout, online_kind
+from models.quantised.methods import quantisation_method
+from models.quantised.packing import decoder_layout, kinds_of, online_kind
 from models.quantised.placing import PackedPlacer
+from models.quantised.tensors import Readable
 from models.registry import find_architecture
 from models.sharding import named_sharding
 from models.slices import Index, read_slice
@@ -105,18 +106,24 @@ def load(
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     compute = compute_dtype(dtype, mesh)
-    kind = online_kind(quantization, method, mesh)
-    plan, kernels = decoder_layout(config, compute, mesh, lambda _: kind)
-    check_memory(plan.leaves, mesh)
+    kind, weights = online_kind(quantization, method, mesh), architecture.weights(config)
     if load_format == "dummy":
+        plan, kernels = decoder_layout(config, compute, mesh, lambda _: kind)
+        check_memory(plan.leaves, mesh)
         leaves = _random(plan.leaves, mesh, seed, config, kernels)
     else:
-        leaves = _read(folder, plan, architecture.weights(config), mesh, method, kernels)
+        with open_tensors(folder) as tensors:
+            found = _match(weights, method.read(tensors) if method else tensors, folder)
+            kept = kinds_of(weights.sources, found, compute, mesh)
+            choose = kept if method else lambda _: kind
+            plan, kernels = decoder_layout(config, compute, mesh, choose)
+            check_memory(plan.leaves, mesh)
+            leaves = _read(plan, weights, found, mesh, kernels)
     generation = read_generation_config(folder)
     parameters = sum(
         math.prod(leaf.shape) for leaf in plan.leaves if _module(leaf) not in kernels
     ) + sum(math.prod(kernel.shape) for kernel in kernels.values())
-    used = quantization or method
+    used = quantization or (method.name if method else None)
     return LoadedModel(folder, config, generation, plan, leaves, mesh, parameters, used)
 
 
@@ -180,28 +187,24 @@ def _draw(
 
 
 def _read(
-    folder: Path,
     plan: Layout[Decoder],
     weights: WeightMap,
+    found: Mapping[str, Readable],
     mesh: Mesh,
-    method: str | None,
     kernels: Mapping[str, PackedKernel],
 ) -> tuple[Array, ...]:
-    with open_tensors(folder) as tensors:
-        found = _match(weights, dequantised(tensors, method), folder)
-        shapes = {path: kernel.shape for path, kernel in kernels.items()}
-        plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
-        for leaf in plain:
-            shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
-        for path, shape in shapes.items():
-            _check_shapes(weights.sources[path], shape, found)
-        with ThreadPoolExecutor(READERS) as pool:
-            place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
-            placed = dict(zip(plain, pool.map(place, plain), strict=True))
-            sources = {p: s for p in kernels if isinstance(s := weights.sources[p], Source)}
-            placer = PackedPlacer(kernels, sources, found, mesh)
-            placed |= placer.place(plan.leaves, pool)
-        return tuple(placed[leaf] for leaf in plan.leaves)
+    shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
+    plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
+    for leaf in plain:
+        shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
+    for path, shape in shapes.items():
+        _check_shapes(weights.sources[path], shape, found)
+    with ThreadPoolExecutor(READERS) as pool:
+        place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
+        placed = dict(zip(plain, pool.map(place, plain), strict=True))
+        sources = {p: s for p in kernels if isinstance(s := weights.sources[p], Source)}
+        placed |= PackedPlacer(kernels, sources, found, mesh).place(plan.leaves, pool)
+    return tuple(placed[leaf] for leaf in plan.leaves)
 
 
 def _module(leaf: Leaf) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.quantised.dequantised import Readable
+from models.quantised.tensors import Readable
 from models.weights import Source, Stack
 
 BLOCK_BYTES = 16 * 1024 * 1024  # read at once

@@ -5,6 +5,8 @@ Knows no checkpoint. Decoder and architectures know nothing of this.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from flax import nnx
@@ -15,15 +17,18 @@ from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.flatten import Layout, layout
 from models.layers import Linear
-from models.quantised.kernels import Fp8Kernel, Int8Kernel, PackedKernel
+from models.quantised.kernels import ByColumn, Fp8Kernel, GroupKernel, Int8Kernel, PackedKernel
+from models.quantised.methods import Method
+from models.quantised.tensors import QuantisedTensor, Readable
+from models.weights import Source, Stack
 
-ONLINE: Mapping[str, type[PackedKernel]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
+ONLINE: Mapping[str, type[ByColumn]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
 
-Kind = type[PackedKernel]
+Kind = Callable[[tuple[int, int], tuple[str, str], Mesh], PackedKernel]
 Choose = Callable[[str], Kind | None]  # "layers.0.mlp.down.kernel" -> how it lies on devices
 
 
-def online_kind(quantization: str | None, method: str | None, mesh: Mesh) -> Kind | None:
+def online_kind(quantization: str | None, method: Method | None, mesh: Mesh) -> Kind | None:
     """How weights that are quantised while they are read lie on these devices.
 
     Args:
@@ -34,12 +39,12 @@ def online_kind(quantization: str | None, method: str | None, mesh: Mesh) -> Kin
         UnsupportedError: the checkpoint is quantised in another way, or the devices have no such
             numbers.
     """
-    if quantization in (None, method):
+    if quantization in (None, method and method.name):
         return None
     if method is not None:
         raise UnsupportedError(
-            f"The checkpoint is quantised already ({method}); leave --quantization {quantization} "
-            f"out, or use the checkpoint it was made from."
+            f"The checkpoint is quantised already ({method.name}); leave --quantization "
+            f"{quantization} out, or use the checkpoint it was made from."
         )
     if quantization not in ONLINE:
         raise UnsupportedError(
@@ -52,6 +57,51 @@ def online_kind(quantization: str | None, method: str | None, mesh: Mesh) -> Kin
             "int8."
         )
     return ONLINE[quantization]
+
+
+def kinds_of(
+    sources: Mapping[str, Source | Stack],
+    tensors: Mapping[str, Readable],
+    dtype: np.dtype,
+    mesh: Mesh,
+) -> Choose:
+    """How the kernels of a quantised checkpoint lie on these devices: as it has them, if they can.
+
+    Kernels whose tensors differ in kind, e4m3 with a scale a rectangle, and e4m3 on CPUs are
+    dequantised while they are read.
+    """
+
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+
+    def choose(path: str) -> Kind | None:
+        tensors_of = [tensors[name] for name in sorted(sources[path].tensors)]
+        forms = {_form(tensor) for tensor in tensors_of}
+        form = forms.pop() if len(forms) == 1 else None
+        if isinstance(form, _Groups):
+            return partial(GroupKernel, **asdict(form), dtype=dtype)
+        return None if form is Fp8Kernel and on_cpu else form
+
+    return choose
+
+
+@dataclass(frozen=True)
+class _Groups:
+    bits: int
+    group: int
+    zeros: bool
+
+
+def _form(tensor: Readable) -> type[ByColumn] | _Groups | None:
+    """How a tensor would lie; None where there is no kernel that multiplies by it."""
+    if not isinstance(tensor, QuantisedTensor):
+        return None
+    if tensor.numbers.dtype == np.uint8:
+        zeros = tensor.zeros is not None
+        known = tensor.bits == 4 or not zeros
+        return _Groups(tensor.bits, tensor.group, zeros) if known else None
+    by_column = tensor.group == tensor.shape[1]
+    kinds = {"int8": Int8Kernel, "float8_e4m3fn": Fp8Kernel}
+    return kinds.get(tensor.numbers.dtype.name) if by_column else None
 
 
 def decoder_layout(

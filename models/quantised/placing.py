@@ -8,19 +8,22 @@ Owns that no matrix is whole in memory before it is packed. Knows no format of a
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
+from numpy.typing import DTypeLike
 
 from models.flatten import Leaf
-from models.quantised.dequantised import Readable
-from models.quantised.kernels import PackedKernel, Parts
+from models.quantised.kernels import ByColumn, PackedKernel, Parts, Quantised
+from models.quantised.tensors import QuantisedTensor, Readable
 from models.sharding import MESH_AXES, named_sharding
 from models.slices import Index, fill
 from models.weights import Source
+
+Range = tuple[int, int]
 
 _BLOCK_NUMBERS = 32 * 1024 * 1024  # read and encoded at once
 
@@ -48,16 +51,19 @@ class PackedPlacer:
     def _place_kernel(self, path: str, leaf_of: Mapping[str, Leaf]) -> dict[Leaf, Array]:
         encoded: dict[int, Parts] = {}
 
-        def part(name: str, shard: int) -> np.ndarray:
-            if shard not in encoded:
-                encoded[shard] = self._encode(path, shard)
-            return encoded[shard][name]
+        def part(name: str) -> Callable[[int], np.ndarray]:
+            def of_shard(shard: int) -> np.ndarray:
+                if shard not in encoded:
+                    encoded[shard] = self._encode(path, shard)
+                return encoded[shard][name]
+
+            return of_shard
 
         placed = {}
         for name in self.kernels[path].parts:
             leaf = leaf_of[f"{path}.{name}"]
             if not leaf.stacked:
-                placed[leaf] = self._array(leaf, lambda shard, name=name: part(name, shard))
+                placed[leaf] = self._array(leaf, part(name))
         for shard, parts in encoded.items():
             for name, values in parts.items():
                 if leaf_of[f"{path}.{name}"].stacked:
@@ -91,10 +97,43 @@ class PackedPlacer:
         blocks = []
         for start in range(low, high, step):
             outputs = (start, min(start + step, high))
-            matrix = np.zeros((outputs[1] - start, inputs[1] - inputs[0]), np.float32)
-            fill(matrix.T, source, self.tensors, [inputs, outputs], self.mesh.size)
-            blocks.append(kernel.encode(kernel.quantise(matrix)))
+            blocks.append(kernel.encode(self._columns(kernel, source, inputs, outputs)))
         return {
             name: np.concatenate([block[name] for block in blocks], axis)
             for name, axis in kernel.parts.items()
         }
+
+    def _columns(
+        self, kernel: PackedKernel, source: Source, inputs: Range, outputs: Range
+    ) -> Quantised:
+        """Some columns as the checkpoint has them, or quantised now if it has them plainly."""
+        tensors = {name: self.tensors[name] for name in source.tensors}
+        quantised = {n: t for n, t in tensors.items() if isinstance(t, QuantisedTensor)}
+        if isinstance(kernel, ByColumn) and not quantised:
+            return kernel.quantise(self._matrix(source, tensors, inputs, outputs, np.float32))
+        one = next(iter(quantised.values()))
+        source = replace(source, transpose=False) if one.turned else source
+        groups = (inputs[0] // one.group, -(-inputs[1] // one.group))
+        numbers = self._matrix(
+            source, {n: t.numbers for n, t in quantised.items()}, inputs, outputs, one.numbers.dtype
+        )
+        scale = self._matrix(
+            source, {n: t.scale for n, t in quantised.items()}, groups, outputs, np.float32
+        )
+        zeros = {n: t.zeros for n, t in quantised.items() if t.zeros is not None}
+        if not zeros:
+            return Quantised(numbers, scale)
+        return Quantised(numbers, scale, self._matrix(source, zeros, groups, outputs, np.float32))
+
+    def _matrix(
+        self,
+        source: Source,
+        tensors: Mapping[str, Readable],
+        inputs: Range,
+        outputs: Range,
+        dtype: DTypeLike,
+    ) -> np.ndarray:
+        """[C, A] of tensors that lie as the source says."""
+        out = np.zeros((outputs[1] - outputs[0], inputs[1] - inputs[0]), dtype)
+        fill(out.T, source, tensors, [inputs, outputs], self.mesh.size)
+        return out

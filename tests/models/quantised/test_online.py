@@ -24,13 +24,16 @@ def rounded(values: np.ndarray) -> np.ndarray:
     return np.rint(values / scale) * scale
 
 
-def w8a8(shards: int) -> small.Product:
-    """A product of eight bits; inputs that devices divide are rounded by parts."""
+def w8a8(shards: int, weights: bool = True) -> small.Product:
+    """A product of eight bits; inputs that devices divide are rounded by parts.
+
+    `weights` are rounded too, or have been.
+    """
 
     def product(x: np.ndarray, w: np.ndarray, name: str) -> np.ndarray:
         parts = shards if name.endswith(("o_proj", "down_proj")) else 1
         pieces = zip(np.split(x, parts, 1), np.split(w, parts, 1), strict=True)
-        return sum(rounded(a) @ rounded(b).T for a, b in pieces)
+        return sum(rounded(a) @ (rounded(b) if weights else b).T for a, b in pieces)
 
     return product
 
