@@ -11,12 +11,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from engine.config import CACHE_DTYPES, make_config
@@ -26,8 +26,10 @@ from engine.shapes import Shapes, StepShape
 from models.attention import HEAD_AXIS
 from models.config import ModelConfig
 from models.decoder import Decoder
-from models.flatten import Layout, layout
+from models.flatten import Layout
 from models.published import PUBLISHED
+from models.quantised.kernels import Fp8Kernel, GroupKernel, Int8Kernel, PackedKernel
+from models.quantised.packing import Choose, Kind, decoder_layout, num_parameters
 from models.registry import find_architecture
 from pallas_kernels.deviceless import (
     DevicelessError,
@@ -42,6 +44,15 @@ from pallas_kernels.schedule import find_copies
 # would look like a copy of it
 SHAPES = Shapes(64, 1920, 4096, 16)
 _DTYPE = jnp.bfloat16  # of weights and activations
+# As --quantization, or checkpoints in groups of 128, without and with zeros of their own
+_GROUPS = partial(GroupKernel, bits=4, group=128, dtype=_DTYPE)
+_KINDS: Mapping[str, Kind] = {
+    "int8": Int8Kernel,
+    "fp8": Fp8Kernel,
+    "gptq": partial(_GROUPS, zeros=False),
+    "awq": partial(_GROUPS, zeros=True),
+}
+_UNPACKED_TOKENS = 512  # from which weights of 4 bits are made 16 bits wide first
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
 
@@ -102,17 +113,24 @@ def check_step(
     target: Target,
     mesh: Mesh,
     cache_dtype: str = "auto",
+    quantization: str | None = None,
 ) -> Report:
     """Lower and compile one step of a model for the devices of `mesh`, all of the same kind."""
     kv = _cache(config, mesh, cache_dtype)
-    model = layout(nnx.eval_shape(lambda: Decoder(config, dtype=_DTYPE, shards=mesh.size)))
+    model, kernels = decoder_layout(config, _DTYPE, mesh, _choose(quantization))
     state = abstract_state(kv, SHAPES, config.vocab_size, mesh)
     compiled = compile_for_target(
         lambda: lower_step(model, shape, kv, state, mesh), compiler_options(mesh)
     )
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
-    copies = find_copies(compiled.executable.as_text() or "", _kept(model, kv, mesh.size))
+    unpacked = [
+        kernel.shape
+        for kernel in kernels.values()
+        if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
+    ]
+    kept = _kept(model, kv, mesh.size, unpacked)
+    copies = find_copies(compiled.executable.as_text() or "", kept)
     moved = _bytes_moved(model, kv, mesh.size)
     return Report(
         model=name,
@@ -128,15 +146,25 @@ def check_step(
         temporary_mib=memory.temp_size_in_bytes / 2**20,
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,
-        roofline_ms=1e3 * target.seconds(moved, _flops(model, shape.tokens, mesh.size)),
+        roofline_ms=1e3 * target.seconds(moved, _flops(model, kernels, shape.tokens, mesh.size)),
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
     )
 
 
-def _kept(model: Layout[Decoder], kv: KVLayout, shards: int) -> list[tuple[int, ...]]:
-    """Shapes of what must stay where it is: matrices, the cache, the cache of one layer."""
-    shapes = [leaf.shape for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
+def _choose(quantization: str | None) -> Choose:
+    """How the linear maps lie: of the groups' checkpoints, the head is not packed."""
+    kind = _KINDS.get(quantization or "")
+    groups = isinstance(kind, partial)
+    return lambda path: None if groups and path == "head.kernel" else kind
+
+
+def _kept(
+    model: Layout[Decoder], kv: KVLayout, shards: int, unpacked: list[tuple[int, int]]
+) -> list[tuple[int, ...]]:
+    """Shapes of what must stay where it is, or packed: matrices, the cache, that of one layer."""
+    matrices = [leaf.shape for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
+    shapes = [*matrices, *unpacked]
     layer = (kv.num_pages, *kv.shape[1:])
     whole = [*shapes, kv.shape, layer]
     # a shard has a part of one axis
@@ -153,9 +181,11 @@ def _bytes_moved(model: Layout[Decoder], kv: KVLayout, shards: int) -> int:
     return (weights + kv.num_pages * kv.page_bytes) // shards
 
 
-def _flops(model: Layout[Decoder], tokens: int, shards: int) -> int:
+def _flops(
+    model: Layout[Decoder], kernels: Mapping[str, PackedKernel], tokens: int, shards: int
+) -> int:
     """Of the products with weights."""
-    return 2 * tokens * sum(math.prod(leaf.shape) for leaf in model.leaves) // shards
+    return 2 * tokens * num_parameters(model, kernels) // shards
 
 
 def _cache(config: ModelConfig, mesh: Mesh, dtype: str) -> KVLayout:
@@ -173,13 +203,18 @@ def published_config(name: str, layers: int | None = None) -> ModelConfig:
 
 
 def check_model(
-    name: str, layers: int | None, target: Target, mesh: Mesh, cache_dtype: str = "auto"
+    name: str,
+    layers: int | None,
+    target: Target,
+    mesh: Mesh,
+    cache_dtype: str = "auto",
+    quantization: str | None = None,
 ) -> Iterator[Report | Failure]:
     """The largest decode step and the largest mixed step."""
     config = published_config(name, layers)
     for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1]):
         try:
-            yield check_step(name, config, shape, target, mesh, cache_dtype)
+            yield check_step(name, config, shape, target, mesh, cache_dtype, quantization)
         except Exception as error:  # whatever a compiler raises is the finding
             yield Failure(name, str(shape), f"{type(error).__name__}: {error}")
 
@@ -202,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")
     parser.add_argument("--kv-cache-dtype", choices=CACHE_DTYPES, default="auto")
+    parser.add_argument("--quantization", choices=_KINDS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
@@ -214,7 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
     reports = [
         report
         for name in names
-        for report in check_model(name, options.layers, target, mesh, options.kv_cache_dtype)
+        for report in check_model(
+            name, options.layers, target, mesh, options.kv_cache_dtype, options.quantization
+        )
     ]
     if options.json:
         print(json.dumps([asdict(report) for report in reports], indent=2))

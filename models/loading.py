@@ -7,7 +7,6 @@ time, never the model (on a CPU device the model itself, once). Refuses to know 
 (safetensors.py), which tensor is which (weights.py), and what the numbers mean (decoder.py).
 """
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from models.flatten import Layout, Leaf
 from models.memory import check_memory
 from models.quantised.kernels import PackedKernel
 from models.quantised.methods import quantisation_method
-from models.quantised.packing import decoder_layout, kinds_of, online_kind
+from models.quantised.packing import decoder_layout, kinds_of, num_parameters, online_kind
 from models.quantised.placing import PackedPlacer
 from models.quantised.tensors import Readable
 from models.registry import find_architecture
@@ -119,12 +118,10 @@ def load(
             plan, kernels = decoder_layout(config, compute, mesh, choose)
             check_memory(plan.leaves, mesh)
             leaves = _read(plan, weights, found, mesh, kernels)
+    count = num_parameters(plan, kernels)
     generation = read_generation_config(folder)
-    parameters = sum(
-        math.prod(leaf.shape) for leaf in plan.leaves if _module(leaf) not in kernels
-    ) + sum(math.prod(kernel.shape) for kernel in kernels.values())
     used = quantization or (method.name if method else None)
-    return LoadedModel(folder, config, generation, plan, leaves, mesh, parameters, used)
+    return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used)
 
 
 def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:

@@ -4,6 +4,7 @@ Owns which linear maps those are: all but routers and gates of experts, which ar
 Knows no checkpoint. Decoder and architectures know nothing of this.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -124,6 +125,13 @@ def decoder_layout(
 
     decoder = nnx.eval_shape(make)
     return layout(decoder), dict(packed_kernels(decoder))
+
+
+def num_parameters(plan: Layout[Decoder], kernels: Mapping[str, PackedKernel]) -> int:
+    """Of a decoder, the scales of packed kernels not counted."""
+    parts = {f"{path}.{name}" for path, kernel in kernels.items() for name in kernel.parts}
+    plain = sum(math.prod(leaf.shape) for leaf in plan.leaves if leaf.paths[0] not in parts)
+    return plain + sum(math.prod(kernel.shape) for kernel in kernels.values())
 
 
 def _linears(decoder: Decoder) -> list[tuple[str, Linear]]:
