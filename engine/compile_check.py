@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +28,9 @@ from models.config import ModelConfig
 from models.decoder import Decoder
 from models.flatten import Layout
 from models.published import PUBLISHED
-from models.quantised.kernels import Fp8Kernel, GroupKernel, Int8Kernel, PackedKernel
+from models.quantised.choosing import by_column
+from models.quantised.experts import ExpertsKernel
+from models.quantised.kernels import GroupKernel, Packed
 from models.quantised.packing import Choose, Kind, decoder_layout, num_parameters
 from models.registry import find_architecture
 from pallas_kernels.deviceless import (
@@ -44,14 +46,7 @@ from pallas_kernels.schedule import find_copies
 # would look like a copy of it
 SHAPES = Shapes(64, 1920, 4096, 16)
 _DTYPE = jnp.bfloat16  # of weights and activations
-# As --quantization, or checkpoints in groups of 128, without and with zeros of their own
-_GROUPS = partial(GroupKernel, bits=4, group=128, dtype=_DTYPE)
-_KINDS: Mapping[str, Kind] = {
-    "int8": Int8Kernel,
-    "fp8": Fp8Kernel,
-    "gptq": partial(_GROUPS, zeros=False),
-    "awq": partial(_GROUPS, zeros=True),
-}
+_QUANTIZATIONS = ("int8", "fp8", "gptq", "awq", "mxfp4")  # in groups of 128, or 32
 _UNPACKED_TOKENS = 512  # from which weights of 4 bits are made 16 bits wide first
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
@@ -152,15 +147,27 @@ def check_step(
     )
 
 
-def _choose(quantization: str | None) -> Choose:
-    """How the linear maps lie: of the groups' checkpoints, the head is not packed."""
-    kind = _KINDS.get(quantization or "")
-    groups = isinstance(kind, partial)
-    return lambda path: None if groups and path == "head.kernel" else kind
+def _choose(quantization: str | None) -> Choose | None:
+    """Weights as --quantization makes them, or as checkpoints of a kind have them."""
+    if quantization is None:
+        return None
+    if quantization in ("int8", "fp8"):
+        return by_column(quantization)
+    groups = partial(GroupKernel, bits=4, group=128, zeros=quantization == "awq", dtype=_DTYPE)
+    experts = partial(ExpertsKernel, kind="int4", group=128)
+    if quantization == "mxfp4":
+        experts = partial(ExpertsKernel, kind="mxfp4", group=32)
+
+    def choose(path: str, shape: tuple[int, ...]) -> Kind | None:
+        if len(shape) == 3:
+            return experts
+        return None if quantization == "mxfp4" or path == "head.kernel" else groups
+
+    return choose
 
 
 def _kept(
-    model: Layout[Decoder], kv: KVLayout, shards: int, unpacked: list[tuple[int, int]]
+    model: Layout[Decoder], kv: KVLayout, shards: int, unpacked: Sequence[tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     """Shapes of what must stay where it is, or packed: matrices, the cache, that of one layer."""
     matrices = [leaf.shape for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
@@ -181,9 +188,7 @@ def _bytes_moved(model: Layout[Decoder], kv: KVLayout, shards: int) -> int:
     return (weights + kv.num_pages * kv.page_bytes) // shards
 
 
-def _flops(
-    model: Layout[Decoder], kernels: Mapping[str, PackedKernel], tokens: int, shards: int
-) -> int:
+def _flops(model: Layout[Decoder], kernels: Mapping[str, Packed], tokens: int, shards: int) -> int:
     """Of the products with weights."""
     return 2 * tokens * num_parameters(model, kernels) // shards
 
@@ -237,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")
     parser.add_argument("--kv-cache-dtype", choices=CACHE_DTYPES, default="auto")
-    parser.add_argument("--quantization", choices=_KINDS)
+    parser.add_argument("--quantization", choices=_QUANTIZATIONS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:

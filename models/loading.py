@@ -34,9 +34,10 @@ from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, Leaf
 from models.memory import check_memory
-from models.quantised.kernels import PackedKernel
+from models.quantised.choosing import kinds_of, online_kinds
+from models.quantised.kernels import Packed
 from models.quantised.methods import quantisation_method
-from models.quantised.packing import decoder_layout, kinds_of, num_parameters, online_kind
+from models.quantised.packing import decoder_layout, num_parameters
 from models.quantised.placing import PackedPlacer
 from models.quantised.tensors import Readable
 from models.registry import find_architecture
@@ -105,16 +106,15 @@ def load(
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     compute = compute_dtype(dtype, mesh)
-    kind, weights = online_kind(quantization, method, mesh), architecture.weights(config)
+    online, weights = online_kinds(quantization, method, mesh), architecture.weights(config)
     if load_format == "dummy":
-        plan, kernels = decoder_layout(config, compute, mesh, lambda _: kind)
+        plan, kernels = decoder_layout(config, compute, mesh, online)
         check_memory(plan.leaves, mesh)
         leaves = _random(plan.leaves, mesh, seed, config, kernels)
     else:
         with open_tensors(folder) as tensors:
             found = _match(weights, method.read(tensors) if method else tensors, folder)
-            kept = kinds_of(weights.sources, found, compute, mesh)
-            choose = kept if method else lambda _: kind
+            choose = kinds_of(weights.sources, found, compute, mesh) if method else online
             plan, kernels = decoder_layout(config, compute, mesh, choose)
             check_memory(plan.leaves, mesh)
             leaves = _read(plan, weights, found, mesh, kernels)
@@ -140,7 +140,7 @@ def _random(
     mesh: Mesh,
     seed: int,
     config: ModelConfig,
-    kernels: Mapping[str, PackedKernel],
+    kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
     """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
     constants = {"weight": 0.0 if config.norm_offset else 1.0, "bias": 0.0}
@@ -148,12 +148,15 @@ def _random(
     def make(number: int, leaf: Leaf) -> Array:
         module, _, name = leaf.paths[0].rpartition(".")
         packed = kernels.get(module)
-        constant = packed.random_constants.get(name) if packed else constants.get(name)
-        deviation = 1.0 if packed else _deviation(leaf)
-        deviation = deviation if constant is None else 0.0
+        known = packed.random_constants if packed else constants
         key = jax.random.fold_in(jax.random.key(seed), number)
         sharding = named_sharding(mesh, leaf.axes)
-        drawn: Array = _draw(key, constant or 0.0, deviation, leaf.shape, leaf.dtype, sharding)
+        if packed and name not in known and jnp.issubdtype(leaf.dtype, jnp.integer):
+            bits: Array = _random_bits(key, packed.random_mask, leaf.shape, leaf.dtype, sharding)
+            return bits
+        deviation = 0.0 if name in known else 1.0 if packed else _deviation(leaf)
+        mean = known.get(name, 0.0)
+        drawn: Array = _normal(key, mean, deviation, leaf.shape, leaf.dtype, sharding)
         return drawn
 
     return tuple(make(number, leaf) for number, leaf in enumerate(leaves))
@@ -165,7 +168,7 @@ def _deviation(leaf: Leaf) -> float:
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _draw(
+def _normal(
     key: Array,
     mean: Array | float,
     deviation: Array | float,
@@ -173,12 +176,19 @@ def _draw(
     dtype: np.dtype,
     sharding: NamedSharding,
 ) -> Array:
-    """Drawn on the devices, each its own part; integers have any bits."""
-    if jnp.issubdtype(dtype, jnp.integer):
-        bits = jax.random.bits(key, shape, f"uint{8 * dtype.itemsize}")
-        values = jax.lax.bitcast_convert_type(bits, dtype)
-    else:
-        values = (mean + deviation * jax.random.normal(key, shape)).astype(dtype)
+    """Drawn on the devices, each its own part."""
+    values = (mean + deviation * jax.random.normal(key, shape)).astype(dtype)
+    placed: Array = jax.lax.with_sharding_constraint(values, sharding)
+    return placed
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _random_bits(
+    key: Array, mask: int | None, shape: tuple[int, ...], dtype: np.dtype, sharding: NamedSharding
+) -> Array:
+    """Likewise; bits of `mask` only."""
+    bits = jax.random.bits(key, shape, f"uint{8 * dtype.itemsize}")
+    values = jax.lax.bitcast_convert_type(bits & mask if mask else bits, dtype)
     placed: Array = jax.lax.with_sharding_constraint(values, sharding)
     return placed
 
@@ -188,7 +198,7 @@ def _read(
     weights: WeightMap,
     found: Mapping[str, Readable],
     mesh: Mesh,
-    kernels: Mapping[str, PackedKernel],
+    kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
     shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
     plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
@@ -199,8 +209,7 @@ def _read(
     with ThreadPoolExecutor(READERS) as pool:
         place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
         placed = dict(zip(plain, pool.map(place, plain), strict=True))
-        sources = {p: s for p in kernels if isinstance(s := weights.sources[p], Source)}
-        placed |= PackedPlacer(kernels, sources, found, mesh).place(plan.leaves, pool)
+        placed |= PackedPlacer(kernels, weights.sources, found, mesh).place(plan.leaves, pool)
     return tuple(placed[leaf] for leaf in plan.leaves)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.errors import CheckpointError
-from models.quantised.tensors import QuantisedTensor, Readable, Scales
+from models.quantised.tensors import QuantisedMatrix, Readable, Scales
 from models.safetensors import Tensor
 
 _RECTANGLE = 128  # numbers with a scale in common, each way, where there are several
@@ -53,7 +53,7 @@ def _scale_of(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     )
 
 
-def _joined(weight: Tensor, scale: Tensor) -> QuantisedTensor:
+def _joined(weight: Tensor, scale: Tensor) -> QuantisedMatrix:
     shape = weight.shape
     grid = (*scale.shape, 1, 1)[:2] if len(scale.shape) < 2 else scale.shape
     sides = [_side(*pair) for pair in zip(shape, grid, strict=False)]
@@ -62,7 +62,7 @@ def _joined(weight: Tensor, scale: Tensor) -> QuantisedTensor:
             f"Tensor {scale.name!r} has the shape {list(scale.shape)}, which is none of scales "
             f"for {list(shape)}."
         )
-    return QuantisedTensor(weight.name, weight, Scales(scale, shape[0], sides[0]), sides[1])
+    return QuantisedMatrix(weight.name, weight, Scales(scale, shape[0], sides[0]), sides[1])
 
 
 def _side(size: int, count: int) -> int:

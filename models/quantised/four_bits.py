@@ -17,12 +17,12 @@ import numpy as np
 
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
-from models.quantised.tensors import PackedInts, QuantisedTensor, Readable, Scales
+from models.quantised.tensors import PackedInts, QuantisedMatrix, Readable, Scales
 from models.safetensors import Tensor
 
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 Tensors = Mapping[str, Tensor]
-Join = Callable[[str], QuantisedTensor]
+Join = Callable[[str], QuantisedMatrix]
 
 
 def read_gptq(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
@@ -37,7 +37,7 @@ def read_gptq(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
     offset = int(fields.option("checkpoint_format", ("gptq", "gptq_v2"), "gptq") == "gptq")
     symmetric = fields.flag("sym", True)
 
-    def join(base: str) -> QuantisedTensor:
+    def join(base: str) -> QuantisedMatrix:
         numbers = PackedInts(tensors[f"{base}.qweight"], 0, bits)
         scale = _partner(tensors, base, "scales")
         group = _group(numbers.shape[0], scale.shape[0], scale.name)
@@ -46,7 +46,7 @@ def read_gptq(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
         kept = None if symmetric else zeros
         if symmetric and (zeros.read() != 2 ** (bits - 1)).any():
             raise CheckpointError(f"Tensor {zeros.name!r} is not as config.json's sym calls for.")
-        return QuantisedTensor(f"{base}.weight", numbers, scale, group, kept, True, bits)
+        return QuantisedMatrix(f"{base}.weight", numbers, scale, group, kept, True, bits)
 
     return _read(tensors, "qweight", ("qzeros", "scales", "g_idx"), join)
 
@@ -63,12 +63,12 @@ def read_awq(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
     if str(version).lower() != "gemm":
         raise UnsupportedError(f"AWQ checkpoints of version 'gemm' are read, not {version!r}.")
 
-    def join(base: str) -> QuantisedTensor:
+    def join(base: str) -> QuantisedMatrix:
         numbers = PackedInts(tensors[f"{base}.qweight"], 1, bits, _AWQ_ORDER)
         scale = _partner(tensors, base, "scales")
         group = _group(numbers.shape[0], scale.shape[0], scale.name)
         zeros = PackedInts(_partner(tensors, base, "qzeros"), 1, bits, _AWQ_ORDER)
-        return QuantisedTensor(f"{base}.weight", numbers, scale, group, zeros, True, bits)
+        return QuantisedMatrix(f"{base}.weight", numbers, scale, group, zeros, True, bits)
 
     return _read(tensors, "qweight", ("qzeros", "scales"), join)
 
@@ -81,14 +81,14 @@ def read_packed(bits: int, tensors: Tensors) -> dict[str, Readable]:
         CheckpointError: tensors are missing or do not fit each other.
     """
 
-    def join(base: str) -> QuantisedTensor:
+    def join(base: str) -> QuantisedMatrix:
         numbers = PackedInts(tensors[f"{base}.weight_packed"], 1, bits)
         scale = Scales(_partner(tensors, base, "weight_scale"), numbers.shape[0], 1)
         group = _group(numbers.shape[1], scale.shape[1], scale.name)
         _check_order(tensors.get(f"{base}.weight_g_idx"), group)
         point = tensors.get(f"{base}.weight_zero_point")
         zeros = None if point is None else PackedInts(point, 0, bits)
-        return QuantisedTensor(f"{base}.weight", numbers, scale, group, zeros, False, bits)
+        return QuantisedMatrix(f"{base}.weight", numbers, scale, group, zeros, False, bits)
 
     beside = ("weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape")
     return _read(tensors, "weight_packed", beside, join)
@@ -141,7 +141,7 @@ def _check_order(index: Tensor | None, group: int) -> None:
         )
 
 
-def _check_parts(tensor: QuantisedTensor) -> None:
+def _check_parts(tensor: QuantisedMatrix) -> None:
     outputs, inputs = tensor.shape
     expected = (inputs // tensor.group, outputs)
     for part in (tensor.scale, tensor.zeros):

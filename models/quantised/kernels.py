@@ -36,7 +36,7 @@ from pallas_kernels.quantized import (
 from pallas_kernels.quantized.scaled_matmul import E4M3_MAX
 from pallas_kernels.quantized.weights import PLANE, WORDS_OF_BLOCK, pack_words
 
-Axes = tuple[str, str]
+Axes = tuple[str | None, ...]
 Parts = dict[str, np.ndarray]
 
 
@@ -48,11 +48,42 @@ class Quantised(NamedTuple):
     zeros: np.ndarray | None = None  # float32 [C, groups]
 
 
-class PackedKernel(nnx.Module):
-    """W [inputs, outputs] in few bits, in the place of a linear map's kernel."""
+class Packed(nnx.Module):
+    """A parameter whose numbers lie in few bits, with scales beside them."""
 
-    def __init__(self, shape: tuple[int, int], axes: Axes, mesh: Mesh):
+    random_mask: int | None = None  # of words: the bits that may be random, if not all
+
+    def __init__(self, shape: tuple[int, ...], axes: Axes, mesh: Mesh):
         self.shape, self.axes, self.mesh = shape, axes, mesh
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, int]:
+        """Names of the arrays it is made of, and which axis of a matrix's are the columns."""
+
+    @abstractmethod
+    def encode(self, weights: Quantised) -> Parts:
+        """The parts of some columns, as they lie on a device that has these inputs of them."""
+
+    def quantise(self, matrix: np.ndarray) -> Quantised:
+        """What is nearest to the columns of a float32 matrix [C, A], which is overwritten."""
+        raise TypeError(f"{type(self).__name__} takes checkpoints that are quantised")
+
+    @property
+    @abstractmethod
+    def random_constants(self) -> Mapping[str, float]:
+        """Parts with which random bits are a matrix of deviation 1 / sqrt(inputs)."""
+
+    def bounds(self, shard: int) -> list[tuple[int, int]]:
+        """What the device of this number has of each axis."""
+        return [
+            (0, size) if MESH_AXES[axis] is None else _share(size, shard, self.mesh.size)
+            for size, axis in zip(self.shape, self.axes, strict=True)
+        ]
+
+
+class PackedKernel(Packed):
+    """W [inputs, outputs] in few bits, in the place of a linear map's kernel."""
 
     def __call__(
         self, x: Float[Array, "T inputs"], dtype: DTypeLike | None = None
@@ -74,30 +105,9 @@ class PackedKernel(nnx.Module):
         )
         return jnp.asarray(divided(x, *(parameter[...] for parameter in parameters)))
 
-    @property
-    @abstractmethod
-    def parts(self) -> Mapping[str, int]:
-        """Names of its parameters, and which axis of each is the columns."""
-
     @abstractmethod
     def multiply(self, x: Array, parts: Sequence[Array], dtype: DTypeLike) -> Array:
         """x W on one device."""
-
-    @abstractmethod
-    def encode(self, weights: Quantised) -> Parts:
-        """The parts of some columns, as they lie on a device that has these inputs of them."""
-
-    @property
-    @abstractmethod
-    def random_constants(self) -> Mapping[str, float]:
-        """Parts with which random bits are a matrix of deviation 1 / sqrt(inputs)."""
-
-    def bounds(self, shard: int) -> list[tuple[int, int]]:
-        """Inputs and outputs that the device of this number has."""
-        return [
-            (0, size) if MESH_AXES[axis] is None else _share(size, shard, self.mesh.size)
-            for size, axis in zip(self.shape, self.axes, strict=True)
-        ]
 
     @property
     def input_shards(self) -> int:
@@ -127,12 +137,16 @@ class ByColumn(PackedKernel):
     def encode(self, weights: Quantised) -> Parts:
         return {"numbers": weights.numbers, "scale": np.ascontiguousarray(weights.scale[:, 0])}
 
+    def quantise(self, matrix: np.ndarray) -> Quantised:
+        return self.nearest(matrix)
+
     @classmethod
-    def quantise(cls, matrix: np.ndarray) -> Quantised:
-        """The nearest to the columns of a float32 matrix [C, A], the largest of each exact."""
-        scale = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(cls.largest)
-        numbers = matrix / np.where(scale > 0, scale, 1)
-        return Quantised(cls._rounded(numbers), scale)
+    def nearest(cls, matrix: np.ndarray) -> Quantised:
+        """Of a float32 matrix [C, A], which is overwritten; the largest of a column is exact."""
+        largest = np.maximum(matrix.max(axis=1, keepdims=True), -matrix.min(axis=1, keepdims=True))
+        scale = largest / np.float32(cls.largest)
+        matrix /= np.where(scale > 0, scale, 1)
+        return Quantised(cls._rounded(matrix), scale)
 
     @staticmethod
     @abstractmethod
@@ -155,8 +169,8 @@ class Int8Kernel(ByColumn):
 
     @staticmethod
     def _rounded(numbers: np.ndarray) -> np.ndarray:
-        rounded: np.ndarray = np.rint(numbers).astype(np.int8)
-        return rounded
+        np.rint(numbers, out=numbers)
+        return numbers.astype(np.int8)
 
 
 class Fp8Kernel(ByColumn):

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from models.errors import CheckpointError
-from models.quantised.tensors import Computed, Readable
+from models.quantised.tensors import Computed, QuantisedTensor, Readable
 from models.safetensors import Tensor
 
 _E2M1 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
@@ -45,7 +45,34 @@ def _partner(tensors: Mapping[str, Tensor], name: str, other: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MxFp4Tensor(Computed):
+class _Codes(Computed):
+    """The numbers in blocks, as their bits [..., out, in]."""
+
+    blocks: Tensor
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.blocks.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        *lead, blocks, _ = self.blocks.shape
+        return (*lead, blocks * _BLOCK)
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Indices `start` to `stop` of the first axis."""
+        packed = self.blocks.read(start, stop)
+        return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-2], -1)
+
+    def entry(self, index: int) -> Readable:
+        """One matrix."""
+        return replace(self, blocks=self.blocks.entry(index))
+
+
+@dataclass(frozen=True)
+class MxFp4Tensor(QuantisedTensor):
     """Matrices [E, in, out] from blocks that lie along `in`."""
 
     name: str
@@ -53,6 +80,7 @@ class MxFp4Tensor(Computed):
     scales: Tensor
 
     dtype = np.dtype(np.float32)
+    group, zeros, turned, bits = _BLOCK, None, False, 4
 
     def __post_init__(self) -> None:
         blocks, scales = self.blocks.shape, self.scales.shape
@@ -61,6 +89,16 @@ class MxFp4Tensor(Computed):
                 f"Tensors {self.blocks.name!r} and {self.scales.name!r} have the shapes "
                 f"{list(blocks)} and {list(scales)}; they must be [..., n, {_BYTES}] and [..., n]."
             )
+
+    @property
+    def numbers(self) -> Readable:  # type: ignore[override]
+        """Their bits, [..., out, in]."""
+        return _Codes(self.blocks)
+
+    @property
+    def scale(self) -> Readable:  # type: ignore[override]
+        """Exponents, [..., out, groups]."""
+        return self.scales
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -81,9 +119,7 @@ class MxFp4Tensor(Computed):
     @cached_property
     def _matrix(self) -> np.ndarray:
         """[in, out], decoded once: a slice of its rows needs all of its blocks."""
-        packed, scales = self.blocks.read(), self.scales.read()
-        numbers = np.stack([_NUMBERS[packed & 15], _NUMBERS[packed >> 4]], axis=-1)
-        exponents = scales.astype(np.int32)[..., None] - 127
-        flat = numbers.reshape(*packed.shape[:-1], _BLOCK)
-        matrix: np.ndarray = np.ldexp(flat, exponents).reshape(packed.shape[0], -1).T
+        codes, scales = self.numbers.read(), self.scales.read()
+        exponents = np.repeat(scales.astype(np.int32) - 127, _BLOCK, axis=1)
+        matrix: np.ndarray = np.ldexp(_NUMBERS[codes], exponents).T
         return matrix

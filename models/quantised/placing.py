@@ -17,11 +17,11 @@ from jaxtyping import Array
 from numpy.typing import DTypeLike
 
 from models.flatten import Leaf
-from models.quantised.kernels import ByColumn, PackedKernel, Parts, Quantised
+from models.quantised.kernels import Packed, Parts, Quantised
 from models.quantised.tensors import QuantisedTensor, Readable
 from models.sharding import MESH_AXES, named_sharding
 from models.slices import Index, fill
-from models.weights import Source
+from models.weights import Source, Stack
 
 Range = tuple[int, int]
 
@@ -32,8 +32,8 @@ _BLOCK_NUMBERS = 32 * 1024 * 1024  # read and encoded at once
 class PackedPlacer:
     """Reads, packs and places the leaves that the parts of packed kernels are."""
 
-    kernels: Mapping[str, PackedKernel]  # by path
-    sources: Mapping[str, Source]
+    kernels: Mapping[str, Packed]  # by path
+    sources: Mapping[str, Source | Stack]
     tensors: Mapping[str, Readable]
     mesh: Mesh
     # by path of a part and device: vectors, until those of all layers are there to be stacked
@@ -92,8 +92,20 @@ class PackedPlacer:
     def _encode(self, path: str, shard: int) -> Parts:
         """The parts of a kernel that the device of this number has."""
         kernel, source = self.kernels[path], self.sources[path]
-        inputs, (low, high) = kernel.bounds(shard)
-        step = max(1, _BLOCK_NUMBERS // kernel.shape[0])
+        *experts, inputs, outputs = kernel.bounds(shard)
+        if isinstance(source, Source):
+            return self._encode_matrix(kernel, source, inputs, outputs)
+        matrices = [
+            self._encode_matrix(kernel, one, inputs, outputs)
+            for one in source.sources[slice(*experts[0])]
+        ]
+        return {name: np.stack([parts[name] for parts in matrices]) for name in kernel.parts}
+
+    def _encode_matrix(
+        self, kernel: Packed, source: Source, inputs: Range, columns: Range
+    ) -> Parts:
+        low, high = columns
+        step = max(1, _BLOCK_NUMBERS // (inputs[1] - inputs[0]))
         blocks = []
         for start in range(low, high, step):
             outputs = (start, min(start + step, high))
@@ -103,16 +115,14 @@ class PackedPlacer:
             for name, axis in kernel.parts.items()
         }
 
-    def _columns(
-        self, kernel: PackedKernel, source: Source, inputs: Range, outputs: Range
-    ) -> Quantised:
+    def _columns(self, kernel: Packed, source: Source, inputs: Range, outputs: Range) -> Quantised:
         """Some columns as the checkpoint has them, or quantised now if it has them plainly."""
         tensors = {name: self.tensors[name] for name in source.tensors}
         quantised = {n: t for n, t in tensors.items() if isinstance(t, QuantisedTensor)}
-        if isinstance(kernel, ByColumn) and not quantised:
+        if not quantised:
             return kernel.quantise(self._matrix(source, tensors, inputs, outputs, np.float32))
         one = next(iter(quantised.values()))
-        source = replace(source, transpose=False) if one.turned else source
+        source = replace(source, transpose=not one.turned)
         groups = (inputs[0] // one.group, -(-inputs[1] // one.group))
         numbers = self._matrix(
             source, {n: t.numbers for n, t in quantised.items()}, inputs, outputs, one.numbers.dtype

@@ -128,19 +128,32 @@ class Scales(Computed):
         return rows
 
 
-@dataclass(frozen=True)
 class QuantisedTensor(Computed):
-    """A matrix [C, A] as a checkpoint has it; its parts lie [A, C] and [groups, C] where `turned`.
+    """A tensor that reads as if it were not quantised, and the parts that it is made of.
 
-    Read as if it were not quantised, it is dequantised.
+    These lie [..., C, A] and [..., C, groups], or [A, C] and [groups, C] where `turned`.
+    """
+
+    numbers: Readable
+    scale: Readable
+    group: int  # inputs that have a scale in common
+    zeros: Readable | None
+    turned: bool
+    bits: int
+
+
+@dataclass(frozen=True)
+class QuantisedMatrix(QuantisedTensor):
+    """A matrix [C, A].
+
+    Without zeros, numbers that were packed mean zero in the middle, and others what they are.
     """
 
     name: str
     numbers: Readable
     scale: Readable
-    group: int  # inputs that have a scale in common
-    zeros: Readable | None = None  # without them numbers in bytes mean what they are, and others
-    # have their zero in the middle
+    group: int
+    zeros: Readable | None = None
     turned: bool = False
     bits: int = 8
 

@@ -1,6 +1,5 @@
 """Quantised checkpoints are read as the numbers they stand for."""
 
-import json
 from pathlib import Path
 
 import ml_dtypes
@@ -8,16 +7,11 @@ import numpy as np
 import pytest
 
 from models.errors import CheckpointError, UnsupportedError
-from models.loading import load
 from models.quantised.eight_bits import read_eight_bits
 from models.quantised.methods import quantisation_method
 from models.quantised.mxfp4 import read_mxfp4
 from models.safetensors import SafetensorsFile
-from models.sharding import make_mesh
 from tests.models.safetensors_files import write_safetensors
-from tests.parity.cases import CASES
-from tests.parity.goldens import read
-from tests.parity.weights import tensor
 
 E4M3 = ml_dtypes.float8_e4m3fn
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
@@ -74,40 +68,3 @@ def test_a_missing_or_wrong_scale_is_named(tmp_path):
 def test_other_methods_are_refused_by_name(method):
     with pytest.raises(UnsupportedError, match=f"quantised \\({method!r}\\); only fp8,"):
         quantisation_method({"quantization_config": {"quant_method": method}})
-
-
-def quantise_mxfp4(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[in, out] -> blocks, scales, and the [in, out] that they stand for; in a multiple of 32."""
-    groups = matrix.T.reshape(matrix.shape[1], -1, 32)
-    exponent = np.floor(np.log2(np.abs(groups).max(-1, keepdims=True) / 6)) + 1
-    codes = np.abs(groups[..., None] / 2.0 ** exponent[..., None] - np.array(E2M1)).argmin(-1)
-    blocks = (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8)
-    kept = (np.array(E2M1)[codes] * 2.0**exponent).reshape(matrix.shape[1], -1).T
-    return blocks, (exponent[..., 0] + 127).astype(np.uint8), kept.astype(np.float32)
-
-
-def test_a_quantised_gpt_oss_is_the_model_its_numbers_stand_for(tmp_path):
-    case = CASES["gpt_oss"]
-    config = {**case.config, "hidden_size": 64, "intermediate_size": 32}
-    shapes = {
-        name: tuple({40: 64, 56: 32, 112: 64}.get(size, size) for size in shape)
-        for name, shape in read("gpt_oss").tensors
-    }
-    plain = {name: tensor(0, name, shape, case.spread) for name, shape in shapes.items()}
-    packed = {}
-    for name in list(plain):
-        if name.endswith(("gate_up_proj", "down_proj")):
-            parts = [quantise_mxfp4(matrix) for matrix in plain[name]]
-            blocks, scales, plain[name] = (np.stack(part) for part in zip(*parts, strict=True))
-            packed |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
-        else:
-            packed[name] = plain[name]
-    quantisation = {"quantization_config": {"quant_method": "mxfp4"}}
-    leaves = []
-    for folder, content, extra in (("a", plain, {}), ("b", packed, quantisation)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "config.json").write_text(json.dumps(config | extra))
-        write_safetensors(tmp_path / folder / "model.safetensors", content)
-        leaves.append(load(tmp_path / folder, make_mesh(1), dtype="float32").leaves)
-    for one, other in zip(*leaves, strict=True):
-        np.testing.assert_array_equal(one, other)
