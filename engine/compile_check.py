@@ -40,13 +40,14 @@ from pallas_kernels.deviceless import (
     load_target,
     target_names,
 )
-from pallas_kernels.schedule import find_copies
+from pallas_kernels.schedule import Written, find_copies
 
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
 SHAPES = Shapes(64, 1920, 4096, 16)
 _DTYPE = jnp.bfloat16  # of weights and activations
 _QUANTIZATIONS = ("int8", "fp8", "gptq", "awq", "mxfp4")  # in groups of 128, or 32
+_WORDS = {"int32": "s32", "uint16": "u16"}  # that hold several numbers: dtype, and XLA's name
 _UNPACKED_TOKENS = 512  # from which weights of 4 bits are made 16 bits wide first
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
@@ -119,13 +120,7 @@ def check_step(
     )
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
-    unpacked = [
-        kernel.shape
-        for kernel in kernels.values()
-        if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
-    ]
-    kept = _kept(model, kv, mesh.size, unpacked)
-    copies = find_copies(compiled.executable.as_text() or "", kept)
+    copies = _copies(compiled.executable.as_text() or "", model, kernels, kv, shape, mesh.size)
     moved = _bytes_moved(model, kv, mesh.size)
     return Report(
         model=name,
@@ -166,18 +161,35 @@ def _choose(quantization: str | None) -> Choose | None:
     return choose
 
 
-def _kept(
-    model: Layout[Decoder], kv: KVLayout, shards: int, unpacked: Sequence[tuple[int, ...]]
-) -> list[tuple[int, ...]]:
-    """Shapes of what must stay where it is, or packed: matrices, the cache, that of one layer."""
-    matrices = [leaf.shape for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
-    shapes = [*matrices, *unpacked]
+def _copies(
+    hlo: str,
+    model: Layout[Decoder],
+    kernels: Mapping[str, Packed],
+    kv: KVLayout,
+    shape: StepShape,
+    shards: int,
+) -> dict[Written, int]:
+    """What writes weights, packed or not, the cache or one layer's of it."""
+    matrices = [leaf for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
+    words = [leaf.shape for leaf in matrices if leaf.dtype.name in _WORDS]
+    plain = [leaf.shape for leaf in matrices if leaf.dtype.name not in _WORDS]
+    plain += [
+        kernel.shape
+        for kernel in kernels.values()
+        if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
+    ]
     layer = (kv.num_pages, *kv.shape[1:])
-    whole = [*shapes, kv.shape, layer]
-    # a shard has a part of one axis
-    return whole + [
+    found = find_copies(hlo, _divided([*plain, kv.shape, layer], shards))
+    # words are few enough that activations may have their shape
+    packed = find_copies(hlo, _divided(words, shards))
+    return found | {what: n for what, n in packed.items() if what.dtype in _WORDS.values()}
+
+
+def _divided(shapes: Sequence[tuple[int, ...]], shards: int) -> list[tuple[int, ...]]:
+    """The shapes, and those of a shard's part: of one axis."""
+    return [*shapes] + [
         (*shape[:axis], shape[axis] // shards, *shape[axis + 1 :])
-        for shape in whole
+        for shape in shapes
         for axis in range(len(shape) if shards > 1 else 0)
     ]
 

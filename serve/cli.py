@@ -154,6 +154,7 @@ def run_batch(
     served_model_name: options.ServedModelName = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
+    quantization: options.Quantization = None,
     seed: options.Seed = 0,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -164,8 +165,9 @@ def run_batch(
     from serve.settings import make_settings
 
     config = make_config(
-        model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs, tensor_parallel_size=tensor_parallel_size,
+        model=model, dtype=dtype, load_format=load_format, quantization=quantization, seed=seed,
+        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
+        tensor_parallel_size=tensor_parallel_size,
     )  # fmt: skip
     settings = make_settings(served_model_names=served_model_name or ())
     done, failed = run_batch_file(config, settings, input_file, output_file)

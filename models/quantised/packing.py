@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from models.config import ModelConfig
 from models.decoder import Decoder
@@ -24,7 +24,7 @@ Choose = Callable[[str, tuple[int, ...]], Kind | None]  # "layers.0.mlp.down.ker
 
 
 def decoder_layout(
-    config: ModelConfig, dtype: np.dtype, mesh: Mesh, choose: Choose | None = None
+    config: ModelConfig, dtype: DTypeLike, mesh: Mesh, choose: Choose | None = None
 ) -> tuple[Layout[Decoder], dict[str, Packed]]:
     """The layout of a decoder on `mesh` in which the chosen kernels are packed, and these by path.
 

@@ -29,6 +29,15 @@ def test_steps_of_two_layers_have_no_faults(devices):
         assert report.aliased_gib > 2 / devices  # keys and values of 64 contexts, in place
 
 
+@needs_plugin
+@pytest.mark.parametrize("quantization", ["fp8", "gptq"])
+def test_packed_weights_are_not_written_in_more_bits(quantization):
+    target = load_target("h200")
+    mesh = target.mesh(HEAD_AXIS, 1)
+    decode = next(check_model("llama-3.1-8b", 1, target, mesh, quantization=quantization))
+    assert isinstance(decode, Report) and decode.faults == []
+
+
 @pytest.mark.parametrize(
     "change, fault",
     [
