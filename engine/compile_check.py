@@ -11,12 +11,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from engine.config import CACHE_DTYPES, make_config
@@ -26,8 +26,12 @@ from engine.shapes import Shapes, StepShape
 from models.attention import HEAD_AXIS
 from models.config import ModelConfig
 from models.decoder import Decoder
-from models.flatten import Layout, layout
+from models.flatten import Layout
 from models.published import PUBLISHED
+from models.quantised.choosing import by_column
+from models.quantised.experts import ExpertsKernel
+from models.quantised.kernels import GroupKernel, Packed
+from models.quantised.packing import Choose, Kind, decoder_layout, num_parameters
 from models.registry import find_architecture
 from pallas_kernels.deviceless import (
     DevicelessError,
@@ -36,12 +40,15 @@ from pallas_kernels.deviceless import (
     load_target,
     target_names,
 )
-from pallas_kernels.schedule import find_copies
+from pallas_kernels.schedule import Written, find_copies
 
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
 SHAPES = Shapes(64, 1920, 4096, 16)
 _DTYPE = jnp.bfloat16  # of weights and activations
+_QUANTIZATIONS = ("int8", "fp8", "gptq", "awq", "mxfp4")  # in groups of 128, or 32
+_WORDS = {"int32": "s32", "uint16": "u16"}  # that hold several numbers: dtype, and XLA's name
+_UNPACKED_TOKENS = 512  # from which weights of 4 bits are made 16 bits wide first
 _SMALLEST_MATRIX = 2**20  # entries; vectors are stacked, and taken out of the stack in each step
 
 
@@ -102,17 +109,18 @@ def check_step(
     target: Target,
     mesh: Mesh,
     cache_dtype: str = "auto",
+    quantization: str | None = None,
 ) -> Report:
     """Lower and compile one step of a model for the devices of `mesh`, all of the same kind."""
     kv = _cache(config, mesh, cache_dtype)
-    model = layout(nnx.eval_shape(lambda: Decoder(config, dtype=_DTYPE, shards=mesh.size)))
+    model, kernels = decoder_layout(config, _DTYPE, mesh, _choose(quantization))
     state = abstract_state(kv, SHAPES, config.vocab_size, mesh)
     compiled = compile_for_target(
         lambda: lower_step(model, shape, kv, state, mesh), compiler_options(mesh)
     )
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
-    copies = find_copies(compiled.executable.as_text() or "", _kept(model, kv, mesh.size))
+    copies = _copies(compiled.executable.as_text() or "", model, kernels, kv, shape, mesh.size)
     moved = shape.window * _bytes_moved(model, kv, mesh.size)
     return Report(
         model=name,
@@ -129,21 +137,60 @@ def check_step(
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,
         roofline_ms=1e3
-        * target.seconds(moved, _flops(model, shape.tokens * shape.window, mesh.size)),
+        * target.seconds(moved, _flops(model, kernels, shape.tokens * shape.window, mesh.size)),
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
     )
 
 
-def _kept(model: Layout[Decoder], kv: KVLayout, shards: int) -> list[tuple[int, ...]]:
-    """Shapes of what must stay where it is: matrices, the cache, the cache of one layer."""
-    shapes = [leaf.shape for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
+def _choose(quantization: str | None) -> Choose | None:
+    """Weights as --quantization makes them, or as checkpoints of a kind have them."""
+    if quantization is None:
+        return None
+    if quantization in ("int8", "fp8"):
+        return by_column(quantization)
+    groups = partial(GroupKernel, bits=4, group=128, zeros=quantization == "awq", dtype=_DTYPE)
+    experts = partial(ExpertsKernel, kind="int4", group=128)
+    if quantization == "mxfp4":
+        experts = partial(ExpertsKernel, kind="mxfp4", group=32)
+
+    def choose(path: str, shape: tuple[int, ...]) -> Kind | None:
+        if len(shape) == 3:
+            return experts
+        return None if quantization == "mxfp4" or path == "head.kernel" else groups
+
+    return choose
+
+
+def _copies(
+    hlo: str,
+    model: Layout[Decoder],
+    kernels: Mapping[str, Packed],
+    kv: KVLayout,
+    shape: StepShape,
+    shards: int,
+) -> dict[Written, int]:
+    """What writes weights, packed or not, the cache or one layer's of it."""
+    matrices = [leaf for leaf in model.leaves if math.prod(leaf.shape) >= _SMALLEST_MATRIX]
+    words = [leaf.shape for leaf in matrices if leaf.dtype.name in _WORDS]
+    plain = [leaf.shape for leaf in matrices if leaf.dtype.name not in _WORDS]
+    plain += [
+        kernel.shape
+        for kernel in kernels.values()
+        if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
+    ]
     layer = (kv.num_pages, *kv.shape[1:])
-    whole = [*shapes, kv.shape, layer]
-    # a shard has a part of one axis
-    return whole + [
+    found = find_copies(hlo, _divided([*plain, kv.shape, layer], shards))
+    # words are few enough that activations may have their shape
+    packed = find_copies(hlo, _divided(words, shards))
+    return found | {what: n for what, n in packed.items() if what.dtype in _WORDS.values()}
+
+
+def _divided(shapes: Sequence[tuple[int, ...]], shards: int) -> list[tuple[int, ...]]:
+    """The shapes, and those of a shard's part: of one axis."""
+    return [*shapes] + [
         (*shape[:axis], shape[axis] // shards, *shape[axis + 1 :])
-        for shape in whole
+        for shape in shapes
         for axis in range(len(shape) if shards > 1 else 0)
     ]
 
@@ -154,9 +201,9 @@ def _bytes_moved(model: Layout[Decoder], kv: KVLayout, shards: int) -> int:
     return (weights + kv.num_pages * kv.page_bytes) // shards
 
 
-def _flops(model: Layout[Decoder], tokens: int, shards: int) -> int:
+def _flops(model: Layout[Decoder], kernels: Mapping[str, Packed], tokens: int, shards: int) -> int:
     """Of the products with weights."""
-    return 2 * tokens * sum(math.prod(leaf.shape) for leaf in model.leaves) // shards
+    return 2 * tokens * num_parameters(model, kernels) // shards
 
 
 def _cache(config: ModelConfig, mesh: Mesh, dtype: str) -> KVLayout:
@@ -175,13 +222,18 @@ def published_config(name: str, layers: int | None = None) -> ModelConfig:
 
 
 def check_model(
-    name: str, layers: int | None, target: Target, mesh: Mesh, cache_dtype: str = "auto"
+    name: str,
+    layers: int | None,
+    target: Target,
+    mesh: Mesh,
+    cache_dtype: str = "auto",
+    quantization: str | None = None,
 ) -> Iterator[Report | Failure]:
     """The largest decode step and the largest mixed step."""
     config = published_config(name, layers)
     for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1]):
         try:
-            yield check_step(name, config, shape, target, mesh, cache_dtype)
+            yield check_step(name, config, shape, target, mesh, cache_dtype, quantization)
         except Exception as error:  # whatever a compiler raises is the finding
             yield Failure(name, str(shape), f"{type(error).__name__}: {error}")
 
@@ -204,6 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to be quicker")
     parser.add_argument("--kv-cache-dtype", choices=CACHE_DTYPES, default="auto")
+    parser.add_argument("--quantization", choices=_QUANTIZATIONS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
@@ -216,7 +269,9 @@ def main(arguments: list[str] | None = None) -> int:
     reports = [
         report
         for name in names
-        for report in check_model(name, options.layers, target, mesh, options.kv_cache_dtype)
+        for report in check_model(
+            name, options.layers, target, mesh, options.kv_cache_dtype, options.quantization
+        )
     ]
     if options.json:
         print(json.dumps([asdict(report) for report in reports], indent=2))

@@ -32,6 +32,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     model: str = "demo"  # a local folder, or "demo" for the bundled model
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
+    quantization: str | None = None  # int8, fp8: while it is read; None: as the checkpoint is
     seed: int = 0
     # tokens; None is the model's own context, "auto" (or -1) as much of it as the memory holds
     max_model_len: int | Literal["auto"] | None = None

@@ -55,7 +55,8 @@ class EngineCore:
         mesh = make_mesh(config.tensor_parallel_size)
         model = load(
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
-            seed=config.seed, max_model_len=config.asked_model_len,
+            quantization=config.quantization, seed=config.seed,
+            max_model_len=config.asked_model_len,
         )  # fmt: skip
         loaded = perf_counter()
         fitted = fit(config, model, lower)
@@ -236,7 +237,7 @@ def _info(
         architecture=model.config.architecture,
         vocab_size=model.config.vocab_size,
         max_model_len=shapes.max_model_len,
-        num_parameters=sum(leaf.size for leaf in leaves),
+        num_parameters=model.num_parameters,
         eos_token_ids=sorted(model.eos_token_ids),
         max_num_seqs=shapes.max_num_seqs,
         num_pages=kv.num_pages - 1,
@@ -244,6 +245,7 @@ def _info(
         load_seconds=load_seconds,
         compile_seconds=compile_seconds,
         dtype=str(leaves[0].dtype),
+        quantization=model.quantization,
         device=devices.flat[0].device_kind,
         num_devices=devices.size,
         attention_backend=kv.backend.value,

@@ -131,10 +131,11 @@ class LLM:
 
     def __repr__(self) -> str:
         info = self.core.info
+        weights = f"{info.quantization} and {info.dtype}" if info.quantization else info.dtype
         return (
             f"LLM({str(self.model)!r} on {info.num_devices} x {info.device})\n"
             f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
-            f"{info.dtype}, {info.parameter_bytes / 2**20:.1f} MiB\n"
+            f"{weights}, {info.parameter_bytes / 2**20:.1f} MiB\n"
             f"  attention {info.attention_backend}\n"
             f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
             f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"

@@ -103,6 +103,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     load_seconds: float
     compile_seconds: float
     dtype: str = "float32"
+    quantization: str | None = None  # of the weights
     device: str = "cpu"
     num_devices: int = 1
     attention_backend: str = "xla"

@@ -80,10 +80,10 @@ class Decoder(nnx.Module):
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""
         if self.head is None:
-            weight, form = self.embedding[...], "bd,vd->bv"
+            weight = self.embedding[...]
+            scores = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
         else:
-            weight, form = self.head.kernel[...], "bd,dv->bv"
-        scores = jnp.einsum(form, hidden, weight, preferred_element_type=jnp.float32)
+            scores = self.head.product(hidden, jnp.float32)
         if self.head is not None and self.head.bias is not None:
             scores = scores + self.head.bias[...]
         scores = scores[:, : self.config.vocab_size] * self.config.logit_scale

@@ -8,6 +8,7 @@ Kernels lie as [in, out]. Norms compute in float32 and have float32 parameters i
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,17 +33,28 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 
 class Linear(nnx.Module):
-    """x W + b, with W [in, out] and a bias where asked for."""
+    """x W + b, with W [in, out] and a bias where asked for.
+
+    In the place of the matrix there may be a module that multiplies by it: `quantised/kernels.py`.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, *, axes: tuple[str, str], bias: bool, dtype: DTypeLike
     ):
-        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), dtype), axes=axes)
+        self.kernel: Any = nnx.Param(jnp.zeros((inputs, outputs), dtype), axes=axes)
         self.bias = nnx.Param(jnp.zeros(outputs, dtype), axes=axes[1:]) if bias else None
 
     def __call__(self, x: Float[Array, "T inputs"]) -> Float[Array, "T outputs"]:
-        y = x @ self.kernel[...]
+        y = self.product(x)
         return y if self.bias is None else y + self.bias[...]
+
+    def product(
+        self, x: Float[Array, "T inputs"], dtype: DTypeLike | None = None
+    ) -> Float[Array, "T outputs"]:
+        """x W, in `dtype` or that of `x`."""
+        if isinstance(self.kernel, nnx.Module):
+            return jnp.asarray(self.kernel(x, dtype))
+        return jnp.dot(x, self.kernel[...], preferred_element_type=dtype)
 
 
 class RMSNorm(nnx.Module):

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
@@ -33,11 +32,17 @@ from models.config import ModelConfig
 from models.decoder import Decoder
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
-from models.flatten import Layout, Leaf, layout
+from models.flatten import Layout, Leaf
 from models.memory import check_memory
-from models.quantised import Readable, dequantised, quantisation_method
+from models.quantised.choosing import kinds_of, online_kinds
+from models.quantised.kernels import Packed
+from models.quantised.methods import quantisation_method
+from models.quantised.packing import decoder_layout, num_parameters
+from models.quantised.placing import PackedPlacer
+from models.quantised.tensors import Readable
 from models.registry import find_architecture
 from models.sharding import named_sharding
+from models.slices import Index, read_slice
 from models.weights import Source, Stack, WeightMap
 
 DTYPES: Mapping[str, np.dtype] = {
@@ -47,10 +52,6 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 READABLE = ("bfloat16", "float16", "float32", "float64")
 READERS = 4  # leaves read at the same time
-BLOCK_BYTES = 16 * 1024 * 1024  # read at once
-STRIP_ROWS = 16  # transposed at once: more fall out of the cache, 2.0 against 0.3 GB/s
-
-Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class LoadedModel:
     layout: Layout[Decoder]  # layout.unflatten(leaves) inside a jit is the decoder
     leaves: tuple[Array, ...]
     mesh: Mesh
+    num_parameters: int = 0  # not counting scales
+    quantization: str | None = None  # "int8"
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -77,6 +80,7 @@ def load(
     *,
     dtype: str = "auto",
     load_format: Literal["auto", "dummy"] = "auto",
+    quantization: str | None = None,
     seed: int = 0,
     max_model_len: int | None = None,
 ) -> LoadedModel:
@@ -86,6 +90,7 @@ def load(
         dtype: of matrices and activations; "auto" is float32 on CPU and bfloat16 elsewhere.
         load_format: "dummy" draws random weights from `seed`, others for another size of the mesh,
             and needs config.json only.
+        quantization: "int8" and "fp8" quantise the linear maps while they are read.
         max_model_len: tokens of context the model is run with, if not those it was made for.
 
     Raises:
@@ -101,13 +106,22 @@ def load(
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     compute = compute_dtype(dtype, mesh)
-    plan = layout(nnx.eval_shape(lambda: Decoder(config, dtype=compute, shards=mesh.size)))
-    check_memory(plan.leaves, mesh)
+    online, weights = online_kinds(quantization, method, mesh), architecture.weights(config)
     if load_format == "dummy":
-        leaves = _random(plan.leaves, mesh, seed, config)
+        plan, kernels = decoder_layout(config, compute, mesh, online)
+        check_memory(plan.leaves, mesh)
+        leaves = _random(plan.leaves, mesh, seed, config, kernels)
     else:
-        leaves = _read(folder, plan, architecture.weights(config), mesh, method)
-    return LoadedModel(folder, config, read_generation_config(folder), plan, leaves, mesh)
+        with open_tensors(folder) as tensors:
+            found = _match(weights, method.read(tensors) if method else tensors, folder)
+            choose = kinds_of(weights.sources, found, compute, mesh) if method else online
+            plan, kernels = decoder_layout(config, compute, mesh, choose)
+            check_memory(plan.leaves, mesh)
+            leaves = _read(plan, weights, found, mesh, kernels)
+    count = num_parameters(plan, kernels)
+    generation = read_generation_config(folder)
+    used = quantization or (method.name if method else None)
+    return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used)
 
 
 def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
@@ -122,21 +136,35 @@ def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
 
 
 def _random(
-    leaves: tuple[Leaf, ...], mesh: Mesh, seed: int, config: ModelConfig
+    leaves: tuple[Leaf, ...],
+    mesh: Mesh,
+    seed: int,
+    config: ModelConfig,
+    kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
     """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
     constants = {"weight": 0.0 if config.norm_offset else 1.0, "bias": 0.0}
 
     def make(number: int, leaf: Leaf) -> Array:
-        constant = constants.get(leaf.paths[0].rsplit(".", 1)[-1])
-        inputs = leaf.shape[leaf.axes.index("embed") if "vocab" in leaf.axes else 0]
-        deviation = inputs**-0.5 if constant is None else 0.0
+        module, _, name = leaf.paths[0].rpartition(".")
+        packed = kernels.get(module)
+        known = packed.random_constants if packed else constants
         key = jax.random.fold_in(jax.random.key(seed), number)
         sharding = named_sharding(mesh, leaf.axes)
-        drawn: Array = _normal(key, constant or 0.0, deviation, leaf.shape, leaf.dtype, sharding)
+        if packed and name not in known and jnp.issubdtype(leaf.dtype, jnp.integer):
+            bits: Array = _random_bits(key, packed.random_mask, leaf.shape, leaf.dtype, sharding)
+            return bits
+        deviation = 0.0 if name in known else 1.0 if packed else _deviation(leaf)
+        mean = known.get(name, 0.0)
+        drawn: Array = _normal(key, mean, deviation, leaf.shape, leaf.dtype, sharding)
         return drawn
 
     return tuple(make(number, leaf) for number, leaf in enumerate(leaves))
+
+
+def _deviation(leaf: Leaf) -> float:
+    axis = leaf.axes.index("embed") if {"vocab", "embed"} <= {*leaf.axes} else 0
+    return float(leaf.shape[axis] ** -0.5)
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
@@ -154,18 +182,39 @@ def _normal(
     return placed
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _random_bits(
+    key: Array, mask: int | None, shape: tuple[int, ...], dtype: np.dtype, sharding: NamedSharding
+) -> Array:
+    """Likewise; bits of `mask` only."""
+    bits = jax.random.bits(key, shape, f"uint{8 * dtype.itemsize}")
+    values = jax.lax.bitcast_convert_type(bits & mask if mask else bits, dtype)
+    placed: Array = jax.lax.with_sharding_constraint(values, sharding)
+    return placed
+
+
 def _read(
-    folder: Path, plan: Layout[Decoder], weights: WeightMap, mesh: Mesh, method: str | None
+    plan: Layout[Decoder],
+    weights: WeightMap,
+    found: Mapping[str, Readable],
+    mesh: Mesh,
+    kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
-    with open_tensors(folder) as tensors:
-        found = _match(weights, dequantised(tensors, method), folder)
-        for leaf in plan.leaves:
-            for path in leaf.paths:
-                shape = leaf.shape[1:] if leaf.stacked else leaf.shape
-                _check_shapes(weights.sources[path], shape, found)
-        with ThreadPoolExecutor(READERS) as pool:
-            place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
-            return tuple(pool.map(place, plan.leaves))
+    shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
+    plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
+    for leaf in plain:
+        shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
+    for path, shape in shapes.items():
+        _check_shapes(weights.sources[path], shape, found)
+    with ThreadPoolExecutor(READERS) as pool:
+        place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
+        placed = dict(zip(plain, pool.map(place, plain), strict=True))
+        placed |= PackedPlacer(kernels, weights.sources, found, mesh).place(plan.leaves, pool)
+    return tuple(placed[leaf] for leaf in plan.leaves)
+
+
+def _module(leaf: Leaf) -> str:
+    return leaf.paths[0].rpartition(".")[0]
 
 
 def _match(
@@ -232,60 +281,3 @@ def _place(
         return read_slice(source, tensors, index or (), leaf.shape, leaf.dtype, mesh.size)
 
     return jax.make_array_from_callback(leaf.shape, named_sharding(mesh, leaf.axes), read)
-
-
-def read_slice(
-    source: Source | Stack,
-    tensors: Mapping[str, Readable],
-    index: Index,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    shards: int,
-) -> np.ndarray:
-    """The slice `index` of a parameter of `shape`, as a new array of `dtype`."""
-    bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
-    out = np.zeros([stop - start for start, stop in bounds], dtype)
-    if isinstance(source, Source):
-        _fill(out, source, tensors, bounds, shards)
-    else:
-        copies = shape[0] // len(source.sources)
-        for number, entry in zip(range(*bounds[0]), out, strict=True):
-            _fill(entry, source.sources[number // copies], tensors, bounds[1:], shards)
-    return out
-
-
-def _fill(
-    out: np.ndarray,
-    source: Source,
-    tensors: Mapping[str, Readable],
-    bounds: list[tuple[int, int]],
-    shards: int,
-) -> None:
-    """Write the part of a parameter within `bounds`, a pair an axis, into `out`."""
-    low, high = bounds[source.axis]
-    for piece in source.pieces(shards):
-        start, stop = max(piece.at, low), min(piece.at + piece.count, high)
-        if start >= stop:
-            continue
-        wanted = [slice(*pair) for pair in bounds]
-        first = piece.start + (start - piece.at) * piece.step
-        wanted[source.axis] = slice(first, first + (stop - start) * piece.step, piece.step)
-        target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
-        if source.transpose:
-            wanted, target = wanted[::-1], target.T
-        tensor = tensors[piece.tensor]
-        _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
-
-
-def _copy(tensor: Readable, wanted: list[slice], target: np.ndarray) -> None:
-    """Write `tensor[wanted]` into `target`, which has other strides and perhaps another dtype."""
-    outer, *columns = wanted
-    every = outer.step or 1
-    step = max(STRIP_ROWS, BLOCK_BYTES // max(1, tensor.row_bytes * every))  # rows of `target`
-    for start in range(0, len(target), step):
-        first = outer.start + start * every
-        last = min(first + step * every, tensor.shape[0])
-        block = tensor.read(first, last)[::every, *columns]
-        for strip in range(0, min(step, len(target) - start), STRIP_ROWS):
-            rows = target[start + strip :][: min(STRIP_ROWS, step - strip)]
-            rows[...] = block[strip : strip + len(rows)]

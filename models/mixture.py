@@ -8,6 +8,7 @@ tokens that go elsewhere. Choice and products are `pallas_kernels.moe`'s.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,8 @@ class MixtureOfExperts(nnx.Module):
         self.mixture = mixture
         self.router = Linear(D, E, axes=("embed", "choice"), bias=mixture.bias, dtype=dtype)
         self.choice_bias = _vector(E) if mixture.choice_bias else None
-        self.gate_up = _experts((E, D, 2 * F), dtype)
-        self.down = _experts((E, F, D), dtype)
+        self.gate_up: Any = _experts((E, D, 2 * F), dtype)
+        self.down: Any = _experts((E, F, D), dtype)
         self.gate_up_bias = _experts((E, 2 * F), dtype) if mixture.bias else None
         self.down_bias = _experts((E, D), dtype) if mixture.bias else None
         gate = partial(Linear, D, 1, axes=("embed", "choice"), bias=False, dtype=dtype)
@@ -54,7 +55,7 @@ class MixtureOfExperts(nnx.Module):
                 check_vma=False,
             )
         out = multiply(
-            x, weights, chosen, self.gate_up[...], self.down[...],
+            x, weights, chosen, _weight(self.gate_up), _weight(self.down),
             _array(self.gate_up_bias), _array(self.down_bias),
         )  # fmt: skip
         if self.shared is None:
@@ -84,8 +85,8 @@ def _experts_here(
     x: Array,
     weights: Array,
     chosen: Array,
-    gate_up: Array,
-    down: Array,
+    gate_up: Any,
+    down: Any,
     gate_up_bias: Array | None,
     down_bias: Array | None,
     *,
@@ -95,12 +96,17 @@ def _experts_here(
     """What this device's experts add, summed over devices. They are those that follow each other
     from its number on."""
     if batch.mesh is not None:
-        chosen = chosen - lax.axis_index(HEAD_AXIS) * down.shape[0]
+        chosen = chosen - lax.axis_index(HEAD_AXIS) * jax.tree.leaves(down)[0].shape[0]
     out = experts(
         x, weights, chosen, gate_up, down, activation=activation,
         gate_up_bias=gate_up_bias, down_bias=down_bias, backend=batch.backend,
     )  # fmt: skip
     return out if batch.mesh is None or batch.mesh.size == 1 else lax.psum(out, HEAD_AXIS)
+
+
+def _weight(parameter: Any) -> Any:
+    """An array, or what `experts` takes in its place: `quantised/experts.py`."""
+    return parameter[...] if isinstance(parameter, nnx.Param) else parameter.container()
 
 
 def _experts(shape: tuple[int, ...], dtype: DTypeLike) -> nnx.Param[Array]:

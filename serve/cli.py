@@ -32,6 +32,7 @@ def serve(
     model: Annotated[str, typer.Argument(help="A local folder, or 'demo'.")] = "demo",
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
+    quantization: options.Quantization = None,
     seed: options.Seed = 0,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -96,6 +97,7 @@ def generate(
     stop: options.Stop = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
+    quantization: options.Quantization = None,
     seed: options.Seed = 0,
     max_model_len: options.MaxModelLen = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
@@ -109,6 +111,7 @@ def generate(
         model=model,
         dtype=dtype,
         load_format=load_format,
+        quantization=quantization,
         seed=seed,
         max_model_len=max_model_len,
         tensor_parallel_size=tensor_parallel_size,
@@ -125,6 +128,7 @@ def chat(
     top_k: options.TopK = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
+    quantization: options.Quantization = None,
     seed: options.Seed = 0,
     max_model_len: options.MaxModelLen = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
@@ -138,6 +142,7 @@ def chat(
         model=model,
         dtype=dtype,
         load_format=load_format,
+        quantization=quantization,
         seed=seed,
         max_model_len=max_model_len,
         tensor_parallel_size=tensor_parallel_size,
@@ -152,6 +157,7 @@ def run_batch(
     served_model_name: options.ServedModelName = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
+    quantization: options.Quantization = None,
     seed: options.Seed = 0,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -162,8 +168,9 @@ def run_batch(
     from serve.settings import make_settings
 
     config = make_config(
-        model=model, dtype=dtype, load_format=load_format, seed=seed, max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs, tensor_parallel_size=tensor_parallel_size,
+        model=model, dtype=dtype, load_format=load_format, quantization=quantization, seed=seed,
+        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
+        tensor_parallel_size=tensor_parallel_size,
     )  # fmt: skip
     settings = make_settings(served_model_names=served_model_name or ())
     done, failed = run_batch_file(config, settings, input_file, output_file)

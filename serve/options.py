@@ -53,6 +53,14 @@ LoadFormat = Annotated[
     str,
     typer.Option(help="auto (safetensors) or dummy (random weights).", rich_help_panel=_MODEL),
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        help="int8, or on GPUs fp8: weights are quantised while they are read, tokens in each "
+        "step. Checkpoints that are quantised need no flag.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
 MaxModelLen = Annotated[
     Any,

@@ -18,7 +18,8 @@ def print_summary(
     table.add_column(style="dim")
     table.add_column()
     table.add_row("model", f"[bold]{model.names[0]}[/]  {info.architecture}")
-    table.add_row("parameters", short(info.num_parameters))
+    kept_as = info.quantization or info.dtype
+    table.add_row("parameters", f"{short(info.num_parameters)}, {kept_as}")
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
     table.add_row(
         "cache", f"{info.num_pages:,} pages of {info.page_size} tokens: {concurrency(info)}"

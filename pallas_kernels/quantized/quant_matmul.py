@@ -1,7 +1,8 @@
 """Tokens times weights of 4 or 8 bits with a scale a group.
 
 Few tokens go through a kernel that reads the bits only. From `_MANY` tokens on the product is
-bound by arithmetic, and 16-bit weights made once a call cost little beside it.
+bound by arithmetic, and 16-bit weights made once a call cost little beside it; GPUs without a
+kernel make them for few tokens too.
 """
 
 import math
@@ -40,9 +41,10 @@ def quant_matmul(
     Raises:
         KernelError: the GPU's kernel does not take these sizes.
     """
-    if resolve(backend) is Backend.XLA:
+    found = resolve(backend)
+    if found is Backend.XLA and traced_device().platform == "cpu":
         return _by_planes(x, weight)
-    if x.shape[0] >= _MANY:
+    if found is Backend.XLA or x.shape[0] >= _MANY:
         return x @ dequantize(weight).astype(x.dtype)
     from pallas_kernels.quantized.mosaic_quant import choose_splits, mosaic_quant_matmul
 
@@ -50,8 +52,8 @@ def quant_matmul(
     facts = {
         "M": x.shape[0], "A": A, "C": C, "group": group_size(weight), "bits": bits_of(weight),
     }  # fmt: skip
-    found = tuned("quant_matmul", facts, gpu.kind)
-    splits = found["splits"] if found else choose_splits(C, x.shape[0], gpu.num_cores)
+    tiling = tuned("quant_matmul", facts, gpu.kind)
+    splits = tiling["splits"] if tiling else choose_splits(C, x.shape[0], gpu.num_cores)
     return mosaic_quant_matmul(x, weight, splits=splits)
 
 

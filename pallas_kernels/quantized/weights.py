@@ -68,6 +68,11 @@ def group_size(weight: QuantizedWeight) -> int:
 
 
 def pack(numbers: Integer[np.ndarray, "C A"], bits: int = 4) -> Int32[Array, "C words"]:
+    """`pack_words` on JAX's default device."""
+    return jnp.asarray(pack_words(numbers, bits))
+
+
+def pack_words(numbers: Integer[np.ndarray, "C A"], bits: int = 4) -> Int32[np.ndarray, "C words"]:
     """Numbers of so many bits, taken as they lie in their lowest bits, into words.
 
     Raises:
@@ -82,7 +87,10 @@ def pack(numbers: Integer[np.ndarray, "C A"], bits: int = 4) -> Int32[Array, "C 
     # [C, block, plane, v, j, half] -> [C, block, j, v, half, plane]
     split = unsigned.reshape(len(numbers), -1, 16 // bits, 4, 4, 2).transpose(0, 1, 4, 3, 5, 2)
     shifted = split << _shifts(bits).astype(np.uint32)
-    return jnp.asarray(shifted.sum((-1, -2), np.uint32).view(np.int32).reshape(len(numbers), -1))
+    words: Int32[np.ndarray, "C words"] = (
+        shifted.sum((-1, -2), np.uint32).view(np.int32).reshape(len(numbers), -1)
+    )
+    return words
 
 
 def unpack(words: Int32[Array, "C words"], bits: int) -> Int32[Array, "C A"]:

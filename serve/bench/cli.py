@@ -122,6 +122,7 @@ def throughput(
     n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
     max_model_len: engine_options.MaxModelLen = None,
     max_num_seqs: engine_options.MaxNumSeqs = None,
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
@@ -141,8 +142,9 @@ def throughput(
     )
     samples = make_samples(dataset, load_tokenizer(model))
     with LLM(
-        model, dtype=dtype, load_format=load_format, max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+        model, dtype=dtype, load_format=load_format, quantization=quantization,
+        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
         num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
@@ -161,6 +163,7 @@ def latency(
     num_iters: Annotated[int, typer.Option(help="Runs that count.")] = 30,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
     max_model_len: engine_options.MaxModelLen = None,
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
     tensor_parallel_size: engine_options.TensorParallelSize = 1,
@@ -177,8 +180,9 @@ def latency(
     samples = make_samples(dataset, load_tokenizer(model))
     # what a run leaves in the prefix cache would be found by the next
     with LLM(
-        model, dtype=dtype, load_format=load_format, max_model_len=max_model_len,
-        max_num_seqs=batch_size * n, max_num_batched_tokens=max_num_batched_tokens,
+        model, dtype=dtype, load_format=load_format, quantization=quantization,
+        max_model_len=max_model_len, max_num_seqs=batch_size * n,
+        max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
         num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
@@ -196,6 +200,7 @@ def startup(
     warm_starts: Annotated[int, typer.Option(help="Starts with a full compile cache.")] = 3,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
     max_model_len: engine_options.MaxModelLen = None,
     max_num_seqs: engine_options.MaxNumSeqs = None,
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
@@ -205,7 +210,7 @@ def startup(
     from serve.bench.startup import measure_startup, table
 
     settings = {
-        "model": model, "dtype": dtype, "load_format": load_format,
+        "model": model, "dtype": dtype, "load_format": load_format, "quantization": quantization,
         "max_model_len": max_model_len, "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
     }  # fmt: skip

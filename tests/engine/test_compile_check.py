@@ -47,6 +47,14 @@ def test_a_window_of_steps_is_one_graph_too():
     assert report.aliased_gib > 2
 
 
+@pytest.mark.parametrize("quantization", ["fp8", "gptq"])
+def test_packed_weights_are_not_written_in_more_bits(quantization):
+    target = load_target("h200")
+    mesh = target.mesh(HEAD_AXIS, 1)
+    decode = next(check_model("llama-3.1-8b", 1, target, mesh, quantization=quantization))
+    assert isinstance(decode, Report) and decode.faults == []
+
+
 @pytest.mark.parametrize(
     "change, fault",
     [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3",
-         "int8": "I8", "uint8": "U8", "float64": "F64"}  # fmt: skip
+         "int8": "I8", "uint8": "U8", "int32": "I32", "int64": "I64", "float64": "F64"}  # fmt: skip
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -7,8 +7,12 @@ import pytest
 
 from pallas_kernels.deviceless import compile_for_target, load_target, missing_plugin
 from pallas_kernels.dispatch import Backend
-from pallas_kernels.quantized import int8_matmul, quantize_tokens, scaled_matmul
-from pallas_kernels.quantized.reference import int8_matmul_reference, scaled_matmul_reference
+from pallas_kernels.quantized import fp8_matmul, int8_matmul, quantize_tokens, scaled_matmul
+from pallas_kernels.quantized.reference import (
+    fp8_matmul_reference,
+    int8_matmul_reference,
+    scaled_matmul_reference,
+)
 
 
 def make(M, A, C, dtype):
@@ -50,9 +54,28 @@ def test_eight_bits_times_eight(M):
     assert distance(found, exact) < 0.02
 
 
-def test_a_token_of_zeros_stays_zero():
-    x, w, scale = make(2, 96, 40, jnp.int8)
-    assert not int8_matmul(x.at[0].set(0), w, scale)[0].any()
+@pytest.mark.parametrize("M", [1, 9])
+def test_e4m3_times_e4m3(M):
+    arrays = make(M, 96, 40, jnp.float8_e4m3fn)
+    with jax.enable_x64(True):
+        want, exact = (f(*wide(*arrays)) for f in (fp8_matmul_reference, scaled_matmul_reference))
+    found = fp8_matmul(*arrays)
+    assert distance(found, want) < 1e-6
+    assert 0.001 < distance(found, exact) < 0.05
+
+
+@pytest.mark.parametrize("matmul", [int8_matmul, fp8_matmul])
+def test_a_token_of_zeros_stays_zero(matmul):
+    x, w, scale = make(2, 96, 40, jnp.int8 if matmul is int8_matmul else jnp.float8_e4m3fn)
+    assert not matmul(x.at[0].set(0), w, scale)[0].any()
+
+
+@pytest.mark.parametrize("matmul", [int8_matmul, fp8_matmul])
+def test_the_result_can_be_wider_than_the_tokens(matmul):
+    x, w, scale = make(2, 96, 40, jnp.int8 if matmul is int8_matmul else jnp.float8_e4m3fn)
+    found = matmul(x.astype(jnp.bfloat16), w, scale, jnp.float32)
+    assert found.dtype == jnp.float32
+    assert (found != found.astype(jnp.bfloat16)).any()
 
 
 @pytest.mark.parametrize("M, dtype", [(1, jnp.int8), (64, jnp.float8_e4m3fn), (256, jnp.int8)])

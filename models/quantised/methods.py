@@ -1,0 +1,98 @@
+"""How config.json says that a checkpoint is quantised, and who reads it then.
+
+Owns the names of methods, which are Hugging Face's and vLLM's, and what of their settings is
+understood; what is not is an error. Knows neither devices nor decoders.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import UnsupportedError
+from models.fields import Fields
+from models.quantised.eight_bits import read_eight_bits
+from models.quantised.four_bits import read_awq, read_gptq, read_packed
+from models.quantised.mxfp4 import read_mxfp4
+from models.quantised.tensors import Readable
+from models.safetensors import Tensor
+
+Tensors = Mapping[str, Tensor]
+WHERE = "config.json's quantization_config"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way in which checkpoints are quantised, with its settings."""
+
+    name: str
+    fields: Fields
+
+    def read(self, tensors: Tensors) -> Mapping[str, Readable]:
+        """The checkpoint with the tensors that it would have if it were not quantised.
+
+        Raises:
+            CheckpointError: scales are missing or have another shape than their weights call for.
+            UnsupportedError: a setting is not understood.
+        """
+        return METHODS[self.name](self.fields, tensors)
+
+
+def quantisation_method(config: Mapping[str, Any]) -> Method | None:
+    """How config.json says that the weights are quantised; None if they are not.
+
+    Raises:
+        UnsupportedError: in a way that is not read.
+    """
+    raw = config.get("quantization_config") or config.get("compression_config")
+    if raw is None:
+        return None
+    name = raw.get("quant_method") if isinstance(raw, dict) else raw
+    if name not in METHODS:
+        raise UnsupportedError(
+            f"The checkpoint is quantised ({name!r}); only {', '.join(METHODS)} are read, so use "
+            f"the checkpoint it was made from."
+        )
+    return Method(str(name), Fields(raw, WHERE))
+
+
+def _read_modelopt(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
+    fields.option("quant_algo", ("FP8",), "FP8")
+    return read_eight_bits(tensors)
+
+
+def _read_compressed_tensors(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
+    sparsity = fields.raw.get("sparsity_config") or {}
+    if sparsity.get("format", "dense") != "dense":
+        raise UnsupportedError(f"{WHERE}: sparse weights ({sparsity['format']!r}) are not read.")
+    groups = fields.raw.get("config_groups") or {}
+    weights = [Fields(group.get("weights") or {}, WHERE) for group in groups.values()]
+    if len(weights) != 1:
+        raise UnsupportedError(
+            f"{WHERE} has {len(weights)} config_groups; checkpoints are read whose linear maps are "
+            "all quantised alike."
+        )
+    (one,), (group,) = weights, groups.values()
+    bits, kind = one.integer("num_bits"), one.option("type", ("int", "float"))
+    form = fields.option("format", _FORMS)
+    if form == "pack-quantized" and kind == "int" and bits in (4, 8):
+        if group.get("input_activations") is None:
+            return read_packed(bits, tensors)
+    elif bits == 8 and group.get("input_activations") and one.flag("symmetric", True):
+        return read_eight_bits(tensors)
+    raise UnsupportedError(
+        f"{WHERE} asks for {form!r} of {kind} with {bits} bits; 'pack-quantized' int of 4 and 8 "
+        "bits is read, and symmetric weights beside activations, both of 8 bits, int or float."
+    )
+
+
+_FORMS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+
+METHODS: Mapping[str, Callable[[Fields, Tensors], dict[str, Readable]]] = {
+    "fp8": lambda _, tensors: read_eight_bits(tensors),
+    "fbgemm_fp8": lambda _, tensors: read_eight_bits(tensors),
+    "modelopt": _read_modelopt,
+    "compressed-tensors": _read_compressed_tensors,
+    "gptq": read_gptq,
+    "awq": read_awq,
+    "mxfp4": lambda _, tensors: read_mxfp4(tensors),
+}
