@@ -7,6 +7,7 @@ host has read the last one, so the host's work hides behind the device's.
 import random
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from time import perf_counter
 
 from engine import admission
@@ -15,6 +16,9 @@ from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
 from engine.fitting import Fitted, fit
+from engine.grammar.background import ConstraintThreads
+from engine.grammar.matcher import Vocabulary, load_vocabulary
+from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
 from engine.memory import claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
@@ -23,6 +27,7 @@ from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
+from models.checkpoint import find_folder
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -62,6 +67,9 @@ class EngineCore:
         )
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
+        self._constraints = ConstraintThreads(partial(_load_vocabulary, config.model, model))
+        self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
+        self._step_seconds = 0.0  # of the last step that was read
         self._arrivals = 0
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
@@ -73,7 +81,8 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_requests or bool(self._launched)
+        building = self._constrained.num_builds > 0
+        return self._scheduler.has_requests or bool(self._launched) or building
 
     def add(self, message: AddRequest) -> None:
         """Queue a request.
@@ -97,11 +106,20 @@ class EngineCore:
             eos=self._eos,
         )
         self.stats.prompt_tokens += request.num_prompt_tokens
-        self._scheduler.add(request)
+        if message.grammar:
+            self._constrained.add(request, message.grammar)
+        else:
+            self._scheduler.add(request)
+
+    def check_grammar(self, source: str) -> None:
+        """Compile a grammar now; raises `RequestError` saying why it cannot be."""
+        self._constraints.check(source)
 
     def abort(self, request_ids: Iterable[int]) -> None:
         """Forget requests; their rows and pages are free for the next step."""
-        self._scheduler.abort(request_ids)
+        ids = list(request_ids)
+        self._constrained.abort(ids)
+        self._scheduler.abort(ids)
 
     def step(self) -> StepReport:
         """Start the next step, then report what the one before it gave.
@@ -111,15 +129,21 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
+        deltas = self._constrained.settle(self._step_seconds / 4)
         began = self._launch()
         launched = perf_counter()
         oldest = self._launched[0] if len(self._launched) > began else None
         results = self._read(oldest) if oldest else None
         read = perf_counter()
-        deltas = []
         if oldest and results:
-            deltas = _collect(self._scheduler, oldest, results)
+            self._step_seconds = read - start
+            deltas += _collect(self._scheduler, oldest, results)
             self._launched.popleft()
+            self._constrained.advance(
+                chunk.request for chunk in oldest.plan.chunks if chunk.samples
+            )
+        elif not began:
+            deltas += self._constrained.wait()
         self._count(deltas, start, launched, read)
         return StepReport(deltas=deltas, stats=self.stats)
 
@@ -139,6 +163,7 @@ class EngineCore:
     def close(self) -> None:
         """Stop compiling in the background. The engine takes no requests afterwards."""
         self._dead = self._dead or "The engine was closed."
+        self._constraints.close()
         self._runner.close()
         if self._tier is not None:
             self._tier.clear()
@@ -208,6 +233,11 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
     return ids
 
 
+def _load_vocabulary(name: str, model: LoadedModel) -> Vocabulary:
+    """What grammars are followed in; read in a thread, while programs are compiled."""
+    return load_vocabulary(find_folder(name), model.config.vocab_size, model.eos_token_ids)
+
+
 def _info(
     model: LoadedModel,
     fitted: Fitted,
@@ -262,11 +292,8 @@ def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> Re
     if chunk.samples:
         row += len(chunk.scored)
         token = int(results.tokens[row])
-        if request.num_generated == 0:
-            delta.queue_seconds = request.queue_seconds
-            delta.num_cached_tokens = request.num_cached_tokens
         request.token_ids.append(token)
-        delta.new_token_ids = [token]
+        report(request, delta)
         if request.params.logprobs is not None:
             delta.logprobs = [results.top(row, request.params.logprobs)]
         _finish(scheduler, request, delta, token)

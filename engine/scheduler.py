@@ -108,6 +108,8 @@ class Scheduler:
         """The next step's plan; requests are moved on as if it had been computed."""
         step = _StepBudget(self._max_tokens, self._max_rows)
         for request in sorted(self.running, key=_decode_first):
+            if request.blocked:
+                continue
             if request.status is Status.RUNNING and request.wants_more and step.open:
                 self._continue(request, step)
         while step.open and self._free_slots and (first := self._next_waiting()):
@@ -148,7 +150,7 @@ class Scheduler:
 
         A page for each running row stays free: they grow next, and would preempt the newcomer.
         """
-        if request.num_in_flight:
+        if request.num_in_flight or request.blocked:
             return False
         found = self._match(request)
         here = [page for page in found if isinstance(page, int)]
