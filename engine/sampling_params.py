@@ -32,7 +32,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     `temperature` 0 is greedy. `top_k` 0 or -1 is off. `max_tokens` None runs to the end of the
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens.
-    `structured_outputs`: what the output must satisfy, a `StructuredOutputsParams` or a dict like it.
+    `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     """
 
     n: int = 1

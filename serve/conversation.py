@@ -15,6 +15,7 @@ from serve.protocol_chat import ChatRequest
 from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
+from serve.structured_outputs import constraint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     rules = reply_rules(
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
     )
+    constraint = constraint_of(request)
     params = sampling_params(
         request,
         model.sampling_defaults,
         max_tokens=request.limit,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        structured_outputs=constraint.params if constraint else None,
     )
     if rules.special:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
@@ -45,7 +48,9 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     text, token_ids = await prompt_of(service, request)
     kept = truncate(token_ids, request, info.max_model_len)
     params = fit(params, request, len(kept), info.max_model_len, model.default_max_tokens)
-    return Conversation(request, Prompt(text, kept, params, request.cache_salt or ""), rules)
+    grammar = await service.grammar(constraint)
+    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar)
+    return Conversation(request, prompt, rules)
 
 
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:
