@@ -86,8 +86,11 @@ class _Writer:
         written = set(wanted)
         while wanted:
             name, terminal = wanted.pop()
-            body = self._written(self._rules[name], terminal)
-            lines.append(f"{self._called(name, terminal)}: {body}")
+            body = self._rules[name]
+            if name in self._regular and not terminal:  # a longer text would hide a shorter one
+                body = _by_character(body)
+            written_body = self._written(body, terminal)
+            lines.append(f"{self._called(name, terminal)}: {written_body}")
             for other in _names(self._rules[name]):
                 asked = (other, terminal or self._is(other))
                 if asked not in written:
@@ -271,6 +274,20 @@ def _repeated(part: _Sets, least: int, most: int | None) -> _Sets:
     if part.extends & part.first and most != 1:
         extends |= part.inside
     return _Sets(part.empty or least == 0, part.first, part.inside, extends)
+
+
+def _by_character(node: Node) -> Node:
+    """The same with texts taken apart."""
+    match node:
+        case Text(text) if len(text) > 1:
+            return Sequence(tuple(map(Text, text)))
+        case Sequence(parts):
+            return Sequence(tuple(map(_by_character, parts)))
+        case Choice(parts):
+            return Choice(tuple(map(_by_character, parts)))
+        case Repeat(part, least, most):
+            return Repeat(_by_character(part), least, most)
+    return node
 
 
 def _names(node: Node) -> Iterator[str]:

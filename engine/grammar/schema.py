@@ -1,10 +1,11 @@
 """A JSON schema as llguidance takes it, without what it would take and not keep to.
 
 llguidance refuses keywords that it does not know how to keep to. This file owns what is left to
-refuse (`minProperties`, which a repeated key would satisfy), how JSON is written, and
-`disable_additional_properties`.
+refuse (`minProperties`, which a repeated key would satisfy; `$id` beside `$ref`), how JSON is
+written, and `disable_additional_properties`.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,15 +65,17 @@ def checked(schema: Any, *, closed: bool = False) -> Schema:
     if not isinstance(schema, dict):
         raise RequestError("the schema must be an object")
     try:
-        text = msgspec.json.encode(schema)
-        copy: Schema = msgspec.json.decode(text)
+        text = json.dumps(schema, allow_nan=False)
+        copy: Schema = json.loads(text)
         parts = list(_parts(copy))
-    except (RecursionError, msgspec.MsgspecError, TypeError, OverflowError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise RequestError(f"the schema is no JSON, or nested too deeply ({error})") from None
     if len(text) > MAX_SOURCE_CHARS:
-        raise RequestError(f"the schema has {len(text)} bytes, more than {MAX_SOURCE_CHARS}")
+        raise RequestError(f"the schema has {len(text)} characters, more than {MAX_SOURCE_CHARS}")
     for part in parts:
         _check_min_properties(part)
+        if "$ref" in part and "$id" in part and part is not copy:
+            raise RequestError("$id beside $ref means one thing in draft 7 and another since")
         if closed:
             _close(part)
     return copy
