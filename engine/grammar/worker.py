@@ -57,6 +57,8 @@ def compile_params(
         return Compiled(error=str(error))
     except RecursionError:
         return Compiled(error="it is nested too deeply")
+    except MemoryError:
+        return Compiled(error="it takes too much memory to compile")
     return Compiled(source)
 
 

@@ -94,7 +94,7 @@ BOTH: list[tuple[str, Any]] = [
     ("tools", [{"type": "function"}]),
     ("suffix", "end"), ("best_of", 3), ("use_beam_search", True), ("stop_regex", "a+"),
     ("chat_template", "{{ 1 }}"), ("request_id", "mine"),
-    ("prompt_embeds", "gASV"), ("structured_outputs", {"json": {}}), ("logits_processors", ["x"]),
+    ("prompt_embeds", "gASV"), ("structured_outputs", {"json": 5}), ("logits_processors", ["x"]),
     ("reasoning_effort", "high"), ("tool_choice", "required"),
 ]  # fmt: skip
 
