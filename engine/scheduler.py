@@ -18,6 +18,7 @@ from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
 
 _NONE = range(0)
+_LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
 
 
@@ -44,7 +45,7 @@ class Plan:
 
     chunks: list[Chunk] = field(default_factory=list)
     num_tokens: int = 0
-    decode: bool = True  # each row has one token and samples: the shape of a decode program
+    decode: bool = True  # each row has one token: the shape of a decode program
 
 
 class Scheduler:
@@ -266,6 +267,7 @@ class _StepBudget:
         self._tokens = max_tokens
         self._logit_rows = max_rows
         self._rows = max_rows
+        self._has_free_rows = False
 
     @property
     def open(self) -> bool:
@@ -277,7 +279,8 @@ class _StepBudget:
         count = min(request.num_tokens - request.num_computed, self._tokens)
         if _unscored(request):
             count = min(count, self._logit_rows)
-        return count
+        rides = _is_forced(request) and self.plan.decode and self._has_free_rows
+        return 1 if rides and count <= _LONGEST_RIDE else count
 
     def add(self, request: Request, end: int, admitted: bool = False) -> None:
         """Plan the request's tokens up to `end`."""
@@ -296,7 +299,14 @@ class _StepBudget:
         self._rows -= 1
         self.plan.chunks.append(chunk)
         self.plan.num_tokens += chunk.count
-        self.plan.decode &= chunk.count == 1 and samples
+        self.plan.decode &= chunk.count == 1
+        self._has_free_rows |= request.constraint is None
+
+
+def _is_forced(request: Request) -> bool:
+    """Whether what it has to compute are tokens that its grammar forced: a few of them ride along
+    with other requests' decode rows, a token a step, since a chunk would make the step slower."""
+    return request.constraint is not None and request.num_computed >= request.num_prompt_tokens
 
 
 def _unscored(request: Request) -> bool:
