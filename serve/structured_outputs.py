@@ -9,6 +9,7 @@ At most one of them may be set. What they turn into is `StructuredOutputsParams`
 where other parts of the server that want constrained output (tool calls) begin.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -28,6 +29,14 @@ class Constraint(NamedTuple):
 
     params: StructuredOutputsParams
     field: str
+
+    def in_answer(self, wrap: Callable[[Options], Options]) -> "Constraint":
+        """The same for the part of a reply that `wrap` puts it into."""
+        part = self.params.as_format()
+        whole = wrap(part)
+        if whole is part:
+            return self
+        return Constraint(StructuredOutputsParams(structural_tag={"format": whole}), self.field)
 
     async def compile(self, compiler: GrammarCompiler, info: ModelInfo) -> str:
         """What the engine is to follow; raises RequestError naming the field."""

@@ -31,7 +31,9 @@ class StructuredOutputsParams(
 
     JSON is written with at most one space or line break with indentation between its parts, or as
     `whitespace_pattern` (a regex) says; `disable_any_whitespace` allows none.
-    `disable_additional_properties` forbids properties that a schema does not name.
+    Where a schema names properties, others are written only if its `additionalProperties` allows
+    them; `disable_additional_properties` forbids them also in schemas that are made of several
+    (`allOf` and the like), and in objects of which nothing is named.
     """
 
     json: str | dict[str, Any] | None = None
@@ -62,6 +64,22 @@ class StructuredOutputsParams(
     def constraint(self) -> str:
         """The name of the one field that is set."""
         return next(name for name in CONSTRAINTS if getattr(self, name) is not None)
+
+    def as_format(self) -> dict[str, Any]:
+        """The same as a part of a structural tag, so that other parts can go before it."""
+        match self.constraint:
+            case "regex":
+                return {"type": "regex", "pattern": self.regex}
+            case "choice":
+                texts = [{"type": "const_string", "value": text} for text in self.choice or ()]
+                return {"type": "or", "elements": texts}
+            case "grammar":
+                return {"type": "grammar", "grammar": self.grammar}
+            case "structural_tag":
+                return {"type": "structural_tag", "structural_tag": self.structural_tag}
+        schema = {"type": "object"} if self.json_object else self.json
+        options = {name: value for name in _JSON_ONLY if (value := getattr(self, name))}
+        return {"type": "json_schema", "json_schema": schema, **options}
 
     def _check_one(self) -> None:
         given = [name for name in CONSTRAINTS if getattr(self, name) is not None]

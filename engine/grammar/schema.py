@@ -2,7 +2,8 @@
 
 llguidance refuses keywords that it does not know how to keep to. This file owns what is left to
 refuse (`minProperties`, which a repeated key would satisfy; `$id` beside `$ref`), how JSON is
-written, and `disable_additional_properties`.
+written, and which properties: those that a schema names, where it names any and does not say that
+there may be others. `disable_additional_properties` asks for that in schemas made of several, too.
 """
 
 import json
@@ -20,6 +21,7 @@ _WHITESPACE = r"[ \t]|\n[ \t]{0,40}"
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
 _SINGLE = ("additionalProperties", "additionalItems", "items", "not", "if", "then", "else")
+_APPLIED = ("anyOf", "allOf", "oneOf", "$ref", "if", "dependentSchemas")
 Schema = dict[str, Any]
 
 
@@ -76,8 +78,9 @@ def checked(schema: Any, *, closed: bool = False) -> Schema:
         _check_min_properties(part)
         if "$ref" in part and "$id" in part and part is not copy:
             raise RequestError("$id beside $ref means one thing in draft 7 and another since")
-        if closed:
-            _close(part)
+    if closed or not any(map(_is_composed, parts)):
+        for part in parts:
+            _close(part, always=closed)
     return copy
 
 
@@ -109,7 +112,21 @@ def _check_min_properties(part: Schema) -> None:
         )
 
 
-def _close(part: Schema) -> None:
+def _is_composed(part: Schema) -> bool:
+    """Whether several schemas apply to one value: what one does not name, another may."""
+    others = [name for name in _APPLIED if name in part]
+    whole = part.get("allOf")
+    several = isinstance(whole, list) and len(whole) > 1
+    return several or len(others) + ("properties" in part) > 1
+
+
+def _close(part: Schema, *, always: bool) -> None:
+    """Write only properties that are named; JSON Schema allows others where it says nothing, and
+    a model that has begun to write others seldom comes to an end."""
+    properties, required = part.get("properties"), part.get("required", [])
+    named = isinstance(properties, dict) and isinstance(required, list)
+    named = named and bool(properties) and set(map(str, required)) <= properties.keys()
     is_object = part.get("type") == "object" or "properties" in part
-    if is_object and not {"additionalProperties", "patternProperties"} & part.keys():
+    said = {"additionalProperties", "patternProperties"} & part.keys()
+    if not said and (named or (always and is_object)):
         part["additionalProperties"] = False

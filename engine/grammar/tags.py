@@ -32,12 +32,8 @@ Part = dict[str, Any]
 
 def tags_source(given: object, special_tokens: SpecialTokens) -> str:
     """The llguidance source of a structural tag; raises `RequestError` for what is malformed."""
-    tag = read_schema(given)
-    if not isinstance(tag, dict):
-        raise RequestError("a structural tag must be an object")
     writer = _Writer(special_tokens)
-    start = writer.part(_format_of(tag), 0)
-    return writer.source(start)
+    return writer.source(writer.part({"type": "structural_tag", "structural_tag": given}, 0))
 
 
 def _format_of(tag: Part) -> Part:
@@ -75,6 +71,7 @@ class _Writer:
             "regex": self._regex,
             "grammar": self._grammar,
             "any_text": self._any_text,
+            "structural_tag": self._structural_tag,
             "sequence": self._sequence,
             "or": self._or,
             "tag": self._tag,
@@ -103,7 +100,13 @@ class _Writer:
         return self._literal(_typed(part, "value", str))
 
     def _json_schema(self, part: Part, _: int) -> str:
-        source = schema_source(read_schema(part.get("json_schema", {})))
+        pattern = part.get("whitespace_pattern")
+        source = schema_source(
+            read_schema(part.get("json_schema", {})),
+            closed=bool(part.get("disable_additional_properties")),
+            whitespace=not part.get("disable_any_whitespace"),
+            pattern=None if pattern is None else _typed(part, "whitespace_pattern", str),
+        )
         return self._nested(json.loads(source)["grammars"][0])
 
     def _regex(self, part: Part, _: int) -> str:
@@ -116,6 +119,12 @@ class _Writer:
 
     def _any_text(self, _: Part, __: int) -> str:
         return "TEXT"
+
+    def _structural_tag(self, part: Part, depth: int) -> str:
+        tag = read_schema(part.get("structural_tag"))
+        if not isinstance(tag, dict):
+            raise RequestError("a structural tag must be an object")
+        return self.part(_format_of(tag), depth)
 
     def _sequence(self, part: Part, depth: int) -> str:
         elements = _typed(part, "elements", list)

@@ -73,3 +73,16 @@ def test_a_bad_schema_is_a_bad_request(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="not") as caught:
         client.chat.completions.create(model="demo", messages=MESSAGES, response_format=wrong)
     assert caught.value.param == "response_format"
+
+
+def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
+    parameters = Pet.model_json_schema()
+    tool = {"type": "function", "function": {"name": "add_pet", "parameters": parameters}}
+    for choice in ("required", {"type": "function", "function": {"name": "add_pet"}}):
+        answer = client.chat.completions.create(
+            model="demo", messages=MESSAGES, tools=[tool], tool_choice=choice, max_tokens=300,
+            parallel_tool_calls=False, temperature=1, seed=1,
+        )  # fmt: skip
+        [call] = answer.choices[0].message.tool_calls
+        assert call.function.name == "add_pet"
+        Pet.model_validate_json(call.function.arguments)

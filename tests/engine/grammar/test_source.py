@@ -27,7 +27,6 @@ def test_options_of_json(source, accepts):
     compact = source(json=POINT, disable_any_whitespace=True, disable_additional_properties=True)
     assert accepts(compact, '{"x":1,"y":"a"}') == "whole"
     assert accepts(compact, '{"x": 1') == accepts(compact, '{"x":1,"y":"a","z"') == "no"
-    assert accepts(source(json=POINT), '{"x":1,"y":"a","z":[1]}') == "whole"
     wide = source(json=json.dumps(POINT), whitespace_pattern=r" {0,4}")
     assert accepts(wide, '{    "x":1') == "beginning" and accepts(wide, '{\n"x"') == "no"
     inner = {"type": "array", "items": {"anyOf": [POINT, {"const": {"type": "object"}}]}}
@@ -36,6 +35,25 @@ def test_options_of_json(source, accepts):
     assert accepts(closed, '[{"type":"object"}]') == "whole"
     assert accepts(source(json_object=True), '{"a": [1, {"b": null}]}') == "whole"
     assert accepts(source(json_object=True), "[1]") == "no"
+
+
+def test_properties_that_are_not_named(source, accepts):
+    """Written where the schema allows them, and where another part of it may name them."""
+    more, less = '{"x":1,"y":"a","z":[1]}', '{"x":1,"y":"a"}'
+    assert accepts(source(json=POINT), more) == "no"
+    assert accepts(source(json={**POINT, "additionalProperties": True}), more) == "whole"
+    assert accepts(source(json={"type": "object"}), more) == "whole"
+    whole = {"allOf": [POINT, {"properties": {"z": {"type": "array"}}}]}
+    assert accepts(source(json=whole), more) == "whole"
+    beside = {**POINT, "anyOf": [{"required": ["z"], "properties": {"z": {}}}]}
+    assert accepts(source(json=beside), more) == "whole"
+    base = {"$defs": {"p": POINT}, "$ref": "#/$defs/p", "properties": {"z": {}}}
+    assert accepts(source(json=base), more) == "whole"
+    nullable = {"anyOf": [{"$ref": "#/$defs/p"}, {"type": "null"}], "$defs": {"p": POINT}}
+    assert accepts(source(json=nullable), more) == "no"
+    assert accepts(source(json=nullable), less) == "whole"
+    unnamed = {**POINT, "required": ["x", "y", "z"]}
+    assert accepts(source(json=unnamed), more) == "whole"
 
 
 def test_regexes_and_choices_are_whole_texts(source, accepts):
