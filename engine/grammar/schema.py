@@ -124,8 +124,12 @@ def _close(part: Schema, *, always: bool) -> None:
     """Write only properties that are named; JSON Schema allows others where it says nothing, and
     a model that has begun to write others seldom comes to an end."""
     properties, required = part.get("properties"), part.get("required", [])
-    named = isinstance(properties, dict) and isinstance(required, list)
-    named = named and bool(properties) and set(map(str, required)) <= properties.keys()
+    named = (
+        isinstance(properties, dict)
+        and isinstance(required, list)
+        and bool(properties)
+        and set(map(str, required)) <= properties.keys()
+    )
     is_object = part.get("type") == "object" or "properties" in part
     said = {"additionalProperties", "patternProperties"} & part.keys()
     if not said and (named or (always and is_object)):
