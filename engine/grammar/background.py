@@ -27,6 +27,7 @@ from models.errors import IngotError
 
 logger = logging.getLogger(__name__)
 
+_BUILDERS = 2
 _WORKERS = 4
 _SLOW_SECONDS = 1e-3
 _CACHE_BYTES = 4 * 2**20  # of sources; what is compiled of them is some times as large
@@ -49,7 +50,7 @@ class ConstraintThreads:
     """All constraints of one engine. `load` reads the vocabulary, once, in a thread."""
 
     def __init__(self, load: Callable[[], Vocabulary]) -> None:
-        self._builders = ThreadPoolExecutor(1, "ingot-grammar-build")
+        self._builders = ThreadPoolExecutor(_BUILDERS, "ingot-grammar-build")
         self._movers = ThreadPoolExecutor(_WORKERS, "ingot-grammar")
         self._vocabulary = self._builders.submit(load)
         self._compiled = CompiledGrammars()
@@ -142,15 +143,22 @@ class CompiledGrammars:
     def get(self, vocabulary: Vocabulary, source: str) -> LLMatcher:
         """A matcher of its own for the caller; raises `RequestError`."""
         with self._lock:
-            matcher = self._matchers.pop(source, None)
-            if matcher is None:
-                matcher = compile_grammar(vocabulary, source)
-                self._bytes += len(source)
-            self._matchers[source] = matcher
-            while self._bytes > self._max_bytes:
-                oldest, _ = self._matchers.popitem(last=False)
-                self._bytes -= len(oldest)
+            known = self._matchers.get(source)
+            if known is not None:
+                self._matchers.move_to_end(source)
+                return known.deep_copy()
+        matcher = compile_grammar(vocabulary, source)  # others need not wait for it
+        with self._lock:
+            self._keep(source, matcher)
             return matcher.deep_copy()
+
+    def _keep(self, source: str, matcher: LLMatcher) -> None:
+        if source not in self._matchers:
+            self._bytes += len(source)
+        self._matchers[source] = matcher
+        while self._bytes > self._max_bytes:
+            oldest, _ = self._matchers.popitem(last=False)
+            self._bytes -= len(oldest)
 
 
 def _constraint(request: Request) -> Constraint:

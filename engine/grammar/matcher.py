@@ -27,6 +27,7 @@ _LIMITS = LLParserLimits(
     step_lexer_fuel=200_000, step_max_items=50_000, max_lexer_states=40_000, verbose_errors=False
 )
 _LONGEST_ERROR = 400
+_NO_TOKEN = "the model's vocabulary cannot write what must come next"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,12 @@ class Constraint:
 
     def _look_ahead(self) -> list[int]:
         matcher = self._matcher
-        forced = matcher.compute_ff_tokens() if self._jump else []
-        if forced:  # of what must come, the tokenizer may know no token that the grammar takes
-            forced = forced[: matcher.validate_tokens(forced)]
+        forced = matcher.compute_ff_tokens()
+        if forced:  # of what must come, the tokenizer may know no token that spells it
+            num_valid = matcher.validate_tokens(forced)
+            if num_valid == 0:
+                raise RequestError(_NO_TOKEN)
+            forced = forced[:num_valid] if self._jump else []
             matcher.consume_tokens(forced)
         self.finished = matcher.is_stopped()
         if not self.finished:
@@ -136,7 +140,7 @@ class Constraint:
         if self._matcher.is_accepting():
             self.mask |= self._stops
         elif not self.mask.any():
-            raise RequestError("the model's vocabulary cannot write what must come next")
+            raise RequestError(_NO_TOKEN)
 
 
 def _bits(ids: Iterable[int], num_words: int) -> Words:
