@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
+    from engine.grammar.params import StructuredOutputsParams
     from engine.llm import LLM
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.sampling_params import SamplingParams
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "LLM": "engine.llm",
     "SamplingParams": "engine.sampling_params",
+    "StructuredOutputsParams": "engine.grammar.params",
     "EngineConfig": "engine.config",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
 }
 
-__all__ = ["LLM", "CompletionOutput", "EngineConfig", "RequestOutput", "SamplingParams"]
+__all__ = [
+    "LLM", "CompletionOutput", "EngineConfig", "RequestOutput", "SamplingParams",
+    "StructuredOutputsParams",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from itertools import count
 
 from engine.core import EngineCore
+from engine.errors import RequestError
+from engine.grammar.source import grammar_source
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.prompts import Prompt
@@ -38,7 +40,12 @@ class Loop:
         request_id = str(next(self._ids))
         token_ids = prompt.token_ids(self.tokenizer)
         messages = self._processor.add(
-            request_id, token_ids, params, priority=priority, cache_salt=prompt.cache_salt
+            request_id,
+            token_ids,
+            params,
+            priority=priority,
+            cache_salt=prompt.cache_salt,
+            grammar=self._grammar(params),
         )
         self._inboxes[request_id] = inbox
         try:
@@ -48,6 +55,21 @@ class Loop:
             self.abort(request_id)
             raise
         return RequestOutput.begin(request_id, prompt.text, token_ids, params.n)
+
+    def _grammar(self, params: SamplingParams) -> str:
+        """What the output must satisfy, compiled once so that what is wrong is said here."""
+        wanted = params.structured_outputs
+        if wanted is None:
+            return ""
+        special = self.tokenizer.special_token_ids if self.tokenizer else {}
+        try:
+            source = grammar_source(wanted, special)
+            self.core.check_grammar(source)
+        except RequestError as error:
+            raise RequestError(
+                f"structured_outputs.{wanted.constraint}: {error}.", "structured_outputs"
+            ) from None
+        return source
 
     def turn(self) -> None:
         """One step of the core; its deltas go to their inboxes."""

@@ -7,6 +7,7 @@ host has read the last one, so the host's work hides behind the device's.
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter
 
 from engine import admission
@@ -15,6 +16,9 @@ from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError
 from engine.fitting import Fitted, fit
+from engine.grammar.background import ConstraintThreads
+from engine.grammar.matcher import Vocabulary, load_vocabulary
+from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
@@ -25,6 +29,7 @@ from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
 from engine.shapes import Shapes
+from models.checkpoint import find_folder
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -75,6 +80,9 @@ class EngineCore:
         self._windows = self._runner.programs.windows if shapes.windows else None
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
+        self._constraints = ConstraintThreads(partial(_load_vocabulary, config.model, model))
+        self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
+        self._step_seconds = 0.0  # of the last step that was read
         self._arrivals = 0
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._dead: str | None = None
@@ -86,7 +94,8 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_requests or bool(self._launched)
+        building = self._constrained.num_builds > 0
+        return self._scheduler.has_requests or bool(self._launched) or building
 
     def add(self, message: AddRequest) -> None:
         """Queue a request.
@@ -110,11 +119,20 @@ class EngineCore:
             eos=self._eos,
         )
         self.stats.prompt_tokens += request.num_prompt_tokens
-        self._scheduler.add(request)
+        if message.grammar:
+            self._constrained.add(request, message.grammar)
+        else:
+            self._scheduler.add(request)
+
+    def check_grammar(self, source: str) -> None:
+        """Compile a grammar now; raises `RequestError` saying why it cannot be."""
+        self._constraints.check(source)
 
     def abort(self, request_ids: Iterable[int]) -> None:
         """Forget requests; their rows and pages are free for the next step."""
-        self._scheduler.abort(request_ids)
+        ids = list(request_ids)
+        self._constrained.abort(ids)
+        self._scheduler.abort(ids)
 
     def step(self) -> StepReport:
         """Start the next step, then report what the one before it gave; without asynchronous
@@ -125,16 +143,20 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
+        deltas = self._constrained.settle(self._step_seconds / 4)
         began = self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling  # the newest is not waited for
         oldest = self._launched[0] if len(self._launched) > ahead else None
         results = self._read(oldest) if oldest else None
         read = perf_counter()
-        deltas = []
         if oldest and results:
-            deltas = _collect(self._scheduler, oldest, results)
+            self._step_seconds = read - start
+            deltas += _collect(self._scheduler, oldest, results)
             self._launched.popleft()
+            self._constrained.advance(oldest.plan.sampling)
+        elif not began:
+            deltas += self._constrained.wait()
         self._count(deltas, start, launched, read)
         return StepReport(deltas=deltas, stats=self.stats)
 
@@ -154,6 +176,7 @@ class EngineCore:
     def close(self) -> None:
         """Stop compiling in the background. The engine takes no requests afterwards."""
         self._dead = self._dead or "The engine was closed."
+        self._constraints.close()
         self._runner.close()
         if self._tier is not None:
             self._tier.clear()
@@ -222,6 +245,11 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
             "eos_token_id in its generation_config.json."
         )
     return ids
+
+
+def _load_vocabulary(name: str, model: LoadedModel) -> Vocabulary:
+    """What grammars are followed in; read in a thread, while programs are compiled."""
+    return load_vocabulary(find_folder(name), model.config.vocab_size, model.eos_token_ids)
 
 
 def _info(
@@ -303,6 +331,8 @@ def _sampled(
             if reason == "stop" and not request.ended_by_eos:
                 delta.stop_token_id = token
             scheduler.finish(request)
+    if request.constraint is not None:
+        report(request, delta)
     if request.params.logprobs is not None:
         turns = range(len(tokens))
         delta.logprobs = [results.top(row, request.params.logprobs, turn) for turn in turns]

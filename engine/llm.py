@@ -64,6 +64,13 @@ class LLM:
 
         All prompts are checked before any is run. `use_tqdm` shows progress once it takes long.
 
+        What the output must satisfy is said in the sampling params: a JSON schema, a regex, a list
+        of choices, a grammar or structural tags. Every output that ends with "stop" satisfies it,
+        at any temperature; one that is cut off ("length") is the beginning of one that would:
+
+            pet = {"type": "object", "properties": {"name": {"type": "string"}}}
+            llm.generate(text, SamplingParams(structured_outputs=StructuredOutputsParams(json=pet)))
+
         Raises:
             RequestError: a prompt or an option cannot be served; names the field.
         """

@@ -22,6 +22,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     bad_word_ids: list[list[int]] = []
     priority: int = 0  # lower is sooner
     cache_salt: str = ""  # only requests with the same one share what is cached of their prompts
+    grammar: str = ""  # what the output must satisfy, as engine.grammar.source writes it
 
 
 class AbortRequests(msgspec.Struct, tag="abort"):
@@ -49,6 +50,7 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     logprobs: list[TokenLogprobs] | None = None  # one for each new token, when asked for
     prompt_logprobs: list[TokenLogprobs] | None = None  # of prompt tokens 1.., in order, piecewise
     finish_reason: FinishReason | None = None
+    complete: bool = False  # "stop" without a stop token: the grammar leaves nothing to add
     stop_token_id: int | None = None  # the stop token that ended it, if one did and it is not EOS
     num_cached_tokens: int = 0
     queue_seconds: float | None = None  # with the first token: arrival to slot

@@ -81,8 +81,11 @@ class OutputProcessor:
         *,
         priority: int = 0,
         cache_salt: str = "",
+        grammar: str = "",
     ) -> list[AddRequest]:
         """Messages that make the engine write the n continuations of a prompt.
+
+        `grammar` is what `engine.grammar.source` made of the params' structured outputs.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -91,6 +94,8 @@ class OutputProcessor:
         if request_id in self._requests:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
         self._check_text_options(params)
+        if (params.structured_outputs is None) != (not grammar):
+            raise ValueError("structured outputs come with their grammar")
         stops = self._stop_strings(tuple(params.stop_strings))
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
         messages = []
@@ -107,6 +112,7 @@ class OutputProcessor:
                     bad_word_ids=bad_word_ids,
                     priority=priority,
                     cache_salt=cache_salt,
+                    grammar=grammar,
                 )
             )
         self._requests[request_id] = {message.request_id for message in messages}
@@ -219,7 +225,8 @@ class OutputProcessor:
         its text is not, unless the caller wants to see what stopped it.
         """
         texts: list[str] = []
-        stop_token = delta.finish_reason == "stop" and not child.params.include_stop_str_in_output
+        ended = delta.finish_reason == "stop" and not delta.complete
+        stop_token = ended and not child.params.include_stop_str_in_output
         for place, token_id in enumerate(delta.new_token_ids, 1):
             output.token_ids.append(token_id)
             if stop_token and place == len(delta.new_token_ids):
@@ -258,7 +265,10 @@ def _child_params(params: SamplingParams, index: int) -> SamplingParams:
         seed = _LOWEST_SEED + (seed + index - _LOWEST_SEED) % (_HIGHEST_SEED - _LOWEST_SEED + 1)
     prompt_logprobs = params.prompt_logprobs if index == 0 else None  # the same for all
     child = copy(params)  # not `replace`, which would validate every list of every child again
-    changes = {"n": 1, "seed": seed, "stop": None, "prompt_logprobs": prompt_logprobs}
+    changes = {
+        "n": 1, "seed": seed, "stop": None, "structured_outputs": None,
+        "prompt_logprobs": prompt_logprobs,
+    }  # fmt: skip
     for name, value in changes.items():
         force_setattr(child, name, value)
     return child

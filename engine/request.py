@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass, field
 from time import monotonic
 
+from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
 from engine.sampling_options import needs_admission
@@ -54,6 +55,8 @@ class Request:
     num_pages_sent: int = 0  # leading pages that the device's table has
     num_pages_kept: int = 0  # leading pages that the prefix cache knows
     num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot
+    constraint: Constraint | None = None  # where it stands in its grammar, if it has one
+    num_reported: int = 0  # generated tokens that the front knows of
 
     @property
     def num_tokens(self) -> int:
@@ -62,6 +65,18 @@ class Request:
     @property
     def num_generated(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether a further token is to be sampled once those in flight have arrived."""
+        return self.num_tokens < self.max_tokens
+
+    @property
+    def blocked(self) -> bool:
+        """Whether its grammar must see a token, or say what may follow, before it goes on."""
+        if self.constraint is None:
+            return False
+        return self.num_in_flight > 0 or not self.constraint.ready
 
     @property
     def num_reusable(self) -> int:
@@ -87,8 +102,9 @@ class Request:
 
     @property
     def ended_by_eos(self) -> bool:
-        """Whether the newest known token is an end of text that counts."""
-        return not self.params.ignore_eos and self.token_ids[-1] in self.eos_token_ids
+        """Whether the newest known token is an end of text that counts; a grammar's always does."""
+        counts = not self.params.ignore_eos or self.constraint is not None
+        return counts and self.token_ids[-1] in self.eos_token_ids
 
     def append(self, token_id: int) -> FinishReason | None:
         """Know one more token; returns why it ends the request, if it does."""
@@ -114,6 +130,7 @@ def make_request(
     prompt = len(message.prompt_token_ids)
     room = max_model_len - prompt
     own_stops = frozenset(params.stop_token_ids or ())
+    ignores_eos = params.ignore_eos and not message.grammar  # a grammar's end is the text's
     return Request(
         request_id=message.request_id,
         params=params,
@@ -121,7 +138,7 @@ def make_request(
         num_prompt_tokens=prompt,
         max_tokens=prompt + min(room, params.max_tokens or room),
         eos_token_ids=eos,
-        stop_token_ids=own_stops if params.ignore_eos else eos | own_stops,
+        stop_token_ids=own_stops if ignores_eos else eos | own_stops,
         bad_word_ids=message.bad_word_ids,
         priority=message.priority,
         arrival=arrival,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from engine.errors import ConfigError
+from engine.grammar.masks import MaskSender
 from engine.host_tier import HostTier
 from engine.lowering import (
     Shardings,
@@ -30,7 +31,7 @@ from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
 from engine.sampling import Sampled
-from engine.sampling_options import sampling_row
+from engine.sampling_options import Field, Flag, sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
 from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
@@ -112,6 +113,7 @@ class Runner:
         self.copies: PageCopies | None = None
         if tier is not None:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
+        self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
     def warm_up(self) -> float:
         """Compile what goes between steps; the smaller steps follow in the background.
@@ -126,6 +128,7 @@ class Runner:
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
         if self.copies is not None:
             self.copies.warm_up()
+        self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -136,6 +139,8 @@ class Runner:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
         options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
+        if request.constraint:
+            options[Field.FLAGS] |= Flag.ALLOWED
         self._columns.admit(
             request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )
@@ -161,6 +166,11 @@ class Runner:
             self._state = self._set_pages(self._state, row)
             request.num_pages_sent = found
 
+    def _send_masks(self, plan: Plan) -> None:
+        slots = self._state.slots
+        allowed = self._masks.send(slots.allowed, plan)
+        self._state = self._state._replace(slots=slots._replace(allowed=allowed))
+
     def launch(self, plan: Plan) -> Launched:
         """Start a step; its results are on their way to the host when this returns."""
         program = self.programs.find(plan.num_tokens, plan.decode, plan.window)
@@ -170,6 +180,7 @@ class Runner:
                 if chunk.admitted:
                     self.admit(chunk.request)
                     self._send_found_pages(chunk)
+            self._send_masks(plan)
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
         launched = Launched(plan, program.shape, sampled)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sized
 import msgspec
 
 from engine.errors import RequestError
+from engine.grammar.params import StructuredOutputsParams, structured_outputs
 from engine.plain_values import boolean, integer, integer_keys, number, sequence, shown, string
 
 MAX_N = 128
@@ -31,6 +32,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     `temperature` 0 is greedy. `top_k` 0 or -1 is off. `max_tokens` None runs to the end of the
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens.
+    `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     """
 
     n: int = 1
@@ -55,6 +57,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     detokenize: bool = True
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         self._convert()
@@ -122,6 +125,12 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
                 "allowed_token_ids must not be empty: no token could be chosen.",
                 "allowed_token_ids",
             )
+        if self.allowed_token_ids is not None and self.structured_outputs is not None:
+            raise RequestError(
+                "allowed_token_ids and structured_outputs exclude each other: both say which "
+                "tokens may be chosen.",
+                "allowed_token_ids",
+            )
 
 
 def _strings(name: str, value: object) -> list[str]:
@@ -159,10 +168,11 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "detokenize": boolean,
     "skip_special_tokens": boolean,
     "include_stop_str_in_output": boolean,
+    "structured_outputs": structured_outputs,
 }
 _OPTIONAL = {
     "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
-    "logit_bias", "allowed_token_ids",
+    "logit_bias", "allowed_token_ids", "structured_outputs",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),

@@ -21,6 +21,7 @@ from engine.waiting_queue import WaitingQueue
 Windows = Callable[[int], Sequence[int]]
 
 _NONE = range(0)
+_LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
 
 
@@ -51,14 +52,18 @@ class Plan:
     chunks: list[Chunk] = field(default_factory=list)
     num_tokens: int = 0  # side by side: those of the first turn
     window: int = 1  # turns: several if there are no chunks, and a program does so many
-    decode: bool = True  # chunks are of one token too, and sample: the shape of a decode program
+    decode: bool = True  # chunks are of one token too: the shape of a decode program
 
     @property
     def wants_logprobs(self) -> bool:
         """Whether a row's log-probabilities are to be read."""
         scored = any(chunk.scored for chunk in self.chunks)
-        sampling = self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
-        return scored or any([request.params.logprobs is not None for request in sampling])
+        return scored or any([r.params.logprobs is not None for r in self.sampling])
+
+    @property
+    def sampling(self) -> list[Request]:
+        """Who samples in this step, in the order of their rows."""
+        return self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
 
 
 class Scheduler:
@@ -148,9 +153,11 @@ class Scheduler:
 
     def _window(self, windows: Windows) -> int:
         """How many turns the next step has: several only while nobody waits, every row decodes and
-        the pages of all turns are free."""
+        the pages of all turns are free. A grammar has to see each token before the next."""
         rows = [r for r in self.running if r.num_tokens < r.max_tokens]
-        if self.waiting or not rows or any(r.num_tokens - r.num_computed > 1 for r in rows):
+        if self.waiting or not rows:
+            return 1
+        if any(r.num_tokens - r.num_computed > 1 or r.constraint is not None for r in rows):
             return 1
         most = max(r.max_tokens - r.num_tokens for r in rows)
         for window in windows(len(rows)):
@@ -175,6 +182,8 @@ class Scheduler:
             known = len(request.token_ids)
             end = known + request.num_in_flight
             if end >= request.max_tokens or request.status is not Status.RUNNING:
+                continue
+            if request.constraint is not None and request.blocked:
                 continue
             if end - request.num_computed > 1:
                 others.append(request)
@@ -220,7 +229,7 @@ class Scheduler:
 
         A page for each running row stays free: they grow next, and would preempt the newcomer.
         """
-        if request.num_in_flight:
+        if request.num_in_flight or request.blocked:
             return False
         found = self._match(request)
         here = [page for page in found if isinstance(page, int)]
@@ -349,7 +358,15 @@ class _StepBudget:
         count = min(request.num_tokens - request.num_computed, self._tokens)
         if _unscored(request):
             count = min(count, self._logit_rows)
-        return count
+        return 1 if count <= _LONGEST_RIDE and self._rides(request) else count
+
+    def _rides(self, request: Request) -> bool:
+        """Whether these are tokens that a grammar forced, and other rows decode in this step: a
+        token a step then rides along with them, since a chunk would make the step slower."""
+        forced = (
+            request.constraint is not None and request.num_computed >= request.num_prompt_tokens
+        )
+        return forced and self.plan.decode and any(r.constraint is None for r in self.plan.decoding)
 
     def add(self, request: Request, end: int, admitted: bool = False) -> None:
         """Plan the request's tokens up to `end`."""
@@ -368,7 +385,7 @@ class _StepBudget:
         self._rows -= 1
         self.plan.chunks.append(chunk)
         self.plan.num_tokens += chunk.count
-        self.plan.decode &= chunk.count == 1 and samples
+        self.plan.decode &= chunk.count == 1
 
 
 def _unscored(request: Request) -> bool:

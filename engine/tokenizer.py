@@ -105,6 +105,16 @@ class Tokenizer:
         """One token as text, for logprobs; U+FFFD where its bytes are part of a character."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
+    @property
+    def special_token_ids(self) -> dict[str, int]:
+        """Names of all special tokens, those that no role has included, and their ids."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: id for id, token in added.items() if token.special}
+
+    def to_json(self) -> str:
+        """The whole tokenizer as a tokenizer.json."""
+        return self._backend.to_str()
+
     def token_id(self, token: str) -> int | None:
         """Id of a token by its name in the vocabulary: "<|im_end|>"; None if there is none."""
         return self._backend.token_to_id(token)

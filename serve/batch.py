@@ -25,6 +25,7 @@ from engine.output_processor import OutputProcessor
 from serve.app import OPERATIONS, build_app
 from serve.engine_client import EngineClient
 from serve.engine_process import ENGINE_COMMAND, EngineProcess
+from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import load_served_model, model_folder
 from serve.service import Service
@@ -154,13 +155,16 @@ async def running_app(
     model = load_served_model(folder, config.model, settings)
     metrics = Metrics(model.names[0])
     client = EngineClient(OutputProcessor(model.tokenizer), metrics)
+    grammars = GrammarCompiler(folder)
     process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
     try:
         info = await client.connect(process)
         pump = asyncio.create_task(client.pump())
-        yield build_app(Service(settings, config, model, client, metrics)), info.max_num_seqs
+        service = Service(settings, config, model, client, metrics, grammars)
+        yield build_app(service), info.max_num_seqs
         pump.cancel()
     finally:
+        await grammars.close()
         await process.stop()
 
 

@@ -1,5 +1,6 @@
 """POST /v1/completions: prompts in, continuations out, whole or streamed."""
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Send
@@ -16,6 +17,7 @@ from serve.sampling import fit, sampling_params
 from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
+from serve.structured_outputs import Constraint, constraint_of
 
 
 class CompletionsRoute(GenerationRoute[CompletionRequest]):
@@ -43,7 +45,8 @@ async def completion_prompts(
 ) -> list[Prompt]:
     """Each prompt with its ids and options, `default` for max_tokens; raises RequestError."""
     sent, info = request.prompts(), service.client.info
-    params = _params(service, request)
+    constraint = constraint_of(request)
+    params = _params(service, request, constraint)
     params.check_vocabulary(info.vocab_size)
     if params.n * len(sent) > MAX_PROMPTS:
         raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
@@ -51,10 +54,12 @@ async def completion_prompts(
     ids = [prompt for prompt in sent if not isinstance(prompt, str)]
     if texts:
         ids = await _encode(service, request, texts)
-    return [
+    prompts = [
         _prompt(service, request, params, default, texts[position] if texts else None, token_ids)
         for position, token_ids in enumerate(ids)
     ]
+    grammar = await service.grammar(constraint)
+    return [replace(prompt, grammar=grammar) for prompt in prompts]
 
 
 def _prompt(
@@ -87,8 +92,12 @@ async def _encode(
     )
 
 
-def _params(service: Service, request: CompletionRequest) -> SamplingParams:
+def _params(
+    service: Service, request: CompletionRequest, constraint: Constraint | None
+) -> SamplingParams:
     fixed: dict[str, Any] = {"logprobs": request.logprobs, "max_tokens": request.limit}
+    if constraint is not None:
+        fixed["structured_outputs"] = constraint.params
     if request.echo and request.logprobs is not None and request.prompt_logprobs is None:
         fixed["prompt_logprobs"] = request.logprobs
     return sampling_params(request, service.model.sampling_defaults, **fixed)

@@ -6,15 +6,21 @@ reply is to be read are found here.
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
+from engine.errors import RequestError
+from engine.grammar.params import StructuredOutputsParams
 from serve.engine_client import Prompt
 from serve.prompts import check_ids, encode, truncate
 from serve.protocol_chat import ChatRequest
+from serve.reply.after_reasoning import after_reasoning
+from serve.reply.forced import forced_schema
 from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
+from serve.structured_outputs import Constraint, constraint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,13 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     rules = reply_rules(
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
     )
+    constraint = _constraint(request)
     params = sampling_params(
         request,
         model.sampling_defaults,
         max_tokens=request.limit,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        structured_outputs=constraint.params if constraint else None,
     )
     if rules.special:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
@@ -45,7 +53,28 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     text, token_ids = await prompt_of(service, request)
     kept = truncate(token_ids, request, info.max_model_len)
     params = fit(params, request, len(kept), info.max_model_len, model.default_max_tokens)
-    return Conversation(request, Prompt(text, kept, params, request.cache_salt or ""), rules)
+    if constraint is not None and model.thinking is not None:
+        constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
+    grammar = await service.grammar(constraint)
+    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar)
+    return Conversation(request, prompt, rules)
+
+
+def _constraint(request: ChatRequest) -> Constraint | None:
+    """What the answer must satisfy: as the request says, or a call where it admits nothing else."""
+    wanted = constraint_of(request)
+    choice = request.choice
+    if wanted is not None and choice != "none":
+        raise RequestError(
+            f"{wanted.field} says what the answer is, so no tool can be called; send tool_choice "
+            "none with it.",
+            wanted.field,
+        )
+    tools, one_call = request.tools or (), request.parallel_tool_calls is False
+    schema = forced_schema(tools, choice, one_call=one_call)
+    if schema is None:
+        return wanted
+    return Constraint(StructuredOutputsParams(json=schema), "tools")
 
 
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:

@@ -52,6 +52,7 @@ class Prompt:
     token_ids: list[int]
     params: SamplingParams
     cache_salt: str = ""
+    grammar: str = ""  # of the params' structured outputs, compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,12 @@ class EngineClient:
 
     def _start(self, name: str, prompt: Prompt, priority: int, stream: RequestStream) -> None:
         requests = self._processor.add(
-            name, prompt.token_ids, prompt.params, priority=priority, cache_salt=prompt.cache_salt
+            name,
+            prompt.token_ids,
+            prompt.params,
+            priority=priority,
+            cache_salt=prompt.cache_salt,
+            grammar=prompt.grammar,
         )
         if not self._flights:
             self._heard = time.monotonic()

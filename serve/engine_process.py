@@ -65,7 +65,7 @@ class EngineProcess:
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=child_environment(),
                 start_new_session=True,  # Ctrl-C is for the front, which ends the engine itself
             )
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -106,7 +106,7 @@ class EngineProcess:
             self._process.kill()
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Ours, with the folder in which `engine` lies, so that the child finds the same code."""
     home = str(Path(engine.__file__).resolve().parent.parent)
     known = os.environ.get("PYTHONPATH")

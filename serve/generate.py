@@ -43,6 +43,10 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     skip_special_tokens: bool | None = None
     n: int | None = None
     sampling_seed: int | None = None
+    json_schema: str | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: str | None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -79,12 +83,13 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         """The same in the words of the completions API; raises RequestError."""
         options = msgspec.structs.asdict(self.sampling_params)
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
-        least = options.pop("min_new_tokens")
+        least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
             prompt=self.text if self.text is not None else self.input_ids,  # type: ignore[arg-type]
             max_tokens=new,
             min_tokens=least,
             seed=seed,
+            structured_outputs=None if tag is None else {"structural_tag": tag},
             logprobs=(self.top_logprobs_num or 0) if self.return_logprob else None,
             priority=self.priority,
             cache_salt=self.cache_salt,

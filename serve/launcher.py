@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import uvicorn
 
@@ -19,6 +20,7 @@ from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient, StartError
 from serve.engine_process import EngineProcess
+from serve.grammars import GrammarCompiler
 from serve.http_protocol import HardenedProtocol
 from serve.listener import url_of
 from serve.metrics import Metrics
@@ -89,7 +91,10 @@ class Launcher:
         self._client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs
         )
-        service = Service(settings, engine_config, model, self._client, metrics, recent_log)
+        self._grammars = GrammarCompiler(Path(engine_config.model))
+        service = Service(
+            settings, engine_config, model, self._client, metrics, self._grammars, recent_log
+        )
         self._server = Server(
             uvicorn.Config(
                 build_app(service),
@@ -121,6 +126,7 @@ class Launcher:
             engine.cancel()
             await asyncio.gather(leaving, engine, return_exceptions=True)
             await http
+            await self._grammars.close()
         return 0 if engine.cancelled() else engine.result()
 
     async def _run_engine(self) -> int:

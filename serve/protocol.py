@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.errors import RequestError
+from serve.response_format import ResponseFormat
 from serve.unsupported import IGNORED, is_harmless
 
 MAX_PROMPTS = 1024
@@ -70,6 +71,16 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     truncate_prompt_tokens: int | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
+    json_schema: str | dict[str, Any] | None = None
+    regex: str | None = None
+    ebnf: str | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
 

@@ -14,7 +14,7 @@ from serve.protocol import GenerationRequest
 
 _SHARED = sorted(
     set(GenerationRequest.__struct_fields__)
-    & set(SamplingParams.__struct_fields__) - {"max_tokens"}
+    & set(SamplingParams.__struct_fields__) - {"max_tokens", "structured_outputs"}
 )
 
 

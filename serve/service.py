@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.errors import NotFoundError
 from serve.engine_client import EngineClient
+from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import ServedModel
 from serve.settings import ServerSettings
+from serve.structured_outputs import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Service:
     model: ServedModel
     client: EngineClient
     metrics: Metrics
+    grammars: GrammarCompiler
     recent_log: Sequence[str] = ()
 
     def check_model(self, name: str | None) -> None:
@@ -28,3 +31,9 @@ class Service:
             raise NotFoundError(
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
             )
+
+    async def grammar(self, constraint: Constraint | None) -> str:
+        """What the engine is to follow; raises RequestError naming the field that demands it."""
+        if constraint is None:
+            return ""
+        return await constraint.compile(self.grammars, self.client.info)

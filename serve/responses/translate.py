@@ -16,6 +16,7 @@ from serve.protocol_tools import (
     Tool,
     ToolChoice,
 )
+from serve.response_format import ResponseFormat
 from serve.responses.protocol import (
     AnswerPart,
     FunctionCallItem,
@@ -26,6 +27,8 @@ from serve.responses.protocol import (
     ResponsesRequest,
     TextPart,
 )
+
+_SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 
 
 def new_turns(request: ResponsesRequest) -> list[ChatMessage]:
@@ -83,10 +86,18 @@ def chat_request(request: ResponsesRequest, turns: list[ChatMessage]) -> ChatReq
 
 
 def _format(request: ResponsesRequest) -> dict[str, Any]:
-    wanted = request.text.format if request.text else None
-    if wanted is None or wanted == {"type": "text"}:
+    """{"type": "json_schema", "name": ..., "schema": ...} is one level deeper in the chat API."""
+    wanted = dict(request.text.format or {}) if request.text else {}
+    if not wanted:
         return {}
-    raise RequestError("text.format is not supported yet with this value; leave it out.", "text")
+    if wanted.get("type") == "json_schema":
+        schema = {name: wanted.pop(name) for name in _SCHEMA_FIELDS if name in wanted}
+        wanted["json_schema"] = schema
+    try:
+        return {"response_format": msgspec.convert(wanted, ResponseFormat)}
+    except msgspec.ValidationError as error:
+        what = str(error).replace("`", "")[:200]
+        raise RequestError(f"text.format is wrong: {what}.", "text") from None
 
 
 def _item(index: int, raw: dict[str, Any]) -> InputItem:

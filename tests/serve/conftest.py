@@ -14,6 +14,7 @@ from engine.config import EngineConfig
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient
+from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import load_served_model
 from serve.service import Service
@@ -72,9 +73,12 @@ def serve(model_folder: Path) -> Serve:
         )
         await client.connect(InProcessEngine(core))
         pump = asyncio.create_task(client.pump())
-        served = Served(build_app(Service(settings, config, model, client, metrics)), core, client)
+        grammars = GrammarCompiler(folder)
+        service = Service(settings, config, model, client, metrics, grammars)
+        served = Served(build_app(service), core, client)
         async with served.http:
             yield served
+        await grammars.close()
         pump.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await pump

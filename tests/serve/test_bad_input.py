@@ -91,10 +91,10 @@ BOTH: list[tuple[str, Any]] = [
     ("stream", "yes"), ("stream_options", {"include_usage": True}), ("stream_options", 1),
     ("truncate_prompt_tokens", 0), ("truncate_prompt_tokens", -2), ("truncate_prompt_tokens", 999),
     ("priority", 1), ("priority", 2**40), ("echo", 1), ("model", 7), ("return_token_ids", "no"),
-    ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}),
-    ("suffix", "end"), ("best_of", 3), ("use_beam_search", True), ("guided_json", {}),
+    ("tools", [{"type": "function"}]),
+    ("suffix", "end"), ("best_of", 3), ("use_beam_search", True), ("stop_regex", "a+"),
     ("chat_template", "{{ 1 }}"), ("request_id", "mine"),
-    ("prompt_embeds", "gASV"), ("structured_outputs", {"json": {}}), ("logits_processors", ["x"]),
+    ("prompt_embeds", "gASV"), ("structured_outputs", {"json": 5}), ("logits_processors", ["x"]),
     ("reasoning_effort", "high"), ("tool_choice", "required"),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from engine.messages import EngineStats
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient
+from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import load_served_model
 from serve.service import Service
@@ -102,7 +103,8 @@ async def test_a_loading_server_says_so(model_folder: Path) -> None:
     settings, metrics = ServerSettings(), Metrics("tiny")
     model = load_served_model(model_folder, "tiny", settings)
     client = EngineClient(OutputProcessor(model.tokenizer), metrics)
-    app = build_app(Service(settings, EngineConfig(), model, client, metrics))
+    grammars = GrammarCompiler(model_folder)
+    app = build_app(Service(settings, EngineConfig(), model, client, metrics, grammars))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://test"
     ) as http:

@@ -1,0 +1,182 @@
+"""Grammars of requests, compiled in processes that can be killed, and remembered.
+
+    compile ──▶ remembered? ──▶ a free worker (engine.grammar.worker) ──▶ source, or RequestError
+
+A worker that a grammar kills takes nobody along; the grammar is remembered as bad. The event loop
+only waits. Owns the workers and what they said; what the fields of a request mean is
+`serve.structured_outputs`'s.
+"""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import OverloadedError, RequestError
+from engine.grammar.params import StructuredOutputsParams
+from engine.messages import ModelInfo
+from engine.wire import HEADER, payload_size, to_frame
+from serve.engine_process import child_environment
+
+WORKERS = 2
+QUEUE_SECONDS = 10.0
+REMEMBERED_BYTES = 8 * 2**20
+_COMMAND = (sys.executable, "-P", "-m", "engine.grammar.worker")
+
+
+class _Compiled(msgspec.Struct):
+    """As `engine.grammar.worker.Compiled`, which cannot be imported without its compiler."""
+
+    source: str = ""
+    error: str | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(_Compiled)
+
+
+class GrammarCompiler:
+    """The compilers of one model's front; they start when they are first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = Remembered(REMEMBERED_BYTES)
+        self._turns = asyncio.Semaphore(WORKERS)
+        self._idle: list[_Worker] = []
+
+    async def compile(self, params: StructuredOutputsParams, info: ModelInfo) -> str:
+        """What the engine is to follow.
+
+        Raises RequestError, whose text is a part of a sentence, if it cannot be compiled, and
+        OverloadedError if the compilers were busy for `QUEUE_SECONDS`.
+        """
+        key = msgspec.json.encode(params)
+        answer = self._known.get(key)
+        if answer is None:
+            answer = await self._ask(params, info)
+            self._known.put(key, answer)
+        if answer.error is not None:
+            raise RequestError(answer.error)
+        return answer.source
+
+    async def close(self) -> None:
+        """End the workers."""
+        workers, self._idle = self._idle, []
+        for worker in workers:
+            await worker.end()
+
+    async def _ask(self, params: StructuredOutputsParams, info: ModelInfo) -> _Compiled:
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise OverloadedError("The grammar compilers are busy.") from None
+        worker = None
+        try:
+            worker = self._idle.pop() if self._idle else await _Worker.start(self._folder, info)
+            answer = await worker.ask(params)
+            if worker.alive:
+                self._idle.append(worker)
+                worker = None
+            return answer
+        finally:
+            self._turns.release()
+            if worker is not None:  # it died, or its client left in the middle
+                await worker.end()
+
+
+class Remembered:
+    """Answers by what was asked, the newest, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._answers: OrderedDict[bytes, _Compiled] = OrderedDict()
+        self.num_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: bytes) -> _Compiled | None:
+        if key in self._answers:
+            self._answers.move_to_end(key)
+        return self._answers.get(key)
+
+    def put(self, key: bytes, answer: _Compiled) -> None:
+        if key not in self._answers:
+            self.num_bytes += _size(key, answer)
+            self._answers[key] = answer
+        while self.num_bytes > self._max_bytes:
+            self.num_bytes -= _size(*self._answers.popitem(last=False))
+
+
+def _size(key: bytes, answer: _Compiled) -> int:
+    return len(key) + len(answer.source) + 200
+
+
+class _Worker:
+    """One process; made by `start`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        read: asyncio.StreamReader,
+        write: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._read = read
+        self._write = write
+        self.alive = True
+
+    @classmethod
+    async def start(cls, folder: Path, info: ModelInfo) -> "_Worker":
+        """A worker that has read the model's tokenizer; raises RequestError if it cannot."""
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_environment(),
+            start_new_session=True,
+        )
+        if process.stdout is None or process.stdin is None:
+            raise RuntimeError("the worker has no pipes")
+        worker = cls(process, process.stdout, process.stdin)
+        settings = {
+            "folder": str(folder),
+            "vocab_size": info.vocab_size,
+            "eos_token_ids": info.eos_token_ids,
+        }
+        try:
+            answer = await worker._exchange(settings)
+        except BaseException:
+            await worker.end()
+            raise
+        if answer.error is not None:
+            await worker.end()
+            raise RequestError(answer.error)
+        return worker
+
+    async def ask(self, params: StructuredOutputsParams) -> _Compiled:
+        """What it says, or what its death says."""
+        try:
+            return await self._exchange(params)
+        except (asyncio.IncompleteReadError, OSError):
+            self.alive = False
+            code = await self._process.wait()
+            slow = code == -signal.SIGALRM
+            return _Compiled(error=f"it takes too {'long' if slow else 'much memory'} to compile")
+
+    async def end(self) -> None:
+        """Kill it, if it is still there."""
+        self._write.close()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def _exchange(self, message: object) -> _Compiled:
+        self._write.write(to_frame(message))
+        header = await self._read.readexactly(HEADER.size)
+        return _decoder.decode(await self._read.readexactly(payload_size(*HEADER.unpack(header))))

@@ -1,0 +1,66 @@
+"""The demo model's vocabulary, and an engine on its shape with random weights."""
+
+import numpy as np
+import pytest
+
+from engine.core import EngineCore
+from engine.grammar.matcher import Constraint, Vocabulary, compile_grammar, make_vocabulary
+from engine.grammar.params import StructuredOutputsParams
+from engine.grammar.source import grammar_source
+from engine.tokenizer import Tokenizer
+from models.demo import DEMO_FOLDER
+from tests.engine.conftest import make_core
+
+EOS = 2
+# pages for two full rows; few and equal shapes, since compiling them is what takes time
+SETTINGS = {
+    "max_num_seqs": 4, "max_num_batched_tokens": 32, "max_model_len": 256,
+    "num_gpu_blocks_override": 33,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(DEMO_FOLDER)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer) -> Vocabulary:
+    return make_vocabulary(tokenizer, tokenizer.vocab_size, [EOS])
+
+
+@pytest.fixture(scope="session")
+def engine() -> EngineCore:
+    """4 rows of random weights, which write anything that they may."""
+    core = make_core(DEMO_FOLDER, **SETTINGS)
+    yield core
+    core.close()
+
+
+@pytest.fixture(scope="session")
+def source(tokenizer):
+    """`source(json=...)`: what the engine is given for these structured outputs."""
+
+    def make(**options) -> str:
+        return grammar_source(StructuredOutputsParams(**options), tokenizer.special_token_ids)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def accepts(vocabulary, tokenizer):
+    """`accepts(source, text)`: "whole", "beginning" or "no"."""
+
+    def judge(source: str, text: str) -> str:
+        matcher = compile_grammar(vocabulary, source)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if matcher.try_consume_tokens(ids) < len(ids):
+            return "no"
+        return "whole" if matcher.is_accepting() else "beginning"
+
+    return judge
+
+
+def allowed(constraint: Constraint) -> list[int]:
+    """The tokens in its mask."""
+    return np.nonzero(np.unpackbits(constraint.mask.view(np.uint8), bitorder="little"))[0].tolist()
