@@ -38,6 +38,8 @@ def print_summary(
         table.add_row("tokenizer", "none: requests must send token ids")
     table.add_row("start", f"load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s")
     table.add_row("URL", f"[bold]{url}/v1[/]")
+    if settings.uds is None:
+        table.add_row("pages", f"{url} to try it, {url}/admin to watch it")
     console.print(table)
     console.print()
     console.print(example(url, model, bool(settings.api_keys)), highlight=False, soft_wrap=True)
