@@ -47,6 +47,7 @@ def test_a_window_of_steps_is_one_graph_too():
     assert report.aliased_gib > 2
 
 
+@needs_plugin
 @pytest.mark.parametrize("quantization", ["fp8", "gptq"])
 def test_packed_weights_are_not_written_in_more_bits(quantization):
     target = load_target("h200")

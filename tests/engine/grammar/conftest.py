@@ -34,6 +34,7 @@ def engine() -> EngineCore:
     """4 rows of random weights, which write anything that they may."""
     core = make_core(DEMO_FOLDER, **SETTINGS)
     yield core
+    assert core.stats.num_compiles_after_warmup == 0
     core.close()
 
 
