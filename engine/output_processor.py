@@ -13,6 +13,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 from msgspec.structs import force_setattr
 
@@ -115,26 +116,21 @@ class OutputProcessor:
                 request_id, index, prompt_token_ids, params, stops
             )
         self._requests[request_id] = set(engine_ids)
+        shared: dict[str, Any] = {
+            "prompt_token_ids": prompt_token_ids,
+            "priority": priority,
+            "cache_salt": cache_salt,
+        }
         if beams is not None:
-            return [
-                AddBeams(
-                    request_ids=engine_ids,
-                    prompt_token_ids=prompt_token_ids,
-                    params=beams,
-                    num_logprobs=params.logprobs,
-                    priority=priority,
-                    cache_salt=cache_salt,
-                )
-            ]
+            scores = params.logprobs
+            return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
         return [
             AddRequest(
                 request_id=engine_id,
-                prompt_token_ids=prompt_token_ids,
                 params=_child_params(params, index),
                 bad_word_ids=bad_word_ids,
-                priority=priority,
-                cache_salt=cache_salt,
                 grammar=grammar,
+                **shared,
             )
             for index, engine_id in enumerate(engine_ids)
         ]

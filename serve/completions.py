@@ -78,7 +78,7 @@ def _prompt(
     params = fit(params, request, len(kept), info.max_model_len, default)
     text = text if kept is token_ids else None
     beams = beams_of(request, params, info)
-    return Prompt(text, kept, params, request.cache_salt or "", beams)
+    return Prompt(text, kept, params, request.cache_salt or "", beams=beams)
 
 
 async def _encode(

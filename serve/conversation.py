@@ -59,7 +59,7 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
         constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
     grammar = await service.grammar(constraint)
     beams = beams_of(request, params, info)
-    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar, beams)
+    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar=grammar, beams=beams)
     return Conversation(request, prompt, rules)
 
 

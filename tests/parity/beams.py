@@ -46,6 +46,9 @@ CASES = {
     "ends, short ones": BeamCase("llama3", 4, eos=(2, 17, 30), length_penalty=-1.0),
     "ends, the first": BeamCase("qwen3", 3, eos=(5, 8, 40), early_stopping=True, prompts=SEVERAL),
     "ends, never": BeamCase("qwen3", 3, eos=(5, 8, 40), early_stopping="never", prompts=SEVERAL),
+    "ends, never, long ones": BeamCase(
+        "llama3", 4, eos=(2, 17, 30), early_stopping="never", length_penalty=1.3, prompts=SEVERAL
+    ),
     "many beams": BeamCase("llama3", 16, max_tokens=40, eos=(2, 17, 30)),
     "one token": BeamCase("llama3", 4, max_tokens=1),
 }

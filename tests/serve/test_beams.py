@@ -71,6 +71,7 @@ async def test_a_chat_is_searched_without_the_model_s_sampling_defaults(serve: S
         ("stop", "x"), ("stop_token_ids", [3]), ("bad_words", ["x"]), ("min_tokens", 1),
         ("prompt_logprobs", 1), ("logit_bias", {"3": 1}), ("allowed_token_ids", [3]),
         ("n", 20), ("n", 100), ("best_of", 20), ("best_of", 1), ("best_of", 100), ("best_of", "3"),
+        ("structured_outputs", {"regex": "a+"}), ("response_format", {"type": "json_object"}),
         ("length_penalty", 11), ("length_penalty", "long"), ("early_stopping", "soon"),
     ],
 )  # fmt: skip
