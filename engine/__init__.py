@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.beam_params import BeamSearchParams
     from engine.config import EngineConfig
     from engine.grammar.params import StructuredOutputsParams
     from engine.llm import LLM
@@ -18,14 +19,15 @@ _HOMES = {
     "LLM": "engine.llm",
     "SamplingParams": "engine.sampling_params",
     "StructuredOutputsParams": "engine.grammar.params",
+    "BeamSearchParams": "engine.beam_params",
     "EngineConfig": "engine.config",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
 }
 
 __all__ = [
-    "LLM", "CompletionOutput", "EngineConfig", "RequestOutput", "SamplingParams",
-    "StructuredOutputsParams",
+    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "RequestOutput",
+    "SamplingParams", "StructuredOutputsParams",
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count
 
+from engine.beam_core import BeamCore
+from engine.beam_params import BeamSearchParams
 from engine.core import EngineCore
 from engine.errors import RequestError
 from engine.grammar.source import grammar_source
@@ -25,13 +27,19 @@ class Loop:
 
     def __init__(self, core: EngineCore, tokenizer: Tokenizer | None) -> None:
         self.core = core
+        self._beams = BeamCore(core)
         self.tokenizer = tokenizer
         self._processor = OutputProcessor(tokenizer)
         self._ids = count()
         self._inboxes: dict[str, Inbox] = {}
 
     def add(
-        self, prompt: Prompt, params: SamplingParams, priority: int, inbox: Inbox
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        priority: int,
+        inbox: Inbox,
+        beams: BeamSearchParams | None = None,
     ) -> RequestOutput:
         """Start a request whose deltas go to `inbox`; returns its output, still empty.
 
@@ -46,11 +54,12 @@ class Loop:
             priority=priority,
             cache_salt=prompt.cache_salt,
             grammar=self._grammar(params),
+            beams=beams,
         )
         self._inboxes[request_id] = inbox
         try:
             for message in messages:
-                self.core.add(message)
+                self._beams.add(message)
         except Exception:
             self.abort(request_id)
             raise
@@ -73,14 +82,14 @@ class Loop:
 
     def turn(self) -> None:
         """One step of the core; its deltas go to their inboxes."""
-        processed = self._processor.process(self.core.step())
-        self.core.abort(processed.aborts)
+        processed = self._processor.process(self._beams.step())
+        self._beams.abort(processed.aborts)
         for delta in processed.outputs:
             self._inboxes[delta.request_id].append(delta)
 
     def abort(self, request_id: str) -> None:
         """Forget a request, finished or not."""
-        self.core.abort(self._processor.abort(request_id))
+        self._beams.abort(self._processor.abort(request_id))
         del self._inboxes[request_id]
 
 
@@ -92,8 +101,14 @@ class Call:
         self._inbox: Inbox = deque()
         self.outputs: dict[str, RequestOutput] = {}
 
-    def add(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> None:
-        output = self._loop.add(prompt, params, priority, self._inbox)
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        priority: int = 0,
+        beams: BeamSearchParams | None = None,
+    ) -> None:
+        output = self._loop.add(prompt, params, priority, self._inbox, beams)
         self.outputs[output.request_id] = output
 
     def deltas(self) -> Iterator[OutputDelta]:

@@ -97,8 +97,11 @@ class EngineCore:
         building = self._constrained.num_builds > 0
         return self._scheduler.has_requests or bool(self._launched) or building
 
-    def add(self, message: AddRequest) -> None:
-        """Queue a request.
+    def add(self, message: AddRequest, arrival: int | None = None) -> int:
+        """Queue a request; returns its place among those of its priority.
+
+        One that goes on with an earlier request's work takes that one's place by its `arrival`,
+        and its tokens count as a prompt no second time.
 
         Raises:
             RequestError: it cannot be served as it is written.
@@ -110,19 +113,21 @@ class EngineCore:
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority,
         )  # fmt: skip
-        self._arrivals += 1
+        if arrival is None:
+            self._arrivals = arrival = self._arrivals + 1
+            self.stats.prompt_tokens += len(message.prompt_token_ids)
         request = make_request(
             message,
-            arrival=self._arrivals,
+            arrival=arrival,
             seed=self._random.getrandbits(63),
             max_model_len=info.max_model_len,
             eos=self._eos,
         )
-        self.stats.prompt_tokens += request.num_prompt_tokens
         if message.grammar:
             self._constrained.add(request, message.grammar)
         else:
             self._scheduler.add(request)
+        return arrival
 
     def check_grammar(self, source: str) -> None:
         """Compile a grammar now; raises `RequestError` saying why it cannot be."""

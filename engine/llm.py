@@ -11,16 +11,17 @@ frees its row.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.beam_params import BeamSearchParams
 from engine.calls import Call, Loop
 from engine.chat_template import ChatTemplate
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.errors import RequestError
-from engine.outputs import OutputDelta, RequestOutput
+from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.progress import Progress
 from engine.prompts import Prompt, PromptLike, as_prompt, as_prompts
 from engine.sampling_defaults import default_sampling_params
-from engine.sampling_params import SamplingParams
+from engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from engine.tokenizer import Tokenizer
 from models.checkpoint import find_folder, read_generation_config
 
@@ -75,6 +76,34 @@ class LLM:
             RequestError: a prompt or an option cannot be served; names the field.
         """
         return self._run(as_prompts(prompts), sampling_params, use_tqdm, priority)
+
+    def beam_search(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        params: BeamSearchParams,
+        *,
+        use_tqdm: bool = True,
+        priority: int = 0,
+    ) -> list[BeamSearchOutput]:
+        """The `beam_width` best continuations of each prompt, as transformers finds them.
+
+        The model's sampling defaults do not apply. Sequences hold prompt and continuation, as in
+        vLLM, and an end of text, as in transformers; their `logprobs` list the likeliest
+        `2 * beam_width` tokens at each position, up to 20.
+
+        Raises:
+            RequestError: a prompt or an option cannot be served; names the field.
+        """
+        if not isinstance(params, BeamSearchParams):
+            raise RequestError("params must be BeamSearchParams.", "params")
+        shown = SamplingParams(
+            n=params.beam_width,
+            temperature=0,
+            max_tokens=params.max_tokens,
+            logprobs=min(2 * params.beam_width, MAX_LOGPROBS),
+        )
+        found = self._run(as_prompts(prompts), shown, use_tqdm, priority, params)
+        return [BeamSearchOutput.of(output, self.get_tokenizer()) for output in found]
 
     def chat(
         self,
@@ -151,12 +180,17 @@ class LLM:
         )
 
     def _run(
-        self, prompts: list[Prompt], sampling_params: Params, use_tqdm: bool, priority: int
+        self,
+        prompts: list[Prompt],
+        sampling_params: Params,
+        use_tqdm: bool,
+        priority: int,
+        beams: BeamSearchParams | None = None,
     ) -> list[RequestOutput]:
         each = self._params(sampling_params, len(prompts))
         with Call(self._loop) as call:
             for prompt, params in zip(prompts, each, strict=True):
-                call.add(prompt, params, priority)
+                call.add(prompt, params, priority, beams)
             total = sum(params.n for params in each)
             with Progress(total, enabled=use_tqdm) as progress:
                 for delta in call.deltas():

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.beam_params import BeamSearchParams
 from engine.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -24,6 +25,30 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     cache_salt: str = ""  # only requests with the same one share what is cached of their prompts
     grammar: str = ""  # what the output must satisfy, as engine.grammar.source writes it
 
+    @property
+    def sequences(self) -> list[int]:
+        """The ids under which it is answered."""
+        return [self.request_id]
+
+
+class AddBeams(msgspec.Struct, tag="beams", kw_only=True):
+    """A prompt whose best continuations are searched; they come whole, at the end, best first."""
+
+    request_ids: list[int]  # one for each sequence that is wanted, at most beam_width
+    prompt_token_ids: list[int]
+    params: BeamSearchParams
+    num_logprobs: int | None = None  # as `logprobs` of `SamplingParams`
+    priority: int = 0
+    cache_salt: str = ""
+
+    @property
+    def sequences(self) -> list[int]:
+        """The ids under which it is answered."""
+        return self.request_ids
+
+
+NewRequest = AddRequest | AddBeams
+
 
 class AbortRequests(msgspec.Struct, tag="abort"):
     """Forget these requests; ids that are unknown or finished are ignored."""
@@ -31,7 +56,7 @@ class AbortRequests(msgspec.Struct, tag="abort"):
     request_ids: list[int]
 
 
-ToEngine = AddRequest | AbortRequests
+ToEngine = NewRequest | AbortRequests
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):

@@ -13,12 +13,21 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 from msgspec.structs import force_setattr
 
+from engine.beam_params import BeamSearchParams
 from engine.detokenizer import Detokenizer
 from engine.errors import RequestError
-from engine.messages import AddRequest, RequestDelta, StepReport, TokenLogprobs
+from engine.messages import (
+    AddBeams,
+    AddRequest,
+    NewRequest,
+    RequestDelta,
+    StepReport,
+    TokenLogprobs,
+)
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 from engine.stop import Found, StopStrings, StopWatcher
@@ -82,10 +91,13 @@ class OutputProcessor:
         priority: int = 0,
         cache_salt: str = "",
         grammar: str = "",
-    ) -> list[AddRequest]:
+        beams: BeamSearchParams | None = None,
+    ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
         `grammar` is what `engine.grammar.source` made of the params' structured outputs.
+        With `beams` they are the n best that a search finds; of `params` what concerns texts
+        counts then, and `logprobs`.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -98,25 +110,30 @@ class OutputProcessor:
             raise ValueError("structured outputs come with their grammar")
         stops = self._stop_strings(tuple(params.stop_strings))
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
-        messages = []
-        for index in range(params.n):
-            engine_id = next(self._ids)
+        engine_ids = [next(self._ids) for _ in range(params.n)]
+        for index, engine_id in enumerate(engine_ids):
             self._children[engine_id] = self._child(
                 request_id, index, prompt_token_ids, params, stops
             )
-            messages.append(
-                AddRequest(
-                    request_id=engine_id,
-                    prompt_token_ids=prompt_token_ids,
-                    params=_child_params(params, index),
-                    bad_word_ids=bad_word_ids,
-                    priority=priority,
-                    cache_salt=cache_salt,
-                    grammar=grammar,
-                )
+        self._requests[request_id] = set(engine_ids)
+        shared: dict[str, Any] = {
+            "prompt_token_ids": prompt_token_ids,
+            "priority": priority,
+            "cache_salt": cache_salt,
+        }
+        if beams is not None:
+            scores = params.logprobs
+            return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
+        return [
+            AddRequest(
+                request_id=engine_id,
+                params=_child_params(params, index),
+                bad_word_ids=bad_word_ids,
+                grammar=grammar,
+                **shared,
             )
-        self._requests[request_id] = {message.request_id for message in messages}
-        return messages
+            for index, engine_id in enumerate(engine_ids)
+        ]
 
     def process(self, report: StepReport) -> ProcessedStep:
         """Outputs of one step; deltas of sequences that ended or were aborted are ignored."""

@@ -7,6 +7,7 @@ Owns these shapes and the adding up; how deltas come about is `output_processor`
 from dataclasses import dataclass, field
 
 from engine.messages import FinishReason
+from engine.tokenizer import Tokenizer
 
 _PREVIEW = 60  # characters of a text in a __repr__
 
@@ -139,6 +140,43 @@ class RequestOutput:
         outputs = "".join(f"\n  {output!r}" for output in self.outputs)
         tokens = len(self.prompt_token_ids)
         return f"RequestOutput({self.request_id}: {prompt}, {tokens} tokens){outputs}"
+
+
+@dataclass(slots=True)
+class BeamSearchSequence:
+    """One sequence that a beam search found; `tokens` and `text` begin with the prompt."""
+
+    tokens: list[int]
+    logprobs: list[PositionLogprobs]  # of what was generated
+    cum_logprob: float  # not divided by any length
+    text: str | None  # without special tokens; None where the model has no tokenizer
+    finish_reason: FinishReason
+    stop_reason: int | str | None  # the end of text that ended it
+
+
+@dataclass(slots=True)
+class BeamSearchOutput:
+    """What a beam search found for one prompt, the best first."""
+
+    sequences: list[BeamSearchSequence]
+
+    @classmethod
+    def of(cls, output: RequestOutput, tokenizer: Tokenizer | None) -> "BeamSearchOutput":
+        """From a finished request's outputs."""
+        sequences = []
+        for found in output.outputs:
+            tokens = output.prompt_token_ids + found.token_ids
+            sequences.append(
+                BeamSearchSequence(
+                    tokens=tokens,
+                    logprobs=found.logprobs or [],
+                    cum_logprob=found.cumulative_logprob or 0.0,
+                    text=tokenizer.decode(tokens) if tokenizer else None,
+                    finish_reason=found.finish_reason or "length",
+                    stop_reason=found.stop_reason,
+                )
+            )
+        return cls(sequences)
 
 
 def _preview(text: str) -> str:

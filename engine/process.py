@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -26,10 +26,10 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import (
     AbortRequests,
-    AddRequest,
     EngineFailed,
     EngineStats,
     ModelInfo,
+    NewRequest,
     RequestDelta,
     StepReport,
     ToEngine,
@@ -42,7 +42,7 @@ ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front i
 
 
 class Core(Protocol):
-    """What the loop drives: `engine.core.EngineCore`, or a scripted one in tests."""
+    """What the loop drives: `engine.beam_core.BeamCore`, or a scripted one in tests."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -50,7 +50,7 @@ class Core(Protocol):
     @property
     def has_work(self) -> bool: ...
 
-    def add(self, request: AddRequest) -> None: ...
+    def add(self, message: NewRequest) -> None: ...
 
     def abort(self, request_ids: list[int]) -> None: ...
 
@@ -129,17 +129,20 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
         try:
             core.add(message)
         except RequestError as error:
-            refusals.append(_refusal(message, error))
+            refusals += _refusal(message, error)
     return refusals
 
 
-def _refusal(request: AddRequest, error: RequestError) -> RequestDelta:
-    return RequestDelta(
-        request_id=request.request_id,
-        finish_reason="error",
-        error=str(error),
-        error_param=error.param,
-    )
+def _refusal(request: NewRequest, error: RequestError) -> list[RequestDelta]:
+    return [
+        RequestDelta(
+            request_id=request_id,
+            finish_reason="error",
+            error=str(error),
+            error_param=error.param,
+        )
+        for request_id in request.sequences
+    ]
 
 
 def serve_engine(peer: socket.socket, make_core: Callable[[EngineConfig], Core]) -> int:
@@ -187,11 +190,11 @@ def _leave_with_the_front(fd: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the real core on the socket whose file descriptor is the only argument."""
+    from engine.beam_core import BeamCore
     from engine.core import EngineCore
 
-    make_core: Callable[[EngineConfig], Any] = EngineCore
     with socket.socket(fileno=int(arguments[0])) as peer:
-        return serve_engine(peer, make_core)
+        return serve_engine(peer, lambda config: BeamCore(EngineCore(config)))
 
 
 if __name__ == "__main__":

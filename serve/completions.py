@@ -7,6 +7,7 @@ from starlette.types import Send
 
 from engine.errors import RequestError
 from engine.sampling_params import SamplingParams
+from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.completion_view import CompletionView
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
@@ -46,6 +47,7 @@ async def completion_prompts(
     """Each prompt with its ids and options, `default` for max_tokens; raises RequestError."""
     sent, info = request.prompts(), service.client.info
     constraint = constraint_of(request)
+    check_beams(request, constraint)
     params = _params(service, request, constraint)
     params.check_vocabulary(info.vocab_size)
     if params.n * len(sent) > MAX_PROMPTS:
@@ -75,7 +77,8 @@ def _prompt(
     kept = truncate(token_ids, request, info.max_model_len)
     params = fit(params, request, len(kept), info.max_model_len, default)
     text = text if kept is token_ids else None
-    return Prompt(text, kept, params, request.cache_salt or "")
+    beams = beams_of(request, params, info)
+    return Prompt(text, kept, params, request.cache_salt or "", beams=beams)
 
 
 async def _encode(
@@ -100,4 +103,5 @@ def _params(
         fixed["structured_outputs"] = constraint.params
     if request.echo and request.logprobs is not None and request.prompt_logprobs is None:
         fixed["prompt_logprobs"] = request.logprobs
-    return sampling_params(request, service.model.sampling_defaults, **fixed)
+    defaults = sampling_defaults(request, service.model.sampling_defaults)
+    return sampling_params(request, defaults, **fixed)

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.errors import RequestError
 from engine.grammar.params import StructuredOutputsParams
+from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.engine_client import Prompt
 from serve.prompts import check_ids, encode, truncate
 from serve.protocol_chat import ChatRequest
@@ -40,9 +41,10 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
     )
     constraint = _constraint(request)
+    check_beams(request, constraint)
     params = sampling_params(
         request,
-        model.sampling_defaults,
+        sampling_defaults(request, model.sampling_defaults),
         max_tokens=request.limit,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         structured_outputs=constraint.params if constraint else None,
@@ -56,7 +58,8 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     if constraint is not None and model.thinking is not None:
         constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
     grammar = await service.grammar(constraint)
-    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar)
+    beams = beams_of(request, params, info)
+    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar=grammar, beams=beams)
     return Conversation(request, prompt, rules)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.beam_params import BeamSearchParams
 from engine.errors import EngineDeadError, EngineError, OverloadedError
 from engine.messages import (
     AbortRequests,
@@ -53,6 +54,7 @@ class Prompt:
     params: SamplingParams
     cache_salt: str = ""
     grammar: str = ""  # of the params' structured outputs, compiled
+    beams: BeamSearchParams | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ class EngineClient:
             priority=priority,
             cache_salt=prompt.cache_salt,
             grammar=prompt.grammar,
+            beams=prompt.beams,
         )
         if not self._flights:
             self._heard = time.monotonic()

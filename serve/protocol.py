@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.beam_params import EarlyStopping
 from engine.errors import RequestError
 from serve.response_format import ResponseFormat
 from serve.unsupported import IGNORED, is_harmless
@@ -83,6 +84,10 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     ebnf: str | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
+    use_beam_search: bool | None = None
+    best_of: int | None = None
+    length_penalty: float | None = None
+    early_stopping: EarlyStopping | None = None
 
     @property
     def limit(self) -> int | None:

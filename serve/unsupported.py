@@ -16,7 +16,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
     {
         # OpenAI
         "audio": (),
-        "best_of": (1,),
         "function_call": ("none",),
         "functions": ([],),
         "modalities": (["text"],),
@@ -38,7 +37,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "guided_decoding_backend": ("auto", "guidance"),
         "include_reasoning": (True,),
         "kv_transfer_params": (),
-        "length_penalty": (1,),
         "logits_processors": ([],),
         "logprob_token_ids": (),
         "media_io_kwargs": (),
@@ -53,7 +51,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "stream_interval": (1,),
         "thinking_token_budget": (),
         "truncation_side": ("left",),
-        "use_beam_search": (False,),
         "vllm_xargs": ({},),
         "watermarking": (),
         # SGLang

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from math import log
 
+from engine.beam_core import BeamCore
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import (
@@ -72,14 +73,16 @@ class FakeCore:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def add(self, request: AddRequest) -> None:
+    def add(self, request: AddRequest, arrival: int | None = None) -> int:
         if request.prompt_token_ids[0] == REFUSE:
             raise RequestError("The engine does not like this prompt.", "prompt")
         if request.priority and self.config.scheduling_policy != "priority":
             raise RequestError("priority needs --scheduling-policy priority.", "priority")
         self.added.append(request)
-        self.num_prompt += len(request.prompt_token_ids)
+        if arrival is None:
+            self.num_prompt += len(request.prompt_token_ids)
         self.waiting[request.request_id] = Row(request)
+        return len(self.added) if arrival is None else arrival
 
     def abort(self, request_ids: list[int]) -> None:
         for request_id in request_ids:
@@ -150,4 +153,6 @@ def scores(token: int, count: int) -> TokenLogprobs:
 if __name__ == "__main__":
     step_seconds = float(os.environ.get("FAKE_STEP_SECONDS", "0"))
     with socket.socket(fileno=int(sys.argv[1])) as peer:
-        raise SystemExit(serve_engine(peer, lambda config: FakeCore(config, step_seconds)))
+        raise SystemExit(
+            serve_engine(peer, lambda config: BeamCore(FakeCore(config, step_seconds)))
+        )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from engine.beam_core import BeamCore
 from engine.core import EngineCore
 from engine.messages import AddRequest, EngineStats
 from engine.process import Connection, turn
@@ -216,9 +217,9 @@ def _front(core: EngineCore, requests: list[AddRequest]) -> Iterator[Callable[[]
         sender = threading.Thread(target=ours.sendall, args=(to_frame(requests),))
         sender.start()
         reader = subprocess.Popen([sys.executable, "-S", "-c", _DRAIN], stdin=ours.fileno())
-        connection, stats = Connection(theirs), EngineStats()
+        served, connection, stats = BeamCore(core), Connection(theirs), EngineStats()
         try:
-            yield lambda: turn(core, connection, stats)
+            yield lambda: turn(served, connection, stats)
         finally:
             theirs.shutdown(socket.SHUT_RDWR)
             sender.join()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine import LLM, SamplingParams
+from engine import LLM, BeamSearchParams, SamplingParams
 from engine.errors import ConfigError, RequestError
 from models.errors import ModelError
 
@@ -83,6 +83,43 @@ def test_streams_give_the_whole_text_even_when_taken_by_turns(llm):
     left, right = zip(*((a.text, b.text) for a, b in pieces), strict=True)
     assert first.outputs[0].text.startswith("".join(left)) and len(left) > 3
     assert second.outputs[0].text.startswith("".join(right))
+
+
+def test_beams_read_as_vllm_s(llm):
+    prompts = ["The cat", [70, 71, 72]]
+    outputs = llm.beam_search(prompts, BeamSearchParams(beam_width=3, max_tokens=6))
+    ids = llm.get_tokenizer().encode("The cat")
+    for output, prompt in zip(outputs, (ids, prompts[1]), strict=True):
+        scores = [s.cum_logprob / (len(s.tokens) - len(prompt)) for s in output.sequences]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        for each in output.sequences:
+            new = each.tokens[len(prompt) :]
+            assert each.tokens[: len(prompt)] == prompt
+            assert each.cum_logprob == pytest.approx(
+                sum(p[t].logprob for t, p in zip(new, each.logprobs, strict=True))
+            )
+            assert all(6 <= len(position) <= 7 for position in each.logprobs)
+    assert all(each.text.startswith("The cat") for each in outputs[0].sequences)
+
+
+def test_one_beam_writes_what_greedy_decoding_writes(llm):
+    [output] = llm.beam_search("One day", BeamSearchParams(1, 24))
+    assert output.sequences[0].text == "One day" + text(llm.generate("One day", GREEDY))[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "param"),
+    [
+        ("", BeamSearchParams(2, 4), "prompt"),
+        ("a", SamplingParams(), "params"),
+        ("a", BeamSearchParams(20, 4), "beam_width"),
+    ],
+)
+def test_bad_searches_name_their_parameter(llm, prompt, params, param):
+    with pytest.raises(RequestError) as caught:
+        llm.beam_search(prompt, params)
+    assert caught.value.param == param
+    assert llm.core.pages() == {} and llm.generate("Hello", GREEDY)[0].finished
 
 
 def test_a_dropped_stream_frees_its_row(llm):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
+from engine.beam_core import BeamCore
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine, StepReport, ToEngine
 from engine.process import apply
@@ -23,6 +24,7 @@ class InProcessEngine:
 
     def __init__(self, core: FakeCore) -> None:
         self.core = core
+        self._beams = BeamCore(core)
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
         self._pending: list[FromEngine] = []
@@ -43,9 +45,9 @@ class InProcessEngine:
         await asyncio.sleep(self.core.step_seconds)
         while not self._inbox.empty():
             messages += self._inbox.get_nowait()
-        refusals = apply(self.core, messages)
+        refusals = apply(self._beams, messages)
         try:
-            report = self.core.step()
+            report = self._beams.step()
         except RuntimeError as error:
             self.dead = True
             return EngineFailed(str(error), False)

@@ -75,6 +75,12 @@ async def _one_by_one(url: str) -> list[str]:
         return [await _stream(client, number) for number in range(STREAMS)]
 
 
+def _beams(url: str, n: int) -> list[str]:
+    body = {"prompt": prompt(1), "max_tokens": 32, "use_beam_search": True, "n": n}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
+    return [choice["text"] for choice in answer["choices"]]
+
+
 def _metric(url: str, name: str) -> float:
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
@@ -85,6 +91,9 @@ def test_many_streams_give_what_each_gives_alone():
         alone = asyncio.run(_one_by_one(url))
         assert asyncio.run(_together(url)) == alone
         assert len(set(alone)) > STREAMS / 3
+        assert _beams(url, 1) == alone[1:2]
+        assert len(set(_beams(url, 4))) == 4
+        assert _metric(url, "vllm:kv_cache_usage_perc") == 0
     few = ("--max-model-len", "256", "--num-gpu-blocks-override", "18")
     with server(DEMO_FOLDER, "--served-model-name", "demo", *few) as url:
         assert asyncio.run(_together(url)) == alone
