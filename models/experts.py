@@ -29,6 +29,30 @@ def read_sparse_layers(fields: Fields) -> tuple[bool, ...]:
     return tuple((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
 
 
+def read_first_dense(fields: Fields) -> tuple[bool, ...]:
+    """Experts behind the first `first_k_dense_replace` layers, or as `mlp_layer_types` lists."""
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    if "mlp_layer_types" in fields:
+        types = fields.options("mlp_layer_types", layers, ("dense", "sparse"))
+        return tuple(one == "sparse" for one in types)
+    dense = fields.integer("first_k_dense_replace", 0, low=0, high=MAX_LAYERS)
+    return tuple(layer >= dense for layer in range(layers))
+
+
+def read_biased_mixture(fields: Fields) -> Mixture:
+    """Routing of DeepSeek V3 and what copies it: sigmoids, groups, and a bias of the choice."""
+    fields.option("scoring_func", ("sigmoid",), "sigmoid")
+    groups = fields.integer("n_group", 1, high=MAX_EXPERTS)
+    return read_routed_mixture(
+        fields,
+        score="sigmoid",
+        choice_bias=True,
+        groups=groups,
+        kept_groups=fields.integer("topk_group", 1, high=groups),
+        renormalize=fields.flag("norm_topk_prob", True),
+    )
+
+
 def read_routed_mixture(fields: Fields, **routing: Any) -> Mixture:
     """The keys of DeepSeek and what copies it; `routing` are the other fields of Mixture."""
     fields.constant("moe_layer_freq", 1.0)
@@ -39,7 +63,7 @@ def read_routed_mixture(fields: Fields, **routing: Any) -> Mixture:
         per_token=read_chosen(fields, experts),
         intermediate_size=size,
         scale=fields.number("routed_scaling_factor", 1.0),
-        shared_size=size * fields.integer("n_shared_experts", low=0, high=MAX_EXPERTS),
+        shared_size=size * fields.integer("n_shared_experts", 0, low=0, high=MAX_EXPERTS),
         activation=read_activation(fields),
         **routing,
     )

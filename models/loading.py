@@ -242,7 +242,7 @@ def _check_shapes(
     source: Source | Stack,
     shape: tuple[int, ...],
     tensors: Mapping[str, Readable],
-    experts: tuple[int, ...] = (),
+    experts: tuple[int, ...] = (1,),
 ) -> None:
     if isinstance(source, Stack):
         for one in source.sources:

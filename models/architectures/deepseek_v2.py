@@ -5,7 +5,7 @@ from typing import Any
 
 from models.architectures import deepseek_v3
 from models.config import ModelConfig
-from models.experts import MAX_EXPERTS
+from models.experts import MAX_EXPERTS, read_routed_mixture
 from models.fields import Fields
 
 ARCHITECTURES = ("DeepseekV2ForCausalLM",)
@@ -28,10 +28,11 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields.refuse("norm_topk_prob", "mlp_bias")
     grouped = fields.option("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
     groups = fields.integer("n_group", high=MAX_EXPERTS) if grouped else 1
-    return deepseek_v3.latent_model(
+    mixture = read_routed_mixture(
         fields,
         renormalize=False,
         groups=groups,
         kept_groups=fields.integer("topk_group", high=groups) if grouped else 1,
         best_in_group=1,
     )
+    return deepseek_v3.latent_model(fields, mixture)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Latent, LayerKind, ModelConfig
-from models.experts import MAX_EXPERTS, read_routed_mixture, routed_names
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config import Latent, LayerKind, Mixture, ModelConfig
+from models.experts import read_biased_mixture, read_first_dense, routed_names
+from models.fields import MAX_HEADS, Fields
 from models.rope_settings import read_rope, yarn_score_scale
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
@@ -42,20 +42,11 @@ NAMES: Names = {
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
-    fields.option("scoring_func", ("sigmoid",), "sigmoid")
-    groups = fields.integer("n_group", high=MAX_EXPERTS)
-    return latent_model(
-        fields,
-        score="sigmoid",
-        choice_bias=True,
-        groups=groups,
-        kept_groups=fields.integer("topk_group", high=groups),
-        renormalize=fields.flag("norm_topk_prob", True),
-    )
+    return latent_model(fields, read_biased_mixture(fields))
 
 
-def latent_model(fields: Fields, **routing: Any) -> ModelConfig:
-    """The keys that V2 and V3 write alike; `routing` are the other fields of Mixture."""
+def latent_model(fields: Fields, mixture: Mixture) -> ModelConfig:
+    """The keys that all with latent attention write alike."""
     latent = Latent(
         query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,
         rank=fields.integer("kv_lora_rank", 512),
@@ -63,18 +54,16 @@ def latent_model(fields: Fields, **routing: Any) -> ModelConfig:
         rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
         value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
     )
-    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    dense = fields.integer("first_k_dense_replace", low=0, high=MAX_LAYERS)
     bias = fields.flag("attention_bias", False)
     base = llama.dense(
         Fields({**fields.raw, "num_key_value_heads": 1, "head_dim": latent.rope_dim}),
-        mixture=read_routed_mixture(fields, **routing),
+        mixture=mixture,
         latent=latent,
         qkv_bias=bias,
         o_bias=bias,
     )
     rope = read_rope(fields, latent.rope_dim)
-    kinds = tuple(LayerKind(rope=rope, experts=layer >= dense) for layer in range(layers))
+    kinds = tuple(LayerKind(rope=rope, experts=sparse) for sparse in read_first_dense(fields))
     scale = (latent.key_dim + latent.rope_dim) ** -0.5 * yarn_score_scale(fields)
     width = latent.rank + latent.rope_dim
     return replace(base, head_dim=width, layer_kinds=kinds, attention_scale=scale)

@@ -17,17 +17,21 @@ weights = qwen2_moe.weights
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     fields.refuse("clip_qkv")
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    bias = fields.flag("attention_bias", False)
+    return llama.dense(
+        fields, experts=[True] * layers, mixture=read_mixture(fields), qk_norm=QKNorm("width"),
+        qkv_bias=bias, o_bias=bias,
+    )  # fmt: skip
+
+
+def read_mixture(fields: Fields) -> Mixture:
+    """What OLMoE and FlexOlmo share."""
     experts = fields.integer("num_experts", high=MAX_EXPERTS)
-    mixture = Mixture(
+    return Mixture(
         num_experts=experts,
         per_token=read_chosen(fields, experts),
         intermediate_size=fields.integer("intermediate_size"),
         renormalize=fields.flag("norm_topk_prob", False),
         activation=read_activation(fields),
     )
-    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    bias = fields.flag("attention_bias", False)
-    return llama.dense(
-        fields, experts=[True] * layers, mixture=mixture, qk_norm=QKNorm("width"),
-        qkv_bias=bias, o_bias=bias,
-    )  # fmt: skip

@@ -189,6 +189,13 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("granite_swa", {"layer_rope_theta": [0, 0.5, 9, 9, 9]}, CheckpointError),
         ("granite", {"logits_scaling": 0}, CheckpointError),
         ("gpt2", {"add_cross_attention": True}, UnsupportedError),
+        ("minimax_m2", {"attn_type_list": [1, 0, 1]}, UnsupportedError),
+        ("minimax_m2", {"rotary_dim": 18}, CheckpointError),
+        ("hunyuan_moe", {"moe_topk": [2, 2, 3]}, UnsupportedError),
+        ("hunyuan_moe", {"num_shared_expert": [2, 2, 2]}, UnsupportedError),
+        ("glm4_moe_lite", {"mlp_layer_types": ["dense"]}, CheckpointError),
+        ("glm4_moe_lite", {"rope_interleave": False}, UnsupportedError),
+        ("ernie4_5_moe", {"moe_norm_min": 0.5}, UnsupportedError),
     ],
 )  # fmt: skip
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.parity.case import GEMMA, TIED, Case, sizes
 from tests.parity.dense_cases import DENSE
+from tests.parity.mixture_cases import MIXTURES
 
 
 def _llama(**changes: Any) -> dict[str, Any]:
@@ -90,38 +91,6 @@ def _gemma(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]
     }
 
 
-def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "architectures": [architecture],
-        "model_type": model_type,
-        "hidden_act": "silu",
-        "head_dim": 16,
-        "rope_theta": 10000.0,
-        "num_experts_per_tok": 3,
-        **sizes(**changes),
-    }
-
-
-def _latent(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "architectures": [architecture],
-        "model_type": model_type,
-        "hidden_act": "silu",
-        "rope_theta": 10000.0,
-        "num_experts_per_tok": 3,
-        "n_routed_experts": 8,
-        "n_shared_experts": 1,
-        "moe_intermediate_size": 24,
-        "first_k_dense_replace": 0,
-        "q_lora_rank": 28,
-        "kv_lora_rank": 20,
-        "qk_nope_head_dim": 10,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 14,
-        **sizes(num_key_value_heads=4, rms_norm_eps=1e-6, **changes),
-    }
-
-
 def _llama3_scaling(factor: float) -> dict[str, Any]:
     return {
         "factor": factor,
@@ -189,37 +158,6 @@ ARCHITECTURES = {
         "n_positions": 128,
         "vocab_size": 67,
     }, spread=TIED),
-}  # fmt: skip
-
-MIXTURES = {
-    "mixtral": Case(_mixture("MixtralForCausalLM", "mixtral", num_local_experts=5)),
-    "qwen2_moe": Case(_mixture("Qwen2MoeForCausalLM", "qwen2_moe", num_experts=6, head_dim=10,
-                               moe_intermediate_size=24, shared_expert_intermediate_size=36,
-                               mlp_only_layers=[0]), seed=1),
-    "qwen3_moe": Case(_mixture("Qwen3MoeForCausalLM", "qwen3_moe", num_experts=8,
-                               moe_intermediate_size=24, norm_topk_prob=True,
-                               decoder_sparse_step=2)),
-    "olmoe": Case(_mixture("OlmoeForCausalLM", "olmoe", num_experts=6, head_dim=10)),
-    "gpt_oss": Case(_mixture("GptOssForCausalLM", "gpt_oss", num_local_experts=6,
-                             sliding_window=11, layer_types=["sliding_attention",
-                             "full_attention", "sliding_attention"],
-                             rope_theta=150000.0, rope_scaling={
-        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
-        "truncate": False, "original_max_position_embeddings": 4096},
-        max_position_embeddings=131072)),
-    "deepseek_v2": Case(_latent("DeepseekV2ForCausalLM", "deepseek_v2", n_group=4, topk_group=2,
-                                topk_method="group_limited_greedy", routed_scaling_factor=4.0)),
-    "deepseek_v2_lite": Case(_latent("DeepseekV2ForCausalLM", "deepseek_v2", n_group=1,
-                                     topk_group=1, topk_method="greedy", q_lora_rank=None,
-                                     rope_scaling={
-        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707,
-        "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1})),
-    "deepseek_v3": Case(_latent("DeepseekV3ForCausalLM", "deepseek_v3", n_group=2, topk_group=1,
-                                first_k_dense_replace=1, routed_scaling_factor=2.5)),
-    "deepseek_v3_yarn": Case(_latent("DeepseekV3ForCausalLM", "deepseek_v3", n_group=4,
-                                     topk_group=3, q_lora_rank=None, rope_scaling={
-        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
-        "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, n_shared_experts=2)),
 }  # fmt: skip
 
 # Each positional scaling; sequences grow past the length that the scaling starts from

@@ -1,0 +1,25 @@
+"""FlexOlmo: the layers of OLMo 2 with the experts of OLMoE."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama, olmo2, olmoe
+from models.config import ModelConfig
+from models.experts import routed_names
+from models.fields import MAX_LAYERS, Fields
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("FlexOlmoForCausalLM",)
+DEFAULTS = {"num_experts": 7, "num_experts_per_tok": 5, "rope_theta": 500000.0}
+NAMES: Names = {**olmo2.NAMES, **routed_names(f"{llama.LAYER}.mlp", "shared")}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    return olmo2.dense(fields, experts=[True] * layers, mixture=olmoe.read_mixture(fields))
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES)

@@ -1,0 +1,46 @@
+"""GLM-4.5, 4.6 and 4.7: experts chosen as DeepSeek V3 does, half of each head rotated.
+
+The layers behind the last, which predict further tokens, are not read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures import llama
+from models.config import ModelConfig, QKNorm
+from models.experts import read_biased_mixture, read_first_dense, routed_names
+from models.fields import Fields
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("Glm4MoeForCausalLM",)
+DEFAULTS = {
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 1408,
+    "first_k_dense_replace": 1,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-5,
+}
+MLP = f"{llama.LAYER}.mlp"
+NAMES: Names = {
+    **llama.NAMES,
+    "layers.*.mlp.choice_bias": f"{MLP}.gate.e_score_correction_bias",
+    **routed_names(MLP, "shared_experts"),
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields({**DEFAULTS, **raw})
+    return llama.dense(
+        fields,
+        experts=read_first_dense(fields),
+        mixture=read_biased_mixture(fields),
+        qk_norm=QKNorm() if fields.flag("use_qk_norm", False) else None,
+        qkv_bias=fields.flag("attention_bias", False),
+    )
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES, ignored=(f"model.layers.{config.num_layers}.*",))
