@@ -32,6 +32,7 @@ class Mixture:
     Scores are a softmax or sigmoid of the router's logits. With `choice_bias` a vector is added for
     the choice only. Of `groups` of experts those `kept_groups` are chosen from whose best
     `best_in_group` scores sum highest. The k weights sum to 1 if `renormalize`, then are scaled.
+    With `rivals` none of this holds: the choice is `pallas_kernels.moe.sparse_mixer`'s.
     """
 
     num_experts: int  # E
@@ -44,6 +45,7 @@ class Mixture:
     groups: int = 1
     kept_groups: int = 1
     best_in_group: int = 2
+    rivals: float | None = None
     activation: str = "silu"  # a name of pallas_kernels.moe's
     bias: bool = False  # of the router and of the experts
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none

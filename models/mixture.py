@@ -23,6 +23,7 @@ from models.config import Mixture, ModelConfig
 from models.layers import Linear
 from models.mlp import GatedMLP
 from pallas_kernels import experts, route
+from pallas_kernels.moe import sparse_mixer
 
 
 class MixtureOfExperts(nnx.Module):
@@ -68,8 +69,12 @@ class MixtureOfExperts(nnx.Module):
     def _route(self, x: Float[Array, "T D"]) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
         mixture, bias = self.mixture, self.router.bias
         logits = jnp.dot(x, self.router.kernel[...], preferred_element_type=jnp.float32)
+        if bias is not None:
+            logits = logits + bias[...]
+        if mixture.rivals is not None:
+            return sparse_mixer(logits, mixture.per_token, mixture.rivals)
         return route(
-            logits if bias is None else logits + bias[...],
+            logits,
             mixture.per_token,
             score=mixture.score,
             renormalize=mixture.renormalize,

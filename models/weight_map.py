@@ -29,6 +29,7 @@ def weight_map(
     transpose: bool = True,
     grouped: bool = False,
     paired: bool = False,
+    expert_rows: bool = False,
     ignored: tuple[str, ...] = (),
     optional_prefix: str = "model.",
 ) -> WeightMap:
@@ -41,10 +42,12 @@ def weight_map(
             another (GPT-NeoX, Falcon).
         paired: rotated pairs are neighbours in a head (Cohere, GLM), and not its two halves. Ours
             always are: a score is the same sum, in another order.
+        expert_rows: tensors of all experts are [experts, out, in] instead, with the outputs of gate
+            before those of up (Granite).
         ignored: further tensors that a checkpoint of this family may hold and that are not needed.
     """
     ignored = (*ignored, *BUFFERS)
-    sources = dict(_decoder(config, _Builder(names, transpose, grouped, paired)))
+    sources = dict(_decoder(config, _Builder(names, transpose, grouped, paired, expert_rows)))
     if config.tied_head:
         ignored = (*ignored, f"{names['head']}.weight")
     return WeightMap(sources, ignored, optional_prefix)
@@ -197,6 +200,7 @@ class _Builder:
     transpose: bool
     grouped: bool
     paired: bool
+    expert_rows: bool
 
     def embedding(self, path: str, rows: Outputs) -> Entry:
         return path, Source(self.parts(path, (rows,), "weight"))
@@ -266,6 +270,8 @@ class _Builder:
                 for e in range(E)
             ]
             return Stack(tuple(Source(one, axis, turn) for one in named))
+        if self.expert_rows:
+            return Stack(tuple(Source(parts, axis, turn, entry=e) for e in range(E)))
         tensor = parts[0].tensor.removesuffix(".weight").replace(".bias", "_bias")
         count = len(outputs)
         together = tuple(

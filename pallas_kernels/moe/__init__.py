@@ -22,6 +22,7 @@ from pallas_kernels.moe.formats import (
     dequantize,
 )
 from pallas_kernels.moe.routing import route
+from pallas_kernels.moe.sparse_mixer import sparse_mixer
 
 __all__ = [
     "Fp8Experts",
@@ -38,4 +39,5 @@ __all__ = [
     "from_int8",
     "route",
     "side_by_side",
+    "sparse_mixer",
 ]

@@ -196,6 +196,9 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("glm4_moe_lite", {"mlp_layer_types": ["dense"]}, CheckpointError),
         ("glm4_moe_lite", {"rope_interleave": False}, UnsupportedError),
         ("ernie4_5_moe", {"moe_norm_min": 0.5}, UnsupportedError),
+        ("phimoe", {"num_experts_per_tok": 3}, UnsupportedError),
+        ("dbrx", {"attn_config": {"kv_n_heads": 0}}, CheckpointError),
+        ("deepseek", {"topk_method": "group_limited_greedy"}, UnsupportedError),
     ],
 )  # fmt: skip
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:

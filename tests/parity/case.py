@@ -24,10 +24,12 @@ class StandIn:
     config: that model's.
     packed: its tensors as the architecture's own checkpoints have them, by name and order of rows.
         No number is changed, lost or used twice.
+    zeros: parts of the names of its tensors that are 0, which the architecture has none of.
     """
 
     config: Mapping[str, Any]
     packed: Callable[[Arrays], Arrays]
+    zeros: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,12 @@ def sizes(**changes: Any) -> dict[str, Any]:
         "tie_word_embeddings": False,
     }
     return common | changes
+
+
+def longrope(half: int) -> dict[str, Any]:
+    """Factors for `half` frequencies, as uneven as those of real checkpoints."""
+    return {
+        "type": "longrope",
+        "short_factor": [1.0 + 0.03 * i for i in range(half)],
+        "long_factor": [1.1 + 0.9 * i * i for i in range(half)],
+    }

@@ -9,7 +9,7 @@ some have a single key/value head. A seed is chosen so that no greedy choice is 
 from collections.abc import Mapping
 from typing import Any
 
-from tests.parity.case import GEMMA, TIED, Case, sizes
+from tests.parity.case import GEMMA, TIED, Case, longrope, sizes
 from tests.parity.dense_cases import DENSE
 from tests.parity.mixture_cases import MIXTURES
 
@@ -101,15 +101,6 @@ def _llama3_scaling(factor: float) -> dict[str, Any]:
     }
 
 
-def _longrope(half: int) -> dict[str, Any]:
-    """Factors for `half` frequencies, as uneven as those of real checkpoints."""
-    return {
-        "type": "longrope",
-        "short_factor": [1.0 + 0.03 * i for i in range(half)],
-        "long_factor": [1.1 + 0.9 * i * i for i in range(half)],
-    }
-
-
 ARCHITECTURES = {
     "llama2": Case(_llama(num_key_value_heads=4)),
     "llama3": Case(_llama(num_attention_heads=6, num_key_value_heads=2, hidden_size=48,
@@ -132,7 +123,7 @@ ARCHITECTURES = {
     "phi3": Case(_phi3(sliding_window=13)),
     "phi4": Case(_phi3(num_key_value_heads=1)),
     "phi4_mini": Case(_phi3(num_key_value_heads=2, hidden_size=64, partial_rotary_factor=0.75,
-                            tie_word_embeddings=True, rope_scaling=_longrope(6),
+                            tie_word_embeddings=True, rope_scaling=longrope(6),
                             attention_bias=False, mlp_bias=False, lm_head_bias=False), spread=TIED),
     "gemma": Case(_gemma("GemmaForCausalLM", "gemma", num_key_value_heads=1, hidden_act="gelu",
                          hidden_activation=None), spread=GEMMA),
@@ -174,9 +165,9 @@ ROPE = {
         "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64,
         "attention_factor": 1.2}), seed=2),
     "rope_longrope_short": Case(_phi3(original_max_position_embeddings=96,
-                                      rope_scaling=_longrope(5)), context=96, seed=1),
+                                      rope_scaling=longrope(5)), context=96, seed=1),
     "rope_longrope_long": Case(_phi3(original_max_position_embeddings=16,
-                                     rope_scaling=_longrope(5))),
+                                     rope_scaling=longrope(5))),
     # the layout that transformers 5 writes
     "rope_parameters": Case(_llama(rope_parameters={
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.parity.case import Case, sizes
+from tests.parity import stand_ins
+from tests.parity.case import TIED, Case, StandIn, longrope, sizes
 
 
 def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
@@ -96,4 +97,43 @@ MIXTURES = {
                                  rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0})),
     "flex_olmo": Case(_mixture("FlexOlmoForCausalLM", "flex_olmo", num_experts=5, head_dim=10,
                                intermediate_size=24, pad_token_id=0)),
+    "granite_moe": Case(_mixture("GraniteMoeForCausalLM", "granitemoe", num_local_experts=6,
+                                 head_dim=None, intermediate_size=24, embedding_multiplier=3.0,
+                                 attention_multiplier=0.2, residual_multiplier=0.4,
+                                 logits_scaling=5.0, tie_word_embeddings=True), spread=TIED,
+                        seed=2),
+    "granite_moe_shared": Case(_mixture("GraniteMoeSharedForCausalLM", "granitemoeshared",
+                                        num_local_experts=5, intermediate_size=24, head_dim=None,
+                                        shared_intermediate_size=36, attention_bias=True)),
+    "phimoe": Case(_mixture("PhiMoEForCausalLM", "phimoe", num_local_experts=8, head_dim=None,
+                            num_experts_per_tok=2, intermediate_size=24, router_jitter_noise=0.3,
+                            attention_bias=True, lm_head_bias=True,
+                            original_max_position_embeddings=96, rope_scaling={
+        **longrope(5), "short_mscale": 1.2, "long_mscale": 1.2,
+        "original_max_position_embeddings": 96}), context=96, seed=1),
+    "phimoe_window": Case(_mixture("PhimoeForCausalLM", "phimoe", num_local_experts=5,
+                                   head_dim=None, num_experts_per_tok=2, intermediate_size=24,
+                                   sliding_window=9)),
+    "dbrx": Case({
+        "architectures": ["DbrxForCausalLM"],
+        "model_type": "dbrx",
+        "vocab_size": 67,
+        "d_model": 40,
+        "n_heads": 4,
+        "n_layers": 3,
+        "max_seq_len": 128,
+        "rope_theta": 500.0,
+        "attn_config": {"clip_qkv": 0.8, "kv_n_heads": 2, "rope_theta": 500.0},
+        "ffn_config": {"ffn_act_fn": {"name": "silu"}, "ffn_hidden_size": 24, "hidden_size": 40,
+                       "moe_num_experts": 5, "moe_top_k": 2},
+        "tie_word_embeddings": False,
+    }),
+    "deepseek": Case(_routed("DeepseekForCausalLM", "deepseek", n_shared_experts=2,
+                             first_k_dense_replace=1),
+                     stand_in=StandIn(_mixture("Ernie4_5_MoeForCausalLM", "ernie4_5_moe",
+                                               num_experts_per_tok=None, moe_k=3,
+                                               moe_num_experts=6, moe_intermediate_size=24,
+                                               moe_num_shared_experts=2, moe_norm_min=1.0,
+                                               moe_layer_start_index=1, pad_token_id=0),
+                                      stand_ins.deepseek, zeros=("e_score_correction_bias",))),
 }  # fmt: skip

@@ -65,8 +65,11 @@ def draw(
         name: np.arange(start, start + size).reshape(shape)
         for (name, shape), start, size in zip(shapes.items(), starts, sizes, strict=False)
     }
-    packed = case.stand_in.packed(places)
     numbers = np.full(starts[-1], np.nan, np.float32)
+    zeros = {name for name in places if any(part in name for part in case.stand_in.zeros)}
+    for name in zeros:
+        numbers[places[name]] = 0
+    packed = case.stand_in.packed({n: place for n, place in places.items() if n not in zeros})
     for name, where in packed.items():
         numbers[where] = tensor(case.seed, name, where.shape, case.spread)
     return (

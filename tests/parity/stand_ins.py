@@ -88,5 +88,20 @@ def chatglm(tensors: Arrays) -> Arrays:
     })  # fmt: skip
 
 
+def halves(tensors: Arrays, heads: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """With rotated pairs, that are neighbours in a head, as the two halves of one."""
+    out = dict(tensors)
+    for name, one in tensors.items():
+        for module, count in heads.items():
+            if module in name:
+                pairs = one.reshape(count, -1, 2, one.shape[-1])
+                out[name] = pairs.swapaxes(1, 2).reshape(one.shape)
+    return out
+
+
+def deepseek(tensors: Arrays) -> Arrays:
+    return halves(tensors, {"q_proj": 4, "k_proj": 2})
+
+
 def same_names(tensors: Arrays) -> Arrays:
     return tensors

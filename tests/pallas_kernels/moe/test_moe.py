@@ -24,6 +24,7 @@ from pallas_kernels.moe import (
 )
 from pallas_kernels.moe.formats import FORMATS, MX_BIAS
 from pallas_kernels.moe.reference import experts_reference
+from pallas_kernels.moe.sparse_mixer import sparse_mixer
 from pallas_kernels.moe.tiles import num_tiles, sort_into_tiles, whole_tiles
 
 
@@ -51,6 +52,17 @@ def test_routing(score, renormalize, kept_groups):
         assert chosen[t].tolist() == best
         want = scores[t, best] / (scores[t, best].sum() if renormalize else 1)
         np.testing.assert_allclose(weights[t], 2 * want, rtol=1e-5)
+
+
+def test_sparse_mixer_weighs_each_choice_against_its_rivals():
+    logits = np.array([[2.0, 1.9, 1.0, -3.0], [-1.0, -1.05, -4.0, -1.2], [0.5, 3.0, 3.2, 3.1]])
+    weights, chosen = sparse_mixer(jnp.asarray(logits), 2, 0.1)
+    assert chosen.tolist() == [[0, 1], [0, 1], [2, 3]]
+    rivals = [[(0, 1), (1,)], [(0, 1), (1,)], [(1, 2, 3), (1, 3)]]
+    for t, both in enumerate(rivals):
+        want = [np.exp(logits[t, e]) / np.exp(logits[t, list(those)]).sum()
+                for e, those in zip(chosen[t].tolist(), both, strict=True)]  # fmt: skip
+        np.testing.assert_allclose(weights[t], want, rtol=1e-5)
 
 
 def test_renormalised_is_a_softmax_of_the_chosen():
