@@ -43,7 +43,7 @@ def weight_map(
         paired: rotated pairs are neighbours in a head (Cohere, GLM), and not its two halves. Ours
             always are: a score is the same sum, in another order.
         expert_rows: tensors of all experts are [experts, out, in] instead, with the outputs of gate
-            before those of up (Granite).
+            before those of up, and `names` has their whole names (Granite).
         ignored: further tensors that a checkpoint of this family may hold and that are not needed.
     """
     ignored = (*ignored, *BUFFERS)
@@ -271,7 +271,8 @@ class _Builder:
             ]
             return Stack(tuple(Source(one, axis, turn) for one in named))
         if self.expert_rows:
-            return Stack(tuple(Source(parts, axis, turn, entry=e) for e in range(E)))
+            rows = tuple(replace(p, tensor=p.tensor.removesuffix(".weight")) for p in parts)
+            return Stack(tuple(Source(rows, axis, turn, entry=e) for e in range(E)))
         tensor = parts[0].tensor.removesuffix(".weight").replace(".bias", "_bias")
         count = len(outputs)
         together = tuple(

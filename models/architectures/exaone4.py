@@ -19,6 +19,11 @@ weights = olmo2.weights
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
+    return hybrid(fields, pre_norms=False, post_norms=True)
+
+
+def hybrid(fields: Fields, **switches: Any) -> ModelConfig:
+    """What EXAONE 4 and K-EXAONE share."""
     slide = "sliding_window" in fields
 
     def slides(layer: int) -> bool:
@@ -30,7 +35,6 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         fields,
         windows=read_windows(fields, slides),
         ropes=[ropes[one] for one in read_layer_types(fields, slides)],
-        pre_norms=False,
-        post_norms=True,
         qk_norm=QKNorm(),
+        **switches,
     )

@@ -16,8 +16,8 @@ MOE, SHARED = f"{llama.LAYER}.block_sparse_moe", f"{llama.LAYER}.shared_mlp"
 NAMES: Names = {
     **llama.NAMES,
     "layers.*.mlp.router": f"{MOE}.router.layer",
-    "layers.*.mlp.experts.gate_up": f"{MOE}.input_linear",
-    "layers.*.mlp.experts.down": f"{MOE}.output_linear",
+    "layers.*.mlp.experts.gate_up": f"{MOE}.input_linear.weight",
+    "layers.*.mlp.experts.down": f"{MOE}.output_linear.weight",
     "layers.*.mlp.shared.gate_up": f"{SHARED}.input_linear",
     "layers.*.mlp.shared.down": f"{SHARED}.output_linear",
 }
@@ -25,16 +25,20 @@ NAMES: Names = {
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    return granite.scaled(fields, experts=[True] * layers, mixture=read_mixture(fields))
+
+
+def read_mixture(fields: Fields) -> Mixture:
+    """What Granite with windows and without have."""
     experts = fields.integer("num_local_experts", high=MAX_EXPERTS)
-    mixture = Mixture(
+    return Mixture(
         num_experts=experts,
         per_token=read_chosen(fields, experts),
         intermediate_size=fields.integer("intermediate_size"),
         shared_size=fields.integer("shared_intermediate_size", 0, low=0),
         activation=read_activation(fields),
     )
-    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    return granite.scaled(fields, experts=[True] * layers, mixture=mixture)
 
 
 def weights(config: ModelConfig) -> WeightMap:

@@ -103,5 +103,9 @@ def deepseek(tensors: Arrays) -> Arrays:
     return halves(tensors, {"q_proj": 4, "k_proj": 2})
 
 
+def baichuan(tensors: Arrays) -> Arrays:
+    return joined(tensors, "W_pack", groups=1)
+
+
 def same_names(tensors: Arrays) -> Arrays:
     return tensors
