@@ -21,8 +21,9 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
 # pairs and norms of each head, heads in groups, sums in parallel and biases of the logits
 SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi")
-# a shared expert, a norm over all heads, experts with biases and sinks, latents
-SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3")
+# a shared expert, a norm over all heads, experts with biases and sinks, latents;
+# experts that are rows of one tensor, a bias of the choice
+SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3", "granite_moe", "ernie4_5_moe")
 
 
 @pytest.mark.parametrize("name", CASES)
