@@ -84,9 +84,9 @@ def _byte_level(
     fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
 ) -> Backend:
     pre = fields.option("tokenizer.ggml.pre", (*GPT2, *LLAMA3, *QWEN2), "default")
-    merges = [tuple(merge.split(" ")) for merge in _texts(fields, "tokenizer.ggml.merges")]
-    model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre in LLAMA3)
-    backend = Backend(model)
+    torn = (merge.partition(" ") for merge in _texts(fields, "tokenizer.ggml.merges"))
+    merges = [(first, second) for first, _, second in torn]
+    backend = Backend(models.BPE(vocabulary, merges, ignore_merges=pre in LLAMA3))
     if pre in GPT2:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
