@@ -33,7 +33,7 @@ class LLM:
     """A model that is loaded, compiled and ready; also a context manager that closes it.
 
     Args:
-        model: a folder in Hugging Face layout, or "demo" for the bundled model.
+        model: a folder in Hugging Face layout, a GGUF file, or "demo" for the bundled model.
         chat_template: Jinja source that replaces the model's own.
         settings: fields of `EngineConfig`, named as vLLM's engine arguments.
 

@@ -12,7 +12,9 @@ from tokenizers import Tokenizer as Backend
 
 from engine.detokenizer import Detokenizer, Pieces, decode
 from engine.errors import RequestError
+from engine.gguf_tokenizer import read_gguf_tokenizer
 from engine.tokenizer_files import TokenizerFiles, read_tokenizer
+from models.gguf.checkpoint import is_gguf
 
 
 class Tokenizer:
@@ -34,12 +36,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer | None":
-        """The tokenizer of a model folder; None when it has none (ids in, ids out only).
+        """The tokenizer of a model folder or GGUF file; None without one (ids in, ids out only).
 
         Raises `CheckpointError` for files that are malformed, `UnsupportedError` for kinds that
         are not implemented.
         """
-        files = read_tokenizer(folder)
+        files = read_gguf_tokenizer(folder) if is_gguf(folder) else read_tokenizer(folder)
         return None if files is None else cls(files)
 
     @property

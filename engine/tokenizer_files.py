@@ -27,7 +27,7 @@ from models.errors import CheckpointError, UnsupportedError
 SPECIAL_ROLES = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
-_QWEN2_WORDS = (
+QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -54,7 +54,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles | None:
     _add_tokens(backend, _added_tokens(folder, config), folder)
     special_tokens = _special_tokens(_read_object(folder / "special_tokens_map.json") | config)
     _mark_special(backend, special_tokens, folder)
-    _surround(backend, config, special_tokens)
+    surround(backend, config, special_tokens)
     backend.no_truncation()
     backend.no_padding()
     return TokenizerFiles(backend, special_tokens, _chat_templates(folder, config))
@@ -108,7 +108,7 @@ def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> Backend | None
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     elif name in _QWEN2_CLASSES:
         backend.normalizer = normalizers.NFC()
-        words = pre_tokenizers.Split(Regex(_QWEN2_WORDS), behavior="isolated")
+        words = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated")
         letters = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
     else:
@@ -201,7 +201,7 @@ def _mark_special(backend: Backend, special_tokens: dict[str, str], folder: Path
     backend.add_special_tokens([AddedToken(name, normalized=False) for name in sorted(names)])
 
 
-def _surround(backend: Backend, config: dict[str, Any], special_tokens: dict[str, str]) -> None:
+def surround(backend: Backend, config: dict[str, Any], special_tokens: dict[str, str]) -> None:
     """Where the files say whether BOS and EOS go around a text, that is how it is."""
     flags = {"bos_token": config.get("add_bos_token"), "eos_token": config.get("add_eos_token")}
     if all(flag is None for flag in flags.values()):

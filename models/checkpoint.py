@@ -5,6 +5,8 @@
     model.safetensors              all weights, or
     model.safetensors.index.json   {"weight_map": {"<tensor>": "<file>"}} and the files it names
 
+A GGUF file is a checkpoint by itself: `gguf/` reads it as if it were such a folder.
+
 Owns finding and opening these. Refuses to know what the configuration means (`architectures/`),
 refuses pickled weights, whose loading runs code, and never runs code that a checkpoint brings.
 """
@@ -17,6 +19,13 @@ from typing import Any
 
 from models.demo import DEMO_FOLDER
 from models.errors import CheckpointError
+from models.gguf.checkpoint import (
+    is_gguf,
+    open_gguf_tensors,
+    read_gguf_config,
+    read_gguf_generation_config,
+)
+from models.quantised.tensors import Readable
 from models.safetensors import SafetensorsFile, Tensor
 
 DEMO = "demo"
@@ -29,46 +38,61 @@ MAX_JSON_BYTES = 64 * 1024 * 1024  # the index of a 1,000,000-tensor checkpoint 
 
 
 def find_folder(model: str | Path) -> Path:
-    """The checkpoint folder called `model`, "demo" being the bundled one.
+    """The checkpoint folder or GGUF file called `model`, "demo" being the bundled folder.
 
-    Raises CheckpointError if it is not one.
+    Raises CheckpointError if it is neither.
     """
     folder = DEMO_FOLDER if model == DEMO else Path(model).expanduser()
+    if is_gguf(folder):
+        return folder
     if folder.is_file():
         raise CheckpointError(
-            f"{folder} is a file; give the folder that holds it together with {CONFIG}."
+            f"{folder} is a file; give the folder that holds it together with {CONFIG}, or a file "
+            f"whose name ends in .gguf."
         )
     if not folder.is_dir():
         raise CheckpointError(
             f"There is no folder {str(model)!r}: only local folders are loaded; download the model "
-            f"first and give the folder that holds its {CONFIG} and {WEIGHTS}."
+            f"first and give the folder that holds its {CONFIG} and {WEIGHTS}, or its GGUF file."
         )
     return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json; raises CheckpointError if it is missing or malformed."""
+    """The content of config.json; raises CheckpointError if it is missing or malformed.
+
+    A GGUF file says the same in other words, of which some mean what Ingot does not have: that is
+    an UnsupportedError.
+    """
+    if is_gguf(folder):
+        return read_gguf_config(folder)
     path = folder / CONFIG
     if not path.is_file():
-        raise CheckpointError(
-            f"{folder} has no {CONFIG}; give the folder of a Hugging Face checkpoint."
-        )
+        files = sorted(folder.glob("*.gguf"))
+        instead = files[0] if files else "the folder of a Hugging Face checkpoint"
+        raise CheckpointError(f"{folder} has no {CONFIG}; give {instead}.")
     return _read_object(path)
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
     """The content of generation_config.json, empty without one; raises CheckpointError."""
+    if is_gguf(folder):
+        return read_gguf_generation_config(folder)
     path = folder / GENERATION_CONFIG
     return _read_object(path) if path.is_file() else {}
 
 
 @contextmanager
-def open_tensors(folder: Path) -> Iterator[Mapping[str, Tensor]]:
+def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
     """Every tensor of the checkpoint by name, readable inside the `with`.
 
     Raises CheckpointError if a file is missing, malformed or pickled, if two files hold the same
     tensor, or if the index and the files disagree.
     """
+    if is_gguf(folder):
+        with open_gguf_tensors(folder) as restored:
+            yield restored
+        return
     tensors: dict[str, Tensor] = {}
     weight_map, filenames = _weight_files(folder)
     with ExitStack() as files:
@@ -103,10 +127,10 @@ def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
             f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when loaded; "
             f"convert it with transformers' save_pretrained(..., safe_serialization=True)."
         )
-    if any(folder.glob("*.gguf")):
+    if files := sorted(folder.glob("*.gguf")):
         raise CheckpointError(
-            f"{folder} has its weights in a GGUF file, which is not loaded yet; use the model's "
-            "safetensors."
+            f"{folder} has its weights in a GGUF file, which is a checkpoint by itself; give "
+            f"{files[0]}."
         )
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     found = f" (it has {', '.join(shards[:3])}, which no index names)" if shards else ""

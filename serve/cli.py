@@ -29,7 +29,7 @@ app.add_typer(bench, name="bench")
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A local folder, or 'demo'.")] = "demo",
+    model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")] = "demo",
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
     quantization: options.Quantization = None,

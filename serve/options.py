@@ -43,7 +43,8 @@ def parse_length(text: str) -> int | Literal["auto"]:
 
 
 Model = Annotated[
-    str, typer.Option("--model", help="A local folder, or 'demo'.", rich_help_panel=_MODEL)
+    str,
+    typer.Option("--model", help="A local folder, a GGUF file, or 'demo'.", rich_help_panel=_MODEL),
 ]
 Dtype = Annotated[
     str,
@@ -51,7 +52,9 @@ Dtype = Annotated[
 ]
 LoadFormat = Annotated[
     str,
-    typer.Option(help="auto (safetensors) or dummy (random weights).", rich_help_panel=_MODEL),
+    typer.Option(
+        help="auto (safetensors or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
+    ),
 ]
 Quantization = Annotated[
     str | None,

@@ -27,14 +27,15 @@ class Method:
     name: str
     fields: Fields
 
-    def read(self, tensors: Tensors) -> Mapping[str, Readable]:
+    def read(self, tensors: Mapping[str, Readable]) -> Mapping[str, Readable]:
         """The checkpoint with the tensors that it would have if it were not quantised.
 
         Raises:
             CheckpointError: scales are missing or have another shape than their weights call for.
             UnsupportedError: a setting is not understood.
         """
-        return METHODS[self.name](self.fields, tensors)
+        stored = {name: one for name, one in tensors.items() if isinstance(one, Tensor)}
+        return METHODS[self.name](self.fields, stored)
 
 
 def quantisation_method(config: Mapping[str, Any]) -> Method | None:

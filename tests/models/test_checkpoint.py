@@ -80,9 +80,11 @@ def test_only_folders_are_loaded(tmp_path: Path) -> None:
     assert find_folder(str(tmp_path)) == tmp_path
     with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B': only local"):
         find_folder("meta-llama/Llama-3.2-1B")
-    (tmp_path / "model.gguf").touch()
+    (tmp_path / "model.bin").touch()
     with pytest.raises(CheckpointError, match=r"is a file; give the folder"):
-        find_folder(tmp_path / "model.gguf")
+        find_folder(tmp_path / "model.bin")
+    (tmp_path / "model.gguf").touch()
+    assert find_folder(tmp_path / "model.gguf") == tmp_path / "model.gguf"
 
 
 def test_configurations_are_read(tmp_path: Path) -> None:
@@ -116,7 +118,9 @@ def test_what_a_clone_without_lfs_leaves_is_named(tmp_path):
         pass
 
 
-def test_gguf_is_refused_by_name(tmp_path):
+def test_a_folder_that_holds_a_gguf_file_says_to_give_that(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="GGUF"), open_tensors(tmp_path):
+    with pytest.raises(CheckpointError, match=r"give .*/model.gguf"), open_tensors(tmp_path):
         pass
+    with pytest.raises(CheckpointError, match=r"has no config.json; give .*/model.gguf"):
+        read_config(tmp_path)

@@ -1,0 +1,49 @@
+"""A GGUF file as a checkpoint: the same questions that a folder in Hugging Face layout answers.
+
+Owns opening the file for each of them. Refuses to know the format (`reader.py`) and the keys
+(`configuration.py`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.gguf import configuration
+from models.gguf.names import CONVERTED, restored
+from models.gguf.reader import GGUFFile
+from models.quantised.tensors import Readable
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether `path` is a file that is called one."""
+    return path.suffix.lower() == ".gguf" and path.is_file()
+
+
+def read_gguf_metadata(path: Path) -> Mapping[str, Any]:
+    """All keys: numbers, strings, lists of strings, NumPy arrays; raises CheckpointError."""
+    with GGUFFile(path) as file:
+        return file.metadata
+
+
+def read_gguf_config(path: Path) -> dict[str, Any]:
+    """What config.json would say; raises CheckpointError and UnsupportedError."""
+    with GGUFFile(path) as file:
+        return configuration.config(file.metadata, file.tensors, str(path))
+
+
+def read_gguf_generation_config(path: Path) -> dict[str, Any]:
+    """What generation_config.json would say; raises CheckpointError."""
+    return configuration.generation_config(read_gguf_metadata(path), str(path))
+
+
+@contextmanager
+def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
+    """Every tensor under the name that it has in the Hugging Face checkpoint, and as it is there.
+
+    Raises CheckpointError and UnsupportedError.
+    """
+    with GGUFFile(path) as file:
+        name = configuration.family(file.metadata, str(path))
+        heads = configuration.heads(file.metadata, str(path))
+        yield restored(file.tensors, CONVERTED[name], *heads)

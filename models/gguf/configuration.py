@@ -1,0 +1,270 @@
+"""From a GGUF file's metadata to what config.json and generation_config.json would say.
+
+Owns llama.cpp's keys, and what it takes for granted where no key says it. Refuses to know what the
+configuration means (`architectures/`), and JAX.
+Source: `Keys` of the package gguf; llama.cpp's `convert_hf_to_gguf.py` and `llama-model.cpp`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.errors import CheckpointError, UnsupportedError
+from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.gguf.names import CONVERTED
+from models.quantised.tensors import Readable
+from models.windows import FULL as FULL_LAYER
+from models.windows import SLIDING as SLIDING_LAYER
+
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+}
+GPT_2_KEYS: Mapping[str, str] = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "rms_norm_eps": "layer_norm_epsilon",
+}
+SLIDING = ("gemma2", "gemma3", "phi3")
+# layers whose models divide scores by the width of all heads over their number, not by a head's
+WIDE_SCALES: Mapping[str, int] = {"gemma2": 46, "gemma3": 62}
+SOFTCAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+REFUSED = (
+    "expert_count", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale",
+    "attention.shared_kv_layers", "attention.temperature_scale", "embedding_scale", "logit_scale",
+    "pooling_type", "residual_scale", "rope.scaling.yarn_log_multiplier", "swin_norm",
+)  # fmt: skip
+ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    "<|end_of_text|>", "<EOT>", "<end_of_utterance>",
+)  # fmt: skip
+SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+            "repetition_penalty": "penalty_repeat"}  # fmt: skip
+CONTROL = 3  # of the types of tokens
+MAX_LIST = 4096  # numbers of one key of the architecture
+
+Metadata = Mapping[str, Any]
+Tensors = Mapping[str, Readable]
+
+
+def family(metadata: Metadata, where: str) -> str:
+    """llama.cpp's name of the architecture; raises UnsupportedError for one that is not read."""
+    name = Fields(metadata, where).text("general.architecture")
+    if name not in CONVERTED:
+        raise UnsupportedError(
+            f"{where} holds a model of the architecture {name[:60]!r}; those read from GGUF files "
+            f"are {', '.join(CONVERTED)}, so use the model's safetensors."
+        )
+    if Fields(metadata, where).integer("split.count", 0, low=0) > 1:
+        raise UnsupportedError(
+            f"{where} is one of several files of a model; join them: `llama-gguf-split --merge`."
+        )
+    return name
+
+
+def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
+    """What config.json would say.
+
+    Raises:
+        CheckpointError: a key is missing or absurd.
+        UnsupportedError: the architecture, or something that it asks for, is not supported.
+    """
+    name = family(metadata, where)
+    fields = _section(metadata, name, where)
+    _refuse(fields, name)
+    found = _sizes(fields, tensors, name) | _extras(fields, name)
+    if name == "gpt2":
+        found = {GPT_2_KEYS.get(key, key): value for key, value in found.items()}
+    else:
+        found |= _rotation(fields, tensors, found["head_dim"])
+    ids = Fields(metadata, where)
+    bos = ids.token_ids("tokenizer.ggml.bos_token_id")
+    return {
+        "architectures": [ARCHITECTURES[name]],
+        "model_type": name,
+        "bos_token_id": list(bos),
+        "eos_token_id": eos_token_ids(metadata, where),
+        **found,
+    }
+
+
+def heads(metadata: Metadata, where: str) -> tuple[int, int]:
+    """Heads of queries, and of keys and values."""
+    fields = _section(metadata, family(metadata, where), where)
+    count = fields.integer("attention.head_count", high=MAX_HEADS)
+    return count, fields.integer("attention.head_count_kv", count, high=MAX_HEADS)
+
+
+def generation_config(metadata: Metadata, where: str) -> dict[str, Any]:
+    """What generation_config.json would say."""
+    found: dict[str, Any] = {
+        ours: metadata[f"general.sampling.{theirs}"]
+        for ours, theirs in SAMPLING.items()
+        if f"general.sampling.{theirs}" in metadata
+    }
+    return found | {"eos_token_id": eos_token_ids(metadata, where)}
+
+
+def eos_token_ids(metadata: Metadata, where: str) -> list[int]:
+    """Ids that end a text: those that the keys name, and those whose names say so."""
+    fields = Fields(metadata, where)
+    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
+    ids = {one for key in keys for one in fields.token_ids(f"tokenizer.ggml.{key}")}
+    tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if isinstance(tokens, list) and isinstance(types, np.ndarray):
+        control = np.flatnonzero(types[: len(tokens)] == CONTROL)
+        ids |= {int(one) for one in control if tokens[one] in ENDS}
+    return sorted(ids)
+
+
+def _section(metadata: Metadata, name: str, where: str) -> Fields:
+    """The architecture's keys, without its name in front."""
+    found: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if not key.startswith(f"{name}."):
+            continue
+        if isinstance(value, np.ndarray | list) and len(value) > MAX_LIST:
+            raise CheckpointError(f"{where}: {key[:80]} has {len(value)} values; convert it again.")
+        found[key.removeprefix(f"{name}.")] = (
+            value.tolist() if isinstance(value, np.ndarray) else value
+        )
+    return Fields(found, where)
+
+
+def _refuse(fields: Fields, name: str) -> None:
+    fields.refuse(*REFUSED)
+    fields.required("attention.causal")
+    if name not in SLIDING:
+        fields.refuse("attention.sliding_window")
+    if name != "gemma2":
+        fields.refuse("attn_logit_softcapping")
+    if name not in ("gemma2", "gemma3"):
+        fields.refuse("final_logit_softcapping")
+
+
+def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
+    if "token_embd.weight" not in tensors:
+        raise CheckpointError(
+            f"{fields.where} lacks tensor 'token_embd.weight'; download it again."
+        )
+    count = fields.integer("attention.head_count", high=MAX_HEADS)
+    width = fields.integer("embedding_length")
+    dim = fields.integer("attention.key_length", max(1, width // count), high=MAX_HEADS)
+    if fields.integer("attention.value_length", dim, high=MAX_HEADS) != dim:
+        raise UnsupportedError(f"{fields.where} has values of another size than its keys.")
+    norm = "layer_norm_epsilon" if name == "gpt2" else "layer_norm_rms_epsilon"
+    return {
+        "vocab_size": tensors["token_embd.weight"].shape[0],
+        "hidden_size": width,
+        "intermediate_size": fields.integer("feed_forward_length"),
+        "num_hidden_layers": fields.integer("block_count", high=MAX_LAYERS),
+        "num_attention_heads": count,
+        "num_key_value_heads": fields.integer("attention.head_count_kv", count, high=MAX_HEADS),
+        "head_dim": dim,
+        "max_position_embeddings": fields.integer("context_length", high=MAX_TOKENS),
+        "rms_norm_eps": fields.number(f"attention.{norm}"),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "attention_bias": name in ("llama", "qwen3") and "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": name == "llama" and "blk.0.ffn_up.bias" in tensors,
+    }
+
+
+def _extras(fields: Fields, name: str) -> dict[str, Any]:
+    """What single families have besides."""
+    found: dict[str, Any] = {}
+    if name in SLIDING:
+        window = fields.integer("attention.sliding_window", 0, low=0, high=MAX_TOKENS)
+        found["sliding_window"] = window or None
+    if name in WIDE_SCALES:
+        layers = fields.integer("block_count", high=MAX_LAYERS)
+        width, count = fields.integer("embedding_length"), fields.integer("attention.head_count")
+        wide = layers == WIDE_SCALES[name]
+        found["query_pre_attn_scalar"] = width / count if wide else _head_dim(fields)
+    if name in ("gemma2", "gemma3"):
+        found |= {ours: fields.optional_number(theirs) for ours, theirs in SOFTCAPS.items()}
+    if name == "gemma3":
+        found["rope_local_base_freq"] = fields.number("rope.freq_base_swa", 10_000.0)
+        found |= _pattern(fields)
+    return found
+
+
+def _pattern(fields: Fields) -> dict[str, Any]:
+    """Which layers slide: all but every so many, or as listed."""
+    key = "attention.sliding_window_pattern"
+    slides = fields.raw.get(key, 6)
+    if not isinstance(slides, list):
+        return {"sliding_window_pattern": fields.integer(key, 6)}
+    return {"layer_types": [SLIDING_LAYER if one else FULL_LAYER for one in slides]}
+
+
+def _head_dim(fields: Fields) -> int:
+    return fields.integer("attention.key_length", high=MAX_HEADS)
+
+
+def _rotation(fields: Fields, tensors: Tensors, head_dim: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"rope_theta": fields.number("rope.freq_base", 10_000.0)}
+    rotated = fields.integer("rope.dimension_count", head_dim, high=MAX_HEADS)
+    if rotated != head_dim:
+        found["partial_rotary_factor"] = (rotated + 0.5) / head_dim  # rounded down to `rotated`
+    scaling = _factors(tensors, fields) or _scaling(fields)
+    if "rope.scaling.original_context_length" in fields:
+        found["original_max_position_embeddings"] = fields.integer(
+            "rope.scaling.original_context_length", high=MAX_TOKENS
+        )
+    return found | {"rope_scaling": scaling}
+
+
+def _factors(tensors: Tensors, fields: Fields) -> dict[str, Any] | None:
+    """A divisor for each pair: Llama 3's, which are the same for every context, and LongRoPE's."""
+    if "rope_freqs.weight" in tensors:
+        every = _numbers(tensors["rope_freqs.weight"])
+        return {"type": "longrope", "short_factor": every, "long_factor": every,
+                "attention_factor": 1.0}  # fmt: skip
+    long, short = (tensors.get(f"rope_factors_{which}.weight") for which in ("long", "short"))
+    if long is None or short is None:
+        return None
+    return {
+        "type": "longrope",
+        "short_factor": _numbers(short),
+        "long_factor": _numbers(long),
+        "attention_factor": fields.number("rope.scaling.attn_factor", 1.0),
+    }
+
+
+def _numbers(tensor: Readable) -> list[float]:
+    if len(tensor.shape) != 1 or tensor.shape[0] > MAX_LIST:
+        raise CheckpointError(
+            f"Tensor {tensor.name!r} has the shape {list(tensor.shape)}; it must be a short list."
+        )
+    return [float(str(one)) for one in tensor.read().astype(np.float32)]
+
+
+def _scaling(fields: Fields) -> dict[str, Any] | None:
+    if "rope.scale_linear" in fields:  # the key of the first files
+        return {"type": "linear", "factor": fields.number("rope.scale_linear")}
+    kind = fields.option("rope.scaling.type", ("none", "linear", "yarn"), "none")
+    if kind == "none":
+        return None
+    found = {"type": kind, "factor": fields.number("rope.scaling.factor")}
+    if kind == "linear":
+        return found
+    fields.constant("rope.scaling.attn_factor", 1.0)
+    fields.constant("rope.scaling.yarn_attn_factor", 1.0)
+    fields.constant("rope.scaling.yarn_ext_factor", 1.0)
+    for key in ("beta_fast", "beta_slow"):
+        if f"rope.scaling.yarn_{key}" in fields:
+            found[key] = fields.number(f"rope.scaling.yarn_{key}")
+    return found
