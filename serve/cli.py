@@ -67,6 +67,7 @@ def serve(
     enable_auto_tool_choice: options.EnableAutoToolChoice = True,
     generation_config: options.GenerationConfig = "auto",
     max_num_queued_reqs: options.MaxNumQueuedReqs = None,
+    max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",
