@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, generate, chat, run-batch, bench, env.
+"""The command `ingot`: serve, router, generate, chat, run-batch, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -16,6 +16,7 @@ from engine.config import EngineConfig, make_config
 from models.errors import IngotError
 from serve import options
 from serve.bench.cli import app as bench
+from serve.router.command import router
 
 app = typer.Typer(
     name="ingot",
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.command("router")(router)
 
 
 @app.command()
