@@ -277,3 +277,20 @@ async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
 def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RouterSettings(**{"backends": ("http://x",), **settings})
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_events_come_whole_however_they_are_cut(end: bytes) -> None:
+    events = b"".join(b"data: %d" % number + end for number in range(3))
+
+    async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE)
+        for byte in events:
+            writer.write(chunk(bytes([byte])))
+            await writer.drain()
+        writer.write(chunk(b"rest") + b"0\r\n\r\n")
+
+    async with scripted(drip) as port, routed(port) as router:
+        body = {"prompt": "a", "stream": True}
+        async with router.http.stream("POST", COMPLETIONS, json=body) as response:
+            assert await response.aread() == events + b"rest"
