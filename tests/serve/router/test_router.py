@@ -285,9 +285,10 @@ async def test_events_come_whole_however_they_are_cut(end: bytes) -> None:
 
     async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE)
-        for byte in events:
-            writer.write(chunk(bytes([byte])))
+        for start in range(0, len(events), 5):
+            writer.write(chunk(events[start : start + 5]))
             await writer.drain()
+            await asyncio.sleep(0.001)
         writer.write(chunk(b"rest") + b"0\r\n\r\n")
 
     async with scripted(drip) as port, routed(port) as router:
