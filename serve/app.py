@@ -1,6 +1,6 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ RequestLog ▸ CORS ▸ ApiKeys ▸ routes
+RequestIds ▸ RequestLog ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ routes
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
+from serve.key_limits import KeyLimits, LimitKeys
 from serve.messages.protocol import (
     AnthropicMessage,
     CountRequest,
@@ -73,9 +74,11 @@ READABLE = {
 
 def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
+    settings = service.settings
+    limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
     return Starlette(
-        routes=[*_generation(service), *_information(service)],
-        middleware=[*_layers(service.settings)],
+        routes=[*_generation(service, limits), *_information(service)],
+        middleware=[*_layers(settings, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
@@ -84,7 +87,7 @@ def build_app(service: Service) -> Starlette:
     )
 
 
-def _layers(settings: ServerSettings) -> Iterator[Middleware]:
+def _layers(settings: ServerSettings, limits: KeyLimits) -> Iterator[Middleware]:
     """From the outermost to the innermost."""
     yield Middleware(RequestIds)
     if settings.enable_log_requests:
@@ -98,16 +101,17 @@ def _layers(settings: ServerSettings) -> Iterator[Middleware]:
             expose_headers=["x-request-id"],
         )
     yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
+    yield Middleware(LimitKeys, limits=limits)
 
 
-def _generation(service: Service) -> Iterator[Route]:
+def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
     """What is asked of the model."""
     store = ResponseStore()
     stored = StoredResponses(store)
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
-        "/v1/responses": ResponsesRoute(service, store),
+        "/v1/responses": ResponsesRoute(service, store, limits),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),

@@ -3,6 +3,8 @@
 Keys are kept and compared as SHA-256 digests in constant time, so neither a key's length nor its
 prefix can be guessed from timing. The path is the server's own `scope["path"]`: no header has a
 say in it.
+
+`scope["state"]["owner"]` tells the clients of different keys apart; without keys there is none.
 """
 
 import hashlib
@@ -56,4 +58,13 @@ class ApiKeys:
         if scheme.lower() != "bearer":
             key = headers.get("x-api-key", "")  # Anthropic's clients
         digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        return any([hmac.compare_digest(digest, known) for known in known_keys])
+        allowed = any([hmac.compare_digest(digest, known) for known in known_keys])
+        if allowed:
+            scope.setdefault("state", {})["owner"] = digest.hex()
+        return allowed
+
+
+def owner_of(scope: Scope) -> str:
+    """Whose request this is: the digest of its key, or "" where no key is needed."""
+    owner: str = scope.get("state", {}).get("owner", "")
+    return owner

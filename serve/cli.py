@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, generate, chat, run-batch, bench, env.
+"""The command `ingot`: serve, router, generate, chat, run-batch, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -16,6 +16,7 @@ from engine.config import EngineConfig, make_config
 from models.errors import IngotError
 from serve import options
 from serve.bench.cli import app as bench
+from serve.router.command import router
 
 app = typer.Typer(
     name="ingot",
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.command("router")(router)
 
 
 @app.command()
@@ -67,6 +69,7 @@ def serve(
     enable_auto_tool_choice: options.EnableAutoToolChoice = True,
     generation_config: options.GenerationConfig = "auto",
     max_num_queued_reqs: options.MaxNumQueuedReqs = None,
+    max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",

@@ -1,12 +1,14 @@
 """A generation route as an ASGI application: read, decode, serve; stop when the client leaves."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from engine.errors import RequestError
 from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.protocol import RequestT, decode_request
@@ -25,14 +27,31 @@ class GenerationRoute(ABC, Generic[RequestT]):
         try:
             body = await read_body(scope, receive, self.service.settings.max_body_bytes)
             request: RequestT = decode_request(body, self.kind)
-            request_id = scope["state"]["request_id"]
-            await unless_disconnected(receive, self.answer(request, request_id, send))
+            await unless_disconnected(receive, self._serve(request, scope, send))
         except ClientDisconnected:
             pass
+
+    async def serve(self, request: RequestT, scope: Scope, send: Send) -> None:
+        """`answer`; a route that needs more of the scope overrides this."""
+        await self.answer(request, scope["state"]["request_id"], send)
 
     @abstractmethod
     async def answer(self, request: RequestT, request_id: str, send: Send) -> None:
         """Send the whole response; raises an IngotError before anything is sent."""
+
+    def names(self, request: RequestT) -> Mapping[str, str]:
+        """What this API calls fields that have another name where errors about them are made."""
+        return {}
+
+    async def _serve(self, request: RequestT, scope: Scope, send: Send) -> None:
+        try:
+            await self.serve(request, scope, send)
+        except RequestError as error:
+            param = error.param or ""
+            own = self.names(request).get(param)
+            if own is None:
+                raise
+            raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None
 
 
 async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:

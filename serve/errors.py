@@ -28,6 +28,7 @@ _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     404: "not_found_error",
+    429: "rate_limit_error",
     503: "service_unavailable_error",
 }
 
@@ -50,6 +51,12 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 class UnavailableError(OverloadedError):
     """The engine is loading or the server is leaving; another try, or another server, may work."""
+
+
+class LimitError(OverloadedError):
+    """This client has as much at work as it may; others are served."""
+
+    status = 429
 
 
 class TransportError(IngotError):
@@ -75,19 +82,25 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
 def error_response(
     status: int, body: ErrorBody, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """`body` as JSON; a 503 says when to come back."""
+    """`body` as JSON; a 429 and a 503 say when to come back."""
     all_headers = dict(headers or {})
-    if status == 503:
+    if status in (429, 503):
         all_headers["retry-after"] = RETRY_AFTER_SECONDS
     return Response(
         msgspec.json.encode(body), status, headers=all_headers, media_type="application/json"
     )
 
 
-def _of_path(request: Request, body: ErrorBody) -> ErrorBody:
-    if request.url.path.startswith("/v1/messages"):
+def _of_path(path: str, body: ErrorBody) -> ErrorBody:
+    if path.startswith("/v1/messages"):
         return msgspec.structs.replace(body, type="error")
     return body
+
+
+def early_response(path: str, error: Exception) -> Response:
+    """What a layer before the routes answers; the body has not been read."""
+    status, body = error_body(error)
+    return error_response(status, _of_path(path, body), CLOSE)
 
 
 async def handle_ingot_error(request: Request, error: Exception) -> Response:
@@ -96,7 +109,9 @@ async def handle_ingot_error(request: Request, error: Exception) -> Response:
     if status == 500 and not isinstance(error, EngineDeadError):
         logger.error("%s %s failed: %s", request.method, request.url.path, error)
     return error_response(
-        status, _of_path(request, body), CLOSE if isinstance(error, TransportError) else None
+        status,
+        _of_path(request.url.path, body),
+        CLOSE if isinstance(error, TransportError) else None,
     )
 
 
@@ -104,15 +119,15 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     """For Starlette: no such path, or no such method there."""
     if not isinstance(error, HTTPException):
         raise error
-    message = f"There is no {request.method} {request.url.path} here."
-    body = ErrorBody(ErrorDetail(message[:200], _type_of(error.status_code)))
-    return error_response(error.status_code, _of_path(request, body), error.headers)
+    message = f"There is no {request.method[:16]} {request.url.path[:160]!a} here."
+    body = ErrorBody(ErrorDetail(message, _type_of(error.status_code)))
+    return error_response(error.status_code, _of_path(request.url.path, body), error.headers)
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:
     """For Starlette: a mistake of ours. uvicorn logs the trace."""
     status, body = error_body(error)
-    return error_response(status, _of_path(request, body))
+    return error_response(status, _of_path(request.url.path, body))
 
 
 def _type_of(status: int) -> str:

@@ -4,7 +4,8 @@ The request is one to `/v1/completions` in other words; so are its checks and it
 cumulative when streamed, as SGLang's are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,6 +23,14 @@ from serve.sse import DATA_ONLY, send_events
 from serve.streams import absorb, collect
 
 DEFAULT_NEW_TOKENS = 128
+_NAMES = MappingProxyType(
+    {
+        "max_tokens": "max_new_tokens",
+        "min_tokens": "min_new_tokens",
+        "seed": "sampling_seed",
+        "logprobs": "top_logprobs_num",
+    }
+)
 
 
 class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +132,9 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
     """Ids in, ids out."""
 
     kind = GenerateRequest
+
+    def names(self, request: GenerateRequest) -> Mapping[str, str]:
+        return {**_NAMES, "prompt": "input_ids" if request.text is None else "text"}
 
     async def answer(self, request: GenerateRequest, request_id: str, send: Send) -> None:
         prompts = await completion_prompts(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from serve.errors import RETRY_AFTER_SECONDS
 from serve.service import Service
 
-_SECRET = frozenset({"api_keys"})
+_SECRET = frozenset({"api_keys", "admin_api_key"})
 
 
 class HealthRoutes:

@@ -85,6 +85,13 @@ MaxNumQueuedReqs = Annotated[
     int | None,
     typer.Option(help="Waiting requests before new ones get a 503.", rich_help_panel=_LIMITS),
 ]
+MaxConcurrentRequestsPerKey = Annotated[
+    int | None,
+    typer.Option(
+        help="Requests of one API key at a time before its next ones get a 429.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 BlockSize = Annotated[
     int | None,
     typer.Option(help="Tokens in a page: 16, 32, 64 or 128.", rich_help_panel=_LIMITS),

@@ -31,6 +31,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     enable_auto_tool_choice: bool = True
     generation_config: Literal["auto", "vllm"] = "auto"  # whose sampling defaults apply
     max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
+    max_concurrent_requests_per_key: int | None = None
     max_body_bytes: int = 8 * 1024 * 1024
     shutdown_timeout: float = 30.0  # seconds that requests in flight get to finish
     uvicorn_log_level: LogLevel = "warning"
@@ -48,6 +49,11 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError("--shutdown-timeout must be at least 0 seconds.")
         if self.max_num_queued_reqs is not None and self.max_num_queued_reqs < 1:
             raise ConfigError("--max-num-queued-reqs must be at least 1.")
+        per_key = self.max_concurrent_requests_per_key
+        if per_key is not None and (per_key < 1 or not self.api_keys):
+            raise ConfigError(
+                "--max-concurrent-requests-per-key must be at least 1, and needs --api-key."
+            )
         if self.max_body_bytes < 1024:
             raise ConfigError("--max-body-bytes must be at least 1024.")
 

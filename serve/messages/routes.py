@@ -1,5 +1,8 @@
 """POST /v1/messages and /v1/messages/count_tokens."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.types import Send
 
 from engine.errors import RequestError
@@ -20,6 +23,7 @@ def _failed(body: ErrorBody) -> bytes:
     return b"event: error\n" + event({"type": "error", "error": body.error})
 
 
+_NAMES = MappingProxyType({"stop": "stop_sequences", "max_completion_tokens": "max_tokens"})
 _FRAMING = Framing(named_event, _failed)
 
 
@@ -27,6 +31,9 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
     """A conversation in, the assistant's next turn out."""
 
     kind = MessagesRequest
+
+    def names(self, request: MessagesRequest) -> Mapping[str, str]:
+        return _NAMES
 
     async def answer(self, request: MessagesRequest, request_id: str, send: Send) -> None:
         service = self.service

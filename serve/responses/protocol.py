@@ -159,10 +159,20 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(
                 f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"
             )
+        self._check_metadata()
         if self.background and self.stream:
             raise RequestError("background cannot be streamed; leave out stream.", "background")
         if self.background and self.store is False:
             raise RequestError("background needs store, or its end cannot be asked for.", "store")
+
+    def _check_metadata(self) -> None:
+        pairs = self.metadata or {}
+        if len(pairs) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in pairs.items()):
+            raise RequestError(
+                "metadata may hold at most 16 texts of at most 512 characters, with names of at "
+                "most 64.",
+                "metadata",
+            )
 
 
 class CachedTokens(Struct):

@@ -6,17 +6,21 @@ server.
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Send
+from starlette.types import Scope, Send
 
-from engine.errors import RequestError
+from engine.errors import OverloadedError, RequestError
 from models.errors import IngotError
+from serve.auth import owner_of
 from serve.conversation import Conversation, begin
 from serve.endpoint import GenerationRoute, send_json
 from serve.errors import ErrorBody, error_body
+from serve.key_limits import KeyLimits
 from serve.protocol_chat import ChatMessage
 from serve.responses.protocol import (
     Deleted,
@@ -30,6 +34,15 @@ from serve.responses.view import ResponseView
 from serve.service import Service
 from serve.sse import Framing, event, named_event, send_events
 
+MAX_BACKGROUND = 1000
+_NAMES = MappingProxyType(
+    {
+        "messages": "input",
+        "max_tokens": "max_output_tokens",
+        "max_completion_tokens": "max_output_tokens",
+        "response_format": "text",
+    }
+)
 logger = logging.getLogger("ingot.serve")
 
 
@@ -38,17 +51,27 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
 
     kind = ResponsesRequest
 
-    def __init__(self, service: Service, store: ResponseStore) -> None:
+    def __init__(self, service: Service, store: ResponseStore, limits: KeyLimits) -> None:
         super().__init__(service)
         self._store = store
+        self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: ResponsesRequest, request_id: str, send: Send) -> None:
-        turns = self._before(request) + new_turns(request)
+    def names(self, request: ResponsesRequest) -> Mapping[str, str]:
+        return _NAMES
+
+    async def serve(self, request: ResponsesRequest, scope: Scope, send: Send) -> None:
+        await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))
+
+    async def answer(
+        self, request: ResponsesRequest, request_id: str, send: Send, owner: str = ""
+    ) -> None:
+        turns = self._before(request, owner) + new_turns(request)
         talk = await begin(self.service, chat_request(request, turns))
         view = ResponseView(request, talk, f"resp_{request_id}", self.service.model.names[0])
-        stored = Stored(view.response, turns)
+        stored = Stored(view.response, turns, owner)
         if request.background:
+            self._check_room()
             stored.task = asyncio.create_task(self._in_background(talk, view, stored))
             self._tasks.add(stored.task)
             stored.task.add_done_callback(self._tasks.discard)
@@ -65,11 +88,15 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         if request.store is not False and view.response.status in ("completed", "incomplete"):
             self._keep(stored)
 
-    def _before(self, request: ResponsesRequest) -> list[ChatMessage]:
+    def _check_room(self) -> None:
+        if len(self._tasks) >= MAX_BACKGROUND:
+            raise OverloadedError(f"{MAX_BACKGROUND} responses in the background run already.")
+
+    def _before(self, request: ResponsesRequest, owner: str) -> list[ChatMessage]:
         previous = request.previous_response_id
         if previous is None:
             return []
-        stored = self._store.get(previous, "previous_response_id")
+        stored = self._store.get(previous, owner, "previous_response_id")
         if stored.task is not None:
             raise RequestError("The previous response is not complete yet.", "previous_response_id")
         return stored.turns
@@ -85,7 +112,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
 
     async def _in_background(self, talk: Conversation, view: ResponseView, stored: Stored) -> None:
         try:
-            await self._run(talk, view)
+            with self._limits.hold(stored.owner):
+                await self._run(talk, view)
             self._keep(stored)
         except asyncio.CancelledError:
             view.response.status = "cancelled"
@@ -111,20 +139,23 @@ class StoredResponses:
 
     async def one(self, request: Request) -> Response:
         """The response as it is now, or its end."""
-        response_id = request.path_params["response_id"]
+        stored = self._asked_for(request)
         if request.method == "DELETE":
-            await _cancel(self._store.get(response_id))
-            self._store.delete(response_id)
-            return _json(Deleted(response_id))
-        return _json(self._store.get(response_id).response)
+            await _cancel(stored)
+            self._store.delete(stored.response.id)
+            return _json(Deleted(stored.response.id))
+        return _json(stored.response)
 
     async def cancel(self, request: Request) -> Response:
         """Raises RequestError for a response that is not in the background."""
-        stored = self._store.get(request.path_params["response_id"])
+        stored = self._asked_for(request)
         if not stored.response.background:
             raise RequestError("Only a response in the background can be cancelled.", "response_id")
         await _cancel(stored)
         return _json(stored.response)
+
+    def _asked_for(self, request: Request) -> Stored:
+        return self._store.get(request.path_params["response_id"], owner_of(request.scope))
 
 
 async def _cancel(stored: Stored) -> None:

@@ -7,26 +7,29 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import msgspec
+
 from engine.errors import NotFoundError
 from serve.protocol_chat import ChatMessage
 from serve.responses.protocol import ResponseObject
 
 MAX_RESPONSES = 1000
-MAX_CHARACTERS = 64 * 2**20  # of all conversations together
+MAX_BYTES = 64 * 2**20  # of all of them together, as JSON
 
 
 @dataclass
 class Stored:
-    """A response, the conversation up to its end, and the task that still works on it."""
+    """A response, the conversation up to its end, whose it is, and the task that still works."""
 
     response: ResponseObject
     turns: list[ChatMessage] = field(default_factory=list)
+    owner: str = ""
     task: asyncio.Task[None] | None = None
+    num_bytes: int = 0
 
-    @property
-    def size(self) -> int:
-        """Characters."""
-        return sum(len(turn.text) for turn in self.turns)
+    def measure(self) -> None:
+        """Count its bytes; what it holds has changed."""
+        self.num_bytes = sum(len(msgspec.json.encode(x)) for x in (self.response, self.turns))
 
 
 class ResponseStore:
@@ -37,17 +40,18 @@ class ResponseStore:
 
     def put(self, stored: Stored) -> None:
         """Keep it, and let go of others if it is too much."""
+        stored.measure()
         self._stored[stored.response.id] = stored
         self._stored.move_to_end(stored.response.id)
         while len(self._stored) > MAX_RESPONSES or (
-            len(self._stored) > 1 and sum(s.size for s in self._stored.values()) > MAX_CHARACTERS
+            len(self._stored) > 1 and sum(s.num_bytes for s in self._stored.values()) > MAX_BYTES
         ):
             self._stored.popitem(last=False)
 
-    def get(self, response_id: str, param: str = "response_id") -> Stored:
-        """Raises NotFoundError."""
+    def get(self, response_id: str, owner: str = "", param: str = "response_id") -> Stored:
+        """Raises NotFoundError, for a response of another owner too."""
         stored = self._stored.get(response_id)
-        if stored is None:
+        if stored is None or stored.owner != owner:
             raise NotFoundError(
                 f"There is no response {response_id[:80]!a} here (any more).", param
             )
@@ -55,6 +59,5 @@ class ResponseStore:
         return stored
 
     def delete(self, response_id: str) -> None:
-        """Raises NotFoundError."""
-        self.get(response_id)
-        del self._stored[response_id]
+        """Forget it, if it is there."""
+        self._stored.pop(response_id, None)

@@ -1,6 +1,7 @@
 """Clients that send too slowly are cut off, over a real socket."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -96,3 +97,22 @@ async def test_a_body_over_the_limit_closes_the_connection(serve: Serve) -> None
         too_long = HEAD + b"Content-Length: 100000000\r\n\r\n"
         answer = await exchange(port, too_long)
     assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer
+
+
+async def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """asyncio switches Nagle's algorithm off only for sockets that say they are TCP's."""
+    delays: list[int] = []
+    done = asyncio.Event()
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        done.set()
+
+    listener = bind(ServerSettings(port=0))
+    async with await asyncio.start_server(handle, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        await done.wait()
+        writer.close()
+    assert delays and all(delays)

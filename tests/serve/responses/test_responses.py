@@ -184,7 +184,7 @@ async def test_it_may_be_cut_off_and_scored(serve: Serve) -> None:
     ({"input": "x", "tools": [{"type": "web_search"}]}, "tools", "web_search"),
     ({"input": "x", "truncation": "auto"}, "truncation", "auto"),
     ({"input": "x", "conversation": "c"}, "conversation", "conversation"),
-    ({"input": "x", "max_output_tokens": 0}, "max_completion_tokens", "at least 1"),
+    ({"input": "x", "max_output_tokens": 0}, "max_output_tokens", "at least 1"),
 ])  # fmt: skip
 async def test_what_is_not_served_is_refused(
     serve: Serve, fields: dict[str, Any], param: str, sentence: str
@@ -198,7 +198,7 @@ async def test_what_is_not_served_is_refused(
 
 def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_RESPONSES", 3)
-    monkeypatch.setattr(store_module, "MAX_CHARACTERS", 100)
+    monkeypatch.setattr(store_module, "MAX_BYTES", 4000)
     store = ResponseStore()
 
     def put(name: str, size: int) -> None:
@@ -217,5 +217,5 @@ def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     store.get("a")
     put("d", 10)
     assert kept() == ["a", "c", "d"]
-    put("e", 85)
+    put("e", 2500)
     assert kept() == ["d", "e"]

@@ -1,0 +1,70 @@
+"""How many requests of one key may be at work at a time; the next one is a 429.
+
+Counts requests with a body (POST) from before the body is read until the answer is sent; a
+response in the background counts until it ends. The operator is not limited.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.auth import owner_of
+from serve.errors import LimitError, early_response
+from serve.metrics import Metrics
+
+
+class KeyLimits:
+    """Requests at work by key; keys with none take no memory."""
+
+    def __init__(self, limit: int | None, metrics: Metrics) -> None:
+        self._limit = limit
+        self._metrics = metrics
+        self._at_work: Counter[str] = Counter()
+
+    def check(self, owner: str) -> None:
+        """Raise LimitError if `owner` has no room for another request."""
+        if self._limit is not None and self._at_work[owner] >= self._limit:
+            self._metrics.rejected("key_limit")
+            raise LimitError(
+                f"This key has {self._limit} requests at work, as many as it may; try again when "
+                "one has ended."
+            )
+
+    @contextmanager
+    def hold(self, owner: str) -> Iterator[None]:
+        """Count one more request of `owner`."""
+        self._at_work[owner] += 1
+        try:
+            yield
+        finally:
+            self._at_work[owner] -= 1
+            if not self._at_work[owner]:
+                del self._at_work[owner]
+
+
+class LimitKeys:
+    """ASGI middleware, behind the keys: it must know whose request it is."""
+
+    def __init__(self, app: ASGIApp, limits: KeyLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _counts(scope):
+            await self._app(scope, receive, send)
+            return
+        owner = owner_of(scope)
+        try:
+            self._limits.check(owner)
+        except LimitError as error:
+            await early_response(scope["path"], error)(scope, receive, send)
+            return
+        with self._limits.hold(owner):
+            await self._app(scope, receive, send)
+
+
+def _counts(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "POST" and not path.startswith("/admin/") and path[-7:] != "/cancel"

@@ -1,0 +1,1 @@
+"""One address before several servers: requests go where their beginning is cached."""

@@ -1,0 +1,97 @@
+"""The router's paths, and its life from the listening socket to the exit code."""
+
+import asyncio
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.errors import IngotError
+from serve.auth import ApiKeys
+from serve.errors import (
+    RETRY_AFTER_SECONDS,
+    handle_http_exception,
+    handle_ingot_error,
+    handle_unexpected,
+)
+from serve.http_protocol import HardenedProtocol
+from serve.launcher import MAX_HEADER_BYTES, Server
+from serve.listener import bind, url_of
+from serve.router.backends import Backends
+from serve.router.forward import Forward
+from serve.router.metrics import RouterMetrics
+from serve.router.settings import RouterSettings
+
+
+def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
+    """The application before `backends`, whose health somebody else has to watch."""
+    metrics = RouterMetrics(backends)
+    forward = Forward(settings, backends, metrics)
+
+    async def health(_: Request) -> Response:
+        ready = sum(each.is_healthy for each in backends.all)
+        good = bool(ready or settings.fallback_url)
+        said = {"status": "ready" if good else "unavailable", "ready": ready}
+        headers = None if good else {"retry-after": RETRY_AFTER_SECONDS}
+        body = msgspec.json.encode({**said, "backends": len(backends.all)})
+        return Response(body, 200 if good else 503, headers, "application/json")
+
+    async def alive(_: Request) -> Response:
+        return Response(b'{"status":"alive"}', media_type="application/json")
+
+    return Starlette(
+        routes=[
+            *(Route(path, health) for path in ("/health", "/readyz")),
+            Route("/livez", alive),
+            Route("/metrics", metrics.route),
+            Route("/v1/{path:path}", forward, methods=["GET", "POST", "DELETE"]),
+            *(Route(f"/{name}", forward, methods=["POST"])
+              for name in ("generate", "tokenize", "detokenize")),
+        ],
+        middleware=[Middleware(ApiKeys, keys=settings.api_keys)],
+        exception_handlers={
+            IngotError: handle_ingot_error,
+            HTTPException: handle_http_exception,
+            Exception: handle_unexpected,
+        },
+    )  # fmt: skip
+
+
+def run_router(settings: RouterSettings) -> int:
+    """Serve until a signal; requests at work get `shutdown_timeout` to end. Returns 0."""
+    listener = bind(settings.for_listener())
+    backends = Backends(settings.backends)
+    server = Server(
+        uvicorn.Config(
+            build_router(settings, backends),
+            http=HardenedProtocol,
+            ws="none",
+            lifespan="off",
+            log_level=settings.uvicorn_log_level,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            timeout_graceful_shutdown=round(settings.shutdown_timeout),
+        )
+    )
+
+    async def run() -> None:
+        await backends.check()
+        watch = asyncio.create_task(backends.watch())
+        http = asyncio.create_task(server.serve(sockets=[listener]))
+        leaving = asyncio.create_task(server.leaving.wait())
+        print(f"{url_of(listener, settings.for_listener())}/v1", flush=True)
+        await asyncio.wait({http, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await http
+        watch.cancel()
+        leaving.cancel()
+        await asyncio.gather(watch, leaving, return_exceptions=True)
+
+    asyncio.run(run())
+    return 0

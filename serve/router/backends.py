@@ -1,0 +1,107 @@
+"""The servers behind the router: which of them can be asked, and which one should be.
+
+    a stored response         ─▶ the backend that keeps it
+    a beginning that is known ─▶ the backend that has seen most of it, unless it is far busier
+    anything else             ─▶ the backend with the fewest requests at work
+
+Owns their state and the choice; it sends nothing but questions after their health.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from serve.bench.http_client import Server
+from serve.router.prefixes import Beginning, SeenPrefixes
+from serve.router.upstream import Call, UpstreamError, ask
+
+HEALTH_SECONDS = 2.0  # between two checks, and the time that one may take
+WORTH = 0.3  # share of a beginning that must be known before it outweighs an idle backend
+MANY_MORE = 16  # requests; a backend that has more than so many over the least is left alone ...
+TIMES_MORE = 1.5  # ... if it has more than so many times as well
+MAX_RESPONSES = 100_000  # whose backends are remembered
+
+Choice = Literal["response", "prefix", "load"]
+
+
+@dataclass(eq=False)
+class Backend:
+    """One server."""
+
+    url: str
+    server: Server
+    is_healthy: bool = False
+    at_work: int = 0
+    asked: int = 0
+    seen: SeenPrefixes = field(default_factory=SeenPrefixes)
+
+    @contextmanager
+    def working(self, beginning: Beginning) -> Iterator[None]:
+        """While it has a request."""
+        self.at_work += 1
+        self.asked += 1
+        self.seen.add(beginning.hashes)
+        try:
+            yield
+        finally:
+            self.at_work -= 1
+
+    async def check(self) -> None:
+        """Ask it whether it is ready; servers without /readyz have /health."""
+        healthy = False
+        for path in ("/readyz", "/health"):
+            try:
+                async with ask(self.server, Call("GET", path, (), b""), HEALTH_SECONDS) as answer:
+                    healthy = answer.status == 200
+                    if answer.status != 404:
+                        break
+            except UpstreamError:
+                break
+        if healthy and not self.is_healthy:
+            self.seen.clear()
+        self.is_healthy = healthy
+
+
+class Backends:
+    """All of them."""
+
+    def __init__(self, urls: Collection[str]) -> None:
+        self.all = [Backend(url, Server.parse(url)) for url in urls]
+        self._responses: OrderedDict[str, Backend] = OrderedDict()
+
+    async def check(self) -> None:
+        """Ask each whether it is ready."""
+        await asyncio.gather(*(each.check() for each in self.all))
+
+    async def watch(self) -> None:
+        """Go on checking, for ever."""
+        while True:
+            await self.check()
+            await asyncio.sleep(HEALTH_SECONDS)
+
+    def remember(self, response_id: str, backend: Backend) -> None:
+        """`backend` keeps this response."""
+        self._responses[response_id] = backend
+        while len(self._responses) > MAX_RESPONSES:
+            self._responses.popitem(last=False)
+
+    def choose(
+        self, beginning: Beginning, tried: Collection[Backend], response_id: str | None = None
+    ) -> tuple[Backend, Choice] | None:
+        """The backend to ask, and why; None if none is left."""
+        keeper = self._responses.get(response_id or beginning.previous_response_id or "")
+        if keeper is not None:
+            return None if keeper in tried else (keeper, "response")
+        open_ones = [each for each in self.all if each.is_healthy and each not in tried]
+        if not open_ones:
+            return None
+        least = min(open_ones, key=lambda each: (each.at_work, each.asked))
+        best = max(open_ones, key=lambda each: (each.seen.match(beginning.hashes), -each.at_work))
+        known = best.seen.match(beginning.hashes)
+        busy = best.at_work > max(least.at_work + MANY_MORE, TIMES_MORE * least.at_work)
+        if known and known >= WORTH * len(beginning.hashes) and not busy:
+            return best, "prefix"
+        return least, "load"

@@ -1,0 +1,42 @@
+"""`ingot router`: its options."""
+
+from typing import Annotated
+
+import typer
+
+from serve import options
+
+
+def router(
+    backend: Annotated[
+        list[str], typer.Option(help="URL of a server; repeatable: http://10.0.0.1:8000.")
+    ],
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8080,
+    api_key: options.ApiKey = None,
+    try_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds until an answer begins, before the next server is asked."),
+    ] = None,
+    fallback_url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible API for when no server can: https://host/v1."),
+    ] = None,
+    fallback_api_key: Annotated[
+        str | None,
+        typer.Option(envvar="INGOT_FALLBACK_API_KEY", show_envvar=True, help="Its key."),
+    ] = None,
+    fallback_model: Annotated[
+        str | None, typer.Option(help="The model to ask it for, instead of the request's.")
+    ] = None,
+    max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
+    shutdown_timeout: options.ShutdownTimeout = 30.0,
+    uvicorn_log_level: options.UvicornLogLevel = "warning",
+) -> None:
+    """Spread requests over several servers; each goes where its beginning is cached."""
+    given = dict(locals())
+    from serve.router.app import run_router
+    from serve.router.settings import make_router_settings
+
+    backends, keys = tuple(given.pop("backend")), tuple(given.pop("api_key") or ())
+    raise typer.Exit(run_router(make_router_settings(**given, backends=backends, api_keys=keys)))

@@ -1,0 +1,181 @@
+"""Forwarding a request: one backend after the other until one answers, then the fallback.
+
+    503, no connection, nothing in time   the next one is asked; the client has seen nothing yet
+    any other status                      is the answer, whatever it is
+    lost in the middle                    an error event in a stream, a 502 otherwise
+
+The outside API behind `--fallback-url` is given the body and a key of its own, and no header of the
+client's.
+"""
+
+import logging
+from typing import Literal
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import NotFoundError
+from serve.bench.http_client import Server
+from serve.body import read_body
+from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.errors import TransportError, UnavailableError
+from serve.router.backends import Backend, Backends, Choice
+from serve.router.metrics import RouterMetrics
+from serve.router.prefixes import Beginning, beginning_of
+from serve.router.relay import is_stream, read_whole, send_stream, send_whole
+from serve.router.settings import RouterSettings
+from serve.router.upstream import Answer, Call, Failure, UpstreamError, ask
+
+RESPONSES = "/v1/responses"
+MAX_LOST = 2  # a request that ends the servers it is sent to must not reach all of them
+_OUTSIDE = ("/v1/chat/completions", "/v1/completions", RESPONSES)
+_OF_ONE_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+     "te", "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length",
+     "accept-encoding"}
+)  # fmt: skip
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+logger = logging.getLogger("ingot.router")
+
+
+class Forward:
+    """ASGI application: every path that backends have."""
+
+    def __init__(
+        self, settings: RouterSettings, backends: Backends, metrics: RouterMetrics
+    ) -> None:
+        self._settings = settings
+        self._backends = backends
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = b""
+            if scope["method"] == "POST" and not scope["path"].endswith("/cancel"):
+                body = await read_body(scope, receive, self._settings.max_body_bytes)
+            await unless_disconnected(receive, self._forward(scope, body, send))
+        except ClientDisconnected:
+            pass
+
+    async def _forward(self, scope: Scope, body: bytes, send: Send) -> None:
+        path = scope["path"]
+        call = Call(scope["method"], _target(scope), _passed_on(Headers(scope=scope)), body)
+        beginning = beginning_of(body) if body else Beginning()
+        tried: list[Backend] = []
+        lost = 0
+        while found := self._backends.choose(beginning, tried, _stored(path)):
+            tried.append(found[0])
+            failure = await self._try(*found, call, beginning, path, send)
+            if failure is None:
+                return
+            lost += failure == "lost"
+            if lost == MAX_LOST:
+                raise TransportError(502, f"{lost} servers were lost when they were asked this.")
+        if await self._try_outside(call, beginning, path, send):
+            return
+        raise UnavailableError("No server can answer this now; try again soon.")
+
+    async def _try(
+        self,
+        backend: Backend,
+        choice: Choice,
+        call: Call,
+        beginning: Beginning,
+        path: str,
+        send: Send,
+    ) -> Failure | Literal["503"] | None:
+        """None if `backend` answered, or why it did not."""
+        try:
+            with backend.working(beginning):
+                async with ask(backend.server, call, self._settings.try_timeout) as answer:
+                    if answer.status == 503:
+                        self._failed(backend.url, "503")
+                        return "503"
+                    self._metrics.requests.labels(backend.url, choice).inc()
+                    if path == RESPONSES:
+                        name = answer.header(b"x-request-id").decode("latin-1")
+                        self._backends.remember(f"resp_{name}", backend)
+                    await self._pass_on(answer, backend.url, path, send)
+                    return None
+        except UpstreamError as error:
+            backend.is_healthy = backend.is_healthy and error.kind == "timeout"
+            self._failed(backend.url, error.kind)
+            logger.warning("%s did not answer: %s.", backend.url, error)
+            return error.kind
+
+    async def _try_outside(self, call: Call, beginning: Beginning, path: str, send: Send) -> bool:
+        """Whether the outside API answered; it knows none of our stored responses."""
+        url = self._settings.fallback_url
+        if not url or path not in _OUTSIDE or beginning.previous_response_id is not None:
+            return False
+        headers = [(b"content-type", b"application/json")]
+        if key := self._settings.fallback_api_key:
+            headers.append((b"authorization", b"Bearer " + key.encode()))
+        body = _with_model(call.body, self._settings.fallback_model)
+        outside = Call(call.method, path.removeprefix("/v1"), headers, body)
+        try:
+            async with ask(Server.parse(url), outside, self._settings.try_timeout) as answer:
+                if answer.status == 503:
+                    self._failed("fallback", "503")
+                    return False
+                self._metrics.requests.labels("fallback", "fallback").inc()
+                await self._pass_on(answer, "fallback", path, send)
+                return True
+        except UpstreamError as error:
+            self._failed("fallback", error.kind)
+            logger.warning("The fallback did not answer: %s.", error)
+            return False
+
+    async def _pass_on(self, answer: Answer, name: str, path: str, send: Send) -> None:
+        """The whole of it; raises TransportError if it breaks off before anything was sent."""
+        if is_stream(answer):
+            if not await send_stream(send, answer, path):
+                self._metrics.broken.labels(name).inc()
+            return
+        try:
+            body = await read_whole(answer)
+        except UpstreamError as error:
+            self._metrics.broken.labels(name).inc()
+            logger.warning("An answer broke off: %s.", error)
+            raise TransportError(502, "The server that answered was lost.") from None
+        await send_whole(send, answer, body)
+
+    def _failed(self, name: str, reason: str) -> None:
+        self._metrics.retries.labels(name, reason).inc()
+
+
+def _target(scope: Scope) -> str:
+    """As the client wrote it; raises NotFoundError for one that could be read as another path."""
+    path: str = scope["path"]
+    raw: bytes = scope.get("raw_path") or path.encode()
+    if {".", ".."} & set(path.split("/")) or "//" in path or "\\" in path:
+        raise NotFoundError("There is no such path here.")
+    query: bytes = scope["query_string"]
+    target = raw.partition(b"?")[0] + (b"?" + query if query else b"")
+    return target.decode("latin-1")
+
+
+def _passed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The client's headers, without those that are about its own connection."""
+    named = {each.strip().lower() for each in headers.get("connection", "").split(",")}
+    kept = [(k, v) for k, v in headers.items() if k not in _OF_ONE_HOP | named]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
+
+
+def _stored(path: str) -> str | None:
+    """The id in /v1/responses/{id} and /v1/responses/{id}/cancel."""
+    if not path.startswith(RESPONSES + "/"):
+        return None
+    return path[len(RESPONSES) + 1 :].partition("/")[0]
+
+
+def _with_model(body: bytes, model: str | None) -> bytes:
+    """The same request to another model; what is no JSON object stays what it is."""
+    if model is None:
+        return body
+    try:
+        fields = _fields.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})

@@ -1,0 +1,99 @@
+"""Passing an answer on: events one by one as they come, anything else whole.
+
+An answer that is whole can still become an error when its server is lost; a stream that has begun
+ends with an error event, after the last event that came complete.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from starlette.types import Send
+
+from serve.disconnect import ClientDisconnected
+from serve.errors import ErrorBody, ErrorDetail
+from serve.router.upstream import Answer, UpstreamError
+from serve.sse import STALLED_SECONDS, event
+
+MAX_EVENT_BYTES = 16 * 2**20
+MAX_ANSWER_BYTES = 256 * 2**20
+_PASSED_ON = frozenset(
+    {b"content-type", b"cache-control", b"retry-after", b"x-request-id", b"x-accel-buffering",
+     b"www-authenticate"}
+)  # fmt: skip
+logger = logging.getLogger("ingot.router")
+
+
+def is_stream(answer: Answer) -> bool:
+    """Whether it comes in events."""
+    return answer.header(b"content-type").startswith(b"text/event-stream")
+
+
+async def read_whole(answer: Answer) -> bytes:
+    """The body; raises UpstreamError."""
+    body = bytearray()
+    async for piece in answer.body:
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise UpstreamError("its answer is too large")
+    return bytes(body)
+
+
+async def send_whole(send: Send, answer: Answer, body: bytes) -> None:
+    """An answer that was read."""
+    await _start(send, answer, [(b"content-length", str(len(body)).encode())])
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(send: Send, answer: Answer, path: str) -> bool:
+    """Each event at once; whether the stream came to its end."""
+    await _start(send, answer, [])
+    broken = b""
+    try:
+        async for events in _whole_events(answer.body):
+            await _send_body(send, events)
+    except UpstreamError as error:
+        logger.warning("A stream broke off: %s.", error)
+        broken = _last_words(path)
+    await _send_body(send, broken, more=False)
+    return not broken
+
+
+async def _whole_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, cut where events end; what breaks off inside an event is not given."""
+    held = b""
+    async for piece in pieces:
+        held += piece
+        end = max(held.rfind(b"\n\n") + 2, held.rfind(b"\n\r\n") + 3)
+        if end > 2 or held.startswith(b"\n\n"):
+            yield held[:end]
+            held = held[end:]
+        if len(held) > MAX_EVENT_BYTES:
+            raise UpstreamError("one of its events is too large")
+    if held:
+        yield held
+
+
+async def _start(send: Send, answer: Answer, more: list[tuple[bytes, bytes]]) -> None:
+    headers = [(name, value) for name, value in answer.headers if name in _PASSED_ON]
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers + more}
+    await send(start)
+
+
+async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
+    try:
+        async with asyncio.timeout(STALLED_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+    except TimeoutError:
+        raise ClientDisconnected from None
+
+
+def _last_words(path: str) -> bytes:
+    """The error, as clients of each API expect one within a stream."""
+    detail = ErrorDetail("The server that answered was lost.", "internal_server_error")
+    if path.startswith("/v1/messages"):
+        return b"event: error\n" + event({"type": "error", "error": detail})
+    if path.startswith("/v1/responses"):
+        said = {"type": "error", "code": detail.code, "message": detail.message, "param": None}
+        return b"event: error\n" + event(said)
+    return event(ErrorBody(detail)) + b"data: [DONE]\n\n"

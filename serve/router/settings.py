@@ -1,0 +1,61 @@
+"""Settings of the router."""
+
+from typing import Any
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.settings import convert_settings
+from serve.bench.http_client import Server
+from serve.settings import LogLevel, ServerSettings
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Raises ConfigError naming the setting that is wrong."""
+
+    backends: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys: tuple[str, ...] = ()
+    try_timeout: float | None = None  # seconds until an answer begins; None waits
+    fallback_url: str | None = None
+    fallback_api_key: str | None = None
+    fallback_model: str | None = None
+    max_body_bytes: int = 8 * 1024 * 1024
+    shutdown_timeout: float = 30.0
+    uvicorn_log_level: LogLevel = "warning"
+
+    def __post_init__(self) -> None:
+        self.for_listener()
+        if not self.backends:
+            raise ConfigError("--backend is needed: the URL of a server; repeat it for others.")
+        for url in (*self.backends, *([self.fallback_url] if self.fallback_url else [])):
+            Server.parse(url)
+        if len(set(self.backends)) < len(self.backends):
+            raise ConfigError("Two of the backends have the same URL.")
+        if self.try_timeout is not None and not 0 < self.try_timeout < float("inf"):
+            raise ConfigError("--try-timeout must be more than 0 seconds.")
+        if self.fallback_url is None and (self.fallback_api_key or self.fallback_model):
+            raise ConfigError("--fallback-api-key and --fallback-model need --fallback-url.")
+        if self.fallback_api_key and not self.api_keys and self.host not in _LOOPBACK:
+            raise ConfigError(
+                "--fallback-api-key needs --api-key, or everybody who can reach this address could "
+                "spend it."
+            )
+
+    def for_listener(self) -> ServerSettings:
+        """Those that every server of ours has; raises ConfigError."""
+        return ServerSettings(
+            host=self.host,
+            port=self.port,
+            api_keys=self.api_keys,
+            max_body_bytes=self.max_body_bytes,
+            shutdown_timeout=self.shutdown_timeout,
+        )
+
+
+def make_router_settings(**settings: Any) -> RouterSettings:
+    """`RouterSettings` from untyped values; a wrong one is a ConfigError."""
+    return convert_settings(settings, RouterSettings)

@@ -1,0 +1,144 @@
+"""One request to another server, on asyncio and h11: its status at once, its body as it comes.
+
+Owns a connection from its opening to its end; leaving the context closes it, which is how the other
+server learns that nobody waits any more.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import h11
+
+from serve.bench.http_client import Server
+from serve.errors import TransportError
+
+CONNECT_SECONDS = 5.0
+_READ = 64 * 1024
+_MAX_HEAD = 64 * 1024
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+Failure = Literal["refused", "lost", "timeout"]  # before anything was sent, after, neither
+
+
+class UpstreamError(Exception):
+    """There is no answer; `kind` says in what way."""
+
+    def __init__(self, message: str, kind: Failure = "lost") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked."""
+
+    method: str
+    target: str
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status with headers, and the body that follows; reading it raises UpstreamError."""
+
+    status: int
+    headers: Headers
+    body: AsyncIterator[bytes]
+
+    def header(self, name: bytes) -> bytes:
+        return next((value for key, value in self.headers if key == name), b"")
+
+
+@asynccontextmanager
+async def ask(server: Server, call: Call, seconds: float | None = None) -> AsyncIterator[Answer]:
+    """`seconds` is how long the status may take.
+
+    Raises UpstreamError, or TransportError for what cannot be asked.
+    """
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+    request = _written(connection, server, call)
+    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+    reader, writer = await _connect(server)
+    try:
+        response = await _head(connection, reader, writer, request, deadline)
+        headers = [(bytes(name), bytes(value)) for name, value in response.headers]
+        yield Answer(response.status_code, headers, _body(connection, reader))
+    finally:
+        writer.close()
+
+
+async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    secure = _trusted() if server.tls else None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await asyncio.open_connection(server.host, server.port, ssl=secure)
+    except (OSError, TimeoutError) as error:
+        raise UpstreamError(str(error) or "it cannot be reached", "refused") from None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The system's certificates, which take milliseconds to read."""
+    return ssl.create_default_context()
+
+
+def _written(connection: h11.Connection, server: Server, call: Call) -> bytes:
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    own = [
+        (b"host", f"{host}:{server.port}".encode()),
+        (b"connection", b"close"),
+        (b"accept-encoding", b"identity"),
+        (b"content-length", str(len(call.body)).encode()),
+    ]
+    try:
+        request = h11.Request(
+            method=call.method, target=server.path + call.target, headers=[*own, *call.headers]
+        )
+        parts = (request, h11.Data(data=call.body), h11.EndOfMessage())
+        return b"".join(connection.send(part) or b"" for part in parts)
+    except h11.LocalProtocolError:
+        raise TransportError(400, "The request cannot be passed on.") from None
+
+
+async def _head(
+    connection: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    request: bytes,
+    deadline: float | None,
+) -> h11.Response:
+    try:
+        async with asyncio.timeout_at(deadline):
+            writer.write(request)
+            await writer.drain()
+            while not isinstance(event := connection.next_event(), h11.Response):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await reader.read(_READ))
+                elif not isinstance(event, h11.InformationalResponse):
+                    raise UpstreamError("it closed the connection before it had answered")
+            return event
+    except TimeoutError:
+        raise UpstreamError("it took too long", "timeout") from None
+    except (OSError, h11.RemoteProtocolError) as error:
+        raise UpstreamError(str(error)) from None
+
+
+async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    try:
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(_READ))
+            else:
+                raise UpstreamError("it closed the connection in the middle of its answer")
+    except (OSError, h11.RemoteProtocolError) as error:
+        raise UpstreamError(str(error)) from None

@@ -1,0 +1,297 @@
+"""The router over real sockets, before two scripted servers or one that breaks off."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.errors import ConfigError
+from serve.router.app import build_router
+from serve.router.backends import Backends
+from serve.router.settings import RouterSettings
+from serve.settings import ServerSettings
+from tests.serve.served import Serve, Served, event_data
+from tests.serve.test_http_protocol import listening
+
+pytestmark = pytest.mark.anyio
+
+COMPLETIONS = "/v1/completions"
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+Script = Callable[[bytes, asyncio.StreamWriter], Any]
+
+
+class Routed:
+    """A router, its backends, and a client for it."""
+
+    def __init__(self, http: httpx.AsyncClient, backends: Backends) -> None:
+        self.http, self.backends = http, backends
+
+    async def complete(self, **body: Any) -> httpx.Response:
+        return await self.http.post(COMPLETIONS, json=body)
+
+
+@asynccontextmanager
+async def routed(*ports: int, **settings: Any) -> AsyncIterator[Routed]:
+    urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
+    backends = Backends(urls)
+    app = build_router(RouterSettings(backends=urls, **settings), backends)
+    await backends.check()
+    async with (
+        listening(SimpleNamespace(app=app)) as port,  # type: ignore[arg-type]
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http,
+    ):
+        yield Routed(http, backends)
+
+
+@asynccontextmanager
+async def pair(
+    serve: Serve, behind: ServerSettings | None = None, **settings: Any
+) -> AsyncIterator[tuple[Routed, Served, Served]]:
+    async with AsyncExitStack() as stack:
+        served = [await stack.enter_async_context(serve(behind)) for _ in range(2)]
+        ports = [await stack.enter_async_context(listening(each)) for each in served]
+        yield await stack.enter_async_context(routed(*ports, **settings)), served[0], served[1]
+
+
+@asynccontextmanager
+async def scripted(script: Script) -> AsyncIterator[int]:
+    """A server that is ready, and answers anything else by `script`."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET /readyz"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        else:
+            length = next(line for line in head.lower().split(b"\r\n") if b"content-length" in line)
+            body = await reader.readexactly(int(length.split(b":")[1]))
+            await script(head + body, writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def test_a_beginning_goes_where_it_is_known_and_others_spread(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        for turn in range(3):
+            for name in "xy":
+                prompt = name * 80 + "z" * 8 * turn
+                response = await router.complete(prompt=prompt, max_tokens=1)
+                assert response.json()["choices"][0]["text"] == name
+        metrics = (await router.http.get("/metrics")).text
+    for served in (one, two):
+        assert len(served.core.added) == 3
+        assert len({each.prompt_token_ids[0] for each in served.core.added}) == 1
+    assert metrics.count('choice="prefix"} 2.0') == 2 and metrics.count('choice="load"} 1.0') == 2
+
+
+async def test_a_busy_server_is_relieved_of_what_it_knows(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        await router.complete(prompt="x" * 80, max_tokens=1)
+        knows = next(each for each in router.backends.all if each.asked)
+        knows.at_work += 50
+        await router.complete(prompt="x" * 80, max_tokens=1)
+    assert len(one.core.added) == len(two.core.added) == 1
+
+
+async def test_streams_come_as_they_are_made(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        one.core.step_seconds = two.core.step_seconds = 0.02
+        body = {"prompt": "ab", "max_tokens": 20, "stream": True}
+        text = ""
+        async with router.http.stream("POST", COMPLETIONS, json=body) as response:
+            assert response.headers["x-accel-buffering"] == "no"
+            async for piece in response.aiter_text():
+                if not text:
+                    assert one.core.has_work or two.core.has_work
+                text += piece
+    *chunks, done = event_data(text)
+    assert "".join(each["choices"][0]["text"] for each in chunks) == "ab" * 10 and done == "[DONE]"
+
+
+async def test_a_client_that_leaves_frees_its_rows_behind_the_router(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        one.core.step_seconds = two.core.step_seconds = 0.01
+        body = {"prompt": "ab", "max_tokens": 120, "stream": True}
+        async with router.http.stream("POST", COMPLETIONS, json=body) as response:
+            await anext(response.aiter_bytes())
+        async with asyncio.timeout(2):
+            while one.core.has_work or two.core.has_work:
+                await asyncio.sleep(0.01)
+        assert len(one.core.aborted) + len(two.core.aborted) == 1
+        assert [each.at_work for each in router.backends.all] == [0, 0]
+
+
+async def test_errors_and_keys_are_the_backends(serve: Serve) -> None:
+    async with pair(serve, ServerSettings(api_keys=("k",))) as (router, _, _):
+        refused = await router.complete(prompt="a")
+        router.http.headers["authorization"] = "Bearer k"
+        wrong = await router.complete(prompt="a", temperature=-1)
+        models = await router.http.get("/v1/models")
+        odd = [await router.http.get(p) for p in ("/admin/state", "/v1/%2e%2e/admin/state", "/x")]
+    assert refused.status_code == 401
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "temperature"
+    assert models.json()["data"][0]["id"] == "tiny" and len(models.headers["x-request-id"]) == 32
+    assert [each.status_code for each in odd] == [404, 404, 404]
+
+
+async def test_stored_responses_are_asked_for_where_they_are(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        made = [
+            (await router.http.post("/v1/responses", json={"input": "a", "max_output_tokens": 1}))
+            for _ in range(4)
+        ]
+        ids = [each.json()["id"] for each in made]
+        for name in ids:
+            assert (await router.http.get(f"/v1/responses/{name}")).json()["id"] == name
+            body = {"input": "b", "previous_response_id": name, "max_output_tokens": 1}
+            assert (await router.http.post("/v1/responses", json=body)).status_code == 200
+        assert (await router.http.delete(f"/v1/responses/{ids[0]}")).json()["deleted"]
+        assert one.core.added and two.core.added
+
+
+async def test_another_is_asked_when_one_is_gone_or_refuses(serve: Serve) -> None:
+    """A closed port, a server that hangs up, a full one: the client notices nothing."""
+
+    async def hang_up(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async def full(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Full\r\nContent-Length: 2\r\n\r\n{}")
+
+    for script, reason in ((hang_up, "lost"), (full, "503")):
+        async with (
+            serve() as served, listening(served) as good, scripted(script) as bad,
+            routed(bad, good) as router,
+        ):  # fmt: skip
+            response = await router.complete(prompt="ab", max_tokens=2)
+            assert response.json()["choices"][0]["text"] == "ab"
+            assert router.backends.all[0].is_healthy == (reason == "503")
+            metrics = (await router.http.get("/metrics")).text
+            assert f'reason="{reason}"}} 1.0' in metrics
+    async with serve() as served, listening(served) as good, routed(1, good) as router:
+        assert [each.is_healthy for each in router.backends.all] == [False, True]
+        assert (await router.complete(prompt="ab", max_tokens=2)).status_code == 200
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
+    async def break_off(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE + chunk(b'data: {"n": 1}\n\ndata: {"n"'))
+        await writer.drain()
+
+    body = {"prompt": "a", "stream": True}
+    async with scripted(break_off) as port, routed(port) as router:
+        whole, error, done = event_data((await router.complete(**body)).text)
+        named = (await router.http.post("/v1/messages", json=body)).text
+        assert "answers that broke off" in (await router.http.get("/metrics")).text
+    assert whole == {"n": 1} and done == "[DONE]"
+    assert error["error"]["type"] == "internal_server_error"
+    assert "event: error\n" in named and "[DONE]" not in named
+
+
+async def test_an_answer_that_breaks_off_is_a_502() -> None:
+    async def break_off(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+
+    async with scripted(break_off) as port, routed(port) as router:
+        response = await router.complete(prompt="a")
+    assert response.status_code == 502 and "lost" in response.json()["error"]["message"]
+
+
+async def test_a_request_that_ends_servers_does_not_reach_all_of_them() -> None:
+    asked = 0
+
+    async def die(_: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.transport.abort()
+
+    async with AsyncExitStack() as stack:
+        ports = [await stack.enter_async_context(scripted(die)) for _ in range(4)]
+        router = await stack.enter_async_context(routed(*ports))
+        assert (await router.complete(prompt="a")).status_code == 502
+    assert asked == 2
+
+
+async def test_all_down_is_a_503_that_says_when_to_come_back() -> None:
+    async with routed(1, 2) as router:
+        response = await router.complete(prompt="a", stream=True)
+        health = await router.http.get("/health")
+    for each in (response, health):
+        assert each.status_code == 503 and each.headers["retry-after"] == "1"
+    assert response.json()["error"]["type"] == "service_unavailable_error"
+
+
+async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
+    seen: list[bytes] = []
+
+    async def outside(request: bytes, writer: asyncio.StreamWriter) -> None:
+        seen.append(request)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\noutside")
+
+    async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+
+    async with scripted(outside) as out, scripted(slow) as behind:
+        settings = {
+            "fallback_url": f"http://127.0.0.1:{out}/api/v1", "fallback_api_key": "theirs",
+            "fallback_model": "big", "try_timeout": 0.1,
+        }  # fmt: skip
+        async with routed(behind, **settings) as router:
+            router.http.headers["authorization"] = "Bearer ours"
+            response = await router.complete(model="tiny", prompt="a")
+            stored = {"input": "a", "previous_response_id": "resp_1"}
+            refused = await router.http.post("/v1/responses", json=stored)
+            other = await router.http.post("/tokenize", json={"prompt": "a"})
+            assert router.backends.all[0].is_healthy
+    assert response.text == "outside" and (refused.status_code, other.status_code) == (503, 503)
+    [request] = seen
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v1/completions HTTP/1.1")
+    assert b"Bearer theirs" in head and b"ours" not in head
+    assert json.loads(body) == {"model": "big", "prompt": "a"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backends": ()}, "--backend"),
+        ({"backends": ("ftp://x",)}, "no URL"),
+        ({"backends": ("http://x", "http://x")}, "same URL"),
+        ({"try_timeout": 0}, "--try-timeout"),
+        ({"fallback_model": "m"}, "need --fallback-url"),
+        ({"fallback_url": "http://x", "fallback_api_key": "k", "host": "0.0.0.0"}, "--api-key"),
+    ],
+)
+def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RouterSettings(**{"backends": ("http://x",), **settings})
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_events_come_whole_however_they_are_cut(end: bytes) -> None:
+    events = b"".join(b"data: %d" % number + end for number in range(3))
+
+    async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE)
+        for start in range(0, len(events), 5):
+            writer.write(chunk(events[start : start + 5]))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.write(chunk(b"rest") + b"0\r\n\r\n")
+
+    async with scripted(drip) as port, routed(port) as router:
+        body = {"prompt": "a", "stream": True}
+        async with router.http.stream("POST", COMPLETIONS, json=body) as response:
+            assert await response.aread() == events + b"rest"
