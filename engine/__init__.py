@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.grammar.params import StructuredOutputsParams
     from engine.llm import LLM
     from engine.outputs import CompletionOutput, RequestOutput
+    from engine.pooling_params import PoolingParams
     from engine.sampling_params import SamplingParams
 
 _HOMES = {
@@ -20,14 +21,15 @@ _HOMES = {
     "SamplingParams": "engine.sampling_params",
     "StructuredOutputsParams": "engine.grammar.params",
     "BeamSearchParams": "engine.beam_params",
+    "PoolingParams": "engine.pooling_params",
     "EngineConfig": "engine.config",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
 }
 
 __all__ = [
-    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "RequestOutput",
-    "SamplingParams", "StructuredOutputsParams",
+    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "PoolingParams",
+    "RequestOutput", "SamplingParams", "StructuredOutputsParams",
 ]  # fmt: skip
 
 

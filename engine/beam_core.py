@@ -22,6 +22,7 @@ from engine.messages import (
     AddRequest,
     ModelInfo,
     NewRequest,
+    PoolRequest,
     RequestDelta,
     StepReport,
     TokenLogprobs,
@@ -78,12 +79,14 @@ class BeamCore:
     def has_work(self) -> bool:
         return self._core.has_work
 
-    def add(self, message: NewRequest) -> None:
+    def add(self, message: NewRequest | PoolRequest) -> None:
         """Queue a request or a search.
 
         Raises:
             RequestError: it cannot be served as it is written.
         """
+        if isinstance(message, PoolRequest):
+            raise RequestError("This engine writes text and gives no vectors.", "input")
         if isinstance(message, AddRequest):
             self._core.add(message)
             return

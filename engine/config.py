@@ -26,10 +26,24 @@ _POSITIVE = (
 )  # fmt: skip
 
 
+class PoolerConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How a model's hidden states become a vector, instead of what its folder says.
+
+    use_activation: vectors get length 1, scores become probabilities.
+    """
+
+    pooling_type: Literal["CLS", "LAST", "MEAN"] | None = None
+    use_activation: bool | None = None
+
+
 class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings of one engine; raises `ConfigError` naming the setting that is wrong."""
 
     model: str = "demo"  # a local folder, or "demo" for the bundled model
+    runner: Literal["auto", "generate", "pooling"] = "auto"  # writes text, or gives vectors
+    # a model that writes text, taken for embeddings; or a classifier with or without its head
+    convert: Literal["auto", "none", "embed", "classify"] = "auto"
+    pooler_config: PoolerConfig | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     quantization: str | None = None  # int8, fp8: while it is read; None: as the checkpoint is

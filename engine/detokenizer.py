@@ -57,8 +57,14 @@ class _Rules:
     first_drops: str = ""  # the first token loses this character: "▁Once" -> "Once"
     strip: int = 0  # spaces that the whole text loses at its start
     separator: bytes = b""
+    continues: str = ""  # what a token that continues a word begins with: "##ing" (WordPiece)
 
     def to_bytes(self, token: str) -> bytes:
+        if self.continues:
+            text = token.removeprefix(self.continues) if token.startswith(self.continues) else (
+                " " + token
+            )  # fmt: skip
+            return text.encode("utf-8", "surrogatepass")
         for old, new in self.replacements:
             token = token.replace(old, new)
         if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
@@ -95,6 +101,8 @@ def _read_rules(decoder: dict[str, Any] | None) -> _Rules:
                 fused = True
             case {"type": "Replace", "pattern": {"String": old}, "content": new} if not fused:
                 settings["replacements"] += ((old, new),)
+            case {"type": "WordPiece", "prefix": str(prefix)} if prefix:
+                settings |= {"continues": prefix, "first_drops": " "}
             case {"type": "Metaspace", "replacement": mark, "prepend_scheme": scheme}:
                 settings["replacements"] += ((mark, " "),)
                 settings["first_drops"] = "" if scheme == "never" else mark
@@ -103,7 +111,7 @@ def _read_rules(decoder: dict[str, Any] | None) -> _Rules:
             case _:
                 raise UnsupportedError(
                     f"The tokenizer's decoder step {json.dumps(step)[:200]} is not supported; "
-                    "ByteLevel, Metaspace and Replace + ByteFallback + Fuse + Strip are."
+                    "ByteLevel, WordPiece, Metaspace and Replace + ByteFallback + Fuse + Strip are."
                 )
     return _Rules(**settings)
 
@@ -130,6 +138,8 @@ class Pieces:
         token = self._token(token_id)
         if token is None or not self.rules.first_drops:
             return self[token_id]
+        if self.rules.continues:
+            return self.rules.to_bytes(token).removeprefix(b" ")
         return self.rules.to_bytes(token.replace(self.rules.first_drops, ""))
 
     def _token(self, token_id: int) -> str | None:

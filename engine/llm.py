@@ -9,6 +9,7 @@ frees its row.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from engine.beam_params import BeamSearchParams
@@ -16,8 +17,20 @@ from engine.calls import Call, Loop
 from engine.chat_template import ChatTemplate
 from engine.config import make_config
 from engine.core import EngineCore
+from engine.cores import make_core
 from engine.errors import RequestError
+from engine.messages import ModelInfo
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
+from engine.pooling.calls import Pooler, texts_of
+from engine.pooling.inputs import check_task
+from engine.pooling.outputs import (
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    ScoringRequestOutput,
+)
+from engine.pooling_params import PoolingParams
 from engine.progress import Progress
 from engine.prompts import Prompt, PromptLike, as_prompt, as_prompts
 from engine.sampling_defaults import default_sampling_params
@@ -45,10 +58,10 @@ class LLM:
     def __init__(
         self, model: str = "demo", *, chat_template: str | None = None, **settings: Any
     ) -> None:
-        core = EngineCore(make_config(model=str(model), **settings))
+        core = make_core(make_config(model=str(model), **settings))
         folder = find_folder(model)
         tokenizer = Tokenizer.load(folder)
-        self._loop = Loop(core, tokenizer)
+        self._core, self._tokenizer = core, tokenizer
         self._template = _chat_template(tokenizer, chat_template)
         self._defaults = default_sampling_params(read_generation_config(folder))
         self.model = model
@@ -142,9 +155,59 @@ class LLM:
         """Answer one conversation, piece by piece."""
         return self._stream(self._render(messages, tools=tools), sampling_params)
 
+    def embed(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """A vector for each prompt; `truncate_prompt_tokens` -1 cuts prompts to what fits.
+
+        Raises:
+            RequestError: a prompt or an option cannot be served, or the model gives no embeddings.
+        """
+        params = pooling_params or PoolingParams()
+        return self._pooler.embed(as_prompts(prompts), params, truncate_prompt_tokens)
+
+    def classify(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[ClassificationRequestOutput]:
+        """The probabilities of the classes for each prompt; raises as `embed`."""
+        params = pooling_params or PoolingParams()
+        return self._pooler.classify(as_prompts(prompts), params, truncate_prompt_tokens)
+
+    def encode(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        pooling_params: PoolingParams | None = None,
+        *,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """Whatever the model gives for each prompt, as an array; raises as `embed`."""
+        params = pooling_params or PoolingParams()
+        return self._pooler.encode(as_prompts(prompts), params, truncate_prompt_tokens)
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """How well texts go together: one with each of several, or as many with as many."""
+        first, second = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
+        params = pooling_params or PoolingParams()
+        return self._pooler.score(first, second, params, truncate_prompt_tokens)
+
     def get_tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer; None if the folder has none."""
-        return self._loop.tokenizer
+        return self._tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What applies where a call gives none: the model's generation_config.json."""
@@ -153,11 +216,21 @@ class LLM:
     @property
     def core(self) -> EngineCore:
         """The engine below: `core.info`, `core.stats` and its cache, for those who want to look."""
-        return self._loop.core
+        if isinstance(self._core, EngineCore):
+            return self._core
+        raise RequestError(
+            f"The model {str(self.model)!r} gives vectors and writes no text; use embed(), "
+            "classify(), score() or encode(), or runner='generate' if it can write."
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served: sizes, classes, limits, and how long the start took."""
+        return self._core.info
 
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
-        self.core.close()
+        self._core.close()
 
     def __enter__(self) -> "LLM":
         return self
@@ -166,18 +239,37 @@ class LLM:
         self.close()
 
     def __repr__(self) -> str:
-        info = self.core.info
+        info = self._core.info
         weights = f"{info.quantization} and {info.dtype}" if info.quantization else info.dtype
         return (
             f"LLM({str(self.model)!r} on {info.num_devices} x {info.device})\n"
             f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
             f"{weights}, {info.parameter_bytes / 2**20:.1f} MiB\n"
             f"  attention {info.attention_backend}\n"
-            f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
-            f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
+            f"{self._cache_line()}"
             f"  limits    {info.max_model_len} tokens of context, {info.max_num_seqs} at a time\n"
             f"  start     load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s"
         )
+
+    def _cache_line(self) -> str:
+        info = self._core.info
+        if not info.num_pages:
+            return ""
+        return (
+            f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
+            f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
+        )
+
+    @cached_property
+    def _loop(self) -> Loop:
+        return Loop(self.core, self._tokenizer)
+
+    @cached_property
+    def _pooler(self) -> Pooler:
+        if isinstance(self._core, EngineCore):
+            check_task(self._core.info, "pool")
+            raise TypeError("an engine that writes text has no pooler")
+        return Pooler(self._core, self._tokenizer)
 
     def _run(
         self,

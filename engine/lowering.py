@@ -102,6 +102,7 @@ def whole(mesh: Mesh) -> NamedSharding:
 
 
 def abstract_leaves(leaves: Sequence[Leaf], mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """A model's leaves as shapes, dtypes and shardings."""
     return tuple(
         jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=named_sharding(mesh, leaf.axes))
         for leaf in leaves

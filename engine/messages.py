@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from engine.beam_params import BeamSearchParams
+from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -50,13 +51,27 @@ class AddBeams(msgspec.Struct, tag="beams", kw_only=True):
 NewRequest = AddRequest | AddBeams
 
 
+class PoolRequest(msgspec.Struct, tag="pool", kw_only=True):
+    """One sequence whose vector, or whose scores of classes, are wanted."""
+
+    request_id: int
+    prompt_token_ids: list[int]
+    params: PoolingParams
+    token_type_ids: list[int] = []  # of which text of a pair each token is; none are all 0
+
+    @property
+    def sequences(self) -> list[int]:
+        """The ids under which it is answered."""
+        return [self.request_id]
+
+
 class AbortRequests(msgspec.Struct, tag="abort"):
     """Forget these requests; ids that are unknown or finished are ignored."""
 
     request_ids: list[int]
 
 
-ToEngine = NewRequest | AbortRequests
+ToEngine = NewRequest | PoolRequest | AbortRequests
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -79,6 +94,7 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop_token_id: int | None = None  # the stop token that ended it, if one did and it is not EOS
     num_cached_tokens: int = 0
     queue_seconds: float | None = None  # with the first token: arrival to slot
+    vector: bytes | None = None  # of a PoolRequest: float32, little-endian
     error: str | None = None  # with finish_reason "error"; a sentence for the client
     error_param: str | None = None
 
@@ -138,6 +154,12 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     kv_cache_bytes: int = 0
     temporary_bytes: int = 0  # on each device, of the steps in flight
     num_host_pages: int = 0
+    task: Literal["generate", "embed", "classify"] = "generate"
+    can_generate: bool = True  # with --runner generate, if not now
+    embedding_size: int = 0  # numbers of a vector, or classes
+    labels: list[str] = []  # of the classes
+    lower_case: bool = False  # texts are to be lowered before they are tokenised
+    takes_token_types: bool = False
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

@@ -30,6 +30,7 @@ from engine.messages import (
     EngineStats,
     ModelInfo,
     NewRequest,
+    PoolRequest,
     RequestDelta,
     StepReport,
     ToEngine,
@@ -50,7 +51,7 @@ class Core(Protocol):
     @property
     def has_work(self) -> bool: ...
 
-    def add(self, message: NewRequest) -> None: ...
+    def add(self, message: NewRequest | PoolRequest) -> None: ...
 
     def abort(self, request_ids: list[int]) -> None: ...
 
@@ -133,7 +134,7 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
     return refusals
 
 
-def _refusal(request: NewRequest, error: RequestError) -> list[RequestDelta]:
+def _refusal(request: NewRequest | PoolRequest, error: RequestError) -> list[RequestDelta]:
     return [
         RequestDelta(
             request_id=request_id,
@@ -189,12 +190,11 @@ def _leave_with_the_front(fd: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the real core on the socket whose file descriptor is the only argument."""
-    from engine.beam_core import BeamCore
-    from engine.core import EngineCore
+    """Run the core of the model on the socket whose file descriptor is the only argument."""
+    from engine.cores import make_served_core
 
     with socket.socket(fileno=int(arguments[0])) as peer:
-        return serve_engine(peer, lambda config: BeamCore(EngineCore(config)))
+        return serve_engine(peer, make_served_core)
 
 
 if __name__ == "__main__":

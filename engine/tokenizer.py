@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from engine.detokenizer import Detokenizer, Pieces, decode
@@ -89,6 +90,32 @@ class Tokenizer:
             raise RequestError("The text holds a lone surrogate, which is no character.") from None
         return encoding.ids
 
+    def encode_pair(
+        self,
+        first: str,
+        second: str | None,
+        *,
+        add_special_tokens: bool = True,
+        max_tokens: int | None = None,
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a text or of a pair of texts, and of which text (0, 1) each is.
+
+        Longer than `max_tokens`, the longer text loses its end, and what the model expects around
+        texts is kept. Raises `RequestError` for a text that is no Unicode.
+        """
+        texts = [first] if second is None else [first, second]
+        try:
+            parts = self._backend.encode_batch(texts, add_special_tokens=False)
+        except TypeError:
+            raise RequestError("The text holds a lone surrogate, which is no character.") from None
+        if max_tokens is not None:
+            added = self._backend.num_special_tokens_to_add(second is not None)
+            _cut(parts, max_tokens - added if add_special_tokens else max_tokens)
+        whole = self._backend.post_process(
+            parts[0], None if second is None else parts[1], add_special_tokens
+        )
+        return whole.ids, whole.type_ids
+
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of `token_ids`; ids outside the vocabulary add nothing."""
         return decode(self._pieces, token_ids, skip_special_tokens=skip_special_tokens)
@@ -124,3 +151,17 @@ class Tokenizer:
     def _special_id(self, role: str) -> int | None:
         token = self.special_tokens.get(role)
         return None if token is None else self._backend.token_to_id(token)
+
+
+def _cut(parts: Sequence[Encoding], room: int) -> None:
+    """Leave at most `room` tokens in one or two encodings, the longer one giving first."""
+    if sum(map(len, parts)) <= room:
+        return
+    room = max(0, room)
+    if len(parts) == 1:
+        parts[0].truncate(room)
+        return
+    shorter, longer = sorted(parts, key=len)
+    keep = min(len(shorter), room // 2)
+    shorter.truncate(keep)
+    longer.truncate(room - keep)

@@ -71,7 +71,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         files = sorted(folder.glob("*.gguf"))
         instead = files[0] if files else "the folder of a Hugging Face checkpoint"
         raise CheckpointError(f"{folder} has no {CONFIG}; give {instead}.")
-    return _read_object(path)
+    return read_object(path)
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     if is_gguf(folder):
         return read_gguf_generation_config(folder)
     path = folder / GENERATION_CONFIG
-    return _read_object(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    weight_map = _read_object(path).get("weight_map")
+    weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no object weight_map; download it again.")
     for name, filename in weight_map.items():
@@ -160,18 +160,31 @@ def _read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises CheckpointError."""
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object.")
+    return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """The JSON list in a file; raises CheckpointError."""
+    value = _read_json(path)
+    if not isinstance(value, list):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a list.")
+    return value
+
+
+def _read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(
                 f"{path} has over {MAX_JSON_BYTES} bytes, too many for what it should hold; "
                 f"download it again."
             )
-        value = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object.")
-    return value

@@ -44,13 +44,13 @@ class Linear(nnx.Module):
         self.kernel: Any = nnx.Param(jnp.zeros((inputs, outputs), dtype), axes=axes)
         self.bias = nnx.Param(jnp.zeros(outputs, dtype), axes=axes[1:]) if bias else None
 
-    def __call__(self, x: Float[Array, "T inputs"]) -> Float[Array, "T outputs"]:
+    def __call__(self, x: Float[Array, "*T inputs"]) -> Float[Array, "*T outputs"]:
         y = self.product(x)
         return y if self.bias is None else y + self.bias[...]
 
     def product(
-        self, x: Float[Array, "T inputs"], dtype: DTypeLike | None = None
-    ) -> Float[Array, "T outputs"]:
+        self, x: Float[Array, "*T inputs"], dtype: DTypeLike | None = None
+    ) -> Float[Array, "*T outputs"]:
         """x W, in `dtype` or that of `x`."""
         if isinstance(self.kernel, nnx.Module):
             return jnp.asarray(self.kernel(x, dtype))

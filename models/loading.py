@@ -36,7 +36,7 @@ from models.flatten import Layout, Leaf
 from models.memory import check_memory
 from models.quantised.choosing import kinds_of, online_kinds
 from models.quantised.kernels import Packed
-from models.quantised.methods import quantisation_method
+from models.quantised.methods import Method, quantisation_method
 from models.quantised.packing import decoder_layout, num_parameters
 from models.quantised.placing import PackedPlacer
 from models.quantised.tensors import Readable
@@ -110,7 +110,7 @@ def load(
     if load_format == "dummy":
         plan, kernels = decoder_layout(config, compute, mesh, online)
         check_memory(plan.leaves, mesh)
-        leaves = _random(plan.leaves, mesh, seed, config, kernels)
+        leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
     else:
         with open_tensors(folder) as tensors:
             found = _match(weights, method.read(tensors) if method else tensors, folder)
@@ -135,15 +135,15 @@ def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
     return DTYPES[dtype]
 
 
-def _random(
+def random_leaves(
     leaves: tuple[Leaf, ...],
     mesh: Mesh,
     seed: int,
-    config: ModelConfig,
+    norm_offset: bool,
     kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
     """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
-    constants = {"weight": 0.0 if config.norm_offset else 1.0, "bias": 0.0}
+    constants = {"weight": 0.0 if norm_offset else 1.0, "bias": 0.0}
 
     def make(number: int, leaf: Leaf) -> Array:
         module, _, name = leaf.paths[0].rpartition(".")
@@ -193,8 +193,17 @@ def _random_bits(
     return placed
 
 
+def read_leaves(
+    folder: Path, plan: Layout[Any], weights: WeightMap, mesh: Mesh, method: Method | None
+) -> tuple[Array, ...]:
+    """Every leaf of `plan` on its devices, none of which stays quantised; raises as `load`."""
+    with open_tensors(folder) as tensors:
+        found = _match(weights, method.read(tensors) if method else tensors, folder)
+        return _read(plan, weights, found, mesh, {})
+
+
 def _read(
-    plan: Layout[Decoder],
+    plan: Layout[Any],
     weights: WeightMap,
     found: Mapping[str, Readable],
     mesh: Mesh,

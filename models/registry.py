@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from models import architectures
 from models.config import ModelConfig
+from models.encoder_config import EncoderConfig
 from models.errors import UnsupportedError
 from models.fields import Fields
 from models.weights import WeightMap
@@ -33,9 +35,37 @@ class Architecture(Protocol):
         ...
 
 
+@runtime_checkable
+class EncoderArchitecture(Protocol):
+    """What a file in `architectures/` offers whose models read whole sequences at once."""
+
+    ENCODERS: tuple[str, ...]  # as in config.json: "BertModel"
+
+    def config(self, raw: Mapping[str, Any]) -> EncoderConfig:
+        """The encoder that config.json describes. Raises CheckpointError, UnsupportedError."""
+        ...
+
+    def weights(self, config: EncoderConfig) -> WeightMap:
+        """Where its parameters lie."""
+        ...
+
+
 def supported() -> tuple[str, ...]:
     """All architectures there are, sorted."""
     return tuple(sorted(_modules()))
+
+
+def supported_encoders() -> tuple[str, ...]:
+    """All encoders there are, sorted."""
+    return tuple(sorted(_encoders()))
+
+
+def find_encoder(raw: Mapping[str, Any]) -> EncoderArchitecture | None:
+    """The family of the encoder that this config.json describes; None if it is no encoder.
+
+    Raises CheckpointError if it names no architecture.
+    """
+    return _encoders().get(Fields(raw).texts("architectures")[0])
 
 
 def find_architecture(raw: Mapping[str, Any]) -> Architecture:
@@ -63,6 +93,25 @@ def _hint(name: str, raw: Mapping[str, Any]) -> str:
 
 @cache
 def _modules() -> Mapping[str, Architecture]:
+    return {
+        name: cast(Architecture, one) for one in _files() for name in _listed(one, "ARCHITECTURES")
+    }
+
+
+@cache
+def _encoders() -> Mapping[str, EncoderArchitecture]:
+    return {
+        name: cast(EncoderArchitecture, one)
+        for one in _files()
+        for name in _listed(one, "ENCODERS")
+    }
+
+
+def _files() -> list[ModuleType]:
     names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
-    modules = [import_module(f"{architectures.__name__}.{name}") for name in names]
-    return {name: cast(Architecture, one) for one in modules for name in one.ARCHITECTURES}
+    return [import_module(f"{architectures.__name__}.{name}") for name in names]
+
+
+def _listed(module: ModuleType, what: str) -> tuple[str, ...]:
+    names: tuple[str, ...] = getattr(module, what, ())
+    return names

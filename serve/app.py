@@ -31,6 +31,25 @@ from serve.messages.protocol import (
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.models_route import ModelsRoutes
 from serve.openapi import OpenApiRoute, Operation
+from serve.pooling.protocol import (
+    ClassifiedList,
+    ClassifyRequest,
+    EmbeddingList,
+    EmbeddingRequest,
+    PooledList,
+    PoolingRequest,
+    Ranking,
+    RerankRequest,
+    ScoreList,
+    ScoreRequest,
+)
+from serve.pooling.routes import (
+    ClassifyRoute,
+    EmbeddingsRoute,
+    PoolingRoute,
+    RerankRoute,
+    ScoreRoute,
+)
 from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol_completions import Completion, CompletionRequest
 from serve.request_id import RequestIds
@@ -56,6 +75,11 @@ OPERATIONS = [
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
+    Operation("/pooling", PoolingRequest, PooledList),
+    *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
+    *(Operation(path, ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
+    *(Operation(path, RerankRequest, Ranking) for path in ("/rerank", "/v1/rerank")),
     Operation("/tokenize", TokenizeRequest, Tokens),
     Operation("/detokenize", DetokenizeRequest, Text),
 ]
@@ -115,9 +139,17 @@ def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),
+        "/v1/embeddings": EmbeddingsRoute(service),
+        "/pooling": PoolingRoute(service),
         "/tokenize": TokenizeRoute(service),
         "/detokenize": DetokenizeRoute(service),
     }
+    for version in ("", "/v1"):
+        routes |= {
+            f"{version}/classify": ClassifyRoute(service),
+            f"{version}/score": ScoreRoute(service),
+            f"{version}/rerank": RerankRoute(service),
+        }
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
     yield Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"])

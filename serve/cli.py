@@ -32,6 +32,9 @@ app.command("router")(router)
 @app.command()
 def serve(
     model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")] = "demo",
+    runner: options.Runner = "auto",
+    convert: options.Convert = "auto",
+    pooler_config: options.PoolerConfig = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
     quantization: options.Quantization = None,
@@ -82,6 +85,7 @@ def serve(
     given |= {
         "api_keys": api_key or (),
         "served_model_names": served_model_name or (),
+        "pooler_config": options.parse_object("--pooler-config", pooler_config),
         "allowed_origins": options.parse_list("--allowed-origins", allowed_origins),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))

@@ -19,6 +19,7 @@ class GenerationRoute(ABC, Generic[RequestT]):
     """A subclass says what it takes and how it answers; everything else is the same for all."""
 
     kind: ClassVar[type]
+    writes: ClassVar[bool] = True  # needs a model that writes text
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -27,6 +28,8 @@ class GenerationRoute(ABC, Generic[RequestT]):
         try:
             body = await read_body(scope, receive, self.service.settings.max_body_bytes)
             request: RequestT = decode_request(body, self.kind)
+            if self.writes:
+                self.service.check_writes()
             await unless_disconnected(receive, self._serve(request, scope, send))
         except ClientDisconnected:
             pass

@@ -26,14 +26,18 @@ from engine.messages import (
 )
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
+from engine.pooling.inputs import PoolInput
+from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
 from models.errors import IngotError
 from serve.engine_process import EngineLink
 from serve.errors import UnavailableError
 from serve.metrics import Metrics, Timeline
+from serve.pooling.in_flight import PoolsInFlight
 from serve.streams import RequestStream
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
+_FAILED = "The engine failed while working on this request."
 HUNG_SECONDS = 60.0  # without a word while there is work; no step takes so long
 
 
@@ -81,6 +85,7 @@ class EngineClient:
         self._link: EngineLink | None = None
         self._outbox: list[ToEngine] = []
         self._flights: dict[str, _Flight] = {}
+        self._pools = PoolsInFlight(metrics)
         self._num_sequences = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,7 +94,7 @@ class EngineClient:
     def state(self) -> EngineState:
         """Whether requests can be taken, and if not, why."""
         silent = time.monotonic() - self._heard > HUNG_SECONDS
-        return "hung" if self._state == "ready" and self._flights and silent else self._state
+        return "hung" if self._state == "ready" and self._busy and silent else self._state
 
     @property
     def num_sequences(self) -> int:
@@ -100,6 +105,11 @@ class EngineClient:
     def stats(self) -> EngineStats:
         """As of the engine's last report."""
         return self._stats
+
+    @property
+    def known(self) -> ModelInfo | None:
+        """What is served, once the engine has said it."""
+        return self._info
 
     @property
     def info(self) -> ModelInfo:
@@ -141,7 +151,8 @@ class EngineClient:
         finally:
             self._state = "dead"
             for flight in self._flights.values():
-                flight.stream.fail(EngineError("The engine failed while working on this request."))
+                flight.stream.fail(EngineError(_FAILED))
+            self._pools.fail(EngineError(_FAILED))
         return reason
 
     @contextmanager
@@ -164,6 +175,28 @@ class EngineClient:
             yield stream
         finally:
             self._forget(names)
+
+    async def pool(self, inputs: Sequence[PoolInput], params: PoolingParams) -> list[bytes]:
+        """The vector of each input, float32; what is unfinished on the way out is aborted.
+
+        Raises as `generate`, and RequestError of an input that this model cannot serve.
+        """
+        self._check_open()
+        self._check_queue(len(inputs))
+        if not self._busy:
+            self._heard = time.monotonic()
+        requests, waiters = self._pools.start(inputs, params)
+        self._num_sequences += len(requests)
+        self._idle.clear()
+        try:
+            self._send(requests)
+            return list(await asyncio.gather(*waiters))
+        finally:
+            self._num_sequences -= len(requests)
+            aborted = self._pools.forget(requests)
+            if aborted:
+                self._send([AbortRequests(aborted)])
+            self._rest()
 
     def in_flight(self) -> Iterator[tuple[str, int, list[Timeline]]]:
         """Each prompt at work: its name, its tokens, and its choices that have not finished."""
@@ -198,6 +231,7 @@ class EngineClient:
         """End every request in flight with an error that says `sentence`."""
         for flight in self._flights.values():
             flight.stream.fail(UnavailableError(sentence))
+        self._pools.fail(UnavailableError(sentence))
 
     def _check_open(self) -> None:
         if self._state == "dead":
@@ -226,7 +260,7 @@ class EngineClient:
             grammar=prompt.grammar,
             beams=prompt.beams,
         )
-        if not self._flights:
+        if not self._busy:
             self._heard = time.monotonic()
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
         self._flights[name] = _Flight(stream, timelines)
@@ -242,6 +276,7 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
+        report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
             self._hand_over(delta)
@@ -270,7 +305,15 @@ class EngineClient:
                     self._metrics.finished(timeline, "abort")
         if aborted:
             self._send([AbortRequests(aborted)])
-        if not self._flights:
+        self._rest()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._flights or self._pools)
+
+    def _rest(self) -> None:
+        """Say so if nothing is in flight any more."""
+        if not self._busy:
             self._idle.set()
 
     def _send(self, messages: Sequence[ToEngine]) -> None:

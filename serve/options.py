@@ -42,6 +42,14 @@ def parse_length(text: str) -> int | Literal["auto"]:
     return "auto" if str(text) in ("auto", "-1") else parse_count(text)
 
 
+def parse_object(flag: str, text: str | None) -> dict[str, object] | None:
+    """'{"a": 1}' -> {"a": 1}; raises BadParameter naming the flag."""
+    try:
+        return None if text is None else msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError:
+        raise typer.BadParameter(f"{flag} takes a JSON object, got {text!r}.") from None
+
+
 Model = Annotated[
     str,
     typer.Option("--model", help="A local folder, a GGUF file, or 'demo'.", rich_help_panel=_MODEL),
@@ -61,6 +69,29 @@ Quantization = Annotated[
     typer.Option(
         help="int8, or on GPUs fp8: weights are quantised while they are read, tokens in each "
         "step. Checkpoints that are quantised need no flag.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Runner = Annotated[
+    str,
+    typer.Option(
+        help="auto (what the model is made for), generate (text), pooling (vectors).",
+        rich_help_panel=_MODEL,
+    ),
+]
+Convert = Annotated[
+    str,
+    typer.Option(
+        help="auto, none, embed (vectors of any model), classify (its classifier).",
+        rich_help_panel=_MODEL,
+    ),
+]
+PoolerConfig = Annotated[
+    str | None,
+    typer.Option(
+        help='How states become a vector, as JSON: {"pooling_type": "MEAN"} (or CLS, LAST), '
+        '"use_activation": false.',
+        metavar="JSON",
         rich_help_panel=_MODEL,
     ),
 ]

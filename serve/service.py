@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
-from engine.errors import NotFoundError
+from engine.errors import NotFoundError, RequestError
 from serve.engine_client import EngineClient
 from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
@@ -37,3 +37,19 @@ class Service:
         if constraint is None:
             return ""
         return await constraint.compile(self.grammars, self.client.info)
+
+    def check_writes(self) -> None:
+        """Raise RequestError if the engine gives vectors; one that still loads is not asked."""
+        info = self.client.known
+        if info is None or info.task == "generate":
+            return
+        how = (
+            "start it with --runner generate to have it write"
+            if info.can_generate
+            else f"a {info.architecture} writes no text"
+        )
+        paths = {"embed": "/v1/embeddings", "classify": "/classify"}
+        raise RequestError(
+            f"This model was started to give vectors, which {paths[info.task]} serves; {how}.",
+            "model",
+        )

@@ -21,9 +21,11 @@ def print_summary(
     kept_as = info.quantization or info.dtype
     table.add_row("parameters", f"{short(info.num_parameters)}, {kept_as}")
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
-    table.add_row(
-        "cache", f"{info.num_pages:,} pages of {info.page_size} tokens: {concurrency(info)}"
-    )
+    if info.task == "generate":
+        pages = f"{info.num_pages:,} pages of {info.page_size} tokens"
+        table.add_row("cache", f"{pages}: {concurrency(info)}")
+    else:
+        table.add_row("gives", _gives(info))
     if info.num_host_pages:
         table.add_row("host", f"{info.num_host_pages:,} pages more")
     table.add_row(
@@ -42,7 +44,9 @@ def print_summary(
         table.add_row("pages", f"{url} to try it, {url}/admin to watch it")
     console.print(table)
     console.print()
-    console.print(example(url, model, bool(settings.api_keys)), highlight=False, soft_wrap=True)
+    console.print(
+        example(url, model, bool(settings.api_keys), info.task), highlight=False, soft_wrap=True
+    )
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_keys:
         console.print(
             f"[yellow]Everybody who can reach {settings.host} can use this server; "
@@ -61,10 +65,20 @@ def gib(count: int) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
-def example(url: str, model: ServedModel, needs_key: bool) -> str:
+def _gives(info: ModelInfo) -> str:
+    """What a model that writes no text is for."""
+    if info.task == "embed":
+        return f"embeddings of {info.embedding_size} numbers"
+    return f"classes: {', '.join(info.labels[:5])}{' ...' if len(info.labels) > 5 else ''}"
+
+
+def example(url: str, model: ServedModel, needs_key: bool, task: str = "generate") -> str:
     """A request to copy."""
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
-    if model.template is not None:
+    if task != "generate":
+        path = {"embed": "embeddings", "classify": "classify"}[task]
+        field = '"input": "Once upon a time"' if model.tokenizer else '"input": [1, 2, 3]'
+    elif model.template is not None:
         path, field = "chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]'
     elif model.tokenizer is not None:
         path, field = "completions", '"prompt": "Once upon a time"'

@@ -39,6 +39,7 @@ class TokenizeRoute(GenerationRoute[TokenizeRequest]):
     """What ids a text or conversation has."""
 
     kind = TokenizeRequest
+    writes = False
 
     async def answer(self, request: TokenizeRequest, request_id: str, send: Send) -> None:
         service = self.service
@@ -77,6 +78,7 @@ class DetokenizeRoute(GenerationRoute[DetokenizeRequest]):
     """What text ids have."""
 
     kind = DetokenizeRequest
+    writes = False
 
     async def answer(self, request: DetokenizeRequest, request_id: str, send: Send) -> None:
         service = self.service

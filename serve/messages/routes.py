@@ -68,6 +68,7 @@ class CountTokensRoute(GenerationRoute[CountRequest]):
     """How many tokens a conversation takes."""
 
     kind = CountRequest
+    writes = False
 
     async def answer(self, request: CountRequest, request_id: str, send: Send) -> None:
         service = self.service

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders
+from tokenizers import Tokenizer, decoders, models
 
 from engine.detokenizer import Detokenizer, Pieces, decode
 from models.errors import UnsupportedError
@@ -148,9 +148,18 @@ def test_an_endless_run_of_broken_bytes_is_linear_in_work():
 
 def test_an_unknown_decoder_is_refused():
     backend = byte_level_backend()
-    backend.decoder = decoders.WordPiece()
-    with pytest.raises(UnsupportedError, match="WordPiece"):
+    backend.decoder = decoders.CTC()
+    with pytest.raises(UnsupportedError, match="CTC"):
         Pieces(backend, frozenset())
+
+
+def test_words_in_pieces_are_joined():
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "play": 1, "##ing": 2, "a": 3}))
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    pieces = Pieces(backend, frozenset())
+    for ids in ([1, 2, 3, 1], [2, 1], [3], []):
+        text = decode(pieces, ids)
+        assert text == backend.decode(ids).removeprefix("##")
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -1,0 +1,39 @@
+"""Which engine a model runs in: the one that writes text, or the one that gives vectors."""
+
+from engine.beam_core import BeamCore
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.errors import ConfigError
+from engine.pooling.core import PoolingCore
+from models.checkpoint import find_folder, read_config
+from models.fields import Fields
+from models.pooling_loading import pools_by_itself
+from models.registry import supported
+
+
+def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
+    """The engine that --runner and --convert ask for, or that the model's files call for.
+
+    Raises as the engines do; ConfigError where the two settings, or they and the model, disagree.
+    """
+    folder = find_folder(config.model)
+    raw = read_config(folder)
+    converts = config.convert in ("embed", "classify")
+    if config.runner == "generate":
+        if converts:
+            raise ConfigError(f"--convert {config.convert} needs --runner pooling.")
+        name = Fields(raw).texts("architectures")[0]
+        if name not in supported() and pools_by_itself(folder, raw):
+            raise ConfigError(
+                f"{name} gives vectors and writes no text; leave out --runner generate."
+            )
+        return EngineCore(config)
+    if config.runner == "pooling" or converts or pools_by_itself(folder, raw):
+        return PoolingCore(config)
+    return EngineCore(config)
+
+
+def make_served_core(config: EngineConfig) -> BeamCore | PoolingCore:
+    """The same behind a socket, where beam searches are the engine's to run."""
+    core = make_core(config)
+    return core if isinstance(core, PoolingCore) else BeamCore(core)

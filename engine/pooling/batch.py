@@ -1,0 +1,61 @@
+"""Requests that wait for a vector, and a batch of them on the device."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Array
+
+from engine.messages import PoolRequest
+from engine.programs import Programs
+from engine.shapes import StepShape
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One sequence, and since when it waits."""
+
+    request: PoolRequest
+    arrival_time: float = field(default_factory=monotonic)
+    queue_seconds: float = 0.0  # once it has left the queue
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.request.prompt_token_ids)
+
+
+@dataclass
+class LaunchedBatch:
+    """A batch on the device: row b of `vectors` [B, W] belongs to the b-th of its requests."""
+
+    requests: list[Waiting]
+    shape: StepShape
+    vectors: Array
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(each.num_tokens for each in self.requests)
+
+    def read(self) -> np.ndarray:
+        """Wait for it: float32 [requests, W]; raises what the device raised."""
+        return np.asarray(self.vectors)[: len(self.requests)]
+
+
+class PoolingRunner(Protocol):
+    """One model on one mesh, for encoders and for decoders."""
+
+    programs: Programs
+
+    def take(self, waiting: deque[Waiting]) -> list[Waiting]:
+        """Remove from the queue what the next batch holds, its head among them."""
+        ...
+
+    def launch(self, requests: list[Waiting]) -> LaunchedBatch:
+        """Start a batch; its vectors are on their way to the host when this returns."""
+        ...
+
+    def close(self) -> None:
+        """Compile nothing more, and give the device's memory back."""
+        ...

@@ -1,0 +1,196 @@
+"""One encoder for every family of `architectures/` that reads whole sequences at once.
+
+    tokens [B, S] ─ embed ─ layers: attention over the row, MLP ─ hidden [B, S, D]
+
+Owns the equations. Knows no family by name: what differs is a field of `EncoderConfig`. There is no
+cache: a row is computed once, whole. What lies behind a row's length is padding, which no token
+sees. B rows, S tokens of a row.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int32
+
+from models.encoder_config import ClassifierHead, EncoderConfig, EncoderLayerKind
+from models.layers import ACTIVATIONS, Activation, LayerNorm, Linear
+from models.rope import RopeConfig, Rotation, rotate, rotation
+
+HEAD_ACTIVATIONS: Mapping[str, Activation] = {"tanh": jnp.tanh, **ACTIVATIONS}
+_QUERIES = 512  # attended at a time: scores of a long row are never all there
+_HIDDEN = -1e30  # a score; infinities would make rows of padding no numbers
+_AXES = ("embed", "embed")  # every device has the whole of an encoder
+
+
+class Encoder(nnx.Module):
+    """Rows of tokens in, hidden states out; parameters are zeros until loaded."""
+
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike):
+        D = config.hidden_size
+        learned = config.positions == "learned"
+        self.config = config
+        self.embedding = _table(config.vocab_size, D, dtype)
+        self.position_embedding = (
+            _table(config.max_position_embeddings, D, dtype) if learned else None
+        )
+        self.type_embedding = _table(config.token_types, D, dtype) if config.token_types else None
+        self.embedding_norm = LayerNorm(D, eps=config.norm_eps)
+        self.layers = nnx.List(
+            EncoderLayer(config, kind, dtype, idle=config.first_norm_idle and index == 0)
+            for index, kind in enumerate(config.layer_kinds)
+        )
+        self.norm = LayerNorm(D, eps=config.norm_eps) if config.norm_first else None
+
+    def embed(
+        self, tokens: Int32[Array, "B S"], types: Int32[Array, "B S"]
+    ) -> Float[Array, "B S D"]:
+        """What the first layer reads; `types` says of which text of a pair each token is."""
+        x = self.embedding[...][tokens]
+        if self.type_embedding is not None:
+            x = x + self.type_embedding[...][types]
+        if self.position_embedding is not None:
+            first = self.config.position_offset
+            x = x + self.position_embedding[...][first + jnp.arange(tokens.shape[1])]
+        return self.embedding_norm(x)
+
+    def __call__(
+        self,
+        tokens: Int32[Array, "B S"],
+        types: Int32[Array, "B S"],
+        lengths: Int32[Array, " B"],
+    ) -> Float[Array, "B S D"]:
+        """Hidden states of every token; those behind a row's length mean nothing."""
+        positions = jnp.arange(tokens.shape[1])
+        ropes = [kind.rope for kind in self.config.layer_kinds]
+        turns: dict[RopeConfig | None, Rotation] = {
+            rope: rotation(rope, positions, self.config.context_length)
+            for rope in set(ropes)
+            if rope
+        }
+        x = self.embed(tokens, types)
+        for layer, rope in zip(self.layers, ropes, strict=True):
+            x = _run_layer(layer, x, turns.get(rope), lengths)
+        return x if self.norm is None else self.norm(x)
+
+
+class EncoderLayer(nnx.Module):
+    """norm(x + f(x)) for attention, then for the MLP; or x + f(norm(x)) where `norm_first`."""
+
+    def __init__(
+        self, config: EncoderConfig, kind: EncoderLayerKind, dtype: DTypeLike, *, idle: bool
+    ):
+        D, F = config.hidden_size, config.intermediate_size
+        linear = partial(Linear, axes=_AXES, bias=config.bias, dtype=dtype)
+        self.config, self.window = config, kind.window
+        self.qkv = linear(D, 3 * D)
+        self.o = linear(D, D)
+        self.attention_norm = None if idle else LayerNorm(D, eps=config.norm_eps)
+        self.up = linear(D, 2 * F if config.gated_mlp else F)  # gate, then up
+        self.down = linear(F, D)
+        self.mlp_norm = LayerNorm(D, eps=config.norm_eps)
+
+    def __call__(
+        self, x: Float[Array, "B S D"], turn: Rotation | None, lengths: Int32[Array, " B"]
+    ) -> Float[Array, "B S D"]:
+        first, second = self.attention_norm or _identity, self.mlp_norm
+        if self.config.norm_first:
+            x = x + self._attend(first(x), turn, lengths)
+            return x + self._mlp(second(x))
+        x = first(x + self._attend(x, turn, lengths))
+        return second(x + self._mlp(x))
+
+    def _attend(
+        self, x: Float[Array, "B S D"], turn: Rotation | None, lengths: Int32[Array, " B"]
+    ) -> Float[Array, "B S D"]:
+        B, S, D = x.shape
+        N, H = self.config.num_heads, self.config.head_dim
+        q, k, v = (part.reshape(B, S, N, H) for part in jnp.split(self.qkv(x), 3, axis=-1))
+        if turn is not None:
+            row: Any = jax.vmap(lambda heads: rotate(heads, turn))
+            q, k = row(q), row(k)
+        return self.o(attend(q, k, v, lengths, self.window).reshape(B, S, D))
+
+    def _mlp(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        y, activation = self.up(x), ACTIVATIONS[self.config.activation]
+        if not self.config.gated_mlp:
+            return self.down(activation(y))
+        gate, up = jnp.split(y, 2, axis=-1)
+        return self.down(activation(gate) * up)
+
+
+@jax.jit
+def _run_layer(
+    layer: EncoderLayer,
+    x: Float[Array, "B S D"],
+    turn: Rotation | None,
+    lengths: Int32[Array, " B"],
+) -> Float[Array, "B S D"]:
+    """Its own jit: layers of one kind are traced and compiled once."""
+    return layer(x, turn, lengths)
+
+
+def attend(
+    q: Float[Array, "B S N H"],
+    k: Float[Array, "B S N H"],
+    v: Float[Array, "B S N H"],
+    lengths: Int32[Array, " B"],
+    window: int | None,
+) -> Float[Array, "B S N H"]:
+    """Every query sees all keys of its row, or those at most `window` away; softmax in float32."""
+    B, S, N, H = q.shape
+    key = jnp.arange(S)
+    alive = key < lengths[:, None]  # [B, S]
+
+    def block(start: Array, queries: Float[Array, "B Q N H"]) -> Float[Array, "B Q N H"]:
+        seen = alive[:, None, None]  # [B, 1, 1, S]
+        if window is not None:
+            query = start + jnp.arange(queries.shape[1])
+            seen = seen & (jnp.abs(query[:, None] - key) <= window)
+        scores = jnp.einsum("bqnh,bknh->bnqk", queries, k, preferred_element_type=jnp.float32)
+        weights = _softmax(scores * H**-0.5, seen).astype(v.dtype)
+        return jnp.einsum("bnqk,bknh->bqnh", weights, v)
+
+    if S <= _QUERIES:
+        return block(jnp.int32(0), q)
+    count = -(-S // _QUERIES)
+    whole = jnp.pad(q, ((0, 0), (0, count * _QUERIES - S), (0, 0), (0, 0)))
+    blocks = whole.reshape(B, count, _QUERIES, N, H).swapaxes(0, 1)
+    out: Array = jax.lax.map(lambda each: block(*each), (jnp.arange(count) * _QUERIES, blocks))
+    return out.swapaxes(0, 1).reshape(B, -1, N, H)[:, :S]
+
+
+def _softmax(scores: Float[Array, "B N Q S"], seen: Bool[Array, "B _ _ S"]) -> Array:
+    """A query that sees nothing, which only padding does, gets finite weights."""
+    return jax.nn.softmax(jnp.where(seen, scores, _HIDDEN), axis=-1)
+
+
+class Classifier(nnx.Module):
+    """Scores of a pooled state, in float32."""
+
+    def __init__(self, head: ClassifierHead, D: int, *, eps: float, dtype: DTypeLike):
+        self.first = (
+            Linear(D, D, axes=_AXES, bias=head.first_bias, dtype=dtype) if head.first else None
+        )
+        self.activation = HEAD_ACTIVATIONS[head.first] if head.first else _identity
+        self.norm = LayerNorm(D, eps=eps) if head.norm else None
+        self.last = Linear(
+            D, head.num_labels, axes=("embed", "choice"), bias=head.bias, dtype=dtype
+        )
+
+    def __call__(self, pooled: Float[Array, "B D"]) -> Float[Array, "B labels"]:
+        x = pooled if self.first is None else self.activation(self.first(pooled))
+        x = x if self.norm is None else self.norm(x)
+        return self.last(x).astype(jnp.float32)
+
+
+def _table(rows: int, D: int, dtype: DTypeLike) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros((rows, D), dtype), axes=("position", "embed"))
+
+
+def _identity(x: Array) -> Array:
+    return x

@@ -1,0 +1,76 @@
+"""A model that gives one vector a sequence: its body, which states are pooled, and its head.
+
+    hidden states ─ CLS, LAST or MEAN ─ [head] ─ a vector, or a score a class
+
+Owns the pooling and the pair of body and head. What is done with a vector afterwards (its length,
+its probabilities) is not part of the model. B rows, S tokens of a row, T tokens of packed rows.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Float32, Int32
+
+from models.encoder import Classifier
+from models.sentence_transformers import Activation, Pooling
+
+Body = TypeVar("Body", bound=nnx.Module)
+
+
+class PoolingModel(nnx.Module, Generic[Body]):
+    """A body that gives hidden states, and the head of a classifier."""
+
+    def __init__(self, body: Body, head: Classifier | None):
+        self.body = body
+        self.head = head
+
+    def finish(self, pooled: Float[Array, "B D"]) -> Float32[Array, "B W"]:
+        """The vector, or the scores of the classes, in float32."""
+        scores = pooled if self.head is None else self.head(pooled)
+        return scores.astype(jnp.float32)
+
+
+@dataclass(frozen=True)
+class PoolingSpec:
+    """What a model's vectors are, and what callers may ask for."""
+
+    task: Literal["embed", "classify"]
+    pooling: Pooling
+    activation: Activation
+    use_activation: bool  # where a request does not say
+    labels: tuple[str, ...] = ()  # of the classes
+    matryoshka: bool = False  # the beginning of a vector is one, too
+    dimensions: tuple[int, ...] = ()  # of beginnings; none are named where all are
+    lower_case: bool = False  # texts are to be lowered
+
+
+def pool_rows(
+    hidden: Float[Array, "B S D"], lengths: Int32[Array, " B"], pooling: Pooling
+) -> Float[Array, "B D"]:
+    """One state a row, of padded rows; means are taken in float32. Rows of no token are finite."""
+    if pooling == "CLS":
+        return hidden[:, 0]
+    if pooling == "LAST":
+        last = jnp.maximum(lengths - 1, 0)
+        return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+    alive = jnp.arange(hidden.shape[1]) < lengths[:, None]  # [B, S]
+    total = jnp.where(alive[..., None], hidden.astype(jnp.float32), 0).sum(1)
+    return (total / jnp.maximum(lengths, 1)[:, None]).astype(hidden.dtype)
+
+
+def pool_packed(
+    hidden: Float[Array, "T D"],
+    row: Int32[Array, " T"],
+    start: Int32[Array, " B"],
+    count: Int32[Array, " B"],
+    pooling: Pooling,
+) -> Float[Array, "B D"]:
+    """The same of rows that follow each other; `row` is B for padding."""
+    if pooling == "MEAN":
+        total = jnp.zeros((start.shape[0], hidden.shape[1]), jnp.float32)
+        total = total.at[row].add(hidden.astype(jnp.float32), mode="drop")
+        return (total / jnp.maximum(count, 1)[:, None]).astype(hidden.dtype)
+    place = start if pooling == "CLS" else start + jnp.maximum(count - 1, 0)
+    return hidden[jnp.minimum(place, hidden.shape[0] - 1)]

@@ -1,0 +1,239 @@
+"""From a folder to a model that gives vectors: which body, which pooling, which head.
+
+    BertModel, XLMRobertaForSequenceClassification ...     an encoder
+    Qwen3Model, Qwen3ForSequenceClassification ...         a decoder of a family that is there
+    Qwen3ForCausalLM                                       the same, without its head
+
+Owns these choices and their errors. Bytes are read by `loading.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from models.checkpoint import find_folder, read_config
+from models.config import ModelConfig
+from models.decoder import Decoder
+from models.encoder import Classifier, Encoder
+from models.encoder_config import ClassifierHead, EncoderConfig
+from models.errors import UnsupportedError
+from models.fields import Fields
+from models.flatten import Layout, layout
+from models.label_names import label_names, num_labels
+from models.loading import compute_dtype, random_leaves, read_leaves
+from models.memory import check_memory
+from models.pooling import PoolingModel, PoolingSpec
+from models.quantised.methods import quantisation_method
+from models.registry import find_architecture, find_encoder, supported, supported_encoders
+from models.sentence_transformers import Pooling, read_sentence_transformer, score_activation
+from models.weights import Part, Source, WeightMap
+
+CLASSIFIES = "ForSequenceClassification"
+_GENERATES = ("ForCausalLM", "LMHeadModel")
+
+
+@dataclass(frozen=True)
+class LoadedPooler:
+    """A pooling model whose parameters are on the devices of its mesh."""
+
+    config: ModelConfig | EncoderConfig
+    architecture: str
+    spec: PoolingSpec
+    layout: Layout[PoolingModel[Any]]
+    leaves: tuple[Array, ...]
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be loaded."""
+
+    config: ModelConfig | EncoderConfig
+    weights: WeightMap
+    head: ClassifierHead | None
+
+
+def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
+    """Whether a model gives vectors unless it is told to write: by architecture, or by its files.
+
+    Raises CheckpointError for a config.json that names no architecture.
+    """
+    name = Fields(raw).texts("architectures")[0]
+    if name in supported():
+        return read_sentence_transformer(folder) is not None
+    return name in supported_encoders() or _family(name) is not None
+
+
+def load_pooler(
+    model: str | Path,
+    mesh: Mesh,
+    *,
+    dtype: str = "auto",
+    load_format: Literal["auto", "dummy"] = "auto",
+    seed: int = 0,
+    max_model_len: int | None = None,
+    convert: Literal["auto", "none", "embed", "classify"] = "auto",
+    pooling: Pooling | None = None,
+    use_activation: bool | None = None,
+) -> LoadedPooler:
+    """Load the folder `model` for vectors.
+
+    Args:
+        convert: "embed" leaves a classifier's head out; "classify" asks for one.
+        pooling, use_activation: instead of what the folder says.
+
+    Raises as `loading.load`.
+    """
+    folder = find_folder(model)
+    raw = read_config(folder)
+    method = quantisation_method(raw)
+    plan = _plan(raw, mesh, classify=_classifies(raw, convert))
+    spec = _spec(folder, raw, plan, pooling, use_activation)
+    config = replace(plan.config, context_length=_context(folder, plan.config, max_model_len))
+    compute = compute_dtype(dtype, mesh)
+    shape = layout(nnx.eval_shape(lambda: _module(config, plan.head, compute, mesh.size)))
+    check_memory(shape.leaves, mesh)
+    if load_format == "dummy":
+        offset = isinstance(config, ModelConfig) and config.norm_offset
+        leaves = random_leaves(shape.leaves, mesh, seed, offset, {})
+    else:
+        leaves = read_leaves(folder, shape, plan.weights, mesh, method)
+    return LoadedPooler(config, _name(raw), spec, shape, leaves, mesh)
+
+
+def _name(raw: Mapping[str, Any]) -> str:
+    return Fields(raw).texts("architectures")[0]
+
+
+def _family(name: str) -> str | None:
+    """The generating architecture that a pooling one is made of: Qwen3Model -> Qwen3ForCausalLM."""
+    for suffix in (CLASSIFIES, "Model"):
+        for generates in _GENERATES:
+            base = name.removesuffix(suffix) + generates
+            if name.endswith(suffix) and base in supported():
+                return base
+    return None
+
+
+def _classifies(raw: Mapping[str, Any], convert: str) -> bool:
+    has_head = _name(raw).endswith(CLASSIFIES)
+    if convert == "classify" and not has_head:
+        raise UnsupportedError(
+            f"--convert classify needs a model with a classifier, whose architecture ends in "
+            f"{CLASSIFIES}; this one is {_name(raw)}."
+        )
+    return has_head and convert != "embed"
+
+
+def _plan(raw: Mapping[str, Any], mesh: Mesh, *, classify: bool) -> _Plan:
+    encoder = find_encoder(raw)
+    if encoder is None:
+        return _decoder_plan(raw, classify)
+    if mesh.size > 1:
+        raise UnsupportedError(
+            f"{_name(raw)} is an encoder, which runs on one device; use --tensor-parallel-size 1."
+        )
+    config = encoder.config(raw)
+    weights = encoder.weights(config)
+    if config.head is not None and not classify:
+        weights = _without_head(weights)
+        config = replace(config, head=None)
+    return _Plan(config, weights, config.head)
+
+
+def _decoder_plan(raw: Mapping[str, Any], classify: bool) -> _Plan:
+    name = _name(raw)
+    if raw.get("use_bidirectional_attention") or raw.get("is_causal") is False:
+        raise UnsupportedError(
+            f"This {name} lets tokens see those behind them, which is not supported for decoders."
+        )
+    family = _family(name) or name
+    architecture = find_architecture({**raw, "architectures": [family]})
+    described = architecture.config({**raw, "architectures": [family]})
+    config = replace(described, architecture=name, tied_head=True)  # nothing is to be generated
+    given = architecture.weights(config)
+    sources = {f"body.{path}": source for path, source in given.sources.items()}
+    head = _decoder_head(raw) if classify else None
+    ignored = (*given.ignored, "lm_head.*")
+    if head is not None:
+        part = Part("score.weight", head.num_labels)
+        sources["head.last.kernel"] = Source((part,), axis=1, transpose=True)
+    else:
+        ignored = (*ignored, "score.*")
+    return _Plan(config, WeightMap(sources, ignored, given.optional_prefix), head)
+
+
+def _decoder_head(raw: Mapping[str, Any]) -> ClassifierHead:
+    return ClassifierHead(num_labels(Fields(raw)), bias=False, pooling="LAST")
+
+
+def _without_head(weights: WeightMap) -> WeightMap:
+    heads = {path: source for path, source in weights.sources.items() if path.startswith("head.")}
+    sources = {path: s for path, s in weights.sources.items() if path not in heads}
+    names = tuple(sorted(name for source in heads.values() for name in source.tensors))
+    return WeightMap(sources, (*weights.ignored, *names), weights.optional_prefix)
+
+
+def _spec(
+    folder: Path,
+    raw: Mapping[str, Any],
+    plan: _Plan,
+    pooling: Pooling | None,
+    use_activation: bool | None,
+) -> PoolingSpec:
+    fields = Fields(raw)
+    said = read_sentence_transformer(folder)
+    own: Pooling = "LAST" if isinstance(plan.config, ModelConfig) else "CLS"
+    lower = said is not None and said.lower_case
+    if plan.head is not None:
+        labels = tuple(label_names(fields))
+        activation = score_activation(raw, len(labels))
+        used = True if use_activation is None else use_activation
+        return PoolingSpec(
+            "classify", pooling or plan.head.pooling, activation, used, labels, lower_case=lower
+        )  # fmt: skip
+    normalize = said is None or said.normalize
+    sizes = fields.integers("matryoshka_dimensions", low=1)
+    return PoolingSpec(
+        "embed",
+        pooling or (said.pooling if said else own),
+        "normalize",
+        normalize if use_activation is None else use_activation,
+        matryoshka=bool(sizes) or fields.flag("is_matryoshka", False),
+        dimensions=sizes,
+        lower_case=lower,
+    )
+
+
+def _context(folder: Path, config: ModelConfig | EncoderConfig, asked: int | None) -> int:
+    """Tokens of the longest sequence: those asked for, else the shortest limit that files set.
+
+    Raises UnsupportedError for more than the model's positions reach.
+    """
+    reach = config.longest_context if isinstance(config, ModelConfig) else config.context_length
+    if asked is not None and asked > reach:
+        raise UnsupportedError(
+            f"--max-model-len {asked} exceeds the {reach} tokens that this model's config.json "
+            "allows."
+        )
+    said = read_sentence_transformer(folder)
+    limit = said.max_tokens if said and said.max_tokens else config.context_length
+    return asked or min(limit, config.context_length)
+
+
+def _module(
+    config: ModelConfig | EncoderConfig, head: ClassifierHead | None, dtype: np.dtype, shards: int
+) -> PoolingModel[Any]:
+    body = (
+        Decoder(config, dtype=dtype, shards=shards)
+        if isinstance(config, ModelConfig)
+        else Encoder(config, dtype=dtype)
+    )
+    D, eps = config.hidden_size, config.norm_eps
+    return PoolingModel(body, Classifier(head, D, eps=eps, dtype=dtype) if head else None)

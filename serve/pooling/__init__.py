@@ -1,0 +1,1 @@
+"""Routes that give vectors, classes and scores."""

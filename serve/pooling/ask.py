@@ -1,0 +1,95 @@
+"""From a request's texts to the engine's vectors, and to the scores of pairs."""
+
+import asyncio
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.errors import RequestError
+from engine.pooling.inputs import InputReader, PoolInput, match_pairs
+from engine.pooling_params import PoolingParams
+from serve.pooling.protocol import MAX_INPUTS, EmbeddingRequest, InputFields, PoolingFields
+from serve.protocol import Usage, usage_of
+from serve.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A vector an input, as little-endian float32, and how many tokens were read."""
+
+    vectors: list[bytes]
+    num_tokens: int
+
+    @property
+    def usage(self) -> Usage:
+        return usage_of(self.num_tokens, 0, 0)
+
+
+def floats(vector: bytes) -> list[float]:
+    """The numbers of a vector."""
+    return array("f", vector).tolist()
+
+
+async def ask_inputs(service: Service, request: InputFields) -> Answers:
+    """The vectors of a request's `input` or `messages`; raises RequestError."""
+    dimensions = request.dimensions if isinstance(request, EmbeddingRequest) else None
+    params = PoolingParams(dimensions=dimensions, use_activation=request.use_activation)
+    reader, truncate = _reader(service), request.truncate_prompt_tokens
+    if request.messages is not None:
+        text = await asyncio.to_thread(service.model.render, request.conversation())
+        special = bool(request.add_special_tokens)
+        return await _ask(
+            service,
+            lambda: [reader.text(text, truncate=truncate, add_special_tokens=special)],
+            params,
+        )
+    special = request.add_special_tokens is not False
+
+    def read(one: str | list[int]) -> PoolInput:
+        if isinstance(one, list):
+            return reader.ids(one, truncate)
+        return reader.text(one, truncate=truncate, add_special_tokens=special)
+
+    return await _ask(service, lambda: [read(one) for one in request.inputs()], params)
+
+
+async def ask_scores(
+    service: Service, first: Sequence[str], second: Sequence[str], request: PoolingFields
+) -> tuple[list[float], Usage]:
+    """How well each pair goes together: by a cross-encoder, or the cosine of two embeddings."""
+    pairs = match_pairs(first, second)
+    if len(pairs) > MAX_INPUTS:
+        raise RequestError(f"There may be at most {MAX_INPUTS} pairs.", "documents")
+    reader, truncate = _reader(service), request.truncate_prompt_tokens
+    params = PoolingParams(use_activation=request.use_activation)
+    if service.client.info.task == "classify":
+        answers = await _ask(
+            service, lambda: [reader.text(a, b, truncate=truncate) for a, b in pairs], params
+        )
+        return [floats(vector)[0] for vector in answers.vectors], answers.usage
+    texts = list(dict.fromkeys([*first, *second]))
+    answers = await _ask(
+        service, lambda: [reader.text(text, truncate=truncate) for text in texts], params
+    )
+    vectors = dict(zip(texts, map(floats, answers.vectors), strict=True))
+    return [cosine(vectors[a], vectors[b]) for a, b in pairs], answers.usage
+
+
+def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    """Of the angle between two vectors; 0 where one has no length."""
+    length = math.hypot(*a) * math.hypot(*b)
+    return math.fsum(x * y for x, y in zip(a, b, strict=True)) / length if length else 0.0
+
+
+def _reader(service: Service) -> InputReader:
+    return InputReader(service.model.tokenizer, service.client.info)
+
+
+async def _ask(
+    service: Service, read: Callable[[], list[PoolInput]], params: PoolingParams
+) -> Answers:
+    """Tokenise in a thread, for the event loop never waits for it, then ask the engine."""
+    inputs = await asyncio.to_thread(read)
+    vectors = await service.client.pool(inputs, params)
+    return Answers(vectors, sum(len(each.token_ids) for each in inputs))

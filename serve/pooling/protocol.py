@@ -1,0 +1,213 @@
+"""What the routes for vectors take and give: OpenAI's embeddings, Jina's rerank, vLLM's others."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from engine.errors import RequestError
+from serve.protocol import CheckedRequest, Usage
+from serve.protocol_chat import ChatMessage, ChatRequest
+from serve.protocol_completions import TextOrIds
+
+MAX_INPUTS = 2048  # as OpenAI's
+
+
+class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
+    """Fields of all of them. None always means "as if it were not sent"."""
+
+    model: str | None = None
+    truncate_prompt_tokens: int | None = None  # -1: what the model takes
+    use_activation: bool | None = None  # vectors of length 1, probabilities instead of scores
+
+
+class InputFields(PoolingFields, frozen=True, kw_only=True):
+    """`input` is a text, ids, or a list of either; `messages` is a conversation instead."""
+
+    input: str | list[str | int | list[int]] | None = None
+    messages: list[ChatMessage] | None = None
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = None
+
+    def check_shared(self) -> None:
+        if (self.input is None) == (self.messages is None):
+            raise RequestError("Send either input or messages.", "input")
+        if self.messages == []:
+            raise RequestError("messages must hold at least one message.", "messages")
+
+    def inputs(self) -> list[TextOrIds]:
+        """The inputs, each a text or its ids; raises RequestError for a list of mixed kinds."""
+        given = self.input
+        if isinstance(given, str):
+            return [given]
+        if not given or any(type(each) is not type(given[0]) for each in given):
+            raise RequestError("input must hold texts only or token ids only.", "input")
+        several: list[Any] = [given] if isinstance(given[0], int) else given
+        if len(several) > MAX_INPUTS:
+            raise RequestError(f"input may hold at most {MAX_INPUTS} inputs.", "input")
+        return several
+
+    def conversation(self) -> ChatRequest:
+        """`messages` as the chat template is given them; nothing is to follow unless asked for."""
+        return ChatRequest(
+            messages=self.messages,
+            add_generation_prompt=bool(self.add_generation_prompt),
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+
+
+class EmbeddingRequest(InputFields, frozen=True, kw_only=True):
+    """Texts, ids or a conversation whose vectors are wanted."""
+
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+
+class PoolingRequest(EmbeddingRequest, frozen=True, kw_only=True):
+    """Inputs for which whatever the model gives is wanted: vectors, or scores of classes."""
+
+
+class ClassifyRequest(InputFields, frozen=True, kw_only=True):
+    """Texts, ids or a conversation whose classes are wanted."""
+
+
+class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
+    """Pairs of texts: one with each of several, or as many with as many."""
+
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    data_1: str | list[str] | None = None
+    data_2: str | list[str] | None = None
+
+    def check_shared(self) -> None:
+        spellings = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
+        sent = [pair for pair in spellings if any(getattr(self, name) is not None for name in pair)]
+        if len(sent) != 1 or any(getattr(self, name) is None for name in sent[0]):
+            raise RequestError(
+                "Send text_1 and text_2, or queries and documents, or data_1 and data_2.", "text_1"
+            )
+
+    def sides(self) -> tuple[list[str], list[str]]:
+        """Both sides, each as several."""
+        first = self.text_1 or self.queries or self.data_1 or []
+        second = self.text_2 or self.documents or self.data_2 or []
+        return ([first] if isinstance(first, str) else first), (
+            [second] if isinstance(second, str) else second
+        )
+
+
+class RerankRequest(PoolingFields, frozen=True, kw_only=True):
+    """A query and the documents that are to be put in order."""
+
+    query: str
+    documents: list[str]
+    top_n: int | None = None  # 0 is all
+    return_documents: bool | None = None
+
+    def check_shared(self) -> None:
+        if not self.documents:
+            raise RequestError("There must be at least one document.", "documents")
+        if self.top_n is not None and self.top_n < 0:
+            raise RequestError(f"top_n must not be negative, got {self.top_n}.", "top_n")
+
+
+class Embedding(Struct, kw_only=True):
+    """One vector: numbers, or the base64 of little-endian float32."""
+
+    index: int
+    object: str = "embedding"
+    embedding: list[float] | str
+
+
+class EmbeddingList(Struct, kw_only=True):
+    """The vectors of a request, in its order."""
+
+    id: str
+    object: str = "list"
+    created: int
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class Pooled(Struct, kw_only=True):
+    """What the model gave for one input."""
+
+    index: int
+    object: str = "pooling"
+    data: list[float] | str
+
+
+class PooledList(Struct, kw_only=True):
+    """The same of a request."""
+
+    id: str
+    object: str = "list"
+    created: int
+    model: str
+    data: list[Pooled]
+    usage: Usage
+
+
+class Classified(Struct, kw_only=True):
+    """The likeliest class of one input, and the probability of each."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class ClassifiedList(Struct, kw_only=True):
+    """The classes of a request's inputs."""
+
+    id: str
+    object: str = "list"
+    created: int
+    model: str
+    data: list[Classified]
+    usage: Usage
+
+
+class Score(Struct, kw_only=True):
+    """How well one pair goes together."""
+
+    index: int
+    object: str = "score"
+    score: float
+
+
+class ScoreList(Struct, kw_only=True):
+    """The scores of a request's pairs."""
+
+    id: str
+    object: str = "list"
+    created: int
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+class Document(Struct):
+    """A document as it was sent."""
+
+    text: str
+
+
+class Ranked(Struct, kw_only=True, omit_defaults=True):
+    """A document's place in the request, and how well it answers the query."""
+
+    index: int
+    document: Document | None = None
+    relevance_score: float
+
+
+class Ranking(Struct, kw_only=True):
+    """Documents, the best first."""
+
+    id: str
+    model: str
+    usage: Usage
+    results: list[Ranked]

@@ -1,0 +1,166 @@
+"""POST /v1/embeddings, /pooling, /classify, /score and /rerank."""
+
+import time
+from base64 import b64encode
+from typing import ClassVar
+
+from starlette.types import Send
+
+from engine.pooling.inputs import check_task
+from serve.endpoint import GenerationRoute, send_json
+from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
+from serve.pooling.protocol import (
+    Classified,
+    ClassifiedList,
+    ClassifyRequest,
+    Document,
+    Embedding,
+    EmbeddingList,
+    EmbeddingRequest,
+    Pooled,
+    PooledList,
+    PoolingFields,
+    PoolingRequest,
+    Ranked,
+    Ranking,
+    RerankRequest,
+    Score,
+    ScoreList,
+    ScoreRequest,
+)
+from serve.protocol import RequestT
+
+
+class PoolingRouteBase(GenerationRoute[RequestT]):
+    """A route of an engine that gives vectors; `task` is what the engine must do."""
+
+    writes: ClassVar[bool] = False
+    task: ClassVar[str]
+
+    def check(self, request: PoolingFields) -> None:
+        """Raise RequestError where this model cannot serve it."""
+        self.service.check_model(request.model)
+        check_task(self.service.client.info, self.task)
+
+    @property
+    def name(self) -> str:
+        return self.service.model.names[0]
+
+
+class EmbeddingsRoute(PoolingRouteBase[EmbeddingRequest]):
+    """A vector for each input, as OpenAI's clients expect."""
+
+    kind = EmbeddingRequest
+    task = "embed"
+
+    async def answer(self, request: EmbeddingRequest, request_id: str, send: Send) -> None:
+        self.check(request)
+        answers = await ask_inputs(self.service, request)
+        data = [
+            Embedding(index=index, embedding=vector)
+            for index, vector in enumerate(_encoded(answers, request))
+        ]
+        await send_json(
+            send,
+            EmbeddingList(
+                id=f"embd-{request_id}", created=int(time.time()), model=self.name, data=data,
+                usage=answers.usage,
+            ),
+        )  # fmt: skip
+
+
+class PoolingRoute(PoolingRouteBase[PoolingRequest]):
+    """Whatever the model gives."""
+
+    kind = PoolingRequest
+    task = "pool"
+
+    async def answer(self, request: PoolingRequest, request_id: str, send: Send) -> None:
+        self.check(request)
+        answers = await ask_inputs(self.service, request)
+        data = [
+            Pooled(index=index, data=vector)
+            for index, vector in enumerate(_encoded(answers, request))
+        ]
+        await send_json(
+            send,
+            PooledList(
+                id=f"pool-{request_id}", created=int(time.time()), model=self.name, data=data,
+                usage=answers.usage,
+            ),
+        )  # fmt: skip
+
+
+class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
+    """The class of each input."""
+
+    kind = ClassifyRequest
+    task = "classify"
+
+    async def answer(self, request: ClassifyRequest, request_id: str, send: Send) -> None:
+        self.check(request)
+        answers = await ask_inputs(self.service, request)
+        labels = self.service.client.info.labels
+        data = [
+            Classified(
+                index=index, label=labels[probs.index(max(probs))], probs=probs,
+                num_classes=len(probs),
+            )
+            for index, probs in enumerate(map(floats, answers.vectors))
+        ]  # fmt: skip
+        await send_json(
+            send,
+            ClassifiedList(
+                id=f"classify-{request_id}", created=int(time.time()), model=self.name, data=data,
+                usage=answers.usage,
+            ),
+        )  # fmt: skip
+
+
+class ScoreRoute(PoolingRouteBase[ScoreRequest]):
+    """How well texts go together."""
+
+    kind = ScoreRequest
+    task = "score"
+
+    async def answer(self, request: ScoreRequest, request_id: str, send: Send) -> None:
+        self.check(request)
+        scores, usage = await ask_scores(self.service, *request.sides(), request)
+        data = [Score(index=index, score=score) for index, score in enumerate(scores)]
+        await send_json(
+            send,
+            ScoreList(
+                id=f"score-{request_id}", created=int(time.time()), model=self.name, data=data,
+                usage=usage,
+            ),
+        )  # fmt: skip
+
+
+class RerankRoute(PoolingRouteBase[RerankRequest]):
+    """Documents in the order in which they answer a query."""
+
+    kind = RerankRequest
+    task = "score"
+
+    async def answer(self, request: RerankRequest, request_id: str, send: Send) -> None:
+        self.check(request)
+        documents = request.documents
+        scores, usage = await ask_scores(self.service, [request.query], documents, request)
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        shown = request.return_documents is not False
+        results = [
+            Ranked(
+                index=index, relevance_score=scores[index],
+                document=Document(documents[index]) if shown else None,
+            )
+            for index in order[: request.top_n or None]
+        ]  # fmt: skip
+        await send_json(
+            send, Ranking(id=f"rerank-{request_id}", model=self.name, usage=usage, results=results)
+        )
+
+
+def _encoded(answers: Answers, request: EmbeddingRequest) -> list[list[float] | str]:
+    if request.encoding_format == "base64":
+        return [b64encode(vector).decode() for vector in answers.vectors]
+    return [floats(vector) for vector in answers.vectors]

@@ -1,0 +1,241 @@
+"""The routes for vectors, over tiny real models in this process, and the official client."""
+
+import asyncio
+import base64
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from engine.config import EngineConfig
+from engine.cores import make_core
+from engine.output_processor import OutputProcessor
+from serve.app import build_app
+from serve.engine_client import EngineClient
+from serve.grammars import GrammarCompiler
+from serve.metrics import Metrics
+from serve.model import load_served_model
+from serve.service import Service
+from serve.settings import ServerSettings
+from tests.engine.pooling_folders import write_folder, write_modules
+from tests.serve.served import InProcessEngine, Serve, Served
+
+pytestmark = pytest.mark.anyio
+SMALL = {"max_num_seqs": 4, "max_num_batched_tokens": 64}
+LONG = "the dog " * 40
+CLOSE = 5e-7
+TURNS = [{"role": "user", "content": "a"}]
+
+
+class Model:
+    """A folder and its engine, which the applications of several tests ask one after another."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.config = EngineConfig(model=str(folder), **SMALL, **settings)
+        self.core: Any = make_core(self.config)
+        self.core.step_seconds = 0.0
+
+    @asynccontextmanager
+    async def serve(self, **settings: Any) -> AsyncIterator[Served]:
+        options = ServerSettings(**settings)
+        model = load_served_model(self.folder, "tiny", options)
+        metrics = Metrics("tiny")
+        client = EngineClient(OutputProcessor(model.tokenizer), metrics)
+        link: Any = InProcessEngine(self.core)
+        link._beams = self.core  # which searches no beams
+        await client.connect(link)
+        pump = asyncio.create_task(client.pump())
+        grammars = GrammarCompiler(self.folder)
+        app = build_app(Service(options, self.config, model, client, metrics, grammars))
+        served = Served(app, self.core, client)
+        async with served.http:
+            yield served
+        pump.cancel()
+        with suppress(asyncio.CancelledError):
+            await pump
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = write_folder(tmp_path_factory.mktemp("m"), "bert", is_matryoshka=True)
+    write_modules(folder, {"pooling_mode_mean_tokens": True}, "Normalize")
+    model = Model(folder)
+    yield model
+    model.core.close()
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    model = Model(write_folder(tmp_path_factory.mktemp("m"), "bert_cross_encoder"))
+    yield model
+    model.core.close()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    model = Model(write_folder(tmp_path_factory.mktemp("m"), "bert_classifier"))
+    yield model
+    model.core.close()
+
+
+async def embed(served: Served, given: Any, **more: Any) -> list[Any]:
+    response = await served.post("/v1/embeddings", input=given, **more)
+    assert response.status_code == 200, response.text
+    return [each["embedding"] for each in response.json()["data"]]
+
+
+async def test_the_official_client_gets_vectors(embedder: Model) -> None:
+    async with embedder.serve() as served:
+        client = openai.AsyncOpenAI(
+            base_url="http://test/v1", api_key="none", http_client=served.http
+        )
+        answer = await client.embeddings.create(model="tiny", input=["the dog", "a cat sat"])
+        short = await client.embeddings.create(model="tiny", input="the dog", dimensions=8)
+        plain = await embed(served, ["the dog", "a cat sat"])
+    assert [each.index for each in answer.data] == [0, 1] and answer.object == "list"
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 4 + 5
+    np.testing.assert_allclose([each.embedding for each in answer.data], plain, atol=CLOSE)
+    assert len(short.data[0].embedding) == 8
+    assert np.linalg.norm(short.data[0].embedding) == pytest.approx(1)
+
+
+async def test_texts_ids_and_both_encodings_are_one(embedder: Model) -> None:
+    async with embedder.serve() as served:
+        [text] = await embed(served, "the dog")
+        [ids] = await embed(served, [2, 4, 5, 3])
+        _, second = await embed(served, [[2, 4], [2, 4, 5, 3]])
+        [encoded] = await embed(served, "the dog", encoding_format="base64")
+        [bare] = await embed(served, "the dog", add_special_tokens=False)
+        [raw] = await embed(served, "the dog", use_activation=False)
+        pooled = (await served.post("/pooling", input="the dog")).json()["data"][0]
+    decoded = array("f", base64.b64decode(encoded)).tolist()
+    for same in (ids, decoded, pooled["data"]):  # programs of other shapes round otherwise
+        np.testing.assert_allclose(same, text, atol=CLOSE)
+    np.testing.assert_allclose(second, text, atol=CLOSE)
+    assert bare != text and np.linalg.norm(raw) != pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "sentence"),
+    [
+        ("/v1/embeddings", {"input": ""}, "input", "empty"),
+        ("/v1/embeddings", {"input": []}, "input", "texts only"),
+        ("/v1/embeddings", {"input": ["the dog", ""]}, "input", "empty"),
+        ("/v1/embeddings", {"input": ["a", 2]}, "input", "texts only"),
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input", "at most 2048"),
+        ("/v1/embeddings", {"input": "a " * 60}, "input", "62 tokens and this model takes 48"),
+        ("/v1/embeddings", {"input": [67]}, "input", "token id 67"),
+        ("/v1/embeddings", {"input": LONG}, "input", "320 characters, too many"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 41}, "dimensions", "1 to 40"),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format", "int8"),
+        ("/v1/embeddings", {"input": "a", "messages": []}, "input", "either"),
+        ("/v1/embeddings", {}, "input", "either"),
+        (
+            "/v1/embeddings",
+            {"input": "a", "truncate_prompt_tokens": 49},
+            "truncate_prompt_tokens",
+            "1 to 48",
+        ),
+        ("/v1/embeddings", {"messages": TURNS}, "messages", "template"),
+        ("/classify", {"input": "a"}, "model", "no classes"),
+        ("/score", {"text_1": ["a", "a"], "text_2": ["a"] * 3}, "text_1", "2 texts"),
+        ("/score", {"text_1": "a", "documents": "a"}, "text_1", "text_1 and text_2"),
+        ("/rerank", {"query": "a", "documents": []}, "documents", "one document"),
+        ("/v1/chat/completions", {"messages": TURNS}, "model", "vectors"),
+        ("/v1/completions", {"prompt": "a"}, "model", "a BertModel writes no text"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_served_is_said(
+    embedder: Model, path: str, body: dict[str, Any], param: str, sentence: str
+) -> None:
+    async with embedder.serve() as served:
+        response = await served.post(path, **body)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert error["param"] == param and sentence in error["message"]
+        assert len(await embed(served, "the dog")) == 1
+        assert served.engine.num_sequences == 0
+
+
+async def test_what_is_too_long_may_be_cut(embedder: Model) -> None:
+    async with embedder.serve() as served:
+        body = (await served.post("/v1/embeddings", input=LONG, truncate_prompt_tokens=-1)).json()
+        assert body["usage"]["prompt_tokens"] == 48
+        many = await embed(served, ["the dog", *["a " * n for n in range(1, 40)]])
+        [alone] = await embed(served, "the dog")
+        metrics = (await served.http.get("/metrics")).text
+    np.testing.assert_allclose(many[0], alone, atol=CLOSE)
+    assert 'vllm:request_success_total{engine="0",finished_reason="stop"' in metrics
+    line = next(each for each in metrics.splitlines() if each.startswith("vllm:request_success_t"))
+    assert line.endswith(" 42.0")
+
+
+async def test_conversations_have_vectors_too(embedder: Model) -> None:
+    template = "{% for m in messages %}{{ m.content }} on a mat{% endfor %}"
+    async with embedder.serve(chat_template=template) as served:
+        messages = [{"role": "user", "content": "the dog"}]
+        body = (await served.post("/v1/embeddings", messages=messages)).json()
+        [same] = await embed(served, "the dog on a mat", add_special_tokens=False)
+    np.testing.assert_allclose(body["data"][0]["embedding"], same, atol=CLOSE)
+
+
+@pytest.mark.parametrize("version", ["", "/v1"])
+async def test_documents_are_put_in_order(ranker: Model, version: str) -> None:
+    documents = ["a cat", "the sun ran far", "the dog sat on a mat"]
+    async with ranker.serve() as served:
+        ranks = (
+            await served.post(f"{version}/rerank", query="a dog", documents=documents, top_n=2)
+        ).json()
+        scores = (
+            await served.post(f"{version}/score", queries="a dog", documents=documents)
+        ).json()
+        refused = await served.post("/v1/embeddings", input="a")
+    values = [each["score"] for each in scores["data"]]
+    assert all(0 < value < 1 for value in values) and len(set(values)) == 3
+    best = sorted(range(3), key=lambda index: -values[index])[:2]
+    assert [each["index"] for each in ranks["results"]] == best
+    first = ranks["results"][0]
+    assert first["relevance_score"] == pytest.approx(values[best[0]], rel=1e-5)
+    assert first["document"] == {"text": documents[best[0]]}
+    assert scores["usage"]["total_tokens"] == 3 * 3 + 2 * 3 + 2 + 4 + 6
+    assert refused.status_code == 400 and "--convert embed" in refused.json()["error"]["message"]
+
+
+async def test_embeddings_score_by_their_cosine(embedder: Model) -> None:
+    async with embedder.serve() as served:
+        body = (await served.post("/score", text_1="the dog", text_2=["the dog", "a cat"])).json()
+        a, b = await embed(served, ["the dog", "a cat"])
+    same, other = (each["score"] for each in body["data"])
+    assert same == pytest.approx(1)
+    assert other == pytest.approx(float(np.dot(a, b)), abs=1e-6)
+
+
+async def test_classes_have_names(classifier: Model) -> None:
+    async with classifier.serve() as served:
+        body = (await served.post("/v1/classify", input=["the dog sat", "far away"])).json()
+        refused = await served.post("/score", text_1="a", text_2="a")
+    for each in body["data"]:
+        assert each["num_classes"] == 3 and sum(each["probs"]) == pytest.approx(1)
+        assert each["label"] == ["joy", "anger", "awe"][int(np.argmax(each["probs"]))]
+    assert refused.status_code == 400 and "3 classes" in refused.json()["error"]["message"]
+
+
+async def test_a_model_that_writes_says_how_to_get_vectors(serve: Serve) -> None:
+    async with serve() as served:
+        for path, body in {
+            "/v1/embeddings": {"input": "a"},
+            "/classify": {"input": "a"},
+            "/pooling": {"input": "a"},
+            "/score": {"text_1": "a", "text_2": "a"},
+            "/rerank": {"query": "a", "documents": ["a"]},
+        }.items():
+            response = await served.post(path, **body)
+            assert response.status_code == 400
+            assert "--runner pooling" in response.json()["error"]["message"]
+        assert not served.core.added
