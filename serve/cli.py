@@ -78,19 +78,22 @@ def serve(
     uvicorn_log_level: options.UvicornLogLevel = "warning",
 ) -> None:
     """Serve MODEL over HTTP with OpenAI's API."""
-    given = dict(locals())
+    raise typer.Exit(_run_server(dict(locals())))
+
+
+def _run_server(given: dict[str, Any]) -> int:
+    """Serve with the options of the command; returns the exit code."""
     from serve.run import run_server
     from serve.settings import ServerSettings, make_settings
 
     given |= {
-        "api_keys": api_key or (),
-        "served_model_names": served_model_name or (),
-        "pooler_config": options.parse_object("--pooler-config", pooler_config),
-        "allowed_origins": options.parse_list("--allowed-origins", allowed_origins),
+        "api_keys": given["api_key"] or (),
+        "served_model_names": given["served_model_name"] or (),
+        "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
+        "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))
-    settings = make_settings(**_fields_of(ServerSettings, given))
-    raise typer.Exit(run_server(engine_config, settings))
+    return run_server(engine_config, make_settings(**_fields_of(ServerSettings, given)))
 
 
 @app.command()
