@@ -82,6 +82,7 @@ class EngineCore:
         self._random = random.Random(config.seed)
         self._constraints = ConstraintThreads(partial(_load_vocabulary, config.model, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
+        self._settled: list[RequestDelta] = []  # not reported yet: an interrupt keeps them here
         self._step_seconds = 0.0  # of the last step that was read
         self._arrivals = 0
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
@@ -148,13 +149,14 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
-        deltas = self._constrained.settle(self._step_seconds / 4)
+        self._settled += self._constrained.settle(self._step_seconds / 4)
         began = self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling  # the newest is not waited for
         oldest = self._launched[0] if len(self._launched) > ahead else None
         results = self._read(oldest) if oldest else None
         read = perf_counter()
+        deltas, self._settled = self._settled, []
         if oldest and results:
             self._step_seconds = read - start
             deltas += _collect(self._scheduler, oldest, results)

@@ -94,7 +94,7 @@ class EngineClient:
     def state(self) -> EngineState:
         """Whether requests can be taken, and if not, why."""
         silent = time.monotonic() - self._heard > HUNG_SECONDS
-        return "hung" if self._state == "ready" and self._busy and silent else self._state
+        return "hung" if self._state == "ready" and self._num_sequences and silent else self._state
 
     @property
     def num_sequences(self) -> int:
@@ -183,7 +183,7 @@ class EngineClient:
         """
         self._check_open()
         self._check_queue(len(inputs))
-        if not self._busy:
+        if not self._num_sequences:
             self._heard = time.monotonic()
         requests, waiters = self._pools.start(inputs, params)
         self._num_sequences += len(requests)
@@ -260,7 +260,7 @@ class EngineClient:
             grammar=prompt.grammar,
             beams=prompt.beams,
         )
-        if not self._busy:
+        if not self._num_sequences:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
         self._flights[name] = _Flight(stream, timelines)

@@ -135,8 +135,8 @@ class Metrics:
                 self._per_token.observe(decode / (timeline.tokens - 1))
 
     def model_ready(self, info: ModelInfo) -> None:
-        """The engine has its pages."""
-        self._engine.info = info
+        """An engine has its pages, and has done nothing yet."""
+        self._engine.info, self._engine.stats = info, EngineStats()
 
     def engine_report(self, stats: EngineStats) -> None:
         """The engine made a step."""

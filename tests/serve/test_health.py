@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 
+from engine.sampling_params import SamplingParams
 from serve import engine_client
+from serve.engine_client import Prompt
 from serve.settings import ServerSettings
+from serve.streams import collect
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
@@ -51,3 +54,21 @@ async def test_server_info_keeps_secrets(serve: Serve) -> None:
     assert refused.status_code == 401
     assert all(response.status_code == 200 for response in open_to_all)
     assert told.json()["model"]["vocab_size"] == 300 and "s3cret" not in told.text
+
+
+async def test_a_client_that_reads_slowly_is_no_work_of_the_engine(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_client, "HUNG_SECONDS", 0.1)
+    prompt = Prompt("Hi", [1, 2, 3], SamplingParams(max_tokens=1))
+    async with serve() as served:
+        with served.engine.generate("slow", [prompt]) as stream:
+            await collect(stream)
+            await asyncio.sleep(0.2)
+            finished = await served.http.get("/readyz")
+            served.core.step_seconds = 0.05
+            next_one = asyncio.create_task(served.chat("Hi", max_tokens=1))
+            await asyncio.sleep(0.02)
+            begun = await served.http.get("/readyz")
+            await next_one
+    assert (finished.status_code, begun.status_code) == (200, 200)

@@ -16,6 +16,7 @@ from serve.metrics import Metrics
 from serve.model import load_served_model
 from serve.service import Service
 from serve.settings import ServerSettings
+from tests.fake_engine import FakeCore
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,15 @@ def test_the_host_s_pages_are_counted_under_vllm_s_names() -> None:
         "kv_offload_load_bytes_total": 5,
     }.items():
         assert metrics.registry.get_sample_value(f"vllm:{name}", labels) == value
+
+
+def test_a_new_engine_has_nothing_of_the_one_before() -> None:
+    metrics = Metrics("m")
+    metrics.engine_report(EngineStats(num_running=3, num_pages=8, num_free_pages=2))
+    metrics.model_ready(FakeCore(EngineConfig()).info)
+    labels = {"model_name": "m", "engine": "0"}
+    for name in ("num_requests_running", "kv_cache_usage_perc"):
+        assert metrics.registry.get_sample_value(f"vllm:{name}", labels) == 0
 
 
 async def test_health_follows_the_engine(serve: Serve) -> None:

@@ -269,3 +269,34 @@ def test_a_model_without_a_tokenizer_says_so(tiny_folder):
     with pytest.raises(RequestError, match="no tokenizer"):
         threads.check("start: /a/")
     threads.close()
+
+
+def test_an_interrupt_loses_no_end(engine, source, monkeypatch):
+    """A text that is forced whole ends between steps, and the next launch is interrupted."""
+    settle, launch, step, ended = engine._constrained.settle, engine._runner.launch, engine.step, []
+
+    def recorded(seconds):
+        deltas = settle(seconds)
+        ended.extend(deltas)
+        return deltas
+
+    def interrupted(plan):
+        if len(ended) == 1:
+            ended.append(None)
+            raise KeyboardInterrupt
+        return launch(plan)
+
+    def patient_step():
+        try:
+            return step()
+        except KeyboardInterrupt:
+            return step()
+
+    monkeypatch.setattr(engine._constrained, "settle", recorded)
+    monkeypatch.setattr(engine._runner, "launch", interrupted)
+    monkeypatch.setattr(engine, "step", patient_step)
+    texts = run(
+        engine, [("", {"max_tokens": 120, "ignore_eos": True}), (source(choice=["yes"]), {})]
+    )
+    assert len(ended) == 2
+    assert [text.finish_reason for text in texts] == ["length", "stop"]
