@@ -48,6 +48,7 @@ def test_searches_find_what_transformers_recorded(model, recorded: dict[str, Fou
 
 @pytest.mark.parity
 def test_the_record_is_what_transformers_says_today(recorded: dict[str, Found]) -> None:
+    pytest.importorskip("torch")
     from tests.parity.record_beams import search as search_there
 
     for label, case in CASES.items():
