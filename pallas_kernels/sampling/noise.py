@@ -68,7 +68,7 @@ def row_noise(
 
     def row_bits(high: Array, low: Array, position: Array) -> Array:
         key = jax.random.wrap_key_data(jnp.stack([high, low]), impl="threefry2x32")
-        return jax.random.bits(jax.random.fold_in(key, position), (V,))
+        return jax.random.bits(jax.random.fold_in(key, position), (V,), jnp.uint32)
 
     noise: Array = gumbel(jax.vmap(row_bits)(seed_high, seed_low, position))
     return noise

@@ -45,3 +45,12 @@ def test_each_row_has_its_own():
     noise = row_noise(high, low, position.astype(jnp.int32), V)
     for row, seed in enumerate(SEEDS):
         np.testing.assert_allclose(noise[row], gumbel(bits_of_jax(*seed)), rtol=1e-6)
+
+
+def test_noise_is_the_same_where_jax_has_64_bits():
+    row = jnp.ones(1, jnp.uint32), jnp.full(1, 7, jnp.uint32), jnp.full(1, 3, jnp.int32)
+    narrow = row_noise(*row, V)
+    with jax.enable_x64(True):
+        wide = row_noise(*row, V)
+    assert wide.dtype == jnp.float32
+    np.testing.assert_array_equal(narrow, wide)
