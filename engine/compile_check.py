@@ -27,6 +27,7 @@ from models.attention import HEAD_AXIS
 from models.config import ModelConfig
 from models.decoder import Decoder
 from models.flatten import Layout
+from models.memory import bytes_per_device
 from models.published import PUBLISHED
 from models.quantised.choosing import by_column
 from models.quantised.experts import ExpertsKernel
@@ -67,8 +68,10 @@ class Report:
     copies: dict[str, int]  # of weights or of the cache
     aliased_gib: float  # of the state, updated in place
     temporary_mib: float
+    weights_gib: float  # on each device, like what follows
+    room_for_tokens: int  # whose keys and values fit beside weights and temporaries
     spilled_bytes: int  # by Pallas kernels
-    gib_moved: float  # on each device: weights, and keys and values of full contexts
+    gib_moved: float  # weights, and keys and values of full contexts
     roofline_ms: float  # the least time for that
     lower_seconds: float
     compile_seconds: float
@@ -121,7 +124,13 @@ def check_step(
     memory: Any = compiled.executable.memory_analysis()
     schedule = compiled.schedule
     copies = _copies(compiled.executable.as_text() or "", model, kernels, kv, shape, mesh.size)
-    moved = shape.window * _bytes_moved(model, kv, mesh.size)
+    weights = bytes_per_device(model.leaves, mesh)
+    moved = shape.window * (weights + kv.num_pages * kv.page_bytes // mesh.size)
+    room = (
+        make_config().gpu_memory_utilization * target.memory_bytes
+        - weights
+        - memory.temp_size_in_bytes
+    )
     return Report(
         model=name,
         step=str(shape),
@@ -134,6 +143,8 @@ def check_step(
         copies={str(what): count for what, count in copies.items()},
         aliased_gib=memory.alias_size_in_bytes / GIB,
         temporary_mib=memory.temp_size_in_bytes / 2**20,
+        weights_gib=weights / GIB,
+        room_for_tokens=max(0, int(room * mesh.size / kv.page_bytes)) * SHAPES.page_size,
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,
         roofline_ms=1e3
@@ -193,12 +204,6 @@ def _divided(shapes: Sequence[tuple[int, ...]], shards: int) -> list[tuple[int, 
         for shape in shapes
         for axis in range(len(shape) if shards > 1 else 0)
     ]
-
-
-def _bytes_moved(model: Layout[Decoder], kv: KVLayout, shards: int) -> int:
-    """Every weight, and every page of as many full contexts as there are rows, once."""
-    weights = sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in model.leaves)
-    return (weights + kv.num_pages * kv.page_bytes) // shards
 
 
 def _flops(model: Layout[Decoder], kernels: Mapping[str, Packed], tokens: int, shards: int) -> int:

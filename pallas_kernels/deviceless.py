@@ -51,6 +51,7 @@ class Target:
     text: str  # a GpuTargetConfigProto
     bytes_per_second: float  # of its memory
     flops_per_second: float  # of its tensor cores, dense, 16-bit operands
+    memory_bytes: int
 
     def seconds(self, bytes_moved: int, flops: int) -> float:
         """The least time for so many bytes and products: the roofline."""
@@ -84,8 +85,11 @@ def load_target(name: str) -> Target:
         known = ", ".join(target_names())
         raise DevicelessError(f"There is no target {name!r}; use a file, or one of {known}.")
     text = path.read_text()
-    bandwidth, flops = (_number(name, text, key) for key in ("memory_bandwidth", "# dense_flops"))
-    return Target(name, text, bandwidth, flops)
+    bandwidth, flops, memory = (
+        _number(name, text, key)
+        for key in ("memory_bandwidth", "# dense_flops", "device_memory_size")
+    )
+    return Target(name, text, bandwidth, flops, int(memory))
 
 
 def _number(name: str, text: str, key: str) -> float:

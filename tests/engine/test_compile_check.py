@@ -21,8 +21,8 @@ from pallas_kernels.deviceless import load_target, missing_plugin
 needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
 SOUND = Report(
     model="m", step="decode 64 rows", devices=1, command_buffers=1, outside={}, loops=0,
-    launches=9, in_branches=0, copies={}, aliased_gib=1.0, temporary_mib=1.0, spilled_bytes=0,
-    gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0, compile_seconds=1.0,
+    launches=9, in_branches=0, copies={}, aliased_gib=1.0, temporary_mib=1.0, weights_gib=1.0,
+    room_for_tokens=0, spilled_bytes=0, gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0, compile_seconds=1.0,
 )  # fmt: skip
 
 
@@ -45,6 +45,20 @@ def test_a_window_of_steps_is_one_graph_too():
     report = check_step("m", config, shape, target, target.mesh(HEAD_AXIS, 1))
     assert (report.step, report.faults) == ("decode 64 rows, 4 steps", [])
     assert report.aliased_gib > 2
+
+
+@needs_plugin
+def test_a_pool_that_fills_the_memory_costs_no_launches(monkeypatch):
+    target = load_target("h200")
+    mesh = target.mesh(HEAD_AXIS, 1)
+    small = next(check_model("llama-3.1-8b", 2, target, mesh))
+    monkeypatch.setattr(
+        "engine.compile_check.SHAPES", dataclasses.replace(SHAPES, max_model_len=2**17)
+    )
+    large = next(check_model("llama-3.1-8b", 2, target, mesh))
+    assert large.aliased_gib > 60 > small.aliased_gib
+    assert large.launches == small.launches
+    assert 0 < large.room_for_tokens < 2**24
 
 
 @needs_plugin
