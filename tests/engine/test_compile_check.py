@@ -22,7 +22,8 @@ needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_p
 SOUND = Report(
     model="m", step="decode 64 rows", devices=1, command_buffers=1, outside={}, loops=0,
     launches=9, in_branches=0, copies={}, aliased_gib=1.0, temporary_mib=1.0, weights_gib=1.0,
-    room_for_tokens=0, spilled_bytes=0, gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0, compile_seconds=1.0,
+    room_for_tokens=0, spilled_bytes=0, gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0,
+    compile_seconds=1.0,
 )  # fmt: skip
 
 
