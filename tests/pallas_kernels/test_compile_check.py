@@ -156,9 +156,9 @@ def test_unknown_target():
 
 def test_a_target_of_ones_own(tmp_path):
     path = tmp_path / "mine.txtpb"
-    path.write_text("# dense_flops: 5\nmemory_bandwidth: 7\n")
+    path.write_text("# dense_flops: 5\nmemory_bandwidth: 7\ndevice_memory_size: 9\n")
     target = load_target(str(path))
-    assert (target.bytes_per_second, target.flops_per_second) == (7, 5)
+    assert (target.bytes_per_second, target.flops_per_second, target.memory_bytes) == (7, 5, 9)
     assert target.seconds(14, 5) == 2 and target.seconds(7, 20) == 4
     path.write_text("memory_bandwidth: 7\n")
     with pytest.raises(DevicelessError, match="has no line '# dense_flops'; add it"):
