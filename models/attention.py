@@ -110,6 +110,7 @@ def paged_attention(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "T NH"], KVCache]:
     """Write the keys and values of this layer, then attend causally over each token's row.
 
@@ -126,12 +127,12 @@ def paged_attention(
             mesh=batch.mesh,
             in_specs=(
                 everywhere, heads, everywhere, heads, everywhere, everywhere, everywhere,
-                PartitionSpec(HEAD_AXIS),
+                PartitionSpec(HEAD_AXIS), PartitionSpec(HEAD_AXIS),
             ),
             out_specs=(heads, heads),
             check_vma=False,
         )  # fmt: skip
-    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks)
+    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks, slopes)
     return out, cache
 
 
@@ -201,6 +202,7 @@ def _attend(
     norms: HeadNorms | None,
     factor: Array | None,
     sinks: Array | None,
+    slopes: Array | None,
     *,
     head_dim: int,
     scale: float,
@@ -221,7 +223,7 @@ def _attend(
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
         q, pages.k, pages.v, table, batch.positions,
-        scale=scale, window=window, softcap=softcap, sinks=sinks,
+        scale=scale, window=window, softcap=softcap, sinks=sinks, slopes=slopes,
         k_scales=pages.k_scales, v_scales=pages.v_scales, backend=batch.backend,
     )  # fmt: skip
     return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(*pages)

@@ -129,12 +129,14 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     latent: Latent | None = None  # then K = 1 and H = rank + rope_dim: what lies in pages
+    slopes: tuple[float, ...] | None = None  # of heads: times distance, added to scores (ALiBi)
     sinks: bool = False  # a logit a head that takes part in the softmax and has no value
     mixture: Mixture | None = None  # in the layers whose kind says so
 
     learned_positions: bool = False
     position_offset: int = 0  # rows of their table before that of position 0
     embedding_scale: float = 1.0
+    embedding_norm: bool = False
     attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
     score_growth: ScoreGrowth | None = None
     scale_by_layer: bool = False  # scores of layer i are divided by i + 1 (an option of GPT-2)
@@ -143,6 +145,7 @@ class ModelConfig:
     logit_softcap: float | None = None
     tied_head: bool = False  # logits come from the embedding matrix
     head_bias: bool = False
+    head_unit: bool = False  # rows of the head are used as vectors of length 1
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()

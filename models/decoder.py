@@ -43,6 +43,7 @@ class Decoder(nnx.Module):
         places = partial(_embedding, rows, D, ("position", "embed"), dtype)
         self.config = config
         self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
+        self.embedding_norm = _norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(Layer(config, kind, dtype, shards) for kind in config.layer_kinds)
         self.norm = _norm(config)
@@ -57,7 +58,7 @@ class Decoder(nnx.Module):
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
         if self.position_embedding is not None:
             x = x + self.position_embedding[...][positions + self.config.position_offset]
-        return x
+        return self.embedding_norm(x)
 
     def __call__(
         self,
@@ -177,6 +178,7 @@ class Attention(nnx.Module):
             qkv, turn = self._normed(qkv, turn)
         if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
             qkv = jnp.concatenate(split_columns(qkv, self.shards, *self.widths), axis=1)
+        slopes = self.config.slopes
         h, cache = paged_attention(
             batch,
             cache,
@@ -190,6 +192,7 @@ class Attention(nnx.Module):
             window=self.window,
             softcap=self.config.attention_softcap,
             sinks=None if self.sinks is None else self.sinks[...],
+            slopes=None if slopes is None else jnp.asarray(slopes, jnp.float32),
         )  # [T, NH]
         return self.o(h), cache
 

@@ -60,12 +60,14 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
     if config.learned_positions:
         rows = config.max_position_embeddings + config.position_offset
         yield build.embedding("position_embedding", (rows, 1))
+    if config.embedding_norm:
+        yield from build.norm("embedding_norm", width, bias=config.norm_bias)
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
     yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
     if not config.tied_head:
         head = build.parts("head", (vocabulary,), "weight")
-        yield "head.kernel", Source(head, axis=1, transpose=True)
+        yield "head.kernel", Source(head, axis=1, transpose=True, unit=config.head_unit)
         if config.head_bias:
             yield "head.bias", Source(build.parts("head", (vocabulary,), "bias"))
 

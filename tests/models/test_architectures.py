@@ -19,10 +19,11 @@ from models.decoder import Decoder
 from models.errors import CheckpointError, ModelError, UnsupportedError
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
+from tests.parity.alibi_cases import ALIBI
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES).items()}
+RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | ALIBI | MIXTURES).items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -177,7 +178,9 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gptj", {"rotary_dim": 5}, CheckpointError),
         ("opt", {"do_layer_norm_before": False}, UnsupportedError),
         ("opt", {"word_embed_proj_dim": 20}, UnsupportedError),
-        ("falcon_7b", {"alibi": True}, UnsupportedError),
+        ("mpt", {"logit_scale": "inv_sqrt_d_model"}, UnsupportedError),
+        ("mpt", {"attn_config": {"alibi": False}}, UnsupportedError),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, UnsupportedError),
         ("phi", {"tie_word_embeddings": True}, UnsupportedError),
         ("smollm3", {"no_rope_layers": [1, 0]}, CheckpointError),
         ("cohere2", {"use_qk_norm": True}, UnsupportedError),
@@ -204,6 +207,14 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(change))):
         parse(RAW[name], **change)
+
+
+def test_baichuan_is_told_apart_by_its_keys() -> None:
+    first, second = RAW["baichuan_13b"], RAW["baichuan2_7b"]
+    assert parse(first).slopes and not parse(first).head_unit
+    assert parse(second).slopes is None and parse(second).head_unit
+    without = {key: value for key, value in second.items() if key != "z_loss_weight"}
+    assert parse(without, vocab_size=125_696).head_unit and not parse(without).head_unit
 
 
 @settings(max_examples=150, deadline=None)

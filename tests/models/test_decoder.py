@@ -29,6 +29,7 @@ from pallas_kernels.cache.reference import qkv_write_reference
 NAMES = {
     **gemma2.NAMES,
     "position_embedding": "wpe",
+    "embedding_norm": "ln_e",
     "layers.*.mlp.up": "up.*",
     "layers.*.attention.sinks": "sinks.*",
 }
@@ -201,6 +202,8 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"qk_norm": QKNorm("width")},
         {"qkv_clip": 0.5},
         {"sinks": True},
+        {"slopes": (0.5, 0.25, 0.125, 0.0)},
+        {"embedding_norm": True},
         {"qkv_bias": True},
         {"o_bias": True},
         {"mlp_bias": True},
