@@ -18,11 +18,13 @@ class LayerKind:
     window: a query at position p sees the keys at p - window + 1 .. p; None sees all up to p.
     rope: how this layer rotates queries and keys; None where positions are learned embeddings.
     experts: the model's mixture of experts is in the place of the MLP.
+    chunk: a query sees only keys of its own chunk of so many positions; None sees all of them.
     """
 
     window: int | None = None
     rope: RopeConfig | None = None
     experts: bool = False
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Mixture:
     rivals: float | None = None
     activation: str = "silu"  # a name of pallas_kernels.moe's
     bias: bool = False  # of the router and of the experts
+    weigh_inputs: bool = False  # weights multiply what experts read, and not what they give
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
     shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
 
@@ -71,11 +74,15 @@ class Latent:
 class ScoreGrowth:
     """Scores of a query at position p are multiplied by 1 + beta log(1 + floor(p / trained)).
 
+    p is counted from `offset`. Without `rotated` this is so in layers without positions only.
+
     Source: Llama 4's published model code.
     """
 
     beta: float
     trained: int
+    offset: int = 0
+    rotated: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class QKNorm:
     norm: Literal["rms", "layer"] = "rms"
     bias: bool = False
     rotated: bool = False  # heads are rotated first
+    weight: bool = True  # there are weights; without them all are 1
+    unrotated: bool = True  # layers that do not rotate have it as well
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,21 @@ def test_baichuan_is_told_apart_by_its_keys() -> None:
     assert parse(second).slopes is None and parse(second).head_unit
     without = {key: value for key, value in second.items() if key != "z_loss_weight"}
     assert parse(without, vocab_size=125_696).head_unit and not parse(without).head_unit
+
+
+def test_llama_4_has_positions_where_it_has_chunks() -> None:
+    kinds = parse(RAW["llama4"]).layer_kinds
+    assert [kind.chunk for kind in kinds] == [32, 32, 32, None, 32]
+    assert [kind.rope is None for kind in kinds] == [False, False, False, True, False]
+    assert [kind.experts for kind in parse(RAW["llama4_maverick"]).layer_kinds][:2] == [False, True]
+    assert parse(RAW["llama4"], attn_temperature_tuning=4).score_growth is not None
+    assert parse(RAW["llama4"], attn_temperature_tuning=False).score_growth is None
+
+
+def test_llama_4_with_images_leaves_their_tensors_unread() -> None:
+    ignored = weights(RAW["llama4_maverick"]).ignored
+    assert any(fnmatch("vision_model.patch_embedding.linear.weight", one) for one in ignored)
+    assert not any(fnmatch("language_model.model.norm.weight", one) for one in ignored)
 
 
 @settings(max_examples=150, deadline=None)

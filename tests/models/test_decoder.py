@@ -64,6 +64,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         factor: jax.Array | None,
         *,
         head_dim: int,
+        chunk: int | None,
         **options: Any,
     ) -> tuple[jax.Array, KVCache]:
         slots = jnp.arange(len(qkv))
@@ -214,6 +215,7 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"attention_scale": 1.0},
         {"scale_by_layer": True},
         {"score_growth": ScoreGrowth(0.5, 4)},
+        {"qk_norm": QKNorm(weight=False)},
         {"attention_softcap": 0.5},
         {"logit_scale": 0.5},
         {"logit_softcap": 1.0},

@@ -48,7 +48,7 @@ class Case:
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""
-        vocab = self.config["vocab_size"]
+        vocab = self.config.get("text_config", self.config)["vocab_size"]
         return [(7 + self.seed + 29 * i + i * i) % vocab for i in range(self.prompt_length)]
 
 

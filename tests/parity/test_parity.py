@@ -25,7 +25,15 @@ SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi")
 SHARDED_SLOPES = ("bloom", "mpt", "baichuan2_13b")
 # a shared expert, a norm over all heads, experts with biases and sinks, latents;
 # experts that are rows of one tensor, a bias of the choice
-SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3", "granite_moe", "ernie4_5_moe")
+SHARDED_MIXTURES = (
+    "qwen2_moe",
+    "olmoe",
+    "gpt_oss",
+    "deepseek_v3",
+    "granite_moe",
+    "ernie4_5_moe",
+    "llama4",
+)
 
 
 @pytest.mark.parametrize("name", CASES)
