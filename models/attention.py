@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Num
 
+from models.chunks import View, within_chunks
 from pallas_kernels import (
     Backend,
     HeadNorms,
@@ -108,8 +109,10 @@ def paged_attention(
     head_dim: int,
     scale: float,
     window: int | None = None,
+    chunk: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "T NH"], KVCache]:
     """Write the keys and values of this layer, then attend causally over each token's row.
 
@@ -118,7 +121,9 @@ def paged_attention(
     shard holds some of the heads and needs nothing of the others, so under a mesh this is a
     `shard_map` without communication.
     """
-    attend = partial(_attend, head_dim=head_dim, scale=scale, window=window, softcap=softcap)
+    attend = partial(
+        _attend, head_dim=head_dim, scale=scale, window=window, chunk=chunk, softcap=softcap
+    )
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
         heads, everywhere = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
         attend = jax.shard_map(
@@ -126,12 +131,12 @@ def paged_attention(
             mesh=batch.mesh,
             in_specs=(
                 everywhere, heads, everywhere, heads, everywhere, everywhere, everywhere,
-                PartitionSpec(HEAD_AXIS),
+                PartitionSpec(HEAD_AXIS), PartitionSpec(HEAD_AXIS),
             ),
             out_specs=(heads, heads),
             check_vma=False,
         )  # fmt: skip
-    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks)
+    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks, slopes)
     return out, cache
 
 
@@ -201,10 +206,12 @@ def _attend(
     norms: HeadNorms | None,
     factor: Array | None,
     sinks: Array | None,
+    slopes: Array | None,
     *,
     head_dim: int,
     scale: float,
     window: int | None,
+    chunk: int | None,
     softcap: float | None,
 ) -> tuple[Array, KVCache]:
     if cache.v is None:
@@ -217,11 +224,14 @@ def _attend(
     )  # fmt: skip
     if factor is not None:
         q = (q * factor[..., None, None]).astype(q.dtype)
-    blocks = batch.blocks
+    rows = View(table, batch.positions, batch.blocks)
+    if chunk is not None:
+        rows = within_chunks(rows, chunk, cache.page_size)
+    blocks = rows.blocks
     kernel = paged_decode if blocks is None else partial(ragged_attention, blocks=blocks)
     out = kernel(
-        q, pages.k, pages.v, table, batch.positions,
-        scale=scale, window=window, softcap=softcap, sinks=sinks,
+        q, pages.k, pages.v, rows.page_table, rows.positions,
+        scale=scale, window=window, softcap=softcap, sinks=sinks, slopes=slopes,
         k_scales=pages.k_scales, v_scales=pages.v_scales, backend=batch.backend,
     )  # fmt: skip
     return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(*pages)

@@ -18,11 +18,13 @@ class LayerKind:
     window: a query at position p sees the keys at p - window + 1 .. p; None sees all up to p.
     rope: how this layer rotates queries and keys; None where positions are learned embeddings.
     experts: the model's mixture of experts is in the place of the MLP.
+    chunk: a query sees only keys of its own chunk of so many positions; None sees all of them.
     """
 
     window: int | None = None
     rope: RopeConfig | None = None
     experts: bool = False
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Mixture:
     rivals: float | None = None
     activation: str = "silu"  # a name of pallas_kernels.moe's
     bias: bool = False  # of the router and of the experts
+    weigh_inputs: bool = False  # weights multiply what experts read, and not what they give
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
     shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
 
@@ -71,11 +74,15 @@ class Latent:
 class ScoreGrowth:
     """Scores of a query at position p are multiplied by 1 + beta log(1 + floor(p / trained)).
 
+    p is counted from `offset`. Without `rotated` this is so in layers without positions only.
+
     Source: Llama 4's published model code.
     """
 
     beta: float
     trained: int
+    offset: int = 0
+    rotated: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class QKNorm:
     norm: Literal["rms", "layer"] = "rms"
     bias: bool = False
     rotated: bool = False  # heads are rotated first
+    weight: bool = True  # there are weights; without them all are 1
+    unrotated: bool = True  # layers that do not rotate have it as well
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,14 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     latent: Latent | None = None  # then K = 1 and H = rank + rope_dim: what lies in pages
+    slopes: tuple[float, ...] | None = None  # of heads: times distance, added to scores (ALiBi)
     sinks: bool = False  # a logit a head that takes part in the softmax and has no value
     mixture: Mixture | None = None  # in the layers whose kind says so
 
     learned_positions: bool = False
     position_offset: int = 0  # rows of their table before that of position 0
     embedding_scale: float = 1.0
+    embedding_norm: bool = False
     attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
     score_growth: ScoreGrowth | None = None
     scale_by_layer: bool = False  # scores of layer i are divided by i + 1 (an option of GPT-2)
@@ -143,6 +154,7 @@ class ModelConfig:
     logit_softcap: float | None = None
     tied_head: bool = False  # logits come from the embedding matrix
     head_bias: bool = False
+    head_unit: bool = False  # rows of the head are used as vectors of length 1
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()

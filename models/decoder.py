@@ -19,7 +19,7 @@ from models.latent import LatentAttention
 from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
 from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
-from models.qk_norms import head_norm, norm_heads, norms_of_write
+from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
 
 
@@ -43,6 +43,7 @@ class Decoder(nnx.Module):
         places = partial(_embedding, rows, D, ("position", "embed"), dtype)
         self.config = config
         self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
+        self.embedding_norm = _norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(Layer(config, kind, dtype, shards) for kind in config.layer_kinds)
         self.norm = _norm(config)
@@ -57,7 +58,7 @@ class Decoder(nnx.Module):
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
         if self.position_embedding is not None:
             x = x + self.position_embedding[...][positions + self.config.position_offset]
-        return x
+        return self.embedding_norm(x)
 
     def __call__(
         self,
@@ -153,13 +154,16 @@ class Attention(nnx.Module):
         K = config.cache_kv_heads(shards)
         self.config, self.shards = config, shards
         self.widths = (N * H, K * H, K * H)
-        self.window = config.visible(kind.window)
+        self.window, self.chunk = config.visible(kind.window), config.visible(kind.chunk)
+        self.qk_norm = config.qk_norm if has_norm(config.qk_norm, kind.rope) else None
+        growth = config.score_growth
+        self.growth = growth if growth and (growth.rotated or kind.rope is None) else None
         self.qkv = Linear(
             D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
         )
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
         self.q_norm, self.k_norm = (
-            head_norm(config, config.qk_norm, heads) if config.qk_norm else None for heads in (N, K)
+            head_norm(config, self.qk_norm, heads) if self.qk_norm else None for heads in (N, K)
         )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
 
@@ -171,12 +175,13 @@ class Attention(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        norms = norms_of_write(self.config.qk_norm, self.q_norm, self.k_norm)
+        norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm)
         qkv = self._clipped(self.qkv(x))  # [T, (N+2K)H]
         if norms is None:
             qkv, turn = self._normed(qkv, turn)
         if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
             qkv = jnp.concatenate(split_columns(qkv, self.shards, *self.widths), axis=1)
+        slopes = self.config.slopes
         h, cache = paged_attention(
             batch,
             cache,
@@ -188,8 +193,10 @@ class Attention(nnx.Module):
             head_dim=self.config.head_dim,
             scale=self.config.score_scale,
             window=self.window,
+            chunk=self.chunk,
             softcap=self.config.attention_softcap,
             sinks=None if self.sinks is None else self.sinks[...],
+            slopes=None if slopes is None else jnp.asarray(slopes, jnp.float32),
         )  # [T, NH]
         return self.o(h), cache
 
@@ -197,9 +204,10 @@ class Attention(nnx.Module):
         self, index: Int32[Array, ""], positions: Int32[Array, " T"]
     ) -> Float32[Array, "..."] | None:
         """What queries are multiplied by besides the scale of scores: a number, or one a token."""
-        growth = self.config.score_growth
+        growth = self.growth
         if growth is not None:
-            return 1 + growth.beta * jnp.log1p(jnp.float32(positions // growth.trained))
+            periods = (positions + growth.offset) // growth.trained
+            return 1 + growth.beta * jnp.log1p(jnp.float32(periods))
         return 1 / jnp.float32(index + 1) if self.config.scale_by_layer else None
 
     def _clipped(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
@@ -211,7 +219,7 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "T columns"], Rotation | None]:
         """With the norms that the write into pages does not compute; and the rotation it still has
         to."""
-        kind, H = self.config.qk_norm, self.config.head_dim
+        kind, H = self.qk_norm, self.config.head_dim
         if kind is None or self.q_norm is None or self.k_norm is None:
             return qkv, turn
         q, k, v = split_columns(qkv, self.shards, *self.widths)

@@ -44,7 +44,11 @@ class MixtureOfExperts(nnx.Module):
         self.shared_gate = gate() if mixture.shared_gate else None
 
     def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
-        weights, chosen = self._route(x)  # [T, k], [T, k]
+        given, (weights, chosen) = x, self._route(x)  # [T, D], [T, k], [T, k]
+        if self.mixture.weigh_inputs:  # as many tokens as there are choices, of one expert each
+            given = (x[:, None] * weights[..., None]).astype(x.dtype).reshape(-1, x.shape[1])
+            chosen = chosen.reshape(-1, 1)
+            weights = jnp.ones(chosen.shape, weights.dtype)
         multiply = partial(_experts_here, activation=self.mixture.activation, batch=batch)
         if batch.mesh is not None:
             whole, divided = PartitionSpec(), PartitionSpec(HEAD_AXIS)
@@ -56,9 +60,11 @@ class MixtureOfExperts(nnx.Module):
                 check_vma=False,
             )
         out = multiply(
-            x, weights, chosen, _weight(self.gate_up), _weight(self.down),
+            given, weights, chosen, _weight(self.gate_up), _weight(self.down),
             _array(self.gate_up_bias), _array(self.down_bias),
         )  # fmt: skip
+        if self.mixture.weigh_inputs:
+            out = out.reshape(x.shape[0], -1, x.shape[1]).sum(1)
         if self.shared is None:
             return out
         shared = self.shared(x)

@@ -5,17 +5,25 @@ the others: over all heads at once, with weights for each head, with a mean, beh
 Knows nothing of the cache.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from models.config import ModelConfig, QKNorm
 from models.layers import LayerNorm, RMSNorm
-from models.rope import Rotation, rotate
+from models.rope import RopeConfig, Rotation, rotate
 from pallas_kernels import HeadNorms
 
 
-def head_norm(config: ModelConfig, kind: QKNorm, heads: int) -> RMSNorm | LayerNorm:
-    """The norm of queries or of keys that come as `heads` heads."""
+def has_norm(kind: QKNorm | None, rope: RopeConfig | None) -> bool:
+    """Whether a layer that rotates so norms its heads."""
+    return kind is not None and (kind.unrotated or rope is not None)
+
+
+def head_norm(config: ModelConfig, kind: QKNorm, heads: int) -> RMSNorm | LayerNorm | None:
+    """The norm of queries or of keys that come as `heads` heads; None if it has no parameters."""
     H = config.head_dim
+    if not kind.weight:
+        return None
     shape = {"head": (H,), "heads": (heads, H), "width": (heads * H,)}[kind.over]
     if kind.norm == "rms":
         return RMSNorm(*shape, eps=config.norm_eps, offset=config.norm_offset)
@@ -23,11 +31,17 @@ def head_norm(config: ModelConfig, kind: QKNorm, heads: int) -> RMSNorm | LayerN
 
 
 def norms_of_write(
-    kind: QKNorm | None, q: RMSNorm | LayerNorm | None, k: RMSNorm | LayerNorm | None
+    config: ModelConfig,
+    kind: QKNorm | None,
+    q: RMSNorm | LayerNorm | None,
+    k: RMSNorm | LayerNorm | None,
 ) -> HeadNorms | None:
     """Both norms as the write into pages takes them, or None where it does not."""
+    ones = jnp.ones(config.head_dim, jnp.float32)
     if kind is None or kind.over != "head" or kind.rotated:
         return None
+    if not kind.weight:
+        return HeadNorms(ones, ones, eps=config.norm_eps)
     if not isinstance(q, RMSNorm) or not isinstance(k, RMSNorm):
         return None
     return HeadNorms(q.weight[...], k.weight[...], eps=q.eps, offset=float(q.offset))

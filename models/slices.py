@@ -58,6 +58,16 @@ def fill(
             wanted, target = wanted[::-1], target.T
         tensor = tensors[piece.tensor]
         _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
+    if source.unit:
+        _normalise(out)
+
+
+def _normalise(columns: np.ndarray) -> None:
+    """Divide each column of [in, out] by its length, some at a time."""
+    step = max(1, BLOCK_BYTES // (4 * len(columns)))
+    for start in range(0, columns.shape[1], step):
+        block = columns[:, start : start + step].astype(np.float32)
+        columns[:, start : start + step] = block / np.maximum(np.linalg.norm(block, axis=0), 1e-12)
 
 
 def _copy(tensor: Readable, wanted: list[slice], target: np.ndarray) -> None:

@@ -30,6 +30,7 @@ def weight_map(
     grouped: bool = False,
     paired: bool = False,
     expert_rows: bool = False,
+    expert_columns: bool = False,
     ignored: tuple[str, ...] = (),
     optional_prefix: str = "model.",
 ) -> WeightMap:
@@ -44,13 +45,23 @@ def weight_map(
             always are: a score is the same sum, in another order.
         expert_rows: tensors of all experts are [experts, out, in] instead, with the outputs of gate
             before those of up, and `names` has their whole names (Granite).
+        expert_columns: they are [experts, in, out], in the same order (Llama 4).
         ignored: further tensors that a checkpoint of this family may hold and that are not needed.
     """
     ignored = (*ignored, *BUFFERS)
-    sources = dict(_decoder(config, _Builder(names, transpose, grouped, paired, expert_rows)))
+    build = _Builder(names, transpose, grouped, paired, expert_rows, expert_columns)
+    sources = dict(_decoder(config, build))
     if config.tied_head:
         ignored = (*ignored, f"{names['head']}.weight")
     return WeightMap(sources, ignored, optional_prefix)
+
+
+def prefixed(names: Names, prefix: str) -> Names:
+    """The same modules of a checkpoint that holds more than this decoder."""
+    return {
+        path: prefix + name if isinstance(name, str) else tuple(prefix + one for one in name)
+        for path, name in names.items()
+    }
 
 
 def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
@@ -60,12 +71,14 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
     if config.learned_positions:
         rows = config.max_position_embeddings + config.position_offset
         yield build.embedding("position_embedding", (rows, 1))
+    if config.embedding_norm:
+        yield from build.norm("embedding_norm", width, bias=config.norm_bias)
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
     yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
     if not config.tied_head:
         head = build.parts("head", (vocabulary,), "weight")
-        yield "head.kernel", Source(head, axis=1, transpose=True)
+        yield "head.kernel", Source(head, axis=1, transpose=True, unit=config.head_unit)
         if config.head_bias:
             yield "head.bias", Source(build.parts("head", (vocabulary,), "bias"))
 
@@ -100,7 +113,7 @@ def _attention(config: ModelConfig, rotated: int, build: "_Builder", path: str) 
     query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
     for name, source in build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias):
         yield name, replace(source, parts=build.heads(source.parts, rotated))
-    if config.qk_norm:
+    if config.qk_norm and config.qk_norm.weight:
         for name, heads in (("q_norm", query), ("k_norm", key)):
             yield from _qk_norm(config.qk_norm, heads, rotated, build, f"{path}.{name}")
     if config.sinks:
@@ -201,6 +214,7 @@ class _Builder:
     grouped: bool
     paired: bool
     expert_rows: bool
+    expert_columns: bool
 
     def embedding(self, path: str, rows: Outputs) -> Entry:
         return path, Source(self.parts(path, (rows,), "weight"))
@@ -270,7 +284,8 @@ class _Builder:
                 for e in range(E)
             ]
             return Stack(tuple(Source(one, axis, turn) for one in named))
-        if self.expert_rows:
+        if self.expert_rows or self.expert_columns:
+            turn = turn and self.expert_rows
             rows = tuple(replace(p, tensor=p.tensor.removesuffix(".weight")) for p in parts)
             return Stack(tuple(Source(rows, axis, turn, entry=e) for e in range(E)))
         tensor = parts[0].tensor.removesuffix(".weight").replace(".bias", "_bias")

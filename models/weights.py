@@ -71,6 +71,7 @@ class Source:
     divided: bool = False  # columns are grouped by shard: a fused kernel or its bias
     outputs_of: int | None = None  # outputs of the tensors, where others read the rest of them
     entry: int | None = None  # the tensors have an axis more, in front: this entry of it
+    unit: bool = False  # outputs of a kernel are divided by the length of their row of the tensor
 
     def pieces(self, shards: int = 1) -> Iterator[Piece]:
         """In order, for a model cut into `shards`; units that are fewer than these are repeated."""

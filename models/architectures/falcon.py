@@ -1,14 +1,16 @@
 """Falcon 7B, 40B, 180B and 11B: attention and MLP in parallel, one fused tensor of all heads.
 
-Not the first models, whose positions are linear biases.
+The first models, RW, have linear biases in the place of rotations, one block after the other.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from models.alibi import slopes_from_below
 from models.architectures import llama
 from models.config import ModelConfig
-from models.fields import MAX_HEADS, Fields
+from models.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.heads import read_head_dim
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
@@ -41,17 +43,23 @@ TWO_NORMS = {
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw}, names=RENAMED)
-    fields.refuse("alibi")
     new = fields.flag("new_decoder_architecture", False)
     if not new:
         one = fields.flag("multi_query", True)
         heads = 1 if one else fields.integer("num_attention_heads", high=MAX_HEADS)
         fields = fields.replaced("num_key_value_heads", heads)
     fields = fields.completed("intermediate_size", 4 * fields.integer("hidden_size"))
-    bias = fields.flag("bias", False)
+    bias, alibi = fields.flag("bias", False), {}
+    if fields.flag("alibi", False):  # scaled with the scores
+        count = fields.integer("num_attention_heads", high=MAX_HEADS)
+        scale = read_head_dim(fields) ** -0.5
+        alibi = {
+            "slopes": tuple(slope * scale for slope in slopes_from_below(count)),
+            "ropes": [None] * fields.integer("num_hidden_layers", high=MAX_LAYERS),
+        }
     return llama.dense(
-        fields, norm="layer", norm_bias=True, parallel=_parallel(fields, new), gated_mlp=False,
-        qkv_bias=bias, o_bias=bias, mlp_bias=bias,
+        fields, **alibi, norm="layer", norm_bias=True, parallel=_parallel(fields, new),
+        gated_mlp=False, qkv_bias=bias, o_bias=bias, mlp_bias=bias,
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def dense(
     windows: Sequence[int | None] | None = None,
     ropes: Sequence[RopeConfig | None] | None = None,
     experts: Sequence[bool] | None = None,
+    chunks: Sequence[int | None] | None = None,
     activations: Collection[str] = ACTIVATIONS,
     **switches: Any,
 ) -> ModelConfig:
@@ -58,6 +59,7 @@ def dense(
     head_dim = read_head_dim(fields)
     context = fields.integer("max_position_embeddings", high=MAX_TOKENS)
     windows, experts = windows or [None] * layers, experts or [False] * layers
+    chunks = chunks or [None] * layers
     ropes = ropes or [read_rope(fields, head_dim)] * layers
     return ModelConfig(
         architecture=fields.texts("architectures")[0],
@@ -69,7 +71,7 @@ def dense(
         head_dim=head_dim,
         max_position_embeddings=context,
         context_length=context,
-        layer_kinds=tuple(map(LayerKind, windows, ropes, experts)),
+        layer_kinds=tuple(map(LayerKind, windows, ropes, experts, chunks)),
         activation=fields.option("hidden_act", activations, "silu"),
         norm_eps=fields.number("rms_norm_eps", 1e-6, low=1e-12, high=1.0),
         tied_head=fields.flag("tie_word_embeddings", False),

@@ -39,6 +39,7 @@ class DecodeCase(Case):
     softcap: float | None = None
     sinks: bool = False
     cache: str = "bfloat16"
+    slopes: bool = False
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -46,7 +47,7 @@ class DecodeCase(Case):
         pages = (self.B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], self.B * width).reshape(self.B, width)
-        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
+        k, v, extras = _cache(keys, pages, self)
         return (
             normal(keys[0], (self.B, self.N, self.H)), k, v, table.astype(jnp.int32),
             jnp.full(self.B, self.keys - 1, jnp.int32), *extras,
@@ -213,6 +214,7 @@ class RaggedCase(Case):
     softcap: float | None = None
     sinks: bool = False
     cache: str = "bfloat16"
+    slopes: bool = False
 
     def make(self, key: Array) -> tuple[Array, ...]:
         keys = jax.random.split(key, 4)
@@ -221,7 +223,7 @@ class RaggedCase(Case):
         pages = (B * width + 1, self.K, self.S, self.H)
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         table = 1 + jax.random.permutation(keys[3], B * width).reshape(B, width)
-        k, v, extras = _cache(keys, pages, self.cache, self.N * self.sinks)
+        k, v, extras = _cache(keys, pages, self)
         return normal(keys[0], (T, self.N, self.H)), k, v, table.astype(jnp.int32), *extras
 
     def run(
@@ -304,20 +306,22 @@ class RaggedCase(Case):
 
 
 def _cache(
-    keys: Array, shape: tuple[int, ...], dtype: str, sinks: int
+    keys: Array, shape: tuple[int, ...], case: "DecodeCase | RaggedCase"
 ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """Pages of keys and of values, and what `_options` reads: sinks, scales."""
+    """Pages of keys and of values, and what `_options` reads: sinks, slopes, scales."""
     k, v = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys[1:3])
-    extras = (jax.random.normal(keys[0], (sinks,)),) if sinks else ()
-    if not is_quantised(dtype):
-        return k, v, extras
-    (k, k_scales), (v, v_scales) = quantise(k, dtype), quantise(v, dtype)
-    return k, v, (*extras, k_scales, v_scales)
+    sinks = (jax.random.normal(keys[0], (case.N,)),) * case.sinks
+    slopes = (jnp.exp2(-8.0 * jnp.arange(1, case.N + 1) / case.N),) * case.slopes
+    if not is_quantised(case.cache):
+        return k, v, (*sinks, *slopes)
+    (k, k_scales), (v, v_scales) = quantise(k, case.cache), quantise(v, case.cache)
+    return k, v, (*sinks, *slopes, k_scales, v_scales)
 
 
 def _options(case: DecodeCase | RaggedCase, extras: tuple[Array, ...]) -> dict[str, Any]:
     """Keyword arguments of the kernels and the specification."""
-    names = ["sinks"] * case.sinks + ["k_scales", "v_scales"] * is_quantised(case.cache)
+    names = ["sinks"] * case.sinks + ["slopes"] * case.slopes
+    names += ["k_scales", "v_scales"] * is_quantised(case.cache)
     return {
         "scale": case.H**-0.5,
         "window": case.window,
@@ -367,6 +371,8 @@ CASES: tuple[Case, ...] = (
     DecodeCase(
         "llama-3.1-8b, fp8, one row, 128k", 1, 32, 8, 128, 64, 131072, cache="float8_e4m3fn"
     ),
+    DecodeCase("mpt-7b", 64, 32, 32, 128, 64, 2048, slopes=True),
+    DecodeCase("falcon-rw-1b, fp8", 64, 32, 32, 64, 64, 2048, cache=_FP8, slopes=True),
     DecodeCase("gpt-oss-20b, int8", 64, 64, 8, 64, 64, 8192, None, None, True, "int8"),
     VerifyCase("llama-3.1-8b, 4 drafts", 64, 32, 8, 128, 64, 4096, Q=4),
     VerifyCase("llama-3.1-8b, 8 drafts", 64, 32, 8, 128, 64, 4096),
@@ -385,4 +391,6 @@ CASES: tuple[Case, ...] = (
     RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
     RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
     RaggedCase("gpt-oss-20b, prompt of 8k", ((8192, 0),), 64, 8, 64, 64, 128, None, True),
+    RaggedCase("mpt-7b, prompt of 2k", ((2048, 0),), 32, 32, 128, 64, slopes=True),
+    RaggedCase("bloom-7b, fp8, 56 decode rows", _MIXED, 32, 32, 128, 64, cache=_FP8, slopes=True),
 )

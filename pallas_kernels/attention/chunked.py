@@ -29,6 +29,7 @@ def attend_blocks(
     window: int | None,
     softcap: float | None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
@@ -51,6 +52,8 @@ def attend_blocks(
     tables = jnp.pad(tables, ((0, 0), (0, -tables.shape[1] % C)))
     newest = positions.max(1, keepdims=True)  # [M, 1]
     asked = jnp.tile(positions, (1, G))[:, None, :, None]  # [M, 1, G*Q, 1]
+    if slopes is not None:
+        slopes = jnp.repeat(slopes.astype(jnp.float32).reshape(K, G), Q, axis=1)[..., None]
 
     def chunk(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         peak, total, acc = carry
@@ -67,6 +70,8 @@ def attend_blocks(
             scores *= k_scales[pages, heads].reshape(M, K, 1, C * S)
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
+        if slopes is not None:
+            scores += slopes * (slots - asked).astype(jnp.float32)
         seen = visible(asked, slots, window)
         if tree_mask is not None:
             bits = jnp.tile(tree_mask, (1, G))[:, None, :, None]

@@ -62,6 +62,12 @@ def check_pool(entries: int, dtype: DTypeLike, backend: Backend) -> None:
         )
 
 
+def check_biases(sinks: Array | None, slopes: Array | None) -> None:
+    """Raise KernelError if both are there: distances are counted from where it is cheap."""
+    if sinks is not None and slopes is not None:
+        raise KernelError("Attention takes sinks or slopes (ALiBi), not both.")
+
+
 def check_pages(
     q: Array, pages: Array, k_scales: Array | None, v_scales: Array | None, backend: Backend
 ) -> None:

@@ -79,6 +79,7 @@ def mosaic_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
@@ -91,8 +92,9 @@ def mosaic_decode(
     out = attend_columns(
         q.reshape(B, K, N // K, H), k_pages, v_pages, page_table, positions, drafts=None,
         scale=scale, splits=splits, window=window, softcap=softcap,
-        sinks=None if sinks is None else sinks.reshape(K, -1), k_scales=k_scales,
-        v_scales=v_scales, interpret=interpret,
+        sinks=None if sinks is None else sinks.reshape(K, -1),
+        slopes=None if slopes is None else slopes.reshape(K, -1),
+        k_scales=k_scales, v_scales=v_scales, interpret=interpret,
     )  # fmt: skip
     return jnp.reshape(out, (B, N, -1))
 
@@ -118,6 +120,7 @@ def attend_columns(
     window: int | None,
     softcap: float | None = None,
     sinks: Float[Array, "K C"] | None = None,
+    slopes: Float[Array, "K C"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
@@ -132,7 +135,9 @@ def attend_columns(
     # TMA adds the zero rows that make C up to R, but reads no part of a piece of 8 rows
     odd = -C % 8 if C > 8 else 0
     queries = jnp.pad(q.astype(operand), ((0, 0), (0, 0), (0, odd), (0, 0)))
-    by_block = [] if sinks is None else [_blocks(sinks.astype(jnp.float32) * _LOG2E, R)]
+    by_block = [
+        _blocks(x.astype(jnp.float32) * _LOG2E, R) for x in (sinks, slopes) if x is not None
+    ]
     if drafts is not None:
         seen = _blocks(drafts.seen.reshape(2 * B, C), R)
         by_block += [drafts.counts, seen.reshape(B, 2, groups, R)]
@@ -146,7 +151,7 @@ def attend_columns(
             paged_decode_kernel, scale=scale * _LOG2E, window=window,
             softcap=softcap and softcap * _LOG2E, splits=splits,
             drafted=drafts is not None, scaled=k_scales is not None,
-            has_sinks=sinks is not None, interpret=interpret,
+            has_sinks=sinks is not None, has_slopes=slopes is not None, interpret=interpret,
         ),
         out_type=whole if splits == 1 else parts,
         grid=(B, heads, splits),
@@ -187,7 +192,7 @@ def _scratch(R: int, H: int, S: int, dtype: Any, pages: Any, splits: int) -> lis
 
 def paged_decode_kernel(
     *refs: Any, scale: Any, window: Any, softcap: Any, splits: int, drafted: bool,
-    scaled: bool, has_sinks: bool, interpret: bool,
+    scaled: bool, has_sinks: bool, has_slopes: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
     given = iter(refs)
@@ -197,7 +202,8 @@ def paged_decode_kernel(
 
     # in the GPU's memory: pages, then scales
     (q_all,), sources, (table, positions) = take(1), take(2 + 2 * scaled), take(2)
-    sinks, drafts, results = take(has_sinks), take(2 * drafted), take(1 if splits == 1 else 2)
+    sinks, slopes = take(has_sinks), take(has_slopes)
+    drafts, results = take(2 * drafted), take(1 if splits == 1 else 2)
     # of the block
     (q,), tiles, wide, (weights,) = take(1), take(2 + 2 * scaled), take(scaled), take(1)
     out, (q_ready,), ready = take(splits == 1), take(1), take(2)
@@ -232,9 +238,12 @@ def paged_decode_kernel(
             scores *= across(k_scale, scores)
         if softcap is not None:
             scores = softcap - 2 * softcap / (1 + jnp.exp2(scores * (2 * _LOG2E / softcap)))
+        key = row_numbers(scores.shape, interpret)
+        if slopes:
+            slope = layout(load(slopes[0].at[head]), by_column)
+            scores += spread(slope, scores) * (key - newest).astype(jnp.float32)
         if scaled:  # a weight times its scale is at most 1: float16 holds what matters of it
             scores += across(jnp.log2(v_scale), scores)
-        key = row_numbers(scores.shape, interpret)
         seen = key <= newest
         if drafted:
             since = key + (tile * TILE - earliest)

@@ -69,44 +69,45 @@ def mosaic_ragged(
     softcap: float | None,
     least: int,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""
     T, N, H = q.shape
-    operand = _operand(q.dtype, k_pages.dtype)
+    operand, sloped = _operand(q.dtype, k_pages.dtype), slopes is not None
     padded = jnp.pad(q.astype(operand), ((0, -T % BLOCK), (0, 0), (0, 0)))
     begins = jnp.arange(padded.shape[0] // BLOCK, dtype=jnp.int32) * BLOCK
     find = partial(jnp.searchsorted, method="compare_all")  # the other methods are loops
     out = plgpu.kernel(
         partial(
             ragged_attention_kernel, scale=scale, window=window, softcap=softcap, least=least,
-            result=q.dtype, has_sinks=sinks is not None, scaled=k_scales is not None,
-            interpret=interpret,
+            result=q.dtype, has_sinks=sinks is not None, has_slopes=sloped,
+            scaled=k_scales is not None, interpret=interpret,
         ),
         out_type=jax.ShapeDtypeStruct(padded.shape, operand),
         grid=(N, begins.size),
         grid_names=("head", "block"),
         num_threads=3,
         thread_name="warpgroup",
-        scratch_types=_scratch(H, k_pages.shape[2], q.dtype, k_pages.dtype),
+        scratch_types=_scratch(k_pages.shape[2], q.dtype, k_pages.dtype, H, _tile(H, sloped)),
         compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpreter(interpret),
     )(
         padded, k_pages, v_pages, page_table, start, count, positions[jnp.minimum(start, T - 1)],
         find(start + count, begins, side="right").astype(jnp.int32),
         find(start, begins + BLOCK, side="left").astype(jnp.int32),
-        *(() if sinks is None else (sinks.astype(jnp.float32),)),
+        *(x.astype(jnp.float32) for x in (sinks, slopes) if x is not None),
         *(() if k_scales is None else (k_scales, v_scales)),
     )  # fmt: skip
     cut: Array = lax.bitcast_convert_type(out[:T], q.dtype)
     return cut
 
 
-def _tile(H: int) -> int:
-    """Keys of a tile: as many as leave two stages room beside the queries."""
-    return 128 if H <= 128 else 64
+def _tile(H: int, sloped: bool) -> int:
+    """Keys of a tile: as many as leave two stages room beside the queries, and slopes registers."""
+    return 128 if (64 if sloped else 128) >= H else 64
 
 
 def _operand(dtype: Any, pages_dtype: Any) -> Any:
@@ -114,12 +115,11 @@ def _operand(dtype: Any, pages_dtype: Any) -> Any:
     return jnp.dtype(jnp.bfloat16 if is_quantised(pages_dtype) else dtype)
 
 
-def _scratch(H: int, S: int, dtype: Any, pages_dtype: Any) -> list[Any]:
+def _scratch(S: int, dtype: Any, pages_dtype: Any, H: int, tile: int) -> list[Any]:
     """Shared memory of one block: queries and later results, tiles in flight, barriers."""
     operand, scaled = _operand(dtype, pages_dtype), is_quantised(pages_dtype)
     transforms = swizzled(H, operand)
-    tile = _tile(H)
-    stages = 2 if H > 64 else 4
+    stages = 2**15 // (tile * H)
     arrivals = 1 if scaled else max(1, tile // S)
     return [
         plgpu.SMEM((2, _HALF, H), operand, transforms=transforms),
@@ -179,12 +179,14 @@ def ragged_attention_kernel(
     first_row: Any, end_row: Any,
     # then the block's
     *rest: Any,
-    scale: Any, window: Any, softcap: Any, least: int, result: Any, has_sinks: bool, scaled: bool,
-    interpret: bool,
+    scale: Any, window: Any, softcap: Any, least: int, result: Any, has_sinks: bool,
+    has_slopes: bool, scaled: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One block: 128 tokens of one query head; three warpgroups."""
-    sinks, scales = rest[:has_sinks], rest[has_sinks : has_sinks + 2 * scaled]
-    out, q_tiles, k, v, *barriers = rest[has_sinks + 2 * scaled :]
+    by_head = has_sinks + has_slopes
+    sinks, slopes = rest[:has_sinks], rest[has_sinks:by_head]
+    scales, rest = rest[by_head : by_head + 2 * scaled], rest[by_head + 2 * scaled :]
+    out, q_tiles, k, v, *barriers = rest
     q_ready, k_ready, v_ready, k_free, v_free, turn = barriers[:6]
     eight = Eight(*barriers[6:]) if scaled else None
     me, head, block = (lax.axis_index(name) for name in ("warpgroup", "head", "block"))
@@ -233,6 +235,7 @@ def ragged_attention_kernel(
         plgpu.barrier_wait(q_ready.at[me])
         attend = partial(
             _tile_step, me, q, k, v, (k_ready, v_ready, k_free, v_free, turn),
+            slopes[0][head] if slopes else None,
             scale=scale, window=window, softcap=softcap, interpret=interpret,
         )  # fmt: skip
 
@@ -261,8 +264,8 @@ def ragged_attention_kernel(
 
 
 def _tile_step(
-    me: Any, q: Any, k: Any, v: Any, barriers: Any, part: _Segment, last: Any, index: Any,
-    carry: Any, *, scale: Any, window: Any, softcap: Any, interpret: bool,
+    me: Any, q: Any, k: Any, v: Any, barriers: Any, slope: Any, part: _Segment, last: Any,
+    index: Any, carry: Any, *, scale: Any, window: Any, softcap: Any, interpret: bool,
 ) -> Any:  # fmt: skip
     """Online softmax of a warpgroup's queries over one tile; `last` None: each sees all of it."""
     k_ready, v_ready, k_free, v_free, turn = barriers
@@ -280,6 +283,9 @@ def _tile_step(
     if softcap is not None:
         # the hardware's tanh, 2^-11 near; by exponentials it takes more registers than there are
         scores, factor = jnp.tanh(scores * (scale / softcap)), softcap * _LOG2E
+    if slope is not None:  # softmax does not see that distances are not from each query
+        ago = column_numbers(scores.shape, interpret) + (key - part.newest)
+        scores += ago.astype(jnp.float32) * (slope * (_LOG2E / factor))
     if last is not None:
         scores = jnp.where(_seen(last, key, window, scores, interpret), scores, -jnp.inf)
     new_peak = jnp.maximum(peak, scores.max(axis=1) * factor)

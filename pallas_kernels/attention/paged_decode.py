@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.attention.limits import check_pages
+from pallas_kernels.attention.limits import check_biases, check_pages
 from pallas_kernels.dispatch import Backend, resolve
 
 VERSIONS = (Backend.MOSAIC, Backend.TRITON)
@@ -22,6 +22,7 @@ def paged_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
@@ -31,12 +32,14 @@ def paged_decode(
     Specification: `reference.attention_reference` with `row` = 0 .. B-1.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
+        KernelError: the GPU's kernel does not take these shapes, scales are missing, or sinks
+            and slopes are both there.
     """
     backend = resolve(backend, VERSIONS)
     check_pages(q, k_pages, k_scales, v_scales, backend)
+    check_biases(sinks, slopes)
     options: dict[str, Any] = {
-        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks,
+        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks, "slopes": slopes,
     }  # fmt: skip
     if k_scales is not None:
         options |= {"k_scales": k_scales, "v_scales": v_scales}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_packed
-from pallas_kernels.attention.limits import check_pages
+from pallas_kernels.attention.limits import check_biases, check_pages
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
@@ -33,6 +33,7 @@ def ragged_attention(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     backend: Backend | None = None,
@@ -42,12 +43,14 @@ def ragged_attention(
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes, or scales are missing.
+        KernelError: the GPU's kernel does not take these shapes, scales are missing, or sinks
+            and slopes are both there.
     """
     backend = resolve(backend, VERSIONS)
     check_pages(q, k_pages, k_scales, v_scales, backend)
+    check_biases(sinks, slopes)
     options: dict[str, Any] = {
-        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks,
+        "scale": scale, "window": window, "softcap": softcap, "sinks": sinks, "slopes": slopes,
     }  # fmt: skip
     if k_scales is not None:
         options |= {"k_scales": k_scales, "v_scales": v_scales}

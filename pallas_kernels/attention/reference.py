@@ -23,6 +23,7 @@ def attention_reference(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float[Array, "P K S"] | None = None,
     v_scales: Float[Array, "P K S"] | None = None,
     tree_mask: UInt32[Array, " T"] | None = None,
@@ -31,11 +32,12 @@ def attention_reference(
 
     Position j of row b lies in page `page_table[b, j // S]`, slot `j % S`. A query at position p
     sees j in (p - window, p]; `softcap` c turns a score s into c tanh(s / c) before the mask. A
-    head's sink is a score of no key: it takes its share of the weights, and gives nothing. Pages
-    of 8 bits come with a scale for each slot and head: what lies there, times that, is meant.
+    head's sink is a score of no key: it takes its share of the weights, and gives nothing. With
+    a head's slope m, m (j - p) is added to its scores behind the softcap. Pages of 8 bits come
+    with a scale for each slot and head: what lies there, times that, is meant.
     With a `tree_mask`, tokens are drafts of which the first lies at `positions`: `visible_drafts`.
 
-    Source of sinks: arXiv 2309.17453, as learned in gpt-oss.
+    Sources: of sinks arXiv 2309.17453, as learned in gpt-oss; of slopes ALiBi, arXiv 2108.12409.
     """
     T, N, H = q.shape
     K, S = k_pages.shape[1:3]
@@ -48,6 +50,9 @@ def attention_reference(
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     slot = jnp.arange(slots)
+    if slopes is not None:
+        ago = (slot - positions[:, None]).astype(wide)  # [T, slots]
+        scores = scores + slopes.astype(wide).reshape(K, N // K, 1) * ago[:, None, None]
     seen = visible(positions[:, None], slot, window)  # [T, slots]
     if tree_mask is not None:
         seen = visible_drafts(positions[:, None], tree_mask[:, None], slot, window)

@@ -23,6 +23,7 @@ from pallas_kernels.attention.triton_tiles import (
     Pages,
     add_tile,
     first_tile,
+    linear_bias,
     no_sums,
     operand_dtype,
 )
@@ -63,6 +64,7 @@ def triton_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
@@ -73,11 +75,11 @@ def triton_decode(
     whole = jax.ShapeDtypeStruct((B, N, H), q.dtype)
     peaks = jax.ShapeDtypeStruct((splits, B, N), jnp.float32)
     split = [jax.ShapeDtypeStruct((splits, B, N, H), jnp.float32), peaks, peaks]
-    extras = [x for x in (k_scales, v_scales, sinks) if x is not None]
+    extras = [x for x in (k_scales, v_scales, sinks, slopes) if x is not None]
     found = pl.pallas_call(
         partial(
             paged_decode_kernel, R=R, scale=scale, window=window, softcap=softcap, splits=splits,
-            scaled=k_scales is not None, has_sinks=sinks is not None,
+            scaled=k_scales is not None, has_sinks=sinks is not None, has_slopes=slopes is not None,
         ),
         out_shape=[whole] if splits == 1 else split,
         grid=(K * -(-(N // K) // R), B, splits),
@@ -91,11 +93,12 @@ def paged_decode_kernel(
     # in the GPU's memory
     q: Any, k: Any, v: Any, table: Any, positions: Any, *rest: Any,
     R: int, scale: float, window: int | None, softcap: float | None, splits: int, scaled: bool,
-    has_sinks: bool,
+    has_sinks: bool, has_slopes: bool,
 ) -> None:  # fmt: skip
     """One block: one row, heads of one key/value head, one part of its tiles."""
-    extras, results = rest[: 2 * scaled + has_sinks], rest[2 * scaled + has_sinks :]
-    scales, sinks = extras[: 2 * scaled], extras[2 * scaled :]
+    count = 2 * scaled + has_sinks
+    scales, sinks = rest[: 2 * scaled], rest[2 * scaled : count]
+    slopes, results = rest[count : count + has_slopes], rest[count + has_slopes :]
     block, row, split = (pl.program_id(axis) for axis in range(3))
     H = q.shape[2]
     G = q.shape[1] // k.shape[1]
@@ -116,7 +119,7 @@ def paged_decode_kernel(
         seen = written if window is None else written & (key > position - window)
         return add_tile(
             sums, queries, pages, key, written=written, seen=seen[None], scale=scale,
-            softcap=softcap,
+            softcap=softcap, bias=linear_bias(slopes, head, mine, key, position),
         )  # fmt: skip
 
     sums = no_sums(R, H)

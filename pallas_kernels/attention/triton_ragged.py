@@ -24,6 +24,7 @@ from pallas_kernels.attention.triton_tiles import (
     Pages,
     add_tile,
     first_tile,
+    linear_bias,
     no_sums,
     operand_dtype,
 )
@@ -90,6 +91,7 @@ def triton_ragged(
     softcap: float | None,
     least: int,
     sinks: Float[Array, " N"] | None = None,
+    slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
     interpret: bool = False,
@@ -99,11 +101,11 @@ def triton_ragged(
     G, sizes = N // K, tiling(H)
     heads = min(power_of_two(G), _MOST_HEADS)
     blocks = cut(start, count, positions, sizes.rows // heads, least)
-    extras = [x for x in (k_scales, v_scales, sinks) if x is not None]
+    extras = [x for x in (k_scales, v_scales, sinks, slopes) if x is not None]
     found: Array = pl.pallas_call(
         partial(
             ragged_attention_kernel, heads=heads, sizes=sizes, scale=scale, window=window,
-            softcap=softcap, scaled=k_scales is not None,
+            softcap=softcap, scaled=k_scales is not None, has_slopes=slopes is not None,
         ),
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         grid=(K * -(-G // heads), blocks.row.size),
@@ -118,10 +120,11 @@ def ragged_attention_kernel(
     q: Any, k: Any, v: Any, table: Any, block_row: Any, block_first: Any, block_count: Any,
     block_position: Any, *rest: Any,
     heads: int, sizes: Tiling, scale: float, window: int | None, softcap: float | None,
-    scaled: bool,
+    scaled: bool, has_slopes: bool,
 ) -> None:  # fmt: skip
     """One block: tokens of one row, heads of one key/value head."""
-    scales, sinks, (out,) = rest[: 2 * scaled], rest[2 * scaled : -1], rest[-1:]
+    scales, others, (out,) = rest[: 2 * scaled], rest[2 * scaled : -1], rest[-1:]
+    slopes, sinks = (others, ()) if has_slopes else ((), others)
     R, tile = sizes.rows, sizes.keys
     H, G = q.shape[2], q.shape[1] // k.shape[1]
     size, head_blocks = R // heads, -(-G // heads)
@@ -155,7 +158,7 @@ def ragged_attention_kernel(
                     seen &= key[None] > position[:, None] - window
             return add_tile(
                 sums, queries, pages, key, written=written, seen=seen, scale=scale,
-                softcap=softcap,
+                softcap=softcap, bias=linear_bias(slopes, head, mine, key, newest),
             )  # fmt: skip
 
         def tiles(position: Any) -> Any:

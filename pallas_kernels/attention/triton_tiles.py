@@ -103,9 +103,12 @@ def _dequantised(numbers: list[Any], scales: Any, axis: int) -> tuple[list[Any],
 
 def add_tile(
     sums: Sums, queries: Sequence[Any], pages: Pages, key: Any, *,
-    written: Any, seen: Any, scale: float, softcap: float | None,
+    written: Any, seen: Any, scale: float, softcap: float | None, bias: Any = None,
 ) -> Sums:  # fmt: skip
-    """The sums with the keys at `key`; `written` and `seen` [R, keys] None: all of them are."""
+    """The sums with the keys at `key`; `written` and `seen` [R, keys] None: all of them are.
+
+    `bias` [R, keys] is added to scores, in base 2.
+    """
     tile = pages.load(key, written)
     products = (
         jnp.dot(q, k, preferred_element_type=jnp.float32)
@@ -117,6 +120,8 @@ def add_tile(
     if softcap is not None:  # c tanh(s / c), by an exponential
         high = softcap * LOG2E
         scores = high - 2 * high / (1 + jnp.exp2(scores * (2 * LOG2E / high)))
+    if bias is not None:
+        scores += bias
     if tile.scales:  # with that of its value, a weight is still at most 1
         scores += jnp.log2(tile.scales[1])
     if seen is not None:
@@ -134,6 +139,17 @@ def add_tile(
         for acc, v in zip(sums.weighted, tile.values, strict=True)
     )
     return Sums(weighted, peak, total)
+
+
+def linear_bias(slopes: Sequence[Any], head: Any, mine: Any, key: Any, newest: Any) -> Any:
+    """[R, keys]: of each head, by how far keys lie before `newest`; None without slopes.
+
+    Softmax does not see that distances are not those from each query.
+    """
+    if not slopes:
+        return None
+    slope = load(slopes[0].at[head], mine).astype(jnp.float32) * LOG2E
+    return slope[:, None] * (key - newest)[None].astype(jnp.float32)
 
 
 def first_tile(position: Any, window: int | None, tile: int) -> Any:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from models.decoder import Decoder
 from models.errors import CheckpointError, ModelError, UnsupportedError
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
+from tests.parity.alibi_cases import ALIBI
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES).items()}
+RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | ALIBI | MIXTURES).items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -177,7 +179,9 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gptj", {"rotary_dim": 5}, CheckpointError),
         ("opt", {"do_layer_norm_before": False}, UnsupportedError),
         ("opt", {"word_embed_proj_dim": 20}, UnsupportedError),
-        ("falcon_7b", {"alibi": True}, UnsupportedError),
+        ("mpt", {"logit_scale": "inv_sqrt_d_model"}, UnsupportedError),
+        ("mpt", {"attn_config": {"alibi": False}}, UnsupportedError),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, UnsupportedError),
         ("phi", {"tie_word_embeddings": True}, UnsupportedError),
         ("smollm3", {"no_rope_layers": [1, 0]}, CheckpointError),
         ("cohere2", {"use_qk_norm": True}, UnsupportedError),
@@ -204,6 +208,29 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(change))):
         parse(RAW[name], **change)
+
+
+def test_baichuan_is_told_apart_by_its_keys() -> None:
+    first, second = RAW["baichuan_13b"], RAW["baichuan2_7b"]
+    assert parse(first).slopes and not parse(first).head_unit
+    assert parse(second).slopes is None and parse(second).head_unit
+    without = {key: value for key, value in second.items() if key != "z_loss_weight"}
+    assert parse(without, vocab_size=125_696).head_unit and not parse(without).head_unit
+
+
+def test_llama_4_has_positions_where_it_has_chunks() -> None:
+    kinds = parse(RAW["llama4"]).layer_kinds
+    assert [kind.chunk for kind in kinds] == [32, 32, 32, None, 32]
+    assert [kind.rope is None for kind in kinds] == [False, False, False, True, False]
+    assert [kind.experts for kind in parse(RAW["llama4_maverick"]).layer_kinds][:2] == [False, True]
+    assert parse(RAW["llama4"], attn_temperature_tuning=4).score_growth is not None
+    assert parse(RAW["llama4"], attn_temperature_tuning=False).score_growth is None
+
+
+def test_llama_4_with_images_leaves_their_tensors_unread() -> None:
+    ignored = weights(RAW["llama4_maverick"]).ignored
+    assert any(fnmatch("vision_model.patch_embedding.linear.weight", one) for one in ignored)
+    assert not any(fnmatch("language_model.model.norm.weight", one) for one in ignored)
 
 
 @settings(max_examples=150, deadline=None)

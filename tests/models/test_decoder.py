@@ -29,6 +29,7 @@ from pallas_kernels.cache.reference import qkv_write_reference
 NAMES = {
     **gemma2.NAMES,
     "position_embedding": "wpe",
+    "embedding_norm": "ln_e",
     "layers.*.mlp.up": "up.*",
     "layers.*.attention.sinks": "sinks.*",
 }
@@ -63,6 +64,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         factor: jax.Array | None,
         *,
         head_dim: int,
+        chunk: int | None,
         **options: Any,
     ) -> tuple[jax.Array, KVCache]:
         slots = jnp.arange(len(qkv))
@@ -201,6 +203,8 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"qk_norm": QKNorm("width")},
         {"qkv_clip": 0.5},
         {"sinks": True},
+        {"slopes": (0.5, 0.25, 0.125, 0.0)},
+        {"embedding_norm": True},
         {"qkv_bias": True},
         {"o_bias": True},
         {"mlp_bias": True},
@@ -211,6 +215,7 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"attention_scale": 1.0},
         {"scale_by_layer": True},
         {"score_growth": ScoreGrowth(0.5, 4)},
+        {"qk_norm": QKNorm(weight=False)},
         {"attention_softcap": 0.5},
         {"logit_scale": 0.5},
         {"logit_softcap": 1.0},

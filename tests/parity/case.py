@@ -25,11 +25,13 @@ class StandIn:
     packed: its tensors as the architecture's own checkpoints have them, by name and order of rows.
         No number is changed, lost or used twice.
     zeros: parts of the names of its tensors that are 0, which the architecture has none of.
+    alterations: what is done to it besides, names of functions in `alterations.py`.
     """
 
     config: Mapping[str, Any]
     packed: Callable[[Arrays], Arrays]
     zeros: tuple[str, ...] = ()
+    alterations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ class Case:
     context: int | None = None  # tokens the model is run with, if not max_position_embeddings
     spread: Spread = PLAIN
     stand_in: StandIn | None = None
+    attention: str = "eager"  # of transformers' implementations
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""
-        vocab = self.config["vocab_size"]
+        vocab = self.config.get("text_config", self.config)["vocab_size"]
         return [(7 + self.seed + 29 * i + i * i) % vocab for i in range(self.prompt_length)]
 
 

@@ -9,6 +9,7 @@ some have a single key/value head. A seed is chosen so that no greedy choice is 
 from collections.abc import Mapping
 from typing import Any
 
+from tests.parity.alibi_cases import ALIBI
 from tests.parity.case import GEMMA, TIED, Case, longrope, sizes
 from tests.parity.dense_cases import DENSE
 from tests.parity.mixture_cases import MIXTURES
@@ -173,4 +174,4 @@ ROPE = {
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),
 }  # fmt: skip
 
-CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | MIXTURES | ROPE
+CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | ALIBI | MIXTURES | ROPE

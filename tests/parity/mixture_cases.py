@@ -46,6 +46,24 @@ def _latent(architecture: str, model_type: str, **changes: Any) -> dict[str, Any
     }
 
 
+def _llama4(**changes: Any) -> dict[str, Any]:
+    """Chunks of 32 tokens, the last layer of four without positions."""
+    keys = {
+        "num_experts_per_tok": 1,
+        "num_local_experts": 6,
+        "intermediate_size": 24,
+        "intermediate_size_mlp": 56,
+        "attention_chunk_size": 32,
+        "floor_scale": 12,
+        "attn_scale": 0.3,
+        "num_hidden_layers": 5,
+        "pad_token_id": 0,
+    }
+    return _mixture("Llama4ForCausalLM", "llama4_text", **keys | changes)
+
+
+_MAVERICK = {"use_qk_norm": False, "interleave_moe_layer_step": 2, "num_experts_per_tok": 2}
+
 MIXTURES = {
     "mixtral": Case(_mixture("MixtralForCausalLM", "mixtral", num_local_experts=5)),
     "qwen2_moe": Case(_mixture("Qwen2MoeForCausalLM", "qwen2_moe", num_experts=6, head_dim=10,
@@ -148,4 +166,10 @@ MIXTURES = {
                                                moe_num_shared_experts=2, moe_norm_min=1.0,
                                                moe_layer_start_index=1, pad_token_id=0),
                                       stand_ins.deepseek, zeros=("e_score_correction_bias",))),
+    "llama4": Case(_llama4(), prompt_length=41),
+    "llama4_maverick": Case({
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "model_type": "llama4",
+        "text_config": _llama4(**_MAVERICK),
+    }, prompt_length=41, stand_in=StandIn(_llama4(**_MAVERICK), stand_ins.llama4)),
 }  # fmt: skip

@@ -17,6 +17,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tests.parity import alterations
 from tests.parity.case import DECODE_STEPS, Case
 from tests.parity.cases import CASES
 from tests.parity.goldens import Golden, read, recorded, write
@@ -45,8 +46,13 @@ def build(case: Case, folder: Path) -> tuple[transformers.PreTrainedModel, Tenso
     own, drawn = draw(case, shapes)
     save_file(own, file)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+        folder,
+        dtype=torch.float32,
+        attn_implementation=case.attention,
+        experts_implementation="eager",
     )
+    for name in case.stand_in.alterations if case.stand_in is not None else ():
+        getattr(alterations, name)(model)
     return model.eval(), sorted(drawn.items())
 
 

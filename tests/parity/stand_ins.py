@@ -107,5 +107,9 @@ def baichuan(tensors: Arrays) -> Arrays:
     return joined(tensors, "W_pack", groups=1)
 
 
+def llama4(tensors: Arrays) -> Arrays:
+    return {f"language_model.{name}": one for name, one in tensors.items()}
+
+
 def same_names(tensors: Arrays) -> Arrays:
     return tensors

@@ -21,9 +21,19 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
 # pairs and norms of each head, heads in groups, sums in parallel and biases of the logits
 SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi")
+# linear biases
+SHARDED_SLOPES = ("bloom", "mpt", "baichuan2_13b")
 # a shared expert, a norm over all heads, experts with biases and sinks, latents;
 # experts that are rows of one tensor, a bias of the choice
-SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3", "granite_moe", "ernie4_5_moe")
+SHARDED_MIXTURES = (
+    "qwen2_moe",
+    "olmoe",
+    "gpt_oss",
+    "deepseek_v3",
+    "granite_moe",
+    "ernie4_5_moe",
+    "llama4",
+)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -40,6 +50,11 @@ def test_shards_do_not_change_logits_or_tokens(name: str, shards: int, tmp_path:
 @pytest.mark.parametrize("name", SHARDED_LAYOUTS)
 def test_heads_of_other_checkpoints_are_divided_too(name: str, tmp_path: Path) -> None:
     check(name, tmp_path, shards=4)
+
+
+@pytest.mark.parametrize("name", SHARDED_SLOPES)
+def test_linear_biases_are_divided_with_their_heads(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, shards=3)
 
 
 @pytest.mark.parametrize("name", SHARDED_MIXTURES)

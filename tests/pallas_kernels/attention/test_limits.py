@@ -6,6 +6,7 @@ import pytest
 from pallas_kernels.attention.limits import (
     AttentionShape,
     check_attention,
+    check_biases,
     check_pages,
     check_pool,
     page_head_dim,
@@ -29,6 +30,12 @@ def test_refuses_by_name(change, limit):
     with pytest.raises(KernelError, match=limit):
         check_attention(LLAMA._replace(**change), Backend.MOSAIC)
     check_attention(LLAMA._replace(**change), Backend.XLA)
+
+
+def test_refuses_sinks_with_slopes():
+    check_biases(None, jnp.ones(4))
+    with pytest.raises(KernelError, match="not both"):
+        check_biases(jnp.ones(4), jnp.ones(4))
 
 
 def test_takes_llama():

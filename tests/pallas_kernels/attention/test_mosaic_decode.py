@@ -34,10 +34,12 @@ CASES = {  # name: (N, K, H, S, splits, options)
     "window": (2, 1, 64, 16, 2, {"window": 70}),
     "sinks": (2, 1, 64, 16, 1, {"sinks": [2.0, -1.0]}),
     "sinks and splits": (4, 2, 64, 64, 4, {"sinks": [2.0, -1.0, 0.0, 5.0]}),
+    "slopes and splits": (4, 2, 64, 64, 3, {"slopes": [4.0, 2.0, 0.5, 0.01]}),
     "window and softcap": (2, 1, 64, 64, 2, {"window": 20, "softcap": 5.0}),
     "int8, splits": (4, 1, 64, 64, 2, {"cache": "int8"}),
     "int8, float16, sinks": (2, 1, 64, 16, 1, {**EIGHT["int8"], "sinks": [90.0, -1.0]}),
     "fp8, page 16, window, softcap": (4, 1, 128, 16, 2, {**EIGHT["fp8"], "softcap": 9.0}),
+    "fp8, slopes": (10, 1, 64, 64, 1, {**EIGHT["fp8"], "slopes": range(10)}),
     "fp8, page of two tiles, sinks": (2, 1, 64, 128, 1, {**EIGHT["fp8"], "sinks": [2.0, 20.0]}),
 }
 
@@ -67,8 +69,8 @@ def test_equals_reference(name):
     N, K, H, S, splits, options = CASES[name]
     options = {"scale": H**-0.5, "window": None, "softcap": None, **options}
     dtype = options.pop("dtype", jnp.bfloat16)
-    if "sinks" in options:
-        options["sinks"] = jnp.asarray(list(options["sinks"]), jnp.float32) / 8
+    for name in {"sinks", "slopes"} & set(options):
+        options[name] = jnp.asarray(list(options[name]), jnp.float32) / 8
     rng = np.random.default_rng(0)
     positions = [0, S - 1, S, -1, 200]
     k, v, table, scales = paged(rng, positions, K, H, S, options.pop("cache", dtype))

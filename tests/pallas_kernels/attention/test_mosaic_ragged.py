@@ -25,6 +25,15 @@ CASES = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
     "rows without tokens": ([(9, 30), (0, 9), (1, 9), (2, 0)], 2, 1, 64, 32, {}),
     "a row of one token": ([(1, 200)], 2, 1, 64, 64, {"least": 1}),
     "sinks": ([(66, 1), (70, 0)], 2, 1, 64, 64, {"sinks": [2.0, -1.0], "window": 50}),
+    "slopes": ([(130, 60), (70, 0)], 2, 1, 64, 64, {"slopes": [0.25, 0.02]}),
+    "slopes, softcap, window": (
+        [(140, 40)],
+        2,
+        1,
+        128,
+        64,
+        {"slopes": [0.5, 0.02], "softcap": 5.0, "window": 50},
+    ),
     "fp8, sinks": (
         [(130, 3), (2, 40)],
         2,
@@ -66,15 +75,14 @@ def make(rows, N, K, H, S, dtype, cache, padding):
 
 
 def check(
-    rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, cache=None, sinks=None,
-    **options,
+    rows, N, K, H, S, *, padding=3, least=2, dtype=jnp.bfloat16, cache=None, **options,
 ):  # fmt: skip
     q, k, v, table, positions, start, count, row, scales = make(
         rows, N, K, H, S, dtype, cache, padding
     )
     options = {"scale": H**-0.5, "window": None, "softcap": None, **options, **scales}
-    if sinks is not None:
-        options["sinks"] = jnp.asarray(sinks, jnp.float32)
+    for name in {"sinks", "slopes"} & set(options):
+        options[name] = jnp.asarray(options[name], jnp.float32)
     got = mosaic_ragged(
         q, k, v, table, positions, start, count, least=least, interpret=True, **options
     )

@@ -17,6 +17,7 @@ CASES = {  # name: (N, K, H, S, options)
     "window": (4, 2, 16, 16, {"window": 20}),
     "softcap": (4, 2, 16, 16, {"softcap": 5.0}),
     "sinks": (4, 2, 16, 16, {"sinks": jnp.array([1.0, -2.0, 0.0, 4.0])}),
+    "slopes": (4, 2, 16, 16, {"slopes": jnp.array([0.5, 0.25, 0.0, 1.0])}),
     "window and softcap, big pages": (6, 2, 8, 64, {"window": 3, "softcap": 2.0}),
 }
 

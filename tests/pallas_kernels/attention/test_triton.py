@@ -27,6 +27,7 @@ DECODE = {  # name: (N, K, H, S, splits, options)
     "forty heads twice, splits, sinks": (80, 2, 128, 64, 2, {"sinks": True}),
     "window and softcap": (2, 1, 128, 16, 2, {"window": 20, "softcap": 5.0}),
     "sinks and a window": (4, 2, 64, 64, 1, {"sinks": True, "window": 70}),
+    "slopes and splits": (3, 1, 64, 64, 3, {"slopes": True}),
     "int8, splits": (4, 1, 64, 16, 2, {"cache": "int8"}),
     "fp8, head dim 192, sinks": (3, 1, 192, 64, 1, {"cache": "float8_e4m3fn", "sinks": True}),
 }
@@ -41,6 +42,7 @@ RAGGED = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
         [(40, 20)], 2, 2, 256, 64, {"softcap": 5.0, "dtype": jnp.float16},
     ),
     "sinks and a window": ([(66, 1), (70, 0)], 4, 2, 64, 64, {"sinks": True, "window": 50}),
+    "slopes and a window": ([(66, 1), (70, 0)], 4, 2, 64, 64, {"slopes": True, "window": 50}),
     "int8": ([(70, 0), (33, 31)], 2, 1, 64, 16, {"cache": "int8"}),
     "fp8, window and softcap": (
         [(40, 90)], 2, 1, 64, 64, {"cache": "float8_e4m3fn", "window": 50, "softcap": 5.0},
@@ -81,6 +83,8 @@ def options_of(N, H, given):
     options = {"scale": H**-0.5, "window": None, "softcap": None, **given}
     if options.pop("sinks", False):
         options["sinks"] = jnp.linspace(-1, 4, N)
+    if options.pop("slopes", False):
+        options["slopes"] = jnp.linspace(0, 1, N)
     return options
 
 

@@ -1,0 +1,37 @@
+"""Bloom: ALiBi, layer norms, of embeddings too, biases, one tensor of all heads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.alibi import slopes_from_below
+from models.architectures import falcon, llama
+from models.config import ModelConfig
+from models.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.weight_map import Names, weight_map
+from models.weights import WeightMap
+
+ARCHITECTURES = ("BloomForCausalLM",)
+DEFAULTS = {"layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "seq_length": 2048}
+RENAMED = {"rms_norm_eps": "layer_norm_epsilon", "max_position_embeddings": "seq_length"}
+OLD = {"hidden_size": "n_embed", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+NAMES: Names = {
+    **falcon.NAMES,
+    "embedding_norm": "transformer.word_embeddings_layernorm",
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    old = {key: name for key, name in OLD.items() if raw.get(name) is not None}
+    fields = Fields({**DEFAULTS, **raw, "hidden_act": "gelu_new"}, names={**RENAMED, **old})
+    fields.refuse("apply_residual_connection_post_layernorm")
+    fields = fields.replaced("intermediate_size", 4 * fields.integer("hidden_size"))
+    biases = dict.fromkeys(("norm_bias", "qkv_bias", "o_bias", "mlp_bias"), True)
+    return llama.dense(
+        fields, ropes=[None] * fields.integer("num_hidden_layers", high=MAX_LAYERS),
+        slopes=slopes_from_below(fields.integer("num_attention_heads", high=MAX_HEADS)),
+        norm="layer", embedding_norm=True, gated_mlp=False, **biases,
+    )  # fmt: skip
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return weight_map(config, NAMES, grouped=True, optional_prefix="transformer.")
