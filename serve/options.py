@@ -61,7 +61,7 @@ Dtype = Annotated[
 LoadFormat = Annotated[
     str,
     typer.Option(
-        help="auto (safetensors or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
+        help="auto (safetensors, .bin or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
     ),
 ]
 Quantization = Annotated[
