@@ -63,6 +63,7 @@ class EngineCore:
             quantization=config.quantization, seed=config.seed,
             max_model_len=config.asked_model_len,
         )  # fmt: skip
+        self.model = model
         loaded = perf_counter()
         fitted = fit(config, model, lower)
         shapes, kv = fitted.shapes, fitted.kv

@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, router, generate, chat, run-batch, bench, env.
+"""The command `ingot`: serve, router, generate, chat, check, run-batch, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -156,6 +156,31 @@ def chat(
         seed=seed,
         max_model_len=max_model_len,
         tensor_parallel_size=tensor_parallel_size,
+    )
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")],
+    prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
+    max_tokens: options.MaxTokens = 16,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Share of the deviation by which logits may differ.")
+    ] = None,
+    dtype: options.Dtype = "float32",
+    quantization: options.Quantization = None,
+    max_model_len: options.MaxModelLen = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Load MODEL and compare it with transformers, layer by layer, where that is installed."""
+    from serve.check import PROMPT, check_model
+
+    settings = {
+        "model": model, "dtype": dtype, "quantization": quantization,
+        "max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size,
+    }  # fmt: skip
+    raise typer.Exit(
+        check_model(Console(), prompt or PROMPT, max_tokens or 1, tolerance, **settings)
     )
 
 
