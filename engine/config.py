@@ -44,6 +44,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     # a model that writes text, taken for embeddings; or a classifier with or without its head
     convert: Literal["auto", "none", "embed", "classify"] = "auto"
     pooler_config: PoolerConfig | None = None
+    hf_overrides: dict[str, Any] | None = None  # go before the values of config.json
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     quantization: str | None = None  # int8, fp8: while it is read; None: as the checkpoint is

@@ -61,7 +61,7 @@ class EngineCore:
         model = load(
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
             quantization=config.quantization, seed=config.seed,
-            max_model_len=config.asked_model_len,
+            max_model_len=config.asked_model_len, hf_overrides=config.hf_overrides,
         )  # fmt: skip
         self.model = model
         loaded = perf_counter()

@@ -35,6 +35,7 @@ def serve(
     runner: options.Runner = "auto",
     convert: options.Convert = "auto",
     pooler_config: options.PoolerConfig = None,
+    hf_overrides: options.HfOverrides = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
     quantization: options.Quantization = None,
@@ -90,6 +91,7 @@ def _run_server(given: dict[str, Any]) -> int:
         "api_keys": given["api_key"] or (),
         "served_model_names": given["served_model_name"] or (),
         "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
+        "hf_overrides": options.parse_object("--hf-overrides", given["hf_overrides"]),
         "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))
@@ -170,6 +172,7 @@ def check(
     dtype: options.Dtype = "float32",
     quantization: options.Quantization = None,
     max_model_len: options.MaxModelLen = None,
+    hf_overrides: options.HfOverrides = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
 ) -> None:
     """Load MODEL and compare it with transformers, layer by layer, where that is installed."""
@@ -178,6 +181,7 @@ def check(
     settings = {
         "model": model, "dtype": dtype, "quantization": quantization,
         "max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size,
+        "hf_overrides": options.parse_object("--hf-overrides", hf_overrides),
     }  # fmt: skip
     raise typer.Exit(
         check_model(Console(), prompt or PROMPT, max_tokens or 1, tolerance, **settings)

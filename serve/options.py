@@ -95,6 +95,15 @@ PoolerConfig = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+HfOverrides = Annotated[
+    str | None,
+    typer.Option(
+        help="Values that go before those of config.json, as JSON: "
+        '{"architectures": ["LlamaForCausalLM"]}.',
+        metavar="JSON",
+        rich_help_panel=_MODEL,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
 MaxModelLen = Annotated[
     Any,
