@@ -61,8 +61,8 @@ def find_folder(model: str | Path) -> Path:
         )
     if not folder.is_dir():
         raise CheckpointError(
-            f"There is no folder {str(model)!r}: only local folders are loaded; download the model "
-            f"first and give the folder that holds its {CONFIG} and {WEIGHTS}, or its GGUF file."
+            f"There is no folder {str(model)!r}; give the folder that holds a {CONFIG} and "
+            f"{WEIGHTS}, a GGUF file, or a name on the Hugging Face hub, such as Qwen/Qwen3-0.6B."
         )
     return folder
 
@@ -126,8 +126,14 @@ def _weight_files(folder: Path) -> tuple[str, dict[str, str], list[str]]:
     """The index, what it says (tensor -> file; empty without one), and the files to open."""
     for index, single in ((INDEX, WEIGHTS), (TORCH_INDEX, TORCH_WEIGHTS)):
         if (folder / index).is_file():
-            weight_map = _read_index(folder / index)
-            return index, weight_map, sorted(set(weight_map.values()))
+            weight_map = read_index(folder / index)
+            filenames = sorted(set(weight_map.values()))
+            for filename in filenames:
+                if not (folder / filename).is_file():
+                    raise CheckpointError(
+                        f"{folder} lacks {filename}, which {index} names; download that file again."
+                    )
+            return index, weight_map, filenames
         if (folder / single).is_file():
             return "", {}, [single]
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
@@ -146,7 +152,8 @@ def _weight_files(folder: Path) -> tuple[str, dict[str, str], list[str]]:
     raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}{found}; download it again.")
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor -> file, of which each lies beside the index; raises CheckpointError."""
     weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no object weight_map; download it again.")
@@ -160,12 +167,6 @@ def _read_index(path: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{path} puts tensor {name!r} in {filename}; only {' and '.join(READERS)} files "
                 f"are loaded, so convert it with transformers' save_pretrained."
-            )
-    for filename in sorted(set(weight_map.values())):
-        if not (path.parent / filename).is_file():
-            raise CheckpointError(
-                f"{path.parent} lacks {filename}, which {path.name} names; download that file "
-                f"again."
             )
     return weight_map
 

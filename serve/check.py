@@ -49,7 +49,6 @@ def _check_decoder(
 ) -> int:
     from engine.check.reference import NoReferenceError, load_reference
     from engine.check.trace import trace
-    from models.checkpoint import find_folder
 
     ids = _prompt_ids(llm, prompt)
     written = _greedy(llm, ids, max_tokens)
@@ -58,7 +57,7 @@ def _check_decoder(
     sound = all(finding.verdict != "failed" for finding in findings)
     _show_findings(console, [*findings, _shown_text(llm, written)])
     try:
-        reference = load_reference(find_folder(llm.model))
+        reference = load_reference(llm.core.model.folder)
         tolerance = tolerance or TOLERANCES.get(llm.info.dtype, LOOSE)
         equal = _compare(console, reference, traced, prompt, ids, written, tolerance)
     except NoReferenceError as error:

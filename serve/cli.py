@@ -31,7 +31,9 @@ app.command("router")(router)
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")] = "demo",
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)] = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     runner: options.Runner = "auto",
     convert: options.Convert = "auto",
     pooler_config: options.PoolerConfig = None,
@@ -102,6 +104,8 @@ def _run_server(given: dict[str, Any]) -> int:
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     max_tokens: options.MaxTokens = 128,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -121,6 +125,8 @@ def generate(
         prompt,
         _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop),
         model=model,
+        revision=revision,
+        download_dir=download_dir,
         dtype=dtype,
         load_format=load_format,
         quantization=quantization,
@@ -133,6 +139,8 @@ def generate(
 @app.command()
 def chat(
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -152,6 +160,8 @@ def chat(
         system,
         _given(temperature=temperature, top_p=top_p, top_k=top_k) | {"max_tokens": max_tokens},
         model=model,
+        revision=revision,
+        download_dir=download_dir,
         dtype=dtype,
         load_format=load_format,
         quantization=quantization,
@@ -163,7 +173,9 @@ def chat(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")],
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
     max_tokens: options.MaxTokens = 16,
     tolerance: Annotated[
@@ -179,7 +191,8 @@ def check(
     from serve.check import PROMPT, check_model
 
     settings = {
-        "model": model, "dtype": dtype, "quantization": quantization,
+        "model": model, "revision": revision, "download_dir": download_dir,
+        "dtype": dtype, "quantization": quantization,
         "max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size,
         "hf_overrides": options.parse_object("--hf-overrides", hf_overrides),
     }  # fmt: skip
@@ -193,6 +206,8 @@ def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     served_model_name: options.ServedModelName = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
@@ -207,7 +222,8 @@ def run_batch(
     from serve.settings import make_settings
 
     config = make_config(
-        model=model, dtype=dtype, load_format=load_format, quantization=quantization, seed=seed,
+        model=model, revision=revision, download_dir=download_dir, dtype=dtype,
+        load_format=load_format, quantization=quantization, seed=seed,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
         tensor_parallel_size=tensor_parallel_size,
     )  # fmt: skip

@@ -50,9 +50,20 @@ def parse_object(flag: str, text: str | None) -> dict[str, object] | None:
         raise typer.BadParameter(f"{flag} takes a JSON object, got {text!r}.") from None
 
 
+MODEL_HELP = "A local folder, a GGUF file, org/name on the Hugging Face hub, or 'demo'."
 Model = Annotated[
     str,
-    typer.Option("--model", help="A local folder, a GGUF file, or 'demo'.", rich_help_panel=_MODEL),
+    typer.Option("--model", help=MODEL_HELP, rich_help_panel=_MODEL),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="On the hub: a branch, a tag or a commit.", rich_help_panel=_MODEL),
+]
+DownloadDir = Annotated[
+    str | None,
+    typer.Option(
+        help="Where downloads go, if not to Hugging Face's cache.", rich_help_panel=_MODEL
+    ),
 ]
 Dtype = Annotated[
     str,

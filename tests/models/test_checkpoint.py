@@ -94,7 +94,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, present: str, messa
 
 def test_only_folders_are_loaded(tmp_path: Path) -> None:
     assert find_folder(str(tmp_path)) == tmp_path
-    with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B': only local"):
+    with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B'; give the"):
         find_folder("meta-llama/Llama-3.2-1B")
     (tmp_path / "model.bin").touch()
     with pytest.raises(CheckpointError, match=r"is a file; give the folder"):
