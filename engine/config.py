@@ -39,11 +39,15 @@ class PoolerConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings of one engine; raises `ConfigError` naming the setting that is wrong."""
 
-    model: str = "demo"  # a local folder, or "demo" for the bundled model
+    # a local folder, a GGUF file, a name on the Hugging Face hub, or "demo" for the bundled model
+    model: str = "demo"
+    revision: str | None = None  # on the hub: a branch, a tag or a commit
+    download_dir: str | None = None  # for what is downloaded; None is Hugging Face's cache
     runner: Literal["auto", "generate", "pooling"] = "auto"  # writes text, or gives vectors
     # a model that writes text, taken for embeddings; or a classifier with or without its head
     convert: Literal["auto", "none", "embed", "classify"] = "auto"
     pooler_config: PoolerConfig | None = None
+    hf_overrides: dict[str, Any] | None = None  # go before the values of config.json
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     quantization: str | None = None  # int8, fp8: while it is read; None: as the checkpoint is

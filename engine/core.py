@@ -61,8 +61,9 @@ class EngineCore:
         model = load(
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
             quantization=config.quantization, seed=config.seed,
-            max_model_len=config.asked_model_len,
+            max_model_len=config.asked_model_len, hf_overrides=config.hf_overrides,
         )  # fmt: skip
+        self.model = model
         loaded = perf_counter()
         fitted = fit(config, model, lower)
         shapes, kv = fitted.shapes, fitted.kv

@@ -17,7 +17,7 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
     Raises as the engines do; ConfigError where the two settings, or they and the model, disagree.
     """
     folder = find_folder(config.model)
-    raw = read_config(folder)
+    raw = {**read_config(folder), **(config.hf_overrides or {})}
     converts = config.convert in ("embed", "classify")
     if config.runner == "generate":
         if converts:

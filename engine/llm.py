@@ -20,6 +20,7 @@ from engine.core import EngineCore
 from engine.cores import make_core
 from engine.errors import RequestError
 from engine.messages import ModelInfo
+from engine.model_files import located
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.pooling.calls import Pooler, texts_of
 from engine.pooling.inputs import check_task
@@ -46,7 +47,8 @@ class LLM:
     """A model that is loaded, compiled and ready; also a context manager that closes it.
 
     Args:
-        model: a folder in Hugging Face layout, a GGUF file, or "demo" for the bundled model.
+        model: a folder in Hugging Face layout, a GGUF file, a name on the Hugging Face hub
+            ("org/name", or "org/name:Q4_K_M" for a GGUF file), or "demo" for the bundled model.
         chat_template: Jinja source that replaces the model's own.
         settings: fields of `EngineConfig`, named as vLLM's engine arguments.
 
@@ -58,8 +60,9 @@ class LLM:
     def __init__(
         self, model: str = "demo", *, chat_template: str | None = None, **settings: Any
     ) -> None:
-        core = make_core(make_config(model=str(model), **settings))
-        folder = find_folder(model)
+        config = located(make_config(model=str(model), **settings))
+        core = make_core(config)
+        folder = find_folder(config.model)
         tokenizer = Tokenizer.load(folder)
         self._core, self._tokenizer = core, tokenizer
         self._template = _chat_template(tokenizer, chat_template)

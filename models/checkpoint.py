@@ -4,11 +4,13 @@
     generation_config.json         optional: sampling defaults and end-of-sequence ids
     model.safetensors              all weights, or
     model.safetensors.index.json   {"weight_map": {"<tensor>": "<file>"}} and the files it names
+    pytorch_model.bin              the same as PyTorch saves it, where there is no safetensors file,
+    pytorch_model.bin.index.json   and its index
 
 A GGUF file is a checkpoint by itself: `gguf/` reads it as if it were such a folder.
 
 Owns finding and opening these. Refuses to know what the configuration means (`architectures/`),
-refuses pickled weights, whose loading runs code, and never runs code that a checkpoint brings.
+and never runs code that a checkpoint brings: `torch_file/` reads pickles as data.
 """
 
 import json
@@ -26,13 +28,20 @@ from models.gguf.checkpoint import (
     read_gguf_generation_config,
 )
 from models.quantised.tensors import Readable
-from models.safetensors import SafetensorsFile, Tensor
+from models.safetensors import SafetensorsFile
+from models.torch_file.reader import TorchFile
 
 DEMO = "demo"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TORCH_WEIGHTS = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+READERS: Mapping[str, type[SafetensorsFile] | type[TorchFile]] = {
+    ".safetensors": SafetensorsFile,
+    ".bin": TorchFile,
+}
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 MAX_JSON_BYTES = 64 * 1024 * 1024  # the index of a 1,000,000-tensor checkpoint fits
 
@@ -52,8 +61,8 @@ def find_folder(model: str | Path) -> Path:
         )
     if not folder.is_dir():
         raise CheckpointError(
-            f"There is no folder {str(model)!r}: only local folders are loaded; download the model "
-            f"first and give the folder that holds its {CONFIG} and {WEIGHTS}, or its GGUF file."
+            f"There is no folder {str(model)!r}; give the folder that holds a {CONFIG} and "
+            f"{WEIGHTS}, a GGUF file, or a name on the Hugging Face hub, such as Qwen/Qwen3-0.6B."
         )
     return folder
 
@@ -86,18 +95,18 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
     """Every tensor of the checkpoint by name, readable inside the `with`.
 
-    Raises CheckpointError if a file is missing, malformed or pickled, if two files hold the same
-    tensor, or if the index and the files disagree.
+    Raises CheckpointError if a file is missing or malformed, if two files hold the same tensor, or
+    if the index and the files disagree.
     """
     if is_gguf(folder):
         with open_gguf_tensors(folder) as restored:
             yield restored
         return
-    tensors: dict[str, Tensor] = {}
-    weight_map, filenames = _weight_files(folder)
+    tensors: dict[str, Readable] = {}
+    index, weight_map, filenames = _weight_files(folder)
     with ExitStack() as files:
         for filename in filenames:
-            file = files.enter_context(SafetensorsFile(folder / filename))
+            file = files.enter_context(READERS[Path(filename).suffix](folder / filename))
             for name, tensor in file.tensors.items():
                 if weight_map.get(name, filename) != filename or name in tensors:
                     raise CheckpointError(
@@ -107,25 +116,31 @@ def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
                 tensors[name] = tensor
         for name in weight_map.keys() - tensors.keys():
             raise CheckpointError(
-                f"{INDEX} says that tensor {name!r} is in {weight_map[name]}, which does not have "
+                f"{index} says that tensor {name!r} is in {weight_map[name]}, which does not have "
                 f"it; download {folder} again."
             )
         yield tensors
 
 
-def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """What the index says (tensor name -> file name, empty without one), and the files to open."""
-    index, single = folder / INDEX, folder / WEIGHTS
-    if index.is_file():
-        weight_map = _read_index(index)
-        return weight_map, sorted(set(weight_map.values()))
-    if single.is_file():
-        return {}, [WEIGHTS]
+def _weight_files(folder: Path) -> tuple[str, dict[str, str], list[str]]:
+    """The index, what it says (tensor -> file; empty without one), and the files to open."""
+    for index, single in ((INDEX, WEIGHTS), (TORCH_INDEX, TORCH_WEIGHTS)):
+        if (folder / index).is_file():
+            weight_map = read_index(folder / index)
+            filenames = sorted(set(weight_map.values()))
+            for filename in filenames:
+                if not (folder / filename).is_file():
+                    raise CheckpointError(
+                        f"{folder} lacks {filename}, which {index} names; download that file again."
+                    )
+            return index, weight_map, filenames
+        if (folder / single).is_file():
+            return "", {}, [single]
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise CheckpointError(
-            f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when loaded; "
-            f"convert it with transformers' save_pretrained(..., safe_serialization=True)."
+            f"{folder} has its weights in {pickled[0]}, and of pickles only {TORCH_WEIGHTS} and "
+            f"the files of {TORCH_INDEX} are read; convert it with transformers' save_pretrained."
         )
     if files := sorted(folder.glob("*.gguf")):
         raise CheckpointError(
@@ -137,7 +152,8 @@ def _weight_files(folder: Path) -> tuple[dict[str, str], list[str]]:
     raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}{found}; download it again.")
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor -> file, of which each lies beside the index; raises CheckpointError."""
     weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no object weight_map; download it again.")
@@ -147,15 +163,10 @@ def _read_index(path: Path) -> dict[str, str]:
                 f"{path} puts tensor {name!r} in {filename!r}, which is not the name of a file "
                 f"beside it; download it again."
             )
-        if not filename.endswith(".safetensors"):
+        if Path(filename).suffix not in READERS:
             raise CheckpointError(
-                f"{path} puts tensor {name!r} in {filename}; only .safetensors files are loaded, "
-                f"so convert it with transformers' save_pretrained(..., safe_serialization=True)."
-            )
-    for filename in sorted(set(weight_map.values())):
-        if not (path.parent / filename).is_file():
-            raise CheckpointError(
-                f"{path.parent} lacks {filename}, which {INDEX} names; download that file again."
+                f"{path} puts tensor {name!r} in {filename}; only {' and '.join(READERS)} files "
+                f"are loaded, so convert it with transformers' save_pretrained."
             )
     return weight_map
 

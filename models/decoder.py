@@ -4,6 +4,7 @@ Owns the equations. Knows no family by name: what differs is a field of `ModelCo
 of checkpoints, meshes or requests; the paged cache is `attention.py`'s.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -68,15 +69,26 @@ class Decoder(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """Hidden states behind the final norm, and the cache with this step's keys and values."""
+        x = self.embed(tokens, positions)  # [T, D]
+        *_, (x, cache) = self.run_layers(x, positions, batch, cache)
+        return self.norm(x), cache
+
+    def run_layers(
+        self,
+        x: Float[Array, "T D"],
+        positions: Int32[Array, " T"],
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> Iterator[tuple[Float[Array, "T D"], KVCache]]:
+        """What each layer hands to the next, and the cache that it has written into."""
         ropes = [kind.rope for kind in self.config.layer_kinds]
         context = self.config.context_length
         turns: dict[RopeConfig | None, Rotation] = {
             rope: rotation(rope, positions, context) for rope in set(ropes) if rope
         }
-        x = self.embed(tokens, positions)  # [T, D]
         for index, (layer, rope) in enumerate(zip(self.layers, ropes, strict=True)):
             x, cache = _run_layer(layer, np.int32(index), x, turns.get(rope), batch, cache)
-        return self.norm(x), cache
+            yield x, cache
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""

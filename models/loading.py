@@ -34,6 +34,7 @@ from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, Leaf
 from models.memory import check_memory
+from models.overrides import overridden
 from models.quantised.choosing import kinds_of, online_kinds
 from models.quantised.kernels import Packed
 from models.quantised.methods import Method, quantisation_method
@@ -83,6 +84,7 @@ def load(
     quantization: str | None = None,
     seed: int = 0,
     max_model_len: int | None = None,
+    hf_overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load the checkpoint folder `model` onto `mesh`, cut into as many shards as it has devices.
 
@@ -92,6 +94,7 @@ def load(
             and needs config.json only.
         quantization: "int8" and "fp8" quantise the linear maps while they are read.
         max_model_len: tokens of context the model is run with, if not those it was made for.
+        hf_overrides: values that go before those of config.json.
 
     Raises:
         CheckpointError: a file is missing or malformed, or tensors do not fit the configuration.
@@ -99,7 +102,9 @@ def load(
         ModelError: the parameters do not fit into the devices' free memory.
     """
     folder = find_folder(model)
-    raw = read_config(folder)
+    raw = overridden(
+        read_config(folder), hf_overrides, lambda raw: find_architecture(raw).config(raw)
+    )
     method = quantisation_method(raw)
     architecture = find_architecture(raw)
     config = architecture.config(raw)

@@ -28,6 +28,7 @@ from models.flatten import Layout, layout
 from models.label_names import label_names, num_labels
 from models.loading import compute_dtype, random_leaves, read_leaves
 from models.memory import check_memory
+from models.overrides import overridden
 from models.pooling import PoolingModel, PoolingSpec
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture, find_encoder, supported, supported_encoders
@@ -81,17 +82,23 @@ def load_pooler(
     convert: Literal["auto", "none", "embed", "classify"] = "auto",
     pooling: Pooling | None = None,
     use_activation: bool | None = None,
+    hf_overrides: Mapping[str, Any] | None = None,
 ) -> LoadedPooler:
     """Load the folder `model` for vectors.
 
     Args:
         convert: "embed" leaves a classifier's head out; "classify" asks for one.
         pooling, use_activation: instead of what the folder says.
+        hf_overrides: values that go before those of config.json.
 
     Raises as `loading.load`.
     """
     folder = find_folder(model)
-    raw = read_config(folder)
+    raw = overridden(
+        read_config(folder),
+        hf_overrides,
+        lambda raw: _plan(raw, mesh, classify=_classifies(raw, convert)),
+    )
     method = quantisation_method(raw)
     plan = _plan(raw, mesh, classify=_classifies(raw, convert))
     spec = _spec(folder, raw, plan, pooling, use_activation)

@@ -1,7 +1,8 @@
 """From the architecture that config.json names to the file that knows it.
 
 Owns the search and its errors. Knows no family: every module in `architectures/` offers what
-`Architecture` lists, and a new file is found without being mentioned anywhere.
+`Architecture` lists, and a new file is found without being mentioned anywhere. Those of other
+packages (`plugins.py`) are found by the same names.
 """
 
 import pkgutil
@@ -12,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
-from models import architectures
+from models import architectures, plugins
 from models.config import ModelConfig
 from models.encoder_config import EncoderConfig
 from models.errors import UnsupportedError
@@ -52,20 +53,24 @@ class EncoderArchitecture(Protocol):
 
 def supported() -> tuple[str, ...]:
     """All architectures there are, sorted."""
-    return tuple(sorted(_modules()))
+    return tuple(sorted(_modules().keys() | plugins.names(plugins.MODELS)))
 
 
 def supported_encoders() -> tuple[str, ...]:
     """All encoders there are, sorted."""
-    return tuple(sorted(_encoders()))
+    return tuple(sorted(_encoders().keys() | plugins.names(plugins.ENCODERS)))
 
 
 def find_encoder(raw: Mapping[str, Any]) -> EncoderArchitecture | None:
     """The family of the encoder that this config.json describes; None if it is no encoder.
 
-    Raises CheckpointError if it names no architecture.
+    Raises:
+        CheckpointError: it names no architecture.
+        PluginError: another package offers that encoder, and is broken or not the only one.
     """
-    return _encoders().get(Fields(raw).texts("architectures")[0])
+    name, known = Fields(raw).texts("architectures")[0], _encoders()
+    found = plugins.load_plugin(plugins.ENCODERS, name, "ENCODERS", known)
+    return cast(EncoderArchitecture, found) if found else known.get(name)
 
 
 def find_architecture(raw: Mapping[str, Any]) -> Architecture:
@@ -74,10 +79,14 @@ def find_architecture(raw: Mapping[str, Any]) -> Architecture:
     Raises:
         CheckpointError: it names no architecture.
         UnsupportedError: it names one that is not there.
+        PluginError: another package offers it, and is broken or not the only one.
     """
-    name = Fields(raw).texts("architectures")[0]
-    if name in _modules():
-        return _modules()[name]
+    name, known = Fields(raw).texts("architectures")[0], _modules()
+    found = plugins.load_plugin(plugins.MODELS, name, "ARCHITECTURES", known)
+    if found:
+        return cast(Architecture, found)
+    if name in known:
+        return known[name]
     raise UnsupportedError(
         f"The architecture {name} is not supported{_hint(name, raw)}; "
         f"supported are {', '.join(supported())}."

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.model_files import located
 from engine.output_processor import OutputProcessor
 from serve.app import OPERATIONS, build_app
 from serve.engine_client import EngineClient
@@ -151,8 +152,9 @@ async def running_app(
     config: EngineConfig, settings: ServerSettings, command: tuple[str, ...]
 ) -> AsyncIterator[tuple[ASGIApp, int]]:
     """The application over an engine of its own, and the engine's rows; raises StartError."""
+    name, config = config.model, located(config)
     folder = model_folder(config.model)
-    model = load_served_model(folder, config.model, settings)
+    model = load_served_model(folder, name, settings)
     metrics = Metrics(model.names[0])
     client = EngineClient(OutputProcessor(model.tokenizer), metrics)
     grammars = GrammarCompiler(folder)

@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, router, generate, chat, run-batch, bench, env.
+"""The command `ingot`: serve, router, generate, chat, check, run-batch, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -31,10 +31,13 @@ app.command("router")(router)
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A local folder, a GGUF file, or 'demo'.")] = "demo",
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)] = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     runner: options.Runner = "auto",
     convert: options.Convert = "auto",
     pooler_config: options.PoolerConfig = None,
+    hf_overrides: options.HfOverrides = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
     quantization: options.Quantization = None,
@@ -90,6 +93,7 @@ def _run_server(given: dict[str, Any]) -> int:
         "api_keys": given["api_key"] or (),
         "served_model_names": given["served_model_name"] or (),
         "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
+        "hf_overrides": options.parse_object("--hf-overrides", given["hf_overrides"]),
         "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))
@@ -100,6 +104,8 @@ def _run_server(given: dict[str, Any]) -> int:
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     max_tokens: options.MaxTokens = 128,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -119,6 +125,8 @@ def generate(
         prompt,
         _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop),
         model=model,
+        revision=revision,
+        download_dir=download_dir,
         dtype=dtype,
         load_format=load_format,
         quantization=quantization,
@@ -131,6 +139,8 @@ def generate(
 @app.command()
 def chat(
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -150,6 +160,8 @@ def chat(
         system,
         _given(temperature=temperature, top_p=top_p, top_k=top_k) | {"max_tokens": max_tokens},
         model=model,
+        revision=revision,
+        download_dir=download_dir,
         dtype=dtype,
         load_format=load_format,
         quantization=quantization,
@@ -159,11 +171,43 @@ def chat(
     )
 
 
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
+    prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
+    max_tokens: options.MaxTokens = 16,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Share of the deviation by which logits may differ.")
+    ] = None,
+    dtype: options.Dtype = "float32",
+    quantization: options.Quantization = None,
+    max_model_len: options.MaxModelLen = None,
+    hf_overrides: options.HfOverrides = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Load MODEL and compare it with transformers, layer by layer, where that is installed."""
+    from serve.check import PROMPT, check_model
+
+    settings = {
+        "model": model, "revision": revision, "download_dir": download_dir,
+        "dtype": dtype, "quantization": quantization,
+        "max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size,
+        "hf_overrides": options.parse_object("--hf-overrides", hf_overrides),
+    }  # fmt: skip
+    raise typer.Exit(
+        check_model(Console(), prompt or PROMPT, max_tokens or 1, tolerance, **settings)
+    )
+
+
 @app.command("run-batch")
 def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
     model: options.Model = "demo",
+    revision: options.Revision = None,
+    download_dir: options.DownloadDir = None,
     served_model_name: options.ServedModelName = None,
     dtype: options.Dtype = "auto",
     load_format: options.LoadFormat = "auto",
@@ -178,7 +222,8 @@ def run_batch(
     from serve.settings import make_settings
 
     config = make_config(
-        model=model, dtype=dtype, load_format=load_format, quantization=quantization, seed=seed,
+        model=model, revision=revision, download_dir=download_dir, dtype=dtype,
+        load_format=load_format, quantization=quantization, seed=seed,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
         tensor_parallel_size=tensor_parallel_size,
     )  # fmt: skip

@@ -50,9 +50,20 @@ def parse_object(flag: str, text: str | None) -> dict[str, object] | None:
         raise typer.BadParameter(f"{flag} takes a JSON object, got {text!r}.") from None
 
 
+MODEL_HELP = "A local folder, a GGUF file, org/name on the Hugging Face hub, or 'demo'."
 Model = Annotated[
     str,
-    typer.Option("--model", help="A local folder, a GGUF file, or 'demo'.", rich_help_panel=_MODEL),
+    typer.Option("--model", help=MODEL_HELP, rich_help_panel=_MODEL),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="On the hub: a branch, a tag or a commit.", rich_help_panel=_MODEL),
+]
+DownloadDir = Annotated[
+    str | None,
+    typer.Option(
+        help="Where downloads go, if not to Hugging Face's cache.", rich_help_panel=_MODEL
+    ),
 ]
 Dtype = Annotated[
     str,
@@ -61,7 +72,7 @@ Dtype = Annotated[
 LoadFormat = Annotated[
     str,
     typer.Option(
-        help="auto (safetensors or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
+        help="auto (safetensors, .bin or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
     ),
 ]
 Quantization = Annotated[
@@ -91,6 +102,15 @@ PoolerConfig = Annotated[
     typer.Option(
         help='How states become a vector, as JSON: {"pooling_type": "MEAN"} (or CLS, LAST), '
         '"use_activation": false.',
+        metavar="JSON",
+        rich_help_panel=_MODEL,
+    ),
+]
+HfOverrides = Annotated[
+    str | None,
+    typer.Option(
+        help="Values that go before those of config.json, as JSON: "
+        '{"architectures": ["LlamaForCausalLM"]}.',
         metavar="JSON",
         rich_help_panel=_MODEL,
     ),

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
+from engine.model_files import located
 from serve.engine_process import ENGINE_COMMAND
 from serve.launcher import Launcher
 from serve.listener import bind, check_certificate
@@ -26,8 +27,9 @@ def run_server(
 ) -> int:
     """Serve until a signal; returns the exit code. Raises IngotError for what is wrong at once."""
     out, err = console or Console(), Console(stderr=True, soft_wrap=True)
+    name, config = config.model, located(config)
     folder: Path = model_folder(config.model)
-    model = load_served_model(folder, config.model, settings)
+    model = load_served_model(folder, name, settings)
     check_certificate(settings)
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
     listener = bind(settings)
@@ -51,5 +53,5 @@ def run_server(
         )
         return await launcher.run()
 
-    out.print(f"[dim]loading {escape(config.model)} ...[/]")
+    out.print(f"[dim]loading {escape(name)} ...[/]")
     return asyncio.run(serve())

@@ -56,6 +56,7 @@ class PoolingCore:
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
             seed=config.seed, max_model_len=config.asked_model_len, convert=config.convert,
             pooling=pooler.pooling_type, use_activation=pooler.use_activation,
+            hf_overrides=config.hf_overrides,
         )  # fmt: skip
         loaded = perf_counter()
         self._model, self._spec = model, model.spec

@@ -9,6 +9,7 @@ import pytest
 from models.checkpoint import find_folder, open_tensors, read_config, read_generation_config
 from models.errors import CheckpointError
 from tests.models.safetensors_files import write_safetensors
+from tests.models.torch_file.torch_files import write_torch_file
 
 ONE = np.ones((2, 3), np.float32)
 
@@ -35,13 +36,29 @@ def test_files_named_by_an_index_are_opened(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensors["b"].read(), 2 * ONE)
 
 
+def test_files_of_pytorch_are_opened_where_there_are_no_others(tmp_path: Path) -> None:
+    write_torch_file(tmp_path / "pytorch_model-1.bin", {"a": ONE})
+    write_torch_file(tmp_path / "pytorch_model-2.bin", {"b": 2 * ONE})
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}})
+    )
+    with open_tensors(tmp_path) as tensors:
+        np.testing.assert_array_equal(tensors["b"].read(1), 2 * ONE[1:])
+    (tmp_path / "pytorch_model-2.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks pytorch_model-2.bin, which pytorch_model\.b"):
+        names(tmp_path)
+    write_safetensors(tmp_path / "model.safetensors", {"c": ONE})
+    assert names(tmp_path) == {"c"}
+
+
 @pytest.mark.parametrize(
     ("weight_map", "message"),
     [
         (None, "no object weight_map"),
         ({"a": 3}, "'a' in 3, which is not the name"),
         ({"a": "../one.safetensors"}, "not the name of a file"),
-        ({"a": "pytorch_model.bin"}, "only .safetensors files are loaded"),
+        ({"a": "model.pt"}, "only .safetensors and .bin files are loaded"),
         ({"a": "one.safetensors", "b": "two.safetensors"}, "lacks two.safetensors, which"),
         ({"a": "one.safetensors", "c": "one.safetensors"}, "'c' is in one.safetensors, which does"),
     ],
@@ -64,8 +81,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("present", "message"),
     [
-        ("pytorch_model.bin", "a pickle, which can run code .* safe_serialization=True"),
-        ("consolidated.00.pth", "a pickle"),
+        ("consolidated.00.pth", "in consolidated.00.pth, and of pickles only pytorch_model.bin"),
         ("model-00001-of-00002.safetensors", "it has model-00001-of-00002.safetensors, which no"),
         ("config.json", "neither model.safetensors nor"),
     ],
@@ -78,7 +94,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, present: str, messa
 
 def test_only_folders_are_loaded(tmp_path: Path) -> None:
     assert find_folder(str(tmp_path)) == tmp_path
-    with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B': only local"):
+    with pytest.raises(CheckpointError, match=r"no folder 'meta-llama/Llama-3.2-1B'; give the"):
         find_folder("meta-llama/Llama-3.2-1B")
     (tmp_path / "model.bin").touch()
     with pytest.raises(CheckpointError, match=r"is a file; give the folder"):

@@ -62,6 +62,7 @@ def test_every_flag_reaches_its_setting(
         "--dtype float32 --load-format dummy --seed 3 --max-model-len 4k --max-num-seqs 9 "
         "--max-num-batched-tokens 2K --max-num-queued-reqs 5 --block-size 32 "
         "--attention-backend xla --kv-cache-dtype fp8 --quantization int8 "
+        '--hf-overrides {"head_dim":8} '
         "--gpu-memory-utilization 0.5 --kv-cache-memory-bytes 1.5G --num-gpu-blocks-override 77 "
         "-tp 2 --scheduling-policy priority --no-enable-prefix-caching "
         "--no-async-scheduling --num-scheduler-steps 8 --compilation-cache-dir /c "
@@ -74,7 +75,7 @@ def test_every_flag_reaches_its_setting(
         EngineConfig(
             model="folder", dtype="float32", load_format="dummy", seed=3, max_model_len=4000,
             max_num_seqs=9, max_num_batched_tokens=2048, block_size=32, attention_backend="xla",
-            kv_cache_dtype="fp8", quantization="int8",
+            kv_cache_dtype="fp8", quantization="int8", hf_overrides={"head_dim": 8},
             gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
             num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
             enable_prefix_caching=False, async_scheduling=False, num_scheduler_steps=8,

@@ -1,0 +1,1 @@
+"""Whether a model computes what it should: by itself, and beside transformers."""

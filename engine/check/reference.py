@@ -1,0 +1,105 @@
+"""The same sequence through transformers, where it is installed.
+
+Owns everything that is asked of PyTorch, which is imported here, when it is asked, and nowhere
+else.
+"""
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from engine.check.trace import Trace, state_names
+from models.errors import IngotError
+from models.gguf.checkpoint import is_gguf
+
+INSTALL = "pip install 'ingot[parity]'"
+Result = TypeVar("Result")
+
+
+class NoReferenceError(IngotError):
+    """Transformers cannot be asked: it is not installed, or does not load this model."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model of transformers, in float32."""
+
+    name: str  # "transformers 5.23.0, Qwen3ForCausalLM"
+    model: Any
+    tokenizer: Any  # None if it has none that transformers can load
+    torch: Any
+
+    def encode(self, text: str) -> list[int] | None:
+        """Ids of `text`; None without a tokenizer."""
+        if self.tokenizer is None:
+            return None
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
+
+    def generate(self, tokens: list[int], count: int) -> list[int]:
+        """The `count` greedy tokens that follow, ends of text among them."""
+        return _asked(self._generate, tokens, count)
+
+    def trace(self, tokens: list[int]) -> Trace:
+        """The sequence layer by layer."""
+        return _asked(self._trace, tokens)
+
+    def _generate(self, tokens: list[int], count: int) -> list[int]:
+        out: list[int] = list(tokens)
+        with self.torch.inference_mode():
+            for _ in range(count):
+                logits = self.model(self.torch.tensor([out])).logits
+                out.append(int(logits[0, -1].argmax()))
+        return out[len(tokens) :]
+
+    def _trace(self, tokens: list[int]) -> Trace:
+        with self.torch.inference_mode():
+            given = self.model(self.torch.tensor([tokens]), output_hidden_states=True)
+        states = [state[0].float().numpy() for state in given.hidden_states]
+        names = state_names(len(states) - 1)
+        logits: np.ndarray = given.logits[0].float().numpy()
+        return Trace(dict(zip(names, states, strict=True)), logits)
+
+
+def load_reference(folder: Path) -> Reference:
+    """Raises NoReferenceError with what would help."""
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise NoReferenceError(f"the comparison with transformers needs {INSTALL}")
+    return _asked(_load, folder)
+
+
+def _load(folder: Path) -> Reference:
+    torch, transformers = import_module("torch"), import_module("transformers")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    place: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
+    if is_gguf(folder):
+        place = {"pretrained_model_name_or_path": str(folder.parent), "gguf_file": folder.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        **place, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    tokenizer = None
+    with suppress(Exception):  # of any kind: a model can be asked without
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+    name = f"transformers {transformers.__version__}, {type(model).__name__}"
+    return Reference(name, model, tokenizer, torch)
+
+
+def _asked(what: Callable[..., Result], *arguments: Any) -> Result:
+    """Whatever transformers raises, which is anything, as one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return what(*arguments)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise NoReferenceError(
+            f"transformers cannot run this model ({type(error).__name__}: {first})"
+        ) from error

@@ -1,0 +1,70 @@
+"""What each layer of a loaded model gives for one sequence of tokens.
+
+Owns running the layers in the open. The engine's own step does the same in one program, of which
+only the sampled tokens come out.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from models.attention import KVCache, mixed_batch
+from models.loading import LoadedModel
+from models.sharding import named_sharding
+
+PAGE_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One sequence through a model, on the host.
+
+    states: name -> [T, D], in order: the embedding, what each layer hands on, and instead of what
+        the last layer hands on, that behind the final norm.
+    logits: [T, V], of the token behind each.
+    """
+
+    states: dict[str, np.ndarray]
+    logits: np.ndarray
+
+
+def trace(model: LoadedModel, tokens: list[int]) -> Trace:
+    """Run `model` over `tokens`, all in one step."""
+    T = len(tokens)
+    pages = 1 + -(-T // PAGE_SIZE)  # page 0 is never read
+
+    def run(leaves: tuple[Array, ...], ids: Array, cache: KVCache) -> tuple[list[Array], Array]:
+        decoder = model.layout.unflatten(leaves)
+        positions = jnp.arange(T, dtype=jnp.int32)
+        start, count = jnp.zeros(1, jnp.int32), jnp.full(1, T, jnp.int32)
+        table = jnp.arange(1, pages, dtype=jnp.int32)[None]
+        batch = mixed_batch(table, start, count, positions, pages, model.mesh)
+        states = [decoder.embed(ids, positions)]
+        states += [x for x, _ in decoder.run_layers(states[0], positions, batch, cache)]
+        states[-1] = decoder.norm(states[-1])
+        return [state.astype(jnp.float32) for state in states], decoder.logits(states[-1])
+
+    states, logits = jax.jit(run)(
+        model.leaves, np.asarray(tokens, np.int32), _empty_cache(model, pages)
+    )
+    names = state_names(len(states) - 1)
+    arrays = map(np.asarray, states)
+    return Trace(dict(zip(names, arrays, strict=True)), np.asarray(logits))
+
+
+def state_names(layers: int) -> list[str]:
+    """ "embedding", "layer 0", ..., and of the last one "layer 31, normed"."""
+    return ["embedding", *(f"layer {n}" for n in range(layers - 1)), f"layer {layers - 1}, normed"]
+
+
+def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
+    config = model.config
+    heads = config.cache_kv_heads(model.mesh.size)
+    shape = (config.num_layers * pages, heads, PAGE_SIZE, config.head_dim)
+    sharding = named_sharding(model.mesh, (None, "heads", None, None))
+    dtype = next(leaf.dtype for leaf in model.layout.leaves if "embedding" in leaf.paths)
+    keys, values = (jax.device_put(jnp.zeros(shape, dtype), sharding) for _ in "kv")
+    return KVCache(keys, None if config.latent is not None else values)

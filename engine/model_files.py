@@ -1,0 +1,33 @@
+"""Where the model of a configuration lies, which is found out once and first of all.
+
+Imports no JAX: the HTTP front asks, and the engine is told a path.
+"""
+
+import msgspec
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from models.hub import fetch, is_hub_name
+
+
+def located(config: EngineConfig) -> EngineConfig:
+    """The same settings with a local path for a model, downloaded if it is a name on the hub.
+
+    Raises:
+        HubError: it cannot be had from there.
+        ConfigError: a revision was asked for of what is no name on the hub.
+    """
+    if is_hub_name(config.model):
+        path = fetch(
+            config.model,
+            revision=config.revision,
+            download_dir=config.download_dir,
+            weights=config.load_format != "dummy",
+        )
+        return msgspec.structs.replace(config, model=str(path), revision=None)
+    if config.revision is not None:
+        raise ConfigError(
+            f"--revision is for models on the Hugging Face hub, and {config.model!r} is a local "
+            f"one; leave it out."
+        )
+    return config

@@ -1,0 +1,1 @@
+"""PyTorch's own files, `pytorch_model.bin`: read without PyTorch, and without running a pickle."""
