@@ -14,7 +14,7 @@ from engine import admission
 from engine.block_pool import BlockPool
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
-from engine.errors import EngineDeadError, EngineError
+from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.fitting import Fitted, fit
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
@@ -29,8 +29,9 @@ from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
 from engine.shapes import Shapes
+from engine.thinking import Thinking, ThinkingBudget
 from models.checkpoint import find_folder
-from models.errors import UnsupportedError
+from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
@@ -124,11 +125,22 @@ class EngineCore:
             max_model_len=info.max_model_len,
             eos=self._eos,
         )
+        if message.thinking is not None:
+            request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:
             self._constrained.add(request, message.grammar)
         else:
             self._scheduler.add(request)
         return arrival
+
+    def _thinking(self, budget: ThinkingBudget, prompt_len: int) -> Thinking:
+        try:
+            token_bytes = self._constraints.vocabulary.token_bytes
+        except IngotError as error:
+            raise RequestError(
+                f"A thinking budget cannot be followed: {error}", "thinking_token_budget"
+            ) from None
+        return Thinking(budget, token_bytes, prompt_len)
 
     def check_grammar(self, source: str) -> None:
         """Compile a grammar now; raises `RequestError` saying why it cannot be."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
-from engine.sampling_options import NUM_FIELDS
+from engine.sampling_options import NUM_FIELDS, Field, Flag
 from engine.scheduler import Plan
 from engine.shapes import StepShape
 
@@ -103,6 +103,11 @@ class SlotColumns:
         self.options[:, slot] = options
         self.observed[slot] = slot if observed else self.sink
         self.prompt_len[slot] = prompt_len
+
+    def set_flag(self, slot: int, flag: Flag, is_set: bool) -> None:
+        """Change one flag of the request in a slot."""
+        flags = int(self.options[Field.FLAGS, slot])
+        self.options[Field.FLAGS, slot] = flags | flag if is_set else flags & ~flag
 
 
 def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:

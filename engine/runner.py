@@ -30,8 +30,9 @@ from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
+from engine.row_masks import row_masks
 from engine.sampling import Sampled
-from engine.sampling_options import Field, Flag, sampling_row
+from engine.sampling_options import sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
 from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
@@ -139,8 +140,6 @@ class Runner:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
         options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
-        if request.constraint:
-            options[Field.FLAGS] |= Flag.ALLOWED
         self._columns.admit(
             request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )
@@ -167,8 +166,9 @@ class Runner:
             request.num_pages_sent = found
 
     def _send_masks(self, plan: Plan) -> None:
+        masks = row_masks(plan, self._columns, self._vocab_size)
         slots = self._state.slots
-        allowed = self._masks.send(slots.allowed, plan)
+        allowed = self._masks.send(slots.allowed, masks)
         self._state = self._state._replace(slots=slots._replace(allowed=allowed))
 
     def launch(self, plan: Plan) -> Launched:

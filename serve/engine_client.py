@@ -29,6 +29,7 @@ from engine.outputs import OutputDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
+from engine.thinking import ThinkingBudget
 from models.errors import IngotError
 from serve.engine_process import EngineLink
 from serve.errors import UnavailableError
@@ -59,6 +60,7 @@ class Prompt:
     cache_salt: str = ""
     grammar: str = ""  # of the params' structured outputs, compiled
     beams: BeamSearchParams | None = None
+    thinking: ThinkingBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ class EngineClient:
             cache_salt=prompt.cache_salt,
             grammar=prompt.grammar,
             beams=prompt.beams,
+            thinking=prompt.thinking,
         )
         if not self._num_sequences:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
