@@ -20,6 +20,7 @@ from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
+from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
@@ -52,7 +53,7 @@ class EngineCore:
         self,
         config: EngineConfig,
         make_runner: MakeRunner = Runner,
-        lower: LowerStep = lower_step,
+        lower: LowerStep | None = None,
     ) -> None:
         use_compilation_cache(config.compilation_cache_dir)
         self.config = config
@@ -65,7 +66,9 @@ class EngineCore:
             max_model_len=config.asked_model_len,
         )  # fmt: skip
         loaded = perf_counter()
-        fitted = fit(config, model, lower)
+        self._processors = load_processors(config.logits_processors, model.config.vocab_size)
+        lower = lower or partial(lower_step, processors=self._processors)
+        fitted = fit(config, model, lower, self._processors.num_fields)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
         self._runner = make_runner(model, shapes, kv, fitted.programs, tier)
@@ -115,6 +118,7 @@ class EngineCore:
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority,
         )  # fmt: skip
+        extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
             self.stats.prompt_tokens += len(message.prompt_token_ids)
@@ -125,6 +129,7 @@ class EngineCore:
             max_model_len=info.max_model_len,
             eos=self._eos,
         )
+        request.extra_fields = extra_fields
         if message.thinking is not None:
             request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:

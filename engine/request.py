@@ -12,6 +12,9 @@ import enum
 from dataclasses import dataclass, field
 from time import monotonic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
@@ -58,6 +61,7 @@ class Request:
     num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot
     constraint: Constraint | None = None  # where it stands in its grammar, if it has one
     thinking: Thinking | None = None  # its budget of reasoning, if it has one
+    extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
 
     @property

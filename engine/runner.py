@@ -106,7 +106,7 @@ class Runner:
         self._vocab_size = model.config.vocab_size
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
-        self._columns = SlotColumns(shapes.max_num_seqs)
+        self._columns = SlotColumns(shapes.max_num_seqs, shapes.extra_fields)
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
@@ -140,6 +140,8 @@ class Runner:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
         options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
+        if request.extra_fields is not None:
+            options = np.concatenate([options, request.extra_fields])
         self._columns.admit(
             request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )

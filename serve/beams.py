@@ -34,6 +34,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
+    "vllm_xargs": ({},),
 }
 
 

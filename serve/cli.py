@@ -54,6 +54,7 @@ def serve(
     enable_prefix_caching: options.EnablePrefixCaching = True,
     async_scheduling: options.AsyncScheduling = True,
     num_scheduler_steps: options.NumSchedulerSteps = 1,
+    logits_processors: options.LogitsProcessors = None,
     compilation_cache_dir: options.CompilationCacheDir = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
@@ -88,6 +89,7 @@ def _run_server(given: dict[str, Any]) -> int:
 
     given |= {
         "api_keys": given["api_key"] or (),
+        "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
         "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
         "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),

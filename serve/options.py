@@ -196,6 +196,14 @@ NumSchedulerSteps = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
+LogitsProcessors = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A class of yours that changes logits, as module:Class, or the name of an entry "
+        "point; repeatable.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
 CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),

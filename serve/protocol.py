@@ -82,6 +82,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
+    vllm_xargs: dict[str, Any] | None = None  # of logits processors
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     use_beam_search: bool | None = None
