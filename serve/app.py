@@ -1,6 +1,6 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ RequestLog ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ routes
+RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ routes
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
+from serve.hosts import ANY, AllowedHosts
 from serve.key_limits import KeyLimits, LimitKeys
 from serve.messages.protocol import (
     AnthropicMessage,
@@ -116,6 +117,8 @@ def _layers(settings: ServerSettings, limits: KeyLimits) -> Iterator[Middleware]
     yield Middleware(RequestIds)
     if settings.enable_log_requests:
         yield Middleware(RequestLog)
+    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
+        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
     if settings.allowed_origins:  # before the keys: a browser's question carries none
         yield Middleware(
             CORSMiddleware,

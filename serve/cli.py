@@ -61,6 +61,7 @@ def serve(
     uds: options.Uds = None,
     ssl_certfile: options.SslCertfile = None,
     ssl_keyfile: options.SslKeyfile = None,
+    allowed_hosts: options.AllowedHosts = None,
     allowed_origins: options.AllowedOrigins = None,
     enable_log_requests: options.EnableLogRequests = False,
     log_format: options.LogFormat = "text",
@@ -92,6 +93,7 @@ def _run_server(given: dict[str, Any]) -> int:
         "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
         "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
+        "allowed_hosts": options.parse_hosts(given["allowed_hosts"]),
         "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))

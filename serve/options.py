@@ -37,6 +37,11 @@ def parse_list(flag: str, text: str | None) -> list[str]:
         ) from None
 
 
+def parse_hosts(text: str | None) -> list[str] | None:
+    """As `parse_list`; None leaves it to the address."""
+    return None if text is None else parse_list("--allowed-hosts", text)
+
+
 def parse_length(text: str) -> int | Literal["auto"]:
     """A count, or "auto" (also -1): as long as the memory allows."""
     return "auto" if str(text) in ("auto", "-1") else parse_count(text)
@@ -220,6 +225,15 @@ SslCertfile = Annotated[
 ]
 SslKeyfile = Annotated[
     str | None, typer.Option(help="The certificate's key.", rich_help_panel=_SERVER)
+]
+AllowedHosts = Annotated[
+    str | None,
+    typer.Option(
+        help='Names by which the server may be called, as JSON: ["a.org", "*.a.org"] or ["*"]. '
+        "Without it any, or this machine's own if only this machine can connect.",
+        metavar="LIST",
+        rich_help_panel=_SERVER,
+    ),
 ]
 AllowedOrigins = Annotated[
     str | None,

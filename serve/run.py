@@ -10,6 +10,7 @@ from rich.markup import escape
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from serve.engine_process import ENGINE_COMMAND
+from serve.hosts import allowed_hosts
 from serve.launcher import Launcher
 from serve.listener import bind, check_certificate
 from serve.logs import set_up_logs
@@ -31,6 +32,7 @@ def run_server(
     check_certificate(settings)
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
     listener = bind(settings)
+    settings = msgspec.structs.replace(settings, allowed_hosts=allowed_hosts(settings))
 
     def ready(info: ModelInfo, url: str) -> None:
         print_summary(out, info, model, settings, url)
