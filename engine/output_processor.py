@@ -219,6 +219,7 @@ class OutputProcessor:
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_token_id,
             num_cached_tokens=delta.num_cached_tokens,
+            queue_seconds=delta.queue_seconds,
             error=delta.error,
             error_param=delta.error_param,
         )

@@ -65,6 +65,7 @@ def serve(
     allowed_origins: options.AllowedOrigins = None,
     enable_log_requests: options.EnableLogRequests = False,
     log_format: options.LogFormat = "text",
+    otlp_traces_endpoint: options.OtlpTracesEndpoint = None,
     api_key: options.ApiKey = None,
     admin_api_key: options.AdminApiKey = None,
     served_model_name: options.ServedModelName = None,

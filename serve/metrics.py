@@ -52,6 +52,7 @@ class Timeline:
     first_token: float | None = None
     last_token: float = 0.0
     tokens: int = 0
+    queue_seconds: float | None = None
 
 
 @dataclass(slots=True)

@@ -252,6 +252,15 @@ EnableLogRequests = Annotated[
     ),
 ]
 LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_SERVER)]
+OtlpTracesEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Collector of OpenTelemetry's traces, as http://localhost:4318/v1/traces; needs the "
+        "extra otel.",
+        metavar="URL",
+        rich_help_panel=_SERVER,
+    ),
+]
 ApiKey = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,6 +17,7 @@ from serve.logs import set_up_logs
 from serve.model import load_served_model, model_folder
 from serve.settings import ServerSettings
 from serve.summary import print_summary
+from serve.tracing import make_traces
 
 
 def run_server(
@@ -31,6 +32,8 @@ def run_server(
     model = load_served_model(folder, config.model, settings)
     check_certificate(settings)
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
+    endpoint = settings.otlp_traces_endpoint
+    traces = make_traces(endpoint, model.names[0]) if endpoint else None
     listener = bind(settings)
     settings = msgspec.structs.replace(settings, allowed_hosts=allowed_hosts(settings))
 
@@ -48,10 +51,15 @@ def run_server(
             listener,
             command=command,
             recent_log=recent_log,
+            traces=traces,
             on_ready=ready,
             on_failure=failed,
         )
         return await launcher.run()
 
     out.print(f"[dim]loading {escape(config.model)} ...[/]")
-    return asyncio.run(serve())
+    try:
+        return asyncio.run(serve())
+    finally:
+        if traces is not None:
+            traces.close()

@@ -23,6 +23,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     enable_log_requests: bool = False
     log_format: LogFormat = "text"
+    otlp_traces_endpoint: str | None = None  # URL of a collector for OpenTelemetry's spans
     api_keys: tuple[str, ...] = ()
     admin_api_key: str | None = None  # of /admin, instead of the others
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
