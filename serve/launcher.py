@@ -20,6 +20,7 @@ from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient, StartError
 from serve.engine_process import EngineProcess
+from serve.gpus import find_gpus
 from serve.grammars import GrammarCompiler
 from serve.http_protocol import HardenedProtocol
 from serve.listener import url_of
@@ -89,7 +90,7 @@ class Launcher:
         self._listener = listener
         self._on_ready = on_ready
         self._on_failure = on_failure
-        metrics = Metrics(model.names[0])
+        metrics = Metrics(model.names[0], find_gpus())
         self._client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
