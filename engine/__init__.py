@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from engine.config import EngineConfig
     from engine.grammar.params import StructuredOutputsParams
     from engine.llm import LLM
+    from engine.logits_processors import LogitsProcessor
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.pooling_params import PoolingParams
     from engine.sampling_params import SamplingParams
 
 _HOMES = {
     "LLM": "engine.llm",
+    "LogitsProcessor": "engine.logits_processors",
     "SamplingParams": "engine.sampling_params",
     "StructuredOutputsParams": "engine.grammar.params",
     "BeamSearchParams": "engine.beam_params",
@@ -28,8 +30,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "PoolingParams",
-    "RequestOutput", "SamplingParams", "StructuredOutputsParams",
+    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LogitsProcessor",
+    "PoolingParams", "RequestOutput", "SamplingParams", "StructuredOutputsParams",
 ]  # fmt: skip
 
 

@@ -22,6 +22,11 @@ def check(message: AddRequest, *, vocab_size: int, max_model_len: int, by_priori
     check_bad_words(message.bad_word_ids)
     for word in message.bad_word_ids:
         _check_ids("bad_words", word, vocab_size)
+    if message.thinking is not None:
+        end = message.thinking.end_token_ids
+        if not end:
+            raise RequestError("No token ends this model's reasoning.", "thinking_token_budget")
+        _check_ids("thinking_token_budget", end, vocab_size)
     message.params.check_vocabulary(vocab_size)
     if message.priority and not by_priority:
         raise RequestError("priority needs the setting --scheduling-policy priority.", "priority")

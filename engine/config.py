@@ -68,6 +68,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     enable_prefix_caching: bool = True
     async_scheduling: bool = True  # start a step before the one before it is read
     num_scheduler_steps: int = 1  # decode steps that the device is given at once if nobody waits
+    logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     compilation_cache_dir: str | None = None  # None is the user's cache folder
 
     def __post_init__(self) -> None:

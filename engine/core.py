@@ -14,12 +14,13 @@ from engine import admission
 from engine.block_pool import BlockPool
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
-from engine.errors import EngineDeadError, EngineError
+from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.fitting import Fitted, fit
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
+from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
@@ -29,8 +30,9 @@ from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
 from engine.shapes import Shapes
+from engine.thinking import Thinking, ThinkingBudget
 from models.checkpoint import find_folder
-from models.errors import UnsupportedError
+from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
@@ -51,7 +53,7 @@ class EngineCore:
         self,
         config: EngineConfig,
         make_runner: MakeRunner = Runner,
-        lower: LowerStep = lower_step,
+        lower: LowerStep | None = None,
     ) -> None:
         use_compilation_cache(config.compilation_cache_dir)
         self.config = config
@@ -65,7 +67,9 @@ class EngineCore:
         )  # fmt: skip
         self.model = model
         loaded = perf_counter()
-        fitted = fit(config, model, lower)
+        self._processors = load_processors(config.logits_processors, model.config.vocab_size)
+        lower = lower or partial(lower_step, processors=self._processors)
+        fitted = fit(config, model, lower, self._processors.num_fields)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
         self._runner = make_runner(model, shapes, kv, fitted.programs, tier)
@@ -115,6 +119,7 @@ class EngineCore:
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority,
         )  # fmt: skip
+        extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
             self.stats.prompt_tokens += len(message.prompt_token_ids)
@@ -125,11 +130,23 @@ class EngineCore:
             max_model_len=info.max_model_len,
             eos=self._eos,
         )
+        request.extra_fields = extra_fields
+        if message.thinking is not None:
+            request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:
             self._constrained.add(request, message.grammar)
         else:
             self._scheduler.add(request)
         return arrival
+
+    def _thinking(self, budget: ThinkingBudget, prompt_len: int) -> Thinking:
+        try:
+            token_bytes = self._constraints.vocabulary.token_bytes
+        except IngotError as error:
+            raise RequestError(
+                f"A thinking budget cannot be followed: {error}", "thinking_token_budget"
+            ) from None
+        return Thinking(budget, token_bytes, prompt_len)
 
     def check_grammar(self, source: str) -> None:
         """Compile a grammar now; raises `RequestError` saying why it cannot be."""

@@ -29,6 +29,8 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
             )
         return EngineCore(config)
     if config.runner == "pooling" or converts or pools_by_itself(folder, raw):
+        if config.logits_processors:
+            raise ConfigError("--logits-processors are for models that write text; leave them out.")
         return PoolingCore(config)
     return EngineCore(config)
 

@@ -14,7 +14,7 @@ Owns this search and its errors. Knows no requests, and never touches an array.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -67,13 +67,18 @@ class Fitted:
         return (self.kv.num_pages - 1) / self.shapes.table_width
 
 
-def fit(config: EngineConfig, model: LoadedModel, lower: LowerStep = lower_step) -> Fitted:
-    """Size the pool and compile the largest programs.
+def fit(
+    config: EngineConfig,
+    model: LoadedModel,
+    lower: LowerStep = lower_step,
+    extra_fields: int = 0,
+) -> Fitted:
+    """Size the pool and compile the largest programs, with `extra_fields` of `StepShape`.
 
     Raises:
         ConfigError: not even one sequence fits, or what was asked for is more than there is.
     """
-    search = _Search(config, model, lower)
+    search = _Search(config, model, lower, extra_fields)
     guess = search.guess()
     fitted = search.compile(guess)
     if not search.settled(fitted, guess):
@@ -87,8 +92,11 @@ def fit(config: EngineConfig, model: LoadedModel, lower: LowerStep = lower_step)
 class _Search:
     """One model on one mesh, and the memory that was free when the search began."""
 
-    def __init__(self, config: EngineConfig, model: LoadedModel, lower: LowerStep) -> None:
+    def __init__(
+        self, config: EngineConfig, model: LoadedModel, lower: LowerStep, extra_fields: int
+    ) -> None:
         self._config = config
+        self._extra_fields = extra_fields
         self._lower = lower
         self._model = model
         self._mesh = model.mesh
@@ -135,6 +143,7 @@ class _Search:
     def compile(self, temporary: int) -> Fitted:
         """Programs for what fits beside `temporary` bytes, and what they really need."""
         shapes, kv = self.sizes(temporary)
+        shapes = replace(shapes, extra_fields=self._extra_fields)
         mesh, layout = self._mesh, self._model.layout
         state = abstract_state(kv, shapes, self._model.config.vocab_size, mesh)
         programs = Programs(

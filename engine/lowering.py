@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from engine.logits_processors import LogitsProcessors
 from engine.memory import KVLayout
 from engine.packing import packed_size
 from engine.sampling import Sampled
@@ -37,7 +38,12 @@ LowerStep = Callable[[Layout[Decoder], StepShape, KVLayout, DeviceState, Mesh], 
 
 
 def lower_step(
-    layout: Layout[Decoder], shape: StepShape, kv: KVLayout, state: DeviceState, mesh: Mesh
+    layout: Layout[Decoder],
+    shape: StepShape,
+    kv: KVLayout,
+    state: DeviceState,
+    mesh: Mesh,
+    processors: LogitsProcessors | None = None,
 ) -> jax.stages.Lowered:
     """The step of one shape; `state` is what `abstract_state` returns, and is donated."""
 
@@ -48,7 +54,7 @@ def lower_step(
         return step(
             model, state, packed,
             shape=shape, pages_per_layer=kv.num_pages, mesh=mesh, backend=kv.backend,
-            sampler=kv.sampler,
+            sampler=kv.sampler, processors=processors or None,
         )  # fmt: skip
 
     everywhere = whole(mesh)

@@ -11,6 +11,7 @@ import msgspec
 from engine.beam_params import BeamSearchParams
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
+from engine.thinking import ThinkingBudget
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -25,6 +26,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     priority: int = 0  # lower is sooner
     cache_salt: str = ""  # only requests with the same one share what is cached of their prompts
     grammar: str = ""  # what the output must satisfy, as engine.grammar.source writes it
+    thinking: ThinkingBudget | None = None
 
     @property
     def sequences(self) -> list[int]:

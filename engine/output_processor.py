@@ -31,6 +31,7 @@ from engine.messages import (
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 from engine.stop import Found, StopStrings, StopWatcher
+from engine.thinking import ThinkingBudget
 from engine.tokenizer import Tokenizer
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
@@ -92,6 +93,7 @@ class OutputProcessor:
         cache_salt: str = "",
         grammar: str = "",
         beams: BeamSearchParams | None = None,
+        thinking: ThinkingBudget | None = None,
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
@@ -130,6 +132,7 @@ class OutputProcessor:
                 params=_child_params(params, index),
                 bad_word_ids=bad_word_ids,
                 grammar=grammar,
+                thinking=thinking,
                 **shared,
             )
             for index, engine_id in enumerate(engine_ids)
@@ -216,6 +219,7 @@ class OutputProcessor:
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_token_id,
             num_cached_tokens=delta.num_cached_tokens,
+            queue_seconds=delta.queue_seconds,
             error=delta.error,
             error_param=delta.error_param,
         )

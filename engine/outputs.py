@@ -46,6 +46,7 @@ class OutputDelta:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     num_cached_tokens: int = 0
+    queue_seconds: float | None = None  # with the first tokens: from arrival to a row
     error: str | None = None  # with finish_reason "error": a sentence for the client
     error_param: str | None = None
 

@@ -11,7 +11,7 @@ put on the device one by one). Its sections, for T tokens, B rows and U page-tab
     prompt_len   B   tokens before it are the prompt's
     logit_*      B   rows of logits: token index, slot, target (-1: sample; else a token to score)
     update_*     U   page-table entries that are new: flat place, page
-    fields     F*B   sampling options of the rows of logits
+    fields     F*B   sampling options of the rows of logits, and what logits processors are told
 
 Host and device read the same `sections`, so the two cannot drift apart.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
-from engine.sampling_options import NUM_FIELDS
+from engine.sampling_options import NUM_FIELDS, Field, Flag
 from engine.scheduler import Plan
 from engine.shapes import StepShape
 
@@ -61,7 +61,7 @@ def sections(shape: StepShape) -> dict[str, tuple[int, tuple[int, ...]]]:
         "start": B, "count": B, "slot": B, "observed": B, "prompt_len": B,
         "logit_token": B, "logit_slot": B, "logit_target": B,
         "update_place": U, "update_page": U,
-        "fields": (NUM_FIELDS, shape.rows),
+        "fields": (NUM_FIELDS + shape.extra_fields, shape.rows),
     }  # fmt: skip
     offset, found = 0, {}
     for name, dims in shapes.items():
@@ -92,9 +92,9 @@ def _cut(packed: Any, shape: StepShape) -> dict[str, Any]:
 class SlotColumns:
     """What the host tells the device of each slot's request in every step; slot R is the sink."""
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, extra_fields: int = 0) -> None:
         self.sink = num_slots
-        self.options = np.zeros((NUM_FIELDS, num_slots + 1), np.int32)
+        self.options = np.zeros((NUM_FIELDS + extra_fields, num_slots + 1), np.int32)
         self.observed = np.full(num_slots + 1, num_slots, np.int32)
         self.prompt_len = np.zeros(num_slots + 1, np.int32)
 
@@ -103,6 +103,11 @@ class SlotColumns:
         self.options[:, slot] = options
         self.observed[slot] = slot if observed else self.sink
         self.prompt_len[slot] = prompt_len
+
+    def set_flag(self, slot: int, flag: Flag, is_set: bool) -> None:
+        """Change one flag of the request in a slot."""
+        flags = int(self.options[Field.FLAGS, slot])
+        self.options[Field.FLAGS, slot] = flags | flag if is_set else flags & ~flag
 
 
 def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:

@@ -12,11 +12,15 @@ import enum
 from dataclasses import dataclass, field
 from time import monotonic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
 from engine.sampling_options import needs_admission
 from engine.sampling_params import SamplingParams
+from engine.thinking import Thinking
 
 
 class Status(enum.Enum):
@@ -56,6 +60,8 @@ class Request:
     num_pages_kept: int = 0  # leading pages that the prefix cache knows
     num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot
     constraint: Constraint | None = None  # where it stands in its grammar, if it has one
+    thinking: Thinking | None = None  # its budget of reasoning, if it has one
+    extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
 
     @property
@@ -73,10 +79,28 @@ class Request:
 
     @property
     def blocked(self) -> bool:
-        """Whether its grammar must see a token, or say what may follow, before it goes on."""
+        """Whether its grammar or its budget of reasoning must see a token, or its grammar say what
+        may follow, before it goes on."""
+        if self.thinking is not None and self.most_ahead == 0:
+            return True
         if self.constraint is None:
             return False
         return self.num_in_flight > 0 or not self.constraint.ready
+
+    @property
+    def most_ahead(self) -> int:
+        """How many more tokens may be sampled before those in flight are read."""
+        rest = self.max_tokens - self.num_tokens
+        if self.thinking is None:
+            return rest
+        return min(rest, self.thinking.most_ahead(self.token_ids, self.num_in_flight))
+
+    @property
+    def forced_token_id(self) -> int | None:
+        """What the row that samples for it next must give; called once that is in flight."""
+        if self.thinking is None:
+            return None
+        return self.thinking.forced(self.token_ids, self.num_in_flight - 1)
 
     @property
     def num_reusable(self) -> int:

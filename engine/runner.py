@@ -30,8 +30,9 @@ from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.programs import Programs
 from engine.request import Request
+from engine.row_masks import row_masks
 from engine.sampling import Sampled
-from engine.sampling_options import Field, Flag, sampling_row
+from engine.sampling_options import sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
 from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
@@ -105,7 +106,7 @@ class Runner:
         self._vocab_size = model.config.vocab_size
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
-        self._columns = SlotColumns(shapes.max_num_seqs)
+        self._columns = SlotColumns(shapes.max_num_seqs, shapes.extra_fields)
         self._state = _make_state(kv, shapes, self._vocab_size, shardings)
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
@@ -139,8 +140,8 @@ class Runner:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
         options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
-        if request.constraint:
-            options[Field.FLAGS] |= Flag.ALLOWED
+        if request.extra_fields is not None:
+            options = np.concatenate([options, request.extra_fields])
         self._columns.admit(
             request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )
@@ -167,8 +168,9 @@ class Runner:
             request.num_pages_sent = found
 
     def _send_masks(self, plan: Plan) -> None:
+        masks = row_masks(plan, self._columns, self._vocab_size)
         slots = self._state.slots
-        allowed = self._masks.send(slots.allowed, plan)
+        allowed = self._masks.send(slots.allowed, masks)
         self._state = self._state._replace(slots=slots._replace(allowed=allowed))
 
     def launch(self, plan: Plan) -> Launched:

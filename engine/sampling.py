@@ -2,7 +2,7 @@
 
 For each row, in vLLM's order:
 
- 1. log-probabilities, of the logits as the model gave them
+ 1. log-probabilities, of the logits as the model gave them; then the user's logits processors
  2. allowed_token_ids: all other tokens are banned
  3. bad_words: the last token of a word whose others were just generated is banned
  4. min_tokens: stop tokens are banned until enough was generated
@@ -54,12 +54,14 @@ def sample(
     state: SlotState,
     mesh: Mesh | None = None,
     sampler: Backend = Backend.XLA,
+    process: Callable[[Array], Array] | None = None,
 ) -> Sampled:
     """Choose a token for each row, or score the one it has.
 
     `positions` are the indices in their sequences of the tokens to choose. `targets` -1 is choose;
     another value is that token with its log-probabilities (prompt_logprobs). `state` must have
     observed every token before. `sampler` is the version that draws: Mosaic's kernel, or XLA.
+    `process` is what logits processors do.
     """
     scored = targets >= 0
     rows = rows._replace(
@@ -70,7 +72,8 @@ def sample(
     rows = rows._replace(flags=rows.flags & ~expired)
     in_kernel = sampler is Backend.MOSAIC
     choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose
-    chosen = choose(logits, rows, draw_rows(rows, slots, positions), state)
+    processed = logits if process is None else process(logits)
+    chosen = choose(processed, rows, draw_rows(rows, slots, positions), state)
     tokens = jnp.where(scored, targets, chosen)
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),

@@ -5,7 +5,9 @@ knows nothing of a model: ids are checked against the vocabulary by `check_vocab
 admission. Names, defaults and meanings are vLLM's.
 """
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
+from numbers import Integral
+from typing import Any
 
 import msgspec
 
@@ -23,6 +25,8 @@ MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS = 1024
 MAX_BAD_WORDS = 128
 MAX_BAD_WORD_TOKENS = 8
+MAX_EXTRA_ARGS = 64
+MAX_EXTRA_NUMBERS = 1024  # of one argument
 _SEED_RANGE = (-(2**63), 2**64 - 1)
 
 
@@ -33,6 +37,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
+    `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
     n: int = 1
@@ -58,6 +63,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
+    extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._convert()
@@ -141,6 +147,35 @@ def _integers(name: str, value: object) -> list[int]:
     return sequence(name, value, integer)
 
 
+def _arguments(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or len(value) > MAX_EXTRA_ARGS:
+        raise RequestError(
+            f"{name} must hold at most {MAX_EXTRA_ARGS} names and their values, got "
+            f"{shown(value)}.",
+            name,
+        )
+    try:
+        return {string(name, each): _argument(f"{name}.{each}", v) for each, v in value.items()}
+    except RequestError as error:
+        raise RequestError(str(error), name) from None
+
+
+def _argument(name: str, value: object) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        _check_length(name, value, MAX_EXTRA_NUMBERS)
+        return [_scalar(name, each) for each in value]
+    return _scalar(name, value)
+
+
+def _scalar(name: str, value: object) -> bool | int | float:
+    if isinstance(value, bool):
+        return value
+    exact = number(name, value)
+    if isinstance(value, Integral) and abs(exact) < 2**53:
+        return int(value)
+    return exact
+
+
 def _string_or_strings(name: str, value: object) -> str | list[str]:
     return string(name, value) if isinstance(value, str) else _strings(name, value)
 
@@ -169,10 +204,11 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "skip_special_tokens": boolean,
     "include_stop_str_in_output": boolean,
     "structured_outputs": structured_outputs,
+    "extra_args": _arguments,
 }
 _OPTIONAL = {
     "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
-    "logit_bias", "allowed_token_ids", "structured_outputs",
+    "logit_bias", "allowed_token_ids", "structured_outputs", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),

@@ -117,8 +117,8 @@ def pack_options(
     words = sections["bad_words"].reshape(MAX_BAD_WORD_SEQUENCES, MAX_BAD_WORD_TOKENS)
     for word, ids in zip(words, bad_word_ids, strict=False):
         word[-len(ids) :] = ids
-    sections["allowed"][:] = _pack_bits(params.allowed_token_ids or (), vocab_size)
-    sections["prompt"][:] = _pack_bits(prompt_token_ids, vocab_size)
+    sections["allowed"][:] = pack_bits(params.allowed_token_ids or (), vocab_size)
+    sections["prompt"][:] = pack_bits(prompt_token_ids, vocab_size)
     return packed
 
 
@@ -191,7 +191,8 @@ def _shift_in(
     return jnp.where(index < num_kept, old, tokens[new_index])
 
 
-def _pack_bits(ids: Collection[int], vocab_size: int) -> Ints:
+def pack_bits(ids: Collection[int], vocab_size: int) -> Ints:
+    """The words of which `unpack_bits` makes bools: those of `ids` are set."""
     mask = np.zeros(32 * _num_words(vocab_size), bool)
     mask[np.fromiter(ids, np.int64, len(ids))] = True
     return np.packbits(mask, bitorder="little").view("<i4").astype(np.int32)

@@ -183,13 +183,14 @@ class Scheduler:
             end = known + request.num_in_flight
             if end >= request.max_tokens or request.status is not Status.RUNNING:
                 continue
-            if request.constraint is not None and request.blocked:
+            watched = request.constraint is not None or request.thinking is not None
+            if watched and request.blocked:
                 continue
             if end - request.num_computed > 1:
                 others.append(request)
                 continue
             if window > 1:
-                count = min(window, request.max_tokens - end)
+                count = min(window, request.most_ahead)
                 end += count - 1
             if end > len(request.pages) * size and not self._make_room(request, end, plan):
                 continue

@@ -7,7 +7,6 @@ Two families of programs, so that the grid adds up instead of multiplying:
 
 With --num-scheduler-steps there are decode programs that do 2, 4, 8 or 16 steps, too.
 
-With --num-scheduler-steps, decode programs that do 2, 4 or 8 steps as well.
 A step is padded up to the smallest program that is ready. Nothing a user can set is a shape.
 """
 
@@ -29,6 +28,7 @@ class StepShape:
     table_width: int  # MP, pages a sequence can have
     page_size: int  # S
     window: int = 1  # W, tokens that each row of a decode program samples one after another
+    extra_fields: int = 0  # int32 of each row besides its sampling options
 
     @property
     def page_updates(self) -> int:
@@ -51,6 +51,7 @@ class Shapes:
     max_model_len: int
     page_size: int
     windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
+    extra_fields: int = 0  # arguments of logits processors
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -89,7 +90,9 @@ class Shapes:
         return enough and (decode or not shape.decode)
 
     def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
-        return StepShape(tokens, rows, decode, self.table_width, self.page_size)
+        return StepShape(
+            tokens, rows, decode, self.table_width, self.page_size, extra_fields=self.extra_fields
+        )
 
 
 def decode_rows(largest: int) -> list[int]:

@@ -16,9 +16,10 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32
 
+from engine.logits_processors import LogitsProcessors
 from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
 from engine.sampling import Sampled, sample
-from engine.sampling_options import unpack_rows
+from engine.sampling_options import NUM_FIELDS, unpack_rows
 from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
@@ -45,6 +46,7 @@ def step(
     mesh: Mesh,
     backend: Backend,
     sampler: Backend,
+    processors: LogitsProcessors | None = None,
 ) -> tuple[DeviceState, Sampled]:
     """Compute the packed tokens and choose, or score, one token for each row of logits.
 
@@ -56,6 +58,7 @@ def step(
     turn = partial(
         _turn, model,
         shape=shape, pages_per_layer=pages_per_layer, mesh=mesh, backend=backend, sampler=sampler,
+        processors=processors,
     )  # fmt: skip
     if shape.window == 1:
         state, sampled = turn(state, inputs)
@@ -80,6 +83,7 @@ def _turn(
     mesh: Mesh,
     backend: Backend,
     sampler: Backend,
+    processors: LogitsProcessors | None = None,
 ) -> tuple[DeviceState, Sampled]:
     """One pass through the model: tokens in, a token for each row of logits out."""
     table = state.page_table
@@ -100,6 +104,7 @@ def _turn(
         slots,
         mesh,
         sampler,
+        partial(processors.apply, fields=inputs.fields[NUM_FIELDS:]) if processors else None,
     )
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return DeviceState(cache, table, last_token, slots), sampled

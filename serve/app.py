@@ -1,6 +1,6 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ RequestLog ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ routes
+RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ TraceContext ▸ routes
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
+from serve.hosts import ANY, AllowedHosts
 from serve.key_limits import KeyLimits, LimitKeys
 from serve.messages.protocol import (
     AnthropicMessage,
@@ -58,7 +59,6 @@ from serve.responses.protocol import ResponseEvent, ResponseObject, ResponsesReq
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
 from serve.service import Service
-from serve.settings import ServerSettings
 from serve.tokenize import (
     DetokenizeRequest,
     DetokenizeRoute,
@@ -67,6 +67,7 @@ from serve.tokenize import (
     TokenizeRoute,
     Tokens,
 )
+from serve.tracing import TraceContext
 
 OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
@@ -102,7 +103,7 @@ def build_app(service: Service) -> Starlette:
     limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
     return Starlette(
         routes=[*_generation(service, limits), *_information(service)],
-        middleware=[*_layers(settings, limits)],
+        middleware=[*_layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
@@ -111,11 +112,14 @@ def build_app(service: Service) -> Starlette:
     )
 
 
-def _layers(settings: ServerSettings, limits: KeyLimits) -> Iterator[Middleware]:
+def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
     """From the outermost to the innermost."""
+    settings = service.settings
     yield Middleware(RequestIds)
     if settings.enable_log_requests:
         yield Middleware(RequestLog)
+    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
+        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
     if settings.allowed_origins:  # before the keys: a browser's question carries none
         yield Middleware(
             CORSMiddleware,
@@ -126,6 +130,8 @@ def _layers(settings: ServerSettings, limits: KeyLimits) -> Iterator[Middleware]
         )
     yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
     yield Middleware(LimitKeys, limits=limits)
+    if service.traces is not None:
+        yield Middleware(TraceContext)
 
 
 def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:

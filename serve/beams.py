@@ -33,6 +33,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "logit_bias": ({},),
     "allowed_token_ids": (),
+    "thinking_token_budget": (-1,),
+    "vllm_xargs": ({},),
 }
 
 
@@ -44,7 +46,7 @@ def check_beams(request: GenerationRequest, constraint: Constraint | None) -> No
                 f"{constraint.field} cannot be used with use_beam_search.", constraint.field
             )
         for name, neutral in _NEUTRAL.items():
-            value = getattr(request, name)
+            value = getattr(request, name, None)
             if value is not None and value not in neutral:
                 raise RequestError(f"{name} cannot be used with use_beam_search.", name)
         if (request.best_of or request.n or 1) < (request.n or 1):

@@ -30,7 +30,7 @@ class ChatView:
         self._id = response_id
         self._model = model_name
         self._created = int(time.time())
-        self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n)
+        self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n, talk.thoughts)
         self._begun: set[int] = set()
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 

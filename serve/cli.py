@@ -57,15 +57,18 @@ def serve(
     enable_prefix_caching: options.EnablePrefixCaching = True,
     async_scheduling: options.AsyncScheduling = True,
     num_scheduler_steps: options.NumSchedulerSteps = 1,
+    logits_processors: options.LogitsProcessors = None,
     compilation_cache_dir: options.CompilationCacheDir = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     uds: options.Uds = None,
     ssl_certfile: options.SslCertfile = None,
     ssl_keyfile: options.SslKeyfile = None,
+    allowed_hosts: options.AllowedHosts = None,
     allowed_origins: options.AllowedOrigins = None,
     enable_log_requests: options.EnableLogRequests = False,
     log_format: options.LogFormat = "text",
+    otlp_traces_endpoint: options.OtlpTracesEndpoint = None,
     api_key: options.ApiKey = None,
     admin_api_key: options.AdminApiKey = None,
     served_model_name: options.ServedModelName = None,
@@ -91,9 +94,11 @@ def _run_server(given: dict[str, Any]) -> int:
 
     given |= {
         "api_keys": given["api_key"] or (),
+        "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
         "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
         "hf_overrides": options.parse_object("--hf-overrides", given["hf_overrides"]),
+        "allowed_hosts": options.parse_hosts(given["allowed_hosts"]),
         "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
     }
     engine_config = make_config(**_fields_of(EngineConfig, given))

@@ -5,6 +5,7 @@ reply is to be read are found here.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +13,7 @@ import msgspec
 
 from engine.errors import RequestError
 from engine.grammar.params import StructuredOutputsParams
+from engine.thoughts import Thoughts
 from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.engine_client import Prompt
 from serve.prompts import check_ids, encode, truncate
@@ -22,6 +24,7 @@ from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
 from serve.structured_outputs import Constraint, constraint_of
+from serve.thinking import thinking_budget, thoughts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Conversation:
     request: ChatRequest
     prompt: Prompt
     rules: ReplyRules
+    thoughts: Callable[[], Thoughts | None]  # counts the reasoning of one reply
 
 
 async def begin(service: Service, request: ChatRequest) -> Conversation:
@@ -59,8 +63,11 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
         constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
     grammar = await service.grammar(constraint)
     beams = beams_of(request, params, info)
-    prompt = Prompt(text, kept, params, request.cache_salt or "", grammar=grammar, beams=beams)
-    return Conversation(request, prompt, rules)
+    prompt = Prompt(
+        text, kept, params, request.cache_salt or "", grammar=grammar, beams=beams,
+        thinking=thinking_budget(request, model, text, info.max_model_len),
+    )  # fmt: skip
+    return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
 
 
 def _constraint(request: ChatRequest) -> Constraint | None:

@@ -51,7 +51,7 @@ class GenerationRoute(ABC, Generic[RequestT]):
             await self.serve(request, scope, send)
         except RequestError as error:
             param = error.param or ""
-            own = self.names(request).get(param)
+            own = {"extra_args": "vllm_xargs", **self.names(request)}.get(param)
             if own is None:
                 raise
             raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None

@@ -20,6 +20,7 @@ from engine.messages import (
     AbortRequests,
     EngineFailed,
     EngineStats,
+    FinishReason,
     ModelInfo,
     StepReport,
     ToEngine,
@@ -29,12 +30,14 @@ from engine.outputs import OutputDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
+from engine.thinking import ThinkingBudget
 from models.errors import IngotError
 from serve.engine_process import EngineLink
 from serve.errors import UnavailableError
 from serve.metrics import Metrics, Timeline
 from serve.pooling.in_flight import PoolsInFlight
 from serve.streams import RequestStream
+from serve.tracing import Trace, Traces
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."
@@ -59,6 +62,7 @@ class Prompt:
     cache_salt: str = ""
     grammar: str = ""  # of the params' structured outputs, compiled
     beams: BeamSearchParams | None = None
+    thinking: ThinkingBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +71,25 @@ class _Flight:
 
     stream: RequestStream
     timelines: dict[int, Timeline]
+    trace: Trace | None = None
 
 
 class EngineClient:
     """One engine and the requests that are in it."""
 
     def __init__(
-        self, processor: OutputProcessor, metrics: Metrics, max_queued: int | None = None
+        self,
+        processor: OutputProcessor,
+        metrics: Metrics,
+        max_queued: int | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._state: EngineState = "loading"
         self._heard = 0.0  # when the engine last said something, or was given its first work
         self._processor = processor
         self._metrics = metrics
         self._max_queued = max_queued
+        self._traces = traces
         self._stats = EngineStats()
         self._info: ModelInfo | None = None
         self._link: EngineLink | None = None
@@ -259,11 +269,15 @@ class EngineClient:
             cache_salt=prompt.cache_salt,
             grammar=prompt.grammar,
             beams=prompt.beams,
+            thinking=prompt.thinking,
         )
         if not self._num_sequences:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
-        self._flights[name] = _Flight(stream, timelines)
+        trace = None
+        if self._traces is not None:
+            trace = self._traces.begin(name, len(prompt.token_ids), prompt.params)
+        self._flights[name] = _Flight(stream, timelines, trace)
         self._num_sequences += len(timelines)
         self._idle.clear()
         self._metrics.started(prompt.params)
@@ -287,9 +301,14 @@ class EngineClient:
         flight = self._flights.get(delta.request_id)
         if flight is None or delta.index not in flight.timelines:
             return
-        self._metrics.tokens(flight.timelines[delta.index], len(delta.token_ids))
+        timeline = flight.timelines[delta.index]
+        if delta.queue_seconds is not None:
+            timeline.queue_seconds = delta.queue_seconds
+        self._metrics.tokens(timeline, len(delta.token_ids))
         if delta.finish_reason is not None:
-            self._metrics.finished(flight.timelines.pop(delta.index), delta.finish_reason)
+            del flight.timelines[delta.index]
+            self._metrics.finished(timeline, delta.finish_reason)
+            _trace_end(flight, timeline, delta.finish_reason)
             self._num_sequences -= 1
         flight.stream.put(delta)
 
@@ -301,8 +320,10 @@ class EngineClient:
             if flight is not None and flight.timelines:
                 self._num_sequences -= len(flight.timelines)
                 aborted += self._processor.abort(name)
-                for timeline in flight.timelines.values():
+                for index, timeline in list(flight.timelines.items()):
+                    del flight.timelines[index]
                     self._metrics.finished(timeline, "abort")
+                    _trace_end(flight, timeline, "abort")
         if aborted:
             self._send([AbortRequests(aborted)])
         self._rest()
@@ -325,3 +346,11 @@ class EngineClient:
         messages, self._outbox = self._outbox, []
         if self._link is not None and messages:
             self._link.send(messages)
+
+
+def _trace_end(flight: _Flight, timeline: Timeline, reason: FinishReason) -> None:
+    """A choice of `flight`, which is no longer among its timelines, has ended."""
+    if flight.trace is not None:
+        flight.trace.choice_ended(timeline, reason)
+        if not flight.timelines:
+            flight.trace.end()

@@ -20,6 +20,7 @@ from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient, StartError
 from serve.engine_process import EngineProcess
+from serve.gpus import find_gpus
 from serve.grammars import GrammarCompiler
 from serve.http_protocol import HardenedProtocol
 from serve.listener import url_of
@@ -27,6 +28,7 @@ from serve.metrics import Metrics
 from serve.model import ServedModel
 from serve.service import Service
 from serve.settings import ServerSettings
+from serve.tracing import Traces
 
 FLUSH_SECONDS = 5  # for responses that are complete but not yet sent when the server leaves
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
@@ -78,6 +80,7 @@ class Launcher:
         *,
         command: tuple[str, ...],
         recent_log: Sequence[str],
+        traces: Traces | None,
         on_ready: OnReady,
         on_failure: Callable[[str], None],
     ) -> None:
@@ -87,14 +90,15 @@ class Launcher:
         self._listener = listener
         self._on_ready = on_ready
         self._on_failure = on_failure
-        metrics = Metrics(model.names[0])
+        metrics = Metrics(model.names[0], find_gpus())
         self._client = EngineClient(
-            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs
+            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
         self._grammars = GrammarCompiler(Path(engine_config.model))
         service = Service(
-            settings, engine_config, model, self._client, metrics, self._grammars, recent_log
-        )
+            settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
+            traces,
+        )  # fmt: skip
         self._server = Server(
             uvicorn.Config(
                 build_app(service),

@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from engine.messages import EngineStats, FinishReason, ModelInfo
 from engine.sampling_params import SamplingParams
+from serve.gpus import Gpus
 
 _LABELS = ("model_name", "engine")
 # fmt: off
@@ -52,6 +53,7 @@ class Timeline:
     first_token: float | None = None
     last_token: float = 0.0
     tokens: int = 0
+    queue_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,13 +69,15 @@ class Totals:
 class Metrics:
     """All metrics of one server."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, gpus: Gpus | None = None) -> None:
         self.registry = CollectorRegistry()
         self.totals = Totals()
         self._values = (model_name, "0")
         self._engine = _EngineCollector(self._values)
         self.registry.register(self._engine)
         ProcessCollector(registry=self.registry)
+        if gpus is not None:
+            self.registry.register(gpus)
         self._queue = self._histogram("vllm:request_queue_time_seconds", _LATENCY)
         self._time_to_first = self._histogram("vllm:time_to_first_token_seconds", _FIRST_TOKEN)
         self._between = self._histogram("vllm:inter_token_latency_seconds", _BETWEEN_TOKENS)

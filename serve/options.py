@@ -37,6 +37,11 @@ def parse_list(flag: str, text: str | None) -> list[str]:
         ) from None
 
 
+def parse_hosts(text: str | None) -> list[str] | None:
+    """As `parse_list`; None leaves it to the address."""
+    return None if text is None else parse_list("--allowed-hosts", text)
+
+
 def parse_length(text: str) -> int | Literal["auto"]:
     """A count, or "auto" (also -1): as long as the memory allows."""
     return "auto" if str(text) in ("auto", "-1") else parse_count(text)
@@ -216,6 +221,14 @@ NumSchedulerSteps = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
+LogitsProcessors = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A class of yours that changes logits, as module:Class, or the name of an entry "
+        "point; repeatable.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
 CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),
@@ -232,6 +245,15 @@ SslCertfile = Annotated[
 ]
 SslKeyfile = Annotated[
     str | None, typer.Option(help="The certificate's key.", rich_help_panel=_SERVER)
+]
+AllowedHosts = Annotated[
+    str | None,
+    typer.Option(
+        help='Names by which the server may be called, as JSON: ["a.org", "*.a.org"] or ["*"]. '
+        "Without it any, or this machine's own if only this machine can connect.",
+        metavar="LIST",
+        rich_help_panel=_SERVER,
+    ),
 ]
 AllowedOrigins = Annotated[
     str | None,
@@ -250,6 +272,15 @@ EnableLogRequests = Annotated[
     ),
 ]
 LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_SERVER)]
+OtlpTracesEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Collector of OpenTelemetry's traces, as http://localhost:4318/v1/traces; needs the "
+        "extra otel.",
+        metavar="URL",
+        rich_help_panel=_SERVER,
+    ),
+]
 ApiKey = Annotated[
     list[str] | None,
     typer.Option(

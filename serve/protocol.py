@@ -82,6 +82,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
+    vllm_xargs: dict[str, Any] | None = None  # of logits processors
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     use_beam_search: bool | None = None
@@ -186,6 +187,12 @@ class PromptTokensDetails(msgspec.Struct):
     cached_tokens: int
 
 
+class CompletionTokensDetails(msgspec.Struct):
+    """How much of what was generated is reasoning."""
+
+    reasoning_tokens: int
+
+
 class Usage(msgspec.Struct):
     """Token counts of a request."""
 
@@ -193,10 +200,19 @@ class Usage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails | msgspec.UnsetType = msgspec.UNSET
+    completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
 
 
-def usage_of(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Usage:
-    """Counts as OpenAI reports them; cached tokens are left out where there are none."""
+def usage_of(
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int,
+    reasoning_tokens: int | None = None,
+) -> Usage:
+    """Counts as OpenAI reports them; cached tokens are left out where there are none, reasoning
+    where nobody knows how the model writes it."""
     details = PromptTokensDetails(cached_tokens) if cached_tokens else msgspec.UNSET
+    thought = msgspec.UNSET if reasoning_tokens is None else reasoning_tokens
+    more = thought if thought is msgspec.UNSET else CompletionTokensDetails(thought)
     total = prompt_tokens + completion_tokens
-    return Usage(prompt_tokens, completion_tokens, total, details)
+    return Usage(prompt_tokens, completion_tokens, total, details, more)

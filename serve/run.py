@@ -11,12 +11,14 @@ from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from engine.model_files import located
 from serve.engine_process import ENGINE_COMMAND
+from serve.hosts import allowed_hosts
 from serve.launcher import Launcher
 from serve.listener import bind, check_certificate
 from serve.logs import set_up_logs
 from serve.model import load_served_model, model_folder
 from serve.settings import ServerSettings
 from serve.summary import print_summary
+from serve.tracing import make_traces
 
 
 def run_server(
@@ -32,7 +34,10 @@ def run_server(
     model = load_served_model(folder, name, settings)
     check_certificate(settings)
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
+    endpoint = settings.otlp_traces_endpoint
+    traces = make_traces(endpoint, model.names[0]) if endpoint else None
     listener = bind(settings)
+    settings = msgspec.structs.replace(settings, allowed_hosts=allowed_hosts(settings))
 
     def ready(info: ModelInfo, url: str) -> None:
         print_summary(out, info, model, settings, url)
@@ -48,10 +53,15 @@ def run_server(
             listener,
             command=command,
             recent_log=recent_log,
+            traces=traces,
             on_ready=ready,
             on_failure=failed,
         )
         return await launcher.run()
 
     out.print(f"[dim]loading {escape(name)} ...[/]")
-    return asyncio.run(serve())
+    try:
+        return asyncio.run(serve())
+    finally:
+        if traces is not None:
+            traces.close()

@@ -11,6 +11,7 @@ from serve.metrics import Metrics
 from serve.model import ServedModel
 from serve.settings import ServerSettings
 from serve.structured_outputs import Constraint
+from serve.tracing import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Service:
     metrics: Metrics
     grammars: GrammarCompiler
     recent_log: Sequence[str] = ()
+    traces: Traces | None = None
 
     def check_model(self, name: str | None) -> None:
         """Raise NotFoundError for a model that is not served; None is the one that is."""

@@ -20,8 +20,10 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this server; "*" is any
+    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     enable_log_requests: bool = False
     log_format: LogFormat = "text"
+    otlp_traces_endpoint: str | None = None  # URL of a collector for OpenTelemetry's spans
     api_keys: tuple[str, ...] = ()
     admin_api_key: str | None = None  # of /admin, instead of the others
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
@@ -41,6 +43,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError(f"--port must be between 0 and 65535, got {self.port}.")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile need each other.")
+        if any(not host.strip() for host in self.allowed_hosts or ()):
+            raise ConfigError("--allowed-hosts holds an empty name; leave it out.")
         if any(not key.strip() for key in self.api_keys):
             raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
         if any(not name.strip() for name in self.served_model_names):

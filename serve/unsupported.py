@@ -51,7 +51,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "stream_interval": (1,),
         "thinking_token_budget": (),
         "truncation_side": ("left",),
-        "vllm_xargs": ({},),
         "watermarking": (),
         # SGLang
         "custom_logit_processor": (),

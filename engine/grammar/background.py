@@ -63,6 +63,11 @@ class ConstraintThreads:
         """Requests that wait for their first mask."""
         return len(self._builds)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What grammars are followed in; blocks until it is read, and raises why it cannot be."""
+        return self._vocabulary.result()
+
     def check(self, source: str) -> None:
         """Raise `RequestError` if `source` cannot be compiled; blocks."""
         self._vocabulary.result()

@@ -2,10 +2,11 @@
 
 The words are those of `allowed_token_ids`, which a constrained request may not have, and the
 row's flag is the same, so that a step costs nothing more than it did. Masks travel as packed
-bits, in one array of few fixed sizes; steps without constrained rows send nothing.
+bits, in one array of few fixed sizes; steps without constrained rows send nothing. Whose masks
+change is `engine.row_masks`'s to say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Int32, UInt32
+from numpy.typing import NDArray
 
-from engine.request import Request
-from engine.scheduler import Plan
-
+Ints = NDArray[np.int32]
 _ROWS = (1, 8, 64)  # in one array; more are sent in several
 
 
@@ -36,19 +36,18 @@ class MaskSender:
             packed = jax.ShapeDtypeStruct((rows, self._width), np.int32, sharding=whole)
             self._programs[rows] = write.lower(allowed, packed).compile()
 
-    def send(self, allowed: Array, plan: Plan) -> Array:
-        """The words with the masks of those rows of `plan` that sample under a grammar."""
-        for packed in self._pack(iter([r for r in plan.sampling if r.constraint is not None])):
+    def send(self, allowed: Array, masks: Iterable[tuple[int, Ints]]) -> Array:
+        """The words with those of some slots changed."""
+        for packed in self._pack(iter(masks)):
             allowed = self._programs[len(packed)](allowed, packed)
         return allowed
 
-    def _pack(self, requests: Iterator[Request]) -> Iterator[np.ndarray]:
-        while group := list(islice(requests, _ROWS[-1])):
+    def _pack(self, masks: Iterator[tuple[int, Ints]]) -> Iterator[Ints]:
+        while group := list(islice(masks, _ROWS[-1])):
             rows = next(size for size in _ROWS if size >= len(group))
             packed = np.full((rows, self._width), self._sink, np.int32)
-            for row, request in zip(packed, group, strict=False):
-                if request.slot is not None and request.constraint is not None:
-                    row[0], row[1:] = request.slot, request.constraint.mask
+            for row, (slot, words) in zip(packed, group, strict=False):
+                row[0], row[1:] = slot, words
             yield packed
 
 

@@ -38,6 +38,10 @@ class Vocabulary:
     num_words: int
     buffer_words: int  # as llguidance counts, which may know more tokens than there are columns
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text; special tokens their names."""
+        return self.tokens.decode_bytes([token_id])
+
 
 def make_vocabulary(
     tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Collection[int]

@@ -107,10 +107,7 @@ AnthropicToolChoice = ChooseAuto | ChooseAny | ChooseTool | ChooseNone
 
 
 class Thinking(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether the model is to think first, where its chat template can say so.
-
-    `budget_tokens` is what the client expects; the bound that holds is `max_tokens`.
-    """
+    """Whether the model is to think first, where its chat template can say so, and for how long."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = None

@@ -23,7 +23,13 @@ def _failed(body: ErrorBody) -> bytes:
     return b"event: error\n" + event({"type": "error", "error": body.error})
 
 
-_NAMES = MappingProxyType({"stop": "stop_sequences", "max_completion_tokens": "max_tokens"})
+_NAMES = MappingProxyType(
+    {
+        "stop": "stop_sequences",
+        "max_completion_tokens": "max_tokens",
+        "thinking_token_budget": "thinking.budget_tokens",
+    }
+)
 _FRAMING = Framing(named_event, _failed)
 
 

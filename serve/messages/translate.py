@@ -15,6 +15,7 @@ from serve.messages.protocol import (
     Message,
     MessagesRequest,
     TextBlock,
+    Thinking,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
@@ -63,7 +64,12 @@ def _options(request: MessagesRequest) -> dict[str, Any]:
         "top_k": request.top_k,
         "priority": request.priority,
         "cache_salt": request.cache_salt,
+        "thinking_token_budget": _budget(request.thinking),
     }
+
+
+def _budget(thinking: Thinking | None) -> int | None:
+    return None if thinking is None or thinking.type == "disabled" else thinking.budget_tokens
 
 
 def _system(request: CountRequest) -> list[ChatMessage]:

@@ -8,21 +8,20 @@ is put before it as this model writes it.
 
 from typing import Any
 
-from serve.reply.harmony import HarmonyReasoning
+from serve.reply.harmony import ANALYSIS, FINAL, HarmonyReasoning
 from serve.reply.reasoning import ReasoningFormat, Thinking
 
 Part = dict[str, Any]
 _BLANKS: Part = {"type": "regex", "pattern": r"[ \n]{0,3}"}
-_ANALYSIS, _FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 
 
 def after_reasoning(reasoning: Thinking, prompt: str, answer: Part) -> Part:
     """What a reply to `prompt` must be if its answer must be `answer`."""
     match reasoning:
         case HarmonyReasoning():
-            thought = _tag(_ANALYSIS, "<|end|>")
-            final = {"type": "const_string", "value": _FINAL}
-            again = {"type": "const_string", "value": f"<|start|>assistant{_FINAL}"}
+            thought = _tag(ANALYSIS, "<|end|>")
+            final = {"type": "const_string", "value": FINAL}
+            again = {"type": "const_string", "value": f"<|start|>assistant{FINAL}"}
             return _either(_in_order(thought, again, answer), _in_order(final, answer))
         case ReasoningFormat() if prompt.rstrip().endswith(reasoning.end):
             return answer

@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from engine.thoughts import ThoughtMarks
 from serve.reply.events import Output
 from serve.reply.reader import Reader, Reading, text_until
 
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>")
 _RECIPIENT = re.compile(r"\bto=(?:functions\.)?([\w.\-]{1,256})")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -20,6 +22,12 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 class HarmonyReasoning:
     """The same grammar where a reasoning format is asked for."""
+
+    forced_end = f"<|end|><|start|>assistant{FINAL}"
+
+    def marks(self, prompt: str) -> ThoughtMarks:
+        """Several messages may be reasoning, until one is the answer."""
+        return ThoughtMarks(begin=ANALYSIS, ends=_ENDS, answer=FINAL)
 
     def is_open(self, prompt: str) -> bool:
         """Each message says what it is."""

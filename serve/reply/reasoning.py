@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.thoughts import ThoughtMarks
 from serve.reply.events import Output
 from serve.reply.reader import Emit, Reader, Reading
 
 
 class Thinking(Protocol):
-    """A format of reasoning."""
+    """A format of reasoning; `forced_end` is what ends it early and lets the answer begin."""
+
+    @property
+    def forced_end(self) -> str: ...
+
+    def marks(self, prompt: str) -> ThoughtMarks:
+        """By which the reasoning in a reply to `prompt` is found."""
 
     def is_open(self, prompt: str) -> bool:
         """Whether the reply to `prompt` begins within reasoning."""
@@ -33,6 +40,15 @@ class ReasoningFormat:
     implied: bool = False
     answer: tuple[str, ...] = ()  # marks around the answer, which are not part of it
     also_ends: tuple[str, ...] = ()  # what ends reasoning and is read again after it
+
+    @property
+    def forced_end(self) -> str:
+        return self.end
+
+    def marks(self, prompt: str) -> ThoughtMarks:
+        """By which the reasoning in a reply to `prompt` is found."""
+        ends = (self.end, *self.also_ends)
+        return ThoughtMarks(begin=self.begin, ends=ends, is_open=self.is_open(prompt))
 
     def is_open(self, prompt: str) -> bool:
         """Whether the reply to `prompt` begins within reasoning."""

@@ -134,6 +134,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
+    thinking_token_budget: int | None = None  # as in the chat API
     text: TextOptions | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

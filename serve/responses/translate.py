@@ -68,6 +68,7 @@ def chat_request(request: ResponsesRequest, turns: list[ChatMessage]) -> ChatReq
         tool_choice=_choice(request) if request.tools else None,
         parallel_tool_calls=request.parallel_tool_calls,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
+        thinking_token_budget=request.thinking_token_budget,
         chat_template_kwargs=request.chat_template_kwargs,
         max_completion_tokens=request.max_output_tokens,
         stream=request.stream,

@@ -39,7 +39,8 @@ class ResponseView:
         self._parts = Parts()
         self._ids: list[str] = []
         self._logprobs: list[Any] = []
-        self._generated = self._cached = self._thought = 0
+        self._generated = self._cached = 0
+        self._thoughts = talk.thoughts()
         self._sequence = 0
         self._finish_reason: str | None = None
 
@@ -75,8 +76,8 @@ class ResponseView:
     def _count(self, delta: OutputDelta) -> None:
         self._generated += len(delta.token_ids)
         self._cached = max(self._cached, delta.num_cached_tokens)
-        if self._parts.all and self._parts.all[-1].kind == "reasoning":
-            self._thought += len(delta.token_ids)
+        if self._thoughts is not None:
+            self._thoughts.extend(delta.token_ids)
         self._finish_reason = delta.finish_reason
 
     def _usage(self) -> ResponseUsage:
@@ -84,7 +85,7 @@ class ResponseView:
             self._prompt_tokens,
             CachedTokens(self._cached),
             self._generated,
-            ReasoningTokens(self._thought),
+            ReasoningTokens(self._thoughts.num_tokens if self._thoughts else 0),
             self._prompt_tokens + self._generated,
         )
 

@@ -1,6 +1,7 @@
 """The router's paths, and its life from the listening socket to the exit code."""
 
 import asyncio
+from collections.abc import Iterator
 
 import msgspec
 import uvicorn
@@ -19,6 +20,7 @@ from serve.errors import (
     handle_ingot_error,
     handle_unexpected,
 )
+from serve.hosts import ANY, AllowedHosts, allowed_hosts
 from serve.http_protocol import HardenedProtocol
 from serve.launcher import MAX_HEADER_BYTES, Server
 from serve.listener import bind, url_of
@@ -53,7 +55,7 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
             *(Route(f"/{name}", forward, methods=["POST"])
               for name in ("generate", "tokenize", "detokenize")),
         ],
-        middleware=[Middleware(ApiKeys, keys=settings.api_keys)],
+        middleware=[*_layers(settings)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
@@ -62,9 +64,18 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
     )  # fmt: skip
 
 
+def _layers(settings: RouterSettings) -> Iterator[Middleware]:
+    hosts = settings.allowed_hosts or ()
+    if hosts and ANY not in hosts:
+        yield Middleware(AllowedHosts, hosts=hosts)
+    yield Middleware(ApiKeys, keys=settings.api_keys)
+
+
 def run_router(settings: RouterSettings) -> int:
     """Serve until a signal; requests at work get `shutdown_timeout` to end. Returns 0."""
     listener = bind(settings.for_listener())
+    hosts = allowed_hosts(settings.for_listener())
+    settings = msgspec.structs.replace(settings, allowed_hosts=hosts)
     backends = Backends(settings.backends)
     server = Server(
         uvicorn.Config(

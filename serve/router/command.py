@@ -13,6 +13,7 @@ def router(
     ],
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
+    allowed_hosts: options.AllowedHosts = None,
     api_key: options.ApiKey = None,
     try_timeout: Annotated[
         float | None,
@@ -39,4 +40,5 @@ def router(
     from serve.router.settings import make_router_settings
 
     backends, keys = tuple(given.pop("backend")), tuple(given.pop("api_key") or ())
+    given["allowed_hosts"] = options.parse_hosts(given["allowed_hosts"])
     raise typer.Exit(run_router(make_router_settings(**given, backends=backends, api_keys=keys)))

@@ -18,6 +18,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
     backends: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8080
+    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     api_keys: tuple[str, ...] = ()
     try_timeout: float | None = None  # seconds until an answer begins; None waits
     fallback_url: str | None = None
@@ -50,6 +51,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
         return ServerSettings(
             host=self.host,
             port=self.port,
+            allowed_hosts=self.allowed_hosts,
             api_keys=self.api_keys,
             max_body_bytes=self.max_body_bytes,
             shutdown_timeout=self.shutdown_timeout,

@@ -10,6 +10,7 @@ from tests.engine.conftest import VOCAB
 
 OF_THE_FRONT = {
     "n", "stop", "bad_words", "detokenize", "skip_special_tokens", "include_stop_str_in_output",
+    "extra_args",  # of logits processors, whose own tests see to it
     "structured_outputs",  # the engine gets grammars; its tests see to it that they compile nothing
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from serve.metrics import Metrics
 from serve.model import load_served_model
 from serve.service import Service
 from serve.settings import ServerSettings
+from serve.tracing import Traces
 from tests.fake_engine import FakeCore
 from tests.serve.served import InProcessEngine, Serve, Served
 
@@ -62,6 +63,7 @@ def serve(model_folder: Path) -> Serve:
         settings: ServerSettings | None = None,
         config: EngineConfig | None = None,
         folder: Path = model_folder,
+        traces: Traces | None = None,
     ) -> AsyncIterator[Served]:
         before = asyncio.all_tasks()
         settings, config = settings or ServerSettings(), config or EngineConfig()
@@ -69,12 +71,12 @@ def serve(model_folder: Path) -> Serve:
         metrics = Metrics(model.names[0])
         core = FakeCore(config)
         client = EngineClient(
-            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs
+            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
         await client.connect(InProcessEngine(core))
         pump = asyncio.create_task(client.pump())
         grammars = GrammarCompiler(folder)
-        service = Service(settings, config, model, client, metrics, grammars)
+        service = Service(settings, config, model, client, metrics, grammars, traces=traces)
         served = Served(build_app(service), core, client)
         async with served.http:
             yield served

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from engine.errors import ConfigError
+from serve.hosts import LOCAL, allowed_hosts
 from serve.listener import check_certificate
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
@@ -33,6 +34,63 @@ async def test_pages_of_other_origins_may_call_only_if_they_are_named(serve: Ser
     assert asked.status_code == 200 and "POST" in asked.headers["access-control-allow-methods"]
     assert named.headers[header] == "https://a.org"
     assert keyless.status_code == 401 and keyless.headers[header] == "https://a.org"
+
+
+@pytest.mark.anyio
+async def test_only_names_of_this_server_are_taken(serve: Serve) -> None:
+    """A page whose name was given this machine's address still sends its own name."""
+    settings = ServerSettings(allowed_hosts=(*LOCAL, "A.org", "*.b.org"), allowed_origins=("*",))
+    good = (
+        "localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:1", "[::1]:8000", "[::1]", "a.org",
+        "x.b.org:80", "y.x.b.org",
+    )  # fmt: skip
+    bad = (
+        "evil.org", "evil.org:8000", "localhost.evil.org", "localhost@evil.org",
+        "evil.org/localhost",
+        "b.org", "xb.org", "127.0.0.1.evil.org", "[::1", "[::1].evil.org", "", ":8000", "0.0.0.0",
+        "a.org\r\n", "\x00",
+    )  # fmt: skip
+    async with serve(settings) as served:
+        for host in good:
+            answer = await served.http.get("/v1/models", headers={"host": host})
+            assert answer.status_code == 200, host
+        for host in bad:
+            for path in ("/v1/models", "/health", "/", "/admin/state"):
+                answer = await served.http.get(path, headers={"host": host, **PAGE})
+                assert answer.status_code == 403, (host, path)
+        error = answer.json()["error"]
+        anthropic = await served.http.post("/v1/messages", headers={"host": "evil"})
+    assert error["type"] == "permission_error" and "\x00" not in error["message"]
+    assert anthropic.json()["type"] == "error" and "'evil'" in anthropic.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts"),
+    [
+        ({}, LOCAL),
+        ({"host": "localhost"}, LOCAL),
+        ({"host": "::1"}, LOCAL),
+        ({"host": "127.0.0.2"}, (*LOCAL, "127.0.0.2")),
+        ({"host": "0.0.0.0"}, ("*",)),
+        ({"host": "::"}, ("*",)),
+        ({"host": "10.0.0.5"}, ("*",)),
+        ({"host": "a.org"}, ("*",)),
+        ({"uds": "/tmp/a"}, ("*",)),
+        ({"allowed_hosts": ("a.org",)}, ("a.org",)),
+        ({"host": "0.0.0.0", "allowed_hosts": ("a.org",)}, ("a.org",)),
+    ],
+)
+def test_whose_names_are_taken_by_default(settings, hosts) -> None:
+    assert allowed_hosts(ServerSettings(**settings)) == hosts
+
+
+def test_a_local_server_is_called_by_local_names(model_folder: Path) -> None:
+    """Also over a real socket, and before anything else is looked at."""
+    with running(model_folder) as server:
+        server.wait_until(200)
+        evil = httpx.get(f"{server.url}/v1/models", headers={"host": f"evil.org:{server.port}"})
+        local = httpx.get(f"{server.url}/v1/models", headers={"host": f"localhost:{server.port}"})
+    assert (evil.status_code, local.status_code) == (403, 200)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
