@@ -15,6 +15,7 @@ from serve.listener import bind, check_certificate
 from serve.logs import set_up_logs
 from serve.model import load_served_model, model_folder
 from serve.settings import ServerSettings
+from serve.succession import predecessor
 from serve.summary import print_summary
 
 
@@ -30,7 +31,8 @@ def run_server(
     model = load_served_model(folder, config.model, settings)
     check_certificate(settings)
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
-    listener = bind(settings)
+    before = predecessor()
+    listener = before.listener if before else bind(settings)
 
     def ready(info: ModelInfo, url: str) -> None:
         print_summary(out, info, model, settings, url)
@@ -44,6 +46,7 @@ def run_server(
             settings,
             model,
             listener,
+            before=before,
             command=command,
             recent_log=recent_log,
             on_ready=ready,
