@@ -42,30 +42,55 @@ OnReady = Callable[[ModelInfo, str], None]
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with signals that drain first and kill second, and one that renews."""
+    """uvicorn's server, with signals that drain first and kill second."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._on_started = on_started
         self.leaving = asyncio.Event()
         self.forced = asyncio.Event()
-        self.renewing = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGUSR2, self.renewing.set)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+
+    def leave_now(self) -> None:
+        """Cut every connection that is still open."""
+        self.config.timeout_graceful_shutdown = 0
+        self.force_exit = self.should_exit = True
+        self.forced.set()
+
+    def _on_signal(self) -> None:
+        if self.leaving.is_set():
+            self.leave_now()
+        self.leaving.set()
+
+
+class RenewableServer(Server):
+    """One in whose place another can step; SIGUSR2 asks for that."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self.renewing = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR2, self.renewing.set)
+        with super().capture_signals():
+            yield
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
 
     async def retire(self) -> None:
         """Accept no connection any more; return when those there are have ended.
@@ -79,17 +104,6 @@ class Server(uvicorn.Server):
         self.server_state.default_headers += [(b"connection", b"close")]
         while self.server_state.connections:
             await asyncio.sleep(_LOOK_SECONDS)
-
-    def leave_now(self) -> None:
-        """Cut every connection that is still open."""
-        self.config.timeout_graceful_shutdown = 0
-        self.force_exit = self.should_exit = True
-        self.forced.set()
-
-    def _on_signal(self) -> None:
-        if self.leaving.is_set():
-            self.leave_now()
-        self.leaving.set()
 
 
 class Launcher:
@@ -124,7 +138,7 @@ class Launcher:
         service = Service(
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log
         )
-        self._server = Server(
+        self._server = RenewableServer(
             uvicorn.Config(
                 build_app(service),
                 http=HardenedProtocol,
