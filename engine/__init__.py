@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from engine.beam_params import BeamSearchParams
     from engine.config import EngineConfig
     from engine.grammar.params import StructuredOutputsParams
+    from engine.language import Remote, State, choice, function, gen
     from engine.llm import LLM
     from engine.logits_processors import LogitsProcessor
     from engine.outputs import CompletionOutput, RequestOutput
@@ -27,11 +28,17 @@ _HOMES = {
     "EngineConfig": "engine.config",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
+    "gen": "engine.language",
+    "choice": "engine.language",
+    "function": "engine.language",
+    "State": "engine.language",
+    "Remote": "engine.language",
 }
 
 __all__ = [
     "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LogitsProcessor",
-    "PoolingParams", "RequestOutput", "SamplingParams", "StructuredOutputsParams",
+    "PoolingParams", "Remote", "RequestOutput", "SamplingParams", "State",
+    "StructuredOutputsParams", "choice", "function", "gen",
 ]  # fmt: skip
 
 

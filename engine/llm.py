@@ -19,6 +19,8 @@ from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
 from engine.errors import RequestError
+from engine.language.local import LocalBackend
+from engine.language.state import State
 from engine.messages import ModelInfo
 from engine.model_files import located
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
@@ -157,6 +159,19 @@ class LLM:
     ) -> Iterator[OutputDelta]:
         """Answer one conversation, piece by piece."""
         return self._stream(self._render(messages, tools=tools), sampling_params)
+
+    def state(self, text: str = "", *, messages: Sequence[Message] | None = None) -> State:
+        """A text that grows by `gen`, `choice` and forks: see `engine.language`.
+
+        It begins with `text`, behind the conversation that `messages` are, up to where the
+        model's answer begins.
+
+        Raises:
+            RequestError: the model has no chat template, or the messages do not fit it.
+        """
+        backend = LocalBackend(self._loop, self._defaults)
+        chat = "" if messages is None else self._render(messages).text or ""
+        return State(backend, chat + text, chat=messages is not None)
 
     def embed(
         self,

@@ -50,7 +50,7 @@ class _Child:
     detokenizer: Detokenizer | None  # None when the caller wants ids only
     watcher: StopWatcher | None  # None without stop strings
     num_tokens: int = 0
-    prompt_logprobs_began: bool = False
+    num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
 
     def grow(self, token_id: int) -> str | Found:
         """The text that one more token completes; `Found` when a stop string ends it."""
@@ -108,6 +108,7 @@ class OutputProcessor:
         if request_id in self._requests:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
         self._check_text_options(params)
+        _check_start(params, len(prompt_token_ids))
         if (params.structured_outputs is None) != (not grammar):
             raise ValueError("structured outputs come with their grammar")
         stops = self._stop_strings(tuple(params.stop_strings))
@@ -210,7 +211,8 @@ class OutputProcessor:
         watcher = None
         if stops is not None:
             watcher = StopWatcher(stops, include_stop=params.include_stop_str_in_output)
-        return _Child(request_id, index, params, detokenizer, watcher)
+        unscored = max(1, params.prompt_logprobs_start)
+        return _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
 
     def _advance(self, child: _Child, delta: RequestDelta) -> OutputDelta:
         output = OutputDelta(
@@ -233,10 +235,11 @@ class OutputProcessor:
         return output
 
     def _add_prompt_logprobs(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
-        """The first token of a prompt has nothing before it: its place holds None."""
-        first = [] if child.prompt_logprobs_began else [None]
-        child.prompt_logprobs_began = True
-        positions = first + [self._position(e) for e in delta.prompt_logprobs or ()]
+        """None for tokens that are not scored: the first, which has nothing before it, and others
+        that nobody asked for."""
+        unscored: list[PositionLogprobs | None] = [None] * child.num_unscored
+        child.num_unscored = 0
+        positions = unscored + [self._position(e) for e in delta.prompt_logprobs or ()]
         output.prompt_logprobs = positions or None
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
@@ -273,6 +276,15 @@ class OutputProcessor:
         self._requests[request_id].discard(engine_id)
         if not self._requests[request_id]:
             del self._requests[request_id]
+
+
+def _check_start(params: SamplingParams, prompt_tokens: int) -> None:
+    if params.prompt_logprobs_start > prompt_tokens:
+        raise RequestError(
+            f"prompt_logprobs_start {params.prompt_logprobs_start} is beyond the end of the "
+            f"prompt, which has {prompt_tokens} tokens.",
+            "prompt_logprobs_start",
+        )
 
 
 def _stop_strings(strings: tuple[str, ...]) -> StopStrings | None:

@@ -52,7 +52,7 @@ class Request:
     queue_seconds: float | None = None  # how long it waited for its first slot
     num_computed: int = 0
     num_in_flight: int = 0
-    num_prompt_logprobs: int = 0  # prompt positions whose log-probabilities are on their way
+    num_prompt_logprobs: int = 0  # prompt positions that are scored, on their way, or not asked for
     slot: int | None = None
     pages: list[int] = field(default_factory=list)
     page_keys: list[PageKey] = field(default_factory=list)  # of leading full pages, once asked for
@@ -106,12 +106,12 @@ class Request:
     def num_reusable(self) -> int:
         """Leading tokens that need not be computed if the cache has them.
 
-        The last is needed for its logits, and those of a scored prompt for theirs; what was
+        The last is needed for its logits, and those before scored tokens for theirs; what was
         generated is counted as it enters the model, where sampling depends on it.
         """
-        if self.params.prompt_logprobs is not None:
-            return 0
         known = len(self.token_ids) - 1
+        if self.params.prompt_logprobs is not None:
+            known = min(known, _first_scored(self.params))
         return min(known, self.num_prompt_tokens) if self.observed else known
 
     @property
@@ -169,4 +169,10 @@ def make_request(
         seed=params.seed if params.seed is not None else seed,
         namespace=message.cache_salt,
         observed=needs_admission(params),
+        num_prompt_logprobs=_first_scored(params),
     )
+
+
+def _first_scored(params: SamplingParams) -> int:
+    """The first position whose logits score a token of the prompt, which is the one after it."""
+    return max(0, params.prompt_logprobs_start - 1)

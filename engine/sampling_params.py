@@ -35,7 +35,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 
     `temperature` 0 is greedy. `top_k` 0 or -1 is off. `max_tokens` None runs to the end of the
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
-    any option below is applied; `prompt_logprobs` the same for the prompt's tokens.
+    any option below is applied; `prompt_logprobs` the same for the prompt's tokens, from
+    `prompt_logprobs_start` on: those before it get None, and may come from the prefix cache.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
@@ -57,6 +58,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    prompt_logprobs_start: int = 0
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     detokenize: bool = True
@@ -108,6 +110,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(
                 f"min_tokens {self.min_tokens} exceeds max_tokens {self.max_tokens}.", "min_tokens"
+            )
+        if self.prompt_logprobs_start and self.prompt_logprobs is None:
+            raise RequestError(
+                "prompt_logprobs_start needs prompt_logprobs.", "prompt_logprobs_start"
             )
 
     def _check_lists(self) -> None:
@@ -198,6 +204,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "min_tokens": integer,
     "logprobs": integer,
     "prompt_logprobs": integer,
+    "prompt_logprobs_start": integer,
     "logit_bias": integer_keys,
     "allowed_token_ids": _integers,
     "detokenize": boolean,
@@ -224,6 +231,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("min_tokens", 0, 2**31 - 1),
     ("logprobs", 0, MAX_LOGPROBS),
     ("prompt_logprobs", 0, MAX_LOGPROBS),
+    ("prompt_logprobs_start", 0, 2**31 - 1),
 )
 
 

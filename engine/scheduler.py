@@ -355,10 +355,11 @@ class _StepBudget:
 
     def most_tokens(self, request: Request) -> int:
         """Tokens that the step has left for a request; one whose prompt is scored takes a row of
-        logits for each of them."""
+        logits for each of them that is."""
         count = min(request.num_tokens - request.num_computed, self._tokens)
         if _unscored(request):
-            count = min(count, self._logit_rows)
+            unasked = max(0, request.num_prompt_logprobs - request.num_computed)
+            count = min(count, unasked + self._logit_rows)
         return 1 if count <= _LONGEST_RIDE and self._rides(request) else count
 
     def _rides(self, request: Request) -> bool:

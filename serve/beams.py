@@ -31,6 +31,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "bad_words": ([],),
     "min_tokens": (0,),
     "prompt_logprobs": (),
+    "prompt_logprobs_start": (0,),
     "logit_bias": ({},),
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),

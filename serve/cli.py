@@ -83,7 +83,11 @@ def serve(
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",
 ) -> None:
-    """Serve MODEL over HTTP with OpenAI's API."""
+    """Serve MODEL over HTTP with OpenAI's API.
+
+    SIGTERM lets requests finish and ends. SIGUSR2 starts the same command anew, which takes over
+    the port once it is ready, without refusing a connection; if it fails, nothing changes.
+    """
     raise typer.Exit(_run_server(dict(locals())))
 
 

@@ -2,15 +2,19 @@
 
     bind the port ▸ listen, /health says "loading" ▸ engine ready ▸ serve ▸ drain ▸ exit
 
+SIGTERM and SIGINT drain; SIGUSR2 does once a successor serves (`succession`), and until then, or
+if it does not come to that, this server goes on. A successor accepts connections when it is ready.
+
 Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the engine failed.
 """
 
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -28,11 +32,13 @@ from serve.metrics import Metrics
 from serve.model import ServedModel
 from serve.service import Service
 from serve.settings import ServerSettings
+from serve.succession import Predecessor, start_successor
 from serve.tracing import Traces
 
 FLUSH_SECONDS = 5  # for responses that are complete but not yet sent when the server leaves
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
 MAX_HEADER_BYTES = 64 * 1024
+_LOOK_SECONDS = 0.1  # between two looks at connections that are to end
 
 OnReady = Callable[[ModelInfo, str], None]
 
@@ -68,6 +74,40 @@ class Server(uvicorn.Server):
         self.leaving.set()
 
 
+class RenewableServer(Server):
+    """One in whose place another can step; SIGUSR2 asks for that."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self.renewing = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR2, self.renewing.set)
+        with super().capture_signals():
+            yield
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def retire(self) -> None:
+        """Accept no connection any more; return when those there are have ended.
+
+        Each does with its next answer, which says so, or when it has been idle for some seconds: a
+        connection that is closed under a client which is about to use it would be an error to it.
+        """
+        for server in self.servers:
+            server.close()
+        self.config.encoded_headers.append((b"connection", b"close"))  # copied every second
+        self.server_state.default_headers += [(b"connection", b"close")]
+        while self.server_state.connections:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
 class Launcher:
     """One server, from start to end."""
 
@@ -78,6 +118,7 @@ class Launcher:
         model: ServedModel,
         listener: socket.socket,
         *,
+        before: Predecessor | None,
         command: tuple[str, ...],
         recent_log: Sequence[str],
         traces: Traces | None,
@@ -88,6 +129,8 @@ class Launcher:
         self._command = command
         self._settings = settings
         self._listener = listener
+        self._before = before
+        self._ready = asyncio.Event()
         self._on_ready = on_ready
         self._on_failure = on_failure
         metrics = Metrics(model.names[0], find_gpus())
@@ -99,7 +142,7 @@ class Launcher:
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
             traces,
         )  # fmt: skip
-        self._server = Server(
+        self._server = RenewableServer(
             uvicorn.Config(
                 build_app(service),
                 http=HardenedProtocol,
@@ -112,26 +155,50 @@ class Launcher:
                 proxy_headers=False,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_graceful_shutdown=FLUSH_SECONDS,
-            )
+            ),
+            on_started=before.relieve if before else lambda: None,
         )
 
     async def run(self) -> int:
         """Serve until a signal or a failure; returns the exit code."""
-        http = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        http = asyncio.create_task(self._serve_http())
         engine = asyncio.create_task(self._run_engine())
         leaving = asyncio.create_task(self._server.leaving.wait())
+        renewed = asyncio.create_task(self._until_renewed())
         try:
-            await asyncio.wait({engine, leaving, http}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {engine, leaving, renewed, http}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
-                await self._drain(engine)
+                self._client.drain()
+                await self._leave(self._client.wait_until_idle(), engine)
+            elif renewed.done():
+                self._server.leaving.set()  # a signal from here on is the second
+                await self._leave(self._server.retire(), engine)
         finally:
             self._server.should_exit = True
-            leaving.cancel()
-            engine.cancel()
-            await asyncio.gather(leaving, engine, return_exceptions=True)
-            await http
+            if not self._server.started:
+                http.cancel()
+            for task in (leaving, renewed, engine):
+                task.cancel()
+            await asyncio.gather(leaving, renewed, engine, http, return_exceptions=True)
             await self._grammars.close()
+        if not http.cancelled():
+            http.result()
         return 0 if engine.cancelled() else engine.result()
+
+    async def _serve_http(self) -> None:
+        if self._before is not None:
+            await self._ready.wait()
+        await self._server.serve(sockets=[self._listener])
+
+    async def _until_renewed(self) -> None:
+        """Return once another server has taken this one's place."""
+        while True:
+            await self._server.renewing.wait()
+            if await start_successor(self._listener) is not None:
+                return
+            self._on_failure("The new server did not become ready; this one goes on.")
+            self._server.renewing.clear()
 
     async def _run_engine(self) -> int:
         """The engine's life, and a second one if it dies at work; the exit code after that."""
@@ -154,20 +221,21 @@ class Launcher:
         try:
             info = await self._client.connect(process)
             self._on_ready(info, url_of(self._listener, self._settings))
+            self._ready.set()
             return None, await self._client.pump()
         except StartError as error:
             return 2 if error.user_error else 1, str(error)
         finally:
             await process.stop()
 
-    async def _drain(self, engine: asyncio.Task[int]) -> None:
-        """Let requests in flight finish, as long as the settings allow and nobody signals again."""
-        self._client.drain()
-        idle = asyncio.create_task(self._client.wait_until_idle())
+    async def _leave(self, done: Coroutine[Any, Any, None], engine: asyncio.Task[int]) -> None:
+        """Wait until all is `done`, as long as the settings allow and nobody signals again."""
+        idle = asyncio.create_task(done)
         forced = asyncio.create_task(self._server.forced.wait())
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.shutdown_timeout):
                 await asyncio.wait({idle, forced, engine}, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         forced.cancel()
+        self._client.drain()
         self._client.fail_all("The server is shutting down.")

@@ -63,6 +63,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     max_tokens: int | None = None
     min_tokens: int | None = None
     prompt_logprobs: int | None = None
+    prompt_logprobs_start: int | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
@@ -114,6 +115,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
         if self.stream and self.prompt_logprobs is not None:
             raise RequestError(
                 "prompt_logprobs cannot be streamed; leave out stream.", "prompt_logprobs"
+            )
+        if self.prompt_logprobs_start and (self.prompt_logprobs is None or self.echo):
+            raise RequestError(
+                "prompt_logprobs_start needs prompt_logprobs, without echo.",
+                "prompt_logprobs_start",
             )
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")

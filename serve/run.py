@@ -17,6 +17,7 @@ from serve.listener import bind, check_certificate
 from serve.logs import set_up_logs
 from serve.model import load_served_model, model_folder
 from serve.settings import ServerSettings
+from serve.succession import predecessor
 from serve.summary import print_summary
 from serve.tracing import make_traces
 
@@ -36,7 +37,8 @@ def run_server(
     recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
     endpoint = settings.otlp_traces_endpoint
     traces = make_traces(endpoint, model.names[0]) if endpoint else None
-    listener = bind(settings)
+    before = predecessor()
+    listener = before.listener if before else bind(settings)
     settings = msgspec.structs.replace(settings, allowed_hosts=allowed_hosts(settings))
 
     def ready(info: ModelInfo, url: str) -> None:
@@ -51,6 +53,7 @@ def run_server(
             settings,
             model,
             listener,
+            before=before,
             command=command,
             recent_log=recent_log,
             traces=traces,

@@ -114,7 +114,8 @@ class FakeCore:
             delta.logprobs = [scores(token, request.params.logprobs)]
         if request.params.prompt_logprobs is not None and not row.output:
             count = request.params.prompt_logprobs
-            delta.prompt_logprobs = [scores(each, count) for each in prompt[1:]]
+            first = max(1, request.params.prompt_logprobs_start)
+            delta.prompt_logprobs = [scores(each, count) for each in prompt[first:]]
         row.output.append(token)
         delta.finish_reason = self._end(row, token)
         if delta.finish_reason is not None:

@@ -90,6 +90,20 @@ def test_prompt_logprobs_equal_generated_ones(core):
         np.testing.assert_allclose(said.logprobs, read.logprobs, atol=1e-5)
 
 
+@pytest.mark.parametrize("start", [1, 16, 17, 33, 39, 40])
+def test_scores_from_a_position_on_need_no_beginning_again(core, start):
+    """What is before the first scored token comes from the cache, and the scores stay the same."""
+    prompt = [int(token) for token in np.random.default_rng(start).integers(3, VOCAB, 40)]
+    (whole,) = run(core, [prompt], max_tokens=1, prompt_logprobs=1)
+    hits = core.stats.prefix_cache_hits
+    (rest,) = run(core, [prompt], max_tokens=1, prompt_logprobs=1, prompt_logprobs_start=start)
+    assert core.stats.prefix_cache_hits - hits == min(start - 1, 39) // 16 * 16
+    assert len(rest.prompt_logprobs) == 40 - start and rest.ids == whole.ids
+    for new, old in zip(rest.prompt_logprobs, whole.prompt_logprobs[start - 1 :], strict=True):
+        assert new.token_ids == old.token_ids
+        np.testing.assert_allclose(new.logprobs, old.logprobs, atol=1e-5)
+
+
 def test_logprobs_are_those_of_the_whole_distribution(core):
     (text,) = run(core, [[5, 6, 7]], max_tokens=2, logprobs=20)
     first = text.logprobs[0]

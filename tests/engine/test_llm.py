@@ -68,6 +68,15 @@ def test_a_prompt_of_one_token_has_no_logprobs(llm):
     assert output.prompt_logprobs[0] is None and 6 in output.prompt_logprobs[1]
 
 
+def test_tokens_before_the_first_scored_one_hold_none(llm):
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0, prompt_logprobs_start=2)
+    [output] = llm.generate([[5, 6, 7, 8]], params)
+    assert output.prompt_logprobs[:2] == [None, None]
+    assert [next(iter(position)) for position in output.prompt_logprobs[2:]] == [7, 8]
+    with pytest.raises(RequestError, match="beyond the end of the prompt, which has 1 tokens"):
+        llm.generate([[5]], params)
+
+
 def test_n_samples_differ_and_repeat_with_their_seed(llm):
     params = SamplingParams(n=3, seed=5, temperature=1.5, max_tokens=16)
     [first] = llm.generate("Tom", params)

@@ -84,6 +84,7 @@ BOTH: list[tuple[str, Any]] = [
     ("max_tokens", -1), ("max_tokens", 10**30), ("max_tokens", 1000), ("max_tokens", "1"),
     ("min_tokens", -1), ("min_tokens", 5),
     ("prompt_logprobs", -1), ("prompt_logprobs", 10**6),
+    ("prompt_logprobs_start", -1), ("prompt_logprobs_start", 1),
     ("logit_bias", {"300": 1}), ("logit_bias", {"-1": 1}), ("logit_bias", {"a": 1}),
     ("logit_bias", {"5": 1e308}), ("logit_bias", {"5": -101}),
     ("logit_bias", {str(i): 1 for i in range(2000)}),

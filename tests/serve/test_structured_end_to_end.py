@@ -8,6 +8,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from engine import LLM, Remote, gen
+from engine import choice as likeliest
 from models.demo import DEMO_FOLDER
 from tests.serve.test_engine_end_to_end import server
 
@@ -86,3 +88,24 @@ def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
         [call] = answer.choices[0].message.tool_calls
         assert call.function.name == "add_pet"
         Pet.model_validate_json(call.function.arguments)
+
+
+def test_states_of_a_server_are_those_of_the_model(client):
+    """The same parts over HTTP and in this process: texts, likelihoods, and what was cached."""
+    server = Remote(str(client.base_url))
+    with LLM("demo", max_num_seqs=4, max_num_batched_tokens=64) as llm:
+        for model in (server, llm):
+            s = model.state("Once upon a time there was a little dog who lived in a big house.")
+            s += gen("rest", stop=".", max_tokens=24, temperature=0)
+            s += " At" + gen("time", regex=r" \d\d:\d\d", temperature=0)
+            s += likeliest("then", [" the dog was happy.", " zebra", " the"])
+            forks = s.fork(3)
+            forks += gen("end", max_tokens=4, temperature=0)
+            forks.join()
+            if model is server:
+                remote, remote_forks = s, forks
+    assert remote.text == s.text and remote_forks.join() == forks.join()
+    there, here = remote.chosen("then"), s.chosen("then")
+    assert there.scores == pytest.approx(here.scores, abs=1e-3)
+    assert there.num_cached_tokens == here.num_cached_tokens > 2 * 16
+    assert remote.written("rest").stop_reason == s.written("rest").stop_reason
