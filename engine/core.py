@@ -53,7 +53,7 @@ class EngineCore:
         make_runner: MakeRunner = Runner,
         lower: LowerStep = lower_step,
     ) -> None:
-        use_compilation_cache(config.compilation_cache_dir)
+        use_compilation_cache(config.compilation_cache_dir, config.compilation_cache_size)
         self.config = config
         claim_device_memory(config)
         start = perf_counter()

@@ -26,10 +26,10 @@ Known = int | HostPage  # a page of the device, or a content in the host
 
 
 class Part(NamedTuple):
-    """A page whose first `count` tokens are wanted; `idle` if nothing else of it ever will be."""
+    """A page whose first `num_tokens` are wanted; `idle` if nothing else of it ever will be."""
 
     page: int
-    count: int
+    num_tokens: int
     idle: bool
 
 

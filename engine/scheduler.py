@@ -277,8 +277,8 @@ class Scheduler:
         part = self.cache.find_part(before, request.token_ids[start:end])
         if part is None or not (part.idle or spare):
             return None
-        rest = request.num_tokens - start - part.count
-        if _LEAST_PART * part.count < self._page_size and rest > 1:
+        rest = request.num_tokens - start - part.num_tokens
+        if _LEAST_PART * part.num_tokens < self._page_size and rest > 1:
             return None
         self.pool.share([part.page])
         return part
@@ -294,9 +294,9 @@ class Scheduler:
             if part.idle:
                 request.pages.append(part.page)
             else:
-                self._grow(request, request.num_computed + part.count)
+                self._grow(request, request.num_computed + part.num_tokens)
                 plan.forks.append((part.page, request.pages[-1]))
-            request.num_computed += part.count
+            request.num_computed += part.num_tokens
         if request.queue_seconds is None:
             request.queue_seconds = monotonic() - request.arrival_time
             request.num_cached_tokens = request.num_computed
