@@ -4,8 +4,9 @@
                      ▲ ──────────── the likeliest tokens ◀──────────┘
 
 Beams are requests like any other, so they share steps with their neighbours, and they share pages
-as any prompts do that begin alike: the prefix cache has all of a beam's full pages, and what is
-computed in a step is the tokens of the page that is not full. Nothing is compiled for it.
+as any prompts do that begin alike: the prefix cache has all of a beam's pages. The last, which is
+not full, is gone on with by one beam and copied for the others, and what is computed in a step is
+one token of each. Nothing is compiled for it.
 
 Owns the searches in flight. What a search keeps and when it stops is `beam_search`'s.
 """

@@ -1,10 +1,15 @@
-"""Where compiled programs are kept between starts, and whether they can still be read."""
+"""Where compiled programs are kept between starts, whether they can be read, and how many stay.
+
+JAX can bound the folder itself (`jax_compilation_cache_max_size`), but then takes a lock and reads
+the whole folder for every entry, and fails at entries that are older than the bound.
+"""
 
 import logging
 import os
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 
 import jax
@@ -15,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _ENTRIES = "*-cache"  # JAX's names of compiled programs
 _TILINGS = "xla_gpu_per_fusion_autotune_cache_dir/*"  # XLA's own measurements on GPUs, as text
+_LAST_USE = "-atime"  # the suffix of JAX's own notes, where another program bounds the folder
+_GIB = 2**30
 _CHECKED = "checked"  # as old as the last start: what is older has been read before
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_MODULES = ("compression.zstd", "zstandard")  # of which JAX takes the first that is there
@@ -26,8 +33,9 @@ def default_folder() -> Path:
     return Path(root) / "ingot" / "xla"
 
 
-def use_compilation_cache(folder: str | None) -> None:
-    """Let XLA keep every program in `folder`; a user's own JAX setting goes first."""
+def use_compilation_cache(folder: str | None, most_gib: float) -> None:
+    """Let XLA keep every program in `folder`, of earlier starts as many as fit into `most_gib`; a
+    user's own JAX setting goes first."""
     if folder is None and getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     path = Path(folder) if folder else default_folder()
@@ -38,6 +46,7 @@ def use_compilation_cache(folder: str | None) -> None:
             return  # a read-only home: every start compiles anew
         raise ConfigError(f"--compilation-cache-dir {folder}: {error.strerror}.") from None
     discard_damaged(path)
+    trim(path, int(most_gib * _GIB))
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -64,6 +73,24 @@ def discard_damaged(folder: Path) -> None:
             "%d damaged entries of the compilation cache %s were deleted, %s among them; they "
             "are compiled again", len(damaged), folder, damaged[0].name,
         )  # fmt: skip
+
+
+def trim(folder: Path, most_bytes: int) -> None:
+    """Delete what was used least recently, until the programs that stay take so many bytes.
+
+    When a file was read is known to a day on most machines, and nowhere worse than when written.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [(e.name, e.stat()) for e in entries if e.name.endswith(_ENTRIES[1:])]
+        found.sort(key=lambda each: -max(each[1].st_atime_ns, each[1].st_mtime_ns))
+        for (name, _), total in zip(found, accumulate(s.st_size for _, s in found), strict=True):
+            if total > most_bytes:
+                (folder / name).unlink(missing_ok=True)
+                note = name.removesuffix(_ENTRIES[1:]) + _LAST_USE
+                (folder / note).unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("the compilation cache %s cannot be trimmed: %s", folder, error.strerror)
 
 
 def _written_since(folder: Path, before: int) -> Iterator[Path]:

@@ -19,7 +19,7 @@ CACHE_DTYPES = {
     "fp8_e4m3": "float8_e4m3fn",
     "int8_per_token_head": "int8",
 }
-_MOST_OFFLOADED = 2**20  # GiB; more than a machine has
+_MOST_GIB = 2**20  # more than a machine has
 _POSITIVE = (
     "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes",
     "num_gpu_blocks_override", "tensor_parallel_size",
@@ -70,6 +70,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     num_scheduler_steps: int = 1  # decode steps that the device is given at once if nobody waits
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     compilation_cache_dir: str | None = None  # None is the user's cache folder
+    compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
 
     def __post_init__(self) -> None:
         if self.max_model_len == -1:
@@ -88,15 +89,20 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
         if self.block_size is not None and self.block_size not in PAGE_SIZES:
             sizes = ", ".join(map(str, PAGE_SIZES))
             raise ConfigError(f"--block-size must be one of {sizes}, got {self.block_size}.")
+        if not 0 <= self.compilation_cache_size <= _MOST_GIB:
+            raise ConfigError(
+                f"--compilation-cache-size must be from 0 to {_MOST_GIB} GiB, "
+                f"got {self.compilation_cache_size}."
+            )
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
             )
         if self.kv_offloading_size is not None:
-            if not 0 < self.kv_offloading_size <= _MOST_OFFLOADED:
+            if not 0 < self.kv_offloading_size <= _MOST_GIB:
                 raise ConfigError(
-                    f"--kv-offloading-size must be above 0 and at most {_MOST_OFFLOADED} GiB, "
+                    f"--kv-offloading-size must be above 0 and at most {_MOST_GIB} GiB, "
                     f"got {self.kv_offloading_size}."
                 )
             if not self.enable_prefix_caching:

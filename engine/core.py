@@ -55,7 +55,7 @@ class EngineCore:
         make_runner: MakeRunner = Runner,
         lower: LowerStep | None = None,
     ) -> None:
-        use_compilation_cache(config.compilation_cache_dir)
+        use_compilation_cache(config.compilation_cache_dir, config.compilation_cache_size)
         self.config = config
         claim_device_memory(config)
         start = perf_counter()

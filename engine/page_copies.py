@@ -152,13 +152,13 @@ def _put(cache: KVCache, ids: Int32[Array, " N"], pages: tuple[Page, ...]) -> tu
     def write(array: Array, *news: Array) -> Array:
         layers = news[0].shape[0]
         rows = jnp.concatenate([_rows(array, layers, page) for page in ids])
-        written = _as_bytes(array).at[rows].set(_as_bytes(jnp.concatenate(news)))
+        written = as_bytes(array).at[rows].set(as_bytes(jnp.concatenate(news)))
         return jax.lax.bitcast_convert_type(written, array.dtype)
 
     return jax.tree.map(write, cache, *pages), ids
 
 
-def _as_bytes(array: Array) -> Array:
+def as_bytes(array: Array) -> Array:
     """Eight-bit numbers as integers, others as they are."""
     return jax.lax.bitcast_convert_type(array, jnp.int8) if array.dtype.itemsize == 1 else array
 

@@ -17,14 +17,25 @@ class PageKey(NamedTuple):
 
     digest: bytes
     tokens: bytes  # compared too: what is found is equal, not only equally hashed
+    before: bytes  # digest of the page before it, or of the namespace
+
+
+def root(namespace: str) -> bytes:
+    """What the first page of a sequence follows."""
+    return hashlib.sha256(namespace.encode()).digest()
+
+
+def as_bytes(token_ids: Sequence[int]) -> bytes:
+    """Four bytes a token."""
+    return array("i", token_ids).tobytes()
 
 
 def extend_keys(
     keys: list[PageKey], token_ids: Sequence[int], page_size: int, namespace: str
 ) -> None:
     """Append the keys of the full pages of `token_ids` that `keys` does not have yet."""
-    before = keys[-1].digest if keys else hashlib.sha256(namespace.encode()).digest()
+    before = keys[-1].digest if keys else root(namespace)
     for start in range(len(keys) * page_size, len(token_ids) - page_size + 1, page_size):
-        tokens = array("i", token_ids[start : start + page_size]).tobytes()
-        before = hashlib.sha256(before + tokens).digest()
-        keys.append(PageKey(before, tokens))
+        tokens = as_bytes(token_ids[start : start + page_size])
+        keys.append(PageKey(hashlib.sha256(before + tokens).digest(), tokens, before))
+        before = keys[-1].digest

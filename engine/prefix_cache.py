@@ -8,16 +8,29 @@ A request's pages lose their owners together, the last page first, so the page t
 an owner for longest is always a leaf of that tree: the pool gives it away first, and no page is
 left whose beginning is gone. With a host tier its content goes there, and is found there.
 
+Behind the last whole page that is found, a page may begin as the text goes on. Nobody can share it
+as it is: it is copied, or, if it is not full and nobody has it, continued by whoever found it.
+
 Owns keys and contents. Pages and their owners are `BlockPool`'s; devices and requests are unknown.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from engine.block_pool import BlockPool
+from engine.continuations import Continuations
 from engine.host_tier import HostPage, HostTier
-from engine.page_key import PageKey
+from engine.page_key import PageKey, as_bytes
 
 Known = int | HostPage  # a page of the device, or a content in the host
+
+
+class Part(NamedTuple):
+    """A page whose first `num_tokens` are wanted; `idle` if nothing else of it ever will be."""
+
+    page: int
+    num_tokens: int
+    idle: bool
 
 
 class PrefixCache:
@@ -28,6 +41,8 @@ class PrefixCache:
         self._tier = tier
         self._pages: dict[bytes, int] = {}
         self._keys: dict[int, PageKey] = {}
+        self._continuations = Continuations()
+        self._written: dict[int, int] = {}  # tokens in pages that the planned step goes on with
         pool.on_reuse = self._give_away
 
     def __len__(self) -> int:
@@ -64,17 +79,37 @@ class PrefixCache:
         if key.digest not in self._pages:
             self._pages[key.digest] = page
             self._keys[page] = key
-            self._pool.keep(page)
+            self._continue(page, key.before, key.tokens)
+
+    def keep_part(self, before: bytes, token_ids: Sequence[int], page: int) -> None:
+        """`page`, which has an owner, begins with these tokens, which go on behind `before`."""
+        tokens = as_bytes(token_ids)
+        _, known = self._continuations.longest(before, tokens)
+        if known < len(token_ids):
+            self._continue(page, before, tokens)
+
+    def find_part(self, before: bytes, token_ids: Sequence[int]) -> Part | None:
+        """What holds the most of these tokens, behind `before`, before the step being planned."""
+        tokens = as_bytes(token_ids)
+        page, count = self._continuations.longest(before, tokens, self._written)
+        if not count:
+            return None
+        whole = page not in self._keys and count == self._continuations.length(page)
+        return Part(page, count, whole and not self._pool.owners(page))
+
+    def begin_step(self) -> None:
+        """What was planned so far is written before anything that is planned from now on."""
+        self._written.clear()
 
     def discard(self, page: int) -> None:
-        """`page`, which has an owner, does not hold what it was said to."""
-        if page in self._keys:
+        """`page` does not hold what it was said to."""
+        if page in self._continuations:
             self._forget(page)
             self._pool.unkeep(page)
 
     def clear(self) -> None:
         """Forget all contents; pages without owners are free."""
-        for page in list(self._keys):
+        for page in self._continuations.pages():
             self.discard(page)
         if self._tier is not None:
             self._tier.clear()
@@ -88,10 +123,19 @@ class PrefixCache:
     def _give_away(self, page: int) -> None:
         """The pool hands an idle page to somebody who will write it."""
         key = self._forget(page)
-        if self._tier is not None:
+        if self._tier is not None and key is not None:
             self._tier.store(key, page)
 
-    def _forget(self, page: int) -> PageKey:
-        key = self._keys.pop(page)
-        del self._pages[key.digest]
+    def _continue(self, page: int, before: bytes, tokens: bytes) -> None:
+        self._written.setdefault(page, self._continuations.length(page))
+        self._continuations.add(page, before, tokens)
+        self._pool.keep(page)
+
+    def _forget(self, page: int) -> PageKey | None:
+        """Its key, if it was full."""
+        self._continuations.remove(page)
+        self._written.pop(page, None)
+        key = self._keys.pop(page, None)
+        if key is not None:
+            del self._pages[key.digest]
         return key

@@ -28,6 +28,7 @@ from engine.memory import KVLayout
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
+from engine.page_forks import PageForks
 from engine.programs import Programs
 from engine.request import Request
 from engine.row_masks import row_masks
@@ -114,6 +115,7 @@ class Runner:
         self.copies: PageCopies | None = None
         if tier is not None:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
+        self._forks = PageForks(self._abstract.cache, kv.num_layers, model.mesh)
         self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
     def warm_up(self) -> float:
@@ -129,6 +131,7 @@ class Runner:
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
         if self.copies is not None:
             self.copies.warm_up()
+        self._forks.warm_up()
         self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
         seconds = perf_counter() - start
         self.programs.compile_rest()
@@ -159,7 +162,7 @@ class Runner:
     def _send_found_pages(self, chunk: Chunk) -> None:
         """Pages found in the prefix cache, for the device's table; a step could not hold many."""
         request = chunk.request
-        found = chunk.start // self._kv.page_size
+        found = -(-chunk.start // self._kv.page_size)
         if found:
             row = np.zeros(1 + self._table_width, np.int32)
             row[0] = chunk.slot
@@ -177,7 +180,7 @@ class Runner:
         """Start a step; its results are on their way to the host when this returns."""
         program = self.programs.find(plan.num_tokens, plan.decode, plan.window)
         with self.programs.serving():
-            self._copy_pages()
+            self._copy_pages(plan)
             for chunk in plan.chunks:
                 if chunk.admitted:
                     self.admit(chunk.request)
@@ -190,10 +193,14 @@ class Runner:
             array.copy_to_host_async()
         return launched
 
-    def _copy_pages(self) -> None:
-        """What the pages to be written hold goes to the host, and what it has comes back."""
+    def _copy_pages(self, plan: Plan) -> None:
+        """What the pages to be written hold goes to the host, and what it has comes back; then
+        pages are filled with what others begin with."""
         while self.copies is not None and self.copies.due:
             self._state = self._state._replace(cache=self.copies.make_first(self._state.cache))
+        if plan.forks:
+            cache = self._forks.make(self._state.cache, plan.forks)
+            self._state = self._state._replace(cache=cache)
 
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""

@@ -13,8 +13,8 @@ from time import monotonic
 
 from engine.block_pool import BlockPool
 from engine.host_tier import HostTier
-from engine.page_key import extend_keys
-from engine.prefix_cache import Known, PrefixCache
+from engine.page_key import extend_keys, root
+from engine.prefix_cache import Known, Part, PrefixCache
 from engine.request import Request, Status
 from engine.waiting_queue import WaitingQueue
 
@@ -22,6 +22,7 @@ Windows = Callable[[int], Sequence[int]]
 
 _NONE = range(0)
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
+_LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
 
 
@@ -50,6 +51,7 @@ class Plan:
     decoding: list[Request] = field(default_factory=list)  # one token each, which samples
     counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
     chunks: list[Chunk] = field(default_factory=list)
+    forks: list[tuple[int, int]] = field(default_factory=list)  # pages copied first: from, to
     num_tokens: int = 0  # side by side: those of the first turn
     window: int = 1  # turns: several if there are no chunks, and a program does so many
     decode: bool = True  # chunks are of one token too: the shape of a decode program
@@ -128,6 +130,8 @@ class Scheduler:
 
         `windows(rows)` are numbers of turns that a step of so many rows can have, falling.
         """
+        if self.cache is not None:
+            self.cache.begin_step()
         plan = Plan(window=self._window(windows) if windows else 1)
         prompts = self._decode(plan)
         step = _StepBudget(plan, self._max_tokens, self._max_rows)
@@ -137,6 +141,7 @@ class Scheduler:
         while step.open and self._free_slots and (first := self._next_waiting()):
             if not self._admit(first, step):
                 break
+        self.pool.release([page for page, _ in plan.forks])
         for chunk in plan.chunks:
             chunk.request.num_in_flight += chunk.samples
         return plan
@@ -149,7 +154,10 @@ class Scheduler:
         for chunk in plan.chunks:
             chunk.request.num_in_flight -= chunk.samples
             chunk.request.num_prompt_logprobs -= len(chunk.scored)
-            self._undo(chunk.request, chunk.start)
+            first = chunk.start
+            if chunk.admitted:  # what a page was to begin with was not copied either
+                first -= first % self._page_size
+            self._undo(chunk.request, first)
 
     def _window(self, windows: Windows) -> int:
         """How many turns the next step has: several only while nobody waits, every row decodes and
@@ -239,7 +247,8 @@ class Scheduler:
         if missing + len(self.running) > self.pool.num_free:
             self.pool.release(here)
             return False
-        self._start_from(request, found)
+        spare = self.pool.num_free - missing
+        self._start_from(request, found, self._find_part(request, len(found), spare), step.plan)
         self._grow(request, request.num_tokens)
         self.waiting.discard(request)
         request.status = Status.RUNNING
@@ -255,18 +264,47 @@ class Scheduler:
         extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
         return self.cache.match(request.page_keys[: request.num_reusable // self._page_size])
 
-    def _start_from(self, request: Request, found: list[Known]) -> None:
-        """A request begins behind what was found."""
+    def _find_part(self, request: Request, num_found: int, spare: int) -> Part | None:
+        """A page that begins as the request goes on behind so many, if that is worth a copy.
+
+        It is owned from now on: by the request if it is idle, else until the step is planned.
+        """
+        if self.cache is None:
+            return None
+        start, before = num_found * self._page_size, root(request.namespace)
+        if num_found:
+            before = request.page_keys[num_found - 1].digest
+        end = min(start + self._page_size, request.num_reusable)
+        part = self.cache.find_part(before, request.token_ids[start:end])
+        if part is None or not (part.idle or spare):
+            return None
+        rest = request.num_tokens - start - part.num_tokens
+        if _LEAST_PART * part.num_tokens < self._page_size and rest > 1:
+            return None
+        self.pool.share([part.page])
+        return part
+
+    def _start_from(
+        self, request: Request, found: list[Known], part: Part | None, plan: Plan
+    ) -> None:
+        """A request begins behind what was found, and a part of a page behind that."""
         request.pages = self.cache.bring(found) if self.cache else []
         request.num_pages_kept = len(found)
         request.num_computed = len(found) * self._page_size
+        if part is not None:
+            if part.idle:
+                request.pages.append(part.page)
+            else:
+                self._grow(request, request.num_computed + part.num_tokens)
+                plan.forks.append((part.page, request.pages[-1]))
+            request.num_computed += part.num_tokens
         if request.queue_seconds is None:
             request.queue_seconds = monotonic() - request.arrival_time
             request.num_cached_tokens = request.num_computed
-            self._count_hits(request, sum(isinstance(page, int) for page in found))
+            self._count_hits(request, sum(not isinstance(page, int) for page in found))
 
-    def _count_hits(self, request: Request, num_here: int) -> None:
-        here = num_here * self._page_size
+    def _count_hits(self, request: Request, num_hosts: int) -> None:
+        here = request.num_computed - num_hosts * self._page_size
         self.prefix_queries += request.num_prompt_tokens
         self.prefix_hits += here
         self.host_queries += request.num_prompt_tokens - here
@@ -283,6 +321,8 @@ class Scheduler:
         step.add(request, end, admitted)
         request.num_computed = end
         self._remember(request)
+        if step.plan.chunks[-1].samples:
+            self._remember_part(request)
 
     def _remember(self, request: Request) -> None:
         """Tell the cache of pages that are full, by tokens that the host knows."""
@@ -294,12 +334,22 @@ class Scheduler:
             self.cache.insert(request.page_keys[index], request.pages[index])
         request.num_pages_kept = full
 
+    def _remember_part(self, request: Request) -> None:
+        """Tell the cache of the tokens behind the full pages, in a page that is not."""
+        known = min(request.num_computed, len(request.token_ids))
+        full = known // self._page_size
+        if self.cache is None or known % self._page_size == 0:
+            return
+        before = request.page_keys[full - 1].digest if full else root(request.namespace)
+        tokens = request.token_ids[full * self._page_size : known]
+        self.cache.keep_part(before, tokens, request.pages[full])
+
     def _undo(self, request: Request, start: int) -> None:
         """Tokens from `start` on were not computed: pages that they were to fill hold nothing."""
         if request.status is not Status.RUNNING:
             return
         if self.cache is not None:
-            for page in request.pages[start // self._page_size : request.num_pages_kept]:
+            for page in request.pages[start // self._page_size :]:
                 self.cache.discard(page)
         request.num_computed = start
         self._preempt(request)
@@ -330,6 +380,7 @@ class Scheduler:
 
     def _give_back(self, request: Request) -> None:
         self._remember(request)
+        self._remember_part(request)
         self.pool.release(request.pages)
         request.pages = []
         if request.slot is not None:

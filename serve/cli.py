@@ -59,6 +59,7 @@ def serve(
     num_scheduler_steps: options.NumSchedulerSteps = 1,
     logits_processors: options.LogitsProcessors = None,
     compilation_cache_dir: options.CompilationCacheDir = None,
+    compilation_cache_size: options.CompilationCacheSize = 4.0,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     uds: options.Uds = None,

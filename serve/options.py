@@ -233,6 +233,13 @@ CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),
 ]
+CompilationCacheSize = Annotated[
+    float,
+    typer.Option(
+        help="GiB there; beyond, a start deletes what was used least recently.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 
 Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER)]
 Port = Annotated[int, typer.Option(help="0 picks a free one.", rich_help_panel=_SERVER)]

@@ -46,7 +46,7 @@ class PoolingCore:
     def __init__(self, config: EngineConfig) -> None:
         if config.quantization is not None:
             raise ConfigError("--quantization is for models that write text; leave it out.")
-        use_compilation_cache(config.compilation_cache_dir)
+        use_compilation_cache(config.compilation_cache_dir, config.compilation_cache_size)
         claim_device_memory(config)
         self.config = config
         start = perf_counter()

@@ -44,12 +44,22 @@ NumPrefixes = Annotated[
 ]
 OutputLen = Annotated[
     int | None,
-    typer.Option(help="Tokens of every answer, whatever the dataset says.", rich_help_panel=_DATA),
+    typer.Option(
+        "--output-len",
+        "--sharegpt-output-len",
+        "--custom-output-len",
+        "--prefix-repetition-output-len",
+        help="Tokens of every answer, whatever the dataset says.",
+        rich_help_panel=_DATA,
+    ),
 ]
 
 Backend = Annotated[
     str,
-    typer.Option(help="openai (completions) or openai-chat; vllm and ingot mean openai."),
+    typer.Option(
+        help="openai (completions), openai-chat, openai-responses or openai-embeddings; vllm and "
+        "ingot mean openai."
+    ),
 ]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
 Endpoint = Annotated[str | None, typer.Option(help="Instead of the backend's own path.")]

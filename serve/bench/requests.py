@@ -15,7 +15,13 @@ import msgspec
 from serve.bench.http_client import HttpError, Server
 from serve.bench.samples import Sample
 
-ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
+ENDPOINTS = {
+    "openai": "/v1/completions",
+    "openai-chat": "/v1/chat/completions",
+    "openai-responses": "/v1/responses",
+    "openai-embeddings": "/v1/embeddings",
+}
+_PIECES = ("response.output_text.delta", "response.reasoning_text.delta")
 BACKENDS = {"vllm": "openai", "ingot": "openai"}  # other names of the same
 
 
@@ -65,7 +71,10 @@ class Client:
         endpoint = self.endpoint or ENDPOINTS[self.backend]
         pieces = self.server.send("POST", endpoint, body, self.headers)
         try:
-            await _follow(pieces, outcome)
+            if self.backend == "openai-embeddings":
+                await _embedded(pieces, outcome)
+            else:
+                await _follow(pieces, outcome)
             outcome.latency = perf_counter() - outcome.start
             if not outcome.ttft:
                 outcome.error = "The answer held no piece of text."
@@ -75,22 +84,31 @@ class Client:
 
     def payload(self, sample: Sample) -> dict[str, Any]:
         """The body of a request."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if self.backend == "openai-chat":
+        if self.backend == "openai-embeddings":
+            return {"model": self.model, "input": sample.token_ids} | self.extra_body
+        body: dict[str, Any] = {"model": self.model, "stream": True}
+        if self.backend == "openai-responses":
+            body |= {"input": sample.text, "max_output_tokens": sample.output_len, "store": False}
+        elif self.backend == "openai-chat":
             body["messages"] = [{"role": "user", "content": sample.text}]
             body["max_completion_tokens"] = sample.output_len
         else:
-            body["prompt"] = sample.token_ids
-            body["max_tokens"] = sample.output_len
+            body |= {"prompt": sample.token_ids, "max_tokens": sample.output_len}
+        if self.backend != "openai-responses":
+            body["stream_options"] = {"include_usage": True}
         if self.ignore_eos:
             body["ignore_eos"] = True
         if self.temperature is not None:
             body["temperature"] = self.temperature
         return body | self.extra_body
+
+
+async def _embedded(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
+    """Read a vector, which comes at once."""
+    answer = msgspec.json.decode(b"".join([piece async for piece in pieces]))
+    if not answer["data"][0]["embedding"]:
+        raise HttpError("The vector has no numbers.")
+    outcome.ttft = perf_counter() - outcome.start
 
 
 async def _follow(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
@@ -109,18 +127,14 @@ async def _follow(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
 
 def _take(event: Any, outcome: Outcome, last: float) -> float:
     """Add one event; returns the time of the newest piece of text."""
-    if "error" in event:
-        raise HttpError(str(event["error"]))
-    if usage := event.get("usage"):
-        outcome.output_tokens = usage["completion_tokens"]
-        details = usage.get("prompt_tokens_details") or {}
+    response = event.get("response") or {}  # of /v1/responses, which name their events
+    if error := event.get("error") or response.get("error"):
+        raise HttpError(str(error))
+    if usage := event.get("usage") or response.get("usage"):
+        outcome.output_tokens = usage.get("completion_tokens") or usage.get("output_tokens") or 0
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         outcome.cached_tokens = details.get("cached_tokens") or 0
-    choices = event.get("choices")
-    if not choices:
-        return last
-    text = choices[0].get("text")
-    if text is None:
-        text = choices[0].get("delta", {}).get("content")
+    text = _text(event)
     if text is None:  # a role, or an end
         return last
     now = perf_counter()
@@ -130,3 +144,14 @@ def _take(event: Any, outcome: Outcome, last: float) -> float:
         outcome.itl.append(now - last)
     outcome.text += text
     return now
+
+
+def _text(event: Any) -> str | None:
+    """The piece of text that an event brings, if it brings one."""
+    if event.get("type") in _PIECES:
+        return str(event["delta"])
+    choices = event.get("choices")
+    if not choices:
+        return None
+    text: str | None = choices[0].get("text")
+    return choices[0].get("delta", {}).get("content") if text is None else text

@@ -23,6 +23,7 @@ from serve.bench.results import METRICS, details, now, parse_goodput, summarise,
 from serve.bench.samples import DatasetOptions, Sample, make_samples
 
 _CHOSEN_LENGTHS = ("random", "prefix_repetition")  # ending early would change the work
+_WITHOUT_IGNORE_EOS = ("openai-responses", "openai-embeddings")  # refuse what they do not know
 
 
 class BenchError(IngotError):
@@ -138,7 +139,8 @@ async def _measure(
     backend = BACKENDS.get(options.backend, options.backend)
     ignore_eos = options.ignore_eos
     if ignore_eos is None:
-        ignore_eos = options.dataset.name in _CHOSEN_LENGTHS
+        chosen = options.dataset.name in _CHOSEN_LENGTHS
+        ignore_eos = chosen and backend not in _WITHOUT_IGNORE_EOS
     client = Client(
         server,
         options.model or await _served_model(server, options.headers),

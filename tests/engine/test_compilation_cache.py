@@ -7,7 +7,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from engine.compilation_cache import discard_damaged, use_compilation_cache
+from engine.compilation_cache import discard_damaged, trim, use_compilation_cache
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def start(folder, caplog):
     """As an engine starts: use the cache, compile. Returns results and warnings."""
     caplog.clear()
     jax.clear_caches()
-    use_compilation_cache(str(folder))
+    use_compilation_cache(str(folder), 1.0)
     results = [int(jax.jit(lambda x, n=n: x * x + n)(3)) for n in range(4)]
     return results, [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
 
@@ -78,3 +78,34 @@ def test_damaged_tilings_of_xla_are_deleted(tmp_path):
 def test_a_folder_that_may_not_be_written_is_left_alone(tmp_path, caplog):
     discard_damaged(tmp_path / "nowhere")
     assert "cannot be checked: No such file" in caplog.records[0].getMessage()
+
+
+def test_what_was_used_least_recently_goes_first(tmp_path):
+    for name, read, written in (("a", 9, 1), ("b", 2, 5), ("c", 3, 4), ("d", 1, 6)):
+        (tmp_path / f"{name}-cache").write_bytes(bytes(10))
+        (tmp_path / f"{name}-atime").write_bytes(b"JAX")
+        os.utime(tmp_path / f"{name}-cache", (read, written))
+    (tmp_path / "notes.txt").write_text("not ours")
+    trim(tmp_path, 40)
+    assert len(list(tmp_path.iterdir())) == 9
+    trim(tmp_path, 29)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["a-atime", "a-cache", "d-atime", "d-cache", "notes.txt"]
+
+
+def test_a_folder_that_cannot_be_trimmed_is_left_alone(tmp_path, caplog, monkeypatch):
+    (tmp_path / "a-cache").write_bytes(b"a")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.unlink", denied)
+    trim(tmp_path, 0)
+    assert "cannot be trimmed: Permission denied" in caplog.records[0].getMessage()
+
+
+def test_a_start_bounds_the_folder(own_cache, caplog):
+    start(own_cache, caplog)
+    assert list(own_cache.glob("*-cache"))
+    use_compilation_cache(str(own_cache), 0)
+    assert not list(own_cache.glob("*-cache"))

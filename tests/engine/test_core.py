@@ -295,7 +295,7 @@ def test_a_known_beginning_changes_no_token(tiny_folder):
     finally:
         engine.close()
     assert together == alone and again == alone
-    assert hits == 2 * 32 + 3 * 32
+    assert hits == 2 * 32 + 2 * 41 + 36  # later all but the last token
 
 
 def test_cached_tokens_are_reported_once(core):
@@ -311,4 +311,4 @@ def test_cached_tokens_are_reported_once(core):
     reported = []
     while core.has_work:
         reported += [delta.num_cached_tokens for delta in core.step().deltas]
-    assert reported == [16, 0, 0]
+    assert reported == [19, 0, 0]

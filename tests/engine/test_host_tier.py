@@ -64,7 +64,7 @@ def test_a_content_is_copied_once_and_compared_with_its_tokens():
     tier.store(key, 1)
     tier.store(key, 5)
     assert len(tier.copies) == 1
-    assert tier.find(PageKey(key.digest, b"others")) is None
+    assert tier.find(PageKey(key.digest, b"others", b"")) is None
 
 
 @pytest.mark.parametrize("dtype", ["auto", "int8_per_token_head"])

@@ -25,6 +25,7 @@ from tests.parity.cases import CASES
         ({"num_gpu_blocks_override": 10**9}, r"need .* GiB on each device .* are free"),
         ({"max_num_seqs": 10**9, "max_num_batched_tokens": 10**9}, r"need .* GiB"),
         ({"max_num_seqs": 64, "max_num_batched_tokens": 8}, "is below --max-num-seqs 64"),
+        ({"compilation_cache_size": -1}, "--compilation-cache-size must be from 0 to"),
         ({"compilation_cache_dir": "/proc/nothing"}, "--compilation-cache-dir /proc/nothing"),
         ({"tensor_parallel_size": 99}, "tensor-parallel size of 99 needs as many devices"),
         ({"tensor_parallel_size": 3}, "tensor-parallel"),

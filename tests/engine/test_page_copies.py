@@ -57,15 +57,15 @@ def test_pages_go_and_come_back_elsewhere(copies):
     copies, tier, cache = copies
     before = by_page(cache)
     pages = list(range(1, 20))
-    keys = [PageKey(bytes([page]), b"") for page in pages]
+    keys = [PageKey(bytes([page]), b"", b"") for page in pages]
     for key, page in zip(keys, pages, strict=True):
         tier.store(key, page)
     cache = make_all(copies, cache)
     cache = jax.tree.map(jnp.zeros_like, cache)
     for key, page in zip(keys[:11], range(39, 0, -1), strict=False):
         tier.fetch(tier.find(key), page)
-    tier.store(PageKey(b"new", b""), 39)
-    tier.fetch(tier.find(PageKey(b"new", b"")), 2)
+    tier.store(PageKey(b"new", b"", b""), 39)
+    tier.fetch(tier.find(PageKey(b"new", b"", b"")), 2)
     after = by_page(make_all(copies, cache))
     for old, new in zip(before, after, strict=True):
         want = np.zeros_like(old)
@@ -88,7 +88,7 @@ def test_the_pool_is_neither_copied_nor_gathered(copies):
 def test_what_was_dropped_before_it_travelled_stays(copies):
     copies, tier, cache = copies
     for number in range(40):
-        tier.store(PageKey(bytes([number]), b""), 1)
+        tier.store(PageKey(bytes([number]), b"", b""), 1)
     make_all(copies, cache)
     assert copies.stored_pages == 30
 

@@ -52,7 +52,7 @@ def test_equal_digests_of_other_tokens_are_no_match():
     cache = PrefixCache(pool)
     (key,) = keys_of([1] * 4)
     cache.insert(key, pool.allocate(1)[0])
-    assert cache.match([PageKey(key.digest, b"others")]) == []
+    assert cache.match([PageKey(key.digest, b"others", b"")]) == []
 
 
 def test_a_reused_page_is_forgotten():

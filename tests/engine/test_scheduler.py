@@ -10,7 +10,7 @@ from random import Random
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.block_pool import BlockPool
@@ -58,9 +58,11 @@ class PagedMemory:
     def run(self, plan: Plan):
         """Sampled token and scored positions of each chunk."""
         results = []
+        for source, target in plan.forks:
+            for place in range(self.page_size):
+                self.cells[target, place] = self.cells.get((source, place))
         for chunk in pieces(plan):
             request = chunk.request
-            assert chunk.start == 0 or chunk.start % self.page_size == 0 or not chunk.admitted
             for position in range(chunk.start, chunk.start + chunk.count):
                 known = request.token_ids
                 token = known[position] if position < len(known) else self.last[chunk.slot]
@@ -343,7 +345,7 @@ def test_the_last_token_is_always_computed():
     run_alone(s, make(0, [1, 2, 3, 4, 5, 6, 7, 8]))
     s.add(make(1, [1, 2, 3, 4, 5, 6, 7, 8]))
     (chunk,) = pieces(s.schedule())
-    assert (chunk.start, chunk.count) == (4, 4)
+    assert (chunk.start, chunk.count) == (7, 1)
 
 
 def test_what_was_generated_is_found_too():
@@ -372,7 +374,7 @@ def test_namespaces_share_nothing():
     s.add(other)
     s.add(same)
     s.schedule()
-    assert (other.num_cached_tokens, same.num_cached_tokens) == (0, 8)
+    assert (other.num_cached_tokens, same.num_cached_tokens) == (0, 11)
 
 
 def test_scored_prompts_are_computed_whole():
@@ -389,7 +391,7 @@ def test_tokens_that_sampling_counts_enter_the_model():
     counted = make(1, first.token_ids[:5], max_tokens=20, repetition_penalty=1.1)
     counted.token_ids += first.token_ids[5:]  # as after a preemption
     s.add(counted)
-    assert pieces(s.schedule())[0].start == 4
+    assert pieces(s.schedule())[0].start == 5
 
 
 def test_pages_of_the_least_recently_used_text_go_first():
@@ -429,7 +431,91 @@ def test_pages_are_found_only_as_far_as_they_are_computed():
     compute(s, s.schedule())
     s.abort([0])
     s.add(make(1, [1] * 40))
-    assert [c.start for c in pieces(s.schedule())] == [16]
+    assert [c.start for c in pieces(s.schedule())] == [18]
+
+
+@pytest.mark.parametrize("tail", [[8], [6, 8]])
+def test_a_page_that_goes_on_differently_is_copied(tail):
+    s = scheduler(budget=64)
+    first = make(0, [1, 2, 3, 4, 5, 6], max_tokens=9)
+    s.add(first)
+    compute(s, s.schedule())
+    second = make(1, [1, 2, 3, 4, 5, *tail])
+    s.add(second)
+    plan = s.schedule()
+    assert plan.forks == [(first.pages[1], second.pages[1])]
+    assert second.pages[0] == first.pages[0] and s.pool.owners(first.pages[1]) == 1
+    (chunk,) = plan.chunks
+    assert (chunk.count, second.num_cached_tokens) == (1, 4 + len(tail))
+
+
+def test_a_copy_that_was_not_made_is_not_found():
+    s = scheduler(budget=64)
+    run_alone(s, make(0, [1, 2, 3, 4, 5, 6, 7, 9], max_tokens=1))
+    second = make(1, [1, 2, 3, 4, 5, 6, 7, 8])
+    s.add(second)
+    plan = s.schedule()
+    [(source, _)] = plan.forks
+    s.cache.discard(source)
+    s.undo(plan)
+    plan = s.schedule()
+    assert plan.forks == [] and plan.chunks[0].start == 4
+
+
+def test_what_a_finished_request_left_is_continued_in_place():
+    s = scheduler(budget=64)
+    first = run_alone(s, make(0, [1, 2, 3, 4, 5], max_tokens=2))
+    s.add(make(1, first.token_ids))
+    s.add(make(2, first.token_ids))
+    plan = s.schedule()
+    one, two = (chunk.request.pages for chunk in plan.chunks)
+    assert [c.start for c in plan.chunks] == [6, 6] and plan.forks == [(one[1], two[1])]
+
+
+def test_a_few_equal_tokens_are_not_worth_a_copy():
+    s = Scheduler(BlockPool(40), page_size=16, max_num_seqs=4, max_num_batched_tokens=64)
+    run_alone(s, make(0, [1, 2, 3, 4, 5, 6, 7]))
+    for number, prompt in enumerate([[1, 2, 3, 9, 9], [1, 2, 3, 4, 9], [1, 2, 3, 9]], 1):
+        s.add(make(number, prompt))
+    plan = s.schedule()
+    assert [c.start for c in plan.chunks] == [0, 4, 3] and len(plan.forks) == 2
+
+
+def test_a_full_pool_copies_nothing():
+    s = scheduler(pages=4, rows=1, budget=64)  # 3 pages
+    run_alone(s, make(0, [1] * 4 + [2] * 4, max_tokens=1))
+    s.add(make(1, [1] * 4 + [2] * 3 + [3] * 5, max_tokens=1))
+    plan = s.schedule()
+    assert plan.forks == [] and plan.chunks[0].start == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(1, 36), st.integers(0, 2)), min_size=1, max_size=8),
+    budget=st.integers(8, 60),
+    steps_between=st.integers(0, 2),
+)
+def test_no_page_is_computed_twice(cuts, budget, steps_between):
+    """Whoever comes while another computes the same beginning waits for it, or shares its step."""
+    s = scheduler(pages=200, rows=8, budget=budget)
+    computed = []
+
+    def step():
+        plan = s.schedule()
+        for chunk in pieces(plan):
+            known = tuple(chunk.request.token_ids)
+            last = (len(known) - 1) // 4  # whose last token is always computed
+            ends = range(chunk.start // 4, min((chunk.start + chunk.count) // 4, last))
+            computed.extend(known[: 4 * (page + 1)] for page in ends)
+        compute(s, plan)
+
+    for number, (cut, tail) in enumerate(cuts):
+        s.add(make(number, [*COMMON[:cut], 40 + tail], max_tokens=2))
+        for _ in range(steps_between):
+            step()
+    while s.has_requests:
+        step()
+    assert len(computed) == len(set(computed))
 
 
 @pytest.mark.parametrize("windows", [[], [4, 2]])

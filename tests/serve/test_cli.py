@@ -66,6 +66,7 @@ def test_every_flag_reaches_its_setting(
         "--gpu-memory-utilization 0.5 --kv-cache-memory-bytes 1.5G --num-gpu-blocks-override 77 "
         "-tp 2 --scheduling-policy priority --no-enable-prefix-caching "
         "--no-async-scheduling --num-scheduler-steps 8 --compilation-cache-dir /c "
+        "--compilation-cache-size 0.5 "
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
         "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info"
@@ -79,7 +80,7 @@ def test_every_flag_reaches_its_setting(
             gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
             num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
             enable_prefix_caching=False, async_scheduling=False, num_scheduler_steps=8,
-            compilation_cache_dir="/c",
+            compilation_cache_dir="/c", compilation_cache_size=0.5,
         ),
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",

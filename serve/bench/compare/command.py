@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,7 +60,8 @@ def run(options: CompareOptions, console: Console, shape: Shape | None = None) -
         )
         tokenizer = load_tokenizer(str(setting.model))
         with started(_starters(options, setting, tokenizer), console) as running:
-            return run_rounds(running, _modes(options, tokenizer), options.rounds)
+            modes = _modes(options, tokenizer)
+            return run_rounds(running, modes, options.rounds, _teller(console))
 
 
 def compare_prefix_cache(
@@ -83,7 +85,12 @@ def compare_prefix_cache(
             lambda index: make_samples(replace(dataset, seed=_ROUND_SEED + index), tokenizer),
         )
         with started(starters, console) as running:
-            return run_rounds(running, [mode], rounds)
+            return run_rounds(running, [mode], rounds, _teller(console))
+
+
+def _teller(console: Console) -> Callable[[str], object]:
+    """Lines that stay: a comparison takes minutes, and each shows how long the rest will take."""
+    return partial(console.print, highlight=False, style="dim")
 
 
 def _setting(options: CompareOptions, folder: Path, shape: Shape) -> Setting:
@@ -122,6 +129,7 @@ def started(
     running: list[Peer] = []
     try:
         for name, start in starters.items():
+            console.print(f"{name} starts", highlight=False, style="dim")
             peer = start()
             if isinstance(peer, str):
                 console.print(f"{name}: {peer}", highlight=False)

@@ -80,18 +80,32 @@ class Comparison:
         return made
 
 
-def run_rounds(peers: Sequence[Peer], modes: Iterable[Mode], rounds: int) -> list[Comparison]:
-    """Every mode `rounds` times through every engine, after a round that does not count."""
+def run_rounds(
+    peers: Sequence[Peer],
+    modes: Iterable[Mode],
+    rounds: int,
+    said: Callable[[str], object] = lambda line: None,
+) -> list[Comparison]:
+    """Every mode `rounds` times through every engine, after a round that does not count.
+
+    `said` is told what was measured as soon as it was.
+    """
     found = []
     for mode in modes:
         comparison = Comparison(mode.name, {peer.name: [] for peer in peers})
         for peer in peers:
+            said(f"{mode.name}: {peer.name} warms up")
             peer.run(mode.samples(-1), mode.at_once)
             peer.wait_until_quiet()
         for index in range(rounds):
             samples = mode.samples(index)
             for peer in peers if index % 2 == 0 else reversed(peers):
-                comparison.runs[peer.name].append(peer.run(samples, mode.at_once))
+                measured = peer.run(samples, mode.at_once)
+                comparison.runs[peer.name].append(measured)
+                said(
+                    f"{mode.name}, round {index + 1} of {rounds}: {peer.name} "
+                    f"{measured.rate:.1f} output tokens/s"
+                )
         found.append(comparison)
     return found
 

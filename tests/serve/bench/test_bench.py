@@ -1,5 +1,6 @@
 """Numbers of a benchmark from outcomes made by hand, and whole runs against a scripted engine."""
 
+import asyncio
 import json
 import math
 import subprocess
@@ -16,9 +17,9 @@ from models.checkpoint import find_folder
 from serve.bench.arrivals import Arrivals
 from serve.bench.http_client import Server
 from serve.bench.load import Load
-from serve.bench.requests import Outcome
+from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
-from serve.bench.samples import DatasetOptions, make_samples
+from serve.bench.samples import DatasetOptions, Sample, make_samples
 from serve.bench.serving import load_tokenizer
 from tests.serve.test_engine_end_to_end import server
 
@@ -172,7 +173,7 @@ def url():
         yield address
 
 
-@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+@pytest.mark.parametrize("backend", ["openai", "openai-chat", "openai-responses"])
 def test_a_real_server_is_measured(url, tmp_path, backend):
     done = bench(
         "serve", "--base-url", url, "--backend", backend, "--num-prompts", "6",
@@ -227,3 +228,32 @@ def test_the_engine_alone_is_measured(tmp_path):
     assert throughput["total_num_tokens"] == 4 * (8 + 4)
     latency = json.loads((tmp_path / "latency.json").read_text())
     assert len(latency["latencies"]) == 2 and latency["percentiles"]["99"] > 0
+
+
+class Answers:
+    """A server that says the same to everybody."""
+
+    def __init__(self, *pieces):
+        self.pieces, self.bodies = pieces, []
+
+    async def send(self, method, endpoint, body, headers):
+        self.bodies.append((endpoint, json.loads(body)))
+        for piece in self.pieces:
+            yield piece
+
+
+def test_a_vector_is_asked_for_by_ids():
+    answer = b'{"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 2}}'
+    server = Answers(answer[:9], answer[9:])
+    client = Client(server, "m", "openai-embeddings")
+    outcome = asyncio.run(client.run(Sample("a b", [5, 6], 9)))
+    assert outcome.success and 0 < outcome.ttft <= outcome.latency and outcome.output_tokens == 0
+    assert server.bodies == [("/v1/embeddings", {"model": "m", "input": [5, 6]})]
+    empty = Client(Answers(b'{"data": [{"embedding": []}]}'), "m", "openai-embeddings")
+    assert "no numbers" in asyncio.run(empty.run(Sample("a", [5], 9))).error
+
+
+def test_a_response_that_fails_is_an_error():
+    event = b'data: {"type": "response.failed", "response": {"error": {"message": "too hot"}}}\n'
+    outcome = asyncio.run(Client(Answers(event), "m", "openai-responses").run(Sample("a", [5], 9)))
+    assert "too hot" in outcome.error

