@@ -4,7 +4,7 @@ Owns the arithmetic between rows, layers and pages. Knows nothing of projections
 requests.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Num
 
+from models.states import StateRows, States
 from pallas_kernels import (
     Backend,
     HeadNorms,
@@ -32,7 +33,8 @@ HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced.
+    """Keys and values of all layers that have them; layer l's page p is row l * P + p. Donated,
+    never sliced.
 
     Latents, which are both, lie in `k` with K = 1, once for each shard. Keys and values of eight
     bits have scales, one for each token and head.
@@ -42,6 +44,7 @@ class KVCache(NamedTuple):
     v: Num[Array, "LP K S H"] | None
     k_scales: Float32[Array, "LP K S"] | None = None
     v_scales: Float32[Array, "LP K S"] | None = None
+    states: States | None = None  # of layers that have a state
 
     @property
     def page_size(self) -> int:
@@ -60,6 +63,7 @@ class AttentionBatch:
     pages_per_layer: int = field(metadata={"static": True})
     mesh: Mesh | None = field(metadata={"static": True}, default=None)
     backend: Backend = field(metadata={"static": True}, default=Backend.XLA)
+    states: StateRows | None = None  # where layers with a state find them
 
 
 def decode_batch(
@@ -131,8 +135,10 @@ def paged_attention(
             out_specs=(heads, heads),
             check_vma=False,
         )  # fmt: skip
-    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks)
-    return out, cache
+    states, batch = cache.states, replace(batch, states=None)
+    pages = cache._replace(states=None)
+    out, pages = attend(batch, pages, layer, qkv, turn, norms, factor, sinks)
+    return out, pages._replace(states=states)
 
 
 def latent_attention(
@@ -159,8 +165,8 @@ def latent_attention(
             out_specs=(heads, heads),
             check_vma=False,
         )
-    out, latents = attend(batch, cache.k, layer, q, latent)
-    return out, KVCache(latents, None)
+    out, latents = attend(replace(batch, states=None), cache.k, layer, q, latent)
+    return out, KVCache(latents, None, states=cache.states)
 
 
 def _attend_latents(
