@@ -29,6 +29,7 @@ from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
 from engine.shapes import Shapes
+from engine.state_slots import check_states
 from models.checkpoint import find_folder
 from models.errors import UnsupportedError
 from models.loading import LoadedModel, load
@@ -64,6 +65,7 @@ class EngineCore:
             max_model_len=config.asked_model_len,
         )  # fmt: skip
         loaded = perf_counter()
+        self.config = config = check_states(config, model.config, mesh)
         fitted = fit(config, model, lower)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)

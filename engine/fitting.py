@@ -37,6 +37,7 @@ from engine.memory import (
 from engine.programs import Programs
 from engine.sampling_state import init_slots
 from engine.shapes import Shapes
+from engine.state_slots import fit_states
 from models.config import ModelConfig
 from models.loading import LoadedModel
 from models.memory import bytes_per_device, free_bytes
@@ -88,15 +89,17 @@ class _Search:
     """One model on one mesh, and the memory that was free when the search began."""
 
     def __init__(self, config: EngineConfig, model: LoadedModel, lower: LowerStep) -> None:
-        self._config = config
         self._lower = lower
         self._model = model
         self._mesh = model.mesh
         self._usable = usable_bytes(config, model.mesh)
         free = free_bytes(model.mesh)
         self._free = free // model.mesh.size if free is not None and is_cpu(model.mesh) else free
-        shapes = resolve_shapes(config, model.config, model.mesh)
         dtype = model.leaves[0].dtype
+        shapes = resolve_shapes(config, model.config, model.mesh)
+        room = room_for_pages(self._usable, 0, model.mesh)
+        self._config = config = fit_states(config, model.config, shapes.max_num_seqs, dtype, room)
+        shapes = resolve_shapes(config, model.config, model.mesh)
         self._layout = resolve_layout(config, model.config, shapes, model.mesh, dtype)
         self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
@@ -120,7 +123,7 @@ class _Search:
     def sizes(self, temporary: int) -> tuple[Shapes, KVLayout]:
         """Context and pages that fit beside `temporary` bytes; raises ConfigError."""
         shapes = resolve_shapes(self._config, self._model.config, self._mesh)
-        slots = _slot_bytes(shapes, self._model)
+        slots = _slot_bytes(shapes, self._model, self._layout)
         room = room_for_pages(self._usable, slots + temporary, self._mesh)
         kv = resolve_pages(self._config, self._layout, shapes, self._mesh, room)
         fits = max(0, kv.num_pages - 1) * shapes.page_size
@@ -149,7 +152,7 @@ class _Search:
             kv=kv,
             programs=programs,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
-            slot_bytes=_slot_bytes(shapes, self._model),
+            slot_bytes=_slot_bytes(shapes, self._model, self._layout),
             page_bytes=kv.num_pages * kv.page_bytes // mesh.size,
             temporary_bytes=_STEPS_IN_FLIGHT * largest,
             usable_bytes=self._usable,
@@ -172,7 +175,7 @@ class _Search:
         """Raise ConfigError if the device has not that much."""
         pages, slots = (
             kv.num_pages * kv.page_bytes // self._mesh.size,
-            _slot_bytes(shapes, self._model),
+            _slot_bytes(shapes, self._model, self._layout),
         )
         needed = pages + slots + temporary
         if self._free is not None and needed > self._free:
@@ -197,7 +200,7 @@ class _Search:
                 f"{said}; {shorter}make it at least {shapes.table_width + 1} pages, {needed} "
                 "bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
             )
-        slots = _slot_bytes(shapes, self._model)
+        slots = _slot_bytes(shapes, self._model, self._layout)
         left = self._usable - needed - slots
         tokens = int(_BY_TOKENS * shapes.max_num_batched_tokens * left / max(1, temporary))
         batch = "a smaller --max-num-seqs"
@@ -223,17 +226,19 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
     if model.mixture:
         mlp = max(mlp, model.mixture.per_token * model.mixture.intermediate_size)
     attention = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
-    width = 2 * model.hidden_size + max(2 * mlp, attention)
+    mixed = 4 * model.mixer.conv_channels if model.mixer else 0  # in and out, and in float32
+    width = 2 * model.hidden_size + max(2 * mlp, attention, mixed)
     activations = shapes.max_num_batched_tokens * width * jnp.dtype(dtype).itemsize
     return activations + 4 * shapes.max_num_seqs * model.vocab_size * 4
 
 
-def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
+def _slot_bytes(shapes: Shapes, model: LoadedModel, layout: KVLayout) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
+    states = layout.states.nbytes if layout.states else 0
     tables = (shapes.max_num_seqs + 1) * (shapes.table_width + 1) * 4
     slots = jax.eval_shape(partial(init_slots, shapes.max_num_seqs, model.config.vocab_size))
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
-    return tables + int(sum(sizes))
+    return tables + states + int(sum(sizes))
 
 
 def _log(fitted: Fitted) -> None:

@@ -32,9 +32,7 @@ def mixer_entries(config: ModelConfig, mixer: Mixer, build: Builder, path: str) 
             yield from _gated_delta(config, mixer, build, path)
 
 
-def _dual_scan(
-    config: ModelConfig, mixer: DualScan, build: Builder, path: str
-) -> Iterator[Entry]:
+def _dual_scan(config: ModelConfig, mixer: DualScan, build: Builder, path: str) -> Iterator[Entry]:
     N, inner = mixer.num_heads, mixer.inner
     yield from build.linear(f"{path}.input", (inner + mixer.conv_channels + N, 1), bias=mixer.bias)
     yield from _conv(mixer.conv_channels, mixer.conv_bias, build, f"{path}.conv")

@@ -1,8 +1,8 @@
 """Mamba-2: values along keys into a state that forgets, a rate a head. arXiv 2405.21060.
 
-    x ─ in ─┬─ values, keys, queries ─ short conv ─ silu ─┬─ scan ─ + skip ─ norm ─ out ─>
-            ├─ step ─ softplus ───────────────────────────┘                 │
-            └─ gate ────────────────────────────────────────────────────────┘
+x ─ in ─┬─ values, keys, queries ─ short conv ─ silu ─┬─ scan ─ + skip ─ norm ─ out ─>
+        ├─ step ─ softplus ───────────────────────────┘                 │
+        └─ gate ────────────────────────────────────────────────────────┘
 """
 
 import jax

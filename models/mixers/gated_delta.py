@@ -1,8 +1,8 @@
 """Gated DeltaNet: what is stored along a key is replaced, and forgotten. arXiv 2412.06464.
 
-    x ─┬─ in ─┬─ queries, keys, values ─ short conv ─ silu ─ lengths 1 ─┬─ scan ─ norm ─ out ─>
-       │      └─ gate ──────────────────────────────────────────────────│─────────┘
-       └─ rates ─ how much is replaced, how much is forgotten ──────────┘
+x ─┬─ in ─┬─ queries, keys, values ─ short conv ─ silu ─ lengths 1 ─┬─ scan ─ norm ─ out ─>
+   │      └─ gate ──────────────────────────────────────────────────│─────────┘
+   └─ rates ─ how much is replaced, how much is forgotten ──────────┘
 """
 
 import jax

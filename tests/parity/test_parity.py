@@ -24,6 +24,8 @@ SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi")
 # a shared expert, a norm over all heads, experts with biases and sinks, latents;
 # experts that are rows of one tensor, a bias of the choice
 SHARDED_MIXTURES = ("qwen2_moe", "olmoe", "gpt_oss", "deepseek_v3", "granite_moe", "ernie4_5_moe")
+# attention with a gate and experts are divided, states are not
+SHARDED_STATES = ("qwen3_next",)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -42,7 +44,7 @@ def test_heads_of_other_checkpoints_are_divided_too(name: str, tmp_path: Path) -
     check(name, tmp_path, shards=4)
 
 
-@pytest.mark.parametrize("name", SHARDED_MIXTURES)
+@pytest.mark.parametrize("name", SHARDED_MIXTURES + SHARDED_STATES)
 def test_experts_on_other_devices_do_not_change_logits_or_tokens(name: str, tmp_path: Path) -> None:
     check(name, tmp_path, shards=2)
 
