@@ -37,7 +37,7 @@ from engine.memory import (
 from engine.programs import Programs
 from engine.sampling_state import init_slots
 from engine.shapes import Shapes
-from engine.state_slots import fit_states
+from engine.state_slots import fit_states, resolve_states
 from models.config import ModelConfig
 from models.loading import LoadedModel
 from models.memory import bytes_per_device, free_bytes
@@ -123,7 +123,7 @@ class _Search:
     def sizes(self, temporary: int) -> tuple[Shapes, KVLayout]:
         """Context and pages that fit beside `temporary` bytes; raises ConfigError."""
         shapes = resolve_shapes(self._config, self._model.config, self._mesh)
-        slots = _slot_bytes(shapes, self._model, self._layout)
+        slots = _slot_bytes(shapes, self._model)
         room = room_for_pages(self._usable, slots + temporary, self._mesh)
         kv = resolve_pages(self._config, self._layout, shapes, self._mesh, room)
         fits = max(0, kv.num_pages - 1) * shapes.page_size
@@ -152,7 +152,7 @@ class _Search:
             kv=kv,
             programs=programs,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
-            slot_bytes=_slot_bytes(shapes, self._model, self._layout),
+            slot_bytes=_slot_bytes(shapes, self._model),
             page_bytes=kv.num_pages * kv.page_bytes // mesh.size,
             temporary_bytes=_STEPS_IN_FLIGHT * largest,
             usable_bytes=self._usable,
@@ -175,7 +175,7 @@ class _Search:
         """Raise ConfigError if the device has not that much."""
         pages, slots = (
             kv.num_pages * kv.page_bytes // self._mesh.size,
-            _slot_bytes(shapes, self._model, self._layout),
+            _slot_bytes(shapes, self._model),
         )
         needed = pages + slots + temporary
         if self._free is not None and needed > self._free:
@@ -200,7 +200,7 @@ class _Search:
                 f"{said}; {shorter}make it at least {shapes.table_width + 1} pages, {needed} "
                 "bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
             )
-        slots = _slot_bytes(shapes, self._model, self._layout)
+        slots = _slot_bytes(shapes, self._model)
         left = self._usable - needed - slots
         tokens = int(_BY_TOKENS * shapes.max_num_batched_tokens * left / max(1, temporary))
         batch = "a smaller --max-num-seqs"
@@ -232,13 +232,13 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
     return activations + 4 * shapes.max_num_seqs * model.vocab_size * 4
 
 
-def _slot_bytes(shapes: Shapes, model: LoadedModel, layout: KVLayout) -> int:
+def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
-    states = layout.states.nbytes if layout.states else 0
+    states = resolve_states(model.config, shapes.max_num_seqs, model.leaves[0].dtype)
     tables = (shapes.max_num_seqs + 1) * (shapes.table_width + 1) * 4
     slots = jax.eval_shape(partial(init_slots, shapes.max_num_seqs, model.config.vocab_size))
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
-    return tables + states + int(sum(sizes))
+    return tables + int(sum(sizes)) + (states.nbytes if states else 0)
 
 
 def _log(fitted: Fitted) -> None:

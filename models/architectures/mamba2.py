@@ -78,5 +78,5 @@ def check_heads(fields: Fields, mixer: DualScan, expand: str = "expand") -> None
     if inner != mixer.inner or mixer.num_heads % mixer.groups:
         raise CheckpointError(
             f"{fields.where} has {mixer.num_heads} heads of {mixer.head_dim} in {mixer.groups} "
-            f"groups; together they must be {inner} wide, and their number a multiple of the groups."
+            f"groups; together they must be {inner} wide, and a multiple of the groups in number."
         )

@@ -118,9 +118,9 @@ def test_beams_are_those_of_plain_requests(folder: Path) -> None:
 
 
 def test_what_a_state_cannot_do_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="--kv-offloading-size .* Qwen3NextForCausalLM"):
+    with pytest.raises(ConfigError, match=r"--kv-offloading-size .* Qwen3NextForCausalLM"):
         make_core(folder, kv_offloading_size=0.5)
-    with pytest.raises(ConfigError, match="Qwen3NextForCausalLM .* no vectors"):
+    with pytest.raises(ConfigError, match=r"Qwen3NextForCausalLM .* no vectors"):
         make_any_core(
             EngineConfig(model=str(folder), load_format="dummy", runner="pooling", convert="embed")
         )

@@ -21,8 +21,9 @@ from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE
+from tests.parity.state_cases import STATES
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES).items()}
+RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | MIXTURES | STATES).items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
