@@ -118,6 +118,7 @@ class ModelConfig:
 
     activation: str = "silu"  # a name of layers.ACTIVATIONS, or xielu
     gated_mlp: bool = True  # down(act(gate(x)) * up(x)), or down(act(up(x)))
+    mlp_scales: tuple[float, float] = (1.0, 1.0)  # of gate(x), and of what is added
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
     norm_offset: bool = False  # weights are stored as w - 1 (Gemma)
@@ -136,6 +137,7 @@ class ModelConfig:
     latent: Latent | None = None  # then K = 1 and H = rank + rope_dim: what lies in pages
     sinks: bool = False  # a logit a head that takes part in the softmax and has no value
     output_gate: bool = False  # what heads give is multiplied by sigmoid(x w)
+    attention_output_scale: float = 1.0  # of what attention adds
     mixer: Mixer | None = None  # in the layers whose kind says so
     mixture: Mixture | None = None  # in the layers whose kind says so
 

@@ -225,7 +225,9 @@ class Attention(nnx.Module):
         )  # [T, NH]
         if self.gate is not None:
             h = h * jax.nn.sigmoid(self.gate(x))
-        return self.o(h), cache
+        scale = self.config.attention_output_scale
+        y = self.o(h)
+        return y if scale == 1.0 else y * jnp.asarray(scale, y.dtype), cache
 
     def _factor(
         self, index: Int32[Array, ""], positions: Int32[Array, " T"]

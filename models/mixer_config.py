@@ -6,6 +6,7 @@ A model has one kind of them, described in `ModelConfig.mixer`; which layers hav
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 Scan = tuple[int, int, int]  # N heads, each a matrix of V by S
 
@@ -24,6 +25,10 @@ class DualScan:
     norm_groups: int | None = 1  # of the norm behind the scan; None: there is no norm
     gate_first: bool = True  # the gate is in what is normed
     step_limits: tuple[float, float] = (0.0, inf)
+    output_bias: bool | None = None  # of the second one, if it differs
+    input_scale: float = 1.0  # of what the mixer reads, and of what it gives
+    output_scale: float = 1.0
+    scales: tuple[float, ...] | None = None  # of gate, values, keys, queries and steps
 
     @property
     def inner(self) -> int:
@@ -68,4 +73,44 @@ class GatedDelta:
         return self.num_heads, self.head_dim, self.key_dim
 
 
-Mixer = DualScan | GatedDelta
+@dataclass(frozen=True)
+class SelectiveScan:
+    """Mamba's scan: a decay for each entry of the state. Source: arXiv 2312.00752."""
+
+    inner: int  # V, of one head
+    state_size: int  # S
+    rank: int  # steps are made from so many numbers
+    conv_width: int
+    conv_bias: bool = True
+    bias: bool = False
+    # steps, keys and queries are normed, with weights or without; by which eps
+    norms: Literal["weighted", "plain"] | None = None
+    norm_eps: float = 1e-6
+
+    @property
+    def conv_channels(self) -> int:
+        return self.inner
+
+    @property
+    def scan(self) -> Scan | None:
+        return 1, self.inner, self.state_size
+
+
+@dataclass(frozen=True)
+class GatedConv:
+    """A short convolution between two gates, and no scan. Source: LFM2's published model code."""
+
+    inner: int  # D
+    conv_width: int
+    bias: bool = False  # of all three
+
+    @property
+    def conv_channels(self) -> int:
+        return self.inner
+
+    @property
+    def scan(self) -> Scan | None:
+        return None
+
+
+Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from models.config import ModelConfig
-from models.mixer_config import DualScan, GatedDelta, Mixer
+from models.mixer_config import DualScan, GatedConv, GatedDelta, Mixer, SelectiveScan
 from models.weights import Part, Source, Stack
 
 Entry = tuple[str, Source | Stack]
@@ -30,6 +30,13 @@ def mixer_entries(config: ModelConfig, mixer: Mixer, build: Builder, path: str) 
             yield from _dual_scan(config, mixer, build, path)
         case GatedDelta():
             yield from _gated_delta(config, mixer, build, path)
+        case SelectiveScan():
+            yield from _selective_scan(config, mixer, build, path)
+        case GatedConv():
+            C, bias = mixer.inner, mixer.bias
+            yield from build.linear(f"{path}.input", (3 * C, 1), bias=bias)
+            yield from _conv(C, bias, build, f"{path}.conv")
+            yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=bias)
 
 
 def _dual_scan(config: ModelConfig, mixer: DualScan, build: Builder, path: str) -> Iterator[Entry]:
@@ -40,6 +47,24 @@ def _dual_scan(config: ModelConfig, mixer: DualScan, build: Builder, path: str) 
         yield _vector(build, f"{path}.{name}", N)
     if mixer.norm_groups is not None:
         yield _vector(build, f"{path}.norm", inner, "weight")
+    bias = mixer.bias if mixer.output_bias is None else mixer.output_bias
+    yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=bias)
+
+
+def _selective_scan(
+    config: ModelConfig, mixer: SelectiveScan, build: Builder, path: str
+) -> Iterator[Entry]:
+    V, S, R = mixer.inner, mixer.state_size, mixer.rank
+    yield from build.linear(f"{path}.input", (2 * V, 1), bias=mixer.bias)
+    yield from _conv(V, mixer.conv_bias, build, f"{path}.conv")
+    yield from build.linear(f"{path}.select", (R + 2 * S, 1), bias=False)
+    if mixer.norms == "weighted":
+        for name, size in (("step_norm", R), ("key_norm", S), ("query_norm", S)):
+            yield _vector(build, f"{path}.{name}", size, "weight")
+    yield from build.linear(f"{path}.step", (V, 1), bias=False)
+    yield f"{path}.step_bias", Source(build.parts(f"{path}.step", ((V, 1),), "bias"))
+    for name in ("skip", "log_rate"):
+        yield _vector(build, f"{path}.{name}", V)
     yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=mixer.bias)
 
 
@@ -48,7 +73,8 @@ def _gated_delta(
 ) -> Iterator[Entry]:
     N, J, inner = mixer.num_heads, mixer.num_key_heads, mixer.inner
     keys, values, each = (J, mixer.key_dim), (J, inner // J), (J, N // J)
-    for name, outputs in (("input", (keys, keys, values, values)), ("rates", (each, each))):
+    read = (keys, keys, values, values) if mixer.grouped else ((mixer.conv_channels, 1), (inner, 1))
+    for name, outputs in (("input", read), ("rates", (each, each))):
         for leaf, source in build.linear(f"{path}.{name}", *outputs, bias=False):
             parts = _by_group(source.parts) if mixer.grouped else source.parts
             yield leaf, replace(source, parts=parts, divided=False)

@@ -1,11 +1,10 @@
 """Mamba-2 and Codestral Mamba, in the form that transformers has them."""
 
 from collections.abc import Mapping
-from math import inf
 from typing import Any
 
 from models.config import ModelConfig
-from models.errors import CheckpointError
+from models.dual_scans import MAX_STATE, MAX_WIDTH, check_heads, dual_names, read_step_limits
 from models.fields import MAX_HEADS, Fields
 from models.hybrids import pure
 from models.mixer_config import DualScan
@@ -17,20 +16,13 @@ DEFAULTS = {
     "num_heads": 128, "head_dim": 64, "state_size": 128, "n_groups": 8, "conv_kernel": 4,
     "expand": 2,
 }  # fmt: skip
-MAX_STATE, MAX_WIDTH = 2**12, 2**4
 
 LAYER = "backbone.layers.*"
 MIXER = f"{LAYER}.mixer"
 NAMES: Names = {
     "embedding": "backbone.embeddings",
     "layers.*.attention_norm": f"{LAYER}.norm",
-    "layers.*.mixer.input": f"{MIXER}.in_proj",
-    "layers.*.mixer.conv": f"{MIXER}.conv1d",
-    "layers.*.mixer.step_bias": f"{MIXER}.dt_bias",
-    "layers.*.mixer.log_rate": f"{MIXER}.A_log",
-    "layers.*.mixer.skip": f"{MIXER}.D",
-    "layers.*.mixer.norm": f"{MIXER}.norm",
-    "layers.*.mixer.output": f"{MIXER}.out_proj",
+    **dual_names(MIXER),
     "norm": "backbone.norm_f",
     "head": "lm_head",
 }
@@ -51,32 +43,9 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         norm_groups=groups,
         step_limits=read_step_limits(fields),
     )
-    check_heads(fields, mixer)
+    check_heads(fields, mixer, int(fields.number("expand") * fields.integer("hidden_size")))
     return pure(fields, mixer, tied_head=fields.flag("tie_word_embeddings", False))
 
 
 def weights(config: ModelConfig) -> WeightMap:
     return weight_map(config, NAMES, optional_prefix="backbone.")
-
-
-def read_step_limits(fields: Fields, key: str = "time_step_limit") -> tuple[float, float]:
-    """The smallest and the largest step; JSON writes infinity as Infinity, or not at all."""
-    limits = fields.raw.get(key)
-    if limits is None:
-        return 0.0, inf
-    numbers = isinstance(limits, list | tuple) and all(type(x) in (int, float) for x in limits)
-    if not numbers or len(limits) != 2 or not 0 <= limits[0] <= limits[1]:
-        raise CheckpointError(
-            f"{fields.where}: {key} must be two numbers from 0 on, the smaller one first."
-        )
-    return float(limits[0]), float(limits[1])
-
-
-def check_heads(fields: Fields, mixer: DualScan, expand: str = "expand") -> None:
-    """Raise CheckpointError if sizes contradict each other."""
-    inner = int(fields.number(expand) * fields.integer("hidden_size"))
-    if inner != mixer.inner or mixer.num_heads % mixer.groups:
-        raise CheckpointError(
-            f"{fields.where} has {mixer.num_heads} heads of {mixer.head_dim} in {mixer.groups} "
-            f"groups; together they must be {inner} wide, and a multiple of the groups in number."
-        )

@@ -7,6 +7,7 @@ x ─ in ─┬─ values, keys, queries ─ short conv ─ silu ─┬─ scan 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
@@ -35,15 +36,17 @@ class DualScanMixer(nnx.Module):
                 eps=config.norm_eps,
             )
         )  # fmt: skip
-        self.output = outwards(inner, D, bias=mixer.bias, dtype=dtype)
+        bias = mixer.bias if mixer.output_bias is None else mixer.output_bias
+        self.output = outwards(inner, D, bias=bias, dtype=dtype)
 
     def __call__(
         self, index: Int32[Array, ""], x: Float[Array, "T D"], batch: AttentionBatch, states: States
     ) -> tuple[Float[Array, "T D"], States]:
         mixer, T = self.mixer, len(x)
         shared = mixer.groups * mixer.state_size
+        projected = self.input(x * jnp.asarray(mixer.input_scale, x.dtype)) * self._scales(x.dtype)
         gate, inputs, step = jnp.split(
-            self.input(x), [mixer.inner, mixer.inner + mixer.conv_channels], axis=-1
+            projected, [mixer.inner, mixer.inner + mixer.conv_channels], axis=-1
         )
         inputs, states = self.conv(index, inputs, batch, states)
         values, keys, queries = jnp.split(
@@ -64,4 +67,13 @@ class DualScanMixer(nnx.Module):
         )
         y = (y + values * self.skip[...][:, None]).astype(x.dtype).reshape(T, -1)
         h = y * jax.nn.silu(gate) if self.norm is None else self.norm(y, gate)
-        return self.output(h), states
+        return self.output(h) * jnp.asarray(mixer.output_scale, x.dtype), states
+
+    def _scales(self, dtype: DTypeLike) -> Float[Array, "..."]:
+        """Factors of what is projected: one, or one a column."""
+        mixer = self.mixer
+        if mixer.scales is None:
+            return jnp.ones((), dtype)
+        shared = mixer.groups * mixer.state_size
+        widths = (mixer.inner, mixer.inner, shared, shared, mixer.num_heads)
+        return jnp.asarray(np.repeat(mixer.scales, widths), dtype)

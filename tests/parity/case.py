@@ -42,6 +42,7 @@ class Case:
     context: int | None = None  # tokens the model is run with, if not max_position_embeddings
     spread: Spread = PLAIN
     stand_in: StandIn | None = None
+    positions: bool = False  # transformers' model begins at 0 in every call, unless it is told
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""

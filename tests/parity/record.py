@@ -11,6 +11,7 @@ import math
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,8 +100,10 @@ def run(case: Case, model: transformers.PreTrainedModel, tensors: Tensors) -> Go
     cache = transformers.DynamicCache(config=model.config)
     fed, logits = tokens, []
     own = "cache_params" in inspect.signature(model.forward).parameters
-    kept = {"cache_params" if own else "past_key_values": cache}
+    kept: dict[str, Any] = {"cache_params" if own else "past_key_values": cache}
     for _ in range(DECODE_STEPS + 1):
+        if case.positions:
+            kept["position_ids"] = torch.arange(len(tokens) - len(fed), len(tokens))[None]
         output = model(torch.tensor([fed]), use_cache=True, **kept)
         logits.append(output.logits[0].double().numpy())
         fed = [int(logits[-1][-1].argmax())]
