@@ -56,6 +56,8 @@ def resolve_backend(
 
 def _check(model: ModelConfig, page_size: int, dtype: DTypeLike, backend: Backend) -> None:
     width = page_head_dim(model.head_dim, backend)
+    if not model.num_attentions:
+        return
     if model.latent is None:
         check_attention(AttentionShape(width, page_size, dtype), backend)
     else:
@@ -65,7 +67,7 @@ def _check(model: ModelConfig, page_size: int, dtype: DTypeLike, backend: Backen
 def _check_write(
     model: ModelConfig, shards: int, pages: DTypeLike, dtype: DTypeLike, backend: Backend
 ) -> None:
-    if model.latent is not None:  # latents are written by XLA
+    if model.latent is not None or not model.num_attentions:  # latents are written by XLA
         return
     shape = WriteShape(model.num_heads // shards, model.head_dim, dtype, pages)
     check_qkv_write(shape, backend)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -190,11 +191,21 @@ def _copies(
         for kernel in kernels.values()
         if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
     ]
-    layer = (kv.num_pages, *kv.shape[1:])
-    found = find_copies(hlo, _divided([*plain, kv.shape, layer], shards))
+    pages = [kv.shape, (kv.num_pages, *kv.shape[1:])] if kv.num_layers else []
+    found = find_copies(hlo, _divided([*plain, *pages], shards) + _states(kv))
     # words are few enough that activations may have their shape
     packed = find_copies(hlo, _divided(words, shards))
     return found | {what: n for what, n in packed.items() if what.dtype in _WORDS.values()}
+
+
+def _states(kv: KVLayout) -> list[tuple[int, ...]]:
+    """Those of all layers and of one."""
+    if kv.states is None:
+        return []
+    pools = jax.tree.leaves(jax.eval_shape(kv.states.zeros))
+    return [
+        (slots, *pool.shape[1:]) for pool in pools for slots in (pool.shape[0], kv.states.num_slots)
+    ]
 
 
 def _divided(shapes: Sequence[tuple[int, ...]], shards: int) -> list[tuple[int, ...]]:

@@ -30,6 +30,7 @@ from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
 from engine.scheduler import Chunk, Scheduler
 from engine.shapes import Shapes
+from engine.state_slots import check_states
 from engine.thinking import Thinking, ThinkingBudget
 from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
@@ -67,6 +68,7 @@ class EngineCore:
         )  # fmt: skip
         self.model = model
         loaded = perf_counter()
+        self.config = config = check_states(config, model.config, mesh)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         fitted = fit(config, model, lower, self._processors.num_fields)

@@ -37,6 +37,7 @@ from engine.memory import (
 from engine.programs import Programs
 from engine.sampling_state import init_slots
 from engine.shapes import Shapes
+from engine.state_slots import fit_states, resolve_states
 from models.config import ModelConfig
 from models.loading import LoadedModel
 from models.memory import bytes_per_device, free_bytes
@@ -95,7 +96,6 @@ class _Search:
     def __init__(
         self, config: EngineConfig, model: LoadedModel, lower: LowerStep, extra_fields: int
     ) -> None:
-        self._config = config
         self._extra_fields = extra_fields
         self._lower = lower
         self._model = model
@@ -103,8 +103,11 @@ class _Search:
         self._usable = usable_bytes(config, model.mesh)
         free = free_bytes(model.mesh)
         self._free = free // model.mesh.size if free is not None and is_cpu(model.mesh) else free
-        shapes = resolve_shapes(config, model.config, model.mesh)
         dtype = model.leaves[0].dtype
+        shapes = resolve_shapes(config, model.config, model.mesh)
+        room = room_for_pages(self._usable, 0, model.mesh)
+        self._config = config = fit_states(config, model.config, shapes.max_num_seqs, dtype, room)
+        shapes = resolve_shapes(config, model.config, model.mesh)
         self._layout = resolve_layout(config, model.config, shapes, model.mesh, dtype)
         self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
@@ -232,17 +235,19 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
     if model.mixture:
         mlp = max(mlp, model.mixture.per_token * model.mixture.intermediate_size)
     attention = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
-    width = 2 * model.hidden_size + max(2 * mlp, attention)
+    mixed = 4 * model.mixer.conv_channels if model.mixer else 0  # in and out, and in float32
+    width = 2 * model.hidden_size + max(2 * mlp, attention, mixed)
     activations = shapes.max_num_batched_tokens * width * jnp.dtype(dtype).itemsize
     return activations + 4 * shapes.max_num_seqs * model.vocab_size * 4
 
 
 def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
+    states = resolve_states(model.config, shapes.max_num_seqs, model.leaves[0].dtype)
     tables = (shapes.max_num_seqs + 1) * (shapes.table_width + 1) * 4
     slots = jax.eval_shape(partial(init_slots, shapes.max_num_seqs, model.config.vocab_size))
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
-    return tables + int(sum(sizes))
+    return tables + int(sum(sizes)) + (states.nbytes if states else 0)
 
 
 def _log(fitted: Fitted) -> None:

@@ -84,17 +84,19 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     if kv.scaled:
         scales = jnp.zeros(kv.shape[:3], jnp.float32)
         cache = cache._replace(k_scales=scales, v_scales=jnp.zeros_like(scales))
+    if kv.states is not None:
+        cache = cache._replace(states=kv.states.zeros())
     slots = init_slots(shapes.max_num_seqs, vocab_size)
     return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
 
 
 def state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:
-    """The cache is divided by heads; everything else is whole on every device."""
+    """Pages are divided by heads; everything else is whole on every device."""
     heads = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
     abstract = jax.eval_shape(partial(zero_state, kv, shapes, vocab_size))
     spread: Any = jax.tree.map(lambda _: whole(mesh), abstract)
     cache: Any = jax.tree.map(lambda _: heads, abstract.cache)
-    return spread._replace(cache=cache)
+    return spread._replace(cache=cache._replace(states=spread.cache.states))
 
 
 def abstract_state(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Any:

@@ -18,6 +18,7 @@ from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.host_tier import STAGED_PAGES, HostTier
 from engine.shapes import Shapes, decode_windows
+from engine.state_slots import StateLayout, resolve_states
 from models.config import ModelConfig
 from models.memory import free_bytes, host_free_bytes
 from pallas_kernels import Backend
@@ -41,7 +42,7 @@ _XLA_HOST_MORE = 64  # for whatever else is pinned
 class KVLayout:
     """Sizes of the arrays [L*P, K, S, H] that hold all keys and all values."""
 
-    num_layers: int
+    num_layers: int  # that have keys and values
     num_pages: int  # of one layer, the sink included
     num_heads: int
     page_size: int
@@ -50,6 +51,7 @@ class KVLayout:
     backend: Backend = Backend.XLA  # which reads it
     latent: bool = False  # one array of what is both key and value
     sampler: Backend = Backend.XLA  # which draws tokens
+    states: StateLayout | None = None  # of layers that have them, beside the pages
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -98,9 +100,11 @@ def resolve_layout(
     sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
+    states = resolve_states(model, shapes.max_num_seqs, computed)
     return KVLayout(
-        model.num_layers, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler
-    )
+        model.num_attentions, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler,
+        states,
+    )  # fmt: skip
 
 
 def resolve_pages(
@@ -115,6 +119,8 @@ def resolve_pages(
     if pages is None:
         pages = shapes.max_num_seqs * shapes.table_width + 1
         each = layout.page_bytes // mesh.size
+        if not each:  # no layer has keys and values: pages are numbers only
+            return replace(layout, num_pages=pages)
         if config.kv_cache_memory_bytes:
             pages = min(pages, config.kv_cache_memory_bytes // each)
         elif room is not None:

@@ -24,6 +24,7 @@ from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
 from models.decoder import Decoder
+from models.states import state_rows
 from pallas_kernels import Backend
 
 
@@ -88,6 +89,10 @@ def _turn(
     """One pass through the model: tokens in, a token for each row of logits out."""
     table = state.page_table
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
+    if state.cache.states is not None:
+        slots_per_layer = table.shape[0]
+        rows = inputs.start, inputs.count, inputs.slot, inputs.positions
+        batch = replace(batch, states=state_rows(*rows, slots_per_layer))
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
 

@@ -4,7 +4,7 @@ Owns the arithmetic between rows, layers and pages. Knows nothing of projections
 requests.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from models.chunks import View, within_chunks
+from models.states import StateRows, States
 from pallas_kernels import (
     Backend,
     HeadNorms,
@@ -33,7 +34,8 @@ HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers; layer l's page p is row l * P + p. Donated, never sliced.
+    """Keys and values of all layers that have them; layer l's page p is row l * P + p. Donated,
+    never sliced.
 
     Latents, which are both, lie in `k` with K = 1, once for each shard. Keys and values of eight
     bits have scales, one for each token and head.
@@ -43,6 +45,7 @@ class KVCache(NamedTuple):
     v: Num[Array, "LP K S H"] | None
     k_scales: Float32[Array, "LP K S"] | None = None
     v_scales: Float32[Array, "LP K S"] | None = None
+    states: States | None = None  # of layers that have a state
 
     @property
     def page_size(self) -> int:
@@ -61,6 +64,7 @@ class AttentionBatch:
     pages_per_layer: int = field(metadata={"static": True})
     mesh: Mesh | None = field(metadata={"static": True}, default=None)
     backend: Backend = field(metadata={"static": True}, default=Backend.XLA)
+    states: StateRows | None = None  # where layers with a state find them
 
 
 def decode_batch(
@@ -136,8 +140,10 @@ def paged_attention(
             out_specs=(heads, heads),
             check_vma=False,
         )  # fmt: skip
-    out, cache = attend(batch, cache, layer, qkv, turn, norms, factor, sinks, slopes)
-    return out, cache
+    states, batch = cache.states, replace(batch, states=None)
+    pages = cache._replace(states=None)
+    out, pages = attend(batch, pages, layer, qkv, turn, norms, factor, sinks, slopes)
+    return out, pages._replace(states=states)
 
 
 def latent_attention(
@@ -164,8 +170,8 @@ def latent_attention(
             out_specs=(heads, heads),
             check_vma=False,
         )
-    out, latents = attend(batch, cache.k, layer, q, latent)
-    return out, KVCache(latents, None)
+    out, latents = attend(replace(batch, states=None), cache.k, layer, q, latent)
+    return out, KVCache(latents, None, states=cache.states)
 
 
 def _attend_latents(

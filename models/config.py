@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import CheckpointError, UnsupportedError
+from models.mixer_config import Mixer
 from models.rope import Dynamic, Linear, RopeConfig, Yarn
 
 
@@ -19,12 +20,16 @@ class LayerKind:
     rope: how this layer rotates queries and keys; None where positions are learned embeddings.
     experts: the model's mixture of experts is in the place of the MLP.
     chunk: a query sees only keys of its own chunk of so many positions; None sees all of them.
+    attention, mixer, mlp: what the layer has; the first two read the same and are added.
     """
 
     window: int | None = None
     rope: RopeConfig | None = None
     experts: bool = False
     chunk: int | None = None
+    attention: bool = True
+    mixer: bool = False
+    mlp: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class ModelConfig:
 
     activation: str = "silu"  # a name of layers.ACTIVATIONS, or xielu
     gated_mlp: bool = True  # down(act(gate(x)) * up(x)), or down(act(up(x)))
+    mlp_scales: tuple[float, float] = (1.0, 1.0)  # of gate(x), and of what is added
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
     norm_offset: bool = False  # weights are stored as w - 1 (Gemma)
@@ -140,6 +146,9 @@ class ModelConfig:
     latent: Latent | None = None  # then K = 1 and H = rank + rope_dim: what lies in pages
     slopes: tuple[float, ...] | None = None  # of heads: times distance, added to scores (ALiBi)
     sinks: bool = False  # a logit a head that takes part in the softmax and has no value
+    output_gate: bool = False  # what heads give is multiplied by sigmoid(x w)
+    attention_output_scale: float = 1.0  # of what attention adds
+    mixer: Mixer | None = None  # in the layers whose kind says so
     mixture: Mixture | None = None  # in the layers whose kind says so
 
     learned_positions: bool = False
@@ -167,11 +176,23 @@ class ModelConfig:
             )
         if self.mixture is None and any(kind.experts for kind in self.layer_kinds):
             raise CheckpointError("config.json has layers of experts and does not describe them.")
+        if self.mixer is None and self.num_mixers:
+            raise CheckpointError("config.json has layers with a state and does not describe them.")
 
     @property
     def num_layers(self) -> int:
         """L."""
         return len(self.layer_kinds)
+
+    @property
+    def num_attentions(self) -> int:
+        """Layers with keys and values."""
+        return sum(kind.attention for kind in self.layer_kinds)
+
+    @property
+    def num_mixers(self) -> int:
+        """Layers with a state."""
+        return sum(kind.mixer for kind in self.layer_kinds)
 
     @property
     def longest_context(self) -> int:
@@ -197,6 +218,11 @@ class ModelConfig:
         Raises:
             UnsupportedError: heads or MLP do not divide among that many shards.
         """
+        if shards > 1 and not self.num_attentions:
+            raise UnsupportedError(
+                f"{self.architecture} has no attention heads that could be divided among "
+                f"{shards} devices; use a tensor-parallel size of 1."
+            )
         if not self._divides(shards):
             sizes = ", ".join(str(n) for n in range(1, self.num_heads + 1) if self._divides(n))
             mlps = " and ".join(f"{size} {what}" for size, what in self._divided().items())
@@ -214,7 +240,7 @@ class ModelConfig:
 
     def _divided(self) -> dict[int, str]:
         """What shards divide besides heads, by size."""
-        dense = any(not kind.experts for kind in self.layer_kinds)
+        dense = any(kind.mlp and not kind.experts for kind in self.layer_kinds)
         sizes = {self.intermediate_size: "MLP dimensions"} if dense else {}
         if self.mixture is not None:
             sizes |= {self.mixture.num_experts: "experts"}

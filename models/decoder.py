@@ -18,6 +18,7 @@ from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
 from models.latent import LatentAttention
 from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
+from models.mixers import make_mixer
 from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
 from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
@@ -86,8 +87,11 @@ class Decoder(nnx.Module):
         turns: dict[RopeConfig | None, Rotation] = {
             rope: rotation(rope, positions, context) for rope in set(ropes) if rope
         }
-        for index, (layer, rope) in enumerate(zip(self.layers, ropes, strict=True)):
-            x, cache = _run_layer(layer, np.int32(index), x, turns.get(rope), batch, cache)
+        pages = states = 0  # layers before that have some
+        for layer, kind, rope in zip(self.layers, self.config.layer_kinds, ropes, strict=True):
+            index, place = np.int32(pages), np.int32(states) if kind.mixer else None
+            x, cache = _run_layer(layer, index, place, x, turns.get(rope), batch, cache)
+            pages, states = pages + kind.attention, states + kind.mixer
             yield x, cache
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
@@ -106,30 +110,37 @@ class Decoder(nnx.Module):
 class Layer(nnx.Module):
     """x += attention(norm(x)), then x += mlp(norm(x)); or both in parallel, x += the two sums.
 
-    Some families norm what is added instead, or as well.
+    Some families norm what is added instead, or as well. A mixer with a state stands in the place
+    of attention or beside it, and a layer may have one of the two steps only.
     """
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
         own_norm = config.pre_norms and config.parallel != "one norm"
+        mixes = kind.attention or kind.mixer
         self.config = config
-        self.attention_norm = _norm(config) if config.pre_norms else _identity
-        self.attention = _attention(config, kind, dtype, shards)
-        self.attention_post_norm = _norm(config) if config.post_norms else _identity
-        self.mlp_norm = _norm(config) if own_norm else _identity
-        self.mlp = _mlp(config, kind, dtype, shards)
-        self.mlp_post_norm = _norm(config) if config.post_norms else _identity
+        self.attention_norm = _norm(config) if config.pre_norms and mixes else _identity
+        self.attention = _attention(config, kind, dtype, shards) if kind.attention else None
+        stated = config.mixer if kind.mixer else None
+        self.mixer = make_mixer(config, stated, dtype) if stated is not None else None
+        self.attention_post_norm = _norm(config) if config.post_norms and mixes else _identity
+        self.mlp_norm = _norm(config) if own_norm and kind.mlp else _identity
+        self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
+        self.mlp_post_norm = _norm(config) if config.post_norms and kind.mlp else _identity
 
     def __call__(
         self,
         index: Int32[Array, ""],
+        place: Int32[Array, ""] | None,
         x: Float[Array, "T D"],
         turn: Rotation | None,
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         normed = self.attention_norm(x)  # [T, D]
-        h, cache = self.attention(index, normed, turn, batch, cache)
-        attended = x + self._scaled(self.attention_post_norm(h))
+        h, cache = self._mix(index, place, normed, turn, batch, cache)
+        attended = x if h is None else x + self._scaled(self.attention_post_norm(h))
+        if self.mlp is None:
+            return attended, cache
         match self.config.parallel:
             case None:
                 h = self.mlp_norm(attended)
@@ -140,6 +151,24 @@ class Layer(nnx.Module):
         h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
         return attended + self._scaled(self.mlp_post_norm(h)), cache
 
+    def _mix(
+        self,
+        index: Int32[Array, ""],
+        place: Int32[Array, ""] | None,
+        x: Float[Array, "T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"] | None, KVCache]:
+        """What attention and the mixer add, if the layer has one of them."""
+        h = None
+        if self.attention is not None:
+            h, cache = self.attention(index, x, turn, batch, cache)
+        if self.mixer is not None and cache.states is not None and place is not None:
+            mixed, states = self.mixer(place, x, batch, cache.states)
+            h, cache = mixed if h is None else h + mixed, cache._replace(states=states)
+        return h, cache
+
     def _scaled(self, h: Float[Array, "T D"]) -> Float[Array, "T D"]:
         scale = self.config.residual_scale
         return h if scale == 1.0 else h * jnp.asarray(scale, h.dtype)
@@ -149,13 +178,14 @@ class Layer(nnx.Module):
 def _run_layer(
     layer: Layer,
     index: Int32[Array, ""],
+    place: Int32[Array, ""] | None,
     x: Float[Array, "T D"],
     turn: Rotation | None,
     batch: AttentionBatch,
     cache: KVCache,
 ) -> tuple[Float[Array, "T D"], KVCache]:
     """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
-    return layer(index, x, turn, batch, cache)
+    return layer(index, place, x, turn, batch, cache)
 
 
 class Attention(nnx.Module):
@@ -178,6 +208,8 @@ class Attention(nnx.Module):
             head_norm(config, self.qk_norm, heads) if self.qk_norm else None for heads in (N, K)
         )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
+        gate = partial(Linear, D, N * H, axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype)
+        self.gate = gate() if config.output_gate else None
 
     def __call__(
         self,
@@ -210,7 +242,11 @@ class Attention(nnx.Module):
             sinks=None if self.sinks is None else self.sinks[...],
             slopes=None if slopes is None else jnp.asarray(slopes, jnp.float32),
         )  # [T, NH]
-        return self.o(h), cache
+        if self.gate is not None:
+            h = h * jax.nn.sigmoid(self.gate(x))
+        scale = self.config.attention_output_scale
+        y = self.o(h)
+        return y if scale == 1.0 else y * jnp.asarray(scale, y.dtype), cache
 
     def _factor(
         self, index: Int32[Array, ""], positions: Int32[Array, " T"]

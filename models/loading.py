@@ -265,6 +265,7 @@ def _check_shapes(
     for name, outputs in source.outputs().items():
         expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])
         expected = expected[::-1] if source.transpose else expected
+        expected = (expected[0], 1, *expected[1:]) if source.between else expected
         expected = expected if source.entry is None else experts + expected
         tensor = tensors[name]
         if tensor.shape != expected:

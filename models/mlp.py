@@ -20,14 +20,17 @@ class GatedMLP(nnx.Module):
 
     def __init__(self, config: ModelConfig, F: int, dtype: DTypeLike, shards: int):
         D, bias = config.hidden_size, config.mlp_bias
-        self.widths, self.shards = (F, F), shards
+        self.widths, self.shards, self.scales = (F, F), shards, config.mlp_scales
         self.activation = ACTIVATIONS[config.activation]
         self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
         self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
         gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
-        return self.down(self.activation(gate) * up)
+        inner, outer = self.scales
+        gate = gate if inner == 1.0 else gate * jnp.asarray(inner, x.dtype)
+        y = self.down(self.activation(gate) * up)
+        return y if outer == 1.0 else y * jnp.asarray(outer, x.dtype)
 
 
 class MLP(nnx.Module):

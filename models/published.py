@@ -233,6 +233,46 @@ DEEPSEEK_V3: Published = {
     "tie_word_embeddings": False,
 }
 
+MAMBA_2_8B: Published = {
+    "architectures": ["MambaForCausalLM"],
+    "vocab_size": 50280,
+    "hidden_size": 2560,
+    "state_size": 16,
+    "num_hidden_layers": 64,
+    "time_step_rank": 160,
+}
+
+CODESTRAL_MAMBA_7B: Published = {
+    "architectures": ["Mamba2ForCausalLM"],
+    "vocab_size": 32768,
+    "hidden_size": 4096,
+    "state_size": 128,
+    "num_hidden_layers": 64,
+    "num_heads": 128,
+    "head_dim": 64,
+    "n_groups": 8,
+}
+
+QWEN3_NEXT_80B_A3B: Published = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "max_position_embeddings": 262144,
+    "rope_theta": 10000000.0,
+    "tie_word_embeddings": False,
+}
+
 PUBLISHED: Mapping[str, Published] = {
     "llama-3.1-8b": LLAMA_3_1_8B,
     "llama-3.1-70b": LLAMA_3_1_70B,
@@ -246,4 +286,7 @@ PUBLISHED: Mapping[str, Published] = {
     "qwen3-30b-a3b": QWEN3_30B_A3B,
     "gpt-oss-20b": GPT_OSS_20B,
     "deepseek-v3": DEEPSEEK_V3,
+    "mamba-2.8b": MAMBA_2_8B,
+    "codestral-mamba-7b": CODESTRAL_MAMBA_7B,
+    "qwen3-next-80b-a3b": QWEN3_NEXT_80B_A3B,
 }

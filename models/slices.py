@@ -56,6 +56,8 @@ def fill(
         target = out[(slice(None),) * source.axis + (slice(start - low, stop - low),)]
         if source.transpose:
             wanted, target = wanted[::-1], target.T
+        if source.between:
+            wanted, target = [wanted[0], slice(None), *wanted[1:]], target[:, None]
         tensor = tensors[piece.tensor]
         _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
     if source.unit:

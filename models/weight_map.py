@@ -10,6 +10,7 @@ from functools import partial
 from itertools import accumulate
 
 from models.config import Latent, Mixture, ModelConfig, QKNorm
+from models.mixer_weights import mixer_entries
 from models.weights import Part, Source, Stack, WeightMap
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
@@ -90,15 +91,22 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         weight=config.norm_weight, bias=config.norm_bias,
     )  # fmt: skip
 
-    if config.pre_norms:
+    mixes = kind.attention or kind.mixer
+    if config.pre_norms and mixes:
         yield from norm(f"{layer}.attention_norm")
-    if config.latent is None:
+    if kind.mixer and config.mixer is not None:
+        yield from mixer_entries(config, config.mixer, build, f"{layer}.mixer")
+    if not kind.attention:
+        pass
+    elif config.latent is None:
         rotated = kind.rope.dim if kind.rope is not None else 0
         yield from _attention(config, rotated, build, f"{layer}.attention")
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
-    if config.post_norms:
+    if config.post_norms and mixes:
         yield from norm(f"{layer}.attention_post_norm")
+    if not kind.mlp:
+        return
     if config.pre_norms and config.parallel != "one norm":
         yield from norm(f"{layer}.mlp_norm")
     if kind.experts and config.mixture is not None:
@@ -112,13 +120,25 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
 def _attention(config: ModelConfig, rotated: int, build: "_Builder", path: str) -> Iterator[Entry]:
     query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
     for name, source in build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias):
-        yield name, replace(source, parts=build.heads(source.parts, rotated))
+        parts = build.heads(source.parts, rotated)
+        if config.output_gate:
+            parts, gate = _gated(parts)
+            yield name.replace(".qkv.", ".gate."), replace(source, parts=gate, divided=False)
+        yield name, replace(source, parts=parts)
     if config.qk_norm and config.qk_norm.weight:
         for name, heads in (("q_norm", query), ("k_norm", key)):
             yield from _qk_norm(config.qk_norm, heads, rotated, build, f"{path}.{name}")
     if config.sinks:
         yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _gated(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Each head's query and gate follow each other in one tensor."""
+    query, *others = parts
+    size = query.size
+    query = replace(query, group=1, gap=size, whole=2 * query.units * size)
+    return (query, *others), (replace(query, start=size),)
 
 
 def _qk_norm(

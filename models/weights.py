@@ -25,6 +25,7 @@ class Part:
     group: int = 1  # behind so many units lie
     gap: int = 0  # so many outputs of other parts
     paired: int = 0  # first outputs of a unit, that are pairs of neighbours: ours are two halves
+    whole: int | None = None  # outputs of the tensor, where another parameter has the rest of them
 
     def first(self, unit: int) -> int:
         """The output with which a unit begins."""
@@ -72,6 +73,7 @@ class Source:
     outputs_of: int | None = None  # outputs of the tensors, where others read the rest of them
     entry: int | None = None  # the tensors have an axis more, in front: this entry of it
     unit: bool = False  # outputs of a kernel are divided by the length of their row of the tensor
+    between: bool = False  # the tensors have an axis more, of length 1, behind their first
 
     def pieces(self, shards: int = 1) -> Iterator[Piece]:
         """In order, for a model cut into `shards`; units that are fewer than these are repeated."""
@@ -88,7 +90,7 @@ class Source:
         lengths: dict[str, int] = {}
         for part in self.parts:
             last = part.first(part.units - 1) + (part.size - 1) * part.step
-            length = self.outputs_of or last + 1
+            length = part.whole or self.outputs_of or last + 1
             lengths[part.tensor] = max(length, lengths.get(part.tensor, 0))
         return lengths
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from engine.config import EngineConfig
+from engine.errors import ConfigError
 from engine.lowering import abstract_leaves, compiler_options, whole
 from engine.memory import KVLayout, resolve_layout
 from engine.pooling.batch import LaunchedBatch, Waiting
@@ -37,6 +38,11 @@ class DecoderRunner:
         dtype = model.leaves[0].dtype
         one = resolve_layout(config, decoder, shapes, model.mesh, dtype)
         pages = 1 + largest.rows + largest.tokens // largest.page_size
+        if one.states is not None:
+            raise ConfigError(
+                f"{decoder.architecture} keeps states, which give no vectors so far; use a model "
+                "of attention only, or leave --runner pooling out."
+            )
         self._kv = replace(one, num_pages=pages)
         self._model, self._shapes = model, shapes
         sharding = jax.sharding.NamedSharding(

@@ -16,6 +16,7 @@ Sources: state space duality (arXiv:2405.21060), gated DeltaNet (arXiv:2412.0646
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 CHUNK = 32  # tokens; on CPUs faster than 64 for the delta rule, about equal for Mamba-2
@@ -77,10 +78,11 @@ def unit_inverse(below: Float[Array, "*n C C"]) -> Float[Array, "*n C C"]:
 def lower_blocks(C: int, size: int) -> np.ndarray:
     """Where the lower left quarters of the blocks of `2 * size` are, on the diagonal."""
     block = np.arange(C) // size
-    return (block[:, None] == block + 1) & (block[:, None] % 2 == 1)
+    lower: np.ndarray = (block[:, None] == block + 1) & (block[:, None] % 2 == 1)
+    return lower
 
 
-def _by_head(x: Float[Array, "C n *s"], live: Bool[Array, " C"], dtype: object) -> Array:
+def _by_head(x: Float[Array, "C n *s"], live: Bool[Array, " C"], dtype: DTypeLike) -> Array:
     """[n, C, *s], zero where not live."""
     kept = jnp.where(live.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
     return jnp.moveaxis(kept.astype(dtype), 0, 1)

@@ -152,7 +152,7 @@ def chunks_kernel(
             low = jnp.maximum(first, tile * CHUNK) - begin(tile)
             high = jnp.minimum(end, tile * CHUNK + CHUNK) - begin(tile)
             here = [x.at[slot] for x in tiles]
-            before = 0.0
+            before: Any = 0.0
             if row.has_border:
                 start = jnp.maximum(row.first, tile * CHUNK) - begin(tile)  # of the sums
                 before = jnp.where(low > start, here[3][jnp.maximum(low - 1, 0)], 0.0)
@@ -182,7 +182,7 @@ def chunks_kernel(
         )
 
     @pl.when(row.length > FEW)
-    def _() -> None:
+    def _more() -> None:
         each_part(row, [begin_with(columns) for columns in _pieces(S)], scan, store)
         plgpu.wait_smem_to_gmem(0)
 
@@ -219,7 +219,8 @@ def _chunk(
         written = written - read(k)
     written = jnp.where(spread(live, written), written, 0.0)
     if inverse:
-        written = register_product(written.astype(dtype), inverse[0], written.shape, interpret)
+        wide = written.shape[0], written.shape[1]
+        written = register_product(written.astype(dtype), inverse[0], wide, interpret)
     found = accumulate(read(q), written.astype(dtype), scores, interpret)
     kept = written * spread(jnp.where(live, jnp.exp(last - total), 0.0), written)
     h = [

@@ -27,7 +27,7 @@ _PARTS = (1024, 512, 256)  # channels of a block, two or more of a thread
 
 def takes_conv(x: Any, rows: ScanRows) -> bool:
     """Whether it is a decode step whose channels are whole blocks."""
-    return x.shape[0] <= rows.first.shape[0] and x.shape[1] % _PARTS[-1] == 0
+    return bool(x.shape[0] <= rows.first.shape[0] and x.shape[1] % _PARTS[-1] == 0)
 
 
 def mosaic_conv(
@@ -84,7 +84,7 @@ def conv_kernel(
             for back in range(W - 1)
         ]
 
-        def scan(first: Any, end: Any, seen: list[Any]) -> list[Any]:
+        def scan(first: Any, end: Any, seen: list[Any]) -> Any:
             return lax.fori_loop(first, end, partial(token, weights), seen)
 
         each_part(row, seen, scan, store)

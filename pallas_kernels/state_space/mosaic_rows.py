@@ -43,7 +43,7 @@ class Row:
     @property
     def has_border(self) -> bool:
         """Whether there are snapshots in this call, if not of this row."""
-        return self.packed.shape[0] == len(_FIELDS)
+        return bool(self.packed.shape[0] == len(_FIELDS))
 
 
 def each_part(row: Row, h: Any, scan: Callable[..., Any], store: Callable[..., None]) -> None:

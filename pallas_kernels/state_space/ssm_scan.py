@@ -157,7 +157,8 @@ def scan_row_by_row(
         tokens = jnp.where(length <= few, length, 0)
         chunks = jnp.where(length <= few, 0, -(-length // C))
         h, y = lax.fori_loop(first, first + tokens, by_token, (h, y))
-        return lax.fori_loop(0, chunks, by_chunk, (h, y))
+        end: tuple[Array, Array] = lax.fori_loop(0, chunks, by_chunk, (h, y))
+        return end
 
     def row(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         (state, y), b = carry, order[index]

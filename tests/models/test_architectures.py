@@ -23,8 +23,10 @@ from models.weights import Source, Stack, WeightMap
 from tests.parity.alibi_cases import ALIBI
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE
+from tests.parity.state_cases import STATES
 
-RAW = {name: case.config for name, case in (ARCHITECTURES | DENSE | ALIBI | MIXTURES).items()}
+CASES = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES
+RAW = {name: case.config for name, case in CASES.items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

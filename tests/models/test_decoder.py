@@ -69,7 +69,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[jax.Array, KVCache]:
         slots = jnp.arange(len(qkv))
         q, pages = qkv_write_reference(
-            qkv, Pages(*cache), 0 * slots, slots, head_dim=head_dim, turn=turn, norms=norms
+            qkv, Pages(*cache[:4]), 0 * slots, slots, head_dim=head_dim, turn=turn, norms=norms
         )
         q = q if factor is None else q * factor[..., None, None]
         out = attention_reference(

@@ -45,6 +45,7 @@ class Case:
     spread: Spread = PLAIN
     stand_in: StandIn | None = None
     attention: str = "eager"  # of transformers' implementations
+    positions: bool = False  # transformers' model begins at 0 in every call, unless it is told
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""

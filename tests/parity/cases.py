@@ -13,6 +13,7 @@ from tests.parity.alibi_cases import ALIBI
 from tests.parity.case import GEMMA, TIED, Case, longrope, sizes
 from tests.parity.dense_cases import DENSE
 from tests.parity.mixture_cases import MIXTURES
+from tests.parity.state_cases import STATES
 
 
 def _llama(**changes: Any) -> dict[str, Any]:
@@ -174,4 +175,4 @@ ROPE = {
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),
 }  # fmt: skip
 
-CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | ALIBI | MIXTURES | ROPE
+CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES | ROPE

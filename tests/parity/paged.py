@@ -8,16 +8,20 @@ Owns the two compiled steps. Knows nothing of what the answers should be.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
+from models.config import ModelConfig
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh, named_sharding
+from models.states import States, state_rows
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.case import Case
 from tests.parity.goldens import Golden
@@ -29,6 +33,7 @@ TOKENS = 48  # of a prefill step: the longest prompt and a short chunk fit
 PAGE_SIZE = 16
 PAGES_A_ROW = 16
 PAGES = 1 + ROWS * PAGES_A_ROW
+SLOTS = (2, 0, 1)  # of the rows' states
 
 
 def write_case(folder: Path, case: Case, golden: Golden) -> None:
@@ -49,11 +54,12 @@ class PagedRun:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         heads = model.config.cache_kv_heads(model.mesh.size)
-        shape = (model.config.num_layers * PAGES, heads, PAGE_SIZE, model.config.head_dim)
+        shape = (model.config.num_attentions * PAGES, heads, PAGE_SIZE, model.config.head_dim)
         sharding = named_sharding(model.mesh, (None, "heads", None, None))
         # not zeros: a slot that counts before it was written shows
         keys, values = (jax.device_put(np.full(shape, 100, np.float32), sharding) for _ in "kv")
-        self.cache = KVCache(keys, values if model.config.latent is None else None)
+        states = _states(model.config)
+        self.cache = KVCache(keys, values if model.config.latent is None else None, states=states)
         pages = np.random.default_rng(0).permutation(np.arange(1, PAGES))
         self.table = pages.reshape(ROWS, PAGES_A_ROW).astype(np.int32)
 
@@ -91,16 +97,25 @@ class PagedRun:
     @cached_property
     def _mixed_step(self) -> Callable[..., tuple[Array, KVCache]]:
         def batch(positions: Array, table: Array, starts: Array, counts: Array) -> AttentionBatch:
-            return mixed_batch(table, starts, counts, positions, PAGES, self.model.mesh)
+            mixed = mixed_batch(table, starts, counts, positions, PAGES, self.model.mesh)
+            return self._stated(mixed, starts, counts)
 
         return self._compiled(batch)
 
     @cached_property
     def _decode_step(self) -> Callable[..., tuple[Array, KVCache]]:
         def batch(positions: Array, table: Array, live: Array) -> AttentionBatch:
-            return decode_batch(table, positions, live, PAGES, self.model.mesh)
+            decoding = decode_batch(table, positions, live, PAGES, self.model.mesh)
+            return self._stated(decoding, jnp.arange(ROWS), live.astype(jnp.int32))
 
         return self._compiled(batch)
+
+    def _stated(self, batch: AttentionBatch, starts: Array, counts: Array) -> AttentionBatch:
+        """With the slots that rows have, if there are states."""
+        if self.model.config.mixer is None:
+            return batch
+        rows = state_rows(starts, counts, jnp.asarray(SLOTS), batch.positions, len(SLOTS) + 1)
+        return replace(batch, states=rows)
 
     def _compiled(
         self, batch: Callable[..., AttentionBatch]
@@ -113,3 +128,12 @@ class PagedRun:
             return decoder.logits(hidden), cache
 
         return jax.jit(step, donate_argnums=1)
+
+
+def _states(config: ModelConfig) -> States | None:
+    """A slot more than rows; not zeros, for a row that begins reads none of it."""
+    if config.mixer is None:
+        return None
+    rows, mixer = config.num_mixers * (len(SLOTS) + 1), config.mixer
+    conv = jnp.full((rows, mixer.conv_width - 1, mixer.conv_channels), 100, jnp.float32)
+    return States(conv, jnp.full((rows, *mixer.scan), 100, jnp.float32) if mixer.scan else None)

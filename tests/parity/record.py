@@ -5,11 +5,13 @@ exit status is 1 if one differs. Needs PyTorch and transformers; nothing else in
 """
 
 import argparse
+import inspect
 import json
 import math
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,8 +105,12 @@ def run(case: Case, model: transformers.PreTrainedModel, tensors: Tensors) -> Go
     tokens = case.prompt()
     cache = transformers.DynamicCache(config=model.config)
     fed, logits = tokens, []
+    own = "cache_params" in inspect.signature(model.forward).parameters
+    kept: dict[str, Any] = {"cache_params" if own else "past_key_values": cache}
     for _ in range(DECODE_STEPS + 1):
-        output = model(torch.tensor([fed]), past_key_values=cache, use_cache=True)
+        if case.positions:
+            kept["position_ids"] = torch.arange(len(tokens) - len(fed), len(tokens))[None]
+        output = model(torch.tensor([fed]), use_cache=True, **kept)
         logits.append(output.logits[0].double().numpy())
         fed = [int(logits[-1][-1].argmax())]
         tokens = tokens + fed

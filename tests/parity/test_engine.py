@@ -13,7 +13,7 @@ from tests.parity.goldens import read
 from tests.parity.paged import write_case
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss", "mamba2", "qwen3_next"])
 def test_rows_together_write_what_each_writes_alone(name: str, tmp_path: Path) -> None:
     case, golden = CASES[name], read(name)
     write_case(tmp_path, case, golden)

@@ -1,0 +1,25 @@
+"""Layers beside attention, a file each: those whose memory is a state and not a cache."""
+
+from jax.typing import DTypeLike
+
+from models.config import ModelConfig
+from models.mixer_config import DualScan, GatedConv, GatedDelta, Mixer, SelectiveScan
+from models.mixers.dual_scan import DualScanMixer
+from models.mixers.gated_conv import GatedConvMixer
+from models.mixers.gated_delta import GatedDeltaMixer
+from models.mixers.selective_scan import SelectiveScanMixer
+
+AnyMixer = DualScanMixer | GatedDeltaMixer | SelectiveScanMixer | GatedConvMixer
+
+
+def make_mixer(config: ModelConfig, mixer: Mixer, dtype: DTypeLike) -> AnyMixer:
+    """The module that `mixer` describes."""
+    match mixer:
+        case DualScan():
+            return DualScanMixer(config, mixer, dtype)
+        case GatedDelta():
+            return GatedDeltaMixer(config, mixer, dtype)
+        case SelectiveScan():
+            return SelectiveScanMixer(config, mixer, dtype)
+        case GatedConv():
+            return GatedConvMixer(config, mixer, dtype)

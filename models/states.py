@@ -1,0 +1,100 @@
+"""States of fixed size as a layer sees them: read what a row has kept, write what it keeps now.
+
+    layer 0            layer 1
+    slot 0 1 2 .. R    slot 0 1 2 .. R       R requests, and a slot that nobody reads
+
+Layer l's slot r is row l * (R + 1) + r of the arrays of all layers, which are donated and never
+sliced. Owns this arithmetic; every device computes all of it. Knows no projections and no requests.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int32
+
+from pallas_kernels.state_space import ScanRows, causal_conv, ssm_scan
+
+Result = TypeVar("Result")
+
+
+class States(NamedTuple):
+    """The states of all layers and slots. Donated, never sliced."""
+
+    conv: Float[Array, "LZ W1 C"]  # the last W - 1 inputs of the short convolution
+    scan: Float32[Array, "LZ N V S"] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StateRows:
+    """Which tokens of a step belong to which slot of a layer."""
+
+    rows: ScanRows
+    slots_per_layer: int = field(metadata={"static": True})
+
+    def of(self, layer: Int32[Array, ""]) -> ScanRows:
+        """The slots of one layer."""
+        return self.rows._replace(slots=self.rows.slots + layer * self.slots_per_layer)
+
+
+def state_rows(
+    start: Int32[Array, " B"],
+    count: Int32[Array, " B"],
+    slots: Int32[Array, " B"],
+    positions: Int32[Array, " T"],
+    slots_per_layer: int,
+) -> StateRows:
+    """Row b owns tokens start[b] .. start[b]+count[b]-1; one that begins a sequence begins at 0."""
+    fresh = positions.at[start].get(mode="clip") == 0
+    return StateRows(ScanRows(start, count, slots, fresh), slots_per_layer)
+
+
+def short_conv(
+    rows: StateRows,
+    states: States,
+    layer: Int32[Array, ""],
+    x: Float[Array, "T C"],
+    weight: Float[Array, "W C"],
+    mesh: Mesh | None,
+) -> tuple[Float[Array, "T C"], States]:
+    """Each token's weighted sum of the last W inputs of its row."""
+    y, conv = _everywhere(causal_conv, mesh)(x, weight, states.conv, rows.of(layer))
+    return y, states._replace(conv=conv)
+
+
+def scan(
+    rows: StateRows,
+    states: States,
+    layer: Int32[Array, ""],
+    values: Float[Array, "T N V"],
+    keys: Float[Array, "T J S"],
+    queries: Float[Array, "T J S"],
+    rates: Float32[Array, "T N W"],
+    mesh: Mesh | None,
+    *,
+    matrix: Float32[Array, "N V S"] | None = None,
+    beta: Float32[Array, "T N"] | None = None,
+) -> tuple[Float[Array, "T N V"], States]:
+    """What each token reads from its row's state, to which it has added; as `ssm_scan`."""
+
+    def run(pool: Array, *arrays: Array | ScanRows | None) -> tuple[Array, Array]:
+        *others, matrix, beta = arrays
+        return ssm_scan(pool, *others, matrix=matrix, beta=beta)  # type: ignore[arg-type]
+
+    if states.scan is None:
+        raise TypeError("this model's states have no scan")
+    y, pool = _everywhere(run, mesh)(
+        states.scan, values, keys, queries, rates, rows.of(layer), matrix, beta
+    )
+    return y, states._replace(scan=pool)
+
+
+def _everywhere(compute: Callable[..., Result], mesh: Mesh | None) -> Callable[..., Result]:
+    """All of it on each device; of a mesh of one too, for kernels ask it for the device."""
+    if mesh is None:
+        return compute
+    whole = PartitionSpec()
+    return jax.shard_map(compute, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)

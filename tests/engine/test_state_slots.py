@@ -1,0 +1,145 @@
+"""Models with states: what a request writes does not depend on how its tokens were scheduled."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from engine.beam_core import BeamCore
+from engine.beam_params import BeamSearchParams
+from engine.config import EngineConfig
+from engine.cores import make_core as make_any_core
+from engine.errors import ConfigError
+from engine.messages import AddBeams
+from engine.state_slots import StateLayout, fit_states
+from models.registry import find_architecture
+from tests.engine.conftest import CONFIG, make_core, run
+
+HYBRID = {
+    "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "vocab_size": 97,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "hidden_act": "silu",
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128, "full_attention_interval": 2, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "mlp_only_layers": [0, 1], "num_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "eos_token_id": 2,
+}  # fmt: skip
+PROMPTS = [[7, 9, 30, 11, 5], [3 + 5 * i % 90 for i in range(41)], [50, 60, 70]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hybrid")
+    (folder / "config.json").write_text(json.dumps(HYBRID))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> list[list[int]]:
+    """What each prompt gives by itself, in one piece."""
+    engine = make_core(folder, max_num_batched_tokens=64, max_num_seqs=1, max_model_len=96)
+    try:
+        texts = [run(engine, [prompt], max_tokens=30)[0].ids for prompt in PROMPTS]
+        assert all(len(set(text)) > 5 for text in texts)
+        return texts
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_gpu_blocks_override": 8, "max_num_batched_tokens": 7},  # chunks and preemption
+        {"num_scheduler_steps": 2, "async_scheduling": False, "max_num_batched_tokens": 16},
+    ],
+)
+def test_scheduling_does_not_change_what_is_written(
+    folder: Path, alone: list[list[int]], settings: dict
+) -> None:
+    engine = make_core(folder, max_model_len=96, max_num_seqs=3, **settings)
+    try:
+        if "num_scheduler_steps" in settings:
+            engine.wait_for_programs()
+        texts = run(engine, PROMPTS, max_tokens=30, steps_between=1)
+        assert [text.ids for text in texts] == alone
+        preempts = "num_gpu_blocks_override" in settings
+        assert (engine.stats.num_preemptions > 0) == preempts
+        again = run(engine, PROMPTS, max_tokens=30)  # slots that hold others' states
+        assert [text.ids for text in again] == alone
+        assert engine.stats.prefix_cache_hits == engine.stats.num_compiles_after_warmup == 0
+    finally:
+        engine.close()
+
+
+def test_a_step_that_was_taken_back_leaves_no_trace(folder: Path, alone: list[list[int]]) -> None:
+    engine = make_core(folder, max_model_len=96, max_num_seqs=3, max_num_batched_tokens=16)
+    launch, calls = engine._runner.launch, iter(range(10**6))
+
+    def interrupted(plan):
+        if next(calls) in (1, 5, 6):
+            raise KeyboardInterrupt
+        return launch(plan)
+
+    engine._runner.launch = interrupted
+    step = engine.step
+
+    def again():
+        while True:
+            try:
+                return step()
+            except KeyboardInterrupt:
+                continue
+
+    engine.step = again
+    try:
+        assert [text.ids for text in run(engine, PROMPTS, max_tokens=30)] == alone
+    finally:
+        engine.close()
+
+
+def test_beams_are_those_of_plain_requests(folder: Path) -> None:
+    def search(width: int, **settings: int) -> list[list[int]]:
+        engine = make_core(folder, max_model_len=96, **settings)
+        params = BeamSearchParams(width, 8, ignore_eos=True)
+        message = AddBeams(
+            request_ids=list(range(width)), prompt_token_ids=PROMPTS[1], params=params
+        )
+        beams, found = BeamCore(engine), {}
+        try:
+            beams.add(message)
+            while beams.has_work:
+                found |= {d.request_id: d.new_token_ids for d in beams.step().deltas}
+            return [found[request_id] for request_id in range(width)]
+        finally:
+            engine.close()
+
+    assert search(3, max_num_seqs=3) == search(3, max_num_batched_tokens=9, max_num_seqs=2)
+
+
+def test_what_a_state_cannot_do_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--kv-offloading-size .* Qwen3NextForCausalLM"):
+        make_core(folder, kv_offloading_size=0.5)
+    with pytest.raises(ConfigError, match=r"Qwen3NextForCausalLM .* no vectors"):
+        make_any_core(
+            EngineConfig(model=str(folder), load_format="dummy", runner="pooling", convert="embed")
+        )
+
+
+def test_rows_are_fewer_where_states_are_large() -> None:
+    model = find_architecture(HYBRID).config(HYBRID)
+    config = EngineConfig(model="any")
+    row = 3 * 64 * 4 + 4 * 8 * 8 * 4  # bytes: one layer, a convolution of 64 channels, 4 heads
+    layout = StateLayout(1, 9, (3, 64), (4, 8, 8))
+    assert layout.nbytes == 9 * row
+    assert sum(array.nbytes for array in jax.tree.leaves(layout.zeros())) == layout.nbytes
+    assert fit_states(config, model, 64, "float32", 2 * 9 * row).max_num_seqs == 8
+    assert fit_states(config, model, 64, "float32", 2 * 9 * row - 1).max_num_seqs == 4
+    asked = EngineConfig(model="any", max_num_seqs=64)
+    assert fit_states(asked, model, 64, "float32", 2 * row).max_num_seqs == 64
+
+
+def test_models_without_states_have_none(tiny_folder: Path) -> None:
+    dense = find_architecture(CONFIG).config(CONFIG)
+    config = EngineConfig(model="any")
+    assert fit_states(config, dense, 64, "float32", 1) is config

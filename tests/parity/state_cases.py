@@ -1,0 +1,89 @@
+"""The rows of the table that have states; `cases.py` says how rows are made."""
+
+from typing import Any
+
+from tests.parity.case import TIED, Case, sizes
+from tests.parity.weights import Spread
+
+OFFSET = Spread(norm=0.0)  # of norms that add one
+
+
+def _pure(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
+    keys = {
+        "architectures": [architecture], "model_type": model_type, "vocab_size": 67,
+        "hidden_size": 40, "num_hidden_layers": 3, "state_size": 12, "conv_kernel": 4,
+        "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+    }  # fmt: skip
+    return keys | changes
+
+
+def _hybrid(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "architectures": [architecture], "model_type": model_type, "hidden_act": "silu",
+        **sizes(num_hidden_layers=4, **changes),
+    }  # fmt: skip
+
+
+STATES = {
+    "mamba2": Case(_pure("Mamba2ForCausalLM", "mamba2", num_heads=6, head_dim=20, expand=3,
+                         n_groups=3)),
+    "qwen3_next": Case(_hybrid("Qwen3NextForCausalLM", "qwen3_next", head_dim=16,
+                               partial_rotary_factor=0.25, rope_theta=10000.0,
+                               linear_num_key_heads=2, linear_num_value_heads=6,
+                               linear_key_head_dim=10, linear_value_head_dim=14,
+                               linear_conv_kernel_dim=4, num_experts=6, num_experts_per_tok=3,
+                               moe_intermediate_size=24, shared_expert_intermediate_size=36,
+                               mlp_only_layers=[1]), spread=OFFSET),
+    "qwen3_5": Case(_hybrid("Qwen3_5ForCausalLM", "qwen3_5_text", head_dim=16,
+                            partial_rotary_factor=0.5, rope_theta=10000.0,
+                            linear_num_key_heads=3, linear_num_value_heads=6,
+                            linear_key_head_dim=14, linear_value_head_dim=10,
+                            linear_conv_kernel_dim=3, layer_types=["full_attention",
+                            "linear_attention", "linear_attention", "full_attention"]),
+                    spread=OFFSET),
+    "mamba": Case(_pure("MambaForCausalLM", "mamba", time_step_rank=5, use_bias=True), seed=1),
+    "falcon_mamba": Case(_pure("FalconMambaForCausalLM", "falcon_mamba", conv_kernel=3,
+                               mixer_rms_eps=1e-3, tie_word_embeddings=False)),
+    "jamba": Case(_hybrid("JambaForCausalLM", "jamba", num_experts=5, num_experts_per_tok=2,
+                          attn_layer_period=3, attn_layer_offset=1, expert_layer_period=2,
+                          expert_layer_offset=1, mamba_d_state=12, mamba_d_conv=4,
+                          mamba_expand=2, mamba_dt_rank=7)),
+    "bamba": Case(_hybrid("BambaForCausalLM", "bamba", head_dim=16, attn_layer_indices=[1, 3],
+                          mamba_n_heads=6, mamba_d_head=20, mamba_expand=3, mamba_n_groups=2,
+                          mamba_d_state=12, mamba_d_conv=4), positions=True),
+    "granite_hybrid": Case(_hybrid("GraniteMoeHybridForCausalLM", "granitemoehybrid",
+                                   mamba_n_heads=6, mamba_d_head="auto", mamba_expand=3,
+                                   mamba_n_groups=1, mamba_d_state=12, num_local_experts=6,
+                                   num_experts_per_tok=3, intermediate_size=24,
+                                   shared_intermediate_size=36, embedding_multiplier=3.0,
+                                   attention_multiplier=0.2, residual_multiplier=0.4,
+                                   logits_scaling=5.0, layer_types=["mamba", "attention",
+                                   "mamba", "mamba"])),
+    "granite_hybrid_dense": Case(_hybrid("GraniteMoeHybridForCausalLM", "granitemoehybrid",
+                                         mamba_n_heads=4, mamba_d_head=20, mamba_n_groups=2,
+                                         mamba_d_state=12, num_local_experts=0,
+                                         shared_intermediate_size=36, mamba_proj_bias=True,
+                                         position_embedding_type="rope", rope_theta=10000.0,
+                                         layer_types=["attention", "mamba", "mamba",
+                                         "attention"])),
+    "falcon_h1": Case(_hybrid("FalconH1ForCausalLM", "falcon_h1", mamba_n_heads=6, mamba_d_head=14,
+                              mamba_d_ssm=84, mamba_n_groups=2, mamba_d_state=12,
+                              mamba_rms_norm=False, rope_theta=10000.0, key_multiplier=0.6,
+                              attention_in_multiplier=0.8, attention_out_multiplier=1.3,
+                              ssm_in_multiplier=1.2, ssm_out_multiplier=0.7,
+                              ssm_multipliers=[0.9, 0.7, 1.1, 1.3, 0.8],
+                              mlp_multipliers=[1.2, 0.6], embedding_multiplier=2.0,
+                              lm_head_multiplier=0.4)),
+    "falcon_h1_norm": Case(_hybrid("FalconH1ForCausalLM", "falcon_h1", mamba_n_heads=4,
+                                   mamba_d_head=20, mamba_d_ssm=80, mamba_n_groups=2,
+                                   mamba_d_state=12, mamba_rms_norm=True, projectors_bias=True,
+                                   mamba_norm_before_gate=True, attention_bias=True), seed=1),
+    "nemotron_h": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                               hybrid_override_pattern="M-M*-", mamba_num_heads=6,
+                               mamba_head_dim=14, n_groups=3, ssm_state_size=12,
+                               mlp_hidden_act="relu2", layer_norm_epsilon=1e-5)),
+    "lfm2": Case(_hybrid("Lfm2ForCausalLM", "lfm2", layer_types=["conv", "full_attention", "conv",
+                         "conv"], conv_L_cache=3, block_multiple_of=8, intermediate_size=84,
+                         conv_bias=True, rope_theta=10000.0, norm_eps=1e-5,
+                         tie_word_embeddings=True), spread=TIED, seed=1),
+}  # fmt: skip
