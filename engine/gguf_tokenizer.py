@@ -14,23 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
-from engine.tokenizer_files import QWEN2_WORDS, TokenizerFiles, surround
+from engine.gguf_words import WORDS, Words, split_words
+from engine.tokenizer_files import TokenizerFiles, surround
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.gguf.checkpoint import read_gguf_metadata
 
 NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # types of tokens
 MAX_MERGES = 2**22
-LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-GPT2 = ("gpt-2", "gpt2", "default")
-LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
-QWEN2 = ("qwen2", "deepseek-r1-qwen")
 ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 TEMPLATE = "tokenizer.chat_template"
 
@@ -83,19 +77,11 @@ def _numbers(fields: Fields, key: str, count: int, default: int) -> np.ndarray:
 def _byte_level(
     fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
 ) -> Backend:
-    pre = fields.option("tokenizer.ggml.pre", (*GPT2, *LLAMA3, *QWEN2), "default")
+    words = WORDS[fields.option("tokenizer.ggml.pre", WORDS, "default")]
     torn = (merge.partition(" ") for merge in _texts(fields, "tokenizer.ggml.merges"))
     merges = [(first, second) for first, _, second in torn]
-    backend = Backend(models.BPE(vocabulary, merges, ignore_merges=pre in LLAMA3))
-    if pre in GPT2:
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    else:
-        pattern = LLAMA3_WORDS if pre in LLAMA3 else QWEN2_WORDS
-        words = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-        letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    if pre in QWEN2:
-        backend.normalizer = normalizers.NFC()
+    backend = Backend(models.BPE(vocabulary, merges, ignore_merges=words.whole))
+    split_words(backend, words)
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -170,7 +156,8 @@ def _special(fields: Fields, tokens: list[str]) -> dict[str, str]:
 
 def _around(fields: Fields, kind: str) -> dict[str, bool]:
     """Whether BOS and EOS go around a text, where no key says it as llama.cpp has it."""
-    bos = kind == "llama" or fields.text("tokenizer.ggml.pre", "default") in LLAMA3
+    words = WORDS.get(fields.text("tokenizer.ggml.pre", "default"), Words())
+    bos = kind == "llama" or words.bos
     return {
         f"add_{role}_token": fields.flag(f"tokenizer.ggml.add_{role}_token", default)
         for role, default in (("bos", bos), ("eos", False))

@@ -1,7 +1,7 @@
 """A GGUF file as a checkpoint: the same questions that a folder in Hugging Face layout answers.
 
-Owns opening the file for each of them. Refuses to know the format (`reader.py`) and the keys
-(`configuration.py`).
+Owns opening the file, or its parts, for each of them. Refuses to know the format (`reader.py`) and
+the keys (`configuration.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 
 from models.gguf import configuration
 from models.gguf.names import CONVERTED, restored
+from models.gguf.parts import open_gguf
 from models.gguf.reader import GGUFFile
 from models.quantised.tensors import Readable
 
@@ -28,7 +29,7 @@ def read_gguf_metadata(path: Path) -> Mapping[str, Any]:
 
 def read_gguf_config(path: Path) -> dict[str, Any]:
     """What config.json would say; raises CheckpointError and UnsupportedError."""
-    with GGUFFile(path) as file:
+    with open_gguf(path) as file:
         return configuration.config(file.metadata, file.tensors, str(path))
 
 
@@ -43,7 +44,7 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
 
     Raises CheckpointError and UnsupportedError.
     """
-    with GGUFFile(path) as file:
+    with open_gguf(path) as file:
         name = configuration.family(file.metadata, str(path))
         heads = configuration.heads(file.metadata, str(path))
         yield restored(file.tensors, CONVERTED[name], *heads)

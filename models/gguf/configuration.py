@@ -21,6 +21,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3moe": "Qwen3MoeForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
@@ -43,13 +44,19 @@ SOFTCAPS = {
     "final_logit_softcapping": "final_logit_softcapping",
 }
 REFUSED = (
-    "expert_count", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale",
+    "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale",
     "attention.shared_kv_layers", "attention.temperature_scale", "embedding_scale", "logit_scale",
     "pooling_type", "residual_scale", "rope.scaling.yarn_log_multiplier", "swin_norm",
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
     "<|end_of_text|>", "<EOT>", "<end_of_utterance>",
+)  # fmt: skip
+MIXTURES: Mapping[str, str] = {"llama": "num_local_experts", "qwen3moe": "num_experts"}
+MIXTRAL = "MixtralForCausalLM"  # a "llama" with experts
+UNKNOWN_ROUTING = (
+    "expert_group_count", "expert_group_used_count", "expert_shared_count",
+    "expert_shared_feed_forward_length", "leading_dense_block_count", "moe_every_n_layers",
 )  # fmt: skip
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
@@ -68,10 +75,6 @@ def family(metadata: Metadata, where: str) -> str:
             f"{where} holds a model of the architecture {name[:60]!r}; those read from GGUF files "
             f"are {', '.join(CONVERTED)}, so use the model's safetensors."
         )
-    if Fields(metadata, where).integer("split.count", 0, low=0) > 1:
-        raise UnsupportedError(
-            f"{where} is one of several files of a model; join them: `llama-gguf-split --merge`."
-        )
     return name
 
 
@@ -89,11 +92,12 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
     if name == "gpt2":
         found = {GPT_2_KEYS.get(key, key): value for key, value in found.items()}
     else:
-        found |= _rotation(fields, tensors, found["head_dim"])
+        found |= _rotation(fields, tensors, found["head_dim"]) | _experts(fields, tensors, name)
+    mixtral = name == "llama" and "num_local_experts" in found
     ids = Fields(metadata, where)
     bos = ids.token_ids("tokenizer.ggml.bos_token_id")
     return {
-        "architectures": [ARCHITECTURES[name]],
+        "architectures": [MIXTRAL if mixtral else ARCHITECTURES[name]],
         "model_type": name,
         "bos_token_id": list(bos),
         "eos_token_id": eos_token_ids(metadata, where),
@@ -147,6 +151,8 @@ def _section(metadata: Metadata, name: str, where: str) -> Fields:
 def _refuse(fields: Fields, name: str) -> None:
     fields.refuse(*REFUSED)
     fields.required("attention.causal")
+    if name not in MIXTURES:
+        fields.refuse("expert_count")
     if name not in SLIDING:
         fields.refuse("attention.sliding_window")
     if name != "gemma2":
@@ -177,7 +183,7 @@ def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
         "max_position_embeddings": fields.integer("context_length", high=MAX_TOKENS),
         "rms_norm_eps": fields.number(f"attention.{norm}"),
         "tie_word_embeddings": "output.weight" not in tensors,
-        "attention_bias": name in ("llama", "qwen3") and "blk.0.attn_q.bias" in tensors,
+        "attention_bias": name in ("llama", "qwen3", "qwen3moe") and "blk.0.attn_q.bias" in tensors,
         "mlp_bias": name == "llama" and "blk.0.ffn_up.bias" in tensors,
     }
 
@@ -198,6 +204,31 @@ def _extras(fields: Fields, name: str) -> dict[str, Any]:
     if name == "gemma3":
         found["rope_local_base_freq"] = fields.number("rope.freq_base_swa", 10_000.0)
         found |= _pattern(fields)
+    return found
+
+
+def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
+    """Of mixtures: how many experts there are, how many a token takes, and their size."""
+    count = fields.integer("expert_count", 0, low=0)
+    if not count:
+        return {}
+    fields.refuse(*UNKNOWN_ROUTING)
+    fields.constant("expert_gating_func", 1.0)  # softmax
+    fields.constant("expert_weights_scale", 1.0)
+    found: dict[str, Any] = {
+        MIXTURES[name]: count,
+        "num_experts_per_tok": fields.integer("expert_used_count"),
+    }
+    if name == "qwen3moe":  # whose weights llama.cpp always makes a sum of 1
+        found |= {
+            "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
+            "norm_topk_prob": True,
+            "mlp_only_layers": [
+                layer
+                for layer in range(fields.integer("block_count", high=MAX_LAYERS))
+                if f"blk.{layer}.ffn_gate_inp.weight" not in tensors
+            ],
+        }
     return found
 
 

@@ -9,7 +9,7 @@ Source: `MODEL_TENSORS` of the package gguf; llama.cpp's `convert_hf_to_gguf.py`
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from models.errors import CheckpointError
 from models.quantised.tensors import Computed, Readable
 
+MAX_EXPERTS = 4096  # as in a config.json, whose reader imports JAX
 FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 _LAYER = "model.layers.*"
@@ -57,6 +58,18 @@ _GPT_2 = {
     "blk.*.ffn_up": "transformer.h.*.mlp.c_fc",
     "blk.*.ffn_down": "transformer.h.*.mlp.c_proj",
 }
+_MIXTRAL = {  # # is the number of an expert: the file has one tensor of all
+    **_LLAMA,
+    "blk.*.ffn_gate_inp": f"{_LAYER}.block_sparse_moe.gate",
+    "blk.*.ffn_gate_exps": f"{_LAYER}.block_sparse_moe.experts.#.w1",
+    "blk.*.ffn_down_exps": f"{_LAYER}.block_sparse_moe.experts.#.w2",
+    "blk.*.ffn_up_exps": f"{_LAYER}.block_sparse_moe.experts.#.w3",
+}
+_QWEN_3_MOE = {
+    **_LLAMA,
+    "blk.*.ffn_gate_inp": f"{_LAYER}.mlp.gate",
+    **{f"blk.*.ffn_{x}_exps": f"{_LAYER}.mlp.experts.#.{x}_proj" for x in ("gate", "up", "down")},
+}
 _IN_LAYER = re.compile(r"blk\.([0-9]{1,4})\.")
 _KERNELS = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
@@ -72,9 +85,10 @@ class Converted:
 
 
 CONVERTED: Mapping[str, Converted] = {
-    "llama": Converted(_LLAMA, paired=True),
+    "llama": Converted(_MIXTRAL, paired=True),
     "qwen2": Converted(_LLAMA),
     "qwen3": Converted(_LLAMA),
+    "qwen3moe": Converted(_QWEN_3_MOE),
     "gemma": Converted(_LLAMA, norm_offset=True),
     "gemma2": Converted(_GEMMA_2, norm_offset=True),
     "gemma3": Converted(_GEMMA_2, norm_offset=True),
@@ -99,12 +113,28 @@ def restored(
         pattern = module.replace(f"blk.{layer}.", "blk.*.", 1)
         known = converted.names.get(pattern)
         ours = name if known is None else f"{known.replace('*', layer)}.{leaf}"
-        if ours in found:
-            raise CheckpointError(
-                f"Two tensors of the GGUF file stand for {ours!r}; convert again."
-            )
-        found[ours] = _undone(tensor, pattern.rpartition(".")[2], converted, heads, kv_heads)
+        whole = _undone(tensor, pattern.rpartition(".")[2], converted, heads, kv_heads)
+        for one, part in _parts(ours, whole):
+            if one in found:
+                raise CheckpointError(
+                    f"Two tensors of the GGUF file stand for {one!r}; convert again."
+                )
+            found[one] = part
     return found
+
+
+def _parts(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:
+    """The tensor, or those of the experts that it holds."""
+    if "#" not in name:
+        yield name, tensor
+        return
+    if len(tensor.shape) != 3 or tensor.shape[0] > MAX_EXPERTS:
+        raise CheckpointError(
+            f"Tensor {tensor.name!r} has the shape {list(tensor.shape)}, which is not that of "
+            f"experts; convert the model again."
+        )
+    for expert in range(tensor.shape[0]):
+        yield name.replace("#", str(expert)), tensor.entry(expert)
 
 
 def _undone(

@@ -15,7 +15,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 an
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -62,6 +62,12 @@ class BlockTensor(Computed):
         if len(self.shape) == 1:  # one row
             return self._numbers(self.rows.read())[start:stop]
         return self._numbers(self.rows.read(start, stop)).reshape(-1, *self.shape[1:])
+
+    def entry(self, index: int) -> Readable:
+        """One index of the first axis, as a tensor of its own."""
+        if len(self.shape) < 3:
+            return super().entry(index)
+        return replace(self, shape=self.shape[1:], rows=self.rows.entry(index))
 
     def _numbers(self, packed: np.ndarray) -> np.ndarray:
         return self.format.dequantise(packed.reshape(-1, self.format.bytes)).reshape(-1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.gguf_tokenizer import LLAMA3_WORDS
+from engine.gguf_words import LLAMA3_WORDS
 from engine.tokenizer import Tokenizer
 from models.errors import CheckpointError, ModelError, UnsupportedError
 from tests.engine.tokenizers_small import load

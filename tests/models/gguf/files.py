@@ -1,5 +1,6 @@
 """Writes GGUF files for tests through the package gguf, as llama.cpp's converter would."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ KEYS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
     "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    "num_local_experts": "expert_count",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
     "n_embd": "embedding_length",
     "n_head": "attention.head_count",
     "n_layer": "block_count",
@@ -76,7 +81,7 @@ def converted(family: str, config: Mapping[str, Any], tensors: Arrays) -> dict[s
     rules = CONVERTED[family]
     theirs = {ours: gguf_name for gguf_name, ours in rules.names.items()}
     found: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
+    for name, array in together(tensors).items():
         module, _, leaf = name.rpartition(".")
         layer = next((part for part in module.split(".") if part.isdigit()), "")
         gguf_name = theirs[module.replace(f".{layer}.", ".*.", 1) if layer else module]
@@ -90,6 +95,14 @@ def converted(family: str, config: Mapping[str, Any], tensors: Arrays) -> dict[s
             array = array.T
         found[f"{gguf_name.replace('*', layer)}.{leaf}"] = np.ascontiguousarray(array)
     return found | factors(config)
+
+
+def together(tensors: Arrays) -> dict[str, np.ndarray]:
+    """With the matrices of all experts of a layer as one: ...experts.#.w1.weight [E, F, D]."""
+    found: dict[str, list[np.ndarray]] = {}
+    for name in sorted(tensors, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+        found.setdefault(re.sub(r"experts\.\d+\.", "experts.#.", name), []).append(tensors[name])
+    return {k: np.stack(each) if "#" in k else each[0] for k, each in found.items()}
 
 
 def factors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:

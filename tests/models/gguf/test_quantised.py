@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.errors import CheckpointError
+from models.gguf.reader import GGUFFile
 from models.loading import load
 from models.sharding import make_mesh
 from tests.models.gguf.files import add, converted, gguf, metadata, write_gguf
@@ -110,3 +112,16 @@ def test_a_quantised_llama_is_that_of_its_numbers(tmp_path: Path) -> None:
     )
     for ours, other in zip(found.leaves, expected.leaves, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(other))
+
+
+@pytest.mark.parametrize("kind", [Q.Q8_0, Q.Q4_0])
+def test_an_expert_is_an_entry_of_the_tensor_of_all(tmp_path: Path, kind: int) -> None:
+    numbers = np.random.default_rng(0).standard_normal((3, 8, 64)).astype(np.float32)
+    write_gguf(tmp_path / "a.gguf", "llama", {}, {"e": numbers}, lambda name, array: kind)
+    expected = gguf.dequantize(gguf.quantize(numbers, kind), kind)
+    with GGUFFile(tmp_path / "a.gguf") as file:
+        experts = file.tensors["e"]
+        np.testing.assert_array_equal(experts.read(1, 3), expected[1:3])
+        np.testing.assert_array_equal(experts.entry(2).read(3, 7), expected[2, 3:7])
+        with pytest.raises(CheckpointError, match="holds one matrix"):
+            experts.entry(2).entry(0)

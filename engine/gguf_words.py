@@ -1,0 +1,77 @@
+r"""How byte-level vocabularies of GGUF files split a text into words, by `tokenizer.ggml.pre`.
+
+    llama-bpe   "don't 1234"   don | 't | ·| 123 | 4
+    qwen2       "don't 1234"   don | 't | · | 1 | 2 | 3 | 4
+    gpt-4o      "don't 1234"   don't | · | 123 | 4
+
+Owns the table. A name that is not in it is refused: another split would give other tokens.
+Source: the tokenizer.json of the models that each is named after; llama.cpp's `llama-vocab.cpp`
+says which names mean the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from engine.tokenizer_files import QWEN2_WORDS
+
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_FIRST, _REST = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BEFORE, _SHORT = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_AFTER = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+GPT4O_WORDS = (
+    rf"{_BEFORE}{_FIRST}*{_REST}+{_SHORT}|{_BEFORE}{_FIRST}+{_REST}*{_SHORT}|\p{{N}}{{1,3}}{_AFTER}"
+)
+TEKKEN_WORDS = rf"{_BEFORE}{_FIRST}*{_REST}+|{_BEFORE}{_FIRST}+{_REST}*|\p{{N}}{_AFTER}"
+DEEPSEEK3_WORDS = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+DEEPSEEK_CODER_WORDS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+
+
+@dataclass(frozen=True)
+class Words:
+    """Patterns, each of which splits what those before it have left."""
+
+    patterns: tuple[str, ...] = ()
+    gpt2: bool = False  # then as GPT-2 does
+    whole: bool = False  # a word that is a token is that token, whatever the merges say
+    composed: bool = False  # letters and their accents are one character first (NFC)
+    bos: bool = False  # before a text, where no key says it
+
+
+_LLAMA3 = Words((LLAMA3_WORDS,), whole=True, bos=True)
+_DIGITS = Words((r"\p{N}",), gpt2=True)
+_GPT4O = Words((GPT4O_WORDS,))
+_GPT2 = Words(gpt2=True)
+_CL100K = Words((LLAMA3_WORDS,))
+_DEEPSEEK3 = Words(DEEPSEEK3_WORDS)
+_QWEN2 = Words((QWEN2_WORDS,), composed=True)
+WORDS: Mapping[str, Words] = {
+    **dict.fromkeys(("gpt-2", "gpt2", "default", "phi-2", "olmo", "gigachat"), _GPT2),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _LLAMA3),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _CL100K),  # Phi-4, Smaug
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), _DIGITS),
+    **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
+    "deepseek-coder": Words(DEEPSEEK_CODER_WORDS),
+    "tekken": Words((TEKKEN_WORDS,), whole=True, bos=True),
+}
+
+
+def split_words(backend: Backend, words: Words) -> None:
+    """Let `backend` split texts so, and then into the letters that stand for bytes."""
+    steps = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in words.patterns]
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words.gpt2)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, letters]) if steps else letters
+    if words.composed:
+        backend.normalizer = normalizers.NFC()
