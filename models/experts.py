@@ -42,6 +42,7 @@ def read_first_dense(fields: Fields) -> tuple[bool, ...]:
 def read_biased_mixture(fields: Fields) -> Mixture:
     """Routing of DeepSeek V3 and what copies it: sigmoids, groups, and a bias of the choice."""
     fields.option("scoring_func", ("sigmoid",), "sigmoid")
+    fields.option("topk_method", ("noaux_tc",), "noaux_tc")
     groups = fields.integer("n_group", 1, high=MAX_EXPERTS)
     return read_routed_mixture(
         fields,

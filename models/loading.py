@@ -29,8 +29,9 @@ from models.checkpoint import (
     read_generation_config,
 )
 from models.config import ModelConfig
+from models.contradictions import missing_tensor, surplus_tensor, wrong_dtype, wrong_shape
 from models.decoder import Decoder
-from models.errors import CheckpointError, UnsupportedError
+from models.errors import UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, Leaf
 from models.memory import check_memory
@@ -122,7 +123,7 @@ def load(
             choose = kinds_of(weights.sources, found, compute, mesh) if method else online
             plan, kernels = decoder_layout(config, compute, mesh, choose)
             check_memory(plan.leaves, mesh)
-            leaves = _read(plan, weights, found, mesh, kernels)
+            leaves = _read(plan, weights, found, mesh, kernels, folder)
     count = num_parameters(plan, kernels)
     generation = read_generation_config(folder)
     used = quantization or (method.name if method else None)
@@ -204,7 +205,7 @@ def read_leaves(
     """Every leaf of `plan` on its devices, none of which stays quantised; raises as `load`."""
     with open_tensors(folder) as tensors:
         found = _match(weights, method.read(tensors) if method else tensors, folder)
-        return _read(plan, weights, found, mesh, {})
+        return _read(plan, weights, found, mesh, {}, folder)
 
 
 def _read(
@@ -213,13 +214,14 @@ def _read(
     found: Mapping[str, Readable],
     mesh: Mesh,
     kernels: Mapping[str, Packed],
+    folder: Path,
 ) -> tuple[Array, ...]:
     shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
     plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
     for leaf in plain:
         shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
     for path, shape in shapes.items():
-        _check_shapes(weights.sources[path], shape, found)
+        _check_shapes(weights.sources[path], shape, found, folder)
     with ThreadPoolExecutor(READERS) as pool:
         place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
         placed = dict(zip(plain, pool.map(place, plain), strict=True))
@@ -240,15 +242,10 @@ def _match(
     bare = {name.removeprefix(prefix): name for name in needed}
     found = {bare.get(name, name): tensor for name, tensor in tensors.items()}
     for name in sorted(needed - found.keys()):
-        raise CheckpointError(
-            f"{folder} lacks tensor {name!r}, which its config.json calls for; download it again."
-        )
+        raise missing_tensor(name, found, folder)
     for name in sorted(found.keys() - needed):
         if not any(fnmatchcase(name, p) or fnmatchcase(prefix + name, p) for p in weights.ignored):
-            raise CheckpointError(
-                f"{folder} has tensor {name!r}, for which the model its config.json describes has "
-                f"no place; use the config.json that belongs to these weights."
-            )
+            raise surplus_tensor(name, needed, folder)
     return found
 
 
@@ -256,11 +253,12 @@ def _check_shapes(
     source: Source | Stack,
     shape: tuple[int, ...],
     tensors: Mapping[str, Readable],
+    folder: Path,
     experts: tuple[int, ...] = (1,),
 ) -> None:
     if isinstance(source, Stack):
         for one in source.sources:
-            _check_shapes(one, shape[1:], tensors, (len(source.sources),))
+            _check_shapes(one, shape[1:], tensors, folder, (len(source.sources),))
         return
     for name, outputs in source.outputs().items():
         expected = (*shape[: source.axis], outputs, *shape[source.axis + 1 :])
@@ -269,15 +267,9 @@ def _check_shapes(
         expected = expected if source.entry is None else experts + expected
         tensor = tensors[name]
         if tensor.shape != expected:
-            raise CheckpointError(
-                f"Tensor {name!r} has the shape {list(tensor.shape)} and config.json calls for "
-                f"{list(expected)}; use the config.json that belongs to these weights."
-            )
+            raise wrong_shape(tensor, expected, folder)
         if tensor.dtype.name not in READABLE:
-            raise UnsupportedError(
-                f"Tensor {name!r} is quantised as {tensor.dtype.name}; only weights in "
-                f"{', '.join(READABLE)} are loaded, so use the checkpoint that was not quantised."
-            )
+            raise UnsupportedError(wrong_dtype(tensor, READABLE, folder))
 
 
 def _place(

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import UnsupportedError
+from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.quantised.eight_bits import read_eight_bits
 from models.quantised.four_bits import read_awq, read_gptq, read_packed
 from models.quantised.mxfp4 import read_mxfp4
-from models.quantised.tensors import Readable
+from models.quantised.tensors import QuantisedTensor, Readable
 from models.safetensors import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -31,11 +31,18 @@ class Method:
         """The checkpoint with the tensors that it would have if it were not quantised.
 
         Raises:
-            CheckpointError: scales are missing or have another shape than their weights call for.
+            CheckpointError: scales are missing or have another shape than their weights call for,
+                or nothing is quantised.
             UnsupportedError: a setting is not understood.
         """
         stored = {name: one for name, one in tensors.items() if isinstance(one, Tensor)}
-        return METHODS[self.name](self.fields, stored)
+        found = METHODS[self.name](self.fields, stored)
+        if not any(isinstance(one, QuantisedTensor) for one in found.values()):
+            raise CheckpointError(
+                f"{WHERE} says that the weights are quantised by {self.name!r}, and none of the "
+                f"tensors is; use the config.json that belongs to these weights."
+            )
+        return found
 
 
 def quantisation_method(config: Mapping[str, Any]) -> Method | None:

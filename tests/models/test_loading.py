@@ -174,7 +174,7 @@ def test_tensors_that_do_not_fit_the_configuration(
 def test_quantised_tensors_are_refused(tiny: Path, dtype: type) -> None:
     rewrite(tiny, **{"model.layers.0.mlp.up_proj.weight": np.zeros((12, 8), dtype)})
     with pytest.raises(
-        UnsupportedError, match=r"quantised as .*; only weights in bfloat16, float16"
+        UnsupportedError, match=r"holds .* and must hold bfloat16, float16, .*; use the"
     ):
         parameters(tiny)
 
