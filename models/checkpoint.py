@@ -106,7 +106,8 @@ def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
     index, weight_map, filenames = _weight_files(folder)
     with ExitStack() as files:
         for filename in filenames:
-            file = files.enter_context(READERS[Path(filename).suffix](folder / filename))
+            file = READERS[Path(filename).suffix](folder / filename)
+            files.enter_context(file)
             for name, tensor in file.tensors.items():
                 if weight_map.get(name, filename) != filename or name in tensors:
                     raise CheckpointError(

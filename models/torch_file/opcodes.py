@@ -14,8 +14,7 @@ Source: the module pickletools, which also splits the bytes into opcodes; torch/
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BufferedIOBase
-from typing import Any
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -59,6 +58,14 @@ _DTYPES: Mapping[str, np.dtype] = {
 }
 
 
+@runtime_checkable
+class ByteStream(Protocol):
+    """A file, or one in an archive."""
+
+    def read(self, count: int, /) -> bytes: ...
+    def readline(self, limit: int, /) -> bytes: ...
+
+
 class PickleError(Exception):
     """What is wrong with a pickle, without its file; `instead` says what would work."""
 
@@ -98,14 +105,14 @@ class _Mark:
     """Where on the stack a tuple, or the items of a dict, begin."""
 
 
-def read_pickle(file: BufferedIOBase) -> Any:
+def read_pickle(file: ByteStream) -> Any:
     """The value of the pickle that begins where `file` stands, which is left behind its end.
 
     Raises PickleError for opcodes and names that no state dict has, and for malformed ones.
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(_Bounded(file)):
+        for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", _Bounded(file))):
             if opcode.name == "STOP":
                 return machine.pop()
             machine.run(opcode.name, argument)
@@ -117,7 +124,7 @@ def read_pickle(file: BufferedIOBase) -> Any:
 class _Bounded:
     """A file of which only so much is read."""
 
-    def __init__(self, file: BufferedIOBase) -> None:
+    def __init__(self, file: ByteStream) -> None:
         self._file, self._left = file, MAX_PICKLE_BYTES
 
     def read(self, count: int) -> bytes:

@@ -1,5 +1,7 @@
 """Weights that are quantised while they are read, against products rounded alike in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -11,6 +13,7 @@ from models.quantised.kernels import Fp8Kernel, Int8Kernel
 from models.quantised.packing import decoder_layout
 from models.registry import find_architecture
 from models.sharding import make_mesh
+from tests.models.quantised import packers
 from tests.models.quantised import small_llama as small
 from tests.parity.cases import CASES
 
@@ -109,7 +112,8 @@ def test_what_cannot_be_is_refused_in_one_sentence(folder):
 
 def test_a_checkpoint_that_is_quantised_is_not_quantised_again(tmp_path):
     config = {"quantization_config": {"quant_method": "fp8"}}
-    small.write(tmp_path, small.tensors(), **config)
+    pack = partial(packers.fp8, grid=(1, 1))
+    small.write(tmp_path, packers.checkpoint(small.tensors(), pack, small.is_linear)[0], **config)
     with pytest.raises(UnsupportedError, match=r"quantised already \(fp8\); leave --quantization"):
         small.loaded(tmp_path, quantization="int8")
     assert small.loaded(tmp_path, quantization="fp8").quantization == "fp8"
