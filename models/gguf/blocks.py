@@ -20,6 +20,7 @@ Floats = Float32[np.ndarray, "blocks numbers"]
 NONLINEAR = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )  # what the 4 bits of IQ4 mean
+DOUBLED_FP4 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,14 @@ def _iq4_xs(blocks: Bytes) -> Floats:
     return _scaled(NONLINEAR[_bits(blocks[:, 8:], 16, 4)], d)
 
 
+def _mxfp4(blocks: Bytes) -> Floats:
+    """Halves of powers of two, and twice the numbers of 4 bits; the two smallest are subnormal."""
+    exponents = blocks[:, :1].astype(np.uint32)
+    small, normal = np.uint32(1 << 21) << exponents % 2, (exponents - 1) << np.uint32(23)
+    halves = np.where(exponents < 2, small, normal).view(np.float32)
+    return _scaled(DOUBLED_FP4[_bits(blocks[:, 1:], 16, 4)], halves)
+
+
 # by ggml's number of the type
 BLOCK_FORMATS: Mapping[int, BlockFormat] = {
     2: BlockFormat("Q4_0", 32, 18, _q4_0),
@@ -160,4 +169,5 @@ BLOCK_FORMATS: Mapping[int, BlockFormat] = {
     14: BlockFormat("Q6_K", 256, 210, _q6_k),
     20: BlockFormat("IQ4_NL", 32, 18, _iq4_nl),
     23: BlockFormat("IQ4_XS", 256, 136, _iq4_xs),
+    39: BlockFormat("MXFP4", 32, 17, _mxfp4),
 }
