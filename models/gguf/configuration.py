@@ -22,6 +22,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3moe": "Qwen3MoeForCausalLM",
+    "gpt-oss": "GptOssForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
@@ -36,7 +37,7 @@ GPT_2_KEYS: Mapping[str, str] = {
     "max_position_embeddings": "n_positions",
     "rms_norm_eps": "layer_norm_epsilon",
 }
-SLIDING = ("gemma2", "gemma3", "phi3")
+SLIDING = ("gemma2", "gemma3", "phi3", "gpt-oss")
 # layers whose models divide scores by the width of all heads over their number, not by a head's
 WIDE_SCALES: Mapping[str, int] = {"gemma2": 46, "gemma3": 62}
 SOFTCAPS = {
@@ -50,9 +51,16 @@ REFUSED = (
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>", "<end_of_utterance>",
+    "<|end_of_text|>", "<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>",
 )  # fmt: skip
-MIXTURES: Mapping[str, str] = {"llama": "num_local_experts", "qwen3moe": "num_experts"}
+HARMONY = {"<|return|>", "<|call|>"}  # where there are both, <|end|> ends a message, not the text
+MIXTURES: Mapping[str, str] = {
+    "llama": "num_local_experts",
+    "qwen3moe": "num_experts",
+    "gpt-oss": "num_local_experts",
+}
+SOFTMAX, SOFTMAX_OF_CHOSEN = 1.0, 3.0  # llama.cpp's numbers of what makes weights of scores
+BIASED = ("llama", "qwen3", "qwen3moe", "gpt-oss")  # or not, as their tensors are
 MIXTRAL = "MixtralForCausalLM"  # a "llama" with experts
 UNKNOWN_ROUTING = (
     "expert_group_count", "expert_group_used_count", "expert_shared_count",
@@ -92,7 +100,9 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
     if name == "gpt2":
         found = {GPT_2_KEYS.get(key, key): value for key, value in found.items()}
     else:
-        found |= _rotation(fields, tensors, found["head_dim"]) | _experts(fields, tensors, name)
+        found |= _rotation(fields, tensors, found["head_dim"], name) | _experts(
+            fields, tensors, name
+        )
     mixtral = name == "llama" and "num_local_experts" in found
     ids = Fields(metadata, where)
     bos = ids.token_ids("tokenizer.ggml.bos_token_id")
@@ -130,7 +140,10 @@ def eos_token_ids(metadata: Metadata, where: str) -> list[int]:
     tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     if isinstance(tokens, list) and isinstance(types, np.ndarray):
         control = np.flatnonzero(types[: len(tokens)] == CONTROL)
-        ids |= {int(one) for one in control if tokens[one] in ENDS}
+        ends = {tokens[one]: int(one) for one in control if tokens[one] in ENDS}
+        if ends.keys() >= HARMONY:
+            ends.pop("<|end|>", None)
+        ids |= set(ends.values())
     return sorted(ids)
 
 
@@ -183,7 +196,7 @@ def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
         "max_position_embeddings": fields.integer("context_length", high=MAX_TOKENS),
         "rms_norm_eps": fields.number(f"attention.{norm}"),
         "tie_word_embeddings": "output.weight" not in tensors,
-        "attention_bias": name in ("llama", "qwen3", "qwen3moe") and "blk.0.attn_q.bias" in tensors,
+        "attention_bias": name in BIASED and "blk.0.attn_q.bias" in tensors,
         "mlp_bias": name == "llama" and "blk.0.ffn_up.bias" in tensors,
     }
 
@@ -213,7 +226,8 @@ def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
     if not count:
         return {}
     fields.refuse(*UNKNOWN_ROUTING)
-    fields.constant("expert_gating_func", 1.0)  # softmax
+    gating = SOFTMAX_OF_CHOSEN if name == "gpt-oss" else SOFTMAX
+    fields.constant("expert_gating_func", gating)
     fields.constant("expert_weights_scale", 1.0)
     found: dict[str, Any] = {
         MIXTURES[name]: count,
@@ -245,7 +259,7 @@ def _head_dim(fields: Fields) -> int:
     return fields.integer("attention.key_length", high=MAX_HEADS)
 
 
-def _rotation(fields: Fields, tensors: Tensors, head_dim: int) -> dict[str, Any]:
+def _rotation(fields: Fields, tensors: Tensors, head_dim: int, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"rope_theta": fields.number("rope.freq_base", 10_000.0)}
     rotated = fields.integer("rope.dimension_count", head_dim, high=MAX_HEADS)
     if rotated != head_dim:
@@ -255,6 +269,8 @@ def _rotation(fields: Fields, tensors: Tensors, head_dim: int) -> dict[str, Any]
         found["original_max_position_embeddings"] = fields.integer(
             "rope.scaling.original_context_length", high=MAX_TOKENS
         )
+    if name == "gpt-oss" and scaling is not None:
+        scaling["truncate"] = False  # which no key says
     return found | {"rope_scaling": scaling}
 
 
@@ -289,7 +305,7 @@ def _scaling(fields: Fields) -> dict[str, Any] | None:
     kind = fields.option("rope.scaling.type", ("none", "linear", "yarn"), "none")
     if kind == "none":
         return None
-    found = {"type": kind, "factor": fields.number("rope.scaling.factor")}
+    found: dict[str, Any] = {"type": kind, "factor": fields.number("rope.scaling.factor")}
     if kind == "linear":
         return found
     fields.constant("rope.scaling.attn_factor", 1.0)

@@ -70,6 +70,11 @@ _QWEN_3_MOE = {
     "blk.*.ffn_gate_inp": f"{_LAYER}.mlp.gate",
     **{f"blk.*.ffn_{x}_exps": f"{_LAYER}.mlp.experts.#.{x}_proj" for x in ("gate", "up", "down")},
 }
+_GPT_OSS = {  # experts and sinks are `gpt_oss.py`'s
+    **_LLAMA,
+    "blk.*.post_attention_norm": f"{_LAYER}.post_attention_layernorm",
+    "blk.*.ffn_gate_inp": f"{_LAYER}.mlp.router",
+}
 _IN_LAYER = re.compile(r"blk\.([0-9]{1,4})\.")
 _KERNELS = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
@@ -89,6 +94,7 @@ CONVERTED: Mapping[str, Converted] = {
     "qwen2": Converted(_LLAMA),
     "qwen3": Converted(_LLAMA),
     "qwen3moe": Converted(_QWEN_3_MOE),
+    "gpt-oss": Converted(_GPT_OSS),
     "gemma": Converted(_LLAMA, norm_offset=True),
     "gemma2": Converted(_GEMMA_2, norm_offset=True),
     "gemma3": Converted(_GEMMA_2, norm_offset=True),

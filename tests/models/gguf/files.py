@@ -78,10 +78,15 @@ def metadata(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def converted(family: str, config: Mapping[str, Any], tensors: Arrays) -> dict[str, np.ndarray]:
     """llama.cpp's tensors for those of a checkpoint."""
+    if family == "gpt-oss":
+        tensors = apart(tensors)
     rules = CONVERTED[family]
     theirs = {ours: gguf_name for gguf_name, ours in rules.names.items()}
     found: dict[str, np.ndarray] = {}
     for name, array in together(tensors).items():
+        if name.startswith("blk."):
+            found[name] = array
+            continue
         module, _, leaf = name.rpartition(".")
         layer = next((part for part in module.split(".") if part.isdigit()), "")
         gguf_name = theirs[module.replace(f".{layer}.", ".*.", 1) if layer else module]
@@ -95,6 +100,28 @@ def converted(family: str, config: Mapping[str, Any], tensors: Arrays) -> dict[s
             array = array.T
         found[f"{gguf_name.replace('*', layer)}.{leaf}"] = np.ascontiguousarray(array)
     return found | factors(config)
+
+
+def apart(tensors: Arrays) -> dict[str, np.ndarray]:
+    """gpt-oss's experts and sinks under llama.cpp's names."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        match = re.fullmatch(
+            r"model\.layers\.(\d+)\..*\.(sinks|(?:gate_up|down)_proj(_bias)?)", name
+        )
+        if match is None:
+            found[name] = array
+            continue
+        layer, leaf = f"blk.{match[1]}", "bias" if match[3] else "weight"
+        turned = array if match[3] or match[2] == "sinks" else array.swapaxes(1, 2)
+        if match[2] == "sinks":
+            found[f"{layer}.attn_sinks.weight"] = array
+        elif match[2].startswith("down"):
+            found[f"{layer}.ffn_down_exps.{leaf}"] = np.ascontiguousarray(turned)
+        else:
+            for first, part in enumerate(("gate", "up")):
+                found[f"{layer}.ffn_{part}_exps.{leaf}"] = np.ascontiguousarray(turned[:, first::2])
+    return found
 
 
 def together(tensors: Arrays) -> dict[str, np.ndarray]:

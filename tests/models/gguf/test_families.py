@@ -19,7 +19,7 @@ EQUAL = {
     "llama2": "llama", "llama3": "llama", "llama_biases": "llama", "rope_linear": "llama",
     "qwen2": "qwen2", "qwen2_5": "qwen2", "qwen3": "qwen3", "qwen3_tied": "qwen3",
     "rope_yarn": "qwen3", "phi3": "phi3", "phi4": "phi3", "gemma": "gemma", "gpt2": "gpt2",
-    "mixtral": "llama", "qwen3_moe": "qwen3moe",
+    "mixtral": "llama", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss",
 }  # fmt: skip
 # of which a file says the same in other numbers: divisors of frequencies
 LOGITS = {"llama3_1": "llama", "llama3_2": "llama", "phi4_mini": "phi3"}
