@@ -119,14 +119,13 @@ def load(
         dtype, quantization = made.settings(folder, dtype, quantization)
     compute = compute_dtype(dtype, mesh)
     online, weights = online_kinds(quantization, method, mesh), architecture.weights(config)
-    if load_format == "dummy":
+    if load_format == "dummy" or made is not None:
         plan, kernels = decoder_layout(config, compute, mesh, online)
         check_memory(plan.leaves, mesh)
-        leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
-    elif made is not None:
-        plan, kernels = decoder_layout(config, compute, mesh, online)
-        check_memory(plan.leaves, mesh)
-        leaves = read_converted(folder, made, plan.leaves, weights.sources, mesh)
+        if made is not None:
+            leaves = read_converted(folder, made, plan.leaves, weights.sources, mesh)
+        else:
+            leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
     else:
         with open_tensors(folder) as tensors:
             found = _match(weights, method.read(tensors) if method else tensors, folder)

@@ -245,17 +245,19 @@ def run_batch(
 
 @app.command()
 def convert(
-    model: Annotated[str, typer.Argument(help="A local folder.")],
+    model: Annotated[str, typer.Argument(help="A local folder, or a name on the hub.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     dtype: options.Dtype = "auto",
     quantization: options.Quantization = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
 ) -> None:
     """Write a model once more, as its weights lie on the devices, so that it starts faster."""
+    from engine.model_files import located
     from models.convert import convert as write
     from models.sharding import make_mesh
 
-    write(model, out, make_mesh(tensor_parallel_size), dtype=dtype, quantization=quantization)
+    folder = located(make_config(model=model)).model
+    write(folder, out, make_mesh(tensor_parallel_size), dtype=dtype, quantization=quantization)
     typer.echo(f"written: {out}; give that folder to `ingot serve`, with the same options")
 
 
