@@ -15,6 +15,7 @@ PAGE_SIZES = (16, 32, 64, 128)
 # Names as in vLLM, and what then lies in pages; None is what the model computes in
 CACHE_DTYPES = {
     "auto": None,
+    "bfloat16": "bfloat16",
     "fp8": "float8_e4m3fn",
     "fp8_e4m3": "float8_e4m3fn",
     "int8_per_token_head": "int8",
@@ -58,7 +59,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     max_num_batched_tokens: int | None = None  # tokens in a step
     block_size: int | None = None  # slots in a page
     attention_backend: Literal["auto", "mosaic", "triton", "xla"] = "auto"  # auto: the device's own
-    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "int8_per_token_head"] = "auto"
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "int8_per_token_head"] = "auto"
     gpu_memory_utilization: float = 0.92  # share of the free device memory to use
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None  # pages, instead of a share of the memory

@@ -42,6 +42,7 @@ READERS: Mapping[str, type[SafetensorsFile] | type[TorchFile]] = {
     ".safetensors": SafetensorsFile,
     ".bin": TorchFile,
 }
+CONVERTED = "ingot.json"  # what `ingot convert` wrote; read by converted.py alone
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 MAX_JSON_BYTES = 64 * 1024 * 1024  # the index of a 1,000,000-tensor checkpoint fits
 
@@ -137,6 +138,11 @@ def _weight_files(folder: Path) -> tuple[str, dict[str, str], list[str]]:
             return index, weight_map, filenames
         if (folder / single).is_file():
             return "", {}, [single]
+    if (folder / CONVERTED).is_file():
+        raise CheckpointError(
+            f"{folder} was converted for writing text; for vectors, give the checkpoint that it "
+            f"was made from."
+        )
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise CheckpointError(

@@ -30,6 +30,8 @@ from models.checkpoint import (
 )
 from models.config import ModelConfig
 from models.contradictions import missing_tensor, surplus_tensor, wrong_dtype, wrong_shape
+from models.converted import READERS, find_made
+from models.converted import read_leaves as read_converted
 from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.fields import Fields
@@ -53,7 +55,6 @@ DTYPES: Mapping[str, np.dtype] = {
     "float32": jnp.dtype(jnp.float32),
 }
 READABLE = ("bfloat16", "float16", "float32", "float64")
-READERS = 4  # leaves read at the same time
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class LoadedModel:
     mesh: Mesh
     num_parameters: int = 0  # not counting scales
     quantization: str | None = None  # "int8"
+    dtype: str = "float32"  # that was settled
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -88,6 +90,8 @@ def load(
     hf_overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load the checkpoint folder `model` onto `mesh`, cut into as many shards as it has devices.
+
+    One that was converted is read as it lies, and "auto" is what it was converted for.
 
     Args:
         dtype: of matrices and activations; "auto" is float32 on CPU and bfloat16 elsewhere.
@@ -111,12 +115,18 @@ def load(
     config = architecture.config(raw)
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
+    made = find_made(folder) if load_format == "auto" else None
+    if made is not None:
+        dtype, quantization = made.settings(folder, dtype, quantization)
     compute = compute_dtype(dtype, mesh)
     online, weights = online_kinds(quantization, method, mesh), architecture.weights(config)
-    if load_format == "dummy":
+    if load_format == "dummy" or made is not None:
         plan, kernels = decoder_layout(config, compute, mesh, online)
         check_memory(plan.leaves, mesh)
-        leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
+        if made is not None:
+            leaves = read_converted(folder, made, plan.leaves, weights.sources, mesh)
+        else:
+            leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
     else:
         with open_tensors(folder) as tensors:
             found = _match(weights, method.read(tensors) if method else tensors, folder)
@@ -127,7 +137,7 @@ def load(
     count = num_parameters(plan, kernels)
     generation = read_generation_config(folder)
     used = quantization or (method.name if method else None)
-    return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used)
+    return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used, compute.name)
 
 
 def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:

@@ -26,6 +26,7 @@ from models.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own implementation
 MAX_AXES = 64  # NumPy's limit
+_ALIGNED = 64  # bytes: JAX then takes an array for a CPU's as it is
 METADATA = "__metadata__"
 DTYPES: Mapping[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -78,7 +79,8 @@ class Tensor:
         return replace(self, shape=self.shape[1:], offset=self.offset + index * self.row_bytes)
 
     def _read_bytes(self, start: int, count: int) -> np.ndarray:
-        out = np.empty(count, np.uint8)
+        out = np.empty(count + _ALIGNED, np.uint8)
+        out = out[-out.ctypes.data % _ALIGNED :][:count]
         done = 0
         while done < count:
             try:

@@ -1,4 +1,4 @@
-"""The command `ingot`: serve, router, generate, chat, check, run-batch, bench, env.
+"""The command `ingot`: serve, router, generate, chat, check, run-batch, convert, bench, env.
 
 Owns the commands and their exit codes: every error that Ingot raises on purpose is one sentence on
 stderr and exit code 2. Engine, HTTP and JAX are imported by the command that needs them.
@@ -241,6 +241,24 @@ def run_batch(
     done, failed = run_batch_file(config, settings, input_file, output_file)
     typer.echo(f"{done} requests answered, {failed} failed; see {output_file}")
     raise typer.Exit(1 if failed and not done else 0)
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="A local folder, or a name on the hub.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+) -> None:
+    """Write a model once more, as its weights lie on the devices, so that it starts faster."""
+    from engine.model_files import located
+    from models.convert import convert as write
+    from models.sharding import make_mesh
+
+    folder = located(make_config(model=model)).model
+    write(folder, out, make_mesh(tensor_parallel_size), dtype=dtype, quantization=quantization)
+    typer.echo(f"written: {out}; give that folder to `ingot serve`, with the same options")
 
 
 @app.command()

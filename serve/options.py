@@ -189,8 +189,8 @@ TensorParallelSize = Annotated[
 KvCacheDtype = Annotated[
     str,
     typer.Option(
-        help="auto (what the model computes in), fp8 or int8_per_token_head: twice the tokens "
-        "and more.",
+        help="auto (what the model computes in), bfloat16, or fp8 and int8_per_token_head: twice "
+        "the tokens and more.",
         rich_help_panel=_LIMITS,
     ),
 ]

@@ -219,6 +219,32 @@ def startup(
     _write_json(found, output_json)
 
 
+@app.command("kv-cache")
+def kv_cache(
+    text: Annotated[Path, typer.Option(help="A text that the model understands.")],
+    model: engine_options.Model = "demo",
+    piece_len: Annotated[int, typer.Option(help="Tokens of a piece.", min=2)] = 512,
+    num_pieces: Annotated[int, typer.Option(help="Pieces at the most.", min=1)] = 8,
+    output_len: Annotated[int, typer.Option(help="Tokens of a continuation.", min=1)] = 128,
+    dtype: engine_options.Dtype = "auto",
+    quantization: engine_options.Quantization = None,
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    output_json: options.OutputJson = None,
+) -> None:
+    """Kinds of KV cache on one text: how many pages fit, and what the quality loses."""
+    from serve.bench.kv_cache import measure_kv_cache, read_pieces, table
+
+    pieces = read_pieces(model, text, length=piece_len, count=num_pieces)
+    settings = {
+        "model": model, "dtype": dtype, "quantization": quantization,
+        "tensor_parallel_size": tensor_parallel_size,
+        "max_model_len": max(piece_len + 1, piece_len // 2 + output_len),
+    }  # fmt: skip
+    found = measure_kv_cache(settings, pieces, output_len=output_len)
+    _console.print(table(found))
+    _write_json(found, output_json)
+
+
 @app.command()
 def host(
     rows: Annotated[str, typer.Option(help="Requests at a time, as 8,64,256.")] = "8,64,256",

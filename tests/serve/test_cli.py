@@ -130,3 +130,13 @@ def test_the_context_may_be_what_fits_and_pages_go_to_the_host(
     flags = ("--max-model-len", text, "--kv-offloading-size", "1.5")
     assert ingot(monkeypatch, "serve", str(model_folder), *flags) == 0
     assert (seen[0].max_model_len, seen[0].kv_offloading_size) == (length, 1.5)
+
+
+def test_a_model_is_converted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert ingot(monkeypatch, "convert", "demo", str(tmp_path / "made")) == 0
+    assert f"written: {tmp_path / 'made'}" in capfd.readouterr().out.replace("\n", "")
+    assert {"ingot.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "made").iterdir()}
+    assert ingot(monkeypatch, "convert", "demo", str(tmp_path / "made")) == 2
+    assert "is not empty" in capfd.readouterr().err

@@ -1,0 +1,77 @@
+"""`ingot convert`: a checkpoint once more, in the layout in which its weights lie on the devices.
+
+Owns which files are carried over. What is written of the weights is `converted.py`'s.
+"""
+
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from models.checkpoint import CONVERTED, PICKLED, find_folder, read_config
+from models.converted import Made, layout_digest, write_leaves, write_made
+from models.errors import CheckpointError, UnsupportedError
+from models.gguf.checkpoint import is_gguf
+from models.loading import load
+from models.quantised.methods import quantisation_method
+from models.registry import find_architecture
+
+WEIGHTS = (*PICKLED, "*.safetensors", "*.index.json", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
+
+
+def convert(
+    model: str | Path,
+    out: Path,
+    mesh: Mesh,
+    *,
+    dtype: str = "auto",
+    quantization: str | None = None,
+) -> Path:
+    """Load `model` as it would be run, and write that to the folder `out`, which must be empty.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        CheckpointError: `out` holds something, or cannot be written.
+        UnsupportedError: the checkpoint is quantised, or no folder, and gains nothing from this.
+    """
+    folder = find_folder(model)
+    if is_gguf(folder):
+        raise UnsupportedError("A GGUF file is not converted: give the folder of a checkpoint.")
+    raw = read_config(folder)
+    if (method := quantisation_method(raw)) is not None:
+        raise UnsupportedError(
+            f"The checkpoint is quantised ({method.name}) and already lies as it is used; it needs "
+            "no conversion."
+        )
+    if (folder / CONVERTED).is_file():
+        raise CheckpointError(f"{folder} is converted already; give what it was made from.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise CheckpointError(f"{out} is not empty; give a folder that is, or a new one.")
+        loaded = load(folder, mesh, dtype=dtype, quantization=quantization)
+        for path in _carried(folder, out):
+            target = out / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        leaves = loaded.layout.leaves
+        write_leaves(out, leaves, loaded.leaves)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {out}: {error.strerror}.") from error
+    sources = find_architecture(raw).weights(loaded.config).sources
+    platform = mesh.devices.flat[0].platform
+    digest = layout_digest(leaves, sources)
+    write_made(out, Made(loaded.dtype, quantization, mesh.size, platform, digest))
+    return out
+
+
+def _carried(folder: Path, out: Path) -> Iterator[Path]:
+    """Every file that holds no weights, but hidden ones and what was just written."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        weights = any(fnmatchcase(path.name, pattern) for pattern in WEIGHTS)
+        if path.is_file() and not hidden and not weights and not path.is_relative_to(out):
+            yield path
