@@ -115,18 +115,26 @@ def paged_attention(
     window: int | None = None,
     chunk: int | None = None,
     softcap: float | None = None,
+    write: bool = True,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "T NH"], KVCache]:
     """Write the keys and values of this layer, then attend causally over each token's row.
 
+    Without `write` those of the layer lie there already, and what `qkv` holds of them is not read.
     `qkv` holds the columns of shard after shard, each its queries, keys and values. Queries and
     keys are normed and rotated; scores are multiplied by `factor`, one number or one a token. Each
     shard holds some of the heads and needs nothing of the others, so under a mesh this is a
     `shard_map` without communication.
     """
     attend = partial(
-        _attend, head_dim=head_dim, scale=scale, window=window, chunk=chunk, softcap=softcap
+        _attend,
+        head_dim=head_dim,
+        scale=scale,
+        window=window,
+        chunk=chunk,
+        softcap=softcap,
+        write=write,
     )
     if batch.mesh is not None:  # of one device too: kernels ask it for the device
         heads, everywhere = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
@@ -219,10 +227,13 @@ def _attend(
     window: int | None,
     chunk: int | None,
     softcap: float | None,
+    write: bool,
 ) -> tuple[Array, KVCache]:
     if cache.v is None:
         raise TypeError("a cache of latents has no values: use latent_attention")
     table, page, slot = _places(batch, layer, cache.k)
+    if not write:
+        page = jnp.full_like(page, cache.k.shape[0])  # past the end, as that of padding
     # heads may be wider in pages, with zeros behind them; so are then the queries
     q, pages = qkv_write(
         qkv, Pages(cache.k, cache.v, cache.k_scales, cache.v_scales), page, slot,

@@ -21,6 +21,8 @@ class LayerKind:
     experts: the model's mixture of experts is in the place of the MLP.
     chunk: a query sees only keys of its own chunk of so many positions; None sees all of them.
     attention, mixer, mlp: what the layer has; the first two read the same and are added.
+    sparsity: so many of an MLP's gates are cut to 0, as a share of a normal distribution.
+    shared: keys and values are those of the last layer before that has its own and this window.
     """
 
     window: int | None = None
@@ -30,6 +32,8 @@ class LayerKind:
     attention: bool = True
     mixer: bool = False
     mlp: bool = True
+    sparsity: float = 0.0
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,21 @@ class ScoreGrowth:
 
 
 @dataclass(frozen=True)
+class AltUp:
+    """Streams of hidden states of which a layer computes one, and inputs of each layer.
+
+    Source: arXiv 2301.13310; Gemma 3n's published model code.
+    """
+
+    streams: int  # S
+    active: int  # the one that is computed
+    layer_inputs: int  # P, numbers of each layer and token, from a table of its own
+    table_rows: int  # tokens that it knows
+    laurel_rank: int
+    scaled: bool  # the computed stream is scaled before its input is added
+
+
+@dataclass(frozen=True)
 class QKNorm:
     """How queries and keys are normed: each head by itself, or `width`, all of them at once.
 
@@ -139,6 +158,8 @@ class ModelConfig:
     parallel: Literal["one norm", "two norms"] | None = None
     residual_scale: float = 1.0  # of what attention and MLP add
     qk_norm: QKNorm | None = None
+    value_norm: bool = False  # of each head, without weights
+    altup: AltUp | None = None
     qkv_clip: float | None = None  # queries, keys and values are cut to -c .. c
     qkv_bias: bool = False
     o_bias: bool = False
@@ -178,6 +199,10 @@ class ModelConfig:
             raise CheckpointError("config.json has layers of experts and does not describe them.")
         if self.mixer is None and self.num_mixers:
             raise CheckpointError("config.json has layers with a state and does not describe them.")
+        if -1 in self.kv_places:
+            raise CheckpointError(
+                "config.json has layers that share keys and values with none before them."
+            )
 
     @property
     def num_layers(self) -> int:
@@ -186,8 +211,21 @@ class ModelConfig:
 
     @property
     def num_attentions(self) -> int:
-        """Layers with keys and values."""
-        return sum(kind.attention for kind in self.layer_kinds)
+        """Layers with keys and values of their own."""
+        return sum(kind.attention and not kind.shared for kind in self.layer_kinds)
+
+    @property
+    def kv_places(self) -> tuple[int, ...]:
+        """For each layer, how many before have keys and values of their own; or, if it shares
+        them, for the layer that it shares with (-1: there is none)."""
+        own: dict[int | None, int] = {}
+        places, count = [], 0
+        for kind in self.layer_kinds:
+            places.append(own.get(kind.window, -1) if kind.shared else count)
+            if kind.attention and not kind.shared:
+                own[kind.window] = count
+                count += 1
+        return tuple(places)
 
     @property
     def num_mixers(self) -> int:

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
+from models.altup import Alternation, Laurel, Streams
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
 from models.latent import LatentAttention
@@ -23,6 +24,7 @@ from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP
 from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
+from pallas_kernels import rms_norm
 
 
 class Decoder(nnx.Module):
@@ -48,6 +50,8 @@ class Decoder(nnx.Module):
         self.embedding_norm = _norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(Layer(config, kind, dtype, shards) for kind in config.layer_kinds)
+        altup = config.altup
+        self.streams = Streams(config, altup, dtype, shards) if altup is not None else None
         self.norm = _norm(config)
         self.head = None if config.tied_head else head()
 
@@ -70,28 +74,35 @@ class Decoder(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """Hidden states behind the final norm, and the cache with this step's keys and values."""
-        x = self.embed(tokens, positions)  # [T, D]
-        *_, (x, cache) = self.run_layers(x, positions, batch, cache)
+        x, given = self.embed(tokens, positions), None  # [T, D]
+        if self.streams is not None:
+            x, given = self.streams.open(x), self.streams.inputs(tokens, x)  # [S, T, D], [T, L, P]
+        *_, (x, cache) = self.run_layers(x, positions, batch, cache, given)
+        x = x if self.streams is None else self.streams.close(x)
         return self.norm(x), cache
 
     def run_layers(
         self,
-        x: Float[Array, "T D"],
+        x: Float[Array, "*S T D"],
         positions: Int32[Array, " T"],
         batch: AttentionBatch,
         cache: KVCache,
-    ) -> Iterator[tuple[Float[Array, "T D"], KVCache]]:
+        given: Float[Array, "T L P"] | None = None,
+    ) -> Iterator[tuple[Float[Array, "*S T D"], KVCache]]:
         """What each layer hands to the next, and the cache that it has written into."""
         ropes = [kind.rope for kind in self.config.layer_kinds]
         context = self.config.context_length
         turns: dict[RopeConfig | None, Rotation] = {
             rope: rotation(rope, positions, context) for rope in set(ropes) if rope
         }
-        pages = states = 0  # layers before that have some
-        for layer, kind, rope in zip(self.layers, self.config.layer_kinds, ropes, strict=True):
-            index, place = np.int32(pages), np.int32(states) if kind.mixer else None
-            x, cache = _run_layer(layer, index, place, x, turns.get(rope), batch, cache)
-            pages, states = pages + kind.attention, states + kind.mixer
+        states = 0  # layers before that have some
+        layers = zip(self.layers, self.config.layer_kinds, ropes, strict=True)
+        for number, (layer, kind, rope) in enumerate(layers):
+            index = np.int32(self.config.kv_places[number])
+            place = np.int32(states) if kind.mixer else None
+            own = None if given is None else given[:, number]
+            x, cache = _run_layer(layer, index, place, x, turns.get(rope), batch, cache, own)
+            states += kind.mixer
             yield x, cache
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
@@ -115,6 +126,7 @@ class Layer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
+        altup = config.altup
         own_norm = config.pre_norms and config.parallel != "one norm"
         mixes = kind.attention or kind.mixer
         self.config = config
@@ -126,8 +138,29 @@ class Layer(nnx.Module):
         self.mlp_norm = _norm(config) if own_norm and kind.mlp else _identity
         self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
         self.mlp_post_norm = _norm(config) if config.post_norms and kind.mlp else _identity
+        self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
+        self.altup = Alternation(config, altup, dtype) if altup is not None else None
 
     def __call__(
+        self,
+        index: Int32[Array, ""],
+        place: Int32[Array, ""] | None,
+        x: Float[Array, "*S T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+        given: Float[Array, "T P"] | None = None,
+    ) -> tuple[Float[Array, "*S T D"], KVCache]:
+        if self.altup is None:
+            return self._block(index, place, x, turn, batch, cache)
+        if given is None:
+            raise TypeError("a layer of several streams has an input of its own")
+        x = self.altup.predict(x)
+        one = x[self.altup.altup.active]
+        out, cache = self._block(index, place, one, turn, batch, cache)
+        return self.altup.correct(x, out, given), cache
+
+    def _block(
         self,
         index: Int32[Array, ""],
         place: Int32[Array, ""] | None,
@@ -139,6 +172,8 @@ class Layer(nnx.Module):
         normed = self.attention_norm(x)  # [T, D]
         h, cache = self._mix(index, place, normed, turn, batch, cache)
         attended = x if h is None else x + self._scaled(self.attention_post_norm(h))
+        if self.laurel is not None:
+            attended = (attended + self.laurel(normed)) * jnp.asarray(0.5**0.5, x.dtype)
         if self.mlp is None:
             return attended, cache
         match self.config.parallel:
@@ -179,13 +214,14 @@ def _run_layer(
     layer: Layer,
     index: Int32[Array, ""],
     place: Int32[Array, ""] | None,
-    x: Float[Array, "T D"],
+    x: Float[Array, "*S T D"],
     turn: Rotation | None,
     batch: AttentionBatch,
     cache: KVCache,
-) -> tuple[Float[Array, "T D"], KVCache]:
+    given: Float[Array, "T P"] | None = None,
+) -> tuple[Float[Array, "*S T D"], KVCache]:
     """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
-    return layer(index, place, x, turn, batch, cache)
+    return layer(index, place, x, turn, batch, cache, given)
 
 
 class Attention(nnx.Module):
@@ -200,12 +236,16 @@ class Attention(nnx.Module):
         self.qk_norm = config.qk_norm if has_norm(config.qk_norm, kind.rope) else None
         growth = config.score_growth
         self.growth = growth if growth and (growth.rotated or kind.rope is None) else None
-        self.qkv = Linear(
-            D, sum(self.widths), axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype
-        )
+        self.shared = kind.shared
+        project = partial(Linear, D, axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype)
+        if kind.shared:
+            self.q = project(N * H)
+        else:
+            self.qkv = project(sum(self.widths))
         self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
         self.q_norm, self.k_norm = (
-            head_norm(config, self.qk_norm, heads) if self.qk_norm else None for heads in (N, K)
+            head_norm(config, self.qk_norm, heads) if self.qk_norm and heads else None
+            for heads in (N, 0 if kind.shared else K)
         )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
         gate = partial(Linear, D, N * H, axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype)
@@ -220,7 +260,9 @@ class Attention(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm)
-        qkv = self._clipped(self.qkv(x))  # [T, (N+2K)H]
+        qkv = self._queries(x) if self.shared else self._clipped(self.qkv(x))  # [T, (N+2K)H]
+        if self.config.value_norm and not self.shared:
+            qkv = self._with_normed_values(qkv)
         if norms is None:
             qkv, turn = self._normed(qkv, turn)
         if batch.mesh is None and self.shards > 1:  # nobody takes the columns of one shard
@@ -238,6 +280,7 @@ class Attention(nnx.Module):
             scale=self.config.score_scale,
             window=self.window,
             chunk=self.chunk,
+            write=not self.shared,
             softcap=self.config.attention_softcap,
             sinks=None if self.sinks is None else self.sinks[...],
             slopes=None if slopes is None else jnp.asarray(slopes, jnp.float32),
@@ -257,6 +300,18 @@ class Attention(nnx.Module):
             periods = (positions + growth.offset) // growth.trained
             return 1 + growth.beta * jnp.log1p(jnp.float32(periods))
         return 1 / jnp.float32(index + 1) if self.config.scale_by_layer else None
+
+    def _queries(self, x: Float[Array, "T D"]) -> Float[Array, "T columns"]:
+        """Queries, and zeros in the place of keys and values, which nobody reads."""
+        nothing = jnp.zeros((x.shape[0], self.widths[1]), x.dtype)
+        return join_columns(self.shards, self.q(x), nothing, nothing)
+
+    def _with_normed_values(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
+        q, k, v = split_columns(qkv, self.shards, *self.widths)
+        heads = v.reshape(v.shape[0], -1, self.config.head_dim)
+        ones = jnp.ones(self.config.head_dim, jnp.float32)
+        normed = rms_norm(heads, ones, self.config.norm_eps).astype(v.dtype)
+        return join_columns(self.shards, q, k, normed.reshape(v.shape))
 
     def _clipped(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
         bound = self.config.qkv_clip
@@ -293,7 +348,7 @@ def _mlp(
     if kind.experts and config.mixture is not None:
         return MixtureOfExperts(config, config.mixture, dtype, shards)
     return (
-        GatedMLP(config, config.intermediate_size, dtype, shards)
+        GatedMLP(config, config.intermediate_size, dtype, shards, kind.sparsity)
         if config.gated_mlp
         else MLP(config, dtype)
     )

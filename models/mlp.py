@@ -3,6 +3,8 @@
 Owns the order of a fused kernel's columns. Knows nothing of norms, residuals and attention.
 """
 
+from statistics import NormalDist
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,9 +20,12 @@ _XIELU_SLOPE, _XIELU_EPS = 0.5, -1e-6  # of every model that has it
 class GatedMLP(nnx.Module):
     """down(act(gate(x)) * up(x)), F wide in between. Source: arXiv 2002.05202."""
 
-    def __init__(self, config: ModelConfig, F: int, dtype: DTypeLike, shards: int):
+    def __init__(
+        self, config: ModelConfig, F: int, dtype: DTypeLike, shards: int, sparsity: float = 0.0
+    ):
         D, bias = config.hidden_size, config.mlp_bias
         self.widths, self.shards, self.scales = (F, F), shards, config.mlp_scales
+        self.sparsity = sparsity
         self.activation = ACTIVATIONS[config.activation]
         self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
         self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
@@ -29,8 +34,20 @@ class GatedMLP(nnx.Module):
         gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
         inner, outer = self.scales
         gate = gate if inner == 1.0 else gate * jnp.asarray(inner, x.dtype)
+        gate = sparse(gate, self.sparsity) if self.sparsity else gate
         y = self.down(self.activation(gate) * up)
         return y if outer == 1.0 else y * jnp.asarray(outer, x.dtype)
+
+
+def sparse(x: Float[Array, "T F"], share: float) -> Float[Array, "T F"]:
+    """What is left of x above the quantile `share` of its normal distribution, else 0.
+
+    Source: Spark Transformer, arXiv 2506.06644, as in Gemma 3n.
+    """
+    wide = x.astype(jnp.float32)
+    cut = wide.mean(-1, keepdims=True)
+    cut += wide.std(-1, keepdims=True) * NormalDist().inv_cdf(share)
+    return jax.nn.relu(wide - cut).astype(x.dtype)
 
 
 class MLP(nnx.Module):

@@ -42,9 +42,11 @@ def norms_of_write(
         return None
     if not kind.weight:
         return HeadNorms(ones, ones, eps=config.norm_eps)
-    if not isinstance(q, RMSNorm) or not isinstance(k, RMSNorm):
+    if not isinstance(q, RMSNorm) or not isinstance(k, RMSNorm | None):
         return None
-    return HeadNorms(q.weight[...], k.weight[...], eps=q.eps, offset=float(q.offset))
+    return HeadNorms(
+        q.weight[...], ones if k is None else k.weight[...], eps=q.eps, offset=float(q.offset)
+    )
 
 
 def norm_heads(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
-from models.config import Latent, Mixture, ModelConfig, QKNorm
+from models.config import AltUp, Latent, Mixture, ModelConfig, QKNorm
 from models.mixer_weights import mixer_entries
 from models.weights import Part, Source, Stack, WeightMap
 
@@ -57,10 +57,16 @@ def weight_map(
     return WeightMap(sources, ignored, optional_prefix)
 
 
-def prefixed(names: Names, prefix: str) -> Names:
+def prefixed(names: Names, prefix: str, instead_of: str = "") -> Names:
     """The same modules of a checkpoint that holds more than this decoder."""
+
+    def inner(name: str) -> str:
+        if not name.startswith(instead_of):
+            return name
+        return prefix + name.removeprefix(instead_of)
+
     return {
-        path: prefix + name if isinstance(name, str) else tuple(prefix + one for one in name)
+        path: inner(name) if isinstance(name, str) else tuple(map(inner, name))
         for path, name in names.items()
     }
 
@@ -74,6 +80,8 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
         yield build.embedding("position_embedding", (rows, 1))
     if config.embedding_norm:
         yield from build.norm("embedding_norm", width, bias=config.norm_bias)
+    if config.altup is not None:
+        yield from _streams(config, config.altup, build)
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
     yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
@@ -100,7 +108,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         pass
     elif config.latent is None:
         rotated = kind.rope.dim if kind.rope is not None else 0
-        yield from _attention(config, rotated, build, f"{layer}.attention")
+        yield from _attention(config, rotated, build, f"{layer}.attention", kind.shared)
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
     if config.post_norms and mixes:
@@ -115,18 +123,52 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _mlp(config, config.intermediate_size, build, f"{layer}.mlp")
     if config.post_norms:
         yield from norm(f"{layer}.mlp_post_norm")
+    if config.altup is not None:
+        yield from _alternation(config, config.altup, build, layer)
 
 
-def _attention(config: ModelConfig, rotated: int, build: "_Builder", path: str) -> Iterator[Entry]:
+def _streams(config: ModelConfig, altup: AltUp, build: "_Builder") -> Iterator[Entry]:
+    yield build.embedding("streams.table", (altup.table_rows, 1))
+    numbers = (config.num_layers * altup.layer_inputs, 1)
+    yield from build.linear("streams.projection", numbers, bias=False)
+    yield from build.norm("streams.norm", (altup.layer_inputs, 1), bias=False)
+    for name in ("spread", "gather"):
+        for stream in range(altup.streams - 1):
+            path = f"streams.{name}.{stream}"
+            yield from build.linear(path, (config.hidden_size, 1), bias=False)
+
+
+def _alternation(
+    config: ModelConfig, altup: AltUp, build: "_Builder", layer: str
+) -> Iterator[Entry]:
+    width, path, S = (config.hidden_size, 1), f"{layer}.altup", altup.streams
+    yield from build.linear(f"{layer}.laurel.left", (altup.laurel_rank, 1), bias=False)
+    yield from build.linear(f"{layer}.laurel.right", width, bias=False)
+    yield from build.norm(f"{layer}.laurel.norm", width, bias=False)
+    outputs = {"router": S, "prediction": S * S, "correction": S, "gate": altup.layer_inputs}
+    for name, count in {**outputs, "project": config.hidden_size}.items():
+        yield from build.linear(f"{path}.{name}", (count, 1), bias=False)
+    for name in ("router_norm", "norm"):
+        yield from build.norm(f"{path}.{name}", width, bias=False)
+    if altup.scaled:
+        yield f"{path}.scale", Source(build.parts(f"{path}.scale", (width,), ""))
+
+
+def _attention(
+    config: ModelConfig, rotated: int, build: "_Builder", path: str, shared: bool
+) -> Iterator[Entry]:
     query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
-    for name, source in build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias):
+    if shared:
+        yield from build.linear(f"{path}.q", query, bias=config.qkv_bias)
+    fused = () if shared else build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias)
+    for name, source in fused:
         parts = build.heads(source.parts, rotated)
         if config.output_gate:
             parts, gate = _gated(parts)
             yield name.replace(".qkv.", ".gate."), replace(source, parts=gate, divided=False)
         yield name, replace(source, parts=parts)
     if config.qk_norm and config.qk_norm.weight:
-        for name, heads in (("q_norm", query), ("k_norm", key)):
+        for name, heads in (("q_norm", query), ("k_norm", key))[: 1 if shared else 2]:
             yield from _qk_norm(config.qk_norm, heads, rotated, build, f"{path}.{name}")
     if config.sinks:
         yield f"{path}.sinks", Source(build.parts(f"{path}.sinks", ((config.num_heads, 1),), ""))
@@ -254,8 +296,9 @@ class _Builder:
 
     def parts(self, path: str, outputs: tuple[Outputs, ...], leaf: str) -> tuple[Part, ...]:
         """The tensors of a module: one for each output, or one in which they follow each other."""
-        layer = path.split(".")[1] if "." in path else ""
-        name = self.names[path.replace(f".{layer}.", ".*.")]
+        steps = path.split(".")
+        layer = next(filter(str.isdigit, steps), "")
+        name = self.names[".".join("*" if step == layer else step for step in steps)]
         if isinstance(name, tuple):
             tensors = [(one, 0) for one in name]
         else:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from models.attention import KVCache, mixed_batch
+from models.errors import UnsupportedError
 from models.loading import LoadedModel
 from models.sharding import named_sharding
 
@@ -32,7 +33,16 @@ class Trace:
 
 
 def trace(model: LoadedModel, tokens: list[int]) -> Trace:
-    """Run `model` over `tokens`, all in one step."""
+    """Run `model` over `tokens`, all in one step.
+
+    Raises:
+        UnsupportedError: its layers hand on several streams of states (Gemma 3n).
+    """
+    if model.config.altup is not None:
+        raise UnsupportedError(
+            f"Layers of {model.config.architecture} hand on several streams of states, which are "
+            "not compared; use a model whose layers hand on one."
+        )
     T = len(tokens)
     pages = 1 + -(-T // PAGE_SIZE)  # page 0 is never read
 

@@ -181,6 +181,9 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gptj", {"rotary_dim": 5}, CheckpointError),
         ("opt", {"do_layer_norm_before": False}, UnsupportedError),
         ("opt", {"word_embed_proj_dim": 20}, UnsupportedError),
+        ("gemma3n", {"intermediate_size": [56, 56, 56, 56, 24]}, UnsupportedError),
+        ("gemma3n", {"activation_sparsity_pattern": [0.5, 0.5, 1.5, 0.0, 0.0]}, CheckpointError),
+        ("gemma3n", {"altup_active_idx": 3}, CheckpointError),
         ("mpt", {"logit_scale": "inv_sqrt_d_model"}, UnsupportedError),
         ("mpt", {"attn_config": {"alibi": False}}, UnsupportedError),
         ("bloom", {"apply_residual_connection_post_layernorm": True}, UnsupportedError),
@@ -233,6 +236,22 @@ def test_llama_4_with_images_leaves_their_tensors_unread() -> None:
     ignored = weights(RAW["llama4_maverick"]).ignored
     assert any(fnmatch("vision_model.patch_embedding.linear.weight", one) for one in ignored)
     assert not any(fnmatch("language_model.model.norm.weight", one) for one in ignored)
+
+
+def test_gemma_3n_shares_keys_with_the_last_layer_of_the_same_kind() -> None:
+    config = parse(RAW["gemma3n"])
+    assert config.kv_places == (0, 1, 2, 1, 2)
+    assert config.num_attentions == 3
+    assert parse(RAW["gemma3n"], num_kv_shared_layers=0).num_attentions == 5
+    with pytest.raises(CheckpointError, match="none before them"):
+        parse(RAW["gemma3n"], num_kv_shared_layers=4)
+
+
+def test_gemma_3n_cuts_gates_of_its_first_ten_layers_if_it_is_deep() -> None:
+    types = ["sliding_attention", "full_attention"] * 6
+    deep = parse(RAW["gemma3n"], num_hidden_layers=12, layer_types=types)
+    assert [kind.sparsity for kind in deep.layer_kinds] == [0.95] * 10 + [0.0] * 2
+    assert {kind.sparsity for kind in parse(RAW["gemma3n"]).layer_kinds} == {0.0}
 
 
 @settings(max_examples=150, deadline=None)

@@ -30,6 +30,7 @@ NAMES = {
     **gemma2.NAMES,
     "position_embedding": "wpe",
     "embedding_norm": "ln_e",
+    "layers.*.attention.q": "q.*",
     "layers.*.mlp.up": "up.*",
     "layers.*.attention.sinks": "sinks.*",
 }
@@ -65,6 +66,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         *,
         head_dim: int,
         chunk: int | None,
+        write: bool,
         **options: Any,
     ) -> tuple[jax.Array, KVCache]:
         slots = jnp.arange(len(qkv))
@@ -201,6 +203,9 @@ def test_a_window_hides_what_lies_before_it() -> None:
         {"qk_norm": QKNorm(rotated=True)},
         {"qk_norm": QKNorm(norm="layer", bias=True)},
         {"qk_norm": QKNorm("width")},
+        {"value_norm": True},
+        {"layer_kinds": (FULL, replace(FULL, shared=True))},
+        {"layer_kinds": (FULL, replace(FULL, sparsity=0.5))},
         {"qkv_clip": 0.5},
         {"sinks": True},
         {"slopes": (0.5, 0.25, 0.125, 0.0)},

@@ -59,6 +59,33 @@ def _falcon(**changes: Any) -> dict[str, Any]:
     }
 
 
+def _gemma3n(**changes: Any) -> dict[str, Any]:
+    """Of five layers the last two share; a table that lacks the last tokens."""
+    keys = {
+        "altup_num_inputs": 3,
+        "head_dim": 16,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size_per_layer_input": 12,
+        "laurel_rank": 6,
+        "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+        "num_hidden_layers": 5,
+        "num_kv_shared_layers": 2,
+        "pad_token_id": 0,
+        "sliding_window": 9,
+        "tie_word_embeddings": True,
+        "vocab_size_per_layer_input": 61,
+    }
+    return _dense("Gemma3nForCausalLM", "gemma3n_text", **keys | changes)
+
+
+_SPARSE = {
+    "activation_sparsity_pattern": [0.8, 0.8, 0.0, 0.5, 0.0],
+    "altup_active_idx": 1,
+    "altup_correct_scale": False,
+    "num_kv_shared_layers": 0,
+}
+GEMMA_3N = Spread(embedding=0.1, gain=1.3)
+
 DENSE: Mapping[str, Case] = {
     "olmo": Case(_dense("OlmoForCausalLM", "olmo", clip_qkv=1.5)),
     "olmo2": Case(_dense("Olmo2ForCausalLM", "olmo2")),
@@ -174,6 +201,12 @@ DENSE: Mapping[str, Case] = {
     "vaultgemma": Case(_dense("VaultGemmaForCausalLM", "vaultgemma", head_dim=16, pad_token_id=0,
                               hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=20,
                               sliding_window=10, tie_word_embeddings=True), spread=GEMMA),
+    "gemma3n": Case(_gemma3n(), spread=GEMMA_3N),
+    "gemma3n_sparse": Case({
+        "architectures": ["Gemma3nForConditionalGeneration"],
+        "model_type": "gemma3n",
+        "text_config": _gemma3n(**_SPARSE),
+    }, spread=GEMMA_3N, stand_in=StandIn(_gemma3n(**_SPARSE), stand_ins.gemma3n)),
     "internlm3": Case(_dense("InternLM3ForCausalLM", "internlm3", head_dim=16, qkv_bias=True,
                              bias=True)),
     "iquestcoder": Case(_dense("IQuestCoderForCausalLM", "iquestcoder", head_dim=16)),

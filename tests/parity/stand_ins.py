@@ -111,5 +111,9 @@ def llama4(tensors: Arrays) -> Arrays:
     return {f"language_model.{name}": one for name, one in tensors.items()}
 
 
+def gemma3n(tensors: Arrays) -> Arrays:
+    return {name.replace("model.", "model.language_model."): one for name, one in tensors.items()}
+
+
 def same_names(tensors: Arrays) -> Arrays:
     return tensors

@@ -13,7 +13,9 @@ from tests.parity.goldens import read
 from tests.parity.paged import write_case
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss", "mamba2", "qwen3_next"])
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "gpt_oss", "mamba2", "qwen3_next", "llama4", "gemma3n", "bloom"]
+)
 def test_rows_together_write_what_each_writes_alone(name: str, tmp_path: Path) -> None:
     case, golden = CASES[name], read(name)
     write_case(tmp_path, case, golden)
@@ -22,7 +24,7 @@ def test_rows_together_write_what_each_writes_alone(name: str, tmp_path: Path) -
     )
     engine = EngineCore(config)
     try:
-        prompts = [golden.tokens[:length] for length in (case.prompt_length, 30, 41)]
+        prompts = [golden.tokens[: case.prompt_length + more] for more in (0, 11, 22)]
         params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
         for prompt, text in zip(
             prompts, run(engine, prompts, params, steps_between=2), strict=True
