@@ -24,11 +24,12 @@ from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.plan import Chunk
 from engine.programs import Program, Programs
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
-from engine.scheduler import Chunk, Scheduler
+from engine.scheduler import Scheduler
 from engine.shapes import Shapes
 from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget

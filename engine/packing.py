@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
+from engine.plan import Plan
 from engine.sampling_options import NUM_FIELDS, Field, Flag
-from engine.scheduler import Plan
 from engine.shapes import StepShape
 
 FROM_SLOT = -1  # token id: take what the slot sampled last

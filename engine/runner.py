@@ -29,13 +29,13 @@ from engine.messages import TokenLogprobs
 from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.page_forks import PageForks
+from engine.plan import Chunk, Plan
 from engine.programs import Programs
 from engine.request import Request
 from engine.row_masks import row_masks
 from engine.sampling import Sampled
 from engine.sampling_options import sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
-from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
 from engine.step import DeviceState
 from models.loading import LoadedModel

@@ -8,12 +8,12 @@ scheduler owns requests, slots and pages, and knows no array.
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.block_pool import BlockPool
 from engine.host_tier import HostTier
 from engine.page_key import extend_keys, root
+from engine.plan import Chunk, Plan
 from engine.prefix_cache import Known, Part, PrefixCache
 from engine.request import Request, Status
 from engine.state_snapshots import StateSnapshots
@@ -25,50 +25,6 @@ _NONE = range(0)
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Tokens start .. start+count-1 of one request, to be computed in a step."""
-
-    request: Request
-    start: int
-    count: int
-    samples: bool  # the last one's logits choose the next token
-    scored: range  # positions whose logits score the prompt token after them
-    slot: int
-    admitted: bool  # the request took its slot in this step
-    source: int | None = None  # the slot of the state it goes on from, if not its own
-    kept: tuple[int, int] | None = None  # behind so many of its tokens the state goes to a slot
-
-    @property
-    def num_logit_rows(self) -> int:
-        return len(self.scored) + self.samples
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step: rows that decode, then chunks. Rows that decode are nearly all there are in nearly
-    all steps, so they are bare requests and nothing is made for each."""
-
-    decoding: list[Request] = field(default_factory=list)  # one token each, which samples
-    counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
-    chunks: list[Chunk] = field(default_factory=list)
-    forks: list[tuple[int, int]] = field(default_factory=list)  # pages copied first: from, to
-    num_tokens: int = 0  # side by side: those of the first turn
-    window: int = 1  # turns: several if there are no chunks, and a program does so many
-    decode: bool = True  # chunks are of one token too: the shape of a decode program
-
-    @property
-    def wants_logprobs(self) -> bool:
-        """Whether a row's log-probabilities are to be read."""
-        scored = any(chunk.scored for chunk in self.chunks)
-        return scored or any([r.params.logprobs is not None for r in self.sampling])
-
-    @property
-    def sampling(self) -> list[Request]:
-        """Who samples in this step, in the order of their rows."""
-        return self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
 
 
 class Scheduler:

@@ -5,7 +5,7 @@ import pytest
 from engine.page_key import PageKey
 from engine.state_snapshots import StateSnapshots
 
-KEYS = [PageKey(bytes([n]), b"") for n in range(5)]
+KEYS = [PageKey(bytes([n]), b"", b"") for n in range(5)]
 
 
 @pytest.fixture
