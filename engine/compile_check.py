@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -145,7 +145,7 @@ def check_step(
         aliased_gib=memory.alias_size_in_bytes / GIB,
         temporary_mib=memory.temp_size_in_bytes / 2**20,
         weights_gib=weights / GIB,
-        room_for_tokens=max(0, int(room * mesh.size / kv.page_bytes)) * SHAPES.page_size,
+        room_for_tokens=_tokens_in(room * mesh.size, kv),
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,
         roofline_ms=1e3
@@ -153,6 +153,11 @@ def check_step(
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
     )
+
+
+def _tokens_in(room: float, kv: KVLayout) -> int:
+    """Whose keys and values fit into so many bytes; 0 where no layer has any."""
+    return max(0, int(room / kv.page_bytes)) * SHAPES.page_size if kv.page_bytes else 0
 
 
 def _choose(quantization: str | None) -> Choose | None:
@@ -247,7 +252,8 @@ def check_model(
 ) -> Iterator[Report | Failure]:
     """The largest decode step and the largest mixed step."""
     config = published_config(name, layers)
-    for shape in (SHAPES.decode()[-1], SHAPES.mixed()[-1]):
+    shapes = replace(SHAPES, snapshots=config.mixer is not None)
+    for shape in (shapes.decode()[-1], shapes.mixed()[-1]):
         try:
             yield check_step(name, config, shape, target, mesh, cache_dtype, quantization)
         except Exception as error:  # whatever a compiler raises is the finding

@@ -24,13 +24,14 @@ from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.plan import Chunk
 from engine.programs import Program, Programs
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
-from engine.scheduler import Chunk, Scheduler
+from engine.scheduler import Scheduler
 from engine.shapes import Shapes
-from engine.state_slots import check_states
+from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget
 from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
@@ -68,7 +69,7 @@ class EngineCore:
         )  # fmt: skip
         self.model = model
         loaded = perf_counter()
-        self.config = config = check_states(config, model.config, mesh)
+        check_states(config, model.config, mesh)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         fitted = fit(config, model, lower, self._processors.num_fields)
@@ -83,6 +84,7 @@ class EngineCore:
             prefix_caching=config.enable_prefix_caching,
             longest_prefix_first=config.scheduling_policy == "lpm",
             tier=tier,
+            snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
         )
         self._windows = self._runner.programs.windows if shapes.windows else None
         self._eos = _end_of_text_ids(model)

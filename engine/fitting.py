@@ -37,7 +37,7 @@ from engine.memory import (
 from engine.programs import Programs
 from engine.sampling_state import init_slots
 from engine.shapes import Shapes
-from engine.state_slots import fit_states, resolve_states
+from engine.state_slots import fit_states
 from models.config import ModelConfig
 from models.loading import LoadedModel
 from models.memory import bytes_per_device, free_bytes
@@ -110,6 +110,8 @@ class _Search:
         shapes = resolve_shapes(config, model.config, model.mesh)
         self._layout = resolve_layout(config, model.config, shapes, model.mesh, dtype)
         self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
+        states = self._layout.states
+        self._state_bytes = states.nbytes if states else 0
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
 
     def guess(self) -> int:
@@ -131,7 +133,7 @@ class _Search:
     def sizes(self, temporary: int) -> tuple[Shapes, KVLayout]:
         """Context and pages that fit beside `temporary` bytes; raises ConfigError."""
         shapes = resolve_shapes(self._config, self._model.config, self._mesh)
-        slots = _slot_bytes(shapes, self._model)
+        slots = self._slot_bytes(shapes)
         room = room_for_pages(self._usable, slots + temporary, self._mesh)
         kv = resolve_pages(self._config, self._layout, shapes, self._mesh, room)
         fits = max(0, kv.num_pages - 1) * shapes.page_size
@@ -161,7 +163,7 @@ class _Search:
             kv=kv,
             programs=programs,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
-            slot_bytes=_slot_bytes(shapes, self._model),
+            slot_bytes=self._slot_bytes(shapes),
             page_bytes=kv.num_pages * kv.page_bytes // mesh.size,
             temporary_bytes=_STEPS_IN_FLIGHT * largest,
             usable_bytes=self._usable,
@@ -184,7 +186,7 @@ class _Search:
         """Raise ConfigError if the device has not that much."""
         pages, slots = (
             kv.num_pages * kv.page_bytes // self._mesh.size,
-            _slot_bytes(shapes, self._model),
+            self._slot_bytes(shapes),
         )
         needed = pages + slots + temporary
         if self._free is not None and needed > self._free:
@@ -194,6 +196,10 @@ class _Search:
                 "--num-gpu-blocks-override, --kv-cache-memory-bytes, --max-num-batched-tokens or "
                 "--max-model-len."
             )
+
+    def _slot_bytes(self, shapes: Shapes) -> int:
+        """Of all that is kept for each request besides pages."""
+        return _slot_bytes(shapes, self._model) + self._state_bytes
 
     def _too_small(self, shapes: Shapes, kv: KVLayout, temporary: int) -> str:
         """Why a sequence does not fit, and which length or batch would."""
@@ -209,7 +215,7 @@ class _Search:
                 f"{said}; {shorter}make it at least {shapes.table_width + 1} pages, {needed} "
                 "bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
             )
-        slots = _slot_bytes(shapes, self._model)
+        slots = self._slot_bytes(shapes)
         left = self._usable - needed - slots
         tokens = int(_BY_TOKENS * shapes.max_num_batched_tokens * left / max(1, temporary))
         batch = "a smaller --max-num-seqs"
@@ -243,11 +249,10 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
 
 def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
-    states = resolve_states(model.config, shapes.max_num_seqs, model.leaves[0].dtype)
     tables = (shapes.max_num_seqs + 1) * (shapes.table_width + 1) * 4
     slots = jax.eval_shape(partial(init_slots, shapes.max_num_seqs, model.config.vocab_size))
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
-    return tables + int(sum(sizes)) + (states.nbytes if states else 0)
+    return tables + int(sum(sizes))
 
 
 def _log(fitted: Fitted) -> None:

@@ -88,7 +88,8 @@ def resolve_shapes(
     page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
     ahead = 2 if config.async_scheduling else 1  # programs that are on the device
     windows = decode_windows(config.num_scheduler_steps // ahead)
-    return Shapes(rows, min(tokens, useful), length, page, windows)
+    snapshots = model.mixer is not None and config.enable_prefix_caching
+    return Shapes(rows, min(tokens, useful), length, page, windows, snapshots=snapshots)
 
 
 def resolve_layout(
@@ -100,7 +101,7 @@ def resolve_layout(
     sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
-    states = resolve_states(model, shapes.max_num_seqs, computed)
+    states = resolve_states(config, model, shapes.max_num_seqs, computed)
     return KVLayout(
         model.num_attentions, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler,
         states,

@@ -13,6 +13,11 @@ put on the device one by one). Its sections, for T tokens, B rows and U page-tab
     update_*     U   page-table entries that are new: flat place, page
     fields     F*B   sampling options of the rows of logits, and what logits processors are told
 
+and, with snapshots of states:
+
+    source       B   the slot in which each row's state is found
+    kept_*       B   a state to be kept: behind so many of the row's tokens, or 0; in which slot
+
 Host and device read the same `sections`, so the two cannot drift apart.
 """
 
@@ -24,8 +29,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
+from engine.plan import Plan
 from engine.sampling_options import NUM_FIELDS, Field, Flag
-from engine.scheduler import Plan
 from engine.shapes import StepShape
 
 FROM_SLOT = -1  # token id: take what the slot sampled last
@@ -50,6 +55,9 @@ class StepInputs:
     update_place: Int32[Array, " U"]
     update_page: Int32[Array, " U"]
     fields: Int32[Array, "F B"]
+    source: Int32[Array, " B"] | None = None
+    kept_after: Int32[Array, " B"] | None = None
+    kept_slot: Int32[Array, " B"] | None = None
 
 
 @cache
@@ -63,6 +71,8 @@ def sections(shape: StepShape) -> dict[str, tuple[int, tuple[int, ...]]]:
         "update_place": U, "update_page": U,
         "fields": (NUM_FIELDS + shape.extra_fields, shape.rows),
     }  # fmt: skip
+    if shape.snapshots:
+        shapes |= {"source": B, "kept_after": B, "kept_slot": B}
     offset, found = 0, {}
     for name, dims in shapes.items():
         found[name] = (offset, dims)
@@ -72,8 +82,7 @@ def sections(shape: StepShape) -> dict[str, tuple[int, tuple[int, ...]]]:
 
 def packed_size(shape: StepShape) -> int:
     """Entries of the packed array."""
-    offset, dims = sections(shape)["fields"]
-    return offset + math.prod(dims)
+    return max(offset + math.prod(dims) for offset, dims in sections(shape).values())
 
 
 def unpack(packed: Int32[Array, " W"], shape: StepShape) -> StepInputs:
@@ -128,7 +137,20 @@ def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:
     views["observed"][:] = columns.observed[views["slot"]]
     views["prompt_len"][:] = columns.prompt_len[views["slot"]]
     views["fields"][:] = columns.options[:, views["logit_slot"]]
+    if shape.snapshots:
+        _pack_states(plan, views, columns.sink)
     return packed
+
+
+def _pack_states(plan: Plan, views: dict[str, Ints], sink: int) -> None:
+    """Rows go on from their own slots, but for those that begin behind pages that were found."""
+    views["source"][:] = views["slot"]
+    views["kept_slot"].fill(sink)
+    for row, chunk in enumerate(plan.chunks, len(plan.decoding)):
+        if chunk.source is not None:
+            views["source"][row] = chunk.source
+        if chunk.kept is not None:
+            views["kept_after"][row], views["kept_slot"][row] = chunk.kept
 
 
 def _pack_decoding(plan: Plan, views: dict[str, Ints]) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.packing import SlotColumns
+from engine.plan import Plan
 from engine.request import Request
 from engine.sampling_options import Flag
 from engine.sampling_state import pack_bits
-from engine.scheduler import Plan
 
 Words = NDArray[np.int32]
 

@@ -29,13 +29,13 @@ from engine.messages import TokenLogprobs
 from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.page_forks import PageForks
+from engine.plan import Chunk, Plan
 from engine.programs import Programs
 from engine.request import Request
 from engine.row_masks import row_masks
 from engine.sampling import Sampled
 from engine.sampling_options import sampling_row
 from engine.sampling_state import admit, pack_options, packed_options_size
-from engine.scheduler import Chunk, Plan
 from engine.shapes import Shapes, StepShape
 from engine.step import DeviceState
 from models.loading import LoadedModel
@@ -115,7 +115,9 @@ class Runner:
         self.copies: PageCopies | None = None
         if tier is not None:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
-        self._forks = PageForks(self._abstract.cache, kv.num_layers, model.mesh)
+        self._forks: PageForks | None = None
+        if kv.states is None:  # those are whole at borders of pages only
+            self._forks = PageForks(self._abstract.cache, kv.num_layers, model.mesh)
         self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
     def warm_up(self) -> float:
@@ -131,7 +133,8 @@ class Runner:
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
         if self.copies is not None:
             self.copies.warm_up()
-        self._forks.warm_up()
+        if self._forks is not None:
+            self._forks.warm_up()
         self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
         seconds = perf_counter() - start
         self.programs.compile_rest()
@@ -198,7 +201,7 @@ class Runner:
         pages are filled with what others begin with."""
         while self.copies is not None and self.copies.due:
             self._state = self._state._replace(cache=self.copies.make_first(self._state.cache))
-        if plan.forks:
+        if self._forks is not None and plan.forks:
             cache = self._forks.make(self._state.cache, plan.forks)
             self._state = self._state._replace(cache=cache)
 

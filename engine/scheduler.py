@@ -8,14 +8,15 @@ scheduler owns requests, slots and pages, and knows no array.
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 
 from engine.block_pool import BlockPool
 from engine.host_tier import HostTier
 from engine.page_key import extend_keys, root
+from engine.plan import Chunk, Plan
 from engine.prefix_cache import Known, Part, PrefixCache
 from engine.request import Request, Status
+from engine.state_snapshots import StateSnapshots
 from engine.waiting_queue import WaitingQueue
 
 Windows = Callable[[int], Sequence[int]]
@@ -24,48 +25,6 @@ _NONE = range(0)
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Tokens start .. start+count-1 of one request, to be computed in a step."""
-
-    request: Request
-    start: int
-    count: int
-    samples: bool  # the last one's logits choose the next token
-    scored: range  # positions whose logits score the prompt token after them
-    slot: int
-    admitted: bool  # the request took its slot in this step
-
-    @property
-    def num_logit_rows(self) -> int:
-        return len(self.scored) + self.samples
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step: rows that decode, then chunks. Rows that decode are nearly all there are in nearly
-    all steps, so they are bare requests and nothing is made for each."""
-
-    decoding: list[Request] = field(default_factory=list)  # one token each, which samples
-    counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
-    chunks: list[Chunk] = field(default_factory=list)
-    forks: list[tuple[int, int]] = field(default_factory=list)  # pages copied first: from, to
-    num_tokens: int = 0  # side by side: those of the first turn
-    window: int = 1  # turns: several if there are no chunks, and a program does so many
-    decode: bool = True  # chunks are of one token too: the shape of a decode program
-
-    @property
-    def wants_logprobs(self) -> bool:
-        """Whether a row's log-probabilities are to be read."""
-        scored = any(chunk.scored for chunk in self.chunks)
-        return scored or any([r.params.logprobs is not None for r in self.sampling])
-
-    @property
-    def sampling(self) -> list[Request]:
-        """Who samples in this step, in the order of their rows."""
-        return self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
 
 
 class Scheduler:
@@ -81,8 +40,10 @@ class Scheduler:
         prefix_caching: bool = True,
         longest_prefix_first: bool = False,
         tier: HostTier | None = None,
+        snapshots: StateSnapshots | None = None,
     ) -> None:
         self.pool = pool
+        self._snapshots = snapshots
         self.cache = PrefixCache(pool, tier) if prefix_caching else None
         self.prefix_queries = self.prefix_hits = 0  # tokens
         self.host_queries = self.host_hits = 0  # tokens that the device did not have
@@ -132,6 +93,8 @@ class Scheduler:
         """
         if self.cache is not None:
             self.cache.begin_step()
+        if self._snapshots is not None:
+            self._snapshots.begin_step()
         plan = Plan(window=self._window(windows) if windows else 1)
         prompts = self._decode(plan)
         step = _StepBudget(plan, self._max_tokens, self._max_rows)
@@ -154,6 +117,8 @@ class Scheduler:
         for chunk in plan.chunks:
             chunk.request.num_in_flight -= chunk.samples
             chunk.request.num_prompt_logprobs -= len(chunk.scored)
+            if chunk.kept is not None and self._snapshots is not None:
+                self._snapshots.discard(chunk.kept[1])
             first = chunk.start
             if chunk.admitted:  # what a page was to begin with was not copied either
                 first -= first % self._page_size
@@ -262,14 +227,19 @@ class Scheduler:
         if self.cache is None:
             return []
         extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
-        return self.cache.match(request.page_keys[: request.num_reusable // self._page_size])
+        found = self.cache.match(request.page_keys[: request.num_reusable // self._page_size])
+        request.num_pages_shared = len(found)
+        if self._snapshots is not None:
+            found = found[: self._snapshots.longest(request.page_keys[: len(found)])]
+        return found
 
     def _find_part(self, request: Request, num_found: int, spare: int) -> Part | None:
         """A page that begins as the request goes on behind so many, if that is worth a copy.
 
-        It is owned from now on: by the request if it is idle, else until the step is planned.
+        It is owned from now on: by the request if it is idle, else until the step is planned. A
+        model with states begins behind whole pages only.
         """
-        if self.cache is None:
+        if self.cache is None or self._snapshots is not None:
             return None
         start, before = num_found * self._page_size, root(request.namespace)
         if num_found:
@@ -298,6 +268,9 @@ class Scheduler:
                 self._grow(request, request.num_computed + part.num_tokens)
                 plan.forks.append((part.page, request.pages[-1]))
             request.num_computed += part.num_tokens
+        if self._snapshots is not None:
+            key = request.page_keys[len(found) - 1] if found else None
+            request.state_source = self._snapshots.read(key) if key else None
         if request.queue_seconds is None:
             request.queue_seconds = monotonic() - request.arrival_time
             request.num_cached_tokens = request.num_computed
@@ -318,11 +291,29 @@ class Scheduler:
         A request that is admitted to the same step can use them: in each layer all keys and values
         are written before any is read.
         """
-        step.add(request, end, admitted)
+        borders = self._borders(request, end)
+        if len(borders) > 1:  # a row leaves one state a step
+            end = borders[0] * self._page_size
+        chunk = step.add(request, end, admitted)
+        if self._snapshots is not None:
+            chunk.source = request.state_source if admitted else None
+            slot = self._snapshots.keep(request.page_keys[borders[0] - 1]) if borders else None
+            if slot is not None:
+                chunk.kept = borders[0] * self._page_size - chunk.start, slot
         request.num_computed = end
         self._remember(request)
         if step.plan.chunks[-1].samples:
             self._remember_part(request)
+
+    def _borders(self, request: Request, end: int) -> list[int]:
+        """Pages behind which a state is to be kept, of those that the tokens up to `end` fill:
+        where the prompt parted from others, and its last that another could begin with."""
+        if self._snapshots is None:
+            return []
+        last = (request.num_prompt_tokens - 1) // self._page_size
+        first = request.num_computed // self._page_size
+        wanted = {request.num_pages_shared, last}
+        return sorted(n for n in wanted if first < n <= min(last, end // self._page_size))
 
     def _remember(self, request: Request) -> None:
         """Tell the cache of pages that are full, by tokens that the host knows."""
@@ -421,7 +412,7 @@ class _StepBudget:
         )
         return forced and self.plan.decode and any(r.constraint is None for r in self.plan.decoding)
 
-    def add(self, request: Request, end: int, admitted: bool = False) -> None:
+    def add(self, request: Request, end: int, admitted: bool = False) -> Chunk:
         """Plan the request's tokens up to `end`."""
         start = request.num_computed
         samples = end == request.num_tokens
@@ -439,6 +430,7 @@ class _StepBudget:
         self.plan.chunks.append(chunk)
         self.plan.num_tokens += chunk.count
         self.plan.decode &= chunk.count == 1
+        return chunk
 
 
 def _unscored(request: Request) -> bool:

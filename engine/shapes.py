@@ -29,6 +29,7 @@ class StepShape:
     page_size: int  # S
     window: int = 1  # W, tokens that each row of a decode program samples one after another
     extra_fields: int = 0  # int32 of each row besides its sampling options
+    snapshots: bool = False  # rows read and leave states in slots besides their own
 
     @property
     def page_updates(self) -> int:
@@ -52,6 +53,7 @@ class Shapes:
     page_size: int
     windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
     extra_fields: int = 0  # arguments of logits processors
+    snapshots: bool = False  # of states, for the prefix cache
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -91,8 +93,9 @@ class Shapes:
 
     def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
         return StepShape(
-            tokens, rows, decode, self.table_width, self.page_size, extra_fields=self.extra_fields
-        )
+            tokens, rows, decode, self.table_width, self.page_size,
+            extra_fields=self.extra_fields, snapshots=self.snapshots,
+        )  # fmt: skip
 
 
 def decode_rows(largest: int) -> list[int]:

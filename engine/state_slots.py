@@ -1,12 +1,12 @@
 """States of fixed size beside the pages: a slot of every layer that has one, for each request.
 
-    request's slot   0 1 2 .. R - 1     the rows that a step computes
-                     R                  padding's; nobody reads it
+    slot   0 1 2 .. R - 1     the requests', as they have them everywhere else
+           R                  padding's; nobody reads it
+           R + 1 ..           snapshots, for prompts that begin alike: `state_snapshots.py`
 
-A request has the same slot here as everywhere else, from its admission to its end, and its state
-begins at zero with its first token. So states need no allocation, and a request that was preempted
-computes its own again. Nothing of a state can be shared or moved: what would need that is refused
-here, by name.
+A request's state begins at zero with its first token, or as a snapshot, so states need no
+allocation, and a request that was preempted computes its own again. What moves pages about and
+knows no states is refused here, by name.
 
 Owns sizes and refusals. The states themselves are the step's.
 """
@@ -23,10 +23,12 @@ from jax.typing import DTypeLike
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.shapes import decode_rows
+from engine.state_snapshots import StateSnapshots
 from models.config import ModelConfig
 from models.states import States
 
 logger = logging.getLogger(__name__)
+_MORE = 4  # snapshots than rows
 _ROOM = 1 / 2  # of the memory, at most, for states where the number of rows is free
 
 
@@ -35,7 +37,7 @@ class StateLayout:
     """Sizes of the arrays that hold the states of all layers."""
 
     num_layers: int
-    num_slots: int  # of one layer, padding's included
+    num_slots: int  # of one layer, padding's and snapshots' included
     conv: tuple[int, int]  # W - 1, C
     scan: tuple[int, int, int] | None  # N, V, S
     dtype: DTypeLike = field(default=jnp.float32)  # of what the convolution keeps
@@ -54,12 +56,14 @@ class StateLayout:
         return self.num_layers * self.num_slots * (conv + scan)
 
 
-def resolve_states(model: ModelConfig, max_num_seqs: int, dtype: DTypeLike) -> StateLayout | None:
+def resolve_states(
+    config: EngineConfig, model: ModelConfig, max_num_seqs: int, dtype: DTypeLike
+) -> StateLayout | None:
     """The states of so many requests; None for a model that has none."""
     if model.mixer is None:
         return None
     conv = model.mixer.conv_width - 1, model.mixer.conv_channels
-    slots = max_num_seqs + 1
+    slots = max_num_seqs + 1 + (max_num_seqs + _MORE if config.enable_prefix_caching else 0)
     return StateLayout(model.num_mixers, slots, conv, model.mixer.scan, jnp.dtype(dtype))
 
 
@@ -73,7 +77,7 @@ def fit_states(
     fitting = [
         rows
         for rows in decode_rows(max_num_seqs)
-        if (states := resolve_states(model, rows, dtype)) and states.nbytes <= room * _ROOM
+        if (states := resolve_states(config, model, rows, dtype)) and states.nbytes <= room * _ROOM
     ]
     rows = max(fitting, default=1)
     if rows < max_num_seqs:
@@ -81,14 +85,22 @@ def fit_states(
     return msgspec.structs.replace(config, max_num_seqs=rows)
 
 
-def check_states(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> EngineConfig:
-    """The settings that hold for a model with states: its prefixes are not cached.
+def make_snapshots(states: StateLayout | None, max_num_seqs: int) -> StateSnapshots | None:
+    """The slots that no request has; None if there are none."""
+    first = max_num_seqs + 1
+    if states is None or states.num_slots <= first:
+        return None
+    return StateSnapshots(first, states.num_slots - first)
+
+
+def check_states(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> None:
+    """Say what a model with states does otherwise.
 
     Raises:
         ConfigError: a setting needs what a state cannot do.
     """
     if model.mixer is None:
-        return config
+        return
     if config.kv_offloading_size is not None:
         raise ConfigError(
             f"--kv-offloading-size keeps pages of the prefix cache, and the states of "
@@ -99,6 +111,3 @@ def check_states(config: EngineConfig, model: ModelConfig, mesh: Mesh) -> Engine
             "layers with a state are computed by each of the %d devices; attention and experts "
             "are divided", mesh.size,
         )  # fmt: skip
-    if config.enable_prefix_caching:
-        logger.info("prefix caching is off: %s keeps states, not only pages", model.architecture)
-    return msgspec.structs.replace(config, enable_prefix_caching=False)

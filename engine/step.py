@@ -24,8 +24,9 @@ from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
 from models.decoder import Decoder
-from models.states import state_rows
+from models.states import StateRows, States, state_rows
 from pallas_kernels import Backend
+from pallas_kernels.state_space import Snapshots
 
 
 class DeviceState(NamedTuple):
@@ -90,9 +91,7 @@ def _turn(
     table = state.page_table
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
     if state.cache.states is not None:
-        slots_per_layer = table.shape[0]
-        rows = inputs.start, inputs.count, inputs.slot, inputs.positions
-        batch = replace(batch, states=state_rows(*rows, slots_per_layer))
+        batch = replace(batch, states=_state_rows(inputs, state.cache.states, model))
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
 
@@ -153,6 +152,15 @@ def _attention_batch(
     return mixed_batch(
         rows, inputs.start, inputs.count, inputs.positions, pages_per_layer, mesh, backend
     )
+
+
+def _state_rows(inputs: StepInputs, states: States, model: Decoder) -> StateRows:
+    slots_per_layer = states.conv.shape[0] // model.config.num_mixers
+    rows = inputs.start, inputs.count, inputs.slot, inputs.positions
+    kept = None
+    if inputs.kept_after is not None and inputs.kept_slot is not None:
+        kept = Snapshots(inputs.kept_after, inputs.kept_slot)
+    return state_rows(*rows, slots_per_layer, inputs.source, kept)
 
 
 def _observe(

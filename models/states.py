@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32
 
-from pallas_kernels.state_space import ScanRows, causal_conv, ssm_scan
+from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, ssm_scan
 
 Result = TypeVar("Result")
 
@@ -37,7 +37,13 @@ class StateRows:
 
     def of(self, layer: Int32[Array, ""]) -> ScanRows:
         """The slots of one layer."""
-        return self.rows._replace(slots=self.rows.slots + layer * self.slots_per_layer)
+        rows, first = self.rows, layer * self.slots_per_layer
+        sources, kept = rows.sources, rows.snapshots
+        return rows._replace(
+            slots=rows.slots + first,
+            sources=None if sources is None else sources + first,
+            snapshots=None if kept is None else kept._replace(slots=kept.slots + first),
+        )
 
 
 def state_rows(
@@ -46,10 +52,16 @@ def state_rows(
     slots: Int32[Array, " B"],
     positions: Int32[Array, " T"],
     slots_per_layer: int,
+    sources: Int32[Array, " B"] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> StateRows:
-    """Row b owns tokens start[b] .. start[b]+count[b]-1; one that begins a sequence begins at 0."""
+    """Row b owns tokens start[b] .. start[b]+count[b]-1; one that begins a sequence begins at 0.
+
+    Others begin as the states in `sources`, or in `slots`; and leave `snapshots` on their way.
+    """
     fresh = positions.at[start].get(mode="clip") == 0
-    return StateRows(ScanRows(start, count, slots, fresh), slots_per_layer)
+    rows = ScanRows(start, count, slots, fresh, sources, snapshots)
+    return StateRows(rows, slots_per_layer)
 
 
 def short_conv(

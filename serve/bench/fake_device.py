@@ -24,9 +24,9 @@ from engine.core import EngineCore
 from engine.lowering import abstract_leaves, whole
 from engine.memory import KVLayout
 from engine.packing import packed_size, unpack
+from engine.plan import Plan
 from engine.runner import Launched, Results, Runner
 from engine.sampling import Sampled
-from engine.scheduler import Plan
 from engine.shapes import StepShape
 from engine.step import DeviceState
 from models.decoder import Decoder

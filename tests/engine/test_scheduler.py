@@ -15,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.block_pool import BlockPool
 from engine.messages import AddRequest
+from engine.plan import Chunk, Plan
 from engine.request import Request, Status, make_request
 from engine.sampling_params import SamplingParams
-from engine.scheduler import Chunk, Plan, Scheduler
+from engine.scheduler import Scheduler
 
 MAX_LEN = 48
 VOCAB = 50

@@ -1,0 +1,52 @@
+"""What one step computes: which tokens of which requests. Knows no array.
+
+Made by the scheduler, packed for the device, and read again when the step's results arrive.
+"""
+
+from dataclasses import dataclass, field
+
+from engine.request import Request
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Tokens start .. start+count-1 of one request, to be computed in a step."""
+
+    request: Request
+    start: int
+    count: int
+    samples: bool  # the last one's logits choose the next token
+    scored: range  # positions whose logits score the prompt token after them
+    slot: int
+    admitted: bool  # the request took its slot in this step
+    source: int | None = None  # the slot of the state it goes on from, if not its own
+    kept: tuple[int, int] | None = None  # behind so many of its tokens the state goes to a slot
+
+    @property
+    def num_logit_rows(self) -> int:
+        return len(self.scored) + self.samples
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step: rows that decode, then chunks. Rows that decode are nearly all there are in nearly
+    all steps, so they are bare requests and nothing is made for each."""
+
+    decoding: list[Request] = field(default_factory=list)  # one token each, which samples
+    counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
+    chunks: list[Chunk] = field(default_factory=list)
+    forks: list[tuple[int, int]] = field(default_factory=list)  # pages copied first: from, to
+    num_tokens: int = 0  # side by side: those of the first turn
+    window: int = 1  # turns: several if there are no chunks, and a program does so many
+    decode: bool = True  # chunks are of one token too: the shape of a decode program
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether a row's log-probabilities are to be read."""
+        scored = any(chunk.scored for chunk in self.chunks)
+        return scored or any([r.params.logprobs is not None for r in self.sampling])
+
+    @property
+    def sampling(self) -> list[Request]:
+        """Who samples in this step, in the order of their rows."""
+        return self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]
