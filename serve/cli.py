@@ -68,6 +68,7 @@ def serve(
     allowed_hosts: options.AllowedHosts = None,
     allowed_origins: options.AllowedOrigins = None,
     enable_log_requests: options.EnableLogRequests = False,
+    enable_per_request_metrics: options.EnablePerRequestMetrics = False,
     log_level: options.LogLevel = "info",
     log_format: options.LogFormat = "text",
     otlp_traces_endpoint: options.OtlpTracesEndpoint = None,

@@ -19,6 +19,7 @@ from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 from serve.structured_outputs import Constraint, constraint_of
+from serve.timing import timeline_to_tell
 
 
 class CompletionsRoute(GenerationRoute[CompletionRequest]):
@@ -35,6 +36,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
         )
         with service.client.generate(response_id, prompts, request.priority or 0) as stream:
+            view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:

@@ -20,6 +20,7 @@ from serve.protocol_tools import (
     ToolChoice,
     check_tools,
 )
+from serve.timing import TimingMetrics
 
 MAX_MESSAGES = 10_000
 
@@ -223,6 +224,7 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
 
 
@@ -257,3 +259,4 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET

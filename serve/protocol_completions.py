@@ -8,6 +8,7 @@ from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling_params import MAX_LOGPROBS
 from serve.protocol import MAX_PROMPTS, GenerationRequest, Usage
+from serve.timing import TimingMetrics
 
 DEFAULT_MAX_TOKENS = 16
 TextOrIds = str | list[int]
@@ -86,3 +87,4 @@ class Completion(Struct, kw_only=True):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET

@@ -22,6 +22,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this server; "*" is any
     allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     enable_log_requests: bool = False
+    enable_per_request_metrics: bool = False  # responses say how long they took
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     otlp_traces_endpoint: str | None = None  # URL of a collector for OpenTelemetry's spans
