@@ -19,6 +19,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     prompt: str | list[str | int | list[int]] | None = None
     logprobs: int | None = None
+    suffix: str | None = None  # what follows the gap that is to be filled
 
     def prompts(self) -> list[TextOrIds]:
         """The prompts, each a text or its ids; raises RequestError for a list of mixed kinds."""
