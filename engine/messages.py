@@ -9,11 +9,20 @@ from typing import Literal
 import msgspec
 
 from engine.beam_params import BeamSearchParams
+from engine.config import EngineConfig
+from engine.logs import LogSettings
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
 from engine.thinking import ThinkingBudget
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class StartEngine(msgspec.Struct, kw_only=True):
+    """The front's first message; without `logs` the engine's records are nobody's."""
+
+    config: EngineConfig
+    logs: LogSettings | None = None
 
 
 class AddRequest(msgspec.Struct, tag="add", kw_only=True):

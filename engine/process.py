@@ -4,7 +4,7 @@
 
 Owns the loop and its end: the process leaves when the socket closes, whatever it is doing, so it
 never outlives the front. Knows neither HTTP nor text. One frame comes in first (the
-`EngineConfig`), then lists of `ToEngine`; out go `ModelInfo` or `EngineFailed`, then one
+`StartEngine`), then lists of `ToEngine`; out go `ModelInfo` or `EngineFailed`, then one
 `StepReport` a step.
 """
 
@@ -24,6 +24,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
+from engine.logs import log_engine
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -32,6 +33,7 @@ from engine.messages import (
     NewRequest,
     PoolRequest,
     RequestDelta,
+    StartEngine,
     StepReport,
     ToEngine,
 )
@@ -72,9 +74,9 @@ class Connection:
         self._buffer = FrameBuffer()
         self._requests = msgspec.msgpack.Decoder(list[ToEngine])
 
-    def receive_config(self) -> EngineConfig:
+    def receive_start(self) -> StartEngine:
         """The first message; raises Disconnected."""
-        return msgspec.msgpack.decode(self._frames(wait=True)[0], type=EngineConfig)
+        return msgspec.msgpack.decode(self._frames(wait=True)[0], type=StartEngine)
 
     def receive(self, *, wait: bool) -> list[ToEngine]:
         """All messages that are here, at least one batch if `wait`; raises Disconnected."""
@@ -158,7 +160,10 @@ def serve_engine(peer: socket.socket, make_core: Callable[[EngineConfig], Core])
 
 def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], Core]) -> int:
     try:
-        with closing(make_core(connection.receive_config())) as core:
+        start = connection.receive_start()
+        if start.logs is not None:
+            log_engine(start.logs)
+        with closing(make_core(start.config)) as core:
             connection.send(core.info)
             gc.collect()
             gc.freeze()  # what is here stays: the collector need not look at it again

@@ -8,6 +8,7 @@ from serve.endpoint import GenerationRoute, send_json
 from serve.protocol_chat import ChatRequest
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
+from serve.timing import timeline_to_tell
 
 
 class ChatRoute(GenerationRoute[ChatRequest]):
@@ -21,6 +22,7 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         response_id = f"chatcmpl-{request_id}"
         view = ChatView(talk, response_id, service.model.names[0])
         with service.client.generate(response_id, [talk.prompt], request.priority or 0) as stream:
+            view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from engine.outputs import OutputDelta
 from serve.conversation import Conversation
 from serve.logprobs import chat_logprobs, prompt_logprobs
+from serve.metrics import Timeline
 from serve.protocol import Usage
 from serve.protocol_chat import (
     ChatChoice,
@@ -18,6 +19,7 @@ from serve.protocol_chat import (
     Delta,
 )
 from serve.reply.shown import Reply
+from serve.timing import TimingMetrics, timing_of
 from serve.usage import TokenCounter
 
 
@@ -32,6 +34,7 @@ class ChatView:
         self._created = int(time.time())
         self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n, talk.thoughts)
         self._begun: set[int] = set()
+        self.timeline: Timeline | None = None  # to be told at the end
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
@@ -58,6 +61,7 @@ class ChatView:
             model=self._model,
             choices=choices,
             usage=self._counter.total(),
+            metrics=self._metrics,
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
         )
@@ -88,7 +92,14 @@ class ChatView:
             choices[-1].stop_reason = delta.stop_reason
         for choice in choices:
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
-            yield self._chunk([choice], usage)
+            chunk = self._chunk([choice], usage)
+            if choice.finish_reason is not None:
+                chunk.metrics = self._metrics
+            yield chunk
+
+    @property
+    def _metrics(self) -> TimingMetrics | UnsetType:
+        return UNSET if self.timeline is None else timing_of(self.timeline)
 
     @property
     def _has_details(self) -> bool:

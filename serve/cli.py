@@ -60,18 +60,16 @@ def serve(
     logits_processors: options.LogitsProcessors = None,
     compilation_cache_dir: options.CompilationCacheDir = None,
     compilation_cache_size: options.CompilationCacheSize = 4.0,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 8000,
+    host: options.Host = "127.0.0.1", port: options.Port = 8000,
     uds: options.Uds = None,
-    ssl_certfile: options.SslCertfile = None,
-    ssl_keyfile: options.SslKeyfile = None,
+    ssl_certfile: options.SslCertfile = None, ssl_keyfile: options.SslKeyfile = None,
     allowed_hosts: options.AllowedHosts = None,
     allowed_origins: options.AllowedOrigins = None,
     enable_log_requests: options.EnableLogRequests = False,
-    log_format: options.LogFormat = "text",
+    enable_per_request_metrics: options.EnablePerRequestMetrics = False,
+    log_level: options.LogLevel = "info", log_format: options.LogFormat = "text",
     otlp_traces_endpoint: options.OtlpTracesEndpoint = None,
-    api_key: options.ApiKey = None,
-    admin_api_key: options.AdminApiKey = None,
+    api_key: options.ApiKey = None, admin_api_key: options.AdminApiKey = None,
     served_model_name: options.ServedModelName = None,
     chat_template: options.ChatTemplate = None,
     tool_call_parser: options.ToolCallParser = "auto",
@@ -83,7 +81,7 @@ def serve(
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",
-) -> None:
+) -> None:  # fmt: skip
     """Serve MODEL over HTTP with OpenAI's API.
 
     SIGTERM lets requests finish and ends. SIGUSR2 starts the same command anew, which takes over

@@ -10,6 +10,7 @@ from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer
 from serve.engine_client import Prompt
 from serve.logprobs import completion_logprobs, prompt_logprobs
+from serve.metrics import Timeline
 from serve.protocol import Usage
 from serve.protocol_completions import (
     Completion,
@@ -17,6 +18,7 @@ from serve.protocol_completions import (
     CompletionLogprobs,
     CompletionRequest,
 )
+from serve.timing import timing_of
 from serve.usage import TokenCounter
 
 
@@ -39,6 +41,7 @@ class CompletionView:
         self._created = int(time.time())
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([len(each.token_ids) for each in prompts], self._samples)
+        self.timeline: Timeline | None = None  # to be told at the end
         self._offsets: dict[int, int] = {}  # choice -> characters shown
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Completion]:
@@ -62,9 +65,12 @@ class CompletionView:
         return self._completion(choices, self._counter.total())
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
-        return Completion(
+        completion = Completion(
             id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
         )
+        if self.timeline is not None and choices and choices[0].finish_reason is not None:
+            completion.metrics = timing_of(self.timeline)
+        return completion
 
     def _choice(self, index: int, delta: OutputDelta) -> CompletionChoice:
         request, prompt = self._request, self._prompts[index // self._samples]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from starlette.types import Send
 
 from engine.errors import RequestError
@@ -11,6 +12,7 @@ from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.completion_view import CompletionView
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
+from serve.infill import ends_of, fill_in, infill_of
 from serve.prompts import check_ids, encode, truncate
 from serve.protocol import MAX_PROMPTS
 from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -19,6 +21,7 @@ from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 from serve.structured_outputs import Constraint, constraint_of
+from serve.timing import timeline_to_tell
 
 
 class CompletionsRoute(GenerationRoute[CompletionRequest]):
@@ -35,6 +38,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
         )
         with service.client.generate(response_id, prompts, request.priority or 0) as stream:
+            view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:
@@ -54,7 +58,9 @@ async def completion_prompts(
         raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
     texts = [prompt for prompt in sent if isinstance(prompt, str)]
     ids = [prompt for prompt in sent if not isinstance(prompt, str)]
-    if texts:
+    if request.suffix:
+        params, ids = await _fill_in(service, request, params, texts, ids)
+    elif texts:
         ids = await _encode(service, request, texts)
     prompts = [
         _prompt(service, request, params, default, texts[position] if texts else None, token_ids)
@@ -79,6 +85,30 @@ def _prompt(
     text = text if kept is token_ids else None
     beams = beams_of(request, params, info)
     return Prompt(text, kept, params, request.cache_salt or "", beams=beams)
+
+
+async def _fill_in(
+    service: Service,
+    request: CompletionRequest,
+    params: SamplingParams,
+    texts: list[str],
+    ids: list[list[int]],
+) -> tuple[SamplingParams, list[list[int]]]:
+    """Options and prompts for the gaps between each prompt and the suffix; raises RequestError."""
+    tokenizer, form = infill_of(service.model.tokenizer)
+    for name in ("echo", "truncate_prompt_tokens"):
+        if getattr(request, name):
+            raise RequestError(f"{name} cannot be used with suffix.", name)
+    room: dict[str, Any] = {"add_special": False, "max_tokens": service.client.info.max_model_len}
+    [after] = await encode(tokenizer, [request.suffix or ""], param="suffix", **room)
+    if texts:
+        known = [text for text in texts if text]  # a gap may be at the beginning
+        found = iter(await encode(tokenizer, known, param="prompt", **room))
+        ids = [next(found) if text else [] for text in texts]
+    if not params.ignore_eos:
+        stops = dict.fromkeys([*(params.stop_token_ids or ()), *ends_of(tokenizer, form)])
+        params = msgspec.structs.replace(params, stop_token_ids=list(stops))
+    return params, [fill_in(tokenizer, form, before, after) for before in ids]
 
 
 async def _encode(

@@ -274,6 +274,7 @@ class EngineClient:
         if not self._num_sequences:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
         timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
+        stream.timelines += timelines.values()
         trace = None
         if self._traces is not None:
             trace = self._traces.begin(name, len(prompt.token_ids), prompt.params)

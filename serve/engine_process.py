@@ -20,7 +20,8 @@ import msgspec
 import engine
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError
-from engine.messages import FromEngine, ToEngine
+from engine.logs import LogSettings
+from engine.messages import FromEngine, StartEngine, ToEngine
 from engine.wire import HEADER, payload_size, to_frame
 
 STOP_SECONDS = 10.0
@@ -56,8 +57,13 @@ class EngineProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls, config: EngineConfig, command: Sequence[str] = ENGINE_COMMAND) -> Self:
-        """Start `command`, with the number of its socket as last argument, and send `config`."""
+    async def start(
+        cls,
+        config: EngineConfig,
+        command: Sequence[str] = ENGINE_COMMAND,
+        logs: LogSettings | None = None,
+    ) -> Self:
+        """Start `command`, with the number of its socket as last argument, and send the rest."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -69,7 +75,7 @@ class EngineProcess:
                 start_new_session=True,  # Ctrl-C is for the front, which ends the engine itself
             )
         reader, writer = await asyncio.open_connection(sock=ours)
-        writer.write(to_frame(config))
+        writer.write(to_frame(StartEngine(config=config, logs=logs)))
         return cls(process, reader, writer)
 
     @property

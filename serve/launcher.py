@@ -217,7 +217,7 @@ class Launcher:
 
         Returns why it ended, and the exit code if it never began.
         """
-        process = await EngineProcess.start(self._engine_config, self._command)
+        process = await EngineProcess.start(self._engine_config, self._command, self._settings.logs)
         try:
             info = await self._client.connect(process)
             self._on_ready(info, url_of(self._listener, self._settings))

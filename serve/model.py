@@ -49,7 +49,21 @@ class ServedModel:
             tools=msgspec.to_builtins(request.tools),
             add_generation_prompt=request.generation_prompt,
             continue_final_message=bool(request.continue_final_message),
-            variables={**self._effort(request), **(request.chat_template_kwargs or {})},
+            variables={
+                **self._effort(request),
+                **self._documents(request),
+                **(request.chat_template_kwargs or {}),
+            },
+        )
+
+    def _documents(self, request: ChatRequest) -> dict[str, Any]:
+        """`documents`, if there are some and the template shows them."""
+        if not request.documents:
+            return {}
+        if self.template and self.template.reads("documents", with_tools=bool(request.tools)):
+            return {"documents": request.documents}
+        raise RequestError(
+            "This model's chat template shows no documents; write them into a message.", "documents"
         )
 
     def has_effort(self, *, with_tools: bool) -> bool:

@@ -278,6 +278,18 @@ EnableLogRequests = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]
+EnablePerRequestMetrics = Annotated[
+    bool,
+    typer.Option(
+        "--enable-per-request-metrics/--no-enable-per-request-metrics",
+        help="Responses with one answer say how long it took.",
+        rich_help_panel=_SERVER,
+    ),
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(help="critical, error, warning, info or debug.", rich_help_panel=_SERVER),
+]
 LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_SERVER)]
 OtlpTracesEndpoint = Annotated[
     str | None,

@@ -52,7 +52,7 @@ def check_ids(prompt: Sequence[int], vocab_size: int, param: str) -> None:
 
 
 def truncate(prompt: list[int], request: GenerationRequest, context: int) -> list[int]:
-    """The last `truncate_prompt_tokens` ids; -1 keeps what leaves room for the answer."""
+    """The last `truncate_prompt_tokens` ids, or the first; -1: what leaves room for the answer."""
     keep = request.truncate_prompt_tokens
     if keep is None:
         return prompt
@@ -63,7 +63,7 @@ def truncate(prompt: list[int], request: GenerationRequest, context: int) -> lis
         )
     if keep == -1:
         keep = max(1, context - (request.limit or 1))
-    return prompt[-keep:]
+    return prompt[:keep] if request.truncation_side == "right" else prompt[-keep:]
 
 
 def _encode_all(tokenizer: Tokenizer, texts: Sequence[str], add_special: bool) -> list[list[int]]:

@@ -11,7 +11,7 @@ Of two equal keys the last counts, as in most JSON parsers.
 import difflib
 import re
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -68,9 +68,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
+    no_stop_trim: bool | None = None  # SGLang's name of the same
     echo: bool | None = None
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
+    truncation_side: Literal["left", "right"] | None = None  # which end is cut: left, unless said
     priority: int | None = None
     cache_salt: str | None = None
     response_format: ResponseFormat | None = None

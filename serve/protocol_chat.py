@@ -20,6 +20,7 @@ from serve.protocol_tools import (
     ToolChoice,
     check_tools,
 )
+from serve.timing import TimingMetrics
 
 MAX_MESSAGES = 10_000
 
@@ -87,6 +88,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None  # for templates that show some
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -223,6 +225,7 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
 
 
@@ -257,3 +260,4 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET

@@ -8,6 +8,7 @@ from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling_params import MAX_LOGPROBS
 from serve.protocol import MAX_PROMPTS, GenerationRequest, Usage
+from serve.timing import TimingMetrics
 
 DEFAULT_MAX_TOKENS = 16
 TextOrIds = str | list[int]
@@ -18,6 +19,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     prompt: str | list[str | int | list[int]] | None = None
     logprobs: int | None = None
+    suffix: str | None = None  # what follows the gap that is to be filled
 
     def prompts(self) -> list[TextOrIds]:
         """The prompts, each a text or its ids; raises RequestError for a list of mixed kinds."""
@@ -86,3 +88,4 @@ class Completion(Struct, kw_only=True):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | UnsetType = UNSET
+    metrics: TimingMetrics | UnsetType = UNSET

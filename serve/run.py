@@ -34,7 +34,7 @@ def run_server(
     folder: Path = model_folder(config.model)
     model = load_served_model(folder, name, settings)
     check_certificate(settings)
-    recent_log = set_up_logs(settings.log_format, requests=settings.enable_log_requests)
+    recent_log = set_up_logs(settings.logs, requests=settings.enable_log_requests)
     endpoint = settings.otlp_traces_endpoint
     traces = make_traces(endpoint, model.names[0]) if endpoint else None
     before = predecessor()

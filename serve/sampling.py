@@ -24,6 +24,8 @@ def sampling_params(
     """The options of `request`, `fixed` ones over them; raises RequestError naming the field."""
     given = {name: getattr(request, name) for name in _SHARED}
     wanted = {name: value for name, value in given.items() if value is not None}
+    if request.no_stop_trim:
+        wanted["include_stop_str_in_output"] = True
     if request.vllm_xargs:
         wanted["extra_args"] = request.vllm_xargs
     return SamplingParams(**{**defaults, **wanted, **fixed})

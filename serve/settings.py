@@ -5,10 +5,10 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import ConfigError
+from engine.logs import LogFormat, LogLevel, LogSettings
 from engine.settings import convert_settings
-from serve.logs import LogFormat
 
-LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
+UvicornLogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 
 
 class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -22,6 +22,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this server; "*" is any
     allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     enable_log_requests: bool = False
+    enable_per_request_metrics: bool = False  # responses say how long they took
+    log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     otlp_traces_endpoint: str | None = None  # URL of a collector for OpenTelemetry's spans
     api_keys: tuple[str, ...] = ()
@@ -36,7 +38,11 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_concurrent_requests_per_key: int | None = None
     max_body_bytes: int = 8 * 1024 * 1024
     shutdown_timeout: float = 30.0  # seconds that requests in flight get to finish
-    uvicorn_log_level: LogLevel = "warning"
+    uvicorn_log_level: UvicornLogLevel = "warning"
+
+    @property
+    def logs(self) -> LogSettings:
+        return LogSettings(self.log_level, self.log_format)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from engine.errors import RequestError
 from engine.outputs import OutputDelta
 from models.errors import IngotError
+from serve.metrics import Timeline
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class RequestStream:
 
     def __init__(self, request_ids: Sequence[str], samples: int) -> None:
         self.request_ids = list(request_ids)
+        self.timelines: list[Timeline] = []  # of all choices, in no order
         self._offsets = {name: position * samples for position, name in enumerate(request_ids)}
         self._unfinished = len(request_ids) * samples
         self._unread: dict[int, OutputDelta] = {}

@@ -6,6 +6,7 @@ Some first tokens of a prompt are commands: REFUSE, FAIL_STEP, KILL. Run as a pr
 engine process: `python tests/fake_engine.py FD`.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from engine.messages import (
 )
 from engine.process import serve_engine
 
+logger = logging.getLogger("engine.fake")
 VOCAB = 300
 CONTEXT = 128
 END = 257  # of a turn; the demo templates of the tests end turns with it
@@ -48,6 +50,7 @@ class FakeCore:
             raise ConfigError("--seed 666 is unlucky; use another.")
         if config.seed == 667:
             raise RuntimeError("a bug\nin the engine")
+        logger.debug("an engine of %d rows", config.max_num_seqs or 4)
         self.config = config
         self.step_seconds = step_seconds
         self.rows = config.max_num_seqs or 4

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.errors import RequestError
 from serve.protocol import CheckedRequest
 
 
@@ -114,6 +115,20 @@ class Thinking(Struct, frozen=True, forbid_unknown_fields=True):
     display: Literal["summarized", "omitted"] | None = None
 
 
+class OutputFormat(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the answer must be: JSON of this schema."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of the answer. `effort` is a hint for chat templates that take one."""
+
+    format: OutputFormat | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+
+
 class CountRequest(CheckedRequest, frozen=True, kw_only=True):
     """A conversation whose tokens are to be counted."""
 
@@ -123,6 +138,20 @@ class CountRequest(CheckedRequest, frozen=True, kw_only=True):
     tools: list[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None  # the same as output_config.format, before it
+
+    @property
+    def format(self) -> OutputFormat | None:
+        """What the answer must be, under either name."""
+        newer = self.output_config.format if self.output_config else None
+        return newer or self.output_format
+
+    def check_shared(self) -> None:
+        if self.output_format and self.output_config and self.output_config.format:
+            raise RequestError(
+                "output_format and output_config.format are the same; send one.", "output_format"
+            )
 
 
 class MessagesRequest(CountRequest, frozen=True, kw_only=True):
@@ -138,6 +167,12 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     cache_salt: str | None = None
 
 
+class ThinkingTokens(Struct):
+    """How much of the output was thinking."""
+
+    thinking_tokens: int
+
+
 class AnthropicUsage(Struct):
     """Counts; `input_tokens` are those that had to be computed."""
 
@@ -145,6 +180,7 @@ class AnthropicUsage(Struct):
     output_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+    output_tokens_details: ThinkingTokens | UnsetType = UNSET
 
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]

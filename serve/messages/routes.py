@@ -16,6 +16,7 @@ from serve.service import Service
 from serve.sse import Framing, event, named_event, send_events
 from serve.streams import collect
 
+_HINTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _EFFORTS = {"enabled": "high", "adaptive": "high", "disabled": "none"}
 
 
@@ -39,7 +40,11 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
     kind = MessagesRequest
 
     def names(self, request: MessagesRequest) -> Mapping[str, str]:
-        return _NAMES
+        newer = request.output_format is None
+        return {
+            **_NAMES,
+            "response_format": f"output_{'config.format' if newer else 'format'}.schema",
+        }
 
     async def answer(self, request: MessagesRequest, request_id: str, send: Send) -> None:
         service = self.service
@@ -54,15 +59,19 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
 
 
 def effort(service: Service, request: CountRequest) -> str | None:
-    """`thinking` as an effort; None where the chat template has no switch for it.
+    """`thinking`, and the `effort` of output_config, as one; None where the chat template has no
+    switch for it.
 
     Raises RequestError where the model would do the contrary.
     """
+    model = service.model
+    hint = request.output_config.effort if request.output_config else None
+    takes_effort = model.has_effort(with_tools=bool(request.tools))
     if request.thinking is None:
-        return None
-    wanted, model = request.thinking.type, service.model
-    if model.has_effort(with_tools=bool(request.tools)):
-        return _EFFORTS[wanted]
+        return _HINTS[hint] if hint and takes_effort else None
+    wanted = request.thinking.type
+    if takes_effort:
+        return _HINTS[hint] if hint and wanted != "disabled" else _EFFORTS[wanted]
     thinks = model.thinking is not None
     if (wanted == "enabled" and not thinks) or (wanted == "disabled" and thinks):
         always = "always" if thinks else "never"

@@ -14,6 +14,7 @@ from serve.messages.protocol import (
     CountRequest,
     Message,
     MessagesRequest,
+    OutputFormat,
     TextBlock,
     Thinking,
     ThinkingBlock,
@@ -30,6 +31,7 @@ from serve.protocol_tools import (
     Tool,
     ToolChoice,
 )
+from serve.response_format import JsonSchemaFormat, ResponseFormat
 
 
 def chat_request(request: CountRequest, effort: str | None) -> ChatRequest:
@@ -48,6 +50,7 @@ def chat_request(request: CountRequest, effort: str | None) -> ChatRequest:
         parallel_tool_calls=not getattr(choice, "disable_parallel_tool_use", None),
         continue_final_message=continued,
         reasoning_effort=effort,
+        response_format=_format(request.format),
         **(_options(request) if isinstance(request, MessagesRequest) else {}),
     )
     chat.check_shared()
@@ -66,6 +69,12 @@ def _options(request: MessagesRequest) -> dict[str, Any]:
         "cache_salt": request.cache_salt,
         "thinking_token_budget": _budget(request.thinking),
     }
+
+
+def _format(wanted: OutputFormat | None) -> ResponseFormat | None:
+    if wanted is None:
+        return None
+    return ResponseFormat("json_schema", JsonSchemaFormat("output", wanted.schema))
 
 
 def _budget(thinking: Thinking | None) -> int | None:

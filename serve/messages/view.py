@@ -3,9 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import UNSET
+
 from engine.outputs import OutputDelta
 from serve.conversation import Conversation
-from serve.messages.protocol import AnthropicMessage, AnthropicUsage, StopReason, StreamEvent
+from serve.messages.protocol import (
+    AnthropicMessage,
+    AnthropicUsage,
+    StopReason,
+    StreamEvent,
+    ThinkingTokens,
+)
 from serve.reply.json_calls import parsed
 from serve.reply.parts import Begin, Change, End, Grow, Part, Parts
 from serve.reply.shown import Reply
@@ -27,6 +35,7 @@ class MessagesView:
         self._reply = Reply(talk.rules, talk.prompt.text or "")
         self._parts = Parts()
         self._generated = self._cached = 0
+        self._thoughts = talk.thoughts()
         self._begun = False
         self._last: OutputDelta | None = None
 
@@ -63,6 +72,8 @@ class MessagesView:
 
     def _count(self, delta: OutputDelta) -> None:
         self._generated += len(delta.token_ids)
+        if self._thoughts is not None:
+            self._thoughts.extend(delta.token_ids)
         self._cached = max(self._cached, delta.num_cached_tokens)
         self._last = delta
 
@@ -72,10 +83,14 @@ class MessagesView:
         )
 
     def _usage(self) -> AnthropicUsage:
+        thoughts = self._thoughts
         return AnthropicUsage(
             input_tokens=self._prompt_tokens - self._cached,
             output_tokens=self._generated,
             cache_read_input_tokens=self._cached,
+            output_tokens_details=UNSET
+            if thoughts is None
+            else ThinkingTokens(thoughts.num_tokens),
         )
 
     def _stop(self) -> tuple[StopReason | None, str | None]:

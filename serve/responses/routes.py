@@ -29,7 +29,7 @@ from serve.responses.protocol import (
     ResponsesRequest,
 )
 from serve.responses.store import ResponseStore, Stored
-from serve.responses.translate import chat_request, new_turns, turns_of
+from serve.responses.translate import chat_request, format_field, new_turns, turns_of
 from serve.responses.view import ResponseView
 from serve.service import Service
 from serve.sse import Framing, event, named_event, send_events
@@ -40,7 +40,6 @@ _NAMES = MappingProxyType(
         "messages": "input",
         "max_tokens": "max_output_tokens",
         "max_completion_tokens": "max_output_tokens",
-        "response_format": "text",
     }
 )
 logger = logging.getLogger("ingot.serve")
@@ -58,7 +57,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def names(self, request: ResponsesRequest) -> Mapping[str, str]:
-        return _NAMES
+        return {**_NAMES, "response_format": format_field(request)}
 
     async def serve(self, request: ResponsesRequest, scope: Scope, send: Send) -> None:
         await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))

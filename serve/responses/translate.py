@@ -28,6 +28,7 @@ from serve.responses.protocol import (
     TextPart,
 )
 
+_FORMAT, _SCHEMA = "text.format", "text.format.schema"
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 
 
@@ -92,13 +93,22 @@ def _format(request: ResponsesRequest) -> dict[str, Any]:
     if not wanted:
         return {}
     if wanted.get("type") == "json_schema":
+        if wanted.get("schema") is None:
+            raise RequestError(f"{_SCHEMA} is needed for type json_schema.", _SCHEMA)
         schema = {name: wanted.pop(name) for name in _SCHEMA_FIELDS if name in wanted}
         wanted["json_schema"] = schema
     try:
         return {"response_format": msgspec.convert(wanted, ResponseFormat)}
     except msgspec.ValidationError as error:
-        what = str(error).replace("`", "")[:200]
-        raise RequestError(f"text.format is wrong: {what}.", "text") from None
+        what, _, path = str(error).replace("`", "")[:200].partition(" - at $")
+        name = ".".join([_FORMAT, *(p for p in path.split(".") if p and p != "json_schema")])
+        raise RequestError(f"{name} is wrong: {what}.", name) from None
+
+
+def format_field(request: ResponsesRequest) -> str:
+    """The field at fault where what the answer is to be cannot be."""
+    wanted = request.text.format if request.text else None
+    return _SCHEMA if wanted and wanted.get("type") == "json_schema" else _FORMAT
 
 
 def _item(index: int, raw: dict[str, Any]) -> InputItem:

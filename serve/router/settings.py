@@ -7,7 +7,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.settings import convert_settings
 from serve.bench.http_client import Server
-from serve.settings import LogLevel, ServerSettings
+from serve.settings import ServerSettings, UvicornLogLevel
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,7 +26,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
     fallback_model: str | None = None
     max_body_bytes: int = 8 * 1024 * 1024
     shutdown_timeout: float = 30.0
-    uvicorn_log_level: LogLevel = "warning"
+    uvicorn_log_level: UvicornLogLevel = "warning"
 
     def __post_init__(self) -> None:
         self.for_listener()

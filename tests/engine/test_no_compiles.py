@@ -31,6 +31,7 @@ def random_options(rng):
         "ignore_eos": bool(rng.integers(0, 2)),
         "logprobs": int(rng.integers(0, 20)),
         "prompt_logprobs": int(rng.integers(0, 5)),
+        "prompt_logprobs_start": int(rng.integers(0, 9)),
         "logit_bias": {int(token): 1.0 for token in rng.integers(0, VOCAB, rng.integers(1, 9))},
         "allowed_token_ids": rng.integers(0, VOCAB, rng.integers(1, 20)).tolist(),
         "stop_token_ids": rng.integers(0, VOCAB, rng.integers(0, 9)).tolist(),
@@ -40,6 +41,8 @@ def random_options(rng):
 
 def random_request(rng, number):
     options = {name: v for name, v in random_options(rng).items() if rng.random() < 0.3}
+    if "prompt_logprobs" not in options:
+        options.pop("prompt_logprobs_start", None)
     words = rng.integers(0, VOCAB, (rng.integers(0, 3), rng.integers(1, 4)))
     return AddRequest(
         request_id=number,

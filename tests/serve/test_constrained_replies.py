@@ -89,9 +89,12 @@ async def test_the_other_apis(serve: Serve) -> None:
         assert accepts(served.core.added[-1].grammar, '{"city": "Oslo"}')
         answer = await served.post("/v1/responses", **body, text={"format": {"type": "text"}})
         assert answer.is_success and served.core.added[-1].grammar == ""
-        for wrong in ({"type": "xml"}, {"type": "json_schema", "name": "x", "extra": 1}):
+        for wrong, param in (
+            ({"type": "xml"}, "text.format.type"),
+            ({"type": "json_schema", "name": "x", "schema": {}, "extra": 1}, "text.format"),
+        ):
             answer = await served.post("/v1/responses", **body, text={"format": wrong})
-            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "text")
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize(

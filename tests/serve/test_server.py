@@ -286,6 +286,19 @@ def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
     assert [line["status"] for line in lines if line["path"] == "/no\\nwhere"] == [404]
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_engines_log_has_level_and_form_of_the_servers(model_folder: Path, form: str) -> None:
+    with running(model_folder, "--log-level", "debug", "--log-format", form) as server:
+        server.wait_until(200)
+        server.process.send_signal(signal.SIGTERM)
+        _, _, err = server.end()
+    if form == "text":
+        assert "DEBUG an engine of 4 rows" in err.splitlines()
+        return
+    [said] = [line for line in map(json.loads, err.splitlines()) if "an engine" in line["message"]]
+    assert (said["level"], said["logger"]) == ("debug", "engine.fake")
+
+
 def test_an_engine_that_cannot_start_is_one_sentence(model_folder: Path) -> None:
     with running(model_folder, "--seed", "666") as server:
         code, _, err = server.end()

@@ -158,3 +158,61 @@ async def test_keys_come_in_anthropics_header_too(serve: Serve) -> None:
         assert (await api.messages.create(**said("Hi"))).content
         wrong = await served.http.post("/v1/messages", json={}, headers={"x-api-key": "K"})
     assert wrong.status_code == 401
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+FORMAT = {"type": "json_schema", "schema": SCHEMA}
+
+
+async def test_answers_are_bound_to_a_schema(serve: Serve) -> None:
+    """Under the name that clients send now, and the one before it."""
+    async with client(serve) as (api, served):
+        for field in ({"output_config": {"format": FORMAT}}, {"output_format": FORMAT}):
+            answer = await served.post("/v1/messages", **said("a", **field))
+            assert answer.status_code == 200, answer.text
+        first, second = served.core.added
+        message = await api.messages.create(**said("a", output_config={"format": FORMAT}))
+    assert message.type == "message"
+    assert first.grammar == second.grammar and '"integer"' in first.grammar
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ({"output_config": {"format": {**FORMAT, "schema": {"type": "bogus"}}}},
+         "output_config.format.schema"),
+        ({"output_format": {**FORMAT, "schema": {"type": "bogus"}}}, "output_format.schema"),
+        ({"output_format": FORMAT, "output_config": {"format": FORMAT}}, "output_format"),
+        ({"output_config": {"format": FORMAT}, "tools": [TOOL]}, "output_config.format.schema"),
+        ({"output_config": {"effort": "enormous"}}, "output_config"),
+        ({"output_config": {"format": {"type": "text"}}}, "output_config"),
+    ],
+)  # fmt: skip
+async def test_formats_that_cannot_be(serve: Serve, field, param) -> None:
+    async with client(serve) as (_, served):
+        answer = await served.post("/v1/messages", **said("a", **field))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_effort_is_a_hint(serve: Serve) -> None:
+    """Templates that take one are told; others are not."""
+    template = "{{ reasoning_effort }}<|im_end|>"
+    config = {"output_config": {"effort": "max"}}
+    async with client(serve, chat_template=template) as (_, served):
+        told = await served.post("/v1/messages", **said("a", **config))
+        off = await served.post("/v1/messages", **said("a", **config, thinking=OFF))
+    async with client(serve, chat_template="{{ messages[-1].content }}<|im_end|>") as (_, served):
+        untold = await served.post("/v1/messages", **said("a", **config))
+    assert [each.json()["content"][0]["text"] for each in (told, off, untold)] == [
+        "high", "none", "a",
+    ]  # fmt: skip
+
+
+async def test_thinking_is_counted(serve: Serve) -> None:
+    async with client(serve) as (api, _):
+        message = await api.messages.create(**said("<think>Hm.</think>Sure."))
+    assert message.usage.output_tokens_details.thinking_tokens == 3
+
+
+OFF = {"type": "disabled"}

@@ -219,3 +219,22 @@ def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept() == ["a", "c", "d"]
     put("e", 2500)
     assert kept() == ["d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"type": "json_schema", "name": "x", "schema": {"type": "bogus"}}, "text.format.schema"),
+        ({"type": "json_schema", "name": "x", "schema": {"not": {}}}, "text.format.schema"),
+        ({"type": "json_schema", "name": "x"}, "text.format.schema"),
+        ({"type": "json_schema", "name": 5, "schema": {}}, "text.format.name"),
+        ({"type": "bogus"}, "text.format.type"),
+        ({"type": "json_object", "triggers": ["a"]}, "text.format"),
+    ],
+)
+async def test_a_wrong_format_is_named_where_it_is(serve: Serve, form, param) -> None:
+    async with client(serve) as (_, served):
+        answer = await served.post("/v1/responses", input="a", text={"format": form})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["message"].split()[0].rstrip(":")) == (param, param)
