@@ -42,7 +42,8 @@ class ScriptedCore:
         self._waiting: deque[AddRequest] = deque()
         self._stats = EngineStats()
         self.info = ModelInfo(
-            architecture="Scripted", vocab_size=tokenizer.vocab_size, max_model_len=_CONTEXT,
+            architecture="Scripted", vocab_size=tokenizer.vocab_size,
+            max_model_len=config.asked_model_len or _CONTEXT,
             num_parameters=0, eos_token_ids=[], max_num_seqs=self._rows, num_pages=1,
             page_size=16, load_seconds=0.0, compile_seconds=0.0,
         )  # fmt: skip
