@@ -27,7 +27,7 @@ _START_SECONDS = 300.0
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # as exact as CPU times are
 _PROMPT = "Once upon a time"
 _HEAD = (
-    b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+    b"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: "
 )
 _DELAY = "ingot:chunk_delay_seconds_bucket"
