@@ -141,6 +141,7 @@ class StepReport(msgspec.Struct, tag="step", kw_only=True):
 
     deltas: list[RequestDelta]
     stats: EngineStats
+    sent_at: float = 0.0  # by `time.monotonic`, which is one clock for all processes of a machine
 
 
 class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):

@@ -118,6 +118,7 @@ def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     if refusals:
         connection.send(StepReport(deltas=refusals, stats=stats))
     report = core.step()
+    report.sent_at = time.monotonic()
     connection.send(report)
     return report.stats
 

@@ -178,7 +178,7 @@ class EngineClient:
         samples = prompts[0].params.n
         self._check_queue(samples * len(prompts))
         names = [f"{request_id}-{position}" for position in range(len(prompts))]
-        stream = RequestStream(names, samples)
+        stream = RequestStream(names, samples, self._metrics.shown)
         try:
             for name, prompt in zip(names, prompts, strict=True):
                 self._start(name, prompt, priority, stream)
@@ -294,11 +294,11 @@ class EngineClient:
         report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
-            self._hand_over(delta)
+            self._hand_over(delta, report.sent_at)
         if step.aborts:
             self._send([AbortRequests(step.aborts)])
 
-    def _hand_over(self, delta: OutputDelta) -> None:
+    def _hand_over(self, delta: OutputDelta, sent_at: float) -> None:
         flight = self._flights.get(delta.request_id)
         if flight is None or delta.index not in flight.timelines:
             return
@@ -311,7 +311,7 @@ class EngineClient:
             self._metrics.finished(timeline, delta.finish_reason)
             _trace_end(flight, timeline, delta.finish_reason)
             self._num_sequences -= 1
-        flight.stream.put(delta)
+        flight.stream.put(delta, sent_at)
 
     def _forget(self, names: Sequence[str]) -> None:
         """Drop these prompts; what is unfinished of them leaves the engine, too."""

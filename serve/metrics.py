@@ -39,6 +39,7 @@ _LATENCY = (
     0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
 )
 _STEP = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_CHUNK = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _SAMPLES = (1, 2, 5, 10, 20, 50, 100)
 # fmt: on
 _TOKENS = tuple(base * 10**power for power in range(7) for base in (1, 2, 5))
@@ -92,6 +93,7 @@ class Metrics:
         self._samples = self._histogram("vllm:request_params_n", _SAMPLES)
         self._max_tokens = self._histogram("vllm:request_params_max_tokens", _TOKENS)
         self._step = self._histogram("ingot:step_time_seconds", _STEP)
+        self._shown = self._histogram("ingot:chunk_delay_seconds", _CHUNK)
         self._success = self._counter("vllm:request_success", "finished_reason")
         self._rejections = self._counter("vllm:admission_rejections", "reason")
 
@@ -104,6 +106,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A request was turned away before the engine saw it."""
         self._rejections.labels(*self._values, reason).inc()
+
+    def shown(self, seconds: float) -> None:
+        """A chunk of a stream went to its client so long after the engine had sent its tokens."""
+        self._shown.observe(seconds)
 
     def queued(self, seconds: float) -> None:
         """A choice got its first row after so long."""

@@ -66,6 +66,7 @@ async def send_events(send: Send, stream: RequestStream, chunks: Chunks, framing
                 await send(_START)
                 started = True
             await _send_body(send, b"".join(map(framing.event, chunks.of(deltas))))
+            stream.shown()
         ending = b"".join(map(framing.event, chunks.last()))
     except ClientDisconnected:
         raise

@@ -7,7 +7,8 @@ client that does not read costs memory for its own tokens and nothing else.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from engine.errors import RequestError
@@ -25,7 +26,13 @@ class RequestStream:
     given, or the error of the first choice that the engine could not serve.
     """
 
-    def __init__(self, request_ids: Sequence[str], samples: int) -> None:
+    def __init__(
+        self,
+        request_ids: Sequence[str],
+        samples: int,
+        on_shown: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`on_shown` is told how many seconds each piece took from the engine to the client."""
         self.request_ids = list(request_ids)
         self.timelines: list[Timeline] = []  # of all choices, in no order
         self._offsets = {name: position * samples for position, name in enumerate(request_ids)}
@@ -33,20 +40,23 @@ class RequestStream:
         self._unread: dict[int, OutputDelta] = {}
         self._error: IngotError | None = None
         self._news = asyncio.Event()
+        self._on_shown = on_shown
+        self._unread_since = self._read_since = 0.0  # when the engine sent it; 0 is never
 
     @property
     def finished(self) -> bool:
         """Whether the engine has nothing more to say."""
         return self._unfinished == 0 or self._error is not None
 
-    def put(self, delta: OutputDelta) -> None:
-        """Take what one step added to one choice."""
+    def put(self, delta: OutputDelta, sent_at: float = 0.0) -> None:
+        """Take what one step, whose report the engine sent at that time, added to one choice."""
         if delta.finish_reason == "error":
             self.fail(_error_of(delta))
             return
         choice = self._offsets[delta.request_id] + delta.index
         unread = self._unread.get(choice)
         if unread is None:
+            self._unread_since = self._unread_since or sent_at
             self._unread[choice] = delta
         else:
             absorb(unread, delta)
@@ -58,12 +68,18 @@ class RequestStream:
         self._error = self._error or error
         self._news.set()
 
+    def shown(self) -> None:
+        """What was read last is on its way to the client."""
+        if self._read_since:
+            self._on_shown(time.monotonic() - self._read_since)
+
     async def __aiter__(self) -> AsyncIterator[dict[int, OutputDelta]]:
         while True:
             if not self._unread and not self.finished:
                 self._news.clear()
                 await self._news.wait()
             unread, self._unread = self._unread, {}
+            self._read_since, self._unread_since = self._unread_since, 0.0
             if unread:
                 yield unread
             elif self._error is not None:

@@ -262,6 +262,17 @@ def host(
     _write_json(found, output_json)
 
 
+@app.command()
+def front(
+    streams: Annotated[int, typer.Option(help="Streams of the demo model at a time.")] = 256,
+    output_json: options.OutputJson = None,
+) -> None:
+    """The HTTP front: its start, its rates, and what it bears."""
+    from serve.bench.front import measure_front
+
+    _report(measure_front(streams), output_json)
+
+
 def _serve_options(given: dict[str, Any]) -> Any:
     """The command's arguments as `ServeOptions`."""
     from serve.bench.arrivals import Arrivals
