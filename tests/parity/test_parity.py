@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.parity import table
 from tests.parity.case import DECODE_STEPS
 from tests.parity.cases import CASES
 from tests.parity.goldens import FOLDER, Golden, read
@@ -98,3 +99,8 @@ def test_each_case_has_its_golden_and_nothing_else_lies_there() -> None:
 
 def test_the_goldens_stay_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_000_000
+
+
+def test_the_readme_has_every_architecture() -> None:
+    text = table.README.read_text()
+    assert table.rewrite(text, table.readme_table()) == text
