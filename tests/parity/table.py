@@ -8,6 +8,7 @@ A test holds the README to it.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.parity.case import Case
 from tests.parity.cases import CASES
@@ -60,8 +61,8 @@ def _sentence(alterations: Iterable[str]) -> str:
     return f", given {said}" if said else ""
 
 
-def _architecture(config: Mapping[str, object]) -> str:
-    (name,) = config["architectures"]  # type: ignore[misc, attr-defined]
+def _architecture(config: Mapping[str, Any]) -> str:
+    (name,) = config["architectures"]
     return str(name)
 
 
