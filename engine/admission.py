@@ -7,7 +7,15 @@ from engine.sampling_state import check_bad_words
 MAX_PRIORITY = 2**31 - 1
 
 
-def check(message: AddRequest, *, vocab_size: int, max_model_len: int, by_priority: bool) -> None:
+def check(
+    message: AddRequest,
+    *,
+    vocab_size: int,
+    max_model_len: int,
+    by_priority: bool,
+    max_encoder_len: int = 0,
+    mel_bins: int = 0,
+) -> None:
     """Raise `RequestError` naming the field that cannot be served by this model."""
     prompt = message.prompt_token_ids
     if not prompt:
@@ -19,6 +27,12 @@ def check(message: AddRequest, *, vocab_size: int, max_model_len: int, by_priori
             "prompt",
         )
     _check_ids("prompt", prompt, vocab_size)
+    if mel_bins:
+        _check_features(message, max_encoder_len, mel_bins)
+    else:
+        _check_encoder(message.encoder_token_ids, vocab_size, max_encoder_len)
+        if message.encoder_features:
+            raise RequestError("This model hears no audio; send text.", "prompt")
     check_bad_words(message.bad_word_ids)
     for word in message.bad_word_ids:
         _check_ids("bad_words", word, vocab_size)
@@ -32,6 +46,39 @@ def check(message: AddRequest, *, vocab_size: int, max_model_len: int, by_priori
         raise RequestError("priority needs the setting --scheduling-policy priority.", "priority")
     if abs(message.priority) > MAX_PRIORITY:
         raise RequestError(f"priority must be within +-{MAX_PRIORITY}.", "priority")
+
+
+def _check_encoder(ids: list[int], vocab_size: int, longest: int) -> None:
+    if bool(ids) != bool(longest):
+        raise RequestError(
+            "The prompt of the encoder is empty: it must hold at least one token."
+            if longest
+            else "This model has no encoder that could read a prompt of its own.",
+            "prompt",
+        )
+    if len(ids) > longest:
+        raise RequestError(
+            f"The prompt has {len(ids)} tokens and this model's encoder reads up to {longest}.",
+            "prompt",
+        )
+    if ids:
+        _check_ids("prompt", ids, vocab_size)
+
+
+def _check_features(message: AddRequest, length: int, mel_bins: int) -> None:
+    if not message.encoder_features or message.encoder_token_ids:
+        raise RequestError(
+            "This model's encoder hears audio and reads no text; send a file to "
+            "/v1/audio/transcriptions.",
+            "prompt",
+        )
+    expected = 2 * length * mel_bins * 4
+    if len(message.encoder_features) != expected:
+        raise RequestError(
+            f"A spectrogram of this model has {2 * length} frames of {mel_bins} float32, "
+            f"{expected} bytes, and this one has {len(message.encoder_features)}.",
+            "prompt",
+        )
 
 
 def _check_ids(param: str, ids: list[int], vocab_size: int) -> None:

@@ -16,7 +16,12 @@ from engine.errors import ConfigError
 from engine.shapes import Shapes
 from models.config import ModelConfig
 from pallas_kernels import Backend
-from pallas_kernels.attention.limits import AttentionShape, check_attention, page_head_dim
+from pallas_kernels.attention.limits import (
+    AttentionShape,
+    check_attention,
+    check_bias,
+    page_head_dim,
+)
 from pallas_kernels.cache.qkv_write import WriteShape, check_qkv_write
 from pallas_kernels.dispatch import backend_for, capability_of
 from pallas_kernels.errors import KernelError
@@ -44,6 +49,7 @@ def resolve_backend(
     device = mesh.devices.flat[0]
     try:
         backend = _choose(config.attention_backend, device)
+        check_bias(model.relative is not None, backend)
         _check(model, shapes.page_size, pages, backend)
         _check_write(model, mesh.size, pages, dtype, backend)
     except KernelError as error:

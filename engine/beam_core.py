@@ -145,6 +145,7 @@ class BeamCore:
                 params=params,
                 priority=message.priority,
                 cache_salt=message.cache_salt,
+                encoder_token_ids=message.encoder_token_ids,
             )
             running.arrival = self._core.add(request, running.arrival)
             running.asked[request.request_id] = number

@@ -46,7 +46,7 @@ class Loop:
         Raises `RequestError`.
         """
         request_id = str(next(self._ids))
-        token_ids = prompt.token_ids(self.tokenizer)
+        read, token_ids = prompt.for_model(self.tokenizer, self.core.info.decoder_prompt)
         messages = self._processor.add(
             request_id,
             token_ids,
@@ -55,6 +55,7 @@ class Loop:
             cache_salt=prompt.cache_salt,
             grammar=self._grammar(params),
             beams=beams,
+            encoder_token_ids=read,
         )
         self._inboxes[request_id] = inbox
         try:
@@ -63,6 +64,11 @@ class Loop:
         except Exception:
             self.abort(request_id)
             raise
+        if read:
+            own = prompt.decoder.text if prompt.decoder else None
+            output = RequestOutput.begin(request_id, own, token_ids, params.n)
+            output.encoder_prompt, output.encoder_prompt_token_ids = prompt.text, read
+            return output
         return RequestOutput.begin(request_id, prompt.text, token_ids, params.n)
 
     def _grammar(self, params: SamplingParams) -> str:

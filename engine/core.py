@@ -38,7 +38,9 @@ from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
-MakeRunner = Callable[[LoadedModel, Shapes, KVLayout, Programs, HostTier | None], Runner]
+MakeRunner = Callable[
+    [LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None], Runner
+]
 
 
 class EngineCore:
@@ -75,7 +77,7 @@ class EngineCore:
         fitted = fit(config, model, lower, self._processors.num_fields)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
-        self._runner = make_runner(model, shapes, kv, fitted.programs, tier)
+        self._runner = make_runner(model, shapes, kv, fitted.programs, tier, fitted.encoders)
         self._scheduler = Scheduler(
             BlockPool(kv.num_pages),
             page_size=shapes.page_size,
@@ -121,18 +123,21 @@ class EngineCore:
         by_priority = self.config.scheduling_policy == "priority"
         admission.check(
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
-            by_priority=by_priority,
+            by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
         )  # fmt: skip
         extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
-            self.stats.prompt_tokens += len(message.prompt_token_ids)
+            heard = info.max_encoder_len if message.encoder_features else 0
+            sequences = message.prompt_token_ids, message.encoder_token_ids
+            self.stats.prompt_tokens += sum(map(len, sequences)) + heard
         request = make_request(
             message,
             arrival=arrival,
             seed=self._random.getrandbits(63),
             max_model_len=info.max_model_len,
             eos=self._eos,
+            max_encoder_len=info.max_encoder_len,
         )
         request.extra_fields = extra_fields
         if message.thinking is not None:
@@ -310,6 +315,9 @@ def _info(
         kv_cache_bytes=kv.num_pages * kv.page_bytes,
         temporary_bytes=fitted.temporary_bytes,
         num_host_pages=0 if tier is None else tier.capacity,
+        max_encoder_len=shapes.max_encoder_len,
+        decoder_prompt=model.decoder_prompt,
+        mel_bins=model.config.encoder.mel_bins if model.config.encoder else 0,
     )
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from engine.config import EngineConfig
+from engine.encoder_programs import encoder_programs
 from engine.errors import ConfigError
 from engine.lowering import LowerStep, abstract_state, compiler_options, lower_step
 from engine.memory import (
@@ -56,6 +57,7 @@ class Fitted:
     shapes: Shapes
     kv: KVLayout
     programs: Programs
+    encoders: Programs | None  # of a model that has an encoder
     weight_bytes: int  # on each device, like all of these
     slot_bytes: int
     page_bytes: int
@@ -65,7 +67,13 @@ class Fitted:
     @property
     def max_concurrency(self) -> float:
         """Requests of the longest context whose pages fit."""
-        return (self.kv.num_pages - 1) / self.shapes.table_width
+        return (self.kv.num_pages - 1) / self.shapes.sequence_pages
+
+    def close(self) -> None:
+        """Compile nothing more, and let go of what was compiled."""
+        self.programs.close()
+        if self.encoders is not None:
+            self.encoders.close()
 
 
 def fit(
@@ -83,7 +91,7 @@ def fit(
     guess = search.guess()
     fitted = search.compile(guess)
     if not search.settled(fitted, guess):
-        fitted.programs.close()
+        fitted.close()
         fitted = search.compile(fitted.temporary_bytes)
     search.check(fitted.shapes, fitted.kv, fitted.temporary_bytes)
     _log(fitted)
@@ -136,7 +144,7 @@ class _Search:
         slots = self._slot_bytes(shapes)
         room = room_for_pages(self._usable, slots + temporary, self._mesh)
         kv = resolve_pages(self._config, self._layout, shapes, self._mesh, room)
-        fits = max(0, kv.num_pages - 1) * shapes.page_size
+        fits = shapes.longest(kv.num_pages - 1)
         if fits < shapes.max_model_len:
             if self._config.max_model_len != "auto" or fits < 2:
                 raise ConfigError(self._too_small(shapes, kv, temporary))
@@ -157,11 +165,17 @@ class _Search:
             compiler_options(mesh),
         )
         programs.compile_largest()
-        largest = max(program.temporary_bytes for program in programs.ready)
+        ready, encoders = programs.ready, None
+        if shapes.max_encoder_len:
+            encoders = encoder_programs(self._model, shapes, kv, state)
+            encoders.compile_largest()
+            ready = ready + encoders.ready
+        largest = max(program.temporary_bytes for program in ready)
         return Fitted(
             shapes=shapes,
             kv=kv,
             programs=programs,
+            encoders=encoders,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
             slot_bytes=self._slot_bytes(shapes),
             page_bytes=kv.num_pages * kv.page_bytes // mesh.size,
@@ -175,7 +189,7 @@ class _Search:
         try:
             _, better = self.sizes(needed)
         except ConfigError:
-            fitted.programs.close()
+            fitted.close()
             raise
         have = fitted.kv.num_pages
         return better.num_pages == have or (
@@ -203,8 +217,8 @@ class _Search:
 
     def _too_small(self, shapes: Shapes, kv: KVLayout, temporary: int) -> str:
         """Why a sequence does not fit, and which length or batch would."""
-        fits = max(0, kv.num_pages - 1) * shapes.page_size
-        needed = (shapes.table_width + 1) * kv.page_bytes // self._mesh.size
+        fits = shapes.longest(kv.num_pages - 1)
+        needed = (shapes.sequence_pages + 1) * kv.page_bytes // self._mesh.size
         shorter = f"use --max-model-len {fits} or less, or auto, or " if fits >= 2 else ""
         said = (
             f"The KV cache has room for {fits} tokens and a sequence may take "
@@ -212,7 +226,7 @@ class _Search:
         )
         if self._explicit or self._usable is None:
             return (
-                f"{said}; {shorter}make it at least {shapes.table_width + 1} pages, {needed} "
+                f"{said}; {shorter}make it at least {shapes.sequence_pages + 1} pages, {needed} "
                 "bytes, with --num-gpu-blocks-override or --kv-cache-memory-bytes."
             )
         slots = self._slot_bytes(shapes)
@@ -249,7 +263,7 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
 
 def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
-    tables = (shapes.max_num_seqs + 1) * (shapes.table_width + 1) * 4
+    tables = (shapes.max_num_seqs + 1) * (shapes.sequence_pages + 1) * 4
     slots = jax.eval_shape(partial(init_slots, shapes.max_num_seqs, model.config.vocab_size))
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
     return tables + int(sum(sizes))

@@ -87,7 +87,11 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     if kv.states is not None:
         cache = cache._replace(states=kv.states.zeros())
     slots = init_slots(shapes.max_num_seqs, vocab_size)
-    return new_state(cache, slots, num_slots=shapes.max_num_seqs, table_width=shapes.table_width)
+    return new_state(
+        cache, slots,
+        num_slots=shapes.max_num_seqs, table_width=shapes.table_width,
+        encoder_width=shapes.encoder_width,
+    )  # fmt: skip
 
 
 def state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:

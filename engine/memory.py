@@ -88,8 +88,13 @@ def resolve_shapes(
     page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
     ahead = 2 if config.async_scheduling else 1  # programs that are on the device
     windows = decode_windows(config.num_scheduler_steps // ahead)
+    heard = model.encoder.context_length if model.encoder and model.encoder.mel_bins else 0
+    encoder = heard or (length if model.encoder is not None else 0)
     snapshots = model.mixer is not None and config.enable_prefix_caching
-    return Shapes(rows, min(tokens, useful), length, page, windows, snapshots=snapshots)
+    return Shapes(
+        rows, min(tokens, useful), length, page, windows,
+        snapshots=snapshots, max_encoder_len=encoder,
+    )  # fmt: skip
 
 
 def resolve_layout(
@@ -118,7 +123,7 @@ def resolve_pages(
     """
     pages = config.num_gpu_blocks_override
     if pages is None:
-        pages = shapes.max_num_seqs * shapes.table_width + 1
+        pages = shapes.max_num_seqs * shapes.sequence_pages + 1
         each = layout.page_bytes // mesh.size
         if not each:  # no layer has keys and values: pages are numbers only
             return replace(layout, num_pages=pages)

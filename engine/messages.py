@@ -36,6 +36,8 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     cache_salt: str = ""  # only requests with the same one share what is cached of their prompts
     grammar: str = ""  # what the output must satisfy, as engine.grammar.source writes it
     thinking: ThinkingBudget | None = None
+    encoder_token_ids: list[int] = []  # what the encoder reads, of a model that has one
+    encoder_features: bytes = b""  # what it hears instead: float32 [frames, mels], little-endian
 
     @property
     def sequences(self) -> list[int]:
@@ -52,6 +54,7 @@ class AddBeams(msgspec.Struct, tag="beams", kw_only=True):
     num_logprobs: int | None = None  # as `logprobs` of `SamplingParams`
     priority: int = 0
     cache_salt: str = ""
+    encoder_token_ids: list[int] = []
 
     @property
     def sequences(self) -> list[int]:
@@ -172,6 +175,9 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     labels: list[str] = []  # of the classes
     lower_case: bool = False  # texts are to be lowered before they are tokenised
     takes_token_types: bool = False
+    max_encoder_len: int = 0  # tokens that an encoder reads; 0: there is none, texts go on
+    decoder_prompt: list[int] = []  # with which a decoder begins that has an encoder
+    mel_bins: int = 0  # of the spectrograms that it takes, two frames a position, instead of text
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

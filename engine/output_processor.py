@@ -94,12 +94,15 @@ class OutputProcessor:
         grammar: str = "",
         beams: BeamSearchParams | None = None,
         thinking: ThinkingBudget | None = None,
+        encoder_token_ids: list[int] | None = None,
+        encoder_features: bytes = b"",
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
         `grammar` is what `engine.grammar.source` made of the params' structured outputs.
         With `beams` they are the n best that a search finds; of `params` what concerns texts
-        counts then, and `logprobs`.
+        counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
+        one, whose decoder goes on with the prompt.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -123,6 +126,7 @@ class OutputProcessor:
             "prompt_token_ids": prompt_token_ids,
             "priority": priority,
             "cache_salt": cache_salt,
+            "encoder_token_ids": encoder_token_ids or [],
         }
         if beams is not None:
             scores = params.logprobs
@@ -130,6 +134,7 @@ class OutputProcessor:
         return [
             AddRequest(
                 request_id=engine_id,
+                encoder_features=encoder_features,
                 params=_child_params(params, index),
                 bad_word_ids=bad_word_ids,
                 grammar=grammar,

@@ -117,6 +117,8 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     prompt_logprobs: list[PositionLogprobs | None] | None = None  # None for the first token
     num_cached_tokens: int = 0
+    encoder_prompt: str | None = None  # of models with an encoder; `prompt` is the decoder's then
+    encoder_prompt_token_ids: list[int] | None = None
 
     @classmethod
     def begin(

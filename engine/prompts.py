@@ -1,7 +1,7 @@
 """What a caller may give as a prompt, and its token ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +19,26 @@ class Prompt:
     ids: Sequence[int] | None = None
     chat: bool = False
     cache_salt: str = ""
+    decoder: "Prompt | None" = None  # what the decoder begins with, where an encoder reads this
+
+    def for_model(
+        self, tokenizer: Tokenizer | None, start: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """What an encoder reads, which is nothing without one, and what the decoder goes on with.
+
+        `start` is the beginning of a decoder's text that has an encoder: what is given as such a
+        text gets its first id in front, if it has not. Raises as `token_ids`, and for a decoder's
+        prompt that no encoder goes with.
+        """
+        own = self.token_ids(tokenizer)
+        if not start:
+            if self.decoder is not None:
+                raise RequestError("This model has no encoder: give one prompt.", "decoder_prompt")
+            return [], own
+        if self.decoder is None:
+            return own, list(start)
+        given = replace(self.decoder, chat=True).token_ids(tokenizer)
+        return own, given if given[:1] == [start[0]] else [start[0], *given]
 
     def token_ids(self, tokenizer: Tokenizer | None) -> list[int]:
         """Raises `RequestError` for an empty text, and for any where the model has no tokenizer."""
@@ -45,7 +65,9 @@ def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
 def as_prompt(prompt: PromptLike) -> Prompt:
     """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM.
 
-    A dict may have a `cache_salt`: only prompts with the same one share what is cached of them.
+    A dict may have a `cache_salt`: only prompts with the same one share what is cached of them. For
+    models with an encoder, which reads any other prompt, it may have an `encoder_prompt` and a
+    `decoder_prompt`, each a prompt of these kinds.
     """
     if isinstance(prompt, str):
         return Prompt(text=prompt)
@@ -60,6 +82,8 @@ def as_prompt(prompt: PromptLike) -> Prompt:
 
 
 def _of_dict(prompt: dict[str, Any]) -> Prompt:
+    if "encoder_prompt" in prompt:
+        return _of_two(prompt)
     ids, text = prompt.get("prompt_token_ids"), prompt.get("prompt")
     salt = prompt.get("cache_salt", "")
     known = {"prompt_token_ids", "prompt", "cache_salt"}
@@ -74,6 +98,16 @@ def _of_dict(prompt: dict[str, Any]) -> Prompt:
     if not isinstance(salt, str):
         raise RequestError('"cache_salt" is a string.', "cache_salt")
     return Prompt(text=text, ids=ids, cache_salt=salt)
+
+
+def _of_two(prompt: dict[str, Any]) -> Prompt:
+    if prompt.keys() - {"encoder_prompt", "decoder_prompt"}:
+        raise RequestError(
+            'Beside "encoder_prompt" a prompt dict has "decoder_prompt" and nothing else.', "prompt"
+        )
+    decoder = prompt.get("decoder_prompt")
+    read = as_prompt(prompt["encoder_prompt"])
+    return replace(read, decoder=None if decoder is None else as_prompt(decoder))
 
 
 def _is_ids(value: object) -> bool:

@@ -15,6 +15,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.encoder_pages import EncoderInput
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
@@ -65,6 +66,7 @@ class Request:
     thinking: Thinking | None = None  # its budget of reasoning, if it has one
     extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
+    encoder: EncoderInput | None = None  # of a model that has an encoder
 
     @property
     def num_tokens(self) -> int:
@@ -149,7 +151,13 @@ class Request:
 
 
 def make_request(
-    message: AddRequest, *, arrival: int, seed: int, max_model_len: int, eos: frozenset[int]
+    message: AddRequest,
+    *,
+    arrival: int,
+    seed: int,
+    max_model_len: int,
+    eos: frozenset[int],
+    max_encoder_len: int = 0,
 ) -> Request:
     """A `Request` of a message that `admission` has checked; `seed` is for one without its own."""
     params = message.params
@@ -157,6 +165,7 @@ def make_request(
     room = max_model_len - prompt
     own_stops = frozenset(params.stop_token_ids or ())
     ignores_eos = params.ignore_eos and not message.grammar  # a grammar's end is the text's
+    encoder = _encoder_input(message, max_encoder_len)
     return Request(
         request_id=message.request_id,
         params=params,
@@ -169,12 +178,21 @@ def make_request(
         priority=message.priority,
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
-        namespace=message.cache_salt,
+        namespace=encoder.namespace if encoder else message.cache_salt,
         observed=needs_admission(params),
         num_prompt_logprobs=_first_scored(params),
+        encoder=encoder,
     )
 
 
 def _first_scored(params: SamplingParams) -> int:
     """The first position whose logits score a token of the prompt, which is the one after it."""
     return max(0, params.prompt_logprobs_start - 1)
+
+
+def _encoder_input(message: AddRequest, length: int) -> EncoderInput | None:
+    """Windows of audio all have the whole length."""
+    if message.encoder_features:
+        return EncoderInput.heard(message.encoder_features, length, message.cache_salt)
+    ids = message.encoder_token_ids
+    return EncoderInput.of(ids, message.cache_salt) if ids else None

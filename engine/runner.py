@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from engine.encoder_programs import Encoders
 from engine.errors import ConfigError
 from engine.grammar.masks import MaskSender
 from engine.host_tier import HostTier
@@ -99,6 +100,7 @@ class Runner:
         kv: KVLayout,
         programs: Programs,
         tier: HostTier | None = None,
+        encoders: Programs | None = None,
     ) -> None:
         self.programs = programs
         self._model = model
@@ -118,6 +120,7 @@ class Runner:
         self._forks: PageForks | None = None
         if kv.states is None:  # those are whole at borders of pages only
             self._forks = PageForks(self._abstract.cache, kv.num_layers, model.mesh)
+        self._encoders = Encoders(encoders, shapes) if encoders is not None else None
         self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
     def warm_up(self) -> float:
@@ -136,6 +139,8 @@ class Runner:
         if self._forks is not None:
             self._forks.warm_up()
         self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
+        if self._encoders is not None:
+            self._encoders.warm_up(self._abstract, self._mesh)
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -173,6 +178,12 @@ class Runner:
             self._state = self._set_pages(self._state, row)
             request.num_pages_sent = found
 
+    def _encode(self, request: Request) -> None:
+        """What its decoder attends to, unless that lies in its pages already."""
+        if self._encoders is not None and request.encoder is not None and request.slot is not None:
+            leaves = self._model.leaves
+            self._state = self._encoders.run(leaves, self._state, request.slot, request.encoder)
+
     def _send_masks(self, plan: Plan) -> None:
         masks = row_masks(plan, self._columns, self._vocab_size)
         slots = self._state.slots
@@ -188,6 +199,7 @@ class Runner:
                 if chunk.admitted:
                     self.admit(chunk.request)
                     self._send_found_pages(chunk)
+                    self._encode(chunk.request)
             self._send_masks(plan)
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
@@ -208,6 +220,8 @@ class Runner:
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""
         self.programs.close()
+        if self._encoders is not None:
+            self._encoders.close()
         if self.copies is not None:
             self.copies.close()
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):

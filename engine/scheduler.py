@@ -8,9 +8,11 @@ scheduler owns requests, slots and pages, and knows no array.
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from time import monotonic
 
 from engine.block_pool import BlockPool
+from engine.encoder_pages import EncoderPages
 from engine.host_tier import HostTier
 from engine.page_key import extend_keys, root
 from engine.plan import Chunk, Plan
@@ -21,7 +23,6 @@ from engine.waiting_queue import WaitingQueue
 
 Windows = Callable[[int], Sequence[int]]
 
-_NONE = range(0)
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 _COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
@@ -45,6 +46,7 @@ class Scheduler:
         self.pool = pool
         self._snapshots = snapshots
         self.cache = PrefixCache(pool, tier) if prefix_caching else None
+        self._encoders = EncoderPages(pool, self.cache, page_size, max_num_batched_tokens)
         self.prefix_queries = self.prefix_hits = 0  # tokens
         self.host_queries = self.host_hits = 0  # tokens that the device did not have
         self._longest_first = longest_prefix_first
@@ -98,6 +100,7 @@ class Scheduler:
         plan = Plan(window=self._window(windows) if windows else 1)
         prompts = self._decode(plan)
         step = _StepBudget(plan, self._max_tokens, self._max_rows)
+        self._encoders.begin_step()
         for request in prompts:
             if request.status is Status.RUNNING and step.open:
                 self._continue(request, step)
@@ -203,22 +206,24 @@ class Scheduler:
 
         A page for each running row stays free: they grow next, and would preempt the newcomer.
         """
-        if request.num_in_flight or request.blocked:
+        if request.num_in_flight or request.blocked or not self._encoders.open:
             return False
-        found = self._match(request)
-        here = [page for page in found if isinstance(page, int)]
+        found, encoded = self._match(request), self._encoders.match(request)
+        here = [page for page in (*found, *encoded) if isinstance(page, int)]
         self.pool.share(here)
-        missing = -(-request.num_tokens // self._page_size) - len(here)
+        missing = self._encoders.num_pages(request) - len(here)
+        missing += -(-request.num_tokens // self._page_size)
         if missing + len(self.running) > self.pool.num_free:
             self.pool.release(here)
             return False
         spare = self.pool.num_free - missing
         self._start_from(request, found, self._find_part(request, len(found), spare), step.plan)
+        self._encoders.take(request, encoded)
         self._grow(request, request.num_tokens)
         self.waiting.discard(request)
         request.status = Status.RUNNING
         request.slot = self._free_slots.pop()
-        bisect.insort(self.running, request, key=_order)
+        bisect.insort(self.running, request, key=attrgetter("order"))
         self._plan(step, request, request.num_computed + step.most_tokens(request), admitted=True)
         return True
 
@@ -342,6 +347,7 @@ class Scheduler:
         if self.cache is not None:
             for page in request.pages[start // self._page_size :]:
                 self.cache.discard(page)
+        self._encoders.undo(request)
         request.num_computed = start
         self._preempt(request)
 
@@ -374,12 +380,9 @@ class Scheduler:
         self._remember_part(request)
         self.pool.release(request.pages)
         request.pages = []
+        self._encoders.give_back(request)
         if request.slot is not None:
             self._free_slots.append(request.slot)
-
-
-def _order(request: Request) -> tuple[int, int]:
-    return request.order
 
 
 class _StepBudget:
@@ -416,7 +419,7 @@ class _StepBudget:
         """Plan the request's tokens up to `end`."""
         start = request.num_computed
         samples = end == request.num_tokens
-        scored = _NONE
+        scored = range(0)
         if _unscored(request):
             first = max(start, request.num_prompt_logprobs)
             scored = range(first, max(first, min(end, request.num_prompt_tokens - 1)))

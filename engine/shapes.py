@@ -54,6 +54,7 @@ class Shapes:
     windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
     extra_fields: int = 0  # arguments of logits processors
     snapshots: bool = False  # of states, for the prefix cache
+    max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -66,6 +67,22 @@ class Shapes:
     def table_width(self) -> int:
         """Pages that a sequence of `max_model_len` tokens takes."""
         return -(-self.max_model_len // self.page_size)
+
+    @property
+    def encoder_width(self) -> int:
+        """Pages that so many positions of an encoder take."""
+        return -(-self.max_encoder_len // self.page_size)
+
+    @property
+    def sequence_pages(self) -> int:
+        """Pages that a request can have."""
+        return self.table_width + self.encoder_width
+
+    def longest(self, pages: int) -> int:
+        """The context that so many pages would hold; an encoder of texts reads as much again."""
+        if self.max_encoder_len == self.max_model_len:
+            return max(0, pages) // 2 * self.page_size
+        return max(0, pages - self.encoder_width) * self.page_size
 
     def decode(self) -> list[StepShape]:
         return [self._shape(rows, rows, True) for rows in decode_rows(self.max_num_seqs)]

@@ -22,7 +22,7 @@ from engine.sampling import Sampled, sample
 from engine.sampling_options import NUM_FIELDS, unpack_rows
 from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
-from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
+from models.attention import AttentionBatch, EncodedRows, KVCache, decode_batch, mixed_batch
 from models.decoder import Decoder
 from models.states import StateRows, States, state_rows
 from pallas_kernels import Backend
@@ -36,6 +36,7 @@ class DeviceState(NamedTuple):
     page_table: Int32[Array, "R1 MP"]
     last_token: Int32[Array, " R1"]  # what each slot sampled last
     slots: SlotState
+    encoded: EncodedRows | None = None  # by slot; of models that have an encoder
 
 
 def step(
@@ -92,6 +93,9 @@ def _turn(
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
     if state.cache.states is not None:
         batch = replace(batch, states=_state_rows(inputs, state.cache.states, model))
+    if state.encoded is not None:
+        rows = jax.tree.map(lambda array: array[inputs.slot], state.encoded)
+        batch = replace(batch, encoded=rows)
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
 
@@ -111,7 +115,7 @@ def _turn(
         partial(processors.apply, fields=inputs.fields[NUM_FIELDS:]) if processors else None,
     )
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
-    return DeviceState(cache, table, last_token, slots), sampled
+    return DeviceState(cache, table, last_token, slots, state.encoded), sampled
 
 
 def _after(inputs: StepInputs, turns: Int32[Array, ""], sink: int) -> StepInputs:
@@ -185,7 +189,14 @@ def _write_back(
     return last_token.at[place].set(tokens)
 
 
-def new_state(cache: KVCache, slots: SlotState, *, num_slots: int, table_width: int) -> DeviceState:
+def new_state(
+    cache: KVCache, slots: SlotState, *, num_slots: int, table_width: int, encoder_width: int = 0
+) -> DeviceState:
     """A state in which nothing is computed and every table entry is the sink page."""
     table = jnp.zeros((num_slots + 1, table_width), jnp.int32)
-    return DeviceState(cache, table, jnp.zeros(num_slots + 1, jnp.int32), slots)
+    nothing = jnp.zeros(num_slots + 1, jnp.int32)
+    encoded = None
+    if encoder_width:
+        pages = jnp.zeros((num_slots + 1, encoder_width), jnp.int32)
+        encoded = EncodedRows(pages, jnp.zeros_like(nothing))
+    return DeviceState(cache, table, nothing, slots, encoded)

@@ -52,6 +52,13 @@ class KVCache(NamedTuple):
         return self.k.shape[2]
 
 
+class EncodedRows(NamedTuple):
+    """Where the encoder's keys and values of each row lie, which all of its tokens see."""
+
+    page_table: Int32[Array, "B MX"]
+    lengths: Int32[Array, " B"]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AttentionBatch:
@@ -65,6 +72,8 @@ class AttentionBatch:
     mesh: Mesh | None = field(metadata={"static": True}, default=None)
     backend: Backend = field(metadata={"static": True}, default=Backend.XLA)
     states: StateRows | None = None  # where layers with a state find them
+    encoded: EncodedRows | None = None  # of models that have an encoder
+    distance_bias: Float32[Array, "N R"] | None = None  # of scores, by how far back a key lies
 
 
 def decode_batch(
@@ -249,6 +258,7 @@ def _attend(
     out = kernel(
         q, pages.k, pages.v, rows.page_table, rows.positions,
         scale=scale, window=window, softcap=softcap, sinks=sinks, slopes=slopes,
-        k_scales=pages.k_scales, v_scales=pages.v_scales, backend=batch.backend,
+        k_scales=pages.k_scales, v_scales=pages.v_scales, distance_bias=batch.distance_bias,
+        backend=batch.backend,
     )  # fmt: skip
     return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(*pages)

@@ -7,8 +7,10 @@ value through `fields.py`. Knows no JSON key and no family.
 from dataclasses import dataclass
 from typing import Literal
 
+from models.encoder_config import EncoderConfig
 from models.errors import CheckpointError, UnsupportedError
 from models.mixer_config import Mixer
+from models.relative_bias import RelativeBias
 from models.rope import Dynamic, Linear, RopeConfig, Yarn
 
 
@@ -188,6 +190,13 @@ class ModelConfig:
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+
+    # of a model whose decoder attends to what an encoder read (`encoder_decoder.py`) only
+    encoder: EncoderConfig | None = None
+    decoder_prompt: tuple[int, ...] = ()  # what its decoder's text begins with
+    norm_sums: bool = False  # x = norm(x + f(x)), and no norm at the end
+    key_bias: bool = True  # if queries and values have one
+    relative: RelativeBias | None = None  # of the decoder's attention to itself
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

@@ -47,13 +47,17 @@ class Decoder(nnx.Module):
         places = partial(_embedding, rows, D, ("position", "embed"), dtype)
         self.config = config
         self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
-        self.embedding_norm = _norm(config) if config.embedding_norm else _identity
+        self.embedding_norm = make_norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
-        self.layers = nnx.List(Layer(config, kind, dtype, shards) for kind in config.layer_kinds)
+        self.layers = nnx.List(self.make_layer(kind, dtype, shards) for kind in config.layer_kinds)
         altup = config.altup
         self.streams = Streams(config, altup, dtype, shards) if altup is not None else None
-        self.norm = _norm(config)
+        self.norm = _identity if config.norm_sums else make_norm(config)
         self.head = None if config.tied_head else head()
+
+    def make_layer(self, kind: LayerKind, dtype: DTypeLike, shards: int) -> "Layer":
+        """One of its layers."""
+        return Layer(self.config, kind, dtype, shards)
 
     def embed(
         self, tokens: Int32[Array, " T"], positions: Int32[Array, " T"]
@@ -130,14 +134,14 @@ class Layer(nnx.Module):
         own_norm = config.pre_norms and config.parallel != "one norm"
         mixes = kind.attention or kind.mixer
         self.config = config
-        self.attention_norm = _norm(config) if config.pre_norms and mixes else _identity
+        self.attention_norm = make_norm(config) if config.pre_norms and mixes else _identity
         self.attention = _attention(config, kind, dtype, shards) if kind.attention else None
         stated = config.mixer if kind.mixer else None
         self.mixer = make_mixer(config, stated, dtype) if stated is not None else None
-        self.attention_post_norm = _norm(config) if config.post_norms and mixes else _identity
-        self.mlp_norm = _norm(config) if own_norm and kind.mlp else _identity
+        self.attention_post_norm = make_norm(config) if config.post_norms and mixes else _identity
+        self.mlp_norm = make_norm(config) if own_norm and kind.mlp else _identity
         self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
-        self.mlp_post_norm = _norm(config) if config.post_norms and kind.mlp else _identity
+        self.mlp_post_norm = make_norm(config) if config.post_norms and kind.mlp else _identity
         self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
         self.altup = Alternation(config, altup, dtype) if altup is not None else None
 
@@ -354,7 +358,8 @@ def _mlp(
     )
 
 
-def _norm(config: ModelConfig) -> RMSNorm | LayerNorm:
+def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:
+    """A norm of hidden states."""
     size, eps, offset = config.hidden_size, config.norm_eps, config.norm_offset
     if config.norm == "rms":
         return RMSNorm(size, eps=eps, offset=offset)

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from models.audio_stem import AudioStem
 from models.encoder_config import ClassifierHead, EncoderConfig, EncoderLayerKind
-from models.layers import ACTIVATIONS, Activation, LayerNorm, Linear
+from models.layers import ACTIVATIONS, Activation, LayerNorm, Linear, RMSNorm
+from models.relative_bias import two_sided_bias
 from models.rope import RopeConfig, Rotation, rotate, rotation
 
 HEAD_ACTIVATIONS: Mapping[str, Activation] = {"tanh": jnp.tanh, **ACTIVATIONS}
@@ -34,29 +36,39 @@ class Encoder(nnx.Module):
         D = config.hidden_size
         learned = config.positions == "learned"
         self.config = config
-        self.embedding = _table(config.vocab_size, D, dtype)
+        own = not config.shared_embedding
+        self.embedding = _table(config.vocab_size, D, dtype) if own else None
+        self.stem = AudioStem(config.mel_bins, D, dtype) if config.mel_bins else None
         self.position_embedding = (
             _table(config.max_position_embeddings, D, dtype) if learned else None
         )
         self.type_embedding = _table(config.token_types, D, dtype) if config.token_types else None
-        self.embedding_norm = LayerNorm(D, eps=config.norm_eps)
+        self.embedding_norm = _norm(config) if config.embedding_norm else None
+        buckets = config.relative.buckets if config.relative else 0
+        self.relative_bias = _table(buckets, config.num_heads, jnp.float32) if buckets else None
         self.layers = nnx.List(
             EncoderLayer(config, kind, dtype, idle=config.first_norm_idle and index == 0)
             for index, kind in enumerate(config.layer_kinds)
         )
-        self.norm = LayerNorm(D, eps=config.norm_eps) if config.norm_first else None
+        self.norm = _norm(config) if config.norm_first else None
 
     def embed(
         self, tokens: Int32[Array, "B S"], types: Int32[Array, "B S"]
     ) -> Float[Array, "B S D"]:
         """What the first layer reads; `types` says of which text of a pair each token is."""
+        if self.embedding is None:
+            raise TypeError("the tokens of this encoder are embedded by a decoder's table")
         x = self.embedding[...][tokens]
         if self.type_embedding is not None:
             x = x + self.type_embedding[...][types]
+        return self.placed(x)
+
+    def placed(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Embeddings at the places where they stand."""
         if self.position_embedding is not None:
             first = self.config.position_offset
-            x = x + self.position_embedding[...][first + jnp.arange(tokens.shape[1])]
-        return self.embedding_norm(x)
+            x = x + self.position_embedding[...][first + jnp.arange(x.shape[1])]
+        return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def __call__(
         self,
@@ -65,16 +77,22 @@ class Encoder(nnx.Module):
         lengths: Int32[Array, " B"],
     ) -> Float[Array, "B S D"]:
         """Hidden states of every token; those behind a row's length mean nothing."""
-        positions = jnp.arange(tokens.shape[1])
+        return self.run(self.embed(tokens, types), lengths)
+
+    def run(self, x: Float[Array, "B S D"], lengths: Int32[Array, " B"]) -> Float[Array, "B S D"]:
+        """The layers, from what the first of them reads."""
+        positions = jnp.arange(x.shape[1])
         ropes = [kind.rope for kind in self.config.layer_kinds]
         turns: dict[RopeConfig | None, Rotation] = {
             rope: rotation(rope, positions, self.config.context_length)
             for rope in set(ropes)
             if rope
         }
-        x = self.embed(tokens, types)
+        bias = None
+        if self.relative_bias is not None and self.config.relative is not None:
+            bias = two_sided_bias(self.config.relative, self.relative_bias[...])
         for layer, rope in zip(self.layers, ropes, strict=True):
-            x = _run_layer(layer, x, turns.get(rope), lengths)
+            x = _run_layer(layer, x, turns.get(rope), lengths, bias)
         return x if self.norm is None else self.norm(x)
 
 
@@ -87,33 +105,43 @@ class EncoderLayer(nnx.Module):
         D, F = config.hidden_size, config.intermediate_size
         linear = partial(Linear, axes=_AXES, bias=config.bias, dtype=dtype)
         self.config, self.window = config, kind.window
-        self.qkv = linear(D, 3 * D)
-        self.o = linear(D, D)
-        self.attention_norm = None if idle else LayerNorm(D, eps=config.norm_eps)
+        heads = config.num_heads * config.head_dim
+        self.qkv = linear(D, 3 * heads)
+        self.o = linear(heads, D)
+        self.attention_norm = None if idle else _norm(config)
         self.up = linear(D, 2 * F if config.gated_mlp else F)  # gate, then up
         self.down = linear(F, D)
-        self.mlp_norm = LayerNorm(D, eps=config.norm_eps)
+        self.mlp_norm = _norm(config)
 
     def __call__(
-        self, x: Float[Array, "B S D"], turn: Rotation | None, lengths: Int32[Array, " B"]
+        self,
+        x: Float[Array, "B S D"],
+        turn: Rotation | None,
+        lengths: Int32[Array, " B"],
+        bias: Float32[Array, "N distances"] | None = None,
     ) -> Float[Array, "B S D"]:
         first, second = self.attention_norm or _identity, self.mlp_norm
         if self.config.norm_first:
-            x = x + self._attend(first(x), turn, lengths)
+            x = x + self._attend(first(x), turn, lengths, bias)
             return x + self._mlp(second(x))
-        x = first(x + self._attend(x, turn, lengths))
+        x = first(x + self._attend(x, turn, lengths, bias))
         return second(x + self._mlp(x))
 
     def _attend(
-        self, x: Float[Array, "B S D"], turn: Rotation | None, lengths: Int32[Array, " B"]
+        self,
+        x: Float[Array, "B S D"],
+        turn: Rotation | None,
+        lengths: Int32[Array, " B"],
+        bias: Float32[Array, "N distances"] | None,
     ) -> Float[Array, "B S D"]:
-        B, S, D = x.shape
+        B, S, _ = x.shape
         N, H = self.config.num_heads, self.config.head_dim
         q, k, v = (part.reshape(B, S, N, H) for part in jnp.split(self.qkv(x), 3, axis=-1))
         if turn is not None:
             row: Any = jax.vmap(lambda heads: rotate(heads, turn))
             q, k = row(q), row(k)
-        return self.o(attend(q, k, v, lengths, self.window).reshape(B, S, D))
+        scale = self.config.attention_scale
+        return self.o(attend(q, k, v, lengths, self.window, scale, bias).reshape(B, S, N * H))
 
     def _mlp(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         y, activation = self.up(x), ACTIVATIONS[self.config.activation]
@@ -129,9 +157,10 @@ def _run_layer(
     x: Float[Array, "B S D"],
     turn: Rotation | None,
     lengths: Int32[Array, " B"],
+    bias: Float32[Array, "N distances"] | None,
 ) -> Float[Array, "B S D"]:
     """Its own jit: layers of one kind are traced and compiled once."""
-    return layer(x, turn, lengths)
+    return layer(x, turn, lengths, bias)
 
 
 def attend(
@@ -140,19 +169,30 @@ def attend(
     v: Float[Array, "B S N H"],
     lengths: Int32[Array, " B"],
     window: int | None,
+    scale: float | None = None,
+    bias: Float32[Array, "N distances"] | None = None,
 ) -> Float[Array, "B S N H"]:
-    """Every query sees all keys of its row, or those at most `window` away; softmax in float32."""
+    """Every query sees all keys of its row, or those at most `window` away; softmax in float32.
+
+    Scores are multiplied by `scale`, or 1 / sqrt(H). A head's `bias` is of key - query, from
+    -(distances // 2) on.
+    """
     B, S, N, H = q.shape
+    scale = H**-0.5 if scale is None else scale
     key = jnp.arange(S)
     alive = key < lengths[:, None]  # [B, S]
 
     def block(start: Array, queries: Float[Array, "B Q N H"]) -> Float[Array, "B Q N H"]:
         seen = alive[:, None, None]  # [B, 1, 1, S]
+        offset = key - (start + jnp.arange(queries.shape[1]))[:, None]  # [Q, S]
         if window is not None:
-            query = start + jnp.arange(queries.shape[1])
-            seen = seen & (jnp.abs(query[:, None] - key) <= window)
+            seen = seen & (jnp.abs(offset) <= window)
         scores = jnp.einsum("bqnh,bknh->bnqk", queries, k, preferred_element_type=jnp.float32)
-        weights = _softmax(scores * H**-0.5, seen).astype(v.dtype)
+        scores *= scale
+        if bias is not None:
+            reach = bias.shape[1] // 2
+            scores += bias[:, jnp.clip(offset, -reach, reach) + reach]
+        weights = _softmax(scores, seen).astype(v.dtype)
         return jnp.einsum("bnqk,bknh->bqnh", weights, v)
 
     if S <= _QUERIES:
@@ -186,6 +226,11 @@ class Classifier(nnx.Module):
         x = pooled if self.first is None else self.activation(self.first(pooled))
         x = x if self.norm is None else self.norm(x)
         return self.last(x).astype(jnp.float32)
+
+
+def _norm(config: EncoderConfig) -> LayerNorm | RMSNorm:
+    kind = RMSNorm if config.norm == "rms" else LayerNorm
+    return kind(config.hidden_size, eps=config.norm_eps)
 
 
 def _table(rows: int, D: int, dtype: DTypeLike) -> nnx.Param[Array]:

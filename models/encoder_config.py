@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import CheckpointError
+from models.relative_bias import RelativeBias
 from models.rope import RopeConfig
 from models.sentence_transformers import Pooling
 
@@ -57,18 +58,26 @@ class EncoderConfig:
 
     activation: str = "gelu"  # a name of layers.ACTIVATIONS
     gated_mlp: bool = False  # down(act(gate) * up)
+    norm: Literal["layer", "rms"] = "layer"
     norm_eps: float = 1e-12
     norm_bias: bool = True
     norm_first: bool = False  # x + f(norm(x)), with a norm at the end; else norm(x + f(x))
     first_norm_idle: bool = False  # the first layer's attention reads embeddings as they are
+    embedding_norm: bool = True
+    shared_embedding: bool = False  # tokens are embedded by a decoder's table
+    head_size: int | None = None  # of queries and keys; None is D / N
+    attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
+    relative: RelativeBias | None = None
     bias: bool = True  # of all products in the layers
+    key_bias: bool = True  # of keys too
+    mel_bins: int = 0  # of a spectrogram that is read instead of tokens
     positions: Literal["learned", "none"] = "learned"
     position_offset: int = 0  # row of the first token in the table of positions
     token_types: int = 0  # 0 is no such embedding
     head: ClassifierHead | None = None
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
+        if self.head_size is None and self.hidden_size % self.num_heads:
             raise CheckpointError(
                 f"config.json has hidden_size {self.hidden_size}, which does not divide into "
                 f"{self.num_heads} attention heads."
@@ -82,4 +91,4 @@ class EncoderConfig:
     @property
     def head_dim(self) -> int:
         """H."""
-        return self.hidden_size // self.num_heads
+        return self.head_size or self.hidden_size // self.num_heads

@@ -5,6 +5,7 @@ Owns our side, in the order of `encoder.py`. The checkpoint's names come from th
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from models.encoder_config import EncoderConfig
 from models.weights import Part, Source, WeightMap
@@ -28,38 +29,61 @@ def encoder_weights(
         optional_prefix: of the tensors' names: "bert.", which checkpoints of the bare model lack.
         ignored: patterns of tensors that are there and not needed.
     """
-    sources = dict(_entries(config, names))
+    sources = dict(encoder_entries(config, names, "body"))
     return WeightMap(sources, ignored, optional_prefix)
 
 
-def _entries(config: EncoderConfig, names: EncoderNames) -> Iterator[Entry]:
-    D, V, P = config.hidden_size, config.vocab_size, config.max_position_embeddings
-    tables = {"embedding": V}
+def encoder_entries(config: EncoderConfig, names: EncoderNames, root: str) -> Iterator[Entry]:
+    """Every parameter of an encoder below `root`, and those of its head."""
+    V, P = config.vocab_size, config.max_position_embeddings
+    tables = {} if config.shared_embedding else {"embedding": V}
     if config.positions == "learned":
         tables["position_embedding"] = P
     if config.token_types:
         tables["type_embedding"] = config.token_types
+    if config.relative:
+        tables["relative_bias"] = config.relative.buckets
     for name, rows in tables.items():
-        yield f"body.{name}", Source((Part(f"{names[name]}.weight", rows),))
-    yield from _norm("body.embedding_norm", _one(names, "embedding_norm"), D, config.norm_bias)
+        yield f"{root}.{name}", Source((Part(f"{names[name]}.weight", rows),))
+    if config.mel_bins:
+        yield from _stem(config, names, root)
+    if config.embedding_norm:
+        yield from _norm(config, f"{root}.embedding_norm", _one(names, "embedding_norm"))
     for index in range(config.num_layers):
-        yield from _layer(config, names, index)
+        yield from _layer(config, names, index, root)
     if config.norm_first:
-        yield from _norm("body.norm", _one(names, "norm"), D, config.norm_bias)
+        yield from _norm(config, f"{root}.norm", _one(names, "norm"))
     yield from _head(config, names)
 
 
-def _layer(config: EncoderConfig, names: EncoderNames, index: int) -> Iterator[Entry]:
+def _layer(config: EncoderConfig, names: EncoderNames, index: int, root: str) -> Iterator[Entry]:
     D, F = config.hidden_size, config.intermediate_size
-    outputs = {"qkv": (D, D, D), "o": (D,), "down": (D,)}
+    heads = config.num_heads * config.head_dim
+    outputs = {"qkv": (heads,) * 3, "o": (D,), "down": (D,)}
     outputs["up"] = (F, F) if config.gated_mlp else (F,)
     for name, sizes in outputs.items():
         tensors = _of_layer(names[f"layers.*.{name}"], index)
-        yield from _linear(f"body.layers.{index}.{name}", tensors, sizes, config.bias)
+        for path, source in _linear(f"{root}.layers.{index}.{name}", tensors, sizes, config.bias):
+            keys_too = config.key_bias or not path.endswith("qkv.bias")
+            yield path, source if keys_too else without_part(source, 1)
     idle = config.first_norm_idle and index == 0
     for name in ("mlp_norm",) if idle else ("attention_norm", "mlp_norm"):
         [tensor] = _of_layer(names[f"layers.*.{name}"], index)
-        yield from _norm(f"body.layers.{index}.{name}", tensor, D, config.norm_bias)
+        yield from _norm(config, f"{root}.layers.{index}.{name}", tensor)
+
+
+def _stem(config: EncoderConfig, names: EncoderNames, root: str) -> Iterator[Entry]:
+    for name in ("stem.first", "stem.second"):
+        for leaf, tensor in (("filters", "weight"), ("bias", "bias")):
+            part = Part(f"{_one(names, name)}.{tensor}", config.hidden_size)
+            yield f"{root}.{name}.{leaf}", Source((part,))
+
+
+def without_part(source: Source, index: int) -> Source:
+    """The same, with zeros in the place of one part."""
+    parts = list(source.parts)
+    parts[index] = replace(parts[index], tensor="")
+    return replace(source, parts=tuple(parts))
 
 
 def _head(config: EncoderConfig, names: EncoderNames) -> Iterator[Entry]:
@@ -69,7 +93,7 @@ def _head(config: EncoderConfig, names: EncoderNames) -> Iterator[Entry]:
     if head.first:
         yield from _linear("head.first", (_one(names, "head.first"),), (D,), head.first_bias)
     if head.norm:
-        yield from _norm("head.norm", _one(names, "head.norm"), D, config.norm_bias)
+        yield from _norm(config, "head.norm", _one(names, "head.norm"))
     yield from _linear("head.last", (_one(names, "head.last"),), (head.num_labels,), head.bias)
 
 
@@ -88,10 +112,12 @@ def _linear(
         yield f"{path}.bias", Source(tuple(Part(f"{t}.bias", n) for t, n in pairs))
 
 
-def _norm(path: str, tensor: str, size: int, bias: bool) -> Iterator[Entry]:
+def _norm(config: EncoderConfig, path: str, tensor: str) -> Iterator[Entry]:
     """Where there is no bias it is 0."""
+    size, bias = config.hidden_size, config.norm_bias
     yield f"{path}.weight", Source((Part(f"{tensor}.weight", size),))
-    yield f"{path}.bias", Source((Part(f"{tensor}.bias", size),) if bias else ())
+    if config.norm == "layer":
+        yield f"{path}.bias", Source((Part(f"{tensor}.bias", size),) if bias else ())
 
 
 def _of_layer(name: str | tuple[str, ...], index: int) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ class Linear(nnx.Module):
     ) -> Float[Array, "*T outputs"]:
         """x W, in `dtype` or that of `x`."""
         if isinstance(self.kernel, nnx.Module):
-            return jnp.asarray(self.kernel(x, dtype))
+            rows = self.kernel(x.reshape(-1, x.shape[-1]), dtype)
+            return jnp.asarray(rows).reshape(*x.shape[:-1], -1)
         return jnp.dot(x, self.kernel[...], preferred_element_type=dtype)
 
 

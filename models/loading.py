@@ -77,6 +77,17 @@ class LoadedModel:
         generation = Fields(self.generation_config, GENERATION_CONFIG)
         return frozenset(self.config.eos_token_ids + generation.token_ids("eos_token_id"))
 
+    @property
+    def decoder_prompt(self) -> list[int]:
+        """Ids with which the text of a decoder begins that has an encoder; else none.
+
+        The start token, and the one that is forced behind it: of several ids the first.
+        """
+        generation = Fields(self.generation_config, GENERATION_CONFIG)
+        start, forced = self.config.decoder_prompt[:1], self.config.decoder_prompt[1:]
+        start = generation.token_ids("decoder_start_token_id")[:1] or start
+        return [*start, *(generation.token_ids("forced_bos_token_id")[:1] or forced)]
+
 
 def load(
     model: str | Path,

@@ -80,11 +80,14 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
         yield build.embedding("position_embedding", (rows, 1))
     if config.embedding_norm:
         yield from build.norm("embedding_norm", width, bias=config.norm_bias)
+    if config.relative:
+        yield build.embedding("relative_bias", (config.relative.buckets, 1))
     if config.altup is not None:
         yield from _streams(config, config.altup, build)
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
-    yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
+    if not config.norm_sums:
+        yield from build.norm("norm", width, weight=config.norm_weight, bias=config.norm_bias)
     if not config.tied_head:
         head = build.parts("head", (vocabulary,), "weight")
         yield "head.kernel", Source(head, axis=1, transpose=True, unit=config.head_unit)
@@ -113,6 +116,9 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _latent(config, config.latent, build, f"{layer}.attention")
     if config.post_norms and mixes:
         yield from norm(f"{layer}.attention_post_norm")
+    if config.encoder is not None:
+        yield from norm(f"{layer}.cross_norm")
+        yield from _cross_attention(config, build, f"{layer}.cross")
     if not kind.mlp:
         return
     if config.pre_norms and config.parallel != "one norm":
@@ -181,6 +187,13 @@ def _gated(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]
     size = query.size
     query = replace(query, group=1, gap=size, whole=2 * query.units * size)
     return (query, *others), (replace(query, start=size),)
+
+
+def _cross_attention(config: ModelConfig, build: "_Builder", path: str) -> Iterator[Entry]:
+    query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
+    yield from build.linear(f"{path}.q", query, bias=config.qkv_bias)
+    yield from build.linear(f"{path}.kv", key, key, bias=config.qkv_bias)
+    yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
 
 
 def _qk_norm(

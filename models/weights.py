@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class Part:
     """`units * size` outputs of one checkpoint tensor, every `step`-th from output `start` on."""
 
-    tensor: str  # "model.layers.3.self_attn.q_proj.weight"
+    tensor: str  # "model.layers.3.self_attn.q_proj.weight"; "" is none, and zeros
     units: int  # what shards divide and never cut: heads, MLP dimensions, vocabulary rows
     size: int = 1  # outputs of one unit: H for a head
     start: int = 0  # not 0 where the checkpoint packs several parts into one tensor
@@ -82,13 +82,14 @@ class Source:
             for part in self.parts:
                 first, last = _share(part.units, shard, shards) if self.divided else (0, part.units)
                 for start, count, step in part.runs(first, last):
-                    yield Piece(part.tensor, start, count, step, at)
+                    if part.tensor:
+                        yield Piece(part.tensor, start, count, step, at)
                     at += count
 
     def outputs(self) -> dict[str, int]:
         """Length of each tensor along the output axis, as the checkpoint must have it."""
         lengths: dict[str, int] = {}
-        for part in self.parts:
+        for part in filter(lambda part: part.tensor, self.parts):
             last = part.first(part.units - 1) + (part.size - 1) * part.step
             length = part.whole or self.outputs_of or last + 1
             lengths[part.tensor] = max(length, lengths.get(part.tensor, 0))
@@ -97,7 +98,7 @@ class Source:
     @property
     def tensors(self) -> set[str]:
         """Names of the checkpoint's tensors that it is made of."""
-        return {part.tensor for part in self.parts}
+        return {part.tensor for part in self.parts if part.tensor}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp
 
 from models.errors import IngotError
 from serve.admin import FILES, PAGES, AbortRoute, AdminState, Pages
+from serve.audio.protocol import AudioRequest, TextDelta, Transcript
+from serve.audio.routes import AUDIO_PATHS, FORM, AudioRoute
 from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
@@ -81,6 +83,7 @@ OPERATIONS = [
     *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
     *(Operation(path, ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
     *(Operation(path, RerankRequest, Ranking) for path in ("/rerank", "/v1/rerank")),
+    *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
     Operation("/tokenize", TokenizeRequest, Tokens),
     Operation("/detokenize", DetokenizeRequest, Text),
 ]
@@ -156,6 +159,7 @@ def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
             f"{version}/score": ScoreRoute(service),
             f"{version}/rerank": RerankRoute(service),
         }
+    routes |= {path: AudioRoute(service, task) for path, task in AUDIO_PATHS.items()}
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
     yield Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"])

@@ -15,9 +15,11 @@ from serve.errors import TransportError
 BODY_SECONDS = 60.0
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, max_bytes: int, media: str = "application/json"
+) -> bytes:
     """The whole body; raises TransportError (400, 408, 413, 415) or ClientDisconnected."""
-    _check_headers(Headers(scope=scope), max_bytes)
+    _check_headers(Headers(scope=scope), max_bytes, media)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read(receive, max_bytes)
@@ -40,14 +42,15 @@ async def _read(receive: Receive, max_bytes: int) -> bytes:
             return bytes(body)
 
 
-def _check_headers(headers: Headers, max_bytes: int) -> None:
+def _check_headers(headers: Headers, max_bytes: int, media: str) -> None:
     length = headers.get("content-length")
     if length is not None and "transfer-encoding" in headers:
         raise TransportError(400, "Send either Content-Length or Transfer-Encoding, not both.")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise TransportError(415, "Compressed bodies are not accepted; send plain JSON.")
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise TransportError(415, "Send JSON with the header 'Content-Type: application/json'.")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != media:
+        what = "JSON" if media.endswith("json") else "a form"
+        raise TransportError(415, f"Send {what} with the header 'Content-Type: {media}'.")
     if length is not None and length.isdecimal() and int(length[:20]) > max_bytes:
         raise _too_large(max_bytes)
 

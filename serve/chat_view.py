@@ -32,7 +32,7 @@ class ChatView:
         self._id = response_id
         self._model = model_name
         self._created = int(time.time())
-        self._counter = TokenCounter([len(prompt.token_ids)], prompt.params.n, talk.thoughts)
+        self._counter = TokenCounter([prompt.num_tokens], prompt.params.n, talk.thoughts)
         self._begun: set[int] = set()
         self.timeline: Timeline | None = None  # to be told at the end
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]

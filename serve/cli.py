@@ -79,13 +79,13 @@ def serve(
     max_num_queued_reqs: options.MaxNumQueuedReqs = None,
     max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
+    max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",
 ) -> None:  # fmt: skip
     """Serve MODEL over HTTP with OpenAI's API.
 
-    SIGTERM lets requests finish and ends. SIGUSR2 starts the same command anew, which takes over
-    the port once it is ready, without refusing a connection; if it fails, nothing changes.
+    SIGTERM ends it when requests have; SIGUSR2 starts it anew, without refusing a connection.
     """
     raise typer.Exit(_run_server(dict(locals())))
 

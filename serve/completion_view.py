@@ -40,7 +40,7 @@ class CompletionView:
         self._model = model_name
         self._created = int(time.time())
         self._samples = prompts[0].params.n
-        self._counter = TokenCounter([len(each.token_ids) for each in prompts], self._samples)
+        self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
         self.timeline: Timeline | None = None  # to be told at the end
         self._offsets: dict[int, int] = {}  # choice -> characters shown
 

@@ -13,7 +13,7 @@ from serve.completion_view import CompletionView
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
 from serve.infill import ends_of, fill_in, infill_of
-from serve.prompts import check_ids, encode, truncate
+from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.protocol import MAX_PROMPTS
 from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from serve.sampling import fit, sampling_params
@@ -52,6 +52,8 @@ async def completion_prompts(
     sent, info = request.prompts(), service.client.info
     constraint = constraint_of(request)
     check_beams(request, constraint)
+    if request.echo and info.max_encoder_len:
+        raise RequestError("The prompt is the encoder's and no part of the text to echo.", "echo")
     params = _params(service, request, constraint)
     params.check_vocabulary(info.vocab_size)
     if params.n * len(sent) > MAX_PROMPTS:
@@ -80,11 +82,13 @@ def _prompt(
 ) -> Prompt:
     info = service.client.info
     check_ids(token_ids, info.vocab_size, "prompt")
-    kept = truncate(token_ids, request, info.max_model_len)
-    params = fit(params, request, len(kept), info.max_model_len, default)
+    kept = truncate(token_ids, request, info)
+    read, own = divide(kept, info)
+    params = fit(params, request, len(own), info.max_model_len, default)
     text = text if kept is token_ids else None
     beams = beams_of(request, params, info)
-    return Prompt(text, kept, params, request.cache_salt or "", beams=beams)
+    salt = request.cache_salt or ""
+    return Prompt(text, own, params, salt, beams=beams, encoder_token_ids=read)
 
 
 async def _fill_in(
@@ -120,7 +124,7 @@ async def _encode(
         service.model.tokenizer,
         texts,
         add_special=True if add_special is None else add_special,
-        max_tokens=None if truncated else service.client.info.max_model_len,
+        max_tokens=None if truncated else longest_prompt(service.client.info),
         param="prompt",
     )
 

@@ -16,7 +16,7 @@ from engine.grammar.params import StructuredOutputsParams
 from engine.thoughts import Thoughts
 from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.engine_client import Prompt
-from serve.prompts import check_ids, encode, truncate
+from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.protocol_chat import ChatRequest
 from serve.reply.after_reasoning import after_reasoning
 from serve.reply.forced import forced_schema
@@ -57,15 +57,16 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
     params.check_vocabulary(info.vocab_size)
     text, token_ids = await prompt_of(service, request)
-    kept = truncate(token_ids, request, info.max_model_len)
-    params = fit(params, request, len(kept), info.max_model_len, model.default_max_tokens)
+    read, own = divide(truncate(token_ids, request, info), info)
+    params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)
     if constraint is not None and model.thinking is not None:
         constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
     grammar = await service.grammar(constraint)
     beams = beams_of(request, params, info)
     prompt = Prompt(
-        text, kept, params, request.cache_salt or "", grammar=grammar, beams=beams,
+        text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
         thinking=thinking_budget(request, model, text, info.max_model_len),
+        encoder_token_ids=read,
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
 
@@ -96,7 +97,7 @@ async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[i
         model.tokenizer,
         [text],
         add_special=bool(request.add_special_tokens),
-        max_tokens=None if truncated else info.max_model_len,
+        max_tokens=None if truncated else longest_prompt(info),
         param="messages",
     )
     check_ids(token_ids, info.vocab_size, "messages")

@@ -63,6 +63,13 @@ class Prompt:
     grammar: str = ""  # of the params' structured outputs, compiled
     beams: BeamSearchParams | None = None
     thinking: ThinkingBudget | None = None
+    encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
+    encoder_features: bytes = b""  # what it hears instead
+
+    @property
+    def num_tokens(self) -> int:
+        """Of both."""
+        return len(self.token_ids) + len(self.encoder_token_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +277,16 @@ class EngineClient:
             grammar=prompt.grammar,
             beams=prompt.beams,
             thinking=prompt.thinking,
+            encoder_token_ids=list(prompt.encoder_token_ids),
+            encoder_features=prompt.encoder_features,
         )
         if not self._num_sequences:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
-        timelines = {index: Timeline(len(prompt.token_ids)) for index in range(prompt.params.n)}
+        timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
         stream.timelines += timelines.values()
         trace = None
         if self._traces is not None:
-            trace = self._traces.begin(name, len(prompt.token_ids), prompt.params)
+            trace = self._traces.begin(name, prompt.num_tokens, prompt.params)
         self._flights[name] = _Flight(stream, timelines, trace)
         self._num_sequences += len(timelines)
         self._idle.clear()

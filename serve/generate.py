@@ -178,7 +178,7 @@ class _View:
         info = MetaInfo(
             id=self._name,
             finish_reason=_finish_reason(delta, prompt),
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=prompt.num_tokens,
             completion_tokens=len(delta.token_ids),
             cached_tokens=delta.num_cached_tokens,
         )

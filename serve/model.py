@@ -15,6 +15,7 @@ from engine.errors import ConfigError, RequestError
 from engine.sampling_defaults import sampling_defaults
 from engine.tokenizer import Tokenizer
 from models.checkpoint import find_folder, read_config, read_generation_config
+from serve.audio.tokens import SpeechTokens, speech_tokens
 from serve.protocol_chat import ChatRequest
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
@@ -35,6 +36,7 @@ class ServedModel:
     thinking: ThinkingFormat | None
     sampling_defaults: Mapping[str, Any]
     default_max_tokens: int | None
+    speech: SpeechTokens | None = None  # of a model that hears
 
     def render(self, request: ChatRequest) -> str:
         """The prompt of a conversation; raises RequestError."""
@@ -112,6 +114,7 @@ def load_served_model(folder: Path, name: str, settings: ServerSettings) -> Serv
         tools=tool_format(settings.tool_call_parser, templates),
         thinking=thinking_format(settings.reasoning_parser, templates),
         sampling_defaults=sampling_defaults(generation),
+        speech=speech_tokens(tokenizer, read_generation_config(folder)) if tokenizer else None,
         default_max_tokens=longest if isinstance(longest, int) else None,
     )
 

@@ -22,6 +22,7 @@ class Operation:
     takes: type[msgspec.Struct]
     gives: type[msgspec.Struct]
     streams: type[msgspec.Struct] | None = None
+    media: str = "application/json"  # of what it takes; a form has a file besides
 
     @property
     def summary(self) -> str:
@@ -86,7 +87,7 @@ def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str
         "summary": operation.summary,
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": of[operation.takes]}},
+            "content": {operation.media: {"schema": of[operation.takes]}},
         },
         "responses": {
             "200": {"description": "The answer.", "content": content},

@@ -357,6 +357,9 @@ MaxBodyBytes = Annotated[
         parser=parse_count, metavar="BYTES", help="Largest request.", rich_help_panel=_SERVER
     ),
 ]
+MaxAudioClipFilesizeMb = Annotated[
+    int, typer.Option(help="Largest file to transcribe, in MiB.", rich_help_panel=_SERVER)
+]
 ShutdownTimeout = Annotated[
     float,
     typer.Option(help="Seconds that running requests get to finish.", rich_help_panel=_SERVER),

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from engine.errors import RequestError
+from engine.messages import ModelInfo
 from engine.tokenizer import Tokenizer
 from serve.protocol import GenerationRequest
 
@@ -51,9 +52,20 @@ def check_ids(prompt: Sequence[int], vocab_size: int, param: str) -> None:
         )
 
 
-def truncate(prompt: list[int], request: GenerationRequest, context: int) -> list[int]:
-    """The last `truncate_prompt_tokens` ids, or the first; -1: what leaves room for the answer."""
-    keep = request.truncate_prompt_tokens
+def longest_prompt(info: ModelInfo) -> int:
+    """Tokens that are never too many by themselves."""
+    return info.max_encoder_len or info.max_model_len
+
+
+def divide(prompt: list[int], info: ModelInfo) -> tuple[list[int], list[int]]:
+    """What an encoder reads, which is nothing without one, and what the decoder goes on with."""
+    return (prompt, list(info.decoder_prompt)) if info.max_encoder_len else ([], prompt)
+
+
+def truncate(prompt: list[int], request: GenerationRequest, info: ModelInfo) -> list[int]:
+    """The last `truncate_prompt_tokens` ids, or the first; -1: what leaves room for the answer,
+    with which an encoder's prompt shares none."""
+    keep, context = request.truncate_prompt_tokens, longest_prompt(info)
     if keep is None:
         return prompt
     if keep > context:
@@ -61,6 +73,8 @@ def truncate(prompt: list[int], request: GenerationRequest, context: int) -> lis
             f"truncate_prompt_tokens {str(keep)[:40]} exceeds this model's context of {context}.",
             "truncate_prompt_tokens",
         )
+    if keep == -1 and info.max_encoder_len:
+        keep = context
     if keep == -1:
         keep = max(1, context - (request.limit or 1))
     return prompt[:keep] if request.truncation_side == "right" else prompt[-keep:]

@@ -37,6 +37,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
     max_concurrent_requests_per_key: int | None = None
     max_body_bytes: int = 8 * 1024 * 1024
+    max_audio_clip_filesize_mb: int = 25  # of a file that is to be transcribed
     shutdown_timeout: float = 30.0  # seconds that requests in flight get to finish
     uvicorn_log_level: UvicornLogLevel = "warning"
 
@@ -64,6 +65,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError(
                 "--max-concurrent-requests-per-key must be at least 1, and needs --api-key."
             )
+        if self.max_audio_clip_filesize_mb < 1:
+            raise ConfigError("--max-audio-clip-filesize-mb must be at least 1.")
         if self.max_body_bytes < 1024:
             raise ConfigError("--max-body-bytes must be at least 1024.")
 

@@ -12,20 +12,20 @@ status. Owns framing and order; what a chunk holds is the route's.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.types import Send
 
-from engine.outputs import OutputDelta
 from models.errors import IngotError
 from serve.disconnect import ClientDisconnected
 from serve.errors import ErrorBody, error_body
 from serve.streams import RequestStream
 
 STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
+News = TypeVar("News", contravariant=True)  # of a stream: {choice: delta}, or pieces of text
 _START = {
     "type": "http.response.start",
     "status": 200,
@@ -38,10 +38,10 @@ _START = {
 logger = logging.getLogger("ingot.serve")
 
 
-class Chunks(Protocol):
-    """How a route shows deltas."""
+class Chunks(Protocol[News]):
+    """How a route shows what comes."""
 
-    def of(self, deltas: dict[int, OutputDelta]) -> Iterable[msgspec.Struct]:
+    def of(self, deltas: News, /) -> Iterable[msgspec.Struct]:
         """The chunks for what the engine just said."""
 
     def last(self) -> Iterable[msgspec.Struct]:
@@ -57,7 +57,9 @@ class Framing:
     end: bytes = b""
 
 
-async def send_events(send: Send, stream: RequestStream, chunks: Chunks, framing: Framing) -> None:
+async def send_events(
+    send: Send, stream: AsyncIterable[News], chunks: Chunks[News], framing: Framing
+) -> None:
     """Send the whole response; raises what failed if nothing has been sent yet."""
     started = False
     try:
@@ -66,7 +68,8 @@ async def send_events(send: Send, stream: RequestStream, chunks: Chunks, framing
                 await send(_START)
                 started = True
             await _send_body(send, b"".join(map(framing.event, chunks.of(deltas))))
-            stream.shown()
+            if isinstance(stream, RequestStream):
+                stream.shown()
         ending = b"".join(map(framing.event, chunks.last()))
     except ClientDisconnected:
         raise

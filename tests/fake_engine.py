@@ -34,6 +34,7 @@ CONTEXT = 128
 END = 257  # of a turn; the demo templates of the tests end turns with it
 REFUSE, FAIL_STEP, KILL = 290, 291, 292
 PAGES, PAGE_SIZE = 64, 16
+ENCODER, ENCODED = "encoder", 60  # the model of this name has one, that reads so many tokens
 
 
 @dataclass
@@ -70,6 +71,8 @@ class FakeCore:
             page_size=PAGE_SIZE,
             load_seconds=0.5,
             compile_seconds=1.5,
+            max_encoder_len=ENCODED if config.model == ENCODER else 0,
+            decoder_prompt=[97, 98] if config.model == ENCODER else [],
         )
 
     @property

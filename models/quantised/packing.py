@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from models.config import ModelConfig
 from models.decoder import Decoder
+from models.encoder_decoder import make_decoder
 from models.flatten import Layout, layout
 from models.layers import Linear
 from models.mixture import MixtureOfExperts
@@ -33,7 +34,7 @@ def decoder_layout(
     """
 
     def make() -> Decoder:
-        decoder = Decoder(config, dtype=dtype, shards=mesh.size)
+        decoder = make_decoder(config, dtype=dtype, shards=mesh.size)
         for path, module, name in _candidates(decoder) if choose else ():
             plain = getattr(module, name)
             kind = choose(path, plain.shape) if choose else None

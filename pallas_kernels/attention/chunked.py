@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, Num, UInt32
 
 from pallas_kernels.attention.query_blocks import QueryBlocks
-from pallas_kernels.attention.reference import MASKED, visible, visible_drafts
+from pallas_kernels.attention.reference import MASKED, bias_of, visible, visible_drafts
 
 _CHUNK_SLOTS = 64  # keys scored at once
 _NO_POSITION = 2**31 - 1  # later than any
@@ -34,6 +34,7 @@ def attend_blocks(
     v_scales: Float32[Array, "P K S"] | None = None,
     value_dim: int | None = None,
     tree_mask: UInt32[Array, "M Q"] | None = None,
+    distance_bias: Float[Array, "N R"] | None = None,
 ) -> Float[Array, "M Q N V"]:
     """Attention of each block over the pages of its table; a query at position -1 sees nothing.
 
@@ -72,6 +73,9 @@ def attend_blocks(
             scores = softcap * jnp.tanh(scores / softcap)
         if slopes is not None:
             scores += slopes * (slots - asked).astype(jnp.float32)
+        if distance_bias is not None:
+            added = bias_of(distance_bias, positions[..., None] - slots)  # [N, M, Q, C*S]
+            scores += added.reshape(K, G, M, Q, -1).transpose(2, 0, 1, 3, 4).reshape(scores.shape)
         seen = visible(asked, slots, window)
         if tree_mask is not None:
             bits = jnp.tile(tree_mask, (1, G))[:, None, :, None]

@@ -52,6 +52,15 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
             raise KernelError(f"The attention kernels of the backend {backend.value} take {limit}.")
 
 
+def check_bias(biased: bool, backend: Backend) -> None:
+    """Raise KernelError if scores have a bias by distance and the backend's kernels add none."""
+    if biased and backend is not Backend.XLA:
+        raise KernelError(
+            f"The attention kernels of the backend {backend.value} add no bias by distance to "
+            "scores, which the relative positions of T5 are."
+        )
+
+
 def check_pool(entries: int, dtype: DTypeLike, backend: Backend) -> None:
     """Raise KernelError if the backend's kernels cannot reach all of so many entries of keys."""
     size = entries * jnp.dtype(dtype).itemsize

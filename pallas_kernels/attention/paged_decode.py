@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_blocks
-from pallas_kernels.attention.limits import check_biases, check_pages
+from pallas_kernels.attention.limits import check_bias, check_biases, check_pages
 from pallas_kernels.dispatch import Backend, resolve
 
 VERSIONS = (Backend.MOSAIC, Backend.TRITON)
@@ -25,6 +25,7 @@ def paged_decode(
     slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
+    distance_bias: Float[Array, "N R"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
     """Row b's query at `positions[b]` (-1: no query) over its slots 0 .. positions[b].
@@ -32,17 +33,20 @@ def paged_decode(
     Specification: `reference.attention_reference` with `row` = 0 .. B-1.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes, scales are missing, or sinks
-            and slopes are both there.
+        KernelError: the GPU's kernel does not take these shapes or a `distance_bias`, scales are
+            missing, or sinks and slopes are both there.
     """
     backend = resolve(backend, VERSIONS)
     check_pages(q, k_pages, k_scales, v_scales, backend)
     check_biases(sinks, slopes)
+    check_bias(distance_bias is not None, backend)
     options: dict[str, Any] = {
         "scale": scale, "window": window, "softcap": softcap, "sinks": sinks, "slopes": slopes,
     }  # fmt: skip
     if k_scales is not None:
         options |= {"k_scales": k_scales, "v_scales": v_scales}
+    if distance_bias is not None:
+        options |= {"distance_bias": distance_bias}
     if backend is not Backend.XLA:
         kernel = _on_hopper if backend is Backend.MOSAIC else _on_ampere
         return kernel(q, k_pages, v_pages, page_table, positions, **options)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.chunked import attend_packed
-from pallas_kernels.attention.limits import check_biases, check_pages
+from pallas_kernels.attention.limits import check_bias, check_biases, check_pages
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
@@ -36,6 +36,7 @@ def ragged_attention(
     slopes: Float[Array, " N"] | None = None,
     k_scales: Float32[Array, "P K S"] | None = None,
     v_scales: Float32[Array, "P K S"] | None = None,
+    distance_bias: Float[Array, "N R"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:
     """Token t at `positions[t]` over slots 0 .. positions[t] of its row; padding gives any value.
@@ -43,17 +44,20 @@ def ragged_attention(
     Specification: `reference.attention_reference`, with each token's row as `blocks` says.
 
     Raises:
-        KernelError: the GPU's kernel does not take these shapes, scales are missing, or sinks
-            and slopes are both there.
+        KernelError: the GPU's kernel does not take these shapes or a `distance_bias`, scales are
+            missing, or sinks and slopes are both there.
     """
     backend = resolve(backend, VERSIONS)
     check_pages(q, k_pages, k_scales, v_scales, backend)
     check_biases(sinks, slopes)
+    check_bias(distance_bias is not None, backend)
     options: dict[str, Any] = {
         "scale": scale, "window": window, "softcap": softcap, "sinks": sinks, "slopes": slopes,
     }  # fmt: skip
     if k_scales is not None:
         options |= {"k_scales": k_scales, "v_scales": v_scales}
+    if distance_bias is not None:
+        options |= {"distance_bias": distance_bias}
     if backend is Backend.XLA:
         return attend_packed(q, k_pages, v_pages, page_table, positions, blocks, **options)
     return _ragged_on_gpu(q, k_pages, v_pages, page_table, positions, blocks, backend, **options)

@@ -27,6 +27,7 @@ def attention_reference(
     k_scales: Float[Array, "P K S"] | None = None,
     v_scales: Float[Array, "P K S"] | None = None,
     tree_mask: UInt32[Array, " T"] | None = None,
+    distance_bias: Float[Array, "N R"] | None = None,
 ) -> Float[Array, "T N H"]:
     """Softmax(cap(scale q.k) + mask) v, token t over the slots of its row up to its position.
 
@@ -36,6 +37,7 @@ def attention_reference(
     a head's slope m, m (j - p) is added to its scores behind the softcap. Pages of 8 bits come
     with a scale for each slot and head: what lies there, times that, is meant.
     With a `tree_mask`, tokens are drafts of which the first lies at `positions`: `visible_drafts`.
+    A `distance_bias` is added to scores: entry min(d, R - 1) of a head where the key lies d back.
 
     Sources: of sinks arXiv 2309.17453, as learned in gpt-oss; of slopes ALiBi, arXiv 2108.12409.
     """
@@ -53,6 +55,9 @@ def attention_reference(
     if slopes is not None:
         ago = (slot - positions[:, None]).astype(wide)  # [T, slots]
         scores = scores + slopes.astype(wide).reshape(K, N // K, 1) * ago[:, None, None]
+    if distance_bias is not None:
+        added = bias_of(distance_bias.astype(wide), positions[:, None] - slot)  # [N, T, slots]
+        scores += added.swapaxes(0, 1).reshape(scores.shape)
     seen = visible(positions[:, None], slot, window)  # [T, slots]
     if tree_mask is not None:
         seen = visible_drafts(positions[:, None], tree_mask[:, None], slot, window)
@@ -77,6 +82,11 @@ def gather(
         found = found * scales[tables].astype(dtype)[..., None]
     T, MP, K, S, H = found.shape
     return found.swapaxes(1, 2).reshape(T, K, MP * S, H)
+
+
+def bias_of(table: Float[Array, "N R"], back: Int32[Array, "..."]) -> Float[Array, "N ..."]:
+    """What each head adds to the score of a key that lies so far `back`."""
+    return table[:, jnp.clip(back, 0, table.shape[1] - 1)]
 
 
 def visible(query: Int32[Array, "..."], key: Int32[Array, "..."], window: int | None) -> Array:

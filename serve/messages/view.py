@@ -31,7 +31,7 @@ class MessagesView:
     def __init__(self, talk: Conversation, response_id: str, model_name: str) -> None:
         self._id = response_id
         self._model = model_name
-        self._prompt_tokens = len(talk.prompt.token_ids)
+        self._prompt_tokens = talk.prompt.num_tokens
         self._reply = Reply(talk.rules, talk.prompt.text or "")
         self._parts = Parts()
         self._generated = self._cached = 0

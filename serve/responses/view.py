@@ -34,7 +34,7 @@ class ResponseView:
     ) -> None:
         self.response = _new_response(request, response_id, model_name)
         self._request = request
-        self._prompt_tokens = len(talk.prompt.token_ids)
+        self._prompt_tokens = talk.prompt.num_tokens
         self._reply = Reply(talk.rules, talk.prompt.text or "")
         self._parts = Parts()
         self._ids: list[str] = []

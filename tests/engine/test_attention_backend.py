@@ -15,6 +15,7 @@ from engine.memory import resolve_layout, resolve_pages
 from engine.shapes import Shapes
 from models.published import PUBLISHED
 from models.registry import find_architecture
+from models.relative_bias import RelativeBias
 from pallas_kernels import Backend
 
 SHAPES = Shapes(64, 2048, 4096, 64)
@@ -129,3 +130,10 @@ def test_the_sampler_is_settled_and_logged(backend, vocabulary, size, sampler, l
         assert resolve_sampler(backend, vocabulary, mesh_of("gpu", "a GPU", size)) is sampler
     [record] = caplog.records
     assert re.match(line, record.message)
+
+
+def test_relative_positions_need_xla_and_the_error_says_so():
+    relative = RelativeBias(32, 128)
+    with pytest.raises(ConfigError, match=r"of T5 are.*--attention-backend xla"):
+        resolve("gpu", "NVIDIA H200", relative=relative)
+    assert resolve("gpu", "NVIDIA H200", asked="xla", relative=relative) is Backend.XLA

@@ -35,16 +35,16 @@ class Golden:
         return float(self.logits.std())
 
 
-def recorded() -> set[str]:
+def recorded(folder: Path = FOLDER) -> set[str]:
     """Names of the cases that have a golden file."""
-    return {path.stem for path in FOLDER.glob("*.npz")}
+    return {path.stem for path in folder.glob("*.npz")}
 
 
-def write(name: str, golden: Golden) -> None:
+def write(name: str, golden: Golden, folder: Path = FOLDER) -> None:
     """Write the golden file of the case `name`."""
-    FOLDER.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     np.savez_compressed(
-        FOLDER / f"{name}.npz",
+        folder / f"{name}.npz",
         config=np.array(json.dumps(golden.config, sort_keys=True)),
         tensors=np.array(json.dumps(golden.tensors)),
         tokens=np.array(golden.tokens, np.int16),
@@ -53,9 +53,9 @@ def write(name: str, golden: Golden) -> None:
     )
 
 
-def read(name: str) -> Golden:
+def read(name: str, folder: Path = FOLDER) -> Golden:
     """The golden file of the case `name`."""
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
         tensors = json.loads(str(file["tensors"]))
         return Golden(
             config=json.loads(str(file["config"])),

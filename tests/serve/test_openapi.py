@@ -31,6 +31,6 @@ async def test_references_resolve_and_fields_are_the_structs(serve: Serve) -> No
     assert names <= set(schemas)
     for operation in OPERATIONS:
         content = response.json()["paths"][operation.path]["post"]["requestBody"]["content"]
-        name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        name = content[operation.media]["schema"]["$ref"].rpartition("/")[2]
         assert set(operation.takes.__struct_fields__) <= set(schemas[name]["properties"])
         assert schemas[name]["additionalProperties"] is False

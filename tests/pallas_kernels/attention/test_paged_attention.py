@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import kv_write, paged_decode, query_blocks, ragged_attention
+from pallas_kernels import Backend, kv_write, paged_decode, query_blocks, ragged_attention
 from pallas_kernels.attention.reference import attention_reference
 from pallas_kernels.cache.quantise import QUANTISED, quantise
 from pallas_kernels.errors import KernelError
@@ -18,6 +18,7 @@ CASES = {  # name: (N, K, H, S, options)
     "softcap": (4, 2, 16, 16, {"softcap": 5.0}),
     "sinks": (4, 2, 16, 16, {"sinks": jnp.array([1.0, -2.0, 0.0, 4.0])}),
     "slopes": (4, 2, 16, 16, {"slopes": jnp.array([0.5, 0.25, 0.0, 1.0])}),
+    "bias by distance": (4, 2, 16, 16, {"distance_bias": jnp.sin(jnp.arange(80.0)).reshape(4, 20)}),
     "window and softcap, big pages": (6, 2, 8, 64, {"window": 3, "softcap": 2.0}),
 }
 
@@ -163,3 +164,25 @@ def test_write_is_in_place_when_donated():
     pool_bytes = 512 * 2 * 16 * 32 * 4
     assert memory.alias_size_in_bytes == pool_bytes
     assert memory.temp_size_in_bytes < pool_bytes / 8
+
+
+def test_a_bias_by_distance_is_added_to_scores() -> None:
+    """One head, keys of zeros: weights are the softmax of the bias alone."""
+    k = jnp.zeros((2, 1, 16, 4))
+    v = jnp.zeros((2, 1, 16, 4)).at[1, 0, 0].set(1.0)
+    bias = jnp.array([[0.0, 0.0, 3.0]])
+    out = paged_decode(
+        jnp.ones((1, 1, 4)), k, v, jnp.array([[1]]), jnp.array([4], jnp.int32),
+        scale=1.0, distance_bias=bias,
+    )  # fmt: skip
+    far = np.exp(3.0)
+    np.testing.assert_allclose(out, far / (3 * far + 2), rtol=1e-6)  # 4, 3 and 2 back; 1 and 0
+
+
+def test_kernels_for_gpus_refuse_a_bias_by_distance() -> None:
+    with pytest.raises(KernelError, match="no bias by distance"):
+        paged_decode(
+            jnp.ones((1, 1, 64), jnp.bfloat16), jnp.zeros((2, 1, 64, 64), jnp.bfloat16),
+            jnp.zeros((2, 1, 64, 64), jnp.bfloat16), jnp.array([[1]]), jnp.array([4], jnp.int32),
+            scale=1.0, distance_bias=jnp.zeros((1, 8)), backend=Backend.MOSAIC,
+        )  # fmt: skip

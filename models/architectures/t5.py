@@ -1,0 +1,89 @@
+"""T5, FLAN-T5, UL2, mT5: RMS norms, no scale of scores, and a bias of them by distance."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.architectures.t5_names import IGNORED, names
+from models.config import LayerKind, ModelConfig
+from models.encoder_config import EncoderConfig, EncoderLayerKind
+from models.encoder_decoder_weights import encoder_decoder_weights
+from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.relative_bias import RelativeBias
+from models.weights import WeightMap
+
+ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
+
+# feed_forward_proj: the name of the activation, and whether it is gated
+MLPS = {
+    "relu": ("relu", False),
+    "gated-gelu": ("gelu_new", True),
+    "gated-silu": ("silu", True),
+}
+
+
+def config(raw: Mapping[str, Any]) -> ModelConfig:
+    fields = Fields(raw)
+    D, heads = fields.integer("d_model"), fields.integer("num_heads", high=MAX_HEADS)
+    activation, gated = MLPS[fields.option("feed_forward_proj", MLPS, "relu")]
+    layers = fields.integer("num_layers", high=MAX_LAYERS)
+    own_layers = fields.integer("num_decoder_layers", layers, high=MAX_LAYERS)
+    tied = fields.flag("tie_word_embeddings", True)
+    start = fields.token_ids("decoder_start_token_id") or fields.token_ids("pad_token_id")
+    encoder = _encoder(fields, heads, layers, activation, gated)
+    return ModelConfig(
+        architecture=fields.texts("architectures")[0],
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=D,
+        intermediate_size=encoder.intermediate_size,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=encoder.head_dim,
+        max_position_embeddings=MAX_TOKENS,  # distances have no end
+        context_length=encoder.context_length,
+        layer_kinds=(LayerKind(),) * own_layers,
+        activation=activation,
+        gated_mlp=gated,
+        norm_eps=encoder.norm_eps,
+        attention_scale=1.0,
+        logit_scale=D**-0.5 if tied else 1.0,
+        tied_head=tied,
+        eos_token_ids=fields.token_ids("eos_token_id"),
+        encoder=encoder,
+        decoder_prompt=start or (0,),
+        relative=encoder.relative,
+    )
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    return encoder_decoder_weights(config, *names(config), ignored=IGNORED, optional_prefix="")
+
+
+def _encoder(
+    fields: Fields, heads: int, layers: int, activation: str, gated: bool
+) -> EncoderConfig:
+    length = fields.integer("n_positions", 512, high=MAX_TOKENS)
+    return EncoderConfig(
+        architecture=fields.texts("architectures")[0],
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("d_model"),
+        intermediate_size=fields.integer("d_ff"),
+        num_heads=heads,
+        head_size=fields.integer("d_kv", high=MAX_HEADS),
+        max_position_embeddings=length,
+        context_length=length,
+        layer_kinds=(EncoderLayerKind(),) * layers,
+        activation=activation,
+        gated_mlp=gated,
+        norm="rms",
+        norm_eps=fields.number("layer_norm_epsilon", 1e-6, high=1.0),
+        norm_first=True,
+        bias=False,
+        positions="none",
+        embedding_norm=False,
+        shared_embedding=True,
+        attention_scale=1.0,
+        relative=RelativeBias(
+            fields.integer("relative_attention_num_buckets", 32, low=4),
+            fields.integer("relative_attention_max_distance", 128, low=2, high=MAX_LAYERS**2),
+        ),
+    )

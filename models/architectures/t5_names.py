@@ -1,0 +1,45 @@
+"""What the tensors of T5 and its relatives are called."""
+
+from models.config import ModelConfig
+from models.encoder_weights import EncoderNames
+from models.weight_map import Names
+
+ENCODER, DECODER = "encoder.block.*", "decoder.block.*"
+IGNORED = (
+    "*coder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+)
+FIRST_BIAS = "block.0.layer.0.SelfAttention.relative_attention_bias"
+
+
+def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
+    """Of the tensors of the decoder, and of the encoder."""
+    decoder = {
+        "embedding": "shared",
+        "head": "lm_head",
+        "relative_bias": f"decoder.{FIRST_BIAS}",
+        "layers.*.attention_norm": f"{DECODER}.layer.0.layer_norm",
+        "layers.*.attention.qkv": tuple(f"{DECODER}.layer.0.SelfAttention.{x}" for x in "qkv"),
+        "layers.*.attention.o": f"{DECODER}.layer.0.SelfAttention.o",
+        "layers.*.cross_norm": f"{DECODER}.layer.1.layer_norm",
+        "layers.*.cross.q": f"{DECODER}.layer.1.EncDecAttention.q",
+        "layers.*.cross.kv": tuple(f"{DECODER}.layer.1.EncDecAttention.{x}" for x in "kv"),
+        "layers.*.cross.o": f"{DECODER}.layer.1.EncDecAttention.o",
+        "layers.*.mlp_norm": f"{DECODER}.layer.2.layer_norm",
+        "layers.*.mlp.up": f"{DECODER}.layer.2.DenseReluDense.wi",
+        "layers.*.mlp.gate_up": tuple(f"{DECODER}.layer.2.DenseReluDense.wi_{n}" for n in "01"),
+        "layers.*.mlp.down": f"{DECODER}.layer.2.DenseReluDense.wo",
+        "norm": "decoder.final_layer_norm",
+    }
+    mlp = f"{ENCODER}.layer.1.DenseReluDense"
+    encoder = {
+        "relative_bias": f"encoder.{FIRST_BIAS}",
+        "layers.*.qkv": tuple(f"{ENCODER}.layer.0.SelfAttention.{x}" for x in "qkv"),
+        "layers.*.o": f"{ENCODER}.layer.0.SelfAttention.o",
+        "layers.*.attention_norm": f"{ENCODER}.layer.0.layer_norm",
+        "layers.*.up": (f"{mlp}.wi_0", f"{mlp}.wi_1") if config.gated_mlp else f"{mlp}.wi",
+        "layers.*.down": f"{mlp}.wo",
+        "layers.*.mlp_norm": f"{ENCODER}.layer.1.layer_norm",
+        "norm": "encoder.final_layer_norm",
+    }
+    return decoder, encoder

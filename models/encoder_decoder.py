@@ -1,0 +1,139 @@
+"""A decoder whose layers attend to an encoder too: BART, T5 and what is built like them.
+
+    encoder's tokens [S] ─ encoder, once a request ─ keys and values of every layer ─> pages
+    tokens [T] ─ embed ─ layers: attention, cross-attention, MLP ⟷ pages ─ hidden [T, D]
+
+Owns the equations that `decoder.py` lacks. In a step it is a decoder like any other.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Int32
+
+from models.attention import AttentionBatch, EncodedRows, KVCache
+from models.config import LayerKind, ModelConfig
+from models.cross_attention import CrossAttention, places
+from models.decoder import Decoder, Layer, make_norm
+from models.encoder import Encoder
+from models.errors import UnsupportedError
+from models.relative_bias import backward_bias
+from models.rope import Rotation
+
+
+class EncoderDecoder(Decoder):
+    """A `Decoder` with an encoder, which shares its embeddings.
+
+    Raises:
+        UnsupportedError: it is to be divided among devices.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, shards: int = 1):
+        if config.encoder is None:
+            raise TypeError(f"{config.architecture} has no encoder")
+        if shards > 1:
+            raise UnsupportedError(
+                f"{config.architecture} has an encoder and runs on one device; use "
+                "--tensor-parallel-size 1."
+            )
+        super().__init__(config, dtype=dtype)
+        self.encoder = Encoder(config.encoder, dtype=dtype)
+        buckets = config.relative.buckets if config.relative else 0
+        table, vocabulary = (buckets, config.num_heads), (config.vocab_size,)
+        self.relative_bias = _zeros(table, ("position", "heads")) if buckets else None
+        biased = config.head_bias and config.tied_head
+        self.logits_bias = _zeros(vocabulary, ("norm",)) if biased else None
+
+    def make_layer(self, kind: LayerKind, dtype: DTypeLike, shards: int) -> Layer:
+        """One of its layers."""
+        return CrossLayer(self.config, kind, dtype, shards)
+
+    def encode(
+        self,
+        source: Int32[Array, " S"] | Float32[Array, "frames mels"],
+        encoded: EncodedRows,
+        cache: KVCache,
+        *,
+        pages_per_layer: int,
+    ) -> KVCache:
+        """`cache` with what every layer attends to, of the one row that `encoded` describes.
+
+        Tokens behind the row's length are padding. Audio is twice as many frames of a spectrogram.
+        """
+        if self.encoder.stem is not None:
+            x = self.encoder.stem(source[None])
+        else:
+            x = self.embedding[...][source][None]
+            x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        hidden = self.encoder.run(self.encoder.placed(x), encoded.lengths)[0]
+        num_pages, size = cache.k.shape[0], cache.page_size
+        page, slot = places(encoded, 0, hidden.shape[0], size, num_pages)
+        layers: Any = self.layers
+        for index, layer in enumerate(layers):
+            there = jnp.where(page < num_pages, page + index * pages_per_layer, num_pages)
+            cache = layer.cross.write(hidden, there, slot, cache)
+        return cache
+
+    def __call__(
+        self,
+        tokens: Int32[Array, " T"],
+        positions: Int32[Array, " T"],
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        """As a decoder's, of rows that were encoded."""
+        if self.relative_bias is not None and self.config.relative is not None:
+            bias = backward_bias(self.config.relative, self.relative_bias[...])
+            batch = replace(batch, distance_bias=bias)
+        return super().__call__(tokens, positions, batch, cache)
+
+    def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
+        """Scores of the next token, in float32."""
+        scores = super().logits(hidden)
+        return scores if self.logits_bias is None else scores + self.logits_bias[...]
+
+
+class CrossLayer(Layer):
+    """x += f(norm(x)) for attention, cross-attention and MLP; or x = norm(x + f(x))."""
+
+    def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
+        super().__init__(config, kind, dtype, shards)
+        self.cross_norm = make_norm(config)
+        self.cross = CrossAttention(config, dtype)
+
+    def _block(
+        self,
+        index: Int32[Array, ""],
+        place: Int32[Array, ""] | None,
+        x: Float[Array, "T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        before = self._before(self.attention_norm, x)
+        h, cache = self._mix(index, place, before, turn, batch, cache)
+        x = self._behind(self.attention_norm, x if h is None else x + h)
+        h = self.cross(index, self._before(self.cross_norm, x), batch, cache)
+        x = self._behind(self.cross_norm, x + h)
+        mlp: Any = self.mlp
+        h = mlp(self._before(self.mlp_norm, x))
+        return self._behind(self.mlp_norm, x + h), cache
+
+    def _before(self, norm: Any, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return x if self.config.norm_sums else norm(x)
+
+    def _behind(self, norm: Any, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return norm(x) if self.config.norm_sums else x
+
+
+def _zeros(shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param[Array]:
+    return nnx.Param(jnp.zeros(shape, jnp.float32), axes=axes)
+
+
+def make_decoder(config: ModelConfig, *, dtype: DTypeLike, shards: int = 1) -> Decoder:
+    """The decoder that `config` describes."""
+    kind = Decoder if config.encoder is None else EncoderDecoder
+    return kind(config, dtype=dtype, shards=shards)

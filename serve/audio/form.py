@@ -1,0 +1,69 @@
+"""Reading a multipart form: one file, and fields that become an `AudioRequest`."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException
+
+from engine.errors import RequestError
+from serve.audio.protocol import AudioRequest
+from serve.unsupported import IGNORED
+
+MAX_FIELDS = 64
+FORM_BYTES = 256 * 1024  # of a form, besides its file
+_LISTS = ("timestamp_granularities",)
+_NEUTRAL: Mapping[str, tuple[str, ...]] = {"chunking_strategy": ("auto",)}
+
+
+async def read_form(headers: Headers, body: bytes) -> tuple[bytes, AudioRequest]:
+    """The file's content, and the fields; raises RequestError."""
+    try:
+        from starlette.formparsers import MultiPartParser
+
+        parser = MultiPartParser(
+            headers, _whole(body), max_files=1, max_fields=MAX_FIELDS, max_part_size=FORM_BYTES
+        )
+        form = await parser.parse()
+    except (AssertionError, ModuleNotFoundError):  # Starlette's, without python-multipart
+        raise RequestError(
+            "This server cannot read forms: it was installed without the extra 'audio' "
+            "(pip install 'ingot[audio]').",
+            "file",
+        ) from None
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        raise RequestError(f"The form cannot be read: {str(error)[:200]}.") from None
+    try:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise RequestError("The form has no file; send the audio as its part 'file'.", "file")
+        return await file.read(), _request(form.multi_items())
+    finally:
+        await form.close()
+
+
+def _request(items: list[tuple[str, Any]]) -> AudioRequest:
+    fields: dict[str, Any] = {}
+    for name, value in items:
+        key = name.removesuffix("[]")
+        if key == "file" or key in IGNORED or value in _NEUTRAL.get(key, ()):
+            continue
+        if key not in AudioRequest.__struct_fields__:
+            raise RequestError(f"The field {key[:60]!r} is not supported here.", key[:60])
+        if key in _LISTS:
+            fields.setdefault(key, []).append(value)
+        elif value != "":
+            fields[key] = value
+    try:
+        request = msgspec.convert(fields, AudioRequest, strict=False)
+    except msgspec.ValidationError as error:
+        wrong, _, where = str(error).partition(" - at `$.")
+        field = where.rstrip("`").partition("[")[0]
+        raise RequestError(f"{field or 'The form'}: {wrong}.", field or None) from None
+    request.check_shared()
+    return request
+
+
+async def _whole(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body

@@ -1,0 +1,97 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations."""
+
+import asyncio
+import math
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import RequestError
+from serve.audio.decoding import decode_audio
+from serve.audio.form import FORM_BYTES, read_form
+from serve.audio.formats import write
+from serve.audio.protocol import AudioRequest, Seconds, TextDelta, TextDone
+from serve.audio.transcriber import Transcriber
+from serve.body import read_body
+from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.service import Service
+from serve.sse import DATA_ONLY, send_events
+
+FORM = "multipart/form-data"
+AUDIO_PATHS = MappingProxyType(
+    {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
+)
+_BEFORE = 2  # of the decoder's context, the share of what was said before
+
+
+class AudioRoute:
+    """Speech in, text out, by a model that hears."""
+
+    def __init__(self, service: Service, task: str) -> None:
+        self._service = service
+        self._task = task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            limit = self._service.settings.max_audio_clip_filesize_mb * 2**20
+            body = await read_body(scope, receive, limit + FORM_BYTES, FORM)
+            data, request = await read_form(Headers(scope=scope), body)
+            if len(data) > limit:
+                raise RequestError(
+                    f"The file has {len(data)} bytes and {limit} are taken; send it in parts, or "
+                    "start the server with a larger --max-audio-clip-filesize-mb.",
+                    "file",
+                )
+            name = scope["state"]["request_id"]
+            await unless_disconnected(receive, self._answer(request, data, name, send))
+        except ClientDisconnected:
+            pass
+
+    async def _answer(self, request: AudioRequest, data: bytes, name: str, send: Send) -> None:
+        work = await self._begin(request, data, name)
+        if request.stream:
+            await send_events(send, work.pieces(), _Events(work), DATA_ONLY)
+            return
+        async for _ in work.pieces():
+            pass
+        media, body = write(
+            request, task=work.task, language=work.language, duration=work.duration,
+            text=work.text, segments=work.segments,
+        )  # fmt: skip
+        headers = [(b"content-type", media), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _begin(self, request: AudioRequest, data: bytes, name: str) -> Transcriber:
+        """Raises RequestError for a file or fields that this model cannot take."""
+        service, model = self._service, self._service.model
+        service.check_model(request.model)
+        service.check_writes()
+        info, tokens, tokenizer = service.client.info, model.speech, model.tokenizer
+        if not info.mel_bins or tokens is None or tokenizer is None:
+            raise RequestError("This model hears no audio; serve one such as Whisper.", "model")
+        tokens.check(request.language, self._task)
+        before: list[int] = []
+        if request.prompt:
+            text = f" {request.prompt.strip()}"
+            keep = info.max_model_len // _BEFORE - 1
+            before = (await asyncio.to_thread(tokenizer.encode, text, False))[-keep:]
+        samples = await asyncio.to_thread(decode_audio, data)
+        return Transcriber(
+            service, tokenizer, tokens, request, self._task, f"audio-{name}", samples, before
+        )
+
+
+class _Events:
+    """A transcript in pieces, as OpenAI's clients read it."""
+
+    def __init__(self, work: Transcriber) -> None:
+        self._work = work
+
+    def of(self, piece: str) -> Iterator[TextDelta]:
+        yield TextDelta(piece)
+
+    def last(self) -> Iterator[TextDone]:
+        yield TextDone(self._work.text, Seconds(math.ceil(self._work.duration)))

@@ -1,0 +1,198 @@
+"""OpenAI's client against the routes and a random Whisper, which hears two seconds at a time."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.log_mel import log_mel
+from engine.output_processor import OutputProcessor
+from engine.sampling_params import SamplingParams
+from serve.app import build_app
+from serve.engine_client import EngineClient
+from serve.grammars import GrammarCompiler
+from serve.metrics import Metrics
+from serve.model import load_served_model
+from serve.service import Service
+from serve.settings import ServerSettings
+from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone, write_speech_model
+from tests.serve.served import InProcessEngine
+
+pytest.importorskip("soundfile", reason="needs the extra audio")
+pytest.importorskip("python_multipart", reason="needs the extra audio")
+pytestmark = pytest.mark.anyio
+SETTINGS = ServerSettings(max_audio_clip_filesize_mb=1)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+    """The folder of the model, and an engine that runs it."""
+    folder = tmp_path_factory.mktemp("whisper")
+    write_speech_model(folder)
+    core = EngineCore(
+        EngineConfig(
+            model=str(folder), load_format="dummy", seed=3, max_num_seqs=2,
+            max_num_batched_tokens=32,
+        )
+    )  # fmt: skip
+    core.step_seconds = 0  # what `InProcessEngine` waits for
+    yield folder, core
+    core.close()
+
+
+@asynccontextmanager
+async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
+    folder, core = speech
+    model = load_served_model(folder, "whisper", SETTINGS)
+    metrics = Metrics("whisper")
+    client = EngineClient(OutputProcessor(model.tokenizer), metrics)
+    await client.connect(InProcessEngine(core))
+    pump = asyncio.create_task(client.pump())
+    grammars = GrammarCompiler(folder)
+    app = build_app(Service(SETTINGS, core.config, model, client, metrics, grammars))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app))
+    async with openai.AsyncOpenAI(
+        base_url="http://test/v1", api_key="x", http_client=http, max_retries=0
+    ) as official:
+        yield official
+    await grammars.close()
+    pump.cancel()
+    with suppress(asyncio.CancelledError):
+        await pump
+
+
+async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:
+    async with listening(speech) as client:
+        answer = await client.audio.transcriptions.create(
+            model="whisper", file=("a.wav", file_of(tone(1.5))), language="en", temperature=0
+        )
+    assert answer.usage.type == "duration" and answer.usage.seconds == 2
+    prompt = [257, 258, 261, 265]
+    features = log_mel((np.round(tone(1.5)[:, 0] * 2**15) / 2**15), MELS, FRAMES)
+    never = {65: -100.0, 257: -100.0, 262: -100.0}  # as generation_config.json has it
+    params = SamplingParams(temperature=0, max_tokens=60, logit_bias=never)
+    processor = OutputProcessor(None)
+    core, said = speech[1], []
+    for message in processor.add("x", prompt, params, encoder_features=features.tobytes()):
+        core.add(message)
+    while core.has_work:
+        for delta in core.step().deltas:
+            said += delta.new_token_ids
+    text = load_served_model(speech[0], "w", SETTINGS).tokenizer
+    assert answer.text == text.decode([t for t in said if t < 256]).strip()
+    assert answer.text
+
+
+async def test_streams_say_the_same(speech: tuple) -> None:
+    file = file_of(tone(1.2), kind="FLAC")
+    async with listening(speech) as client:
+        whole = await client.audio.transcriptions.create(model="whisper", file=("a.flac", file))
+        stream = await client.audio.transcriptions.create(
+            model="whisper", file=("a.flac", file), stream=True
+        )
+        events = [event async for event in stream]
+    assert {event.type for event in events[:-1]} == {"transcript.text.delta"}
+    assert events[-1].type == "transcript.text.done"
+    assert events[-1].text == whole.text == "".join(e.delta for e in events[:-1]).strip()
+
+
+async def test_long_audio_is_heard_in_windows(speech: tuple) -> None:
+    async with listening(speech) as client:
+        answer = await client.audio.transcriptions.create(
+            model="whisper", file=("a.mp3", file_of(tone(7), kind="MP3")),
+            response_format="verbose_json", timestamp_granularities=["segment"], temperature=0.9,
+            prompt="Tones",
+        )  # fmt: skip
+    assert answer.language in ("en", "de")
+    assert answer.duration == pytest.approx(7, abs=0.1)
+    assert len({segment.seek for segment in answer.segments}) > 2
+    times = [(s.start, s.end) for s in answer.segments]
+    assert all(0 <= start <= end <= 7.1 for start, end in times)
+    assert [s.id for s in answer.segments] == list(range(len(times)))
+    assert all(s.avg_logprob < 0 and 0 < s.no_speech_prob < 1 for s in answer.segments)
+    assert answer.text == "".join(s.text for s in answer.segments).strip()
+
+
+@pytest.mark.parametrize(("kind", "start"), [("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
+async def test_subtitles(speech: tuple, kind: str, start: str) -> None:
+    async with listening(speech) as client:
+        answer = await client.audio.transcriptions.create(
+            model="whisper", file=("a.ogg", file_of(tone(2), kind="OGG")), response_format=kind
+        )
+    assert answer.startswith(start) and " --> 00:00:0" in answer
+
+
+async def test_translations_are_told_to_translate(speech: tuple) -> None:
+    async with listening(speech) as client:
+        answer = await client.audio.translations.create(
+            model="whisper", file=("a.wav", file_of(tone(1))), response_format="verbose_json"
+        )
+    assert answer.duration == pytest.approx(1)
+
+
+async def test_many_files_at_once_are_written_as_each_alone(speech: tuple) -> None:
+    files = [file_of(tone(0.5 + 0.7 * i)) for i in range(5)]
+
+    async def ask(client: openai.AsyncOpenAI, file: bytes) -> str:
+        answer = await client.audio.transcriptions.create(
+            model="whisper", file=("a.wav", file), language="de"
+        )
+        return answer.text
+
+    async with listening(speech) as client:
+        alone = [await ask(client, file) for file in files]
+        together = await asyncio.gather(*(ask(client, file) for file in files))
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"language": "xx"}, "its languages are de, en"),
+        ({"response_format": "xml"}, "response_format: Invalid enum value 'xml'"),
+        ({"temperature": -1}, "temperature must be"),
+        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "use segment"),
+        ({"timestamp_granularities": ["segment"]}, "needs response_format verbose_json"),
+        ({"stream": True, "response_format": "srt"}, "stream needs"),
+        ({"include": ["logprobs"]}, "'include' is not supported"),
+        ({"file": ("a.wav", b"no audio at all")}, "no audio that can be read; WAV"),
+        ({"file": ("a.wav", b"0" * (2**20 + 1))}, "--max-audio-clip-filesize-mb"),
+    ],
+)
+async def test_what_cannot_be_done_is_a_400(speech: tuple, options: dict, sentence: str) -> None:
+    given = {"model": "whisper", "file": ("a.wav", file_of(tone(0.3))), **options}
+    async with listening(speech) as client:
+        with pytest.raises(openai.BadRequestError, match=sentence):
+            await client.audio.transcriptions.create(**given)
+
+
+async def test_other_requests_are_told_that_it_hears(speech: tuple) -> None:
+    async with listening(speech) as client:
+        with pytest.raises(openai.BadRequestError, match="/v1/audio/transcriptions"):
+            await client.completions.create(model="whisper", prompt="Hello")
+        with pytest.raises(openai.NotFoundError):
+            await client.audio.transcriptions.create(model="x", file=("a.wav", file_of(tone(1))))
+
+
+async def test_forms_that_are_none(speech: tuple) -> None:
+    async with listening(speech) as client:
+        http = client._client
+        url = "http://test/v1/audio/transcriptions"
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        for headers, body, status in (
+            ({"content-type": "application/json"}, b"{}", 415),
+            (form, b"--x--", 400),
+            (form, b"nothing of that kind", 400),
+            ({"content-type": "multipart/form-data"}, b"--x--", 400),
+            (form, b"0" * (2 * 2**20), 413),
+        ):
+            answer = await http.post(url, headers=headers, content=body)
+            assert answer.status_code == status, body
+            assert json.loads(answer.text)["error"]["message"]
