@@ -89,10 +89,12 @@ def test_rows_with_inputs_of_their_own_write_what_each_writes_alone(llm: LLM) ->
 
 def test_a_prefix_is_shared_only_behind_the_same_input(llm: LLM) -> None:
     own = [0, *range(2, 40)]
-    first, second = list(range(20)), list(range(20, 40))
-    fresh = [text_of(llm, each, own) for each in (first, second)]
-    again = [text_of(llm, each, own) for each in (first, second)]
-    assert fresh == again and fresh[0] != fresh[1]
+    prompts = [{"encoder_prompt": [*range(k, k + 20)], "decoder_prompt": own} for k in (0, 20)]
+    fresh, again = [[llm.generate(each, GREEDY)[0] for each in prompts] for _ in range(2)]
+    assert [each.num_cached_tokens for each in fresh] == [0, 0]
+    assert all(each.num_cached_tokens >= 32 for each in again)
+    texts = [[each.outputs[0].token_ids for each in some] for some in (fresh, again)]
+    assert texts[0] == texts[1] and texts[0][0] != texts[0][1]
 
 
 def count_encodings(llm: LLM, monkeypatch) -> list[bool]:
