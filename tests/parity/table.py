@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.parity.case import Case
 from tests.parity.cases import CASES
+from tests.parity.encdec_cases import CASES as ENCODER_CASES
 from tests.parity.pooling_cases import CASES as POOLING_CASES
 from tests.parity.pooling_cases import PoolingCase
 
@@ -23,7 +24,7 @@ _HEAD = "| equal to, in float32 | `architectures` in config.json |\n|---|---|\n"
 def readme_table() -> str:
     """What belongs between the marks: for each reference, the architectures that equal it."""
     equal: dict[str, set[str]] = defaultdict(set)
-    for name, reference in _checked(CASES, POOLING_CASES):
+    for name, reference in _checked({**CASES, **ENCODER_CASES}, POOLING_CASES):
         equal[reference].add(name)
     return _HEAD + "".join(
         f"| {reference} | {', '.join(f'`{name}`' for name in sorted(names))} |\n"
