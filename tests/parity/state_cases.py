@@ -24,6 +24,14 @@ def _hybrid(architecture: str, model_type: str, **changes: Any) -> dict[str, Any
     }  # fmt: skip
 
 
+_EXPERTS = {
+    "mamba_num_heads": 6, "mamba_head_dim": 14, "n_groups": 3, "ssm_state_size": 12,
+    "mlp_hidden_act": "relu2", "layer_norm_epsilon": 1e-5, "n_routed_experts": 6,
+    "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 1,
+    "moe_shared_expert_intermediate_size": 36, "routed_scaling_factor": 2.5, "n_group": 3,
+    "topk_group": 2, "norm_topk_prob": True,
+}  # fmt: skip
+
 STATES = {
     "mamba2": Case(_pure("Mamba2ForCausalLM", "mamba2", num_heads=6, head_dim=20, expand=3,
                          n_groups=3)),
@@ -82,6 +90,11 @@ STATES = {
                                hybrid_override_pattern="M-M*-", mamba_num_heads=6,
                                mamba_head_dim=14, n_groups=3, ssm_state_size=12,
                                mlp_hidden_act="relu2", layer_norm_epsilon=1e-5)),
+    "nemotron_3": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                               hybrid_override_pattern="ME*E", **_EXPERTS)),
+    "nemotron_3_latent": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                                      hybrid_override_pattern="E*-ME", moe_latent_size=28,
+                                      **_EXPERTS | {"n_group": 1, "topk_group": 1})),
     "lfm2": Case(_hybrid("Lfm2ForCausalLM", "lfm2", layer_types=["conv", "full_attention", "conv",
                          "conv"], conv_L_cache=3, block_multiple_of=8, intermediate_size=84,
                          conv_bias=True, rope_theta=10000.0, norm_eps=1e-5,
