@@ -64,6 +64,7 @@ class Mixture:
     weigh_inputs: bool = False  # weights multiply what experts read, and not what they give
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
     shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
+    latent_size: int | None = None  # experts read and give so many numbers, projected from and to D
 
 
 @dataclass(frozen=True)

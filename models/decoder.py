@@ -21,7 +21,7 @@ from models.latent import LatentAttention
 from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
 from models.mixers import make_mixer
 from models.mixture import MixtureOfExperts
-from models.mlp import MLP, GatedMLP
+from models.mlp import MLP, GatedMLP, make_mlp
 from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
 from pallas_kernels import rms_norm
@@ -351,11 +351,7 @@ def _mlp(
 ) -> GatedMLP | MLP | MixtureOfExperts:
     if kind.experts and config.mixture is not None:
         return MixtureOfExperts(config, config.mixture, dtype, shards)
-    return (
-        GatedMLP(config, config.intermediate_size, dtype, shards, kind.sparsity)
-        if config.gated_mlp
-        else MLP(config, dtype)
-    )
+    return make_mlp(config, config.intermediate_size, dtype, shards, kind.sparsity)
 
 
 def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:

@@ -1,11 +1,12 @@
 """Mixtures of experts as config.json states them; the keys that families write alike."""
 
+from dataclasses import replace
 from typing import Any
 
 from models.config import Mixture
 from models.fields import MAX_LAYERS, Fields
 from models.weight_map import Names
-from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.activations import GATED, UNGATED
 
 MAX_EXPERTS = 2**12
 
@@ -15,9 +16,11 @@ def read_chosen(fields: Fields, experts: int, default: int | None = None) -> int
     return fields.integer("num_experts_per_tok", default, high=experts)
 
 
-def read_activation(fields: Fields) -> str:
+def read_activation(fields: Fields, *, gated: bool = True) -> str:
     """What lies between an expert's products."""
-    known = ["silu", *(name for name in ACTIVATIONS if name.startswith("gelu"))]
+    if not gated:
+        return fields.option("hidden_act", UNGATED)
+    known = ["silu", *(name for name in GATED if name.startswith("gelu"))]
     return fields.option("hidden_act", known, "silu")
 
 
@@ -39,13 +42,14 @@ def read_first_dense(fields: Fields) -> tuple[bool, ...]:
     return tuple(layer >= dense for layer in range(layers))
 
 
-def read_biased_mixture(fields: Fields) -> Mixture:
+def read_biased_mixture(fields: Fields, *, gated: bool = True) -> Mixture:
     """Routing of DeepSeek V3 and what copies it: sigmoids, groups, and a bias of the choice."""
     fields.option("scoring_func", ("sigmoid",), "sigmoid")
     fields.option("topk_method", ("noaux_tc",), "noaux_tc")
     groups = fields.integer("n_group", 1, high=MAX_EXPERTS)
     return read_routed_mixture(
         fields,
+        gated=gated,
         score="sigmoid",
         choice_bias=True,
         groups=groups,
@@ -54,7 +58,20 @@ def read_biased_mixture(fields: Fields) -> Mixture:
     )
 
 
-def read_routed_mixture(fields: Fields, **routing: Any) -> Mixture:
+def read_ungated_mixture(fields: Fields) -> Mixture:
+    """The same of experts without gates, between projections into fewer numbers or not, beside one
+    shared expert whose size is its own (Nemotron 3)."""
+    fields.constant("n_shared_experts", 1.0)
+    fields.refuse("mlp_bias")
+    latent = "moe_latent_size" in fields
+    return replace(
+        read_biased_mixture(fields, gated=False),
+        shared_size=fields.integer("moe_shared_expert_intermediate_size"),
+        latent_size=fields.integer("moe_latent_size") if latent else None,
+    )
+
+
+def read_routed_mixture(fields: Fields, *, gated: bool = True, **routing: Any) -> Mixture:
     """The keys of DeepSeek and what copies it; `routing` are the other fields of Mixture."""
     fields.constant("moe_layer_freq", 1.0)
     experts = fields.integer("n_routed_experts", high=MAX_EXPERTS)
@@ -65,7 +82,7 @@ def read_routed_mixture(fields: Fields, **routing: Any) -> Mixture:
         intermediate_size=size,
         scale=fields.number("routed_scaling_factor", 1.0),
         shared_size=size * fields.integer("n_shared_experts", 0, low=0, high=MAX_EXPERTS),
-        activation=read_activation(fields),
+        activation=read_activation(fields, gated=gated),
         **routing,
     )
 
@@ -79,4 +96,18 @@ def routed_names(mlp: str, shared: str) -> Names:
         "layers.*.mlp.experts.down": f"{one}.down_proj",
         "layers.*.mlp.shared.gate_up": (f"{mlp}.{shared}.gate_proj", f"{mlp}.{shared}.up_proj"),
         "layers.*.mlp.shared.down": f"{mlp}.{shared}.down_proj",
+    }
+
+
+def ungated_names(mlp: str, shared: str) -> Names:
+    """The same without gates, with the bias of the choice and the projections around experts."""
+    return {
+        "layers.*.mlp.router": f"{mlp}.gate",
+        "layers.*.mlp.choice_bias": f"{mlp}.gate.e_score_correction_bias",
+        "layers.*.mlp.experts.gate_up": (f"{mlp}.experts.#.up_proj",),
+        "layers.*.mlp.experts.down": f"{mlp}.experts.#.down_proj",
+        "layers.*.mlp.shared.up": f"{mlp}.{shared}.up_proj",
+        "layers.*.mlp.shared.down": f"{mlp}.{shared}.down_proj",
+        "layers.*.mlp.squeeze": f"{mlp}.fc1_latent_proj",
+        "layers.*.mlp.expand": f"{mlp}.fc2_latent_proj",
     }

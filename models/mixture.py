@@ -21,32 +21,43 @@ from jaxtyping import Array, Float, Float32, Int32
 from models.attention import HEAD_AXIS, AttentionBatch
 from models.config import Mixture, ModelConfig
 from models.layers import Linear
-from models.mlp import GatedMLP
+from models.mlp import make_mlp
 from pallas_kernels import experts, route
-from pallas_kernels.moe import sparse_mixer
+from pallas_kernels.moe import num_parts, sparse_mixer
 
 
 class MixtureOfExperts(nnx.Module):
-    """sum over the k chosen experts of weight * down(act(gate(x), up(x))), + the shared MLP."""
+    """sum over the k chosen experts of weight * down(act(gate(x), up(x))), + the shared MLP.
+
+    Of an activation without a gate `gate_up` is up alone. With `mixture.latent_size` x is projected
+    to that many numbers M for the experts, and their sum back to D.
+    """
 
     def __init__(self, config: ModelConfig, mixture: Mixture, dtype: DTypeLike, shards: int):
         D, E, F = config.hidden_size, mixture.num_experts, mixture.intermediate_size
+        M, C = mixture.latent_size or D, num_parts(mixture.activation) * F
         self.mixture = mixture
         self.router = Linear(D, E, axes=("embed", "choice"), bias=mixture.bias, dtype=dtype)
         self.choice_bias = _vector(E) if mixture.choice_bias else None
-        self.gate_up: Any = _experts((E, D, 2 * F), dtype)
-        self.down: Any = _experts((E, F, D), dtype)
-        self.gate_up_bias = _experts((E, 2 * F), dtype) if mixture.bias else None
-        self.down_bias = _experts((E, D), dtype) if mixture.bias else None
+        self.gate_up: Any = _experts((E, M, C), dtype)
+        self.down: Any = _experts((E, F, M), dtype)
+        self.gate_up_bias = _experts((E, C), dtype) if mixture.bias else None
+        self.down_bias = _experts((E, M), dtype) if mixture.bias else None
         gate = partial(Linear, D, 1, axes=("embed", "choice"), bias=False, dtype=dtype)
         size = mixture.shared_size
-        self.shared = GatedMLP(config, size, dtype, shards) if size else None
+        self.shared = make_mlp(config, size, dtype, shards) if size else None
         self.shared_gate = gate() if mixture.shared_gate else None
+        squeeze = partial(Linear, D, M, axes=("embed", "latent"), bias=False, dtype=dtype)
+        expand = partial(Linear, M, D, axes=("latent", "embed"), bias=False, dtype=dtype)
+        self.squeeze = squeeze() if mixture.latent_size else None
+        self.expand = expand() if mixture.latent_size else None
 
     def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
-        given, (weights, chosen) = x, self._route(x)  # [T, D], [T, k], [T, k]
+        weights, chosen = self._route(x)  # [T, k], [T, k]
+        given = x if self.squeeze is None else self.squeeze(x)  # [T, M]
         if self.mixture.weigh_inputs:  # as many tokens as there are choices, of one expert each
-            given = (x[:, None] * weights[..., None]).astype(x.dtype).reshape(-1, x.shape[1])
+            scaled = (given[:, None] * weights[..., None]).astype(x.dtype)
+            given = scaled.reshape(-1, given.shape[1])
             chosen = chosen.reshape(-1, 1)
             weights = jnp.ones(chosen.shape, weights.dtype)
         multiply = partial(_experts_here, activation=self.mixture.activation, batch=batch)
@@ -64,7 +75,8 @@ class MixtureOfExperts(nnx.Module):
             _array(self.gate_up_bias), _array(self.down_bias),
         )  # fmt: skip
         if self.mixture.weigh_inputs:
-            out = out.reshape(x.shape[0], -1, x.shape[1]).sum(1)
+            out = out.reshape(x.shape[0], -1, out.shape[1]).sum(1)
+        out = out if self.expand is None else self.expand(out)
         if self.shared is None:
             return out
         shared = self.shared(x)

@@ -53,8 +53,8 @@ def sparse(x: Float[Array, "T F"], share: float) -> Float[Array, "T F"]:
 class MLP(nnx.Module):
     """down(act(up(x)))."""
 
-    def __init__(self, config: ModelConfig, dtype: DTypeLike):
-        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+    def __init__(self, config: ModelConfig, F: int, dtype: DTypeLike):
+        D, bias = config.hidden_size, config.mlp_bias
         learned = config.activation == "xielu"
         self.activation = XIELU() if learned else ACTIVATIONS[config.activation]
         self.up = Linear(D, F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
@@ -62,6 +62,15 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
         return self.down(self.activation(self.up(x)))
+
+
+def make_mlp(
+    config: ModelConfig, F: int, dtype: DTypeLike, shards: int, sparsity: float = 0.0
+) -> GatedMLP | MLP:
+    """The one that `config` describes, F wide."""
+    if config.gated_mlp:
+        return GatedMLP(config, F, dtype, shards, sparsity)
+    return MLP(config, F, dtype)
 
 
 class XIELU(nnx.Module):

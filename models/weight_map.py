@@ -12,6 +12,7 @@ from itertools import accumulate
 from models.config import AltUp, Latent, Mixture, ModelConfig, QKNorm
 from models.mixer_weights import mixer_entries
 from models.weights import Part, Source, Stack, WeightMap
+from pallas_kernels.moe import num_parts
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
 # A fused module has a tuple of names, or one name where the checkpoint has it fused as well.
@@ -264,12 +265,13 @@ def _mlp(config: ModelConfig, size: int, build: "_Builder", path: str) -> Iterat
 def _mixture(
     config: ModelConfig, mixture: Mixture, build: "_Builder", path: str
 ) -> Iterator[Entry]:
-    E, D, F = mixture.num_experts, config.hidden_size, mixture.intermediate_size
+    D, E, F = config.hidden_size, mixture.num_experts, mixture.intermediate_size
+    M, parts = mixture.latent_size or D, ((F, 1),) * num_parts(mixture.activation)
     yield from build.linear(f"{path}.router", (E, 1), bias=mixture.bias)
     if mixture.choice_bias:
         name = f"{path}.choice_bias"
         yield name, Source(build.parts(name, ((E, 1),), ""))
-    for name, outputs in (("gate_up", ((F, 1), (F, 1))), ("down", ((D, 1),))):
+    for name, outputs in (("gate_up", parts), ("down", ((M, 1),))):
         yield f"{path}.{name}", build.experts(f"{path}.experts.{name}", E, outputs, "weight")
         if mixture.bias:
             bias = build.experts(f"{path}.experts.{name}", E, outputs, "bias")
@@ -278,6 +280,9 @@ def _mixture(
         yield from _mlp(config, mixture.shared_size, build, f"{path}.shared")
     if mixture.shared_gate:
         yield from build.linear(f"{path}.shared_gate", (1, 1), bias=False)
+    if mixture.latent_size:
+        yield from build.linear(f"{path}.squeeze", (M, 1), bias=False)
+        yield from build.linear(f"{path}.expand", (D, 1), bias=False)
 
 
 @dataclass(frozen=True)

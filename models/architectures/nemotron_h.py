@@ -1,4 +1,4 @@
-"""Nemotron-H: each layer is Mamba-2, attention without positions, or an MLP."""
+"""Nemotron-H, Nemotron 3: a layer is Mamba-2, attention without positions, an MLP or experts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ from models.architectures import llama
 from models.config import LayerKind, ModelConfig
 from models.dual_scans import MAX_STATE, MAX_WIDTH, dual_names
 from models.errors import UnsupportedError
+from models.experts import read_ungated_mixture, ungated_names
 from models.fields import MAX_HEADS, Fields
 from models.mixer_config import DualScan
 from models.weight_map import Names, weight_map
@@ -24,11 +25,11 @@ KINDS = {
     "M": LayerKind(attention=False, mixer=True, mlp=False),
     "*": LayerKind(mlp=False),
     "-": LayerKind(attention=False),
+    "E": LayerKind(attention=False, experts=True),
 }
 LETTERS = {"linear_attention": "M", "full_attention": "*", "mlp": "-", "moe": "E"}
 LETTERS |= {"mamba": "M", "attention": "*"}
-LAYER = "backbone.layers.*"
-MIXER = f"{LAYER}.mixer"
+LAYER, MIXER = "backbone.layers.*", "backbone.layers.*.mixer"
 NAMES: Names = {
     "embedding": "backbone.embeddings",
     "layers.*.attention_norm": f"{LAYER}.norm",
@@ -38,6 +39,7 @@ NAMES: Names = {
     **dual_names(MIXER),
     "layers.*.mlp.up": f"{MIXER}.up_proj",
     "layers.*.mlp.down": f"{MIXER}.down_proj",
+    **ungated_names(MIXER, "shared_experts"),
     "norm": "backbone.norm_f",
     "head": "lm_head",
 }
@@ -48,11 +50,10 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     pattern = _pattern(fields)
     fields.option("mamba_hidden_act", ("silu",), "silu")
     config = llama.dense(
-        fields.replaced("num_hidden_layers", len(pattern)),
-        gated_mlp=False,
-        mlp_bias=fields.flag("mlp_bias", False),
-        mixer=_mixer(fields),
-    )
+        fields.replaced("num_hidden_layers", len(pattern)), gated_mlp=False,
+        mlp_bias=fields.flag("mlp_bias", False), mixer=_mixer(fields),
+        mixture=read_ungated_mixture(fields) if "E" in pattern else None,
+    )  # fmt: skip
     return replace(config, layer_kinds=tuple(KINDS[letter] for letter in pattern))
 
 
@@ -80,10 +81,10 @@ def _pattern(fields: Fields) -> str:
         pattern = fields.text("hybrid_override_pattern")
     if unknown := set(pattern) - set(KINDS):
         raise UnsupportedError(
-            f"{fields.where} has layers of the kind {min(unknown)!r}; supported are M, * and -."
+            f"{fields.where} has layers of the kind {min(unknown)!r}; supported are M, *, - and E."
         )
     return pattern
 
 
 def weights(config: ModelConfig) -> WeightMap:
-    return weight_map(config, NAMES, optional_prefix="backbone.")
+    return weight_map(config, NAMES, ignored=("mtp.*",), optional_prefix="backbone.")

@@ -4,6 +4,7 @@ Weights of experts are plain arrays, or packed in 8 or 4 bits: `formats.py` says
 `checkpoints.py` makes them of what is in files.
 """
 
+from pallas_kernels.moe.activations import num_parts
 from pallas_kernels.moe.checkpoints import (
     from_fp8,
     from_fp8_blocks,
@@ -37,6 +38,7 @@ __all__ = [
     "from_gpt_oss",
     "from_int4",
     "from_int8",
+    "num_parts",
     "route",
     "side_by_side",
     "sparse_mixer",

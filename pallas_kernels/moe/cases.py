@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_kernels.case import Case, Tiling
+from pallas_kernels.moe.activations import num_parts
 from pallas_kernels.moe.experts import experts
 from pallas_kernels.moe.formats import (
     FORMATS,
@@ -43,11 +44,11 @@ class ExpertsCase(Case):
     def make(self, key: Array) -> tuple[Array, ...]:
         """Tokens, weights and choices of the routing, gate-up and down, then biases."""
         keys = jax.random.split(key, 6)
-        E, D, F = self.E, self.D, self.F
+        E, D, F, C = self.E, self.D, self.F, num_parts(self.activation) * self.F
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         weights, chosen = route(jax.random.normal(keys[0], (self.T, E * self.devices)), self.k)
-        biases = (normal(keys[4], (E, 2 * F)), normal(keys[5], (E, D))) if self.biased else ()
-        gate_up, down = self._matrices(keys[2], D, 2 * F), self._matrices(keys[3], F, D)
+        biases = (normal(keys[4], (E, C)), normal(keys[5], (E, D))) if self.biased else ()
+        gate_up, down = self._matrices(keys[2], D, C), self._matrices(keys[3], F, D)
         return normal(keys[1], (self.T, D)), weights, chosen, *gate_up, *down, *biases
 
     def _matrices(self, key: Array, A: int, C: int) -> tuple[Array, ...]:
@@ -108,11 +109,17 @@ class ExpertsCase(Case):
         kind, group = _STORED[self.stored]
         bits = 16 if kind is None else FORMATS[kind].bits
         scale = 0 if group == 0 else 8 / group if kind is Mxfp4Experts else 32 / group
-        return int(self.active * 3 * self.D * self.F * (bits + scale) / 8 + 4 * self.T * self.D)
+        weights = self.active * self._products * self.D * self.F
+        return int(weights * (bits + scale) / 8 + 4 * self.T * self.D)
 
     @property
     def flops(self) -> int:
-        return 6 * self.T * self.k * self.D * self.F // self.devices
+        return 2 * self._products * self.T * self.k * self.D * self.F // self.devices
+
+    @property
+    def _products(self) -> int:
+        """Of D by F: gate, up and down, or up and down."""
+        return num_parts(self.activation) + 1
 
     def tilings(self) -> tuple[Tiling, ...]:
         """None for a few tokens, which are not sorted."""
@@ -141,6 +148,7 @@ _QWEN3, _MIXTRAL, _GPT_OSS = (128, 8, 2048, 768), (8, 2, 4096, 14336), (32, 4, 2
 
 _OSS = (*_GPT_OSS, "clamped_swiglu", True)
 _DEEPSEEK = (32, 8, 7168, 2048, "silu", False)
+_NEMOTRON = (128, 6, 2688, 1856, "relu2")
 
 
 def _cases(name: str, sizes: tuple[Any, ...], tokens: tuple[int, ...], **more: Any) -> list[Case]:
@@ -160,4 +168,6 @@ CASES: tuple[Case, ...] = (
     *_cases("gpt-oss-20b mxfp4", _OSS, (1, 8, 64, 2048, 8192), stored="mxfp4"),
     *_cases("deepseek-v3, 1 of 8, fp8", _DEEPSEEK, (8, 64, 2048), stored="fp8 blocks", devices=8),
     *_cases("mixtral-8x7b", _MIXTRAL, (1, 8, 64, 2048)),
+    *_cases("nemotron-3-nano", _NEMOTRON, (8, 64, 2048)),
+    *_cases("nemotron-3-nano fp8", _NEMOTRON, (8, 64), stored="fp8"),
 )

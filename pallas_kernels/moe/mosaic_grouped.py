@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.dispatch import traced_device
 from pallas_kernels.errors import KernelError
-from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.activations import activate, num_parts
 from pallas_kernels.mosaic import interpreter, load
 
 _STEP = 64  # rows of the weights that are fetched together
@@ -43,7 +43,7 @@ def mosaic_grouped(
     size: int,
     interpret: bool = False,
 ) -> Float[Array, "M _"]:
-    """Each tile of `size` rows times its expert's weights, plus bias; gate and up are then joined.
+    """Each tile of `size` rows times its expert's weights, plus bias; then what `activation` does.
 
     `expert` is that of each tile, or E: its rows are left as they are. Where `x` has the rows of
     one tile only, they are every tile's.
@@ -51,7 +51,7 @@ def mosaic_grouped(
     Raises:
         KernelError: columns or rows of the weights are no multiple of 64, or not in 16 bits.
     """
-    A, M, halves = x.shape[1], len(expert) * size, 1 if activation is None else 2
+    A, M, halves = x.shape[1], len(expert) * size, num_parts(activation)
     columns = weight.shape[2] // halves
     for holds, limit in (
         (A % _STEP == 0 and columns % _ROWS == 0, f"multiples of 64, not {A} x {columns}"),
@@ -163,7 +163,7 @@ def grouped_matmul_kernel(
                 found[half] += _across(
                     load(bias[0].at[expert, mine]).astype(jnp.float32), found[half]
                 )
-        value = found[0] if activation is None else ACTIVATIONS[activation](*found)
+        value = activate(activation, found)
         mine = out_tile.at[me]
         mine.transpose((1, 0))[...] = value.astype(out_tile.dtype)
         plgpu.commit_smem()

@@ -20,7 +20,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.errors import KernelError
-from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.activations import activate, num_parts
 from pallas_kernels.moe.formats import FORMATS, MX_GROUP, Mxfp4Experts, PackedExperts
 from pallas_kernels.moe.mosaic_grouped import choose_groups, choose_stages
 from pallas_kernels.moe.mosaic_numbers import to_numbers
@@ -47,7 +47,7 @@ def mosaic_packed(
         KernelError: columns or rows of the weights are no multiple of 64, groups are neither
             whole columns nor multiples of 64, tiles too large or tokens not in bfloat16.
     """
-    halves, form = 1 if activation is None else 2, FORMATS[type(weight)]
+    halves, form = num_parts(activation), FORMATS[type(weight)]
     columns, A = weight.words.shape[1] // halves, x.shape[1]
     mx, group = isinstance(weight, Mxfp4Experts), A // weight.scale.shape[1]
     step = _choose_step(form.name, columns, A, A if mx else group, size, x.dtype)
@@ -170,7 +170,7 @@ def packed_matmul_kernel(
                 found[half] *= _across(load(scale.at[expert, 0, mine]), zero)
             if has_bias:
                 found[half] += _across(load(bias[0].at[expert, mine]).astype(jnp.float32), zero)
-        value = found[0] if activation is None else ACTIVATIONS[activation](*found)
+        value = activate(activation, found)
         mine = out_tile.at[me]
         mine.transpose((1, 0))[...] = value.astype(out_tile.dtype)
         plgpu.commit_smem()

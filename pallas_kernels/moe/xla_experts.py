@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32
 
-from pallas_kernels.moe.activations import ACTIVATIONS
+from pallas_kernels.moe.activations import activate, num_parts
 from pallas_kernels.moe.formats import FORMATS, is_packed, numbers, scales
 from pallas_kernels.moe.tiles import sort_into_tiles
 
@@ -47,8 +47,8 @@ def xla_experts(
     def one(number: Any, out: Array) -> Any:
         expert = tiles.expert[number]
         hidden = _product(rows[number], gate_up, expert, gate_up_bias)
-        gate, up = jnp.split(hidden, 2, axis=-1)
-        active = ACTIVATIONS[activation](gate, up).astype(x.dtype)
+        parts = jnp.split(hidden, num_parts(activation), axis=-1)
+        active = activate(activation, parts).astype(x.dtype)
         return out.at[number].set(_product(active, down, expert, down_bias))
 
     count = (tiles.expert < E).sum()

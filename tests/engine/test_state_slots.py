@@ -1,11 +1,13 @@
 """Models with states: what a request writes does not depend on how its tokens were scheduled."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
+from engine import shapes
 from engine.beam_core import BeamCore
 from engine.beam_params import BeamSearchParams
 from engine.config import EngineConfig
@@ -23,7 +25,19 @@ from tests.parity.goldens import read
 from tests.parity.weights import tensor
 
 HYBRID = CASES["bamba"].config
-PROMPTS = [[7, 9, 30, 11, 5], [3 + 5 * i % 60 for i in range(41)], [50, 60, 40]]
+SIZES = {"max_num_seqs": 2, "max_num_batched_tokens": 32}
+LENGTH = 96  # of the longest sequence
+Alone = Callable[[list[list[int]]], list[list[int]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_quick_compiles() -> Iterator[None]:
+    """Here programs take longer to compile than to run: an engine has one for mixed steps."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "mixed_tokens", lambda _, most: [-(-most // 8) * 8])
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -38,61 +52,82 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_core(folder: Path, **settings: Any) -> EngineCore:
-    return make_dummy_core(folder, load_format="auto", **settings)
+    return make_dummy_core(folder, load_format="auto", max_model_len=LENGTH, **settings)
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> list[list[int]]:
-    """What each prompt gives by itself, in one piece."""
-    settings = {"max_num_batched_tokens": 48, "max_num_seqs": 1, "max_model_len": 96}
+def plain(folder: Path) -> Iterator[EngineCore]:
+    """One row, no cache, and prompts in one piece."""
+    settings = {"max_num_seqs": 1, "max_num_batched_tokens": LENGTH}
     engine = make_core(folder, enable_prefix_caching=False, **settings)
-    try:
-        texts = [run(engine, [prompt], max_tokens=30, ignore_eos=True)[0].ids for prompt in PROMPTS]
-        assert all(len(set(text)) > 5 for text in texts)
-        return texts
-    finally:
-        engine.close()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def cached(folder: Path) -> Iterator[EngineCore]:
+    """Rows side by side that leave states for others; no two tests have the same prompts."""
+    engine = make_core(folder, **SIZES)
+    yield engine
+    assert engine.stats.num_compiles_after_warmup == 0
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def alone(plain: EngineCore) -> Alone:
+    """What each prompt gives by itself, in one piece."""
+    return lambda prompts: [written(plain, [prompt])[0] for prompt in prompts]
+
+
+def prompts(which: int) -> list[list[int]]:
+    """Three, of which the second takes several pages."""
+    return [
+        [7 + which, 9, 30, 11, 5],
+        [3 + (5 * i + 7 * which) % 60 for i in range(41)],
+        [50, 60, 40 + which],
+    ]
+
+
+def written(engine: EngineCore, prompts: list[list[int]], **options: Any) -> list[list[int]]:
+    texts = [t.ids for t in run(engine, prompts, max_tokens=30, ignore_eos=True, **options)]
+    assert all(len(set(text)) > 5 for text in texts)
+    return texts
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"num_gpu_blocks_override": 8, "max_num_batched_tokens": 7},  # chunks and preemption
-        {"num_scheduler_steps": 2, "async_scheduling": False, "max_num_batched_tokens": 16},
+        # chunks and preemption
+        {"num_gpu_blocks_override": 7, "max_num_batched_tokens": 7, "max_num_seqs": 2},
+        {"num_scheduler_steps": 2, "async_scheduling": False, **SIZES},
     ],
 )
 def test_scheduling_does_not_change_what_is_written(
-    folder: Path, alone: list[list[int]], settings: dict
+    folder: Path, alone: Alone, settings: dict[str, Any]
 ) -> None:
-    engine = make_core(folder, max_model_len=96, max_num_seqs=3, **settings)
+    engine, given = make_core(folder, **settings), prompts(0)
     try:
         if "num_scheduler_steps" in settings:
             engine.wait_for_programs()
-        texts = run(engine, PROMPTS, max_tokens=30, ignore_eos=True, steps_between=1)
-        assert [text.ids for text in texts] == alone
+        assert written(engine, given, steps_between=1) == alone(given)
         preempts = "num_gpu_blocks_override" in settings
         assert (engine.stats.num_preemptions > 0) == preempts
-        again = run(
-            engine, PROMPTS, max_tokens=30, ignore_eos=True
-        )  # slots that hold others' states
-        assert [text.ids for text in again] == alone
+        assert written(engine, given) == alone(given)  # slots that hold others' states
         assert engine.stats.num_compiles_after_warmup == 0
         assert preempts or engine.stats.prefix_cache_hits == 32  # of the longest, once
     finally:
         engine.close()
 
 
-def test_a_step_that_was_taken_back_leaves_no_trace(folder: Path, alone: list[list[int]]) -> None:
-    engine = make_core(folder, max_model_len=96, max_num_seqs=3, max_num_batched_tokens=16)
-    launch, calls = engine._runner.launch, iter(range(10**6))
+def test_a_step_that_was_taken_back_leaves_no_trace(
+    cached: EngineCore, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, step, calls = cached._runner.launch, cached.step, iter(range(10**6))
 
     def interrupted(plan):
         if next(calls) in (1, 5, 6):
             raise KeyboardInterrupt
         return launch(plan)
-
-    engine._runner.launch = interrupted
-    step = engine.step
 
     def again():
         while True:
@@ -101,19 +136,17 @@ def test_a_step_that_was_taken_back_leaves_no_trace(folder: Path, alone: list[li
             except KeyboardInterrupt:
                 continue
 
-    engine.step = again
-    try:
-        assert [text.ids for text in run(engine, PROMPTS, max_tokens=30, ignore_eos=True)] == alone
-    finally:
-        engine.close()
+    monkeypatch.setattr(cached._runner, "launch", interrupted)
+    monkeypatch.setattr(cached, "step", again)
+    assert written(cached, prompts(1)) == alone(prompts(1))
+    assert next(calls) > 7
 
 
-def test_prompts_that_begin_alike_go_on_from_a_state_that_was_kept(folder: Path) -> None:
+def test_prompts_that_begin_alike_go_on_from_a_state_that_was_kept(
+    plain: EngineCore, cached: EngineCore
+) -> None:
     begin = [3 + 7 * i % 60 for i in range(37)]  # two pages of 16, and a part
     first, second, third = ([*begin, *[9 + 11 * n] * 20] for n in range(3))
-    settings = {"max_model_len": 96, "max_num_seqs": 2, "max_num_batched_tokens": 32}
-    plain = make_core(folder, enable_prefix_caching=False, **settings)
-    cached = make_core(folder, **settings)
     hits = []
 
     def both(prompts: list[list[int]]) -> list[list[int]]:
@@ -123,38 +156,29 @@ def test_prompts_that_begin_alike_go_on_from_a_state_that_was_kept(folder: Path)
         assert texts[0] == texts[1]
         return texts[0]
 
-    try:
-        answer = both([first])[0]
-        both([second])  # parts from the first where no state was kept, and leaves one there
-        both([third])
-        both([first + answer + begin[:9]])  # the next turn
-        both([second, third])
-        assert hits == [0, 0, 32, 48, 96]
-        both([[5 + 3 * n + i * i % 30 for i in range(40)] for n in range(9)])  # states go
-        both([first, second])
-        assert cached.stats.num_compiles_after_warmup == 0
-    finally:
-        plain.close()
-        cached.close()
+    answer = both([first])[0]
+    both([second])  # parts from the first where no state was kept, and leaves one there
+    both([third])
+    both([first + answer + begin[:9]])  # the next turn
+    both([second, third])
+    assert hits == [0, 0, 32, 48, 96]
+    both([[5 + 3 * n + i * i % 30 for i in range(40)] for n in range(9)])  # states go
+    both([first, second])
 
 
-def test_beams_are_those_of_plain_requests(folder: Path) -> None:
-    def search(width: int, **settings: int) -> list[list[int]]:
-        engine = make_core(folder, max_model_len=96, **settings)
+def test_beams_do_not_depend_on_scheduling(plain: EngineCore, cached: EngineCore) -> None:
+    def search(engine: EngineCore, width: int) -> list[list[int]]:
         params = BeamSearchParams(width, 8, ignore_eos=True)
         message = AddBeams(
-            request_ids=list(range(width)), prompt_token_ids=PROMPTS[1], params=params
+            request_ids=list(range(width)), prompt_token_ids=prompts(2)[1], params=params
         )
         beams, found = BeamCore(engine), {}
-        try:
-            beams.add(message)
-            while beams.has_work:
-                found |= {d.request_id: d.new_token_ids for d in beams.step().deltas}
-            return [found[request_id] for request_id in range(width)]
-        finally:
-            engine.close()
+        beams.add(message)
+        while beams.has_work:
+            found |= {d.request_id: d.new_token_ids for d in beams.step().deltas}
+        return [found[request_id] for request_id in range(width)]
 
-    assert search(3, max_num_seqs=3) == search(3, max_num_batched_tokens=9, max_num_seqs=2)
+    assert search(cached, 3) == search(plain, 3)
 
 
 def test_what_a_state_cannot_do_is_refused(folder: Path) -> None:

@@ -115,5 +115,20 @@ def gemma3n(tensors: Arrays) -> Arrays:
     return {name.replace("model.", "model.language_model."): one for name, one in tensors.items()}
 
 
+def qwen3_5_moe(tensors: Arrays) -> Arrays:
+    """The experts of a layer stacked, each with the rows of its gate above those of up."""
+    names = {name.split(".experts.")[0] for name in tensors if ".experts." in name}
+    packed = {name: one for name, one in tensors.items() if ".experts." not in name}
+    for mlp in names:
+        count = sum(name.startswith(f"{mlp}.experts.") for name in tensors) // 3
+        gate, up, down = (
+            np.stack([tensors[f"{mlp}.experts.{e}.{part}_proj.weight"] for e in range(count)])
+            for part in ("gate", "up", "down")
+        )
+        packed[f"{mlp}.experts.gate_up_proj"] = np.concatenate([gate, up], axis=1)
+        packed[f"{mlp}.experts.down_proj"] = down
+    return gemma3n(packed)
+
+
 def same_names(tensors: Arrays) -> Arrays:
     return tensors

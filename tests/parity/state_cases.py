@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from tests.parity.case import TIED, Case, sizes
+from tests.parity import stand_ins
+from tests.parity.case import TIED, Case, StandIn, sizes
 from tests.parity.weights import Spread
 
 OFFSET = Spread(norm=0.0)  # of norms that add one
+TIED_OFFSET = Spread(norm=0.0, embedding=0.1, gain=1.6)
 
 
 def _pure(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
@@ -24,6 +26,27 @@ def _hybrid(architecture: str, model_type: str, **changes: Any) -> dict[str, Any
     }  # fmt: skip
 
 
+_EXPERTS = {
+    "mamba_num_heads": 6, "mamba_head_dim": 14, "n_groups": 3, "ssm_state_size": 12,
+    "mlp_hidden_act": "relu2", "layer_norm_epsilon": 1e-5, "n_routed_experts": 6,
+    "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 1,
+    "moe_shared_expert_intermediate_size": 36, "routed_scaling_factor": 2.5, "n_group": 3,
+    "topk_group": 2, "norm_topk_prob": True,
+}  # fmt: skip
+
+_QWEN3_5 = _hybrid(
+    "Qwen3_5ForCausalLM", "qwen3_5_text", head_dim=16, partial_rotary_factor=0.5,
+    rope_theta=10000.0, linear_num_key_heads=3, linear_num_value_heads=6, linear_key_head_dim=14,
+    linear_value_head_dim=10, linear_conv_kernel_dim=3,
+    layer_types=["full_attention", "linear_attention", "linear_attention", "full_attention"],
+)  # fmt: skip
+_QWEN3_5_MOE = _hybrid(
+    "Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", head_dim=16, partial_rotary_factor=0.25,
+    rope_theta=10000.0, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=12,
+    linear_value_head_dim=14, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24,
+    shared_expert_intermediate_size=36,
+)  # fmt: skip
+
 STATES = {
     "mamba2": Case(_pure("Mamba2ForCausalLM", "mamba2", num_heads=6, head_dim=20, expand=3,
                          n_groups=3)),
@@ -34,13 +57,14 @@ STATES = {
                                linear_conv_kernel_dim=4, num_experts=6, num_experts_per_tok=3,
                                moe_intermediate_size=24, shared_expert_intermediate_size=36,
                                mlp_only_layers=[1]), spread=OFFSET),
-    "qwen3_5": Case(_hybrid("Qwen3_5ForCausalLM", "qwen3_5_text", head_dim=16,
-                            partial_rotary_factor=0.5, rope_theta=10000.0,
-                            linear_num_key_heads=3, linear_num_value_heads=6,
-                            linear_key_head_dim=14, linear_value_head_dim=10,
-                            linear_conv_kernel_dim=3, layer_types=["full_attention",
-                            "linear_attention", "linear_attention", "full_attention"]),
-                    spread=OFFSET),
+    "qwen3_5": Case(_QWEN3_5, spread=OFFSET),
+    "qwen3_5_images": Case({
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": True,
+        "text_config": {k: v for k, v in _QWEN3_5.items() if k != "tie_word_embeddings"},
+    }, spread=TIED_OFFSET,
+       stand_in=StandIn(_QWEN3_5 | {"tie_word_embeddings": True}, stand_ins.gemma3n)),
     "mamba": Case(_pure("MambaForCausalLM", "mamba", time_step_rank=5, use_bias=True), seed=1),
     "falcon_mamba": Case(_pure("FalconMambaForCausalLM", "falcon_mamba", conv_kernel=3,
                                mixer_rms_eps=1e-3, tie_word_embeddings=False)),
@@ -82,6 +106,11 @@ STATES = {
                                hybrid_override_pattern="M-M*-", mamba_num_heads=6,
                                mamba_head_dim=14, n_groups=3, ssm_state_size=12,
                                mlp_hidden_act="relu2", layer_norm_epsilon=1e-5)),
+    "nemotron_3": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                               hybrid_override_pattern="ME*E", **_EXPERTS)),
+    "nemotron_3_latent": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                                      hybrid_override_pattern="E*-ME", moe_latent_size=28,
+                                      **_EXPERTS | {"n_group": 1, "topk_group": 1})),
     "lfm2": Case(_hybrid("Lfm2ForCausalLM", "lfm2", layer_types=["conv", "full_attention", "conv",
                          "conv"], conv_L_cache=3, block_multiple_of=8, intermediate_size=84,
                          conv_bias=True, rope_theta=10000.0, norm_eps=1e-5,
@@ -91,10 +120,10 @@ STATES = {
                              num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
                              rope_theta=10000.0, norm_eps=1e-5, tie_word_embeddings=True),
                      spread=TIED),
-    "qwen3_5_moe": Case(_hybrid("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", head_dim=16,
-                                partial_rotary_factor=0.25, rope_theta=10000.0,
-                                linear_num_key_heads=2, linear_num_value_heads=4,
-                                linear_key_head_dim=12, linear_value_head_dim=14,
-                                num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24,
-                                shared_expert_intermediate_size=36), spread=OFFSET),
+    "qwen3_5_moe": Case(_QWEN3_5_MOE, spread=OFFSET),
+    "qwen3_5_moe_images": Case({
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+        "model_type": "qwen3_5_moe",
+        "text_config": _QWEN3_5_MOE,
+    }, spread=OFFSET, stand_in=StandIn(_QWEN3_5_MOE, stand_ins.qwen3_5_moe)),
 }  # fmt: skip

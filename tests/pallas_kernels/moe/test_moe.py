@@ -18,6 +18,7 @@ from pallas_kernels.moe import (
     Mxfp4Experts,
     dequantize,
     experts,
+    num_parts,
     route,
     tiles,
     xla_experts,
@@ -116,23 +117,37 @@ def test_few_tokens_share_a_tile_an_expert(data, T, E):
     assert sorted(used) == sorted({e for e in chosen.ravel().tolist() if 0 <= e < E})
 
 
-def arguments(T, E, k, D, F, dtype, biased):
+def arguments(T, E, k, D, F, dtype, biased, parts=2):
     weights, chosen = route(normal(T, E, seed=1), k)
     arrays = (
         normal(T, D, dtype=dtype), weights, chosen,
-        normal(E, D, 2 * F, dtype=dtype, seed=2), normal(E, F, D, dtype=dtype, seed=3),
+        normal(E, D, parts * F, dtype=dtype, seed=2), normal(E, F, D, dtype=dtype, seed=3),
     )  # fmt: skip
-    biases = {"gate_up_bias": normal(E, 2 * F, seed=4), "down_bias": normal(E, D, seed=5)}
+    biases = {"gate_up_bias": normal(E, parts * F, seed=4), "down_bias": normal(E, D, seed=5)}
     return arrays, biases if biased else {}
+
+
+def test_without_a_gate_there_are_two_products():
+    (x, weights, chosen, up, down), _ = arguments(5, 6, 2, 24, 20, jnp.float32, False, 1)
+    got = experts(x, weights, chosen, up, down, activation="relu2")
+    want = np.zeros((5, 24))
+    for t, j in np.ndindex(5, 2):
+        e = int(chosen[t, j])
+        inner = np.maximum(np.asarray(x[t] @ up[e], np.float64), 0) ** 2
+        want[t] += float(weights[t, j]) * (inner @ np.asarray(down[e]))
+    np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 @pytest.mark.parametrize("T", [1, 40])
 @pytest.mark.parametrize(
     "activation, biased",
-    [("silu", False), ("gelu_pytorch_tanh", False), ("clamped_swiglu", True)],
-)
+    [
+        ("silu", False), ("gelu_pytorch_tanh", False), ("clamped_swiglu", True), ("relu2", False),
+        ("relu2", True),
+    ],
+)  # fmt: skip
 def test_experts_equal_reference(T, activation, biased):
-    arrays, options = arguments(T, 6, 2, 24, 20, jnp.float32, biased)
+    arrays, options = arguments(T, 6, 2, 24, 20, jnp.float32, biased, num_parts(activation))
     got = experts(*arrays, activation=activation, **options)
     want = experts_reference(*arrays, activation=activation, **options)
     np.testing.assert_allclose(got, want, atol=2e-5)
@@ -224,12 +239,16 @@ def test_the_devices_of_a_mesh_share_the_experts():
 
 @pytest.mark.parametrize(
     "T, F, tile, activation, biased",
-    [(1, 64, None, "silu", False), (9, 128, 8, "clamped_swiglu", True)],
+    [
+        (1, 64, None, "silu", False),
+        (9, 128, 8, "clamped_swiglu", True),
+        (9, 64, 8, "relu2", True),
+    ],
 )
 def test_hopper_kernel_equals_reference(T, F, tile, activation, biased):
     if jax.__version_info__ < (0, 11):
         pytest.skip("Mosaic's interpreter needs JAX 0.11 for this kernel")
-    arrays, options = arguments(T, 4, 2, 320, F, jnp.bfloat16, biased)
+    arrays, options = arguments(T, 4, 2, 320, F, jnp.bfloat16, biased, num_parts(activation))
     got = experts(*arrays, activation=activation, tile=tile, interpret=True, **options)
     want = experts_reference(*arrays, activation=activation, **options)
     got, want = (np.asarray(x, np.float64) for x in (got, want))
