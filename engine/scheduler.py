@@ -132,7 +132,7 @@ class Scheduler:
             return 1
         if any(r.num_tokens - r.num_computed > 1 or r.constraint is not None for r in rows):
             return 1
-        most = max(r.max_tokens - r.num_tokens for r in rows)
+        most = max(r.most_ahead for r in rows)
         for window in windows(len(rows)):
             if window <= most and self._pages_of(rows, window) <= self.pool.num_free:
                 return window
