@@ -326,10 +326,11 @@ class Scheduler:
         request.num_pages_kept = full
 
     def _remember_part(self, request: Request) -> None:
-        """Tell the cache of the tokens behind the full pages, in a page that is not."""
+        """Tell the cache of the tokens behind the full pages, in a page that is not; where there
+        are states nobody could begin with those."""
         known = min(request.num_computed, len(request.token_ids))
         full = known // self._page_size
-        if self.cache is None or known % self._page_size == 0:
+        if self.cache is None or self._snapshots is not None or known % self._page_size == 0:
             return
         before = request.page_keys[full - 1].digest if full else root(request.namespace)
         tokens = request.token_ids[full * self._page_size : known]

@@ -102,3 +102,14 @@ def test_a_state_that_was_not_computed_is_computed_again():
     plan = s.schedule()
     memory.run(plan)
     assert (plan.chunks[0].start, plan.chunks[0].source) == (8, 3)
+
+
+def test_a_page_that_is_not_full_is_not_kept():
+    """No state is behind its tokens, and where it lies there is no room for another."""
+    s = Scheduler(
+        BlockPool(40), page_size=4, max_num_seqs=2, max_num_batched_tokens=64,
+        snapshots=StateSnapshots(3, 2),
+    )  # fmt: skip
+    s.add(make(0, [1] * 9, max_tokens=1))
+    compute(s, s.schedule())
+    assert s.pool.num_idle == 2
