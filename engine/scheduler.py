@@ -135,7 +135,7 @@ class Scheduler:
             return 1
         if any(r.num_tokens - r.num_computed > 1 or r.constraint is not None for r in rows):
             return 1
-        most = max(r.max_tokens - r.num_tokens for r in rows)
+        most = max(r.most_ahead for r in rows)
         for window in windows(len(rows)):
             if window <= most and self._pages_of(rows, window) <= self.pool.num_free:
                 return window
@@ -331,10 +331,11 @@ class Scheduler:
         request.num_pages_kept = full
 
     def _remember_part(self, request: Request) -> None:
-        """Tell the cache of the tokens behind the full pages, in a page that is not."""
+        """Tell the cache of the tokens behind the full pages, in a page that is not; where there
+        are states nobody could begin with those."""
         known = min(request.num_computed, len(request.token_ids))
         full = known // self._page_size
-        if self.cache is None or known % self._page_size == 0:
+        if self.cache is None or self._snapshots is not None or known % self._page_size == 0:
             return
         before = request.page_keys[full - 1].digest if full else root(request.namespace)
         tokens = request.token_ids[full * self._page_size : known]

@@ -28,7 +28,7 @@ class Thinking:
     """One request's budget; its tokens are read from the list that the request keeps."""
 
     def __init__(self, budget: ThinkingBudget, token_bytes: TokenBytes, prompt_len: int) -> None:
-        self.was_forced = False
+        self.was_forced = False  # since its row was told again what else is allowed
         self._budget = budget
         self._thoughts = Thoughts(budget.marks, token_bytes)
         self._next = prompt_len  # index of the first token that was not looked at
@@ -49,8 +49,10 @@ class Thinking:
     def forced(self, token_ids: Sequence[int], in_flight: int) -> int | None:
         """The token to sample after those known and those `in_flight`; None: whichever."""
         index = self._index(token_ids, in_flight)
-        self.was_forced |= bool(self._due)
-        return self._due[index] if index < len(self._due) else None
+        if index >= len(self._due):
+            return None
+        self.was_forced = True
+        return self._due[index]
 
     @property
     def _is_up(self) -> bool:

@@ -203,7 +203,9 @@ class Layer(nnx.Module):
         h = None
         if self.attention is not None:
             h, cache = self.attention(index, x, turn, batch, cache)
-        if self.mixer is not None and cache.states is not None and place is not None:
+        if self.mixer is not None:
+            if cache.states is None or place is None:
+                raise TypeError("a layer with a state needs a cache with states")
             mixed, states = self.mixer(place, x, batch, cache.states)
             h, cache = mixed if h is None else h + mixed, cache._replace(states=states)
         return h, cache

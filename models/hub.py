@@ -184,9 +184,14 @@ def _weights(name: str, folder: Path, files: list[str]) -> list[str]:
 
 
 def _gguf(name: str, part: str, files: list[str]) -> list[str]:
-    """The GGUF file in whose name `part` stands, or all parts of it, in order."""
+    """The GGUF file in whose name `part` stands, or all parts of it, in order.
+
+    Where it ends the names of some as a word, it is those that are meant: F16 is no BF16.
+    """
     known = [file for file in files if file.endswith(".gguf")]
     found = [one for one in known if part.lower() in PurePosixPath(one).name.lower()]
+    last = re.compile(rf"(?:.*[-._])?{re.escape(part)}", re.IGNORECASE)
+    found = [one for one in found if last.fullmatch(_stem(one))] or found
     whole = sorted({NUMBERED.sub("", one) for one in found})
     if len(whole) != 1:
         raise HubError(
@@ -194,6 +199,11 @@ def _gguf(name: str, part: str, files: list[str]) -> list[str]:
             f"it has {_some(known)}."
         )
     return sorted(found)
+
+
+def _stem(file: str) -> str:
+    """The name of a GGUF file without the number of its part."""
+    return PurePosixPath(NUMBERED.sub("", file)).name.removesuffix(".gguf")
 
 
 def _without_config(name: str, files: list[str]) -> str:

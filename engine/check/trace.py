@@ -4,19 +4,23 @@ Owns running the layers in the open. The engine's own step does the same in one 
 only the sampled tokens come out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
+from engine.state_slots import StateLayout
 from models.attention import KVCache, mixed_batch
 from models.errors import UnsupportedError
 from models.loading import LoadedModel
 from models.sharding import named_sharding
+from models.states import States, state_rows
 
 PAGE_SIZE = 16
+SLOTS = 2  # of a layer with a state: the sequence's, and padding's, which has none
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ def trace(model: LoadedModel, tokens: list[int]) -> Trace:
         start, count = jnp.zeros(1, jnp.int32), jnp.full(1, T, jnp.int32)
         table = jnp.arange(1, pages, dtype=jnp.int32)[None]
         batch = mixed_batch(table, start, count, positions, pages, model.mesh)
+        if cache.states is not None:
+            slots = jnp.zeros(1, jnp.int32)
+            batch = replace(batch, states=state_rows(start, count, slots, positions, SLOTS))
         states = [decoder.embed(ids, positions)]
         states += [x for x, _ in decoder.run_layers(states[0], positions, batch, cache)]
         states[-1] = decoder.norm(states[-1])
@@ -77,4 +84,15 @@ def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
     sharding = named_sharding(model.mesh, (None, "heads", None, None))
     dtype = next(leaf.dtype for leaf in model.layout.leaves if "embedding" in leaf.paths)
     keys, values = (jax.device_put(jnp.zeros(shape, dtype), sharding) for _ in "kv")
-    return KVCache(keys, None if config.latent is not None else values)
+    values = None if config.latent is not None else values
+    return KVCache(keys, values, states=_empty_states(model, dtype))
+
+
+def _empty_states(model: LoadedModel, dtype: DTypeLike) -> States | None:
+    mixer = model.config.mixer
+    if mixer is None:
+        return None
+    conv = mixer.conv_width - 1, mixer.conv_channels
+    layout = StateLayout(model.config.num_mixers, SLOTS, conv, mixer.scan, dtype)
+    states: States = jax.device_put(layout.zeros(), named_sharding(model.mesh, ()))
+    return states

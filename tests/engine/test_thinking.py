@@ -7,6 +7,7 @@ import pytest
 from engine.errors import RequestError
 from engine.messages import AddRequest
 from engine.sampling_params import SamplingParams
+from engine.sampling_state import pack_bits
 from engine.thinking import Thinking, ThinkingBudget
 from engine.thoughts import ThoughtMarks
 from models.demo import DEMO_FOLDER
@@ -21,7 +22,7 @@ LENGTH = 24
 @pytest.fixture(scope="module")
 def engine():
     """Steps are launched ahead of what is read, and decode two tokens where they can."""
-    core = make_core(DEMO_FOLDER, **SETTINGS, num_scheduler_steps=2)
+    core = make_core(DEMO_FOLDER, **SETTINGS, num_scheduler_steps=4)
     core.wait_for_programs()
     yield core
     assert core.stats.num_compiles_after_warmup == 0
@@ -117,6 +118,29 @@ def test_log_probabilities_allowed_tokens_and_penalties(engine, budget):
     assert [each.token_ids[0] for each in text.logprobs] == text.ids
     assert all(-30 < each.logprobs[0] < 0 for each in text.logprobs)
     assert len(text.ids) == LENGTH
+
+
+def test_what_is_allowed_is_sent_again_once(engine, budget, monkeypatch):
+    """And the forced tokens one by one; the other steps of the row send nothing."""
+    sent = []
+
+    def counted(ids, vocab_size):
+        sent.append(list(ids))
+        return pack_bits(ids, vocab_size)
+
+    monkeypatch.setattr("engine.row_masks.pack_bits", counted)
+    limit, allowed = budget(4), list(range(50, 90))
+    run(engine, {"thinking": limit, "allowed_token_ids": allowed})
+    assert sent == [*([token] for token in limit.end_token_ids), allowed]
+
+
+def test_a_window_is_no_longer_than_any_row_may_go_on(engine, budget):
+    """A step of two turns for rows that may take one would be padding by half."""
+    limit = budget(4)
+    before = engine.stats.padded_tokens, engine.stats.scheduled_tokens
+    run(engine, {"thinking": limit, "prompt": [5] * 16})  # fills the smallest step
+    padded, scheduled = engine.stats.padded_tokens, engine.stats.scheduled_tokens
+    assert padded - before[0] == scheduled - before[1]
 
 
 def test_a_grammar_takes_over_after_the_end(engine, budget, source, tokenizer):

@@ -125,6 +125,18 @@ def test_one_gguf_file_and_all_its_parts(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
+    ("part", "file"),
+    [("F16", "m-F16.gguf"), ("bf16", "m-BF16.gguf"), ("Q2_K", "m.Q2_K.gguf")],
+)
+def test_a_gguf_file_may_have_a_name_that_is_in_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, file: str
+) -> None:
+    names = "m-F16.gguf", "m-BF16.gguf", "m.Q2_K.gguf", "m.Q2_K_L.gguf"
+    with fake_hub(FakeHub(made(*names))) as hub:
+        assert get(hub, tmp_path, monkeypatch, f"org/name:{part}").name == file
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("org/other", {}, "There is no folder 'org/other', and no model at http.*/org/other that"),

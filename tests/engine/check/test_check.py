@@ -15,7 +15,9 @@ from tests.parity.goldens import read
 from tests.parity.paged import load_case, write_case
 
 
-@pytest.mark.parametrize(("name", "shards"), [("llama3_2", 1), ("deepseek_v3", 2)])
+@pytest.mark.parametrize(
+    ("name", "shards"), [("llama3_2", 1), ("deepseek_v3", 2), ("bamba", 2), ("mamba", 1)]
+)
 def test_a_trace_ends_in_the_logits_that_transformers_recorded(
     tmp_path: Path, name: str, shards: int
 ) -> None:
