@@ -128,8 +128,12 @@ def make_traces(endpoint: str, model_name: str) -> Traces:
 
     Raises ConfigError where the packages are missing, or for an address that cannot be one.
     """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket without its partner, a port that is no number
+        fits = False
+    if not fits:
         raise ConfigError(
             f"{_FLAG} takes the URL of a collector that speaks OTLP over HTTP, such as "
             f"http://localhost:4318/v1/traces, got {endpoint[:100]!r}."

@@ -65,9 +65,8 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
 
 
 def _layers(settings: RouterSettings) -> Iterator[Middleware]:
-    hosts = settings.allowed_hosts or ()
-    if hosts and ANY not in hosts:
-        yield Middleware(AllowedHosts, hosts=hosts)
+    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
+        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
     yield Middleware(ApiKeys, keys=settings.api_keys)
 
 

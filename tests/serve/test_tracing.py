@@ -133,7 +133,8 @@ async def test_what_is_aborted_ends_its_span(serve: Serve) -> None:
 
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("localhost:4317", "grpc://localhost:4317", "http://", "/v1/traces", ""):
+    wrong = ("localhost:4317", "grpc://localhost:4317", "http://", "/v1/traces", "")
+    for url in (*wrong, "http://[::1", "http://a:port"):
         with pytest.raises(ConfigError, match="OTLP over HTTP"):
             make_traces(url, "tiny")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
