@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -130,6 +131,22 @@ async def test_what_is_aborted_ends_its_span(serve: Serve) -> None:
         traces.close()
     [span] = collector.spans
     assert attributes(span)["gen_ai.response.finish_reasons"] == ["abort"]
+
+
+def test_a_collector_that_does_not_answer_holds_nobody_up() -> None:
+    class Provider:
+        ended = threading.Event()
+
+        def get_tracer(self, _: str) -> None:
+            """No span is begun here."""
+
+        def shutdown(self) -> None:
+            self.ended.wait(60)
+
+    provider, began = Provider(), time.monotonic()
+    Traces(provider, "tiny").close()
+    provider.ended.set()
+    assert time.monotonic() - began < 30
 
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
