@@ -68,10 +68,11 @@ def convert(
 
 
 def _carried(folder: Path, out: Path) -> Iterator[Path]:
-    """Every file that holds no weights, but hidden ones and what was just written."""
+    """Every file but weights, code, which nothing here runs, hidden ones and what was written."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
         weights = any(fnmatchcase(path.name, pattern) for pattern in WEIGHTS)
-        if path.is_file() and not hidden and not weights and not path.is_relative_to(out):
+        unused = hidden or weights or path.suffix == ".py"
+        if path.is_file() and not unused and not path.is_relative_to(out):
             yield path

@@ -24,6 +24,7 @@ from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
 from serve.hosts import ANY, AllowedHosts
 from serve.key_limits import KeyLimits, LimitKeys
+from serve.logs import ADMIN_STATE
 from serve.messages.protocol import (
     AnthropicMessage,
     CountRequest,
@@ -181,6 +182,6 @@ def _information(service: Service) -> Iterator[Route]:
     pages = Pages().__call__
     for path in (*PAGES, *(f"/pages/{name}" for name in FILES)):
         yield Route(path, pages)
-    yield Route("/admin/state", AdminState(service).__call__)
+    yield Route(ADMIN_STATE, AdminState(service).__call__)
     yield Route("/admin/abort", AbortRoute(service), methods=["POST"])
     yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE).__call__)

@@ -100,7 +100,7 @@ async def _fill_in(
 ) -> tuple[SamplingParams, list[list[int]]]:
     """Options and prompts for the gaps between each prompt and the suffix; raises RequestError."""
     tokenizer, form = infill_of(service.model.tokenizer)
-    for name in ("echo", "truncate_prompt_tokens"):
+    for name in ("echo", "truncate_prompt_tokens", "use_beam_search"):
         if getattr(request, name):
             raise RequestError(f"{name} cannot be used with suffix.", name)
     room: dict[str, Any] = {"add_special": False, "max_tokens": service.client.info.max_model_len}
@@ -112,7 +112,8 @@ async def _fill_in(
     if not params.ignore_eos:
         stops = dict.fromkeys([*(params.stop_token_ids or ()), *ends_of(tokenizer, form)])
         params = msgspec.structs.replace(params, stop_token_ids=list(stops))
-    return params, [fill_in(tokenizer, form, before, after) for before in ids]
+    special = request.add_special_tokens is not False
+    return params, [fill_in(tokenizer, form, before, after, special) for before in ids]
 
 
 async def _encode(

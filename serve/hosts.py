@@ -46,8 +46,8 @@ class AllowedHosts:
             return
         shown = ascii(wrong[:100].decode("latin-1"))
         message = (
-            f"The Host header {shown} names no host of this server; call it by localhost, or "
-            "start it with --allowed-hosts."
+            f"The Host header {shown} names no host of this server; its flag --allowed-hosts says "
+            "which it takes, and without that localhost."
         )
         refusal = early_response(scope["path"], TransportError(403, message))
         await refusal(scope, receive, send)

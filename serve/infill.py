@@ -50,11 +50,18 @@ def infill_of(tokenizer: Tokenizer | None) -> tuple[Tokenizer, Infill]:
 
 
 def fill_in(
-    tokenizer: Tokenizer, form: Infill, before: Sequence[int], after: Sequence[int]
+    tokenizer: Tokenizer,
+    form: Infill,
+    before: Sequence[int],
+    after: Sequence[int],
+    add_special: bool,
 ) -> list[int]:
-    """The prompt of a gap; `before` and `after` without what begins and ends a text."""
+    """The prompt of a gap; `before` and `after` without what begins and ends a text.
+
+    `add_special`: put before it what this tokenizer begins texts with.
+    """
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    begins = first if tokenizer.encode("")[:1] == first else []
+    begins = first if add_special and tokenizer.encode("")[:1] == first else []
     prefix, suffix = _mark(tokenizer, form.prefix), _mark(tokenizer, form.suffix)
     if form.middle is None:
         return [*begins, *suffix, *after, *prefix, *before]

@@ -35,7 +35,8 @@ from serve.settings import ServerSettings
 from serve.succession import Predecessor, start_successor
 from serve.tracing import Traces
 
-FLUSH_SECONDS = 5  # for responses that are complete but not yet sent when the server leaves
+FLUSH_SECONDS = 5.0  # for responses that are complete but not yet sent when the server leaves
+_FORCED_SECONDS = 0.2  # the same for one that was told twice
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
 MAX_HEADER_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.1  # between two looks at connections that are to end
@@ -44,34 +45,58 @@ OnReady = Callable[[ModelInfo, str], None]
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with signals that drain first and kill second."""
+    """uvicorn's server, with signals that drain first and kill second.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    What is still open `flush_seconds` after it began to end, it cuts without a word.
+    """
+
+    def __init__(self, config: uvicorn.Config, flush_seconds: float = FLUSH_SECONDS) -> None:
         super().__init__(config)
+        self._flush_seconds = flush_seconds
         self.leaving = asyncio.Event()
         self.forced = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        yield  # `hearing` does, for longer than uvicorn serves
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """While this lasts, signals end the server; also one that is about to end."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+        for number, hear in self._signals().items():
+            loop.add_signal_handler(number, hear)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals():
                 loop.remove_signal_handler(number)
 
-    def leave_now(self) -> None:
-        """Cut every connection that is still open."""
-        self.config.timeout_graceful_shutdown = 0
-        self.force_exit = self.should_exit = True
-        self.forced.set()
+    def _signals(self) -> dict[signal.Signals, Callable[[], None]]:
+        return {signal.SIGINT: self._on_signal, signal.SIGTERM: self._on_signal}
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cutting = asyncio.create_task(self._cut_what_lasts())
+        await super().shutdown(sockets)
+        cutting.cancel()
+        if self.server_state.tasks:  # they hear that their clients are gone
+            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
 
     def _on_signal(self) -> None:
         if self.leaving.is_set():
-            self.leave_now()
+            self.should_exit = True
+            self.forced.set()
         self.leaving.set()
+
+    async def _cut_what_lasts(self) -> None:
+        """uvicorn's own limit would cancel tasks, which do their work, and not the connections."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._flush_seconds):
+                await self.forced.wait()
+        await asyncio.sleep(_FORCED_SECONDS)
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 class RenewableServer(Server):
@@ -82,13 +107,8 @@ class RenewableServer(Server):
         self._on_started = on_started
         self.renewing = asyncio.Event()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR2, self.renewing.set)
-        with super().capture_signals():
-            yield
-        loop.remove_signal_handler(signal.SIGUSR2)
+    def _signals(self) -> dict[signal.Signals, Callable[[], None]]:
+        return {**super()._signals(), signal.SIGUSR2: self.renewing.set}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -154,13 +174,16 @@ class Launcher:
                 ssl_keyfile=settings.ssl_keyfile,
                 proxy_headers=False,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                timeout_graceful_shutdown=FLUSH_SECONDS,
             ),
             on_started=before.relieve if before else lambda: None,
         )
 
     async def run(self) -> int:
         """Serve until a signal or a failure; returns the exit code."""
+        with self._server.hearing():
+            return await self._run()
+
+    async def _run(self) -> int:
         http = asyncio.create_task(self._serve_http())
         engine = asyncio.create_task(self._run_engine())
         leaving = asyncio.create_task(self._server.leaving.wait())

@@ -2,21 +2,24 @@
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.logs import LogSettings
 
+ADMIN_STATE = "/admin/state"  # asked for every second while somebody looks
 _RECENT = 200  # lines
 
 
 class RecentLines(logging.Handler):
-    """The last lines, for the admin page."""
+    """The last lines, for the admin page, without that page's own questions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: deque[str] = deque(maxlen=_RECENT)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, Mapping) and record.args.get("path") == ADMIN_STATE:
+            return
         self.lines.append(self.format(record))
 
 

@@ -4,6 +4,7 @@ Times are measured here, in the front, as clients see them. What the engine coun
 its latest report when Prometheus asks. Label sets are fixed: nothing a client sends is a label.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ class Metrics:
 
     async def route(self, _: Request) -> Response:
         """GET /metrics."""
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(generate_latest, self.registry)  # drivers may be slow
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
         text = name.partition(":")[2].replace("_", " ")

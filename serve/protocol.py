@@ -168,7 +168,7 @@ def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> 
         return
     shown = _shown(name)
     if known is False:
-        raise RequestError(f"{shown} is not supported yet with this value; leave it out.", shown)
+        raise RequestError(f"{shown} is not supported here with this value; leave it out.", shown)
     nearest = difflib.get_close_matches(name[:64], kind.__struct_fields__, n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]}?" if nearest else "."
     raise RequestError(f"There is no field {shown}{hint}", shown)

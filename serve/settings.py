@@ -1,5 +1,7 @@
 """Settings of the HTTP front; the engine's own are in `engine.config`."""
 
+import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -8,6 +10,7 @@ from engine.errors import ConfigError
 from engine.logs import LogFormat, LogLevel, LogSettings
 from engine.settings import convert_settings
 
+_HOST = re.compile(r"\*|(\*\.)?[^\s:/*\[\]]*[^\s:/*\[\].]|\[[0-9a-fA-F:.]+\]")
 UvicornLogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 
 
@@ -50,8 +53,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError(f"--port must be between 0 and 65535, got {self.port}.")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile need each other.")
-        if any(not host.strip() for host in self.allowed_hosts or ()):
-            raise ConfigError("--allowed-hosts holds an empty name; leave it out.")
+        _check_hosts(self.allowed_hosts)
         if any(not key.strip() for key in self.api_keys):
             raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
         if any(not name.strip() for name in self.served_model_names):
@@ -74,3 +76,17 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
 def make_settings(**settings: Any) -> ServerSettings:
     """`ServerSettings` from untyped values; a wrong one is a ConfigError."""
     return convert_settings(settings, ServerSettings)
+
+
+def _check_hosts(hosts: Sequence[str] | None) -> None:
+    """Refuse names that no Host header matches."""
+    if hosts is None:
+        return
+    if not hosts:
+        raise ConfigError("--allowed-hosts names no host, so nobody could call; leave it out.")
+    wrong = next((host for host in hosts if not _HOST.fullmatch(host)), None)
+    if wrong is not None:
+        raise ConfigError(
+            "--allowed-hosts takes names without scheme and port, such as a.org, *.a.org and "
+            f"[::1], or *; got {wrong[:100]!r}."
+        )

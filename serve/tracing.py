@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from importlib import import_module
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from serve.metrics import Timeline
 SERVICE = "ingot"
 _FLAG = "--otlp-traces-endpoint"
 _PATH = "/v1/traces"  # of a collector
+_LAST_SECONDS = 2.0  # that a server which ends gives its collector
 
 
 class Traces:
@@ -52,8 +54,10 @@ class Traces:
         return Trace(self._tracer.start_span("llm_request", kind=self._kind, attributes=attributes))
 
     def close(self) -> None:
-        """Send what was not sent yet."""
-        self._provider.shutdown()
+        """Send what was not sent yet, unless the collector takes too long."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_LAST_SECONDS)
 
 
 class Trace:
@@ -128,8 +132,12 @@ def make_traces(endpoint: str, model_name: str) -> Traces:
 
     Raises ConfigError where the packages are missing, or for an address that cannot be one.
     """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket without its partner, a port that is no number
+        fits = False
+    if not fits:
         raise ConfigError(
             f"{_FLAG} takes the URL of a collector that speaks OTLP over HTTP, such as "
             f"http://localhost:4318/v1/traces, got {endpoint[:100]!r}."

@@ -48,8 +48,12 @@ class Remote:
         timeout: float = 600.0,
         max_concurrency: int = 64,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a bracket without its partner, a port that is no number
+            fits = False
+        if not fits:
             raise ConfigError(f"{url!r} is no address of a server; write http://127.0.0.1:8000.")
         self.url, self.model, self.timeout = url, model, timeout
         self.max_concurrency = max_concurrency

@@ -65,9 +65,8 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
 
 
 def _layers(settings: RouterSettings) -> Iterator[Middleware]:
-    hosts = settings.allowed_hosts or ()
-    if hosts and ANY not in hosts:
-        yield Middleware(AllowedHosts, hosts=hosts)
+    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
+        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
     yield Middleware(ApiKeys, keys=settings.api_keys)
 
 
@@ -87,8 +86,8 @@ def run_router(settings: RouterSettings) -> int:
             server_header=False,
             proxy_headers=False,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            timeout_graceful_shutdown=round(settings.shutdown_timeout),
-        )
+        ),
+        flush_seconds=settings.shutdown_timeout,
     )
 
     async def run() -> None:
@@ -96,10 +95,11 @@ def run_router(settings: RouterSettings) -> int:
         watch = asyncio.create_task(backends.watch())
         http = asyncio.create_task(server.serve(sockets=[listener]))
         leaving = asyncio.create_task(server.leaving.wait())
-        print(f"{url_of(listener, settings.for_listener())}/v1", flush=True)
-        await asyncio.wait({http, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await http
+        with server.hearing():
+            print(f"{url_of(listener, settings.for_listener())}/v1", flush=True)
+            await asyncio.wait({http, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await http
         watch.cancel()
         leaving.cancel()
         await asyncio.gather(watch, leaving, return_exceptions=True)

@@ -23,6 +23,7 @@ def tiny(tmp_path: Path) -> Path:
     (folder / "templates").mkdir()
     (folder / "templates" / "tool.jinja").write_text("a template")
     (folder / "tokenizer.model").write_bytes(b"\1\2")
+    (folder / "modeling.py").write_text("code")
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "secret").write_text("no")
@@ -52,7 +53,7 @@ def test_the_same_bits_on_the_same_devices(tiny, devices, options):
     )  # fmt: skip
 
 
-def test_everything_but_the_weights_is_carried_over(tiny):
+def test_everything_but_weights_and_code_is_carried_over(tiny):
     folder = made(tiny)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {

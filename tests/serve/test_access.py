@@ -84,6 +84,15 @@ def test_whose_names_are_taken_by_default(settings, hosts) -> None:
     assert allowed_hosts(ServerSettings(**settings)) == hosts
 
 
+@pytest.mark.parametrize(
+    "hosts", [(), ("",), ("a.org:80",), ("http://a.org",), ("::1",), ("*.",), ("a*",), ("a.org.",)]
+)
+def test_names_that_nobody_could_call_by(hosts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="--allowed-hosts"):
+        ServerSettings(allowed_hosts=hosts)
+    ServerSettings(allowed_hosts=("a", "A.org", "*.a.org", "[::1]", "10.0.0.1", "*"))
+
+
 def test_a_local_server_is_called_by_local_names(model_folder: Path) -> None:
     """Also over a real socket, and before anything else is looked at."""
     with running(model_folder) as server:

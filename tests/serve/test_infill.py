@@ -72,7 +72,9 @@ async def test_a_text_begins_as_the_model_expects(
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     async with serve(folder=folder) as served:
         await served.complete(prompt="ab", suffix="cd", max_tokens=1, ignore_eos=True)
-        [request] = served.core.added
+        await served.complete(prompt="ab", suffix="cd", max_tokens=1, add_special_tokens=False)
+        request, bare = served.core.added
+    assert begin not in bare.prompt_token_ids
     assert request.prompt_token_ids.count(begin) == 1 and request.prompt_token_ids[0] == begin
     assert request.params.stop_token_ids is None
 
@@ -84,10 +86,12 @@ async def test_what_cannot_be_filled(serve: Serve, model_folder: Path, tmp_path:
     async with serve(folder=folder) as served:
         echo = await served.complete(prompt="a", suffix="b", echo=True)
         cut = await served.complete(prompt="a", suffix="b", truncate_prompt_tokens=1)
+        beams = await served.complete(prompt="a", suffix="b", use_beam_search=True, n=2)
         long = await served.complete(prompt="a", suffix="b" * 200)
         vast = await served.complete(prompt="a", suffix="b" * 100_000)
-    params = [each.json()["error"]["param"] for each in (unable, echo, cut, long, vast)]
-    assert params == ["suffix", "echo", "truncate_prompt_tokens", "prompt", "suffix"]
+    params = [each.json()["error"]["param"] for each in (unable, echo, cut, beams, long, vast)]
+    wrong = ["echo", "truncate_prompt_tokens", "use_beam_search"]
+    assert params == ["suffix", *wrong, "prompt", "suffix"]
     assert "no tokens" in unable.json()["error"]["message"]
 
 

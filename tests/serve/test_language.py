@@ -84,6 +84,8 @@ def _wait(server, name, value):
 def test_addresses_and_silence():
     with pytest.raises(ConfigError, match="no address of a server"):
         Remote("localhost:8000")
+    with pytest.raises(ConfigError, match="no address of a server"):
+        Remote("http://[::1")
     s = Remote("http://127.0.0.1:9").state("ab")
     s += gen("more")
     with pytest.raises(EngineError, match=r"http://127.0.0.1:9 gave no answer: .*refused"):

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ DRIVER = shutil.which("chromedriver")
 browser_needed = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"
 )
+WIDTH = "return document.documentElement.scrollWidth"
 SAYS = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}<|im_end|>"
 
 
@@ -33,6 +35,7 @@ def server(model_folder: Path) -> Iterator[Running]:
     flags = ("--chat-template", SAYS, "--served-model-name", "tiny", "--max-model-len", "2000")
     keys = ("--api-key", "k", "--admin-api-key", "a")
     parser = ("--tool-call-parser", "hermes", "--reasoning-parser", "qwen3")
+    flags += ("--enable-log-requests",)
     with running(model_folder, *flags, *keys, *parser, step_seconds=0.01) as server:
         server.wait_until(200)
         yield server
@@ -74,6 +77,14 @@ def open_page(browser: webdriver.Chrome, url: str, key: str) -> None:
 def answers(browser: webdriver.Chrome) -> list[str]:
     shown = browser.find_elements(By.CSS_SELECTOR, ".turn.assistant .text")
     return [each.get_attribute("textContent") or "" for each in shown]
+
+
+@contextmanager
+def phone(browser: webdriver.Chrome) -> Iterator[None]:
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    yield
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
@@ -147,19 +158,19 @@ def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chr
     eventually(ask.is_displayed)
     ask.send_keys("a", Keys.ENTER)
     eventually(lambda: browser.find_element(By.ID, "state").text == "tiny: ready")
-    row = eventually(lambda: browser.find_element(By.CSS_SELECTOR, "#requests tr button"))
+    eventually(lambda: browser.find_element(By.CSS_SELECTOR, "#requests tr button"))
     assert "FakeForCausalLM" in browser.find_element(By.ID, "facts").text
     assert browser.execute_script("return document.getElementById('pages').height > 10")
-    row.click()
+    with phone(browser):  # while there is a request to show
+        assert browser.execute_script(WIDTH) <= 390
+    eventually(lambda: [browser.find_element(By.CSS_SELECTOR, "#requests tr button").click()])
     request.join(timeout=20)
     assert "operator ended this request" in ended[0]
-    width = "return [document.documentElement.scrollWidth, innerWidth]"
-    browser.set_window_size(520, 900)
-    for path in ("", "/admin"):
-        open_page(browser, server.url + path, "a")
-        wide, window = browser.execute_script(width)
-        assert wide <= window
-    browser.set_window_size(1200, 900)
+    eventually(lambda: "POST /v1/completions" in browser.find_element(By.ID, "log").text)
+    assert "/admin/state" not in browser.find_element(By.ID, "log").text
+    with phone(browser):
+        open_page(browser, server.url, "a")
+        assert browser.execute_script(WIDTH) <= 390
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -221,8 +222,24 @@ def test_the_drain_has_an_end(model_folder: Path, second_signal: bool) -> None:
             error = json.loads(rest.split("\n\n")[-3].removeprefix("data: "))["error"]
             assert error["message"] == "The server is shutting down."
         started = time.monotonic()
-        assert server.end()[0] == 0
+        code, _, err = server.end()
+        assert code == 0 and err == ""
         assert time.monotonic() - started < 8
+
+
+def test_a_client_that_does_not_read_is_cut_in_silence(model_folder: Path) -> None:
+    with running(model_folder) as server, socket.socket() as client:
+        server.wait_until(200)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", server.port))
+        while select.select([], [client], [], 0.3)[1]:  # until the server reads no more either
+            client.send(b"GET /pages/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGINT)
+        code, _, err = server.end()
+        assert code == 0 and err == ""
 
 
 def test_a_dead_engine_is_started_again_once(model_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -132,8 +133,25 @@ async def test_what_is_aborted_ends_its_span(serve: Serve) -> None:
     assert attributes(span)["gen_ai.response.finish_reasons"] == ["abort"]
 
 
+def test_a_collector_that_does_not_answer_holds_nobody_up() -> None:
+    class Provider:
+        ended = threading.Event()
+
+        def get_tracer(self, _: str) -> None:
+            """No span is begun here."""
+
+        def shutdown(self) -> None:
+            self.ended.wait(60)
+
+    provider, began = Provider(), time.monotonic()
+    Traces(provider, "tiny").close()
+    provider.ended.set()
+    assert time.monotonic() - began < 30
+
+
 def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("localhost:4317", "grpc://localhost:4317", "http://", "/v1/traces", ""):
+    wrong = ("localhost:4317", "grpc://localhost:4317", "http://", "/v1/traces", "")
+    for url in (*wrong, "http://[::1", "http://a:port"):
         with pytest.raises(ConfigError, match="OTLP over HTTP"):
             make_traces(url, "tiny")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
