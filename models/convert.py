@@ -58,12 +58,12 @@ def convert(
             shutil.copyfile(path, target)
         leaves = loaded.layout.leaves
         write_leaves(out, leaves, loaded.leaves)
+        sources = find_architecture(raw).weights(loaded.config).sources
+        platform = mesh.devices.flat[0].platform
+        digest = layout_digest(leaves, sources)
+        write_made(out, Made(loaded.dtype, quantization, mesh.size, platform, digest))
     except OSError as error:
         raise CheckpointError(f"Cannot write {out}: {error.strerror}.") from error
-    sources = find_architecture(raw).weights(loaded.config).sources
-    platform = mesh.devices.flat[0].platform
-    digest = layout_digest(leaves, sources)
-    write_made(out, Made(loaded.dtype, quantization, mesh.size, platform, digest))
     return out
 
 

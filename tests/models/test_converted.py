@@ -53,6 +53,16 @@ def test_the_same_bits_on_the_same_devices(tiny, devices, options):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("last", ["write_leaves", "write_made"])
+def test_a_full_disk_is_an_error(tiny, monkeypatch, last):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"models.convert.{last}", full)
+    with pytest.raises(CheckpointError, match=r"Cannot write .*made: No space left on device"):
+        made(tiny)
+
+
 def test_everything_but_weights_and_code_is_carried_over(tiny):
     folder = made(tiny)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
