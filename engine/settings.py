@@ -44,5 +44,5 @@ def _check(name: str, value: object, kind: Any) -> None:
 
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]}" if near else ""
-    return f"There is no setting {name[:60]!r}{hint}."
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"There is no setting {name[:60]!r}{hint}"

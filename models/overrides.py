@@ -36,11 +36,11 @@ def overridden(raw: Raw, overrides: Raw | None, read: Callable[[Raw], object]) -
     for key in overrides or {}:
         if key not in ELSEWHERE and not _reads(read, {**changed, key: _Nothing()}):
             near = get_close_matches(key, raw, n=1)
-            hint = f"; did you mean {near[0]!r}" if near and near[0] != key else ""
+            hint = f"; did you mean {near[0]!r}?" if near and near[0] != key else "."
             name = ", ".join(map(str, changed.get("architectures", ["this model"])))
             raise UnsupportedError(
                 f"--hf-overrides sets {key!r}, which {name} does not read from its config.json"
-                f"{hint}."
+                f"{hint}"
             )
     return changed
 

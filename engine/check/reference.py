@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engine.check.trace import Trace, state_names
+from models.converted import find_made
 from models.errors import IngotError
 from models.gguf.checkpoint import is_gguf
 
@@ -70,6 +71,10 @@ class Reference:
 
 def load_reference(folder: Path) -> Reference:
     """Raises NoReferenceError with what would help."""
+    if find_made(folder) is not None:
+        raise NoReferenceError(
+            "transformers does not read what `ingot convert` wrote; check the model it was made of"
+        )
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise NoReferenceError(f"the comparison with transformers needs {INSTALL}")
     return _asked(_load, folder)

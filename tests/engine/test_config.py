@@ -27,7 +27,7 @@ from engine.errors import ConfigError
         ),
         ({"dtype": "int3"}, "--dtype must be one of auto, float32, bfloat16, float16; got 'int3'"),
         ({"scheduling_policy": "lifo"}, "must be one of fcfs, priority, lpm"),
-        ({"max_num_seq": 4}, "no setting 'max_num_seq'; did you mean max_num_seqs"),
+        ({"max_num_seq": 4}, "no setting 'max_num_seq'; did you mean max_num_seqs[?]"),
         ({"seed": 10**30}, "--seed must be between"),
         ({"tensor_parallel_size": 10**30}, "--tensor-parallel-size must be between"),
         ({"max_num_seqs": "many"}, "wrong type"),

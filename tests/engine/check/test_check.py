@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from engine.check.comparing import differences, first_parting
+from engine.check.reference import NoReferenceError, load_reference
 from engine.check.soundness import check_activations, check_template, check_tokens
 from engine.check.trace import Trace, trace
 from engine.tokenizer import Tokenizer
+from models.converted import Made, write_made
 from models.demo import DEMO_FOLDER
 from tests.parity.cases import CASES
 from tests.parity.goldens import read
@@ -78,3 +80,9 @@ def test_a_template_that_loses_what_was_said_fails() -> None:
     assert check_template(tokenizer).text == "what the user says is not in the prompt"
     tokenizer.chat_templates = {"default": "{{ messages[0].role "}
     assert check_template(tokenizer).verdict == "failed"
+
+
+def test_what_was_converted_has_no_reference_of_its_own(tmp_path: Path) -> None:
+    write_made(tmp_path, Made("float32", None, 1, "", ""))
+    with pytest.raises(NoReferenceError, match="check the model it was made of"):
+        load_reference(tmp_path)
