@@ -34,7 +34,7 @@ def test_what_the_model_does_not_read_is_an_error(key: str) -> None:
 
 
 def test_a_likely_name_is_suggested() -> None:
-    with pytest.raises(UnsupportedError, match="did you mean 'rms_norm_eps'[?]"):
+    with pytest.raises(UnsupportedError, match=r"did you mean 'rms_norm_eps'\?"):
         overridden(RAW, {"rms_norm_epsilon": 1e-5}, read)
 
 
