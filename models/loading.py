@@ -140,7 +140,7 @@ def load(
             leaves = random_leaves(plan.leaves, mesh, seed, config.norm_offset, kernels)
     else:
         with open_tensors(folder) as tensors:
-            found = _match(weights, method.read(tensors) if method else tensors, folder)
+            weights, found = _match(weights, method.read(tensors) if method else tensors, folder)
             choose = kinds_of(weights.sources, found, compute, mesh) if method else online
             plan, kernels = decoder_layout(config, compute, mesh, choose)
             check_memory(plan.leaves, mesh)
@@ -225,7 +225,7 @@ def read_leaves(
 ) -> tuple[Array, ...]:
     """Every leaf of `plan` on its devices, none of which stays quantised; raises as `load`."""
     with open_tensors(folder) as tensors:
-        found = _match(weights, method.read(tensors) if method else tensors, folder)
+        weights, found = _match(weights, method.read(tensors) if method else tensors, folder)
         return _read(plan, weights, found, mesh, {}, folder)
 
 
@@ -256,10 +256,14 @@ def _module(leaf: Leaf) -> str:
 
 def _match(
     weights: WeightMap, tensors: Mapping[str, Readable], folder: Path
-) -> dict[str, Readable]:
-    """The checkpoint's tensors under the sources' names; all that are needed and no others."""
+) -> tuple[WeightMap, dict[str, Readable]]:
+    """The map that suits the checkpoint, and its tensors under the sources' names.
+
+    They are all that are needed and no others.
+    """
+    weights = weights.suited(tensors)
     prefix = weights.optional_prefix
-    needed = set().union(*(source.tensors for source in weights.sources.values()))
+    needed = weights.needed
     bare = {name.removeprefix(prefix): name for name in needed}
     found = {bare.get(name, name): tensor for name, tensor in tensors.items()}
     for name in sorted(needed - found.keys()):
@@ -267,7 +271,7 @@ def _match(
     for name in sorted(found.keys() - needed):
         if not any(fnmatchcase(name, p) or fnmatchcase(prefix + name, p) for p in weights.ignored):
             raise surplus_tensor(name, needed, folder)
-    return found
+    return weights, found
 
 
 def _check_shapes(

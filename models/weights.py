@@ -9,7 +9,7 @@ Fused kernels group their columns by shard, so that a column-sharded product spl
     shards = 4                                   q0 k0 v0 | q1 k0 v0 | q2 k1 v1 | q3 k1 v1
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -123,6 +123,17 @@ class WeightMap:
     sources: Mapping[str, Source | Stack]  # "layers.3.attention.qkv.kernel" -> ...
     ignored: tuple[str, ...] = ()  # patterns of tensor names that need not be read
     optional_prefix: str = ""  # of tensor names; some checkpoints leave it out
+    otherwise: "WeightMap | None" = None  # for checkpoints that have all tensors of this one
+
+    @property
+    def needed(self) -> set[str]:
+        """Names of the tensors that parameters are made of."""
+        return set().union(*(source.tensors for source in self.sources.values()))
+
+    def suited(self, names: Collection[str]) -> "WeightMap":
+        """The one of the two that a checkpoint with tensors of these names is for."""
+        other = self.otherwise
+        return other if other is not None and other.needed.issubset(names) else self
 
 
 def _share(units: int, shard: int, shards: int) -> tuple[int, int]:

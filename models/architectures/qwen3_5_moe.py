@@ -1,7 +1,8 @@
 """Qwen3.5's text models with experts (35B-A3B, 397B-A17B). Checkpoints that take images have those
-of a layer in two tensors."""
+of a layer in two tensors, but for quantised ones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.architectures import qwen2_moe, qwen3_5, qwen3_next
@@ -37,5 +38,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
 
 def weights(config: ModelConfig) -> WeightMap:
     if config.architecture == WITH_IMAGES:
-        return qwen3_5.text_weights(config, STACKED, with_images=True, expert_rows=True)
+        single = qwen3_5.text_weights(config, NAMES, with_images=True)
+        stacked = qwen3_5.text_weights(config, STACKED, with_images=True, expert_rows=True)
+        return replace(stacked, otherwise=single)
     return qwen3_5.text_weights(config, NAMES, with_images=False)

@@ -126,4 +126,9 @@ STATES = {
         "model_type": "qwen3_5_moe",
         "text_config": _QWEN3_5_MOE,
     }, spread=OFFSET, stand_in=StandIn(_QWEN3_5_MOE, stand_ins.qwen3_5_moe)),
+    "qwen3_5_moe_single": Case({
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+        "model_type": "qwen3_5_moe",
+        "text_config": _QWEN3_5_MOE,
+    }, spread=OFFSET, stand_in=StandIn(_QWEN3_5_MOE, stand_ins.gemma3n)),
 }  # fmt: skip
