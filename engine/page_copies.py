@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32
 
@@ -144,23 +145,37 @@ def _take(cache: KVCache, ids: Int32[Array, " N"], *, layers: int) -> tuple[Page
 def _put(cache: KVCache, ids: Int32[Array, " N"], pages: tuple[Page, ...]) -> tuple[KVCache, Array]:
     """Write the pages `ids`; also returns what is there when that is done.
 
-    One scatter of all rows: it is in place on GPUs and CPUs. Eight dynamic_update_slices were not
-    on a CPU (XLA copied the pool, JAX 0.10 and 0.11), nor is a scatter of eight-bit floats, which
-    XLA does in float16: bytes are bytes.
+    One scatter of all rows: it is in place on GPUs and CPUs. Eight dynamic_update_slices were not:
+    XLA copied the pool, for a CPU and, in fp8, for an H200 (JAX 0.10 and 0.11).
     """
 
     def write(array: Array, *news: Array) -> Array:
         layers = news[0].shape[0]
         rows = jnp.concatenate([_rows(array, layers, page) for page in ids])
-        written = as_bytes(array).at[rows].set(as_bytes(jnp.concatenate(news)))
-        return jax.lax.bitcast_convert_type(written, array.dtype)
+        return set_rows(array, rows, jnp.concatenate(news))
 
     return jax.tree.map(write, cache, *pages), ids
 
 
-def as_bytes(array: Array) -> Array:
-    """Eight-bit numbers as integers, others as they are."""
-    return jax.lax.bitcast_convert_type(array, jnp.int8) if array.dtype.itemsize == 1 else array
+def set_rows(array: Array, rows: Int32[Array, " R"], content: Array) -> Array:
+    """The array with other rows, in place where it is donated: bytes are bytes.
+
+    On a CPU, XLA scatters floats of eight bits in float16, all of the pool (JAX 0.10 and 0.11). On
+    a GPU it does not, and numbers looked at as bytes are copied first, all of the pool again.
+    """
+
+    def as_bytes(array: Array, rows: Array, content: Array) -> Array:
+        number = array.dtype
+        whole, new = (lax.bitcast_convert_type(each, jnp.int8) for each in (array, content))
+        return lax.bitcast_convert_type(whole.at[rows].set(new), number)
+
+    def as_they_are(array: Array, rows: Array, content: Array) -> Array:
+        return array.at[rows].set(content)
+
+    if array.dtype.itemsize > 1:
+        return as_they_are(array, rows, content)
+    found: Array = lax.platform_dependent(array, rows, content, cpu=as_bytes, default=as_they_are)
+    return found
 
 
 def _rows(array: Array, layers: int, page: Array) -> Array:

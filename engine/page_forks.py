@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32
 
-from engine.page_copies import as_bytes
+from engine.page_copies import set_rows
 from models.attention import HEAD_AXIS, KVCache
 
 _BATCH = 8  # pages that one call copies; the sink fills it up
@@ -49,9 +49,7 @@ def _fork(cache: KVCache, pages: Int32[Array, "2 N"], *, layers: int) -> KVCache
     def copy(array: Array) -> Array:
         first_rows = jnp.arange(layers)[:, None] * (array.shape[0] // layers)
         source, target = (first_rows + pages[:, None, :]).reshape(2, -1)
-        content = as_bytes(array)
-        written = content.at[target].set(content[source])
-        return jax.lax.bitcast_convert_type(written, array.dtype)
+        return set_rows(array, target, array[source])
 
     forked: KVCache = jax.tree.map(copy, cache)
     return forked

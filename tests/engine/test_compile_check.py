@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from engine.compile_check import (
     SHAPES,
@@ -13,10 +16,16 @@ from engine.compile_check import (
     main,
     published_config,
 )
+from engine.config import make_config
+from engine.host_tier import HostTier
+from engine.lowering import abstract_state, compiler_options
+from engine.memory import resolve_layout, resolve_pages
+from engine.page_copies import PageCopies, _put
+from engine.page_forks import PageForks
 from models.attention import HEAD_AXIS
 from models.published import PUBLISHED
 from models.registry import find_architecture
-from pallas_kernels.deviceless import load_target, missing_plugin
+from pallas_kernels.deviceless import compile_for_target, load_target, missing_plugin
 
 needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
 SOUND = Report(
@@ -69,6 +78,30 @@ def test_packed_weights_are_not_written_in_more_bits(quantization):
     mesh = target.mesh(HEAD_AXIS, 1)
     decode = next(check_model("llama-3.1-8b", 1, target, mesh, quantization=quantization))
     assert isinstance(decode, Report) and decode.faults == []
+
+
+@needs_plugin
+@pytest.mark.parametrize("dtype", ["auto", "fp8", "int8_per_token_head"])
+def test_copies_of_pages_leave_the_pool_where_it_is(dtype):
+    mesh = load_target("h200").mesh(HEAD_AXIS, 1)
+    config = published_config("llama-3.1-8b", 2)
+    settings = make_config(num_gpu_blocks_override=16384, kv_cache_dtype=dtype)
+    kv = resolve_layout(settings, config, SHAPES, mesh, jnp.bfloat16)
+    kv = resolve_pages(settings, kv, SHAPES, mesh, None)
+    cache = abstract_state(kv, SHAPES, config.vocab_size, mesh).cache
+    forks = PageForks(cache, kv.num_layers, mesh)
+    copies = PageCopies(HostTier(1), cache, kv.num_layers, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    pair = jax.ShapeDtypeStruct((2, 8), jnp.int32, sharding=whole)
+    ids = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=whole)
+    put = jax.jit(_put, donate_argnums=0, out_shardings=(copies._device, whole))
+    for lowered in (
+        lambda: forks._fork.lower(cache, pair),
+        lambda: put.lower(cache, ids, (copies._page,) * 8),
+    ):
+        memory = compile_for_target(lowered, compiler_options(mesh)).executable.memory_analysis()
+        assert memory.alias_size_in_bytes > 2**26
+        assert memory.temp_size_in_bytes < 2**23
 
 
 @pytest.mark.parametrize(
