@@ -214,7 +214,7 @@ def measure_streams(front: Front, streams: int, tokens: int = 128) -> dict[str, 
     """Streams of the demo model: the front's own delay once all are open, and its share of the
     work."""
     body = _body(max_tokens=tokens, stream=True)
-    _check(_ask(front, [body] * 2, 2))
+    _check(_ask(front, [body] * streams, streams))  # meanwhile the engine compiles the rest
     cpu, family = front.cpu_seconds(), front.family_cpu_seconds()
     seen: dict[float, float] = {}
 
