@@ -24,11 +24,10 @@ class EncoderRunner:
         self.programs = Programs(shapes, self._lower, compiler_options(model.mesh))
 
     def take(self, waiting: deque[Waiting]) -> list[Waiting]:
-        length = _row_length(self._smallest(1, waiting[0].num_tokens))
-        most = max(s.rows for s in self._shapes() if _row_length(s) == length)
-        shorter = max(
-            (_row_length(s) for s in self._shapes() if _row_length(s) < length), default=0
-        )
+        shapes = self._shapes()  # read once: programs arrive from another thread meanwhile
+        length = _row_length(_smallest(shapes, 1, waiting[0].num_tokens))
+        most = max(s.rows for s in shapes if _row_length(s) == length)
+        shorter = max((_row_length(s) for s in shapes if _row_length(s) < length), default=0)
         taken = [each for each in waiting if shorter < each.num_tokens <= length][:most]
         for each in taken:
             waiting.remove(each)
@@ -50,13 +49,9 @@ class EncoderRunner:
     def _shapes(self) -> list[StepShape]:
         return [program.shape for program in self.programs.ready]
 
-    def _smallest(self, rows: int, length: int) -> StepShape:
-        fitting = [s for s in self._shapes() if s.rows >= rows and _row_length(s) >= length]
-        return min(fitting, key=lambda s: (s.tokens, s.rows))
-
     def _find(self, rows: int, length: int) -> Program:
-        shape = self._smallest(rows, length)
-        return next(program for program in self.programs.ready if program.shape == shape)
+        programs = {program.shape: program for program in self.programs.ready}
+        return programs[_smallest(list(programs), rows, length)]
 
     def _lower(self, shape: StepShape) -> jax.stages.Lowered:
         model, (B, S) = self._model, (shape.rows, _row_length(shape))
@@ -72,6 +67,11 @@ class EncoderRunner:
         packed = jax.ShapeDtypeStruct((2 * B * S + B,), np.int32, sharding=everywhere)
         leaves = abstract_leaves(model.layout.leaves, model.mesh)
         return jax.jit(run, out_shardings=everywhere).lower(leaves, packed)
+
+
+def _smallest(shapes: list[StepShape], rows: int, length: int) -> StepShape:
+    fitting = [s for s in shapes if s.rows >= rows and _row_length(s) >= length]
+    return min(fitting, key=lambda s: (s.tokens, s.rows))
 
 
 def _row_length(shape: StepShape) -> int:
