@@ -14,8 +14,9 @@ from starlette.types import ASGIApp
 
 from models.errors import IngotError
 from serve.admin import FILES, PAGES, AbortRoute, AdminState, Pages
+from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
-from serve.audio.routes import AUDIO_PATHS, FORM, AudioRoute
+from serve.audio.routes import AudioRoute
 from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute

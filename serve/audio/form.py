@@ -1,6 +1,7 @@
-"""Reading a multipart form: one file, and fields that become an `AudioRequest`."""
+"""Where forms are sent; reading one: a file, and fields that become an `AudioRequest`."""
 
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,6 +12,10 @@ from engine.errors import RequestError
 from serve.audio.protocol import AudioRequest
 from serve.unsupported import IGNORED
 
+FORM = "multipart/form-data"
+AUDIO_PATHS = MappingProxyType(
+    {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
+)
 MAX_FIELDS = 64
 FORM_BYTES = 256 * 1024  # of a form, besides its file
 _LISTS = ("timestamp_granularities",)

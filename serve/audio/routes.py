@@ -3,14 +3,13 @@
 import asyncio
 import math
 from collections.abc import Iterator
-from types import MappingProxyType
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import RequestError
 from serve.audio.decoding import decode_audio
-from serve.audio.form import FORM_BYTES, read_form
+from serve.audio.form import FORM, FORM_BYTES, read_form
 from serve.audio.formats import write
 from serve.audio.protocol import AudioRequest, Seconds, TextDelta, TextDone
 from serve.audio.transcriber import Transcriber
@@ -19,10 +18,6 @@ from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 
-FORM = "multipart/form-data"
-AUDIO_PATHS = MappingProxyType(
-    {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
-)
 _BEFORE = 2  # of the decoder's context, the share of what was said before
 
 

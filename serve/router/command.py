@@ -31,6 +31,7 @@ def router(
         str | None, typer.Option(help="The model to ask it for, instead of the request's.")
     ] = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
+    max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
     uvicorn_log_level: options.UvicornLogLevel = "warning",
 ) -> None:

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import NotFoundError
+from serve.audio.form import AUDIO_PATHS, FORM, FORM_BYTES
 from serve.bench.http_client import Server
 from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
@@ -53,10 +54,18 @@ class Forward:
         try:
             body = b""
             if scope["method"] == "POST" and not scope["path"].endswith("/cancel"):
-                body = await read_body(scope, receive, self._settings.max_body_bytes)
+                body = await self._read(scope, receive)
             await unless_disconnected(receive, self._forward(scope, body, send))
         except ClientDisconnected:
             pass
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """JSON, or a form where the path takes one; raises as `read_body` does."""
+        settings = self._settings
+        if scope["path"] not in AUDIO_PATHS:
+            return await read_body(scope, receive, settings.max_body_bytes)
+        limit = settings.max_audio_clip_filesize_mb * 2**20 + FORM_BYTES
+        return await read_body(scope, receive, limit, FORM)
 
     async def _forward(self, scope: Scope, body: bytes, send: Send) -> None:
         path = scope["path"]

@@ -25,6 +25,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
     fallback_api_key: str | None = None
     fallback_model: str | None = None
     max_body_bytes: int = 8 * 1024 * 1024
+    max_audio_clip_filesize_mb: int = 25  # the same, of a form with a file
     shutdown_timeout: float = 30.0
     uvicorn_log_level: UvicornLogLevel = "warning"
 
@@ -54,6 +55,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
             allowed_hosts=self.allowed_hosts,
             api_keys=self.api_keys,
             max_body_bytes=self.max_body_bytes,
+            max_audio_clip_filesize_mb=self.max_audio_clip_filesize_mb,
             shutdown_timeout=self.shutdown_timeout,
         )
 

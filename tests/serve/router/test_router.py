@@ -209,6 +209,25 @@ async def test_an_answer_that_breaks_off_is_a_502() -> None:
     assert response.status_code == 502 and "lost" in response.json()["error"]["message"]
 
 
+async def test_a_recording_is_passed_on_as_the_form_it_is() -> None:
+    received = b""
+
+    async def hear(request: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        received = request
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"text": "a"}')
+        await writer.drain()
+
+    path, sound = "/v1/audio/transcriptions", bytes(range(256)) * 64
+    async with scripted(hear) as port, routed(port, max_body_bytes=1024) as router:
+        files = {"file": ("a.wav", sound)}
+        response = await router.http.post(path, files=files, data={"model": "m"})
+        text = await router.http.post(path, json={"model": "m"})
+    assert response.json() == {"text": "a"}
+    assert sound in received and b"multipart/form-data; boundary=" in received
+    assert text.status_code == 415
+
+
 async def test_a_request_that_ends_servers_does_not_reach_all_of_them() -> None:
     asked = 0
 
