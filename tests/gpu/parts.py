@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.gpu.records import Log
+from tests.gpu.report import WORKLOADS
 
 Do = Callable[[Log, Path, bool], None]
 
@@ -42,6 +43,8 @@ def parts() -> list[Part]:
         Part("transformers 1", 60, partial(_transformers, 1), ("transformers",)),
         Part("profile 64", 120, partial(_profile, 64)),
         Part("engine 256", 120, partial(_engine, 256, True)),
+        *(Part(name, 150, partial(_workload, name), ("starlette", "uvicorn", "llguidance"))
+          for name in WORKLOADS),
         Part("engine 1 without graphs", 120, partial(_engine, 1, False)),
         Part("engine 64 without graphs", 120, partial(_engine, 64, False)),
         Part("transformers 64", 60, partial(_transformers, 64), ("transformers",)),
@@ -65,6 +68,12 @@ def _engine(rows: int, graphs: bool) -> Do:
     from tests.gpu import whole_engine
 
     return partial(whole_engine.throughput, rows=rows, graphs=graphs)
+
+
+def _workload(name: str) -> Do:
+    from tests.gpu import workloads
+
+    return getattr(workloads, name.replace(" ", "_"))  # type: ignore[no-any-return]
 
 
 def _profile(rows: int) -> Do:

@@ -12,6 +12,7 @@ from tests.gpu.records import Record, newest_result
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- gpu results -->\n", "<!-- end of gpu results -->"
+WORKLOADS = ("long answers", "known beginning", "served", "start")
 NOT_MEASURED = "Speed on GPUs: not yet measured.\n"
 
 
@@ -23,6 +24,7 @@ def summary(records: list[Record]) -> str:
     lines = [f"{right} correct, {len(wrong)} wrong or failed, {len(skipped)} skipped"]
     lines += [f"skipped: {r['name']}, for {r['why']}" for r in skipped]
     lines += ["", *_kernel_rows(records), "", *_engine_rows(records)]
+    lines += ["", *_workload_rows(records)]
     lines += [f"{r['rows']:4} rows {r['us_per_step']:10.1f} us/step  {r['kernels']}"
               for r in records if r["part"] == "profile" and "kernels" in r]  # fmt: skip
     return "\n".join(lines)
@@ -32,7 +34,8 @@ def markdown(name: str, records: list[Record]) -> str:
     """The tables of the README."""
     device = next((r["device"] for r in records if r["part"] == "facts"), "unknown GPU")
     head = f"Measured on one {device} (`tests/gpu/results/{name}.json`).\n\n"
-    return head + "\n".join([*_kernel_rows(records), "", *_engine_rows(records)]) + "\n"
+    tables = [_kernel_rows(records), [""], _engine_rows(records), [""], _workload_rows(records)]
+    return head + "\n".join(line for table in tables for line in table) + "\n"
 
 
 def readme_table() -> str:
@@ -72,6 +75,28 @@ def _engine_rows(records: list[Record]) -> list[str]:
         )
         rows.append(f"| {who} | {r['rows']} | {r['tokens_per_s']:.0f} | {r['decode_ms']:.2f} |")
     return rows
+
+
+def _workload_rows(records: list[Record]) -> list[str]:
+    """What a whole model was asked, and every number that it gave."""
+    rows = ["| Llama-3.1-8B shape, bf16 | rows or tokens | |", "|---|--:|---|"]
+    for r in records:
+        if r["part"] in WORKLOADS:
+            size = r.get("rows", r.get("tokens"))
+            rows.append(f"| {r['part']} | {size} | {_listed(r)} |")
+    return rows if len(rows) > 2 else ["No workload was run."]
+
+
+def _listed(record: Record) -> str:
+    """Its numbers by name; those of a start are cold, then warm."""
+    if record["part"] == "start":
+        warm = record["warm"][0]
+        record = {f"{k} s": f"{v:.1f}, warm {warm[k]:.1f}" for k, v in record["cold"].items()}
+    numbers = {k: v for k, v in record.items() if k not in ("part", "rows", "tokens")}
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in numbers.items()
+    )
 
 
 def rewrite(text: str, table: str) -> str:

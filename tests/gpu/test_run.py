@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from pallas_kernels.cases import CASES
-from tests.gpu import report, torch_peers, torch_products, tuning
+from tests.gpu import report, torch_peers, torch_products, tuning, workloads
 from tests.gpu.parts import parts
 from tests.gpu.records import Log, newest_result, write_result
 from tests.gpu.run import main
@@ -91,6 +91,22 @@ def test_the_newest_result(tmp_path):
 def test_shares_are_of_the_same_runs_ceilings():
     table = report.markdown("nvidia-h200-2026-01-02", [FACTS, CEILINGS, KERNEL])
     assert "| paged_decode | gpt2 | 50.0 | 3000 | 75% | 8.0 | 1% |" in table
+
+
+def test_a_workload_gives_every_number_it_has(tmp_path):
+    log = Log(tmp_path / "log")
+    workloads.known_beginning(log, tmp_path, quick=True)
+    (record,) = log.records()
+    assert record["cached"] == record["tokens"] == 64
+    assert record["first_token_ms"] > 0
+    table = report.markdown("nvidia-h200-2026-01-02", [FACTS, record])
+    assert f"| known beginning | 64 | cached 64, unknown_ms {record['unknown_ms']:.4g}, " in table
+
+
+def test_a_start_is_told_cold_and_warm():
+    start = {"part": "start", "rows": 256, "cold": {"load": 9.0}, "warm": [{"load": 2.0}]}
+    table = report.markdown("nvidia-h200-2026-01-02", [FACTS, start])
+    assert "| start | 256 | load s 9.0, warm 2.0 |" in table
 
 
 def test_the_readme_has_the_newest_result():

@@ -88,15 +88,18 @@ def write_folder(folder: Path, shape: Shape, seed: int = 0) -> Path:
     """The model as Hugging Face lays it out; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_safetensors(folder / "model.safetensors", list(tensors(shape, seed)))
-    _tokenizer(shape.V).save(str(folder / "tokenizer.json"))
-    files = {
-        "config.json": _config(shape),
-        "generation_config.json": {"eos_token_id": _EOS},
-        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
-    }
+    save_tokenizer(folder, shape.V)
+    files = {"config.json": _config(shape), "generation_config.json": {"eos_token_id": _EOS}}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2))
     return folder
+
+
+def save_tokenizer(folder: Path, V: int) -> None:
+    """The files of a tokenizer of V tokens."""
+    _tokenizer(V).save(str(folder / "tokenizer.json"))
+    content = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
 
 
 def write_gguf(path: Path, shape: Shape, seed: int = 0) -> Path:

@@ -104,7 +104,8 @@ class HttpPeer(Peer):
     def __init__(self, name: str, command: Sequence[str], setting: Setting) -> None:
         port = free_port()
         super().__init__(name, [*command, "--port", str(port)], setting)
-        self._server = Server("127.0.0.1", port, tls=False, path="")
+        self.url = f"http://127.0.0.1:{port}"
+        self._server = Server.parse(self.url)
         self._client = Client(self._server, str(setting.model), ignore_eos=True, temperature=0.0)
 
     def wait(self) -> None:

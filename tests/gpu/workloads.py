@@ -1,0 +1,118 @@
+"""What users ask of a whole model, as `ingot bench` asks: Llama 3.1 8B's shape, dummy weights.
+
+long answers       1,000 tokens in, 1,000 out, 256 at a time
+served             over HTTP, 1,024 in, 128 out, all at once
+known beginning    the first token after 16,384 that are in the cache
+start              until the first token, with the compile cache empty and full
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from engine import LLM, SamplingParams
+from models.published import LLAMA_3_1_8B
+from serve.bench.arrivals import Arrivals
+from serve.bench.compare.checkpoint import save_tokenizer
+from serve.bench.compare.peers import HttpPeer, Setting
+from serve.bench.offline import measure_throughput
+from serve.bench.samples import DatasetOptions, Sample
+from serve.bench.serving import ServeOptions, run
+from serve.bench.startup import measure_startup
+from tests.gpu.records import Log
+from tests.gpu.whole_engine import TINY
+
+ROWS = 256
+_FIELDS = (
+    "request_throughput", "output_throughput", "total_token_throughput", "mean_ttft_ms",
+    "p99_ttft_ms", "mean_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "p99_itl_ms",
+    "cpu_seconds_per_1k_output_tokens",
+)  # fmt: skip
+
+
+def long_answers(log: Log, folder: Path, quick: bool) -> None:
+    """Output tokens a second of a full house, prompts and all."""
+    rows, tokens = (4, 16) if quick else (ROWS, 1000)
+    samples = [Sample("", _ids(row, tokens), tokens) for row in range(rows)]
+    with LLM(**_settings(quick, max_model_len=2 * tokens + 1, max_num_seqs=rows)) as llm:
+        if not quick:
+            llm.core.wait_for_programs()
+        measure_throughput(llm, [Sample("", _ids(-1, tokens), 8)])
+        log.add("long answers", rows=rows, **measure_throughput(llm, samples))
+
+
+def served(log: Log, folder: Path, quick: bool) -> None:
+    """Every field of `ingot bench serve` that says how long something takes."""
+    rows, tokens_in, tokens_out = (2, 16, 4) if quick else (ROWS, 1024, 128)
+    settings = _settings(quick, max_model_len=tokens_in + tokens_out + 1, max_num_seqs=rows)
+    model = Path(settings["model"])
+    flags = [word for name, value in settings.items() if name != "model"
+             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    command = [sys.executable, "-m", "serve", "serve", str(model), *flags]
+    server = HttpPeer("ingot", command, Setting(model, None, 0, rows, model))
+    dataset = DatasetOptions(
+        num_prompts=2 * rows, random_input_len=tokens_in, random_output_len=tokens_out
+    )
+    options = ServeOptions(
+        dataset, Arrivals(), base_url=server.url, tokenizer=str(model), ignore_eos=True,
+        temperature=0.0, num_warmups=2,
+    )  # fmt: skip
+    try:
+        server.wait()
+        server.wait_until_quiet()
+        found = run(options).result
+    finally:
+        server.close()
+    kept = {name: found[name] for name in _FIELDS if name in found}
+    log.add("served", rows=rows, completed=found["completed"], failed_requests=found["failed"],
+            **kept)  # fmt: skip
+
+
+def known_beginning(log: Log, folder: Path, quick: bool) -> None:
+    """Milliseconds from the request to its first token, once its beginning is in the cache."""
+    tokens, times = (64, 2) if quick else (16384, 8)
+    beginning, one = _ids(0, tokens), SamplingParams(max_tokens=1, ignore_eos=True)
+    with LLM(**_settings(quick, max_model_len=tokens + 64, max_num_seqs=1)) as llm:
+        if not quick:
+            llm.core.wait_for_programs()
+
+        def ask(number: int) -> tuple[float, int]:
+            start = perf_counter()
+            output = llm.generate([beginning + _ids(number, 32)], one, use_tqdm=False)[0]
+            return 1e3 * (perf_counter() - start), output.num_cached_tokens
+
+        cold, _ = ask(1)
+        asked = [ask(2 + number) for number in range(times)]
+    log.add(
+        "known beginning",
+        tokens=tokens,
+        cached=min(cached for _, cached in asked),
+        unknown_ms=cold,
+        first_token_ms=statistics.median(ms for ms, _ in asked),
+    )
+
+
+def start(log: Log, folder: Path, quick: bool) -> None:
+    """Seconds of each part of a start."""
+    rows = 4 if quick else ROWS
+    found = measure_startup(_settings(quick, max_model_len=1024, max_num_seqs=rows))
+    log.add("start", rows=rows, **found)
+
+
+def _settings(quick: bool, **settings: Any) -> dict[str, Any]:
+    """Of an engine for a folder made for it, which holds no weights."""
+    folder = Path(tempfile.mkdtemp())
+    shape = TINY if quick else LLAMA_3_1_8B
+    (folder / "config.json").write_text(json.dumps(shape))
+    save_tokenizer(folder, shape["vocab_size"])
+    kind = {"max_num_batched_tokens": 64} if quick else {"dtype": "bfloat16"}
+    return {"model": str(folder), "load_format": "dummy", **kind, **settings}
+
+
+def _ids(seed: int, count: int) -> list[int]:
+    """Tokens that no other seed begins with."""
+    return [3 + (seed * 131 + place * 7 + place // 50) % 500 for place in range(count)]
