@@ -102,9 +102,14 @@ def save_tokenizer(folder: Path, V: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
 
 
-def write_gguf(path: Path, shape: Shape, seed: int = 0) -> Path:
-    """The model as llama.cpp reads it; raises ImportError without the package gguf."""
-    writer = import_module("gguf").GGUFWriter(path, "llama")
+def write_gguf(path: Path, shape: Shape, seed: int = 0, *, int8: bool = False) -> Path:
+    """The model as llama.cpp reads it, in float32 or with matrices in Q8_0.
+
+    Raises ImportError without the package gguf.
+    """
+    gguf = import_module("gguf")
+    kinds, file_types = gguf.GGMLQuantizationType, gguf.LlamaFileType
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(shape.positions)
     writer.add_embedding_length(shape.D)
     writer.add_block_count(shape.L)
@@ -115,7 +120,7 @@ def write_gguf(path: Path, shape: Shape, seed: int = 0) -> Path:
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(shape.H)
     writer.add_vocab_size(shape.V)
-    writer.add_file_type(0)  # float32
+    writer.add_file_type(file_types.MOSTLY_Q8_0 if int8 else file_types.ALL_F32)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(_words(shape.V))
     writer.add_token_scores([-float(i) for i in range(shape.V)])
@@ -124,7 +129,9 @@ def write_gguf(path: Path, shape: Shape, seed: int = 0) -> Path:
     writer.add_eos_token_id(_EOS)
     writer.add_add_bos_token(False)
     for tensor in tensors(shape, seed):
-        writer.add_tensor(tensor.gguf, _in_pairs(tensor, shape))
+        value = _in_pairs(tensor, shape)
+        kind = kinds.Q8_0 if int8 and value.ndim == 2 else kinds.F32
+        writer.add_tensor(tensor.gguf, gguf.quants.quantize(value, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

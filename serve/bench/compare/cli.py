@@ -35,6 +35,10 @@ TransformersPython = Annotated[
 Rounds = Annotated[int, typer.Option(help="Times that each engine runs.", rich_help_panel=_WORK)]
 Clients = Annotated[int, typer.Option(help="Requests at a time.", rich_help_panel=_WORK)]
 NumPrompts = Annotated[int, typer.Option(help="Requests of a round.", rich_help_panel=_WORK)]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="int8: Ingot's weights, and llama.cpp's in Q8_0.", rich_help_panel=_WORK),
+]
 InputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_WORK)]
 OutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_WORK)]
 
@@ -51,9 +55,10 @@ def compare(
     num_prompts: NumPrompts = 32,
     input_len: InputLen = 128,
     output_len: OutputLen = 128,
+    quantization: Quantization = None,
     output_json: options.OutputJson = None,
 ) -> None:
-    """The same weights and work through Ingot and its peers, in float32, greedily."""
+    """The same weights and work through Ingot and its peers, greedily; in float32 unless said."""
     from serve.bench.compare.command import CompareOptions, run
 
     console = Console()
@@ -61,8 +66,8 @@ def compare(
         CompareOptions(
             model=model, gguf=gguf, peers=[name for name in peers.split(",") if name],
             rounds=rounds, clients=clients, num_prompts=num_prompts, input_len=input_len,
-            output_len=output_len, llama_server=llama_server, vllm_python=vllm_python,
-            transformers_python=transformers_python,
+            output_len=output_len, quantization=quantization, llama_server=llama_server,
+            vllm_python=vllm_python, transformers_python=transformers_python,
         ),
         console,
     )  # fmt: skip

