@@ -61,7 +61,7 @@ def serve(
     compilation_cache_dir: options.CompilationCacheDir = None,
     compilation_cache_size: options.CompilationCacheSize = 4.0,
     host: options.Host = "127.0.0.1", port: options.Port = 8000,
-    uds: options.Uds = None,
+    uds: options.Uds = None, stream_interval: options.StreamInterval = 1,
     ssl_certfile: options.SslCertfile = None, ssl_keyfile: options.SslKeyfile = None,
     allowed_hosts: options.AllowedHosts = None,
     allowed_origins: options.AllowedOrigins = None,

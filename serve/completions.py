@@ -37,7 +37,10 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         view = CompletionView(
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
         )
-        with service.client.generate(response_id, prompts, request.priority or 0) as stream:
+        interval = service.stream_interval(request.stream, request.stream_interval)
+        with service.client.generate(
+            response_id, prompts, request.priority or 0, interval
+        ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)

@@ -345,6 +345,13 @@ EnableAutoToolChoice = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]
+StreamInterval = Annotated[
+    int,
+    typer.Option(
+        help="Tokens in a chunk of a stream, at least; the first and the last go at once.",
+        rich_help_panel=_SERVER,
+    ),
+]
 GenerationConfig = Annotated[
     str,
     typer.Option(

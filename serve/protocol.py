@@ -47,6 +47,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    stream_interval: int | None = None  # tokens in a chunk, at least; not the first and the last
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -114,6 +115,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     def check_shared(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream to be true.", "stream_options")
+        if self.stream_interval is not None and self.stream_interval < 1:
+            raise RequestError(
+                f"stream_interval must be at least 1, got {str(self.stream_interval)[:40]}.",
+                "stream_interval",
+            )
         if self.stream and self.prompt_logprobs is not None:
             raise RequestError(
                 "prompt_logprobs cannot be streamed; leave out stream.", "prompt_logprobs"

@@ -46,7 +46,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_weight_versions": (False,),
         "session_id": (),
         "spaces_between_special_tokens": (True,),
-        "stream_interval": (1,),
         "thinking_token_budget": (),
         "watermarking": (),
         # SGLang
