@@ -322,6 +322,14 @@ ChatTemplate = Annotated[
     str | None,
     typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_SERVER),
 ]
+TrustRequestChatTemplate = Annotated[
+    bool,
+    typer.Option(
+        "--trust-request-chat-template/--no-trust-request-chat-template",
+        help="Let requests bring their own chat template.",
+        rich_help_panel=_SERVER,
+    ),
+]
 ToolCallParser = Annotated[
     str,
     typer.Option(

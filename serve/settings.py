@@ -33,6 +33,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     admin_api_key: str | None = None  # of /admin, instead of the others
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
+    trust_request_chat_template: bool = False
     tool_call_parser: str = "auto"  # how the model writes calls; auto: as its template shows
     reasoning_parser: str = "auto"
     enable_auto_tool_choice: bool = True

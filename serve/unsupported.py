@@ -30,7 +30,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "verbosity": (),
         "web_search_options": (),
         # vLLM
-        "chat_template": (),
+        "chat_template": (),  # of completions; likewise others that only chats have
         "ec_transfer_params": (),
         "guided_decoding_backend": ("auto", "guidance"),
         "include_reasoning": (True,),
