@@ -29,6 +29,7 @@ from engine.messages import (
     TokenLogprobs,
 )
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
+from engine.repetition import Repetition
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 from engine.stop import Found, StopStrings, StopWatcher
 from engine.thinking import ThinkingBudget
@@ -49,6 +50,7 @@ class _Child:
     params: SamplingParams
     detokenizer: Detokenizer | None  # None when the caller wants ids only
     watcher: StopWatcher | None  # None without stop strings
+    repetition: Repetition | None = None
     num_tokens: int = 0
     num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
 
@@ -57,6 +59,11 @@ class _Child:
         self.num_tokens += 1
         text = self.detokenizer.append((token_id,)) if self.detokenizer else ""
         return self._watched(text)
+
+    def repeats(self, token_id: int) -> bool:
+        """Whether the answer is to end with this token, for it goes round in circles."""
+        found = self.repetition is not None and self.repetition.sees(token_id)
+        return found and self.num_tokens >= self.params.min_tokens
 
     def end(self) -> str | Found:
         """The text that was held back for tokens that will not come."""
@@ -217,7 +224,11 @@ class OutputProcessor:
         if stops is not None:
             watcher = StopWatcher(stops, include_stop=params.include_stop_str_in_output)
         unscored = max(1, params.prompt_logprobs_start)
-        return _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
+        child = _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
+        wanted = params.repetition_detection
+        if wanted is not None and wanted.max_pattern_size:
+            child.repetition = Repetition(wanted)
+        return child
 
     def _advance(self, child: _Child, delta: RequestDelta) -> OutputDelta:
         output = OutputDelta(
@@ -248,7 +259,7 @@ class OutputProcessor:
         output.prompt_logprobs = positions or None
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
-        """Add the tokens up to the one that completes a stop string, and their text.
+        """Add the tokens up to one that completes a stop string or a repetition, and their text.
 
         The token that made the engine stop, EOS or one of `stop_token_ids`, is in `token_ids` but
         its text is not, unless the caller wants to see what stopped it.
@@ -257,13 +268,19 @@ class OutputProcessor:
         ended = delta.finish_reason == "stop" and not delta.complete
         stop_token = ended and not child.params.include_stop_str_in_output
         for place, token_id in enumerate(delta.new_token_ids, 1):
+            last = place == len(delta.new_token_ids)
             output.token_ids.append(token_id)
-            if stop_token and place == len(delta.new_token_ids):
+            if stop_token and last:
                 break
             if _ended(child.grow(token_id), texts, output):
                 break
+            if child.repeats(token_id) and not (last and delta.finish_reason):
+                output.finish_reason, output.stop_reason = "repetition", None
+                break
         if output.finish_reason is not None and not isinstance(output.stop_reason, str):
             _ended(child.end(), texts, output)
+        if output.finish_reason == "repetition":
+            output.stop_reason = "repetition_detected"
         output.text = "".join(texts)
 
     def _position(self, entry: TokenLogprobs) -> PositionLogprobs:
@@ -305,6 +322,7 @@ def _child_params(params: SamplingParams, index: int) -> SamplingParams:
     child = copy(params)  # not `replace`, which would validate every list of every child again
     changes = {
         "n": 1, "seed": seed, "stop": None, "structured_outputs": None,
+        "repetition_detection": None,
         "prompt_logprobs": prompt_logprobs,
     }  # fmt: skip
     for name, value in changes.items():

@@ -14,6 +14,7 @@ import msgspec
 from engine.errors import RequestError
 from engine.grammar.params import StructuredOutputsParams, structured_outputs
 from engine.plain_values import boolean, integer, integer_keys, number, sequence, shown, string
+from engine.repetition import RepetitionDetectionParams, repetition_detection
 
 MAX_N = 128
 MAX_LOGPROBS = 20
@@ -38,6 +39,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens, from
     `prompt_logprobs_start` on: those before it get None, and may come from the prefix cache.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
+    `repetition_detection` ends an answer that goes round in circles.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
@@ -65,6 +67,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -211,11 +214,12 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "skip_special_tokens": boolean,
     "include_stop_str_in_output": boolean,
     "structured_outputs": structured_outputs,
+    "repetition_detection": repetition_detection,
     "extra_args": _arguments,
 }
 _OPTIONAL = {
     "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
-    "logit_bias", "allowed_token_ids", "structured_outputs", "extra_args",
+    "logit_bias", "allowed_token_ids", "structured_outputs", "repetition_detection", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),

@@ -36,6 +36,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "vllm_xargs": ({},),
+    "repetition_detection": (),
 }
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from engine.beam_params import EarlyStopping
 from engine.errors import RequestError
+from engine.repetition import RepetitionDetectionParams
 from serve.response_format import ResponseFormat
 from serve.unsupported import IGNORED, is_harmless
 
@@ -86,6 +87,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None

@@ -40,7 +40,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),
-        "repetition_detection": (),
         "request_id": (),
         "return_prompt_text": (False,),
         "return_weight_versions": (False,),
