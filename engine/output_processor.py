@@ -31,13 +31,14 @@ from engine.messages import (
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
 from engine.repetition import Repetition
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
-from engine.stop import Found, StopStrings, StopWatcher
+from engine.stop import Either, Found, Stops, StopStrings, StopWatcher
+from engine.stop_regex import StopRegexes
 from engine.thinking import ThinkingBudget
 from engine.tokenizer import Tokenizer
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
-_REMEMBERED = 64  # sets of stop strings, and of bad words
+_REMEMBERED = 64  # sets of stops, and of bad words
 _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 
 
@@ -49,7 +50,7 @@ class _Child:
     index: int
     params: SamplingParams
     detokenizer: Detokenizer | None  # None when the caller wants ids only
-    watcher: StopWatcher | None  # None without stop strings
+    watcher: StopWatcher | None  # None without stop strings and regexes
     repetition: Repetition | None = None
     num_tokens: int = 0
     num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
@@ -87,7 +88,7 @@ class OutputProcessor:
         self._children: dict[int, _Child] = {}  # by engine id, those that are not finished
         self._requests: dict[str, set[int]] = {}  # engine ids of their unfinished children
         # Prompts that come together share their options, and requests often repeat them.
-        self._stop_strings = lru_cache(_REMEMBERED)(_stop_strings)
+        self._stops = lru_cache(_REMEMBERED)(_stops)
         self._bad_words = lru_cache(_REMEMBERED)(self._bad_word_ids)
 
     def add(
@@ -121,7 +122,7 @@ class OutputProcessor:
         _check_start(params, len(prompt_token_ids))
         if (params.structured_outputs is None) != (not grammar):
             raise ValueError("structured outputs come with their grammar")
-        stops = self._stop_strings(tuple(params.stop_strings))
+        stops = self._stops(tuple(params.stop_strings), tuple(params.stop_regexes))
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
         engine_ids = [next(self._ids) for _ in range(params.n)]
         for index, engine_id in enumerate(engine_ids):
@@ -179,8 +180,10 @@ class OutputProcessor:
         return len(self._requests)
 
     def _check_text_options(self, params: SamplingParams) -> None:
-        if params.stop_strings and not (self._tokenizer and params.detokenize):
-            raise RequestError("stop needs text: a tokenizer, and detokenize not false.", "stop")
+        for name in ("stop", "stop_regex"):
+            if getattr(params, name) and not (self._tokenizer and params.detokenize):
+                sentence = f"{name} needs text: a tokenizer, and detokenize not false."
+                raise RequestError(sentence, name)
         if params.bad_words and not self._tokenizer:
             raise RequestError("bad_words needs a model with a tokenizer.", "bad_words")
 
@@ -213,7 +216,7 @@ class OutputProcessor:
         index: int,
         prompt_token_ids: list[int],
         params: SamplingParams,
-        stops: StopStrings | None,
+        stops: Stops | None,
     ) -> _Child:
         detokenizer = None
         if self._tokenizer and params.detokenize:
@@ -309,8 +312,11 @@ def _check_start(params: SamplingParams, prompt_tokens: int) -> None:
         )
 
 
-def _stop_strings(strings: tuple[str, ...]) -> StopStrings | None:
-    return StopStrings(strings) if strings else None
+def _stops(strings: tuple[str, ...], regexes: tuple[str, ...]) -> Stops | None:
+    found = StopStrings(strings) if strings else None
+    if not regexes:
+        return found
+    return StopRegexes(regexes) if found is None else Either(found, StopRegexes(regexes))
 
 
 def _child_params(params: SamplingParams, index: int) -> SamplingParams:
@@ -321,8 +327,8 @@ def _child_params(params: SamplingParams, index: int) -> SamplingParams:
     prompt_logprobs = params.prompt_logprobs if index == 0 else None  # the same for all
     child = copy(params)  # not `replace`, which would validate every list of every child again
     changes = {
-        "n": 1, "seed": seed, "stop": None, "structured_outputs": None,
-        "repetition_detection": None,
+        "n": 1, "seed": seed, "stop": None, "stop_regex": None,
+        "structured_outputs": None, "repetition_detection": None,
         "prompt_logprobs": prompt_logprobs,
     }  # fmt: skip
     for name, value in changes.items():

@@ -21,6 +21,8 @@ MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 64
 MAX_STOP_STRING_CHARS = 1024
 MAX_STOP_CHARS = 4096  # of all stop strings together
+MAX_STOP_REGEXES = 16
+MAX_STOP_REGEX_CHARS = 512
 MAX_ALLOWED_TOKEN_IDS = 16384
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS = 1024
@@ -38,6 +40,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens, from
     `prompt_logprobs_start` on: those before it get None, and may come from the prefix cache.
+    `stop_regex`: ends the text where it matches, as `stop` does; see `engine.stop_regex`.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     `repetition_detection` ends an answer that goes round in circles.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
@@ -53,6 +56,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool = False
@@ -84,6 +88,12 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def stop_regexes(self) -> list[str]:
+        if self.stop_regex is None:
+            return []
+        return [self.stop_regex] if isinstance(self.stop_regex, str) else self.stop_regex
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
@@ -125,6 +135,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             sum(map(len, self.stop_strings)) <= MAX_STOP_CHARS,
             "stop", f"may hold at most {MAX_STOP_CHARS} characters in all", self,
         )  # fmt: skip
+        _check_strings("stop_regex", self.stop_regexes, MAX_STOP_REGEXES, MAX_STOP_REGEX_CHARS)
         _check_strings("bad_words", self.bad_words or [], MAX_BAD_WORDS)
         _check_length("stop_token_ids", self.stop_token_ids or (), MAX_STOP_TOKEN_IDS)
         _check_length("logit_bias", self.logit_bias or (), MAX_LOGIT_BIAS)
@@ -200,6 +211,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "repetition_penalty": number,
     "seed": integer,
     "stop": _string_or_strings,
+    "stop_regex": _string_or_strings,
     "stop_token_ids": _integers,
     "bad_words": _strings,
     "ignore_eos": boolean,
@@ -218,8 +230,9 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "extra_args": _arguments,
 }
 _OPTIONAL = {
-    "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
-    "logit_bias", "allowed_token_ids", "structured_outputs", "repetition_detection", "extra_args",
+    "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
+    "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
+    "repetition_detection", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),
@@ -249,12 +262,13 @@ def _check_length(name: str, items: Sized, limit: int) -> None:
         raise RequestError(f"{name} may hold at most {limit} entries, got {len(items)}.", name)
 
 
-def _check_strings(name: str, strings: list[str], limit: int) -> None:
+def _check_strings(
+    name: str, strings: list[str], limit: int, longest: int = MAX_STOP_STRING_CHARS
+) -> None:
     _check_length(name, strings, limit)
     for text in strings:
-        if not 0 < len(text) <= MAX_STOP_STRING_CHARS:
+        if not 0 < len(text) <= longest:
             raise RequestError(
-                f"{name} must hold strings of 1 to {MAX_STOP_STRING_CHARS} characters, "
-                f"got one of {len(text)}.",
+                f"{name} must hold strings of 1 to {longest} characters, got one of {len(text)}.",
                 name,
             )

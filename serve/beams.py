@@ -27,6 +27,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
     "stop": ([],),
+    "stop_regex": ([],),
     "stop_token_ids": ([],),
     "bad_words": ([],),
     "min_tokens": (0,),

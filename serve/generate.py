@@ -43,6 +43,8 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top_k: int | None = None
     min_p: float | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None
+    no_stop_trim: bool | None = None
     stop_token_ids: list[int] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None

@@ -59,6 +59,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None  # SGLang's
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool | None = None

@@ -52,7 +52,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "lora_path": (),
         "rid": (),
         "separate_reasoning": (True,),
-        "stop_regex": (),
     }
 )
 
