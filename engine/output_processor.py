@@ -221,7 +221,9 @@ class OutputProcessor:
         detokenizer = None
         if self._tokenizer and params.detokenize:
             detokenizer = self._tokenizer.detokenizer(
-                prompt_token_ids, skip_special_tokens=params.skip_special_tokens
+                prompt_token_ids,
+                skip_special_tokens=params.skip_special_tokens,
+                spaces_between_special_tokens=params.spaces_between_special_tokens,
             )
         watcher = None
         if stops is not None:

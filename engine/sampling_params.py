@@ -69,6 +69,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     allowed_token_ids: list[int] | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
     repetition_detection: RepetitionDetectionParams | None = None
@@ -224,6 +225,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "allowed_token_ids": _integers,
     "detokenize": boolean,
     "skip_special_tokens": boolean,
+    "spaces_between_special_tokens": boolean,
     "include_stop_str_in_output": boolean,
     "structured_outputs": structured_outputs,
     "repetition_detection": repetition_detection,

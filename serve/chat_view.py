@@ -63,6 +63,7 @@ class ChatView:
             usage=self._counter.total(),
             metrics=self._metrics,
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
+            prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
         )
 
@@ -74,6 +75,8 @@ class ChatView:
         )
         if self._request.return_token_ids and begins:
             chunk.prompt_token_ids = self._prompt.token_ids
+        if self._request.return_prompt_text and begins:
+            chunk.prompt_text = self._prompt.text
         return chunk
 
     def _pieces(self, index: int, delta: OutputDelta) -> Iterator[ChatChunk]:

@@ -23,6 +23,7 @@ from serve.unsupported import IGNORED, is_harmless
 
 MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
+MAX_ID_CHARS = 256
 _VALIDATION_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$")
 _names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -70,6 +71,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     no_stop_trim: bool | None = None  # SGLang's name of the same
     echo: bool | None = None
@@ -90,6 +92,8 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     ebnf: str | None = None
     repetition_detection: RepetitionDetectionParams | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
+    request_id: str | None = None  # what the response's id ends with, instead of one made here
+    rid: str | None = None  # SGLang's: the response's whole id
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     use_beam_search: bool | None = None
@@ -106,6 +110,10 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     def limit_name(self) -> str:
         """The field that says it."""
         return "max_tokens"
+
+    def response_id(self, kind: str, made_here: str) -> str:
+        """The id that the response has; inside the server `made_here` stays the name."""
+        return self.rid or f"{kind}-{self.request_id or made_here}"
 
     @property
     def include_usage(self) -> bool:
@@ -136,12 +144,27 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
         if self.cache_salt == "":
             raise RequestError("cache_salt must be a string that is not empty.", "cache_salt")
+        self._check_ids()
         tail = self.truncate_prompt_tokens
         if tail is not None and tail < 1 and tail != -1:
             raise RequestError(
                 f"truncate_prompt_tokens must be at least 1, or -1 for what fits, got {tail}.",
                 "truncate_prompt_tokens",
             )
+        if tail is None and self.truncation_side is not None:
+            raise RequestError(
+                "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
+                "neither.",
+                "truncation_side",
+            )
+
+    def _check_ids(self) -> None:
+        for name in ("request_id", "rid"):
+            value = getattr(self, name)
+            if value is not None and not 0 < len(value) <= MAX_ID_CHARS:
+                raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
+        if self.request_id is not None and self.rid is not None:
+            raise RequestError("request_id and rid both name the response; send one.", "rid")
 
 
 RequestT = TypeVar("RequestT", bound=CheckedRequest)

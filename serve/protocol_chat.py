@@ -97,6 +97,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     thinking_token_budget: int | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
+    return_prompt_text: bool | None = None
 
     @property
     def choice(self) -> ToolChoice:
@@ -226,6 +227,7 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType | None = UNSET  # as the chat template wrote it
     metrics: TimingMetrics | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
 
@@ -261,4 +263,5 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType | None = UNSET
     metrics: TimingMetrics | UnsetType = UNSET

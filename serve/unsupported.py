@@ -40,17 +40,14 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),
-        "request_id": (),
         "return_prompt_text": (False,),
         "return_weight_versions": (False,),
         "session_id": (),
-        "spaces_between_special_tokens": (True,),
         "thinking_token_budget": (),
         "watermarking": (),
         # SGLang
         "custom_logit_processor": (),
         "lora_path": (),
-        "rid": (),
         "separate_reasoning": (True,),
     }
 )

@@ -95,7 +95,7 @@ BOTH: list[tuple[str, Any]] = [
     ("tools", [{"type": "function"}]),
     ("suffix", "end"), ("best_of", 3), ("use_beam_search", 1), ("stop_regex", "a*"),
     ("length_penalty", 2), ("early_stopping", "never"), ("early_stopping", "soon"),
-    ("chat_template", "{{ 1 }}"), ("request_id", "mine"),
+    ("chat_template", "{{ 1 }}"), ("request_id", ""), ("rid", 5),
     ("prompt_embeds", "gASV"), ("structured_outputs", {"json": 5}), ("logits_processors", ["x"]),
     ("reasoning_effort", "high"), ("tool_choice", "required"),
 ]  # fmt: skip
