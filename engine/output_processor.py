@@ -250,7 +250,8 @@ class OutputProcessor:
             self._write(child, delta, output)
         if delta.logprobs is not None:
             kept = delta.logprobs[: len(output.token_ids)]
-            output.logprobs = [self._position(entry) for entry in kept]
+            ranked = child.params.logprob_token_ids is None
+            output.logprobs = [self._position(entry, ranked=ranked) for entry in kept]
         if child.params.prompt_logprobs is not None:
             self._add_prompt_logprobs(child, delta, output)
         return output
@@ -288,9 +289,11 @@ class OutputProcessor:
             output.stop_reason = "repetition_detected"
         output.text = "".join(texts)
 
-    def _position(self, entry: TokenLogprobs) -> PositionLogprobs:
-        """{chosen: ..., likeliest: ..., second: ...}; the chosen one is not listed twice."""
-        ranks = [entry.rank, *range(1, len(entry.token_ids))]
+    def _position(self, entry: TokenLogprobs, *, ranked: bool = True) -> PositionLogprobs:
+        """{chosen: ..., likeliest: ..., second: ...}; the chosen one is not listed twice. Of others
+        that are not `ranked`, named by the request, the rank is not known."""
+        others = len(entry.token_ids) - 1
+        ranks = [entry.rank, *(range(1, 1 + others) if ranked else [None] * others)]
         position: PositionLogprobs = {}
         for token_id, logprob, rank in zip(entry.token_ids, entry.logprobs, ranks, strict=True):
             data = self._tokenizer.token_bytes(token_id) if self._tokenizer else None

@@ -18,6 +18,7 @@ from engine.repetition import RepetitionDetectionParams, repetition_detection
 
 MAX_N = 128
 MAX_LOGPROBS = 20
+MAX_LOGPROB_TOKEN_IDS = 128
 MAX_STOP_STRINGS = 64
 MAX_STOP_STRING_CHARS = 1024
 MAX_STOP_CHARS = 4096  # of all stop strings together
@@ -40,6 +41,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens, from
     `prompt_logprobs_start` on: those before it get None, and may come from the prefix cache.
+    `logprob_token_ids`: tokens whose log-probabilities are returned instead of the likeliest.
     `stop_regex`: ends the text where it matches, as `stop` does; see `engine.stop_regex`.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     `repetition_detection` ends an answer that goes round in circles.
@@ -63,6 +65,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     max_tokens: int | None = 16
     min_tokens: int = 0
     logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int = 0
     logit_bias: dict[int, float] | None = None
@@ -98,7 +101,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
-        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias", "logprob_token_ids"):
             for token in getattr(self, name) or ():
                 if not 0 <= token < vocab_size:
                     raise RequestError(
@@ -125,10 +128,30 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             raise RequestError(
                 f"min_tokens {self.min_tokens} exceeds max_tokens {self.max_tokens}.", "min_tokens"
             )
+        self._check_scored()
         if self.prompt_logprobs_start and self.prompt_logprobs is None:
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs.", "prompt_logprobs_start"
             )
+
+    def _check_scored(self) -> None:
+        """With `logprob_token_ids` there are log-probabilities, and none of the likeliest."""
+        ids = self.logprob_token_ids
+        if ids is None:
+            return
+        _check_length("logprob_token_ids", ids, MAX_LOGPROB_TOKEN_IDS)
+        if not ids or len(set(ids)) < len(ids):
+            raise RequestError(
+                "logprob_token_ids must hold token ids, each once; leave it out for the likeliest.",
+                "logprob_token_ids",
+            )
+        if self.logprobs not in (None, 0, len(ids)):
+            raise RequestError(
+                f"logprobs must be {len(ids)}, as many as there are logprob_token_ids, or left "
+                f"out, got {self.logprobs}.",
+                "logprobs",
+            )
+        msgspec.structs.force_setattr(self, "logprobs", 0)
 
     def _check_lists(self) -> None:
         _check_strings("stop", self.stop_strings, MAX_STOP_STRINGS)
@@ -219,6 +242,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "max_tokens": integer,
     "min_tokens": integer,
     "logprobs": integer,
+    "logprob_token_ids": _integers,
     "prompt_logprobs": integer,
     "prompt_logprobs_start": integer,
     "logit_bias": integer_keys,
@@ -233,6 +257,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
 }
 _OPTIONAL = {
     "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
+    "logprob_token_ids",
     "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
     "repetition_detection", "extra_args",
 }  # fmt: skip

@@ -34,6 +34,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "prompt_logprobs_start": (0,),
     "logit_bias": ({},),
+    "logprob_token_ids": (),
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "vllm_xargs": ({},),

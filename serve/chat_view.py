@@ -129,6 +129,7 @@ class ChatView:
             delta.logprobs or [],
             self._request.top_logprobs or 0,
             as_ids=bool(self._request.return_tokens_as_token_ids),
+            named=self._request.logprob_token_ids,
         )
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:

@@ -66,6 +66,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
+    logprob_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int | None = None
     logit_bias: dict[int, float] | None = None
@@ -111,6 +112,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
         """The field that says it."""
         return "max_tokens"
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token is to have its log-probability."""
+        return False
+
     def response_id(self, kind: str, made_here: str) -> str:
         """The id that the response has; inside the server `made_here` stays the name."""
         return self.rid or f"{kind}-{self.request_id or made_here}"
@@ -145,6 +151,8 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
         if self.cache_salt == "":
             raise RequestError("cache_salt must be a string that is not empty.", "cache_salt")
         self._check_ids()
+        if self.logprob_token_ids is not None and not self.wants_logprobs:
+            raise RequestError("logprob_token_ids needs logprobs.", "logprob_token_ids")
         tail = self.truncate_prompt_tokens
         if tail is not None and tail < 1 and tail != -1:
             raise RequestError(

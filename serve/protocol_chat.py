@@ -100,6 +100,10 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     return_prompt_text: bool | None = None
 
     @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
+
+    @property
     def choice(self) -> ToolChoice:
         """Whether tools may, must or must not be called."""
         return self.tool_choice or ("auto" if self.tools else "none")

@@ -36,7 +36,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "include_reasoning": (True,),
         "kv_transfer_params": (),
         "logits_processors": ([],),
-        "logprob_token_ids": (),
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),

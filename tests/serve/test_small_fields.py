@@ -1,4 +1,4 @@
-"""Fields that name or show something: request_id, rid, return_prompt_text and the like."""
+"""Fields that name or show something: request_id, rid, return_prompt_text, logprob_token_ids."""
 
 import asyncio
 from typing import Any
@@ -78,3 +78,47 @@ async def test_special_tokens_may_stand_close(serve: Serve) -> None:
             )  # fmt: skip
             text = answer.json()["choices"][0]["text"]
             assert text.startswith("<|im_start|><|im_start|>")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_logprobs_of_named_tokens(serve: Serve, stream: bool) -> None:
+    """The core says that token i has log-probability -i, but for the one it chose."""
+    named = {"logprob_token_ids": [7, 98, 3], "stream": stream, "max_tokens": 2, "n": 2}
+    named["return_tokens_as_token_ids"] = True  # some are halves of characters, all shown as one
+    async with serve() as served:
+        completion = await served.complete(prompt=[98, 99], logprobs=3, **named)
+        chat = await served.chat("Hi", logprobs=True, **named)
+    said = event_data(completion.text)[:-1] if stream else [completion.json()]
+    mine = [c["logprobs"] for each in said for c in each["choices"] if c["index"] == 1]
+    tops = [top for each in mine for top in each["top_logprobs"]]
+    chosen = pytest.approx(-0.693, abs=1e-3)
+    others = {"token_id:7": -7.0, "token_id:3": -3.0}
+    assert tops == [
+        {"token_id:98": chosen, **others},
+        {"token_id:99": chosen, "token_id:98": -98.0, **others},
+    ]
+    said = event_data(chat.text)[:-1] if stream else [chat.json()]
+    entries = [
+        entry
+        for each in said
+        for choice in each["choices"]
+        if choice["index"] == 1 and choice["logprobs"]
+        for entry in choice["logprobs"]["content"]
+    ]
+    for entry in entries:
+        shown = [(top["token"], top["logprob"]) for top in entry["top_logprobs"]]
+        assert shown == [("token_id:7", -7.0), ("token_id:98", -98.0), ("token_id:3", -3.0)]
+    assert len(entries) == 2
+
+
+async def test_named_tokens_need_logprobs(serve: Serve) -> None:
+    async with serve() as served:
+        for response in (
+            await served.complete(prompt="a", logprob_token_ids=[1]),
+            await served.chat("a", logprob_token_ids=[1]),
+            await served.chat("a", logprobs=True, logprob_token_ids=[1, 1]),
+            await served.chat("a", logprobs=True, logprob_token_ids=[300]),
+            await served.chat("a", logprobs=True, logprob_token_ids=[1] * 200),
+        ):
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == "logprob_token_ids"
