@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.logits_processors import LogitsProcessor
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.pooling_params import PoolingParams
+    from engine.repetition import RepetitionDetectionParams
     from engine.sampling_params import SamplingParams
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "BeamSearchParams": "engine.beam_params",
     "PoolingParams": "engine.pooling_params",
     "EngineConfig": "engine.config",
+    "RepetitionDetectionParams": "engine.repetition",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
     "gen": "engine.language",
@@ -37,8 +39,8 @@ _HOMES = {
 
 __all__ = [
     "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LogitsProcessor",
-    "PoolingParams", "Remote", "RequestOutput", "SamplingParams", "State",
-    "StructuredOutputsParams", "choice", "function", "gen",
+    "PoolingParams", "Remote", "RepetitionDetectionParams", "RequestOutput", "SamplingParams",
+    "State", "StructuredOutputsParams", "choice", "function", "gen",
 ]  # fmt: skip
 
 

@@ -371,6 +371,9 @@ def _sampled(
     if request.constraint is not None:
         report(request, delta)
     if request.params.logprobs is not None:
-        turns = range(len(tokens))
-        delta.logprobs = [results.top(row, request.params.logprobs, turn) for turn in turns]
+        count, ids = request.params.logprobs, request.params.logprob_token_ids
+        delta.logprobs = [
+            results.top(row, count, turn) if ids is None else results.named(row, ids, turn)
+            for turn in range(len(tokens))
+        ]
     return delta

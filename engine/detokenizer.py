@@ -142,6 +142,10 @@ class Pieces:
             return self.rules.to_bytes(token).removeprefix(b" ")
         return self.rules.to_bytes(token.replace(self.rules.first_drops, ""))
 
+    def bare(self, token_id: int) -> bytes:
+        """Bytes of a special token without any space that the decoder would put before it."""
+        return (self._token(token_id) or "").encode("utf-8", "surrogatepass")
+
     def _token(self, token_id: int) -> str | None:
         return self._backend.id_to_token(token_id) if 0 <= token_id <= _MAX_ID else None
 
@@ -160,8 +164,13 @@ class Detokenizer:
         prompt_token_ids: Sequence[int] = (),
         *,
         skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
     ) -> None:
+        """Some decoders put a space before each token; `spaces_between_special_tokens` False has
+        none between two special ones."""
         self._pieces = pieces
+        self._glued = frozenset() if spaces_between_special_tokens else pieces.special_ids
+        self._after_glued = False
         self._skipped = pieces.special_ids if skip_special_tokens else frozenset()
         self._first = True
         self._strip = pieces.rules.strip
@@ -196,7 +205,10 @@ class Detokenizer:
         data = self._pieces.first(token_id) if self._first else self._pieces[token_id]
         if data is None:
             return b""
-        if not self._first:
+        after_glued, self._after_glued = self._after_glued, token_id in self._glued
+        if after_glued and self._after_glued:
+            data = self._pieces.bare(token_id)
+        elif not self._first:
             data = self._pieces.rules.separator + data
         self._first = False
         return self._stripped(data) if self._strip else data

@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 
-from engine.sampling_params import MAX_LOGPROBS
+from engine.sampling_params import MAX_LOGPROB_TOKEN_IDS, MAX_LOGPROBS
 
 _FLOAT = np.finfo(np.float32)
 _MOST_AT_ONCE = 16
@@ -22,22 +22,30 @@ class Logprobs(NamedTuple):
     values: Float32[Array, "B C"]
     ids: Int32[Array, "B C"]
     ranks: Int32[Array, " B"]  # of the chosen token: 1 + the number of likelier ones
+    scored: Float32[Array, "B S"]  # of the tokens that the request names
 
 
 def no_logprobs(num_rows: int) -> Logprobs:
     """What a step returns in which nobody asked."""
     shape = (num_rows, 1 + MAX_LOGPROBS)
     return Logprobs(
-        jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32), jnp.zeros(num_rows, jnp.int32)
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros(shape, jnp.int32),
+        jnp.zeros(num_rows, jnp.int32),
+        jnp.zeros((num_rows, MAX_LOGPROB_TOKEN_IDS), jnp.float32),
     )
 
 
-def compute_logprobs(logits: Float32[Array, "B V"], tokens: Int32[Array, " B"]) -> Logprobs:
-    """Log-softmax at the chosen tokens and at the likeliest; never NaN, -inf where a logit is."""
+def compute_logprobs(
+    logits: Float32[Array, "B V"], tokens: Int32[Array, " B"], scored_ids: Int32[Array, "B S"]
+) -> Logprobs:
+    """Log-softmax at the chosen tokens, at the likeliest and at those of `scored_ids`, which may
+    lie beyond the vocabulary where nobody reads them; never NaN, -inf where a logit is."""
     top = jnp.clip(jnp.max(logits, axis=1), _FLOAT.min, _FLOAT.max)[:, None]
     total = jnp.sum(jnp.exp(jnp.minimum(logits - top, 0.0)), axis=1, keepdims=True)
     log_total = jnp.log(jnp.maximum(total, _FLOAT.tiny))
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)
+    named = jnp.take_along_axis(logits, jnp.minimum(scored_ids, logits.shape[1] - 1), axis=1)
     missing = max(0, MAX_LOGPROBS - logits.shape[1])
     likeliest, likeliest_ids = _likeliest(logits, MAX_LOGPROBS - missing)
     padding = ((0, 0), (0, missing))
@@ -48,6 +56,7 @@ def compute_logprobs(logits: Float32[Array, "B V"], tokens: Int32[Array, " B"]) 
         values=jnp.minimum(raw - top, 0.0) - log_total,
         ids=jnp.concatenate([tokens[:, None], likeliest_ids], axis=1),
         ranks=1 + jnp.sum(logits > chosen, axis=1, dtype=jnp.int32),
+        scored=jnp.minimum(named - top, 0.0) - log_total,
     )
 
 

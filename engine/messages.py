@@ -15,7 +15,7 @@ from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
 from engine.thinking import ThinkingBudget
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 
 
 class StartEngine(msgspec.Struct, kw_only=True):

@@ -29,14 +29,16 @@ from engine.messages import (
     TokenLogprobs,
 )
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
+from engine.repetition import Repetition
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
-from engine.stop import Found, StopStrings, StopWatcher
+from engine.stop import Either, Found, Stops, StopStrings, StopWatcher
+from engine.stop_regex import StopRegexes
 from engine.thinking import ThinkingBudget
 from engine.tokenizer import Tokenizer
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
-_REMEMBERED = 64  # sets of stop strings, and of bad words
+_REMEMBERED = 64  # sets of stops, and of bad words
 _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 
 
@@ -48,7 +50,8 @@ class _Child:
     index: int
     params: SamplingParams
     detokenizer: Detokenizer | None  # None when the caller wants ids only
-    watcher: StopWatcher | None  # None without stop strings
+    watcher: StopWatcher | None  # None without stop strings and regexes
+    repetition: Repetition | None = None
     num_tokens: int = 0
     num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
 
@@ -57,6 +60,11 @@ class _Child:
         self.num_tokens += 1
         text = self.detokenizer.append((token_id,)) if self.detokenizer else ""
         return self._watched(text)
+
+    def repeats(self, token_id: int) -> bool:
+        """Whether the answer is to end with this token, for it goes round in circles."""
+        found = self.repetition is not None and self.repetition.sees(token_id)
+        return found and self.num_tokens >= self.params.min_tokens
 
     def end(self) -> str | Found:
         """The text that was held back for tokens that will not come."""
@@ -80,7 +88,7 @@ class OutputProcessor:
         self._children: dict[int, _Child] = {}  # by engine id, those that are not finished
         self._requests: dict[str, set[int]] = {}  # engine ids of their unfinished children
         # Prompts that come together share their options, and requests often repeat them.
-        self._stop_strings = lru_cache(_REMEMBERED)(_stop_strings)
+        self._stops = lru_cache(_REMEMBERED)(_stops)
         self._bad_words = lru_cache(_REMEMBERED)(self._bad_word_ids)
 
     def add(
@@ -114,7 +122,7 @@ class OutputProcessor:
         _check_start(params, len(prompt_token_ids))
         if (params.structured_outputs is None) != (not grammar):
             raise ValueError("structured outputs come with their grammar")
-        stops = self._stop_strings(tuple(params.stop_strings))
+        stops = self._stops(tuple(params.stop_strings), tuple(params.stop_regexes))
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
         engine_ids = [next(self._ids) for _ in range(params.n)]
         for index, engine_id in enumerate(engine_ids):
@@ -172,8 +180,10 @@ class OutputProcessor:
         return len(self._requests)
 
     def _check_text_options(self, params: SamplingParams) -> None:
-        if params.stop_strings and not (self._tokenizer and params.detokenize):
-            raise RequestError("stop needs text: a tokenizer, and detokenize not false.", "stop")
+        for name in ("stop", "stop_regex"):
+            if getattr(params, name) and not (self._tokenizer and params.detokenize):
+                sentence = f"{name} needs text: a tokenizer, and detokenize not false."
+                raise RequestError(sentence, name)
         if params.bad_words and not self._tokenizer:
             raise RequestError("bad_words needs a model with a tokenizer.", "bad_words")
 
@@ -206,18 +216,24 @@ class OutputProcessor:
         index: int,
         prompt_token_ids: list[int],
         params: SamplingParams,
-        stops: StopStrings | None,
+        stops: Stops | None,
     ) -> _Child:
         detokenizer = None
         if self._tokenizer and params.detokenize:
             detokenizer = self._tokenizer.detokenizer(
-                prompt_token_ids, skip_special_tokens=params.skip_special_tokens
+                prompt_token_ids,
+                skip_special_tokens=params.skip_special_tokens,
+                spaces_between_special_tokens=params.spaces_between_special_tokens,
             )
         watcher = None
         if stops is not None:
             watcher = StopWatcher(stops, include_stop=params.include_stop_str_in_output)
         unscored = max(1, params.prompt_logprobs_start)
-        return _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
+        child = _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
+        wanted = params.repetition_detection
+        if wanted is not None and wanted.max_pattern_size:
+            child.repetition = Repetition(wanted)
+        return child
 
     def _advance(self, child: _Child, delta: RequestDelta) -> OutputDelta:
         output = OutputDelta(
@@ -234,7 +250,8 @@ class OutputProcessor:
             self._write(child, delta, output)
         if delta.logprobs is not None:
             kept = delta.logprobs[: len(output.token_ids)]
-            output.logprobs = [self._position(entry) for entry in kept]
+            ranked = child.params.logprob_token_ids is None
+            output.logprobs = [self._position(entry, ranked=ranked) for entry in kept]
         if child.params.prompt_logprobs is not None:
             self._add_prompt_logprobs(child, delta, output)
         return output
@@ -248,7 +265,7 @@ class OutputProcessor:
         output.prompt_logprobs = positions or None
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
-        """Add the tokens up to the one that completes a stop string, and their text.
+        """Add the tokens up to one that completes a stop string or a repetition, and their text.
 
         The token that made the engine stop, EOS or one of `stop_token_ids`, is in `token_ids` but
         its text is not, unless the caller wants to see what stopped it.
@@ -257,18 +274,26 @@ class OutputProcessor:
         ended = delta.finish_reason == "stop" and not delta.complete
         stop_token = ended and not child.params.include_stop_str_in_output
         for place, token_id in enumerate(delta.new_token_ids, 1):
+            last = place == len(delta.new_token_ids)
             output.token_ids.append(token_id)
-            if stop_token and place == len(delta.new_token_ids):
+            if stop_token and last:
                 break
             if _ended(child.grow(token_id), texts, output):
                 break
+            if child.repeats(token_id) and not (last and delta.finish_reason):
+                output.finish_reason, output.stop_reason = "repetition", None
+                break
         if output.finish_reason is not None and not isinstance(output.stop_reason, str):
             _ended(child.end(), texts, output)
+        if output.finish_reason == "repetition":
+            output.stop_reason = "repetition_detected"
         output.text = "".join(texts)
 
-    def _position(self, entry: TokenLogprobs) -> PositionLogprobs:
-        """{chosen: ..., likeliest: ..., second: ...}; the chosen one is not listed twice."""
-        ranks = [entry.rank, *range(1, len(entry.token_ids))]
+    def _position(self, entry: TokenLogprobs, *, ranked: bool = True) -> PositionLogprobs:
+        """{chosen: ..., likeliest: ..., second: ...}; the chosen one is not listed twice. Of others
+        that are not `ranked`, named by the request, the rank is not known."""
+        others = len(entry.token_ids) - 1
+        ranks = [entry.rank, *(range(1, 1 + others) if ranked else [None] * others)]
         position: PositionLogprobs = {}
         for token_id, logprob, rank in zip(entry.token_ids, entry.logprobs, ranks, strict=True):
             data = self._tokenizer.token_bytes(token_id) if self._tokenizer else None
@@ -292,8 +317,11 @@ def _check_start(params: SamplingParams, prompt_tokens: int) -> None:
         )
 
 
-def _stop_strings(strings: tuple[str, ...]) -> StopStrings | None:
-    return StopStrings(strings) if strings else None
+def _stops(strings: tuple[str, ...], regexes: tuple[str, ...]) -> Stops | None:
+    found = StopStrings(strings) if strings else None
+    if not regexes:
+        return found
+    return StopRegexes(regexes) if found is None else Either(found, StopRegexes(regexes))
 
 
 def _child_params(params: SamplingParams, index: int) -> SamplingParams:
@@ -304,7 +332,8 @@ def _child_params(params: SamplingParams, index: int) -> SamplingParams:
     prompt_logprobs = params.prompt_logprobs if index == 0 else None  # the same for all
     child = copy(params)  # not `replace`, which would validate every list of every child again
     changes = {
-        "n": 1, "seed": seed, "stop": None, "structured_outputs": None,
+        "n": 1, "seed": seed, "stop": None, "stop_regex": None,
+        "structured_outputs": None, "repetition_detection": None,
         "prompt_logprobs": prompt_logprobs,
     }  # fmt: skip
     for name, value in changes.items():

@@ -47,6 +47,11 @@ class Plan:
         return scored or any([r.params.logprobs is not None for r in self.sampling])
 
     @property
+    def wants_scored(self) -> bool:
+        """Whether some of those are of tokens that a request names."""
+        return any([r.params.logprob_token_ids is not None for r in self.sampling])
+
+    @property
     def sampling(self) -> list[Request]:
         """Who samples in this step, in the order of their rows."""
         return self.decoding + [chunk.request for chunk in self.chunks if chunk.samples]

@@ -56,7 +56,8 @@ class Launched:
         sampled = self.sampled
         if not self.plan.wants_logprobs:
             return (sampled.tokens,)
-        return sampled.tokens, sampled.logprob_ids, sampled.logprobs, sampled.ranks
+        logprobs = sampled.tokens, sampled.logprob_ids, sampled.logprobs, sampled.ranks
+        return (*logprobs, sampled.scored) if self.plan.wants_scored else logprobs
 
     def read(self) -> "Results":
         """Wait for the step; raises what the device raised."""
@@ -71,6 +72,7 @@ class Results:
     logprob_ids: Ints | None = None  # [W, B, C]: the chosen token, then the likeliest
     logprobs: np.ndarray | None = None
     ranks: Ints | None = None
+    scored: np.ndarray | None = None  # [W, B, S]: of the tokens that the request names
 
     @cached_property
     def token_ids(self) -> list[list[int]]:
@@ -88,6 +90,14 @@ class Results:
             logprobs.pop()
         ids = self.logprob_ids[turn, row, : len(logprobs)].tolist()
         return TokenLogprobs(ids, logprobs, int(self.ranks[turn, row]))
+
+    def named(self, row: int, ids: list[int], turn: int = 0) -> TokenLogprobs:
+        """The chosen token of one row and those of `ids`, which its request named."""
+        if self.scored is None:
+            raise RuntimeError("log-probabilities of named tokens were not read")
+        chosen = self.top(row, 0, turn)
+        values = self.scored[turn, row, : len(ids)].tolist()
+        return TokenLogprobs([*chosen.token_ids, *ids], [*chosen.logprobs, *values], chosen.rank)
 
 
 class Runner:

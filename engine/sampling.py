@@ -37,12 +37,13 @@ from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
 
 
 class Sampled(NamedTuple):
-    """A step's tokens. The last three mean something only in rows that asked for logprobs."""
+    """A step's tokens. What follows means something only in rows that asked for logprobs."""
 
     tokens: Int32[Array, " B"]
     logprobs: Float32[Array, "B C"]  # C = 1 + MAX_LOGPROBS: the token's own, then the likeliest
     logprob_ids: Int32[Array, "B C"]
     ranks: Int32[Array, " B"]  # of the token; 1 is the likeliest
+    scored: Float32[Array, "B S"]  # logprobs of `logprob_token_ids`
 
 
 def sample(
@@ -77,12 +78,14 @@ def sample(
     tokens = jnp.where(scored, targets, chosen)
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),
-        compute_logprobs,
-        lambda logits, _: no_logprobs(logits.shape[0]),
+        lambda logits, tokens, ids, slots: compute_logprobs(logits, tokens, ids[slots]),
+        lambda logits, *_: no_logprobs(logits.shape[0]),
         logits,
         tokens,
+        state.scored_ids,
+        slots,
     )
-    return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks)
+    return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks, logprobs.scored)
 
 
 def draw_rows(

@@ -48,10 +48,11 @@ class Flag(IntFlag):
     BAD_WORDS = auto()
     MIN_TOKENS = auto()
     LOGPROBS = auto()
+    SCORED = auto()
 
 
 NUM_FIELDS = len(Field)
-ADMITTED = Flag.PENALTIES | Flag.LOGIT_BIAS | Flag.ALLOWED | Flag.BAD_WORDS | Flag.MIN_TOKENS
+ADMITTED = ~Flag.LOGPROBS  # what is told of a slot when its request enters
 
 
 class SamplingRows(NamedTuple):
@@ -100,6 +101,7 @@ def flags_of(params: SamplingParams) -> Flag:
         Flag.BAD_WORDS: bool(params.bad_words),
         Flag.MIN_TOKENS: params.min_tokens > 0,
         Flag.LOGPROBS: params.logprobs is not None,
+        Flag.SCORED: params.logprob_token_ids is not None,
     }
     return Flag(sum(flag for flag, is_wanted in wanted.items() if is_wanted))
 

@@ -14,12 +14,16 @@ import msgspec
 from engine.errors import RequestError
 from engine.grammar.params import StructuredOutputsParams, structured_outputs
 from engine.plain_values import boolean, integer, integer_keys, number, sequence, shown, string
+from engine.repetition import RepetitionDetectionParams, repetition_detection
 
 MAX_N = 128
 MAX_LOGPROBS = 20
+MAX_LOGPROB_TOKEN_IDS = 128
 MAX_STOP_STRINGS = 64
 MAX_STOP_STRING_CHARS = 1024
 MAX_STOP_CHARS = 4096  # of all stop strings together
+MAX_STOP_REGEXES = 16
+MAX_STOP_REGEX_CHARS = 512
 MAX_ALLOWED_TOKEN_IDS = 16384
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS = 1024
@@ -37,7 +41,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     context. `logprobs` k returns the chosen token and the k likeliest, of the distribution before
     any option below is applied; `prompt_logprobs` the same for the prompt's tokens, from
     `prompt_logprobs_start` on: those before it get None, and may come from the prefix cache.
+    `logprob_token_ids`: tokens whose log-probabilities are returned instead of the likeliest.
+    `stop_regex`: ends the text where it matches, as `stop` does; see `engine.stop_regex`.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
+    `repetition_detection` ends an answer that goes round in circles.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
@@ -51,20 +58,24 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool = False
     max_tokens: int | None = 16
     min_tokens: int = 0
     logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int = 0
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -82,9 +93,15 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
+    @property
+    def stop_regexes(self) -> list[str]:
+        if self.stop_regex is None:
+            return []
+        return [self.stop_regex] if isinstance(self.stop_regex, str) else self.stop_regex
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
-        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias", "logprob_token_ids"):
             for token in getattr(self, name) or ():
                 if not 0 <= token < vocab_size:
                     raise RequestError(
@@ -111,10 +128,30 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             raise RequestError(
                 f"min_tokens {self.min_tokens} exceeds max_tokens {self.max_tokens}.", "min_tokens"
             )
+        self._check_scored()
         if self.prompt_logprobs_start and self.prompt_logprobs is None:
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs.", "prompt_logprobs_start"
             )
+
+    def _check_scored(self) -> None:
+        """With `logprob_token_ids` there are log-probabilities, and none of the likeliest."""
+        ids = self.logprob_token_ids
+        if ids is None:
+            return
+        _check_length("logprob_token_ids", ids, MAX_LOGPROB_TOKEN_IDS)
+        if not ids or len(set(ids)) < len(ids):
+            raise RequestError(
+                "logprob_token_ids must hold token ids, each once; leave it out for the likeliest.",
+                "logprob_token_ids",
+            )
+        if self.logprobs not in (None, 0, len(ids)):
+            raise RequestError(
+                f"logprobs must be {len(ids)}, as many as there are logprob_token_ids, or left "
+                f"out, got {self.logprobs}.",
+                "logprobs",
+            )
+        msgspec.structs.force_setattr(self, "logprobs", 0)
 
     def _check_lists(self) -> None:
         _check_strings("stop", self.stop_strings, MAX_STOP_STRINGS)
@@ -122,6 +159,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             sum(map(len, self.stop_strings)) <= MAX_STOP_CHARS,
             "stop", f"may hold at most {MAX_STOP_CHARS} characters in all", self,
         )  # fmt: skip
+        _check_strings("stop_regex", self.stop_regexes, MAX_STOP_REGEXES, MAX_STOP_REGEX_CHARS)
         _check_strings("bad_words", self.bad_words or [], MAX_BAD_WORDS)
         _check_length("stop_token_ids", self.stop_token_ids or (), MAX_STOP_TOKEN_IDS)
         _check_length("logit_bias", self.logit_bias or (), MAX_LOGIT_BIAS)
@@ -197,25 +235,31 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "repetition_penalty": number,
     "seed": integer,
     "stop": _string_or_strings,
+    "stop_regex": _string_or_strings,
     "stop_token_ids": _integers,
     "bad_words": _strings,
     "ignore_eos": boolean,
     "max_tokens": integer,
     "min_tokens": integer,
     "logprobs": integer,
+    "logprob_token_ids": _integers,
     "prompt_logprobs": integer,
     "prompt_logprobs_start": integer,
     "logit_bias": integer_keys,
     "allowed_token_ids": _integers,
     "detokenize": boolean,
     "skip_special_tokens": boolean,
+    "spaces_between_special_tokens": boolean,
     "include_stop_str_in_output": boolean,
     "structured_outputs": structured_outputs,
+    "repetition_detection": repetition_detection,
     "extra_args": _arguments,
 }
 _OPTIONAL = {
-    "seed", "stop", "stop_token_ids", "bad_words", "max_tokens", "logprobs", "prompt_logprobs",
-    "logit_bias", "allowed_token_ids", "structured_outputs", "extra_args",
+    "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
+    "logprob_token_ids",
+    "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
+    "repetition_detection", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),
@@ -245,12 +289,13 @@ def _check_length(name: str, items: Sized, limit: int) -> None:
         raise RequestError(f"{name} may hold at most {limit} entries, got {len(items)}.", name)
 
 
-def _check_strings(name: str, strings: list[str], limit: int) -> None:
+def _check_strings(
+    name: str, strings: list[str], limit: int, longest: int = MAX_STOP_STRING_CHARS
+) -> None:
     _check_length(name, strings, limit)
     for text in strings:
-        if not 0 < len(text) <= MAX_STOP_STRING_CHARS:
+        if not 0 < len(text) <= longest:
             raise RequestError(
-                f"{name} must hold strings of 1 to {MAX_STOP_STRING_CHARS} characters, "
-                f"got one of {len(text)}.",
+                f"{name} must hold strings of 1 to {longest} characters, got one of {len(text)}.",
                 name,
             )

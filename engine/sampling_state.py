@@ -27,6 +27,7 @@ from engine.sampling_params import (
     MAX_BAD_WORD_TOKENS,
     MAX_BAD_WORDS,
     MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
     MAX_STOP_TOKEN_IDS,
     SamplingParams,
 )
@@ -44,7 +45,7 @@ Ints = NDArray[np.int32]
 class SlotState(NamedTuple):
     """R slots and the sink. Donated to every step and updated in place.
 
-    Bytes a slot: 4V counts, V/8 allowed and 16,732 of lists. For R = 256 and V = 152,064 that is
+    Bytes a slot: 4V counts, V/8 allowed and 17,244 of lists. For R = 256 and V = 152,064 that is
     158 MiB, 149 of them counts. int32 because a count may reach the context's length, which
     passes the 15 bits that int16 would leave beside the prompt's bit, and because 32-bit atomics
     are the ones that GPUs add with.
@@ -55,6 +56,7 @@ class SlotState(NamedTuple):
     bias_values: Float32[Array, "R1 E"]
     allowed: UInt32[Array, "R1 W"]  # bit v % 32 of word v // 32: token v may be chosen
     stop_ids: Int32[Array, "R1 Z"]  # V where unused
+    scored_ids: Int32[Array, "R1 S"]  # those of logprob_token_ids, in order; V where unused
     bad_words: Int32[Array, "R1 Q L"]  # [-1 -1 a b c]: c is banned after a b; all -1: unused
     recent: Int32[Array, "R1 L-1"]  # the last generated tokens, newest last; -1 before the first
 
@@ -68,6 +70,7 @@ def init_slots(num_slots: int, vocab_size: int) -> SlotState:
         bias_values=jnp.zeros((rows, MAX_LOGIT_BIAS), jnp.float32),
         allowed=jnp.zeros((rows, _num_words(vocab_size)), jnp.uint32),
         stop_ids=jnp.full((rows, MAX_STOP_IDS), vocab_size, jnp.int32),
+        scored_ids=jnp.full((rows, MAX_LOGPROB_TOKEN_IDS), vocab_size, jnp.int32),
         bad_words=jnp.full(
             (rows, MAX_BAD_WORD_SEQUENCES, MAX_BAD_WORD_TOKENS), NO_TOKEN, jnp.int32
         ),
@@ -113,6 +116,8 @@ def pack_options(
     sections["bias_ids"][: len(bias)] = list(bias.keys())
     sections["bias_values"].view(np.float32)[: len(bias)] = list(bias.values())
     sections["stop_ids"][: len(stop_token_ids)] = list(stop_token_ids)
+    scored = params.logprob_token_ids or ()
+    sections["scored_ids"][: len(scored)] = list(scored)
     sections["bad_words"][:] = NO_TOKEN
     words = sections["bad_words"].reshape(MAX_BAD_WORD_SEQUENCES, MAX_BAD_WORD_TOKENS)
     for word, ids in zip(words, bad_word_ids, strict=False):
@@ -139,6 +144,7 @@ def admit(state: SlotState, packed: Int32[Array, " W"]) -> SlotState:
         bias_values=lax.bitcast_convert_type(sections["bias_values"], jnp.float32),
         allowed=lax.bitcast_convert_type(sections["allowed"], jnp.uint32),
         stop_ids=sections["stop_ids"],
+        scored_ids=sections["scored_ids"],
         bad_words=sections["bad_words"].reshape(state.bad_words.shape[1:]),
         recent=jnp.full(MAX_RECENT, NO_TOKEN, jnp.int32),
     )
@@ -208,6 +214,7 @@ def _widths(vocab_size: int) -> dict[str, int]:
         "bias_ids": MAX_LOGIT_BIAS,
         "bias_values": MAX_LOGIT_BIAS,
         "stop_ids": MAX_STOP_IDS,
+        "scored_ids": MAX_LOGPROB_TOKEN_IDS,
         "bad_words": MAX_BAD_WORD_SEQUENCES * MAX_BAD_WORD_TOKENS,
         "allowed": _num_words(vocab_size),
         "prompt": _num_words(vocab_size),

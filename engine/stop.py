@@ -1,7 +1,8 @@
 """Stop strings in a text that arrives in pieces, wherever the pieces are cut.
 
 Owns the search (Aho and Corasick, CACM 18(6), 1975) and the text that is held back because it
-may yet become a stop string. Knows nothing of tokens.
+may yet become a stop string, or what a regex matches (`engine.stop_regex`). Knows nothing of
+tokens.
 
 Of all occurrences the one that ends first counts; of those that end together, the longest, so
 that no part of any stop string is left in the text. Each character is looked at once, whatever
@@ -10,14 +11,53 @@ the number of stop strings, and never more characters are held back than could b
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class Found(NamedTuple):
-    """A stop string was found: `text` is the last text to emit, `stop` the string."""
+    """A stop string was found: `text` is the last text to emit, `stop` the string or the regex."""
 
     text: str
     stop: str
+
+
+class Stops(Protocol):
+    """What a text is watched for; a state is where the watching stands, `begin` at its start."""
+
+    @property
+    def begin(self) -> Any:
+        """The state before any text."""
+
+    def step(self, state: Any, character: str, /) -> Any:
+        """The state after one more character."""
+
+    def pending(self, state: Any, /) -> int:
+        """How many characters at the end of the text may yet become a part of what ends it."""
+
+    def ended(self, state: Any, /) -> tuple[int, str] | None:
+        """How many characters at the end are to go, and their name; None where nothing ends."""
+
+
+class Either(NamedTuple):
+    """Two kinds of stops at once; of two that end together the longer counts."""
+
+    first: Stops
+    second: Stops
+
+    @property
+    def begin(self) -> Any:
+        return self.first.begin, self.second.begin
+
+    def step(self, state: Any, character: str) -> Any:
+        first, second = state
+        return self.first.step(first, character), self.second.step(second, character)
+
+    def pending(self, state: Any) -> int:
+        return max(self.first.pending(state[0]), self.second.pending(state[1]))
+
+    def ended(self, state: Any) -> tuple[int, str] | None:
+        both = self.first.ended(state[0]), self.second.ended(state[1])
+        return max(filter(None, both), default=None, key=lambda found: found[0])
 
 
 class StopStrings:
@@ -26,6 +66,8 @@ class StopStrings:
     State s stands for the longest end of the text that begins a stop string; `depth[s]` is its
     length. `ends[s]` is the longest stop string that ends there, or "".
     """
+
+    begin = 0
 
     def __init__(self, stops: Iterable[str]) -> None:
         self.next: list[dict[str, int]] = [{}]
@@ -63,14 +105,21 @@ class StopStrings:
             state = self.fail[state]
         return self.next[state].get(character, 0)
 
+    def pending(self, state: int) -> int:
+        return self.depth[state]
+
+    def ended(self, state: int) -> tuple[int, str] | None:
+        stop = self.ends[state]
+        return (len(stop), stop) if stop else None
+
 
 class StopWatcher:
     """One text, watched for stop strings."""
 
-    def __init__(self, stops: StopStrings, *, include_stop: bool = False) -> None:
+    def __init__(self, stops: Stops, *, include_stop: bool = False) -> None:
         self._stops = stops
         self._include_stop = include_stop
-        self._state = 0
+        self._state = stops.begin
         self._held = ""
 
     def feed(self, text: str, *, may_stop: bool = True) -> str | Found:
@@ -83,16 +132,16 @@ class StopWatcher:
         text = self._held + text
         for place in range(held, len(text)):
             state = stops.step(state, text[place])
-            if may_stop and (stop := stops.ends[state]):
+            if may_stop and (found := stops.ended(state)):
                 self._held = ""
-                end = place + 1
-                return Found(text[: end if self._include_stop else end - len(stop)], stop)
+                end, (size, stop) = place + 1, found
+                return Found(text[: end if self._include_stop else end - size], stop)
         self._state = state
-        cut = len(text) - stops.depth[state]
+        cut = len(text) - stops.pending(state)
         self._held = text[cut:]
         return text[:cut]
 
     def flush(self) -> str:
         """The text held back, when no more will come."""
-        held, self._held, self._state = self._held, "", 0
+        held, self._held, self._state = self._held, "", self._stops.begin
         return held

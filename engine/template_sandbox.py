@@ -2,8 +2,8 @@
 
 Owns what a template may do and how much of it. Knows nothing of messages or models.
 
-A template comes from the model's folder or the operator, never from a request; still it may be
-hostile or meet a conversation that makes it explode, and Python cannot interrupt a thread. So
+A template comes from the model's folder, the operator, or requests that the operator trusts; it may
+be hostile or meet a conversation that makes it explode, and Python cannot interrupt a thread. So
 the work is counted where it happens. The parsed template is rewritten: what a loop iterates over
 and every list, dict and `~` goes through a counting filter; every call, filter, operator and
 output goes through a method of the environment anyway. Three things are bounded:

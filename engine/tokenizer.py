@@ -121,10 +121,19 @@ class Tokenizer:
         return decode(self._pieces, token_ids, skip_special_tokens=skip_special_tokens)
 
     def detokenizer(
-        self, prompt_token_ids: Sequence[int], *, skip_special_tokens: bool = True
+        self,
+        prompt_token_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
     ) -> Detokenizer:
         """The state of a text that continues `prompt_token_ids`."""
-        return Detokenizer(self._pieces, prompt_token_ids, skip_special_tokens=skip_special_tokens)
+        return Detokenizer(
+            self._pieces,
+            prompt_token_ids,
+            skip_special_tokens=skip_special_tokens,
+            spaces_between_special_tokens=spaces_between_special_tokens,
+        )
 
     def token_bytes(self, token_id: int) -> bytes:
         """UTF-8 bytes of one token, " a" with its space; they may be part of a character."""

@@ -27,15 +27,18 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
     "stop": ([],),
+    "stop_regex": ([],),
     "stop_token_ids": ([],),
     "bad_words": ([],),
     "min_tokens": (0,),
     "prompt_logprobs": (),
     "prompt_logprobs_start": (0,),
     "logit_bias": ({},),
+    "logprob_token_ids": (),
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "vllm_xargs": ({},),
+    "repetition_detection": (),
 }
 
 

@@ -19,9 +19,12 @@ class ChatRoute(GenerationRoute[ChatRequest]):
     async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
         service = self.service
         talk = await begin(service, request)
-        response_id = f"chatcmpl-{request_id}"
-        view = ChatView(talk, response_id, service.model.names[0])
-        with service.client.generate(response_id, [talk.prompt], request.priority or 0) as stream:
+        name = f"chatcmpl-{request_id}"
+        view = ChatView(talk, request.response_id("chatcmpl", request_id), service.model.names[0])
+        interval = service.stream_interval(request.stream, request.stream_interval)
+        with service.client.generate(
+            name, [talk.prompt], request.priority or 0, interval
+        ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)

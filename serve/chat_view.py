@@ -63,6 +63,7 @@ class ChatView:
             usage=self._counter.total(),
             metrics=self._metrics,
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
+            prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
         )
 
@@ -74,6 +75,8 @@ class ChatView:
         )
         if self._request.return_token_ids and begins:
             chunk.prompt_token_ids = self._prompt.token_ids
+        if self._request.return_prompt_text and begins:
+            chunk.prompt_text = self._prompt.text
         return chunk
 
     def _pieces(self, index: int, delta: OutputDelta) -> Iterator[ChatChunk]:
@@ -126,6 +129,7 @@ class ChatView:
             delta.logprobs or [],
             self._request.top_logprobs or 0,
             as_ids=bool(self._request.return_tokens_as_token_ids),
+            named=self._request.logprob_token_ids,
         )
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:

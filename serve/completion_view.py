@@ -105,6 +105,7 @@ class CompletionView:
             self._request.logprobs or 0,
             offset=self._offsets[index],
             as_ids=bool(self._request.return_tokens_as_token_ids),
+            named=self._request.logprob_token_ids,
             first=(first, self._tokenizer.token_text(first) if self._tokenizer else ""),
         )
         return shown

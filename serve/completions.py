@@ -33,11 +33,12 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         service = self.service
         service.check_model(request.model)
         prompts = await completion_prompts(service, request)
-        response_id = f"cmpl-{request_id}"
+        name, response_id = f"cmpl-{request_id}", request.response_id("cmpl", request_id)
         view = CompletionView(
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
         )
-        with service.client.generate(response_id, prompts, request.priority or 0) as stream:
+        interval = service.stream_interval(request.stream, request.stream_interval)
+        with service.client.generate(name, prompts, request.priority or 0, interval) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)

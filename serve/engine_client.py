@@ -174,9 +174,11 @@ class EngineClient:
 
     @contextmanager
     def generate(
-        self, request_id: str, prompts: Sequence[Prompt], priority: int = 0
+        self, request_id: str, prompts: Sequence[Prompt], priority: int = 0, interval: int = 1
     ) -> Iterator[RequestStream]:
         """Start `prompts`; what is unfinished when the `with` ends is aborted at once.
+
+        `interval`: how many tokens of a choice are read together, but for its first and last.
 
         Raises UnavailableError, EngineDeadError, OverloadedError, or RequestError of an option
         that this model cannot serve.
@@ -185,7 +187,7 @@ class EngineClient:
         samples = prompts[0].params.n
         self._check_queue(samples * len(prompts))
         names = [f"{request_id}-{position}" for position in range(len(prompts))]
-        stream = RequestStream(names, samples, self._metrics.shown)
+        stream = RequestStream(names, samples, self._metrics.shown, interval)
         try:
             for name, prompt in zip(names, prompts, strict=True):
                 self._start(name, prompt, priority, stream)

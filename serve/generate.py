@@ -43,6 +43,8 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top_k: int | None = None
     min_p: float | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None
+    no_stop_trim: bool | None = None
     stop_token_ids: list[int] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
@@ -56,6 +58,7 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     regex: str | None = None
     ebnf: str | None = None
     structural_tag: str | None = None
+    stream_interval: int | None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -142,7 +145,9 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         )
         view = _View(request, prompts, request.rid or request_id)
         priority = request.priority or 0
-        with self.service.client.generate(request_id, prompts, priority) as stream:
+        wanted = request.sampling_params.stream_interval
+        interval = self.service.stream_interval(request.stream, wanted)
+        with self.service.client.generate(request_id, prompts, priority, interval) as stream:
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
                 return

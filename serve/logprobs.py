@@ -15,9 +15,16 @@ from serve.protocol_completions import CompletionLogprobs
 LOWEST = -9999.0  # JSON has no -inf
 
 
-def chat_logprobs(positions: Iterable[PositionLogprobs], top: int, *, as_ids: bool) -> ChatLogprobs:
-    """The `logprobs` of a chat choice, with the `top` likeliest at each position."""
-    return ChatLogprobs([_chat_token(position, top, as_ids) for position in positions])
+def chat_logprobs(
+    positions: Iterable[PositionLogprobs],
+    top: int,
+    *,
+    as_ids: bool,
+    named: Sequence[int] | None = None,
+) -> ChatLogprobs:
+    """The `logprobs` of a chat choice, with the `top` likeliest at each position, or those that
+    the request `named`."""
+    return ChatLogprobs([_chat_token(position, top, as_ids, named) for position in positions])
 
 
 def completion_logprobs(
@@ -27,6 +34,7 @@ def completion_logprobs(
     offset: int,
     as_ids: bool,
     first: tuple[int, str] | None = None,
+    named: Sequence[int] | None = None,
 ) -> tuple[CompletionLogprobs, int]:
     """The `logprobs` of a completion choice, and the offset that comes after them.
 
@@ -42,7 +50,8 @@ def completion_logprobs(
                 offset += len(text)
             continue
         token_id, chosen = next(iter(position.items()))
-        listed = {token_id: chosen, **dict(_likeliest(position, top))}  # the chosen one, always
+        others = _listed(position, top, named)
+        listed = {token_id: chosen, **dict(others)}  # the chosen one, always
         likeliest = {_name(i, entry, as_ids): _value(entry) for i, entry in listed.items()}
         _append(result, _name(token_id, chosen, as_ids), _value(chosen), offset, likeliest)
         offset += len(chosen.decoded_token or "")
@@ -80,19 +89,25 @@ def _append(
     to.top_logprobs.append(likeliest)
 
 
-def _chat_token(position: PositionLogprobs, top: int, as_ids: bool) -> TokenLogprob:
+def _chat_token(
+    position: PositionLogprobs, top: int, as_ids: bool, named: Sequence[int] | None
+) -> TokenLogprob:
     token_id, chosen = next(iter(position.items()))
     likeliest = [
         TopLogprob(_name(other, entry, as_ids), _value(entry), list(entry.token_bytes or b""))
-        for other, entry in _likeliest(position, top)
+        for other, entry in _listed(position, top, named)
     ]
     return TokenLogprob(
         _name(token_id, chosen, as_ids), _value(chosen), list(chosen.token_bytes or b""), likeliest
     )
 
 
-def _likeliest(position: PositionLogprobs, top: int) -> list[tuple[int, Logprob]]:
-    """The chosen token is among them only if it is that likely."""
+def _listed(
+    position: PositionLogprobs, top: int, named: Sequence[int] | None
+) -> list[tuple[int, Logprob]]:
+    """Those that were asked for; of the likeliest, the chosen token only if it is that likely."""
+    if named is not None:
+        return [(token_id, position[token_id]) for token_id in named if token_id in position]
     return sorted(position.items(), key=lambda item: -item[1].logprob)[:top]
 
 

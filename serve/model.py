@@ -19,6 +19,7 @@ from serve.audio.tokens import SpeechTokens, speech_tokens
 from serve.protocol_chat import ChatRequest
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
+from serve.request_templates import RequestTemplates
 from serve.settings import ServerSettings
 
 _EFFORTS = ("reasoning_effort", "enable_thinking", "thinking")  # the last two are on or off
@@ -32,6 +33,7 @@ class ServedModel:
     root: str  # as it was given on the command line
     tokenizer: Tokenizer | None
     template: ChatTemplate | None
+    templates: RequestTemplates | None  # those of requests
     tools: ToolFormat | None
     thinking: ThinkingFormat | None
     sampling_defaults: Mapping[str, Any]
@@ -40,55 +42,65 @@ class ServedModel:
 
     def render(self, request: ChatRequest) -> str:
         """The prompt of a conversation; raises RequestError."""
+        template = self._template_of(request)
+        return template.render(
+            [message.for_template() for message in request.turns],
+            tools=msgspec.to_builtins(request.tools),
+            add_generation_prompt=request.generation_prompt,
+            continue_final_message=bool(request.continue_final_message),
+            variables={
+                **_effort(request, template),
+                **_documents(request, template),
+                **(request.chat_template_kwargs or {}),
+            },
+        )
+
+    def _template_of(self, request: ChatRequest) -> ChatTemplate:
+        """The request's own, else the model's."""
+        if request.chat_template is not None:
+            if self.templates is None:
+                raise RequestError("This model has no tokenizer; send token ids.", "chat_template")
+            return self.templates.of(request.chat_template)
         if self.template is None:
             raise RequestError(
                 "This model has no chat template; use /v1/completions, or start the server with "
                 "--chat-template.",
                 "messages",
             )
-        return self.template.render(
-            [message.for_template() for message in request.turns],
-            tools=msgspec.to_builtins(request.tools),
-            add_generation_prompt=request.generation_prompt,
-            continue_final_message=bool(request.continue_final_message),
-            variables={
-                **self._effort(request),
-                **self._documents(request),
-                **(request.chat_template_kwargs or {}),
-            },
-        )
-
-    def _documents(self, request: ChatRequest) -> dict[str, Any]:
-        """`documents`, if there are some and the template shows them."""
-        if not request.documents:
-            return {}
-        if self.template and self.template.reads("documents", with_tools=bool(request.tools)):
-            return {"documents": request.documents}
-        raise RequestError(
-            "This model's chat template shows no documents; write them into a message.", "documents"
-        )
+        return self.template
 
     def has_effort(self, *, with_tools: bool) -> bool:
         """Whether the template can be told how much to think."""
-        return self._effort_name(with_tools) is not None
+        return self.template is not None and _effort_name(self.template, with_tools) is not None
 
-    def _effort_name(self, with_tools: bool) -> str | None:
-        reads = self.template.reads if self.template else None
-        names = (n for n in _EFFORTS if reads and reads(n, with_tools=with_tools))
-        return next(names, None)
 
-    def _effort(self, request: ChatRequest) -> dict[str, Any]:
-        """`reasoning_effort` as the template calls it."""
-        effort = request.reasoning_effort
-        if effort is None:
-            return {}
-        name = self._effort_name(bool(request.tools))
-        if name is not None:
-            return {name: effort if name == _EFFORTS[0] else effort != "none"}
-        raise RequestError(
-            "This model's chat template knows no reasoning effort; leave out reasoning_effort.",
-            "reasoning_effort",
-        )
+def _documents(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
+    """`documents`, if there are some and the template shows them."""
+    if not request.documents:
+        return {}
+    if template.reads("documents", with_tools=bool(request.tools)):
+        return {"documents": request.documents}
+    raise RequestError(
+        "The chat template shows no documents; write them into a message.", "documents"
+    )
+
+
+def _effort(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
+    """`reasoning_effort` as the template calls it."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return {}
+    name = _effort_name(template, bool(request.tools))
+    if name is not None:
+        return {name: effort if name == _EFFORTS[0] else effort != "none"}
+    raise RequestError(
+        "The chat template knows no reasoning effort; leave out reasoning_effort.",
+        "reasoning_effort",
+    )
+
+
+def _effort_name(template: ChatTemplate, with_tools: bool) -> str | None:
+    return next((n for n in _EFFORTS if template.reads(n, with_tools=with_tools)), None)
 
 
 def model_folder(model: str) -> Path:
@@ -111,12 +123,22 @@ def load_served_model(folder: Path, name: str, settings: ServerSettings) -> Serv
         root=name,
         tokenizer=tokenizer,
         template=ChatTemplate(sources, special) if sources else None,
+        templates=_request_templates(tokenizer, settings),
         tools=tool_format(settings.tool_call_parser, templates),
         thinking=thinking_format(settings.reasoning_parser, templates),
         sampling_defaults=sampling_defaults(generation),
         speech=speech_tokens(tokenizer, read_generation_config(folder)) if tokenizer else None,
         default_max_tokens=longest if isinstance(longest, int) else None,
     )
+
+
+def _request_templates(
+    tokenizer: Tokenizer | None, settings: ServerSettings
+) -> RequestTemplates | None:
+    if tokenizer is None:
+        return None
+    trusted = settings.trust_request_chat_template
+    return RequestTemplates(tokenizer.special_tokens, trusted=trusted)
 
 
 def _sources(tokenizer: Tokenizer | None, wanted: str | None) -> Mapping[str, str]:

@@ -322,6 +322,14 @@ ChatTemplate = Annotated[
     str | None,
     typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_SERVER),
 ]
+TrustRequestChatTemplate = Annotated[
+    bool,
+    typer.Option(
+        "--trust-request-chat-template/--no-trust-request-chat-template",
+        help="Let requests bring their own chat template.",
+        rich_help_panel=_SERVER,
+    ),
+]
 ToolCallParser = Annotated[
     str,
     typer.Option(
@@ -342,6 +350,13 @@ EnableAutoToolChoice = Annotated[
     typer.Option(
         "--enable-auto-tool-choice/--no-enable-auto-tool-choice",
         help="Let the model choose whether it calls tools.",
+        rich_help_panel=_SERVER,
+    ),
+]
+StreamInterval = Annotated[
+    int,
+    typer.Option(
+        help="Tokens in a chunk of a stream, at least; the first and the last go at once.",
         rich_help_panel=_SERVER,
     ),
 ]

@@ -17,11 +17,13 @@ import msgspec
 
 from engine.beam_params import EarlyStopping
 from engine.errors import RequestError
+from engine.repetition import RepetitionDetectionParams
 from serve.response_format import ResponseFormat
 from serve.unsupported import IGNORED, is_harmless
 
 MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
+MAX_ID_CHARS = 256
 _VALIDATION_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$")
 _names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -47,6 +49,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    stream_interval: int | None = None  # tokens in a chunk, at least; not the first and the last
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -57,16 +60,19 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None  # SGLang's
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
+    logprob_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     no_stop_trim: bool | None = None  # SGLang's name of the same
     echo: bool | None = None
@@ -85,7 +91,10 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
+    request_id: str | None = None  # what the response's id ends with, instead of one made here
+    rid: str | None = None  # SGLang's: the response's whole id
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     use_beam_search: bool | None = None
@@ -104,6 +113,15 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
         return "max_tokens"
 
     @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token is to have its log-probability."""
+        return False
+
+    def response_id(self, kind: str, made_here: str) -> str:
+        """The id that the response has; inside the server `made_here` stays the name."""
+        return self.rid or f"{kind}-{self.request_id or made_here}"
+
+    @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
@@ -114,6 +132,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     def check_shared(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream to be true.", "stream_options")
+        if self.stream_interval is not None and self.stream_interval < 1:
+            raise RequestError(
+                f"stream_interval must be at least 1, got {str(self.stream_interval)[:40]}.",
+                "stream_interval",
+            )
         if self.stream and self.prompt_logprobs is not None:
             raise RequestError(
                 "prompt_logprobs cannot be streamed; leave out stream.", "prompt_logprobs"
@@ -127,12 +150,29 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
         if self.cache_salt == "":
             raise RequestError("cache_salt must be a string that is not empty.", "cache_salt")
+        self._check_ids()
+        if self.logprob_token_ids is not None and not self.wants_logprobs:
+            raise RequestError("logprob_token_ids needs logprobs.", "logprob_token_ids")
         tail = self.truncate_prompt_tokens
         if tail is not None and tail < 1 and tail != -1:
             raise RequestError(
                 f"truncate_prompt_tokens must be at least 1, or -1 for what fits, got {tail}.",
                 "truncate_prompt_tokens",
             )
+        if tail is None and self.truncation_side is not None:
+            raise RequestError(
+                "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
+                "neither.",
+                "truncation_side",
+            )
+
+    def _check_ids(self) -> None:
+        for name in ("request_id", "rid"):
+            value = getattr(self, name)
+            if value is not None and not 0 < len(value) <= MAX_ID_CHARS:
+                raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
+        if self.request_id is not None and self.rid is not None:
+            raise RequestError("request_id and rid both name the response; send one.", "rid")
 
 
 RequestT = TypeVar("RequestT", bound=CheckedRequest)

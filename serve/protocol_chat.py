@@ -87,6 +87,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     top_logprobs: int | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    chat_template: str | None = None  # instead of the model's, where the server trusts requests
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None  # for templates that show some
     tools: list[Tool] | None = None
@@ -96,6 +97,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     thinking_token_budget: int | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
+    return_prompt_text: bool | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
 
     @property
     def choice(self) -> ToolChoice:
@@ -225,6 +231,7 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType | None = UNSET  # as the chat template wrote it
     metrics: TimingMetrics | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
 
@@ -260,4 +267,5 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType | None = UNSET
     metrics: TimingMetrics | UnsetType = UNSET

@@ -38,6 +38,10 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
         return prompt  # type: ignore[return-value]
 
     @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
+
+    @property
     def only_echo(self) -> bool:
         """Whether the prompt is to be scored and nothing generated."""
         return self.max_tokens == 0 and bool(self.echo)

@@ -28,6 +28,8 @@ def sampling_params(
         wanted["include_stop_str_in_output"] = True
     if request.vllm_xargs:
         wanted["extra_args"] = request.vllm_xargs
+    if request.logprob_token_ids is not None:  # they go before the likeliest
+        fixed["logprobs"] = None
     return SamplingParams(**{**defaults, **wanted, **fixed})
 
 

@@ -34,6 +34,10 @@ class Service:
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
             )
 
+    def stream_interval(self, stream: bool | None, wanted: int | None = None) -> int:
+        """How many tokens are read together; a request may ask for more than the server's flag."""
+        return max(self.settings.stream_interval, wanted or 1) if stream else 1
+
     async def grammar(self, constraint: Constraint | None) -> str:
         """What the engine is to follow; raises RequestError naming the field that demands it."""
         if constraint is None:

@@ -33,9 +33,11 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     admin_api_key: str | None = None  # of /admin, instead of the others
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
+    trust_request_chat_template: bool = False
     tool_call_parser: str = "auto"  # how the model writes calls; auto: as its template shows
     reasoning_parser: str = "auto"
     enable_auto_tool_choice: bool = True
+    stream_interval: int = 1  # the least that a chunk holds, in tokens; not the first and the last
     generation_config: Literal["auto", "vllm"] = "auto"  # whose sampling defaults apply
     max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
     max_concurrent_requests_per_key: int | None = None
@@ -67,6 +69,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError(
                 "--max-concurrent-requests-per-key must be at least 1, and needs --api-key."
             )
+        if self.stream_interval < 1:
+            raise ConfigError("--stream-interval must be at least 1.")
         if self.max_audio_clip_filesize_mb < 1:
             raise ConfigError("--max-audio-clip-filesize-mb must be at least 1.")
         if self.max_body_bytes < 1024:

@@ -3,7 +3,8 @@
     engine ──put──▶ {choice: delta} ──async for──▶ route
 
 At most one delta a choice is kept: when the reader is slow, the next one is merged into it, so a
-client that does not read costs memory for its own tokens and nothing else.
+client that does not read costs memory for its own tokens and nothing else. With an interval of N
+tokens a choice's first and last are read at once, and those between at least N at a time.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ class RequestStream:
         request_ids: Sequence[str],
         samples: int,
         on_shown: Callable[[float], None] = lambda _: None,
+        interval: int = 1,
     ) -> None:
         """`on_shown` is told how many seconds each piece took from the engine to the client."""
         self.request_ids = list(request_ids)
@@ -38,6 +40,9 @@ class RequestStream:
         self._offsets = {name: position * samples for position, name in enumerate(request_ids)}
         self._unfinished = len(request_ids) * samples
         self._unread: dict[int, OutputDelta] = {}
+        self._interval = interval
+        self._begun: set[int] = set()  # choices of which something was read
+        self._due = False  # whether something unread need not wait for more
         self._error: IngotError | None = None
         self._news = asyncio.Event()
         self._on_shown = on_shown
@@ -56,12 +61,14 @@ class RequestStream:
         choice = self._offsets[delta.request_id] + delta.index
         unread = self._unread.get(choice)
         if unread is None:
-            self._unread_since = self._unread_since or sent_at
-            self._unread[choice] = delta
+            self._unread[choice] = unread = delta
         else:
             absorb(unread, delta)
         self._unfinished -= delta.finish_reason is not None
-        self._news.set()
+        if self._is_due(choice, unread):
+            self._due = True
+            self._unread_since = self._unread_since or sent_at
+            self._news.set()
 
     def fail(self, error: IngotError) -> None:
         """End the stream with `error`, after what is unread."""
@@ -75,10 +82,10 @@ class RequestStream:
 
     async def __aiter__(self) -> AsyncIterator[dict[int, OutputDelta]]:
         while True:
-            if not self._unread and not self.finished:
+            if not self._due and not self.finished:
                 self._news.clear()
                 await self._news.wait()
-            unread, self._unread = self._unread, {}
+            unread = self._take()
             self._read_since, self._unread_since = self._unread_since, 0.0
             if unread:
                 yield unread
@@ -86,6 +93,22 @@ class RequestStream:
                 raise self._error
             elif self.finished:
                 return
+
+    def _is_due(self, choice: int, unread: OutputDelta) -> bool:
+        if self._interval == 1 or choice not in self._begun:
+            return True
+        return unread.finish_reason is not None or len(unread.token_ids) >= self._interval
+
+    def _take(self) -> dict[int, OutputDelta]:
+        """What is to be read now; everything if an error follows."""
+        unread, self._unread, self._due = self._unread, {}, False
+        if self._interval > 1:
+            if self._error is None:
+                due = {c: delta for c, delta in unread.items() if self._is_due(c, delta)}
+                self._unread = {c: delta for c, delta in unread.items() if c not in due}
+                unread = due
+            self._begun |= unread.keys()
+        return unread
 
 
 async def collect(stream: RequestStream) -> dict[int, OutputDelta]:

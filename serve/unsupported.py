@@ -30,31 +30,24 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "verbosity": (),
         "web_search_options": (),
         # vLLM
-        "chat_template": (),
+        "chat_template": (),  # of completions; likewise others that only chats have
         "ec_transfer_params": (),
         "guided_decoding_backend": ("auto", "guidance"),
         "include_reasoning": (True,),
         "kv_transfer_params": (),
         "logits_processors": ([],),
-        "logprob_token_ids": (),
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),
-        "repetition_detection": (),
-        "request_id": (),
         "return_prompt_text": (False,),
         "return_weight_versions": (False,),
         "session_id": (),
-        "spaces_between_special_tokens": (True,),
-        "stream_interval": (1,),
         "thinking_token_budget": (),
         "watermarking": (),
         # SGLang
         "custom_logit_processor": (),
         "lora_path": (),
-        "rid": (),
         "separate_reasoning": (True,),
-        "stop_regex": (),
     }
 )
 

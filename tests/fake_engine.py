@@ -118,6 +118,9 @@ class FakeCore:
         delta = RequestDelta(request_id=request.request_id, new_token_ids=[token])
         if request.params.logprobs is not None:
             delta.logprobs = [scores(token, request.params.logprobs)]
+            if named := request.params.logprob_token_ids:
+                values = [log(0.5) if each == token else -float(each) for each in named]
+                delta.logprobs = [TokenLogprobs([token, *named], [log(0.5), *values], 1)]
         if request.params.prompt_logprobs is not None and not row.output:
             count = request.params.prompt_logprobs
             first = max(1, request.params.prompt_logprobs_start)

@@ -152,7 +152,9 @@ class Transcriber:
 
     def _ask(self, prompts: list[Prompt]) -> Any:
         self._asked += 1
-        return self.service.client.generate(f"{self.name}-{self._asked}", prompts)
+        interval = self.service.stream_interval(self.request.stream)
+        name = f"{self.name}-{self._asked}"
+        return self.service.client.generate(name, prompts, interval=interval)
 
 
 def _average(ids: Sequence[int], logprobs: Sequence[PositionLogprobs]) -> float:

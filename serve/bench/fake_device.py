@@ -109,7 +109,7 @@ def lower_nothing(
 
 def _sampled(tokens: Array) -> Sampled:
     none = jnp.zeros((*tokens.shape, 1), jnp.float32)
-    return Sampled(tokens, none, none.astype(jnp.int32), jnp.ones_like(tokens))
+    return Sampled(tokens, none, none.astype(jnp.int32), jnp.ones_like(tokens), none)
 
 
 def make_fake_core(seconds: StepSeconds, **settings: Any) -> tuple[EngineCore, Clock]:

@@ -51,7 +51,10 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
         talk = await begin(service, chat_request(request, effort(service, request)))
         response_id = f"msg_{request_id}"
         view = MessagesView(talk, response_id, service.model.names[0])
-        with service.client.generate(response_id, [talk.prompt], request.priority or 0) as stream:
+        interval = service.stream_interval(request.stream)
+        with service.client.generate(
+            response_id, [talk.prompt], request.priority or 0, interval
+        ) as stream:
             if request.stream:
                 await send_events(send, stream, view, _FRAMING)
             else:

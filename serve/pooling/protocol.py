@@ -26,6 +26,7 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
     add_generation_prompt: bool | None = None
+    chat_template: str | None = None  # as in the chat API
     chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool | None = None
 
@@ -52,6 +53,7 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
         return ChatRequest(
             messages=self.messages,
             add_generation_prompt=bool(self.add_generation_prompt),
+            chat_template=self.chat_template,
             chat_template_kwargs=self.chat_template_kwargs,
         )
 

@@ -79,7 +79,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             return
         if request.stream:
             name, priority = view.response.id, request.priority or 0
-            with self.service.client.generate(name, [talk.prompt], priority) as stream:
+            interval = self.service.stream_interval(True)
+            with self.service.client.generate(name, [talk.prompt], priority, interval) as stream:
                 await send_events(send, stream, view, _FRAMING)
         else:
             await self._run(talk, view)

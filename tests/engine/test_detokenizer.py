@@ -162,6 +162,18 @@ def test_words_in_pieces_are_joined():
         assert text == backend.decode(ids).removeprefix("##")
 
 
+def test_special_tokens_stand_close_where_that_is_asked_for():
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "play": 1, "[SEP]": 2, "[CLS]": 3}))
+    for backend.decoder in (decoders.WordPiece(cleanup=False), None):
+        pieces = Pieces(backend, frozenset({2, 3}))
+        for close, expected in ((True, "play [SEP][CLS] play [SEP]"), (False, None)):
+            state = Detokenizer(
+                pieces, skip_special_tokens=False, spaces_between_special_tokens=not close
+            )
+            text = state.append([1, 2, 3, 1, 2]) + state.flush()
+            assert text == (expected or "play [SEP] [CLS] play [SEP]")
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_real_tokenizers(shared_data, name):
     tokenizer = load_real(shared_data, name)

@@ -61,6 +61,41 @@ def test_bad_words_never_come(llm):
     assert word not in banned.outputs[0].text.split()
 
 
+def test_logprobs_of_named_tokens_are_those_of_the_distribution(llm):
+    """Beside a row that wants the likeliest, and one that wants none."""
+    named = SamplingParams(temperature=0, max_tokens=4, logprob_token_ids=[5, 300, 17])
+    likeliest = SamplingParams(temperature=0, max_tokens=4, logprobs=20)
+    prompts = ["Once upon a time", "Once upon a time", "The dog"]
+    asked, other, plain = (
+        each.outputs[0] for each in llm.generate(prompts, [named, likeliest, GREEDY])
+    )
+    assert asked.token_ids == other.token_ids and plain.logprobs is None
+    for token, mine, theirs in zip(asked.token_ids, asked.logprobs, other.logprobs, strict=True):
+        assert list(mine) == list(dict.fromkeys([token, 5, 300, 17]))
+        assert mine[token].logprob == theirs[token].logprob and mine[token].rank == 1
+    wanted = SamplingParams(
+        temperature=0, max_tokens=4, logprob_token_ids=sorted(other.logprobs[0])
+    )
+    [again] = llm.generate("Once upon a time", wanted)
+    for token, found in other.logprobs[0].items():
+        entry = again.outputs[0].logprobs[0][token]
+        assert entry.logprob == pytest.approx(found.logprob, abs=1e-5)
+        assert entry.rank == (1 if token == asked.token_ids[0] else None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logprob_token_ids": []}, {"logprob_token_ids": [1, 1]}, {"logprob_token_ids": [10**6]},
+        {"logprob_token_ids": list(range(129))}, {"logprob_token_ids": [1, 2], "logprobs": 3},
+    ],
+)  # fmt: skip
+def test_tokens_that_cannot_be_scored_are_refused(llm, options):
+    with pytest.raises(RequestError) as refused:
+        llm.generate("Once", SamplingParams(**options))
+    assert refused.value.param in ("logprob_token_ids", "logprobs")
+
+
 def test_a_prompt_of_one_token_has_no_logprobs(llm):
     [output] = llm.generate([[5]], SamplingParams(max_tokens=1, prompt_logprobs=1))
     assert output.prompt_logprobs == [None]

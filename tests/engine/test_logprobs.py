@@ -1,12 +1,16 @@
 """Log-probabilities and ranks against float64."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from engine.logprobs import _likeliest_in_two, compute_logprobs, no_logprobs
 from engine.sampling_params import MAX_LOGPROBS
 
-logprobs_jit = jax.jit(compute_logprobs)
+
+@jax.jit
+def logprobs_jit(logits, tokens):
+    return compute_logprobs(logits, tokens, jnp.zeros((len(tokens), 2), jnp.int32))
 
 
 def test_the_chosen_token_and_the_likeliest_in_order() -> None:
@@ -20,6 +24,16 @@ def test_the_chosen_token_and_the_likeliest_in_order() -> None:
     np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-5)
     ranks = [1 + int((row > row[token]).sum()) for row, token in zip(logits, tokens, strict=True)]
     assert found.ranks.tolist() == ranks
+
+
+def test_those_that_are_named_are_of_the_same_distribution() -> None:
+    logits = np.random.default_rng(2).normal(0, 4, (2, 50)).astype(np.float32)
+    logits[1, 7] = -np.inf
+    ids = np.array([[49, 0, 50], [7, 3, 50]], np.int32)  # 50 is unused
+    found = jax.jit(compute_logprobs)(logits, np.array([1, 2], np.int32), ids)
+    exact = logits - np.log(np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True))
+    expected = np.take_along_axis(exact, ids[:, :2], axis=1)
+    np.testing.assert_allclose(found.scored[:, :2], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_equals_share_a_rank_and_banned_tokens_are_minus_infinity() -> None:

@@ -93,9 +93,9 @@ BOTH: list[tuple[str, Any]] = [
     ("truncate_prompt_tokens", 0), ("truncate_prompt_tokens", -2), ("truncate_prompt_tokens", 999),
     ("priority", 1), ("priority", 2**40), ("echo", 1), ("model", 7), ("return_token_ids", "no"),
     ("tools", [{"type": "function"}]),
-    ("suffix", "end"), ("best_of", 3), ("use_beam_search", 1), ("stop_regex", "a+"),
+    ("suffix", "end"), ("best_of", 3), ("use_beam_search", 1), ("stop_regex", "a*"),
     ("length_penalty", 2), ("early_stopping", "never"), ("early_stopping", "soon"),
-    ("chat_template", "{{ 1 }}"), ("request_id", "mine"),
+    ("chat_template", "{{ 1 }}"), ("request_id", ""), ("rid", 5),
     ("prompt_embeds", "gASV"), ("structured_outputs", {"json": 5}), ("logits_processors", ["x"]),
     ("reasoning_effort", "high"), ("tool_choice", "required"),
 ]  # fmt: skip

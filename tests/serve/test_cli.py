@@ -69,7 +69,8 @@ def test_every_flag_reaches_its_setting(
         "--compilation-cache-size 0.5 "
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
-        "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info"
+        "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info --stream-interval 4 "
+        "--trust-request-chat-template"
     )
     assert ingot(monkeypatch, "serve", "folder", *flags.split()) == 0
     assert seen == [
@@ -85,7 +86,7 @@ def test_every_flag_reaches_its_setting(
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",
             generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
-            shutdown_timeout=4.0,
+            shutdown_timeout=4.0, stream_interval=4, trust_request_chat_template=True,
             uvicorn_log_level="info",
         ),
     ]  # fmt: skip

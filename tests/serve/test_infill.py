@@ -100,7 +100,9 @@ async def test_which_end_of_a_prompt_is_cut(serve: Serve) -> None:
         for side in ("left", "right", None):
             options = {"truncate_prompt_tokens": 2, "truncation_side": side, "max_tokens": 1}
             assert (await served.complete(prompt=[1, 2, 3], **options)).is_success
-        wrong = await served.complete(prompt=[1], truncation_side="middle")
+        wrong = await served.complete(
+            prompt=[1], truncation_side="middle", truncate_prompt_tokens=1
+        )
         assert [each.prompt_token_ids for each in served.core.added] == [[2, 3], [1, 2], [2, 3]]
     assert wrong.json()["error"]["param"] == "truncation_side"
 

@@ -178,10 +178,15 @@ async def test_what_is_too_long_may_be_cut(embedder: Model) -> None:
 
 async def test_conversations_have_vectors_too(embedder: Model) -> None:
     template = "{% for m in messages %}{{ m.content }} on a mat{% endfor %}"
+    messages = [{"role": "user", "content": "the dog"}]
     async with embedder.serve(chat_template=template) as served:
-        messages = [{"role": "user", "content": "the dog"}]
         body = (await served.post("/v1/embeddings", messages=messages)).json()
         [same] = await embed(served, "the dog on a mat", add_special_tokens=False)
+    async with embedder.serve(trust_request_chat_template=True) as served:
+        own = (
+            await served.post("/v1/embeddings", messages=messages, chat_template=template)
+        ).json()
+    assert own["data"] == body["data"]
     np.testing.assert_allclose(body["data"][0]["embedding"], same, atol=CLOSE)
 
 
