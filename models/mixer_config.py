@@ -23,6 +23,7 @@ class DualScan:
     conv_bias: bool = True
     bias: bool = False  # of both projections
     norm_groups: int | None = 1  # of the norm behind the scan; None: there is no norm
+    norm_eps: float | None = None  # its eps, if it is not that of the model's norms
     gate_first: bool = True  # the gate is in what is normed
     step_limits: tuple[float, float] = (0.0, inf)
     output_bias: bool | None = None  # of the second one, if it differs
