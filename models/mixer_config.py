@@ -114,4 +114,25 @@ class GatedConv:
         return None
 
 
-Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv
+@dataclass(frozen=True)
+class LinearRecurrence:
+    """A number a channel, that forgets by gates: RG-LRU. Source: Griffin, arXiv 2402.19427."""
+
+    inner: int  # C
+    num_blocks: int  # N, of channels that gates read together
+    conv_width: int
+
+    @property
+    def block_size(self) -> int:
+        return self.inner // self.num_blocks
+
+    @property
+    def conv_channels(self) -> int:
+        return self.inner
+
+    @property
+    def scan(self) -> Scan | None:
+        return 1, 1, self.inner
+
+
+Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv | LinearRecurrence

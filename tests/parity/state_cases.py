@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.parity import stand_ins
-from tests.parity.case import TIED, Case, StandIn, sizes
+from tests.parity.case import GEMMA, TIED, Case, StandIn, sizes
 from tests.parity.weights import Spread
 
 OFFSET = Spread(norm=0.0)  # of norms that add one
@@ -133,6 +133,13 @@ STATES = {
         "model_type": "qwen3_5_moe",
         "text_config": _QWEN3_5_MOE,
     }, spread=OFFSET, stand_in=StandIn(_QWEN3_5_MOE, stand_ins.qwen3_5_moe)),
+    "recurrent_gemma": Case({
+        "architectures": ["RecurrentGemmaForCausalLM"], "model_type": "recurrent_gemma",
+        "vocab_size": 67, "hidden_size": 48, "intermediate_size": 112, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "lru_width": 52, "conv1d_width": 3,
+        "block_types": ["recurrent", "attention", "recurrent"], "attention_window_size": 9,
+        "logits_soft_cap": 4.0, "bos_token_id": 2, "eos_token_id": 1,
+    }, spread=GEMMA, positions=True, seed=1),
     "zamba2": Case(_ZAMBA2 | {"layers_block_type": ["mamba", "hybrid", "hybrid", "mamba"],
                               "use_mem_rope": True, "rope_theta": 10000.0},
                    spread=MILD, positions=True),
