@@ -25,6 +25,7 @@ class LayerKind:
     attention, mixer, mlp: what the layer has; the first two read the same and are added.
     sparsity: so many of an MLP's gates are cut to 0, as a share of a normal distribution.
     shared: keys and values are those of the last layer before that has its own and this window.
+    block: the attention is that of a block whose weights several layers have (`SharedBlocks`).
     """
 
     window: int | None = None
@@ -36,6 +37,7 @@ class LayerKind:
     mlp: bool = True
     sparsity: float = 0.0
     shared: bool = False
+    block: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,22 @@ class AltUp:
 
 
 @dataclass(frozen=True)
+class SharedBlocks:
+    """Attention and MLP whose weights several layers have in common; they take them in turns.
+
+    A block reads a layer's input and the embeddings side by side, 2 D numbers, and what it gives is
+    added to what the layer's mixer reads. Keys and values each layer has of its own, and matrices
+    of low rank beside the block's.
+
+    Source: Zamba2, arXiv 2411.15242.
+    """
+
+    count: int
+    rank: int
+    adapted_heads: bool = False  # queries, keys and values have such matrices, and not the MLP only
+
+
+@dataclass(frozen=True)
 class QKNorm:
     """How queries and keys are normed: each head by itself, or `width`, all of them at once.
 
@@ -174,6 +192,7 @@ class ModelConfig:
     attention_output_scale: float = 1.0  # of what attention adds
     mixer: Mixer | None = None  # in the layers whose kind says so
     mixture: Mixture | None = None  # in the layers whose kind says so
+    blocks: SharedBlocks | None = None  # of the layers whose kind says so
 
     learned_positions: bool = False
     position_offset: int = 0  # rows of their table before that of position 0
@@ -209,6 +228,8 @@ class ModelConfig:
             raise CheckpointError("config.json has layers of experts and does not describe them.")
         if self.mixer is None and self.num_mixers:
             raise CheckpointError("config.json has layers with a state and does not describe them.")
+        if self.blocks is None and self.block_layers:
+            raise CheckpointError("config.json has layers of blocks and does not describe them.")
         if -1 in self.kv_places:
             raise CheckpointError(
                 "config.json has layers that share keys and values with none before them."
@@ -241,6 +262,21 @@ class ModelConfig:
     def num_mixers(self) -> int:
         """Layers with a state."""
         return sum(kind.mixer for kind in self.layer_kinds)
+
+    @property
+    def block_layers(self) -> tuple[int, ...]:
+        """The layers with a shared block; number n has that of number n - `blocks.count`."""
+        return tuple(index for index, kind in enumerate(self.layer_kinds) if kind.block)
+
+    @property
+    def first_block_layers(self) -> tuple[int, ...]:
+        """For each block, the first layer that has it."""
+        return () if self.blocks is None else self.block_layers[: self.blocks.count]
+
+    @property
+    def attended_size(self) -> int:
+        """How many numbers attention reads of a token."""
+        return self.hidden_size if self.blocks is None else 2 * self.hidden_size
 
     @property
     def longest_context(self) -> int:
@@ -288,7 +324,7 @@ class ModelConfig:
 
     def _divided(self) -> dict[int, str]:
         """What shards divide besides heads, by size."""
-        dense = any(kind.mlp and not kind.experts for kind in self.layer_kinds)
+        dense = any((kind.mlp and not kind.experts) or kind.block for kind in self.layer_kinds)
         sizes = {self.intermediate_size: "MLP dimensions"} if dense else {}
         if self.mixture is not None:
             sizes |= {self.mixture.num_experts: "experts"}

@@ -6,6 +6,7 @@ of checkpoints, meshes or requests; the paged cache is `attention.py`'s.
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import cycle
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from models.mixture import MixtureOfExperts
 from models.mlp import MLP, GatedMLP, make_mlp
 from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
+from models.shared_blocks import BlockUse, Lent, SharedBlock
 from pallas_kernels import rms_norm
 
 
@@ -52,6 +54,7 @@ class Decoder(nnx.Module):
         self.layers = nnx.List(self.make_layer(kind, dtype, shards) for kind in config.layer_kinds)
         altup = config.altup
         self.streams = Streams(config, altup, dtype, shards) if altup is not None else None
+        self.blocks = nnx.List(_blocks(config, dtype, shards))
         self.norm = _identity if config.norm_sums else make_norm(config)
         self.head = None if config.tied_head else head()
 
@@ -100,11 +103,14 @@ class Decoder(nnx.Module):
             rope: rotation(rope, positions, context) for rope in set(ropes) if rope
         }
         states = 0  # layers before that have some
+        embedded, blocks = x, cycle(self.blocks)
         layers = zip(self.layers, self.config.layer_kinds, ropes, strict=True)
         for number, (layer, kind, rope) in enumerate(layers):
             index = np.int32(self.config.kv_places[number])
             place = np.int32(states) if kind.mixer else None
-            own = None if given is None else given[:, number]
+            own: Array | Lent | None = None if given is None else given[:, number]
+            if kind.block:
+                own = Lent(next(blocks), embedded)
             x, cache = _run_layer(layer, index, place, x, turns.get(rope), batch, cache, own)
             states += kind.mixer
             yield x, cache
@@ -135,7 +141,8 @@ class Layer(nnx.Module):
         mixes = kind.attention or kind.mixer
         self.config = config
         self.attention_norm = make_norm(config) if config.pre_norms and mixes else _identity
-        self.attention = _attention(config, kind, dtype, shards) if kind.attention else None
+        attends = kind.attention and not kind.block
+        self.attention = _attention(config, kind, dtype, shards) if attends else None
         stated = config.mixer if kind.mixer else None
         self.mixer = make_mixer(config, stated, dtype) if stated is not None else None
         self.attention_post_norm = make_norm(config) if config.post_norms and mixes else _identity
@@ -144,6 +151,8 @@ class Layer(nnx.Module):
         self.mlp_post_norm = make_norm(config) if config.post_norms and kind.mlp else _identity
         self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
         self.altup = Alternation(config, altup, dtype) if altup is not None else None
+        lent = config.blocks if kind.block else None
+        self.use = BlockUse(config, lent, dtype, shards) if lent is not None else None
 
     def __call__(
         self,
@@ -153,8 +162,10 @@ class Layer(nnx.Module):
         turn: Rotation | None,
         batch: AttentionBatch,
         cache: KVCache,
-        given: Float[Array, "T P"] | None = None,
+        given: Float[Array, "T P"] | Lent | None = None,
     ) -> tuple[Float[Array, "*S T D"], KVCache]:
+        if isinstance(given, Lent):
+            return self._with_block(index, place, x, turn, batch, cache, given)
         if self.altup is None:
             return self._block(index, place, x, turn, batch, cache)
         if given is None:
@@ -190,6 +201,23 @@ class Layer(nnx.Module):
         h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
         return attended + self._scaled(self.mlp_post_norm(h)), cache
 
+    def _with_block(
+        self,
+        index: Int32[Array, ""],
+        place: Int32[Array, ""] | None,
+        x: Float[Array, "T D"],
+        turn: Rotation | None,
+        batch: AttentionBatch,
+        cache: KVCache,
+        lent: Lent,
+    ) -> tuple[Float[Array, "T D"], KVCache]:
+        """What the block gives reaches the next layer through the mixer only."""
+        if self.use is None:
+            raise TypeError("this layer has no place for a block")
+        added, cache = self.use(lent, index, x, turn, batch, cache)
+        h, cache = self._mix(index, place, self.attention_norm(x + added), turn, batch, cache)
+        return x if h is None else x + self._scaled(h), cache
+
     def _mix(
         self,
         index: Int32[Array, ""],
@@ -224,7 +252,7 @@ def _run_layer(
     turn: Rotation | None,
     batch: AttentionBatch,
     cache: KVCache,
-    given: Float[Array, "T P"] | None = None,
+    given: Float[Array, "T P"] | Lent | None = None,
 ) -> tuple[Float[Array, "*S T D"], KVCache]:
     """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
     return layer(index, place, x, turn, batch, cache, given)
@@ -234,7 +262,7 @@ class Attention(nnx.Module):
     """Causal attention of N query heads over K key/value heads in the paged cache."""
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
-        D, N, H = config.hidden_size, config.num_heads, config.head_dim
+        D, N, H = config.attended_size, config.num_heads, config.head_dim
         K = config.cache_kv_heads(shards)
         self.config, self.shards = config, shards
         self.widths = (N * H, K * H, K * H)
@@ -248,7 +276,8 @@ class Attention(nnx.Module):
             self.q = project(N * H)
         else:
             self.qkv = project(sum(self.widths))
-        self.o = Linear(N * H, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
+        out = config.hidden_size
+        self.o = Linear(N * H, out, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
         self.q_norm, self.k_norm = (
             head_norm(config, self.qk_norm, heads) if self.qk_norm and heads else None
             for heads in (N, 0 if kind.shared else K)
@@ -260,13 +289,16 @@ class Attention(nnx.Module):
     def __call__(
         self,
         index: Int32[Array, ""],
-        x: Float[Array, "T D"],
+        x: Float[Array, "T I"],
         turn: Rotation | None,
         batch: AttentionBatch,
         cache: KVCache,
+        added: Float[Array, "T columns"] | None = None,
     ) -> tuple[Float[Array, "T D"], KVCache]:
+        """`added` to queries, keys and values, as their product has them."""
         norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm)
         qkv = self._queries(x) if self.shared else self._clipped(self.qkv(x))  # [T, (N+2K)H]
+        qkv = qkv if added is None else qkv + added
         if self.config.value_norm and not self.shared:
             qkv = self._with_normed_values(qkv)
         if norms is None:
@@ -346,6 +378,14 @@ def _attention(
     if config.latent is not None:
         return LatentAttention(config, config.latent, dtype)
     return Attention(config, kind, dtype, shards)
+
+
+def _blocks(config: ModelConfig, dtype: DTypeLike, shards: int) -> Iterator[SharedBlock]:
+    """Those that layers have, in the order in which these take them."""
+    for index in config.first_block_layers:
+        attention = Attention(config, config.layer_kinds[index], dtype, shards)
+        mlp = GatedMLP(config, config.intermediate_size, dtype, shards)
+        yield SharedBlock(config, attention, mlp)
 
 
 def _mlp(

@@ -23,6 +23,7 @@ class DualScan:
     conv_bias: bool = True
     bias: bool = False  # of both projections
     norm_groups: int | None = 1  # of the norm behind the scan; None: there is no norm
+    norm_eps: float | None = None  # its eps, if it is not that of the model's norms
     gate_first: bool = True  # the gate is in what is normed
     step_limits: tuple[float, float] = (0.0, inf)
     output_bias: bool | None = None  # of the second one, if it differs
@@ -113,4 +114,25 @@ class GatedConv:
         return None
 
 
-Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv
+@dataclass(frozen=True)
+class LinearRecurrence:
+    """A number a channel, that forgets by gates: RG-LRU. Source: Griffin, arXiv 2402.19427."""
+
+    inner: int  # C
+    num_blocks: int  # N, of channels that gates read together
+    conv_width: int
+
+    @property
+    def block_size(self) -> int:
+        return self.inner // self.num_blocks
+
+    @property
+    def conv_channels(self) -> int:
+        return self.inner
+
+    @property
+    def scan(self) -> Scan | None:
+        return 1, 1, self.inner
+
+
+Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv | LinearRecurrence

@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from models.config import ModelConfig
-from models.mixer_config import DualScan, GatedConv, GatedDelta, Mixer, SelectiveScan
+from models.mixer_config import (
+    DualScan,
+    GatedConv,
+    GatedDelta,
+    LinearRecurrence,
+    Mixer,
+    SelectiveScan,
+)
 from models.weights import Part, Source, Stack
 
 Entry = tuple[str, Source | Stack]
@@ -37,6 +44,8 @@ def mixer_entries(config: ModelConfig, mixer: Mixer, build: Builder, path: str) 
             yield from build.linear(f"{path}.input", (3 * C, 1), bias=bias)
             yield from _conv(C, bias, build, f"{path}.conv")
             yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=bias)
+        case LinearRecurrence():
+            yield from _linear_recurrence(config, mixer, build, path)
 
 
 def _dual_scan(config: ModelConfig, mixer: DualScan, build: Builder, path: str) -> Iterator[Entry]:
@@ -66,6 +75,19 @@ def _selective_scan(
     for name in ("skip", "log_rate"):
         yield _vector(build, f"{path}.{name}", V)
     yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=mixer.bias)
+
+
+def _linear_recurrence(
+    config: ModelConfig, mixer: LinearRecurrence, build: Builder, path: str
+) -> Iterator[Entry]:
+    C, gate = mixer.inner, (mixer.block_size, 1)
+    for leaf, source in build.linear(f"{path}.input", (C, 1), (C, 1), bias=True):
+        yield leaf, replace(source, divided=False)
+    yield from _conv(C, True, build, f"{path}.conv")
+    for name, axis in (("gates", 2), ("gate_bias", 1)):
+        yield f"{path}.{name}", Source(build.parts(f"{path}.{name}", (gate, gate), ""), axis)
+    yield _vector(build, f"{path}.rate", C)
+    yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=True)
 
 
 def _gated_delta(

@@ -30,8 +30,12 @@ class GatedMLP(nnx.Module):
         self.gate_up = Linear(D, 2 * F, axes=("embed", "mlp"), bias=bias, dtype=dtype)
         self.down = Linear(F, D, axes=("mlp", "embed"), bias=bias, dtype=dtype)
 
-    def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        gate, up = split_columns(self.gate_up(x), self.shards, *self.widths)  # [T, F], [T, F]
+    def __call__(
+        self, x: Float[Array, "T D"], added: Float[Array, "T columns"] | None = None
+    ) -> Float[Array, "T D"]:
+        """`added` to gate and up, as their product has them."""
+        gate_up = self.gate_up(x) if added is None else self.gate_up(x) + added
+        gate, up = split_columns(gate_up, self.shards, *self.widths)  # [T, F], [T, F]
         inner, outer = self.scales
         gate = gate if inner == 1.0 else gate * jnp.asarray(inner, x.dtype)
         gate = sparse(gate, self.sparsity) if self.sparsity else gate

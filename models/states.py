@@ -9,6 +9,7 @@ sliced. Owns this arithmetic; every device computes all of it. Knows no projecti
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -16,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32
 
 from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, ssm_scan
+from pallas_kernels.state_space import linear_scan as scan_channels
 
 Result = TypeVar("Result")
 
@@ -102,6 +104,25 @@ def scan(
         states.scan, values, keys, queries, rates, rows.of(layer), matrix, beta
     )
     return y, states._replace(scan=pool)
+
+
+def linear_scan(
+    rows: StateRows,
+    states: States,
+    layer: Int32[Array, ""],
+    inputs: Float32[Array, "T C"],
+    decay: Float32[Array, "T C"],
+    mesh: Mesh | None,
+    *,
+    single: bool,
+) -> tuple[Float32[Array, "T C"], States]:
+    """Each channel's state after each token, in states of 1 by 1 by C; as `pallas_kernels`'."""
+    if states.scan is None:
+        raise TypeError("this model's states have no scan")
+    shape = states.scan.shape
+    run = _everywhere(partial(scan_channels, single=single), mesh)
+    y, pool = run(states.scan.reshape(-1, shape[-1]), inputs, decay, rows.of(layer))
+    return y, states._replace(scan=pool.reshape(shape))
 
 
 def _everywhere(compute: Callable[..., Result], mesh: Mesh | None) -> Callable[..., Result]:

@@ -11,12 +11,14 @@ from itertools import accumulate
 
 from models.config import AltUp, Latent, Mixture, ModelConfig, QKNorm
 from models.mixer_weights import mixer_entries
+from models.shared_block_weights import use_entries
 from models.weights import Part, Source, Stack, WeightMap
 from pallas_kernels.moe import num_parts
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
 # A fused module has a tuple of names, or one name where the checkpoint has it fused as well.
 # In the names of an expert's modules # is its number; without # there are tensors of all experts.
+# In those of a shared block @ is the first layer that has it, and # counts layers that have any.
 Names = Mapping[str, str | tuple[str, ...]]
 Entry = tuple[str, Source | Stack]
 Outputs = tuple[int, int]  # units, and outputs of each
@@ -85,6 +87,8 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
         yield build.embedding("relative_bias", (config.relative.buckets, 1))
     if config.altup is not None:
         yield from _streams(config, config.altup, build)
+    for number, index in enumerate(config.first_block_layers):
+        yield from _block(config, build.for_use(config, index), f"blocks.{number}")
     for index in range(config.num_layers):
         yield from _layer(config, build, f"layers.{index}")
     if not config.norm_sums:
@@ -97,7 +101,8 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
 
 
 def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry]:
-    kind = config.layer_kinds[int(layer.split(".")[1])]
+    index = int(layer.split(".")[1])
+    kind = config.layer_kinds[index]
     norm = partial(
         build.norm, outputs=(config.hidden_size, 1),
         weight=config.norm_weight, bias=config.norm_bias,
@@ -108,7 +113,10 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from norm(f"{layer}.attention_norm")
     if kind.mixer and config.mixer is not None:
         yield from mixer_entries(config, config.mixer, build, f"{layer}.mixer")
-    if not kind.attention:
+    if kind.block and config.blocks is not None:
+        using = build.for_use(config, index)
+        yield from use_entries(config, config.blocks, using, f"{layer}.use")
+    if not kind.attention or kind.block:
         pass
     elif config.latent is None:
         rotated = kind.rope.dim if kind.rope is not None else 0
@@ -132,6 +140,15 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from norm(f"{layer}.mlp_post_norm")
     if config.altup is not None:
         yield from _alternation(config, config.altup, build, layer)
+
+
+def _block(config: ModelConfig, build: "_Builder", path: str) -> Iterator[Entry]:
+    rope = config.layer_kinds[config.block_layers[0]].rope
+    rotated = rope.dim if rope is not None else 0
+    yield from build.norm(f"{path}.norm", (config.attended_size, 1), bias=False)
+    yield from _attention(config, rotated, build, f"{path}.attention", shared=False)
+    yield from build.norm(f"{path}.mlp_norm", (config.hidden_size, 1), bias=False)
+    yield from _mlp(config, config.intermediate_size, build, f"{path}.mlp")
 
 
 def _streams(config: ModelConfig, altup: AltUp, build: "_Builder") -> Iterator[Entry]:
@@ -295,6 +312,20 @@ class _Builder:
     paired: bool
     expert_rows: bool
     expert_columns: bool
+
+    def for_use(self, config: ModelConfig, layer: int) -> "_Builder":
+        """With the names of the block that this layer has."""
+        number, firsts = config.block_layers.index(layer), config.first_block_layers
+        first = str(firsts[number % len(firsts)])
+
+        def named(name: str) -> str:
+            return name.replace("@", first).replace("#", str(number)) if "@" in name else name
+
+        names = {
+            path: named(name) if isinstance(name, str) else tuple(map(named, name))
+            for path, name in self.names.items()
+        }
+        return replace(self, names=names)
 
     def embedding(self, path: str, rows: Outputs) -> Entry:
         return path, Source(self.parts(path, (rows,), "weight"))

@@ -3,13 +3,23 @@
 from jax.typing import DTypeLike
 
 from models.config import ModelConfig
-from models.mixer_config import DualScan, GatedConv, GatedDelta, Mixer, SelectiveScan
+from models.mixer_config import (
+    DualScan,
+    GatedConv,
+    GatedDelta,
+    LinearRecurrence,
+    Mixer,
+    SelectiveScan,
+)
 from models.mixers.dual_scan import DualScanMixer
 from models.mixers.gated_conv import GatedConvMixer
 from models.mixers.gated_delta import GatedDeltaMixer
+from models.mixers.linear_recurrence import LinearRecurrenceMixer
 from models.mixers.selective_scan import SelectiveScanMixer
 
-AnyMixer = DualScanMixer | GatedDeltaMixer | SelectiveScanMixer | GatedConvMixer
+AnyMixer = (
+    DualScanMixer | GatedDeltaMixer | SelectiveScanMixer | GatedConvMixer | LinearRecurrenceMixer
+)
 
 
 def make_mixer(config: ModelConfig, mixer: Mixer, dtype: DTypeLike) -> AnyMixer:
@@ -23,3 +33,5 @@ def make_mixer(config: ModelConfig, mixer: Mixer, dtype: DTypeLike) -> AnyMixer:
             return SelectiveScanMixer(config, mixer, dtype)
         case GatedConv():
             return GatedConvMixer(config, mixer, dtype)
+        case LinearRecurrence():
+            return LinearRecurrenceMixer(config, mixer, dtype)

@@ -33,7 +33,7 @@ class DualScanMixer(nnx.Module):
             if mixer.norm_groups is None
             else GatedNorm(
                 inner, groups=mixer.norm_groups, gate_first=mixer.gate_first, shared=False,
-                eps=config.norm_eps,
+                eps=config.norm_eps if mixer.norm_eps is None else mixer.norm_eps,
             )
         )  # fmt: skip
         bias = mixer.bias if mixer.output_bias is None else mixer.output_bias

@@ -16,7 +16,7 @@ from flax import nnx
 from models import decoder
 from models.architectures import gemma2
 from models.attention import AttentionBatch, KVCache, mixed_batch
-from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth
+from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth, SharedBlocks
 from models.decoder import Decoder
 from models.errors import UnsupportedError
 from models.layers import split_columns
@@ -150,6 +150,16 @@ def test_layers_of_one_kind_share_a_trace(kinds: tuple[LayerKind, ...], traces: 
     found = list(layer_traces(replace(CONFIG, layer_kinds=kinds)))
     assert len(found) == len(kinds)
     assert len(set(found)) == traces
+
+
+def test_uses_of_shared_blocks_have_one_trace_and_the_weights_are_there_once() -> None:
+    kind = LayerKind(rope=RopeConfig(8), mlp=False, block=True)
+    config = replace(CONFIG, layer_kinds=(kind,) * 5, blocks=SharedBlocks(count=2, rank=3))
+    assert len(set(layer_traces(config))) == 1
+    made = nnx.eval_shape(lambda: Decoder(config, dtype=jnp.float32))
+    paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(made, nnx.Param))]
+    assert [p for p in paths if "qkv" in p] == [f"blocks.{n}.attention.qkv.kernel" for n in (0, 1)]
+    assert config.num_attentions == 5  # with pages of their own
 
 
 def test_padding_changes_nothing() -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from tests.parity import stand_ins
-from tests.parity.case import TIED, Case, StandIn, sizes
+from tests.parity.case import GEMMA, TIED, Case, StandIn, sizes
 from tests.parity.weights import Spread
 
 OFFSET = Spread(norm=0.0)  # of norms that add one
+MILD = Spread(embedding=0.3, gain=0.7)  # for blocks without sums, which amplify what rounds
 TIED_OFFSET = Spread(norm=0.0, embedding=0.1, gain=1.6)
 
 
@@ -46,6 +47,12 @@ _QWEN3_5_MOE = _hybrid(
     linear_value_head_dim=14, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24,
     shared_expert_intermediate_size=36,
 )  # fmt: skip
+
+_ZAMBA2 = _hybrid(
+    "Zamba2ForCausalLM", "zamba2", n_mamba_heads=6, mamba_expand=3, mamba_d_state=12,
+    mamba_ngroups=2, mamba_d_conv=3, num_key_value_heads=4, adapter_rank=6,
+) | {"hidden_act": "gelu", "tie_word_embeddings": True}  # fmt: skip
+_TYPES = ["hybrid", "mamba", "hybrid", "hybrid"]
 
 STATES = {
     "mamba2": Case(_pure("Mamba2ForCausalLM", "mamba2", num_heads=6, head_dim=20, expand=3,
@@ -126,6 +133,20 @@ STATES = {
         "model_type": "qwen3_5_moe",
         "text_config": _QWEN3_5_MOE,
     }, spread=OFFSET, stand_in=StandIn(_QWEN3_5_MOE, stand_ins.qwen3_5_moe)),
+    "recurrent_gemma": Case({
+        "architectures": ["RecurrentGemmaForCausalLM"], "model_type": "recurrent_gemma",
+        "vocab_size": 67, "hidden_size": 48, "intermediate_size": 112, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "lru_width": 52, "conv1d_width": 3,
+        "block_types": ["recurrent", "attention", "recurrent"], "attention_window_size": 9,
+        "logits_soft_cap": 4.0, "bos_token_id": 2, "eos_token_id": 1,
+    }, spread=GEMMA, positions=True, seed=1),
+    "zamba2": Case(_ZAMBA2 | {"layers_block_type": ["mamba", "hybrid", "hybrid", "mamba"],
+                              "use_mem_rope": True, "rope_theta": 10000.0},
+                   spread=MILD, positions=True),
+    "zamba2_two_blocks": Case(_ZAMBA2 | {"layers_block_type": _TYPES,
+                                         "num_mem_blocks": 2, "add_bias_linear": True,
+                                         "use_shared_attention_adapter": True},
+                              spread=MILD, positions=True),
     "qwen3_5_moe_single": Case({
         "architectures": ["Qwen3_5MoeForConditionalGeneration"],
         "model_type": "qwen3_5_moe",

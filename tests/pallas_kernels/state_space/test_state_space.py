@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, ssm_scan
+from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, linear_scan, ssm_scan
 from pallas_kernels.state_space.chunked import unit_inverse
 from pallas_kernels.state_space.reference import causal_conv_reference, ssm_scan_reference
 from pallas_kernels.state_space.ssm_scan import scan_row_by_row
@@ -187,3 +187,29 @@ def conv_arrays(rows, T, width, C):
     state = jnp.asarray(rng.standard_normal((pool_size(rows), width - 1, C)), jnp.float32)
     state = state.at[rows.slots[0]].set(jnp.nan)
     return *(jnp.asarray(rng.standard_normal((n, C)), jnp.float32) for n in (T, width)), state
+
+
+@pytest.mark.parametrize(
+    "counts, after",
+    [([1, 5, 0, 70, 3], [1, 0, 0, 33, 3]), ([8, 64], ())],  # two levels of groups, three
+)
+def test_each_channel_by_itself_equals_the_scan_of_heads_of_one_number(counts, after):
+    rows, T, C = make_rows(counts, {1}, after), sum(counts) + 9, 5
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.standard_normal((T, C)), jnp.float32).at[T - 9 :].set(jnp.nan)
+    rates = jnp.asarray(-rng.exponential(0.3, (T, C)), jnp.float32)
+    state = jnp.asarray(rng.standard_normal((pool_size(rows), C)), jnp.float32)
+    state = state.at[rows.read_slots[1:2]].set(jnp.nan)  # of the row that is fresh
+    ones = jnp.ones((T, 1, 1))
+    want = ssm_scan_reference(
+        state[..., None, None], inputs[..., None], ones, ones, rates[..., None], rows
+    )
+    got = jax.jit(linear_scan)(state, inputs, jnp.exp(rates), rows)
+    check(got, [x.reshape(-1, C) for x in want], rows)
+
+
+@pytest.mark.parametrize("after", [(), [1, 0, 1]])
+def test_rows_of_single_tokens_need_no_prefixes(after):
+    rows, state = make_rows([1, 1, 1], {0}, after), jnp.arange(20.0).reshape(10, 2)
+    arrays = state[: pool_size(rows)], jnp.ones((3, 2)), jnp.full((3, 2), 0.5)
+    check(linear_scan(*arrays, rows, single=True), linear_scan(*arrays, rows), rows)
