@@ -1,6 +1,7 @@
 """Damaged entries are deleted with one warning, and compiled and kept again."""
 
 import os
+import threading
 import warnings
 
 import jax
@@ -8,11 +9,18 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from engine.compilation_cache import discard_damaged, trim, use_compilation_cache
+from engine.programs import _THREAD_NAME
 
 
 @pytest.fixture
 def own_cache(tmp_path):
-    """A cache folder of this test, and JAX's settings as they were afterwards."""
+    """A cache folder of this test, and JAX's settings as they were afterwards.
+
+    Engines of other tests may still compile in their threads, and would write into it.
+    """
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join()
     names = (
         "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",
