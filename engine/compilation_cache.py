@@ -7,10 +7,12 @@ the whole folder for every entry, and fails at entries that are older than the b
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
+from stat import S_ISREG
 
 import jax
 
@@ -82,7 +84,7 @@ def trim(folder: Path, most_bytes: int) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [(e.name, e.stat()) for e in entries if e.name.endswith(_ENTRIES[1:])]
+            found = [*_with_sizes(entry for entry in entries if entry.name.endswith(_ENTRIES[1:]))]
         found.sort(key=lambda each: -max(each[1].st_atime_ns, each[1].st_mtime_ns))
         for (name, _), total in zip(found, accumulate(s.st_size for _, s in found), strict=True):
             if total > most_bytes:
@@ -93,15 +95,27 @@ def trim(folder: Path, most_bytes: int) -> None:
         logger.warning("the compilation cache %s cannot be trimmed: %s", folder, error.strerror)
 
 
+def _with_sizes(entries: Iterable["os.DirEntry[str]"]) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in entries:
+        with suppress(FileNotFoundError):  # another process that starts now has deleted it
+            yield entry.name, entry.stat()
+
+
 def _written_since(folder: Path, before: int) -> Iterator[Path]:
     for pattern in (_ENTRIES, _TILINGS):
         for entry in folder.glob(pattern):
-            if entry.is_file() and entry.stat().st_mtime_ns >= before:
-                yield entry
+            with suppress(FileNotFoundError):
+                found = entry.stat()
+                if S_ISREG(found.st_mode) and found.st_mtime_ns >= before:
+                    yield entry
 
 
 def _readable(entry: Path) -> bool:
-    content = entry.read_bytes()
+    """Whether it can be used; what is gone is in nobody's way."""
+    try:
+        content = entry.read_bytes()
+    except FileNotFoundError:
+        return True
     try:
         if not entry.match(_ENTRIES):
             return bool(content.decode().strip("\0 \n"))

@@ -3,6 +3,8 @@
 import os
 import threading
 import warnings
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import pytest
@@ -72,6 +74,37 @@ def test_only_what_was_written_since_the_last_start_is_read(tmp_path, caplog):
     entry.write_bytes(b"more garbage")
     discard_damaged(tmp_path)
     assert not entry.exists() and tiling.exists() and len(caplog.records) == 1
+
+
+def test_what_another_process_deletes_meanwhile_stops_nothing(tmp_path, caplog, monkeypatch):
+    """Two engines that start at once check and trim one folder."""
+    for name in "abcd":
+        (tmp_path / f"{name}-cache").write_bytes(b"garbage")
+    read, scan = Path.read_bytes, os.scandir
+
+    def deleted_first(path):
+        (tmp_path / "a-cache").unlink(missing_ok=True)
+        (tmp_path / "b-cache").unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", deleted_first)
+    discard_damaged(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checked"]
+    assert len(caplog.records) == 1 and "damaged" in caplog.records[0].getMessage()
+
+    @contextmanager
+    def deleted_after(folder):
+        with scan(folder) as entries:
+            found = list(entries)
+        (tmp_path / "e-cache").unlink()
+        monkeypatch.undo()
+        yield found
+
+    for name in "efg":
+        (tmp_path / f"{name}-cache").write_bytes(bytes(10))
+    monkeypatch.setattr(os, "scandir", deleted_after)
+    trim(tmp_path, 15)
+    assert len(list(tmp_path.glob("*-cache"))) == 1 and len(caplog.records) == 1
 
 
 def test_damaged_tilings_of_xla_are_deleted(tmp_path):

@@ -4,12 +4,16 @@ import asyncio
 
 import pytest
 
+from engine.config import EngineConfig
+from engine.output_processor import OutputProcessor
 from engine.sampling_params import SamplingParams
 from serve import engine_client
-from serve.engine_client import HUNG_SECONDS, Prompt
+from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
+from serve.metrics import Metrics
 from serve.settings import ServerSettings
 from serve.streams import collect
-from tests.serve.served import Serve, until
+from tests.fake_engine import FakeCore
+from tests.serve.served import InProcessEngine, Serve, until
 
 pytestmark = pytest.mark.anyio
 READINESS = ("/health", "/readyz", "/ping")
@@ -57,6 +61,13 @@ async def test_an_engine_that_says_nothing_is_not_ready(
         again = await served.http.get("/readyz")
     assert (hung.status_code, hung.json()) == (503, {"status": "hung"})
     assert [each.status_code for each in (begun, alive, again)] == [200] * 3
+
+
+async def test_a_server_that_is_to_leave_while_it_loads_takes_no_requests() -> None:
+    client = EngineClient(OutputProcessor(None), Metrics("tiny"))
+    client.drain()
+    await client.connect(InProcessEngine(FakeCore(EngineConfig())))
+    assert client.state == "draining"
 
 
 async def test_server_info_keeps_secrets(serve: Serve) -> None:
