@@ -6,6 +6,7 @@ the whole folder for every entry, and fails at entries that are older than the b
 
 import logging
 import os
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ _TILINGS = "xla_gpu_per_fusion_autotune_cache_dir/*"  # XLA's own measurements o
 _LAST_USE = "-atime"  # the suffix of JAX's own notes, where another program bounds the folder
 _GIB = 2**30
 _CHECKED = "checked"  # as old as the last start: what is older has been read before
+_WRITING_NS = 10 * 10**9  # an entry takes milliseconds
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_MODULES = ("compression.zstd", "zstandard")  # of which JAX takes the first that is there
 
@@ -59,14 +61,20 @@ def discard_damaged(folder: Path) -> None:
 
     A process that is killed while JAX writes an entry leaves half of it. JAX would warn of it at
     every start and never replace it, and XLA refuses to compile for a GPU with a damaged tiling.
+    An entry that is not whole and only just written may be another engine's at this moment: the
+    next start looks at it again.
     """
-    mark = folder / _CHECKED
+    mark, fresh = folder / _CHECKED, time.time_ns() - _WRITING_NS
     try:
         before = mark.stat().st_mtime_ns if mark.exists() else 0
         mark.touch()
-        damaged = [entry for entry in _written_since(folder, before) if not _readable(entry)]
+        unread = {e: at for e, at in _written_since(folder, before) if not _readable(e)}
+        begun = {e: at for e, at in unread.items() if at >= fresh and e.match(_ENTRIES)}
+        damaged = [entry for entry in unread if entry not in begun]
         for entry in damaged:
             entry.unlink(missing_ok=True)
+        if begun:
+            os.utime(mark, ns=(min(begun.values()),) * 2)
     except OSError as error:
         logger.warning("the compilation cache %s cannot be checked: %s", folder, error.strerror)
         return
@@ -101,13 +109,14 @@ def _with_sizes(entries: Iterable["os.DirEntry[str]"]) -> Iterator[tuple[str, os
             yield entry.name, entry.stat()
 
 
-def _written_since(folder: Path, before: int) -> Iterator[Path]:
+def _written_since(folder: Path, before: int) -> Iterator[tuple[Path, int]]:
+    """Entries, and when each was written."""
     for pattern in (_ENTRIES, _TILINGS):
         for entry in folder.glob(pattern):
             with suppress(FileNotFoundError):
                 found = entry.stat()
                 if S_ISREG(found.st_mode) and found.st_mtime_ns >= before:
-                    yield entry
+                    yield entry, found.st_mtime_ns
 
 
 def _readable(entry: Path) -> bool:

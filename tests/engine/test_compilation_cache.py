@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,14 @@ def own_cache(tmp_path):
     compilation_cache.reset_cache()
 
 
+def age(entry):
+    """Written so long ago that nobody can still be at it, and yet after the last start."""
+    written = time.time() - 20
+    os.utime(entry, (written, written))
+    if (checked := entry.parent / "checked").exists():
+        os.utime(checked, (written - 1, written - 1))
+
+
 def start(folder, caplog):
     """As an engine starts: use the cache, compile. Returns results and warnings."""
     caplog.clear()
@@ -54,6 +63,7 @@ def test_a_start_with_garbage_in_the_cache(own_cache, caplog):
         content = entry.read_bytes()
         damaged = (b"", b"garbage", content[: len(content) // 2], b"\0" * len(content))[number % 4]
         entry.write_bytes(damaged)
+        age(entry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # JAX's own, of entries that it cannot read
         results, [said] = start(own_cache, caplog)
@@ -73,6 +83,9 @@ def test_only_what_was_written_since_the_last_start_is_read(tmp_path, caplog):
     assert entry.exists() and not caplog.records
     entry.write_bytes(b"more garbage")
     discard_damaged(tmp_path)
+    assert entry.exists() and not caplog.records  # it may be half written
+    age(entry)
+    discard_damaged(tmp_path)
     assert not entry.exists() and tiling.exists() and len(caplog.records) == 1
 
 
@@ -80,6 +93,7 @@ def test_what_another_process_deletes_meanwhile_stops_nothing(tmp_path, caplog, 
     """Two engines that start at once check and trim one folder."""
     for name in "abcd":
         (tmp_path / f"{name}-cache").write_bytes(b"garbage")
+        age(tmp_path / f"{name}-cache")
     read, scan = Path.read_bytes, os.scandir
 
     def deleted_first(path):
