@@ -100,7 +100,11 @@ def _load(settings: WorkerSettings) -> tuple[Vocabulary, SpecialTokens]:
 
 
 def _limit_memory() -> None:
-    """Where the system counts it in /proc; elsewhere the alarm is the only limit."""
+    """Where the system counts it in /proc; elsewhere the alarms are the only limit.
+
+    What is left of one that ends for it is no file of as many bytes.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     counts = Path("/proc/self/statm")
     if counts.exists():
         used = int(counts.read_text().split()[0]) * resource.getpagesize()
