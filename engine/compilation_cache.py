@@ -6,11 +6,14 @@ the whole folder for every entry, and fails at entries that are older than the b
 
 import logging
 import os
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
+from stat import S_ISREG
 
 import jax
 
@@ -23,6 +26,7 @@ _TILINGS = "xla_gpu_per_fusion_autotune_cache_dir/*"  # XLA's own measurements o
 _LAST_USE = "-atime"  # the suffix of JAX's own notes, where another program bounds the folder
 _GIB = 2**30
 _CHECKED = "checked"  # as old as the last start: what is older has been read before
+_WRITING_NS = 10 * 10**9  # an entry takes milliseconds
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_MODULES = ("compression.zstd", "zstandard")  # of which JAX takes the first that is there
 
@@ -57,14 +61,20 @@ def discard_damaged(folder: Path) -> None:
 
     A process that is killed while JAX writes an entry leaves half of it. JAX would warn of it at
     every start and never replace it, and XLA refuses to compile for a GPU with a damaged tiling.
+    An entry that is not whole and only just written may be another engine's at this moment: the
+    next start looks at it again.
     """
-    mark = folder / _CHECKED
+    mark, fresh = folder / _CHECKED, time.time_ns() - _WRITING_NS
     try:
         before = mark.stat().st_mtime_ns if mark.exists() else 0
         mark.touch()
-        damaged = [entry for entry in _written_since(folder, before) if not _readable(entry)]
+        unread = {e: at for e, at in _written_since(folder, before) if not _readable(e)}
+        begun = {e: at for e, at in unread.items() if at >= fresh and e.match(_ENTRIES)}
+        damaged = [entry for entry in unread if entry not in begun]
         for entry in damaged:
             entry.unlink(missing_ok=True)
+        if begun:
+            os.utime(mark, ns=(min(begun.values()),) * 2)
     except OSError as error:
         logger.warning("the compilation cache %s cannot be checked: %s", folder, error.strerror)
         return
@@ -82,7 +92,7 @@ def trim(folder: Path, most_bytes: int) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [(e.name, e.stat()) for e in entries if e.name.endswith(_ENTRIES[1:])]
+            found = [*_with_sizes(entry for entry in entries if entry.name.endswith(_ENTRIES[1:]))]
         found.sort(key=lambda each: -max(each[1].st_atime_ns, each[1].st_mtime_ns))
         for (name, _), total in zip(found, accumulate(s.st_size for _, s in found), strict=True):
             if total > most_bytes:
@@ -93,15 +103,28 @@ def trim(folder: Path, most_bytes: int) -> None:
         logger.warning("the compilation cache %s cannot be trimmed: %s", folder, error.strerror)
 
 
-def _written_since(folder: Path, before: int) -> Iterator[Path]:
+def _with_sizes(entries: Iterable["os.DirEntry[str]"]) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in entries:
+        with suppress(FileNotFoundError):  # another process that starts now has deleted it
+            yield entry.name, entry.stat()
+
+
+def _written_since(folder: Path, before: int) -> Iterator[tuple[Path, int]]:
+    """Entries, and when each was written."""
     for pattern in (_ENTRIES, _TILINGS):
         for entry in folder.glob(pattern):
-            if entry.is_file() and entry.stat().st_mtime_ns >= before:
-                yield entry
+            with suppress(FileNotFoundError):
+                found = entry.stat()
+                if S_ISREG(found.st_mode) and found.st_mtime_ns >= before:
+                    yield entry, found.st_mtime_ns
 
 
 def _readable(entry: Path) -> bool:
-    content = entry.read_bytes()
+    """Whether it can be used; what is gone is in nobody's way."""
+    try:
+        content = entry.read_bytes()
+    except FileNotFoundError:
+        return True
     try:
         if not entry.match(_ENTRIES):
             return bool(content.decode().strip("\0 \n"))

@@ -145,7 +145,9 @@ class EngineClient:
             raise StartError(message.message, message.user_error)
         if not isinstance(message, ModelInfo):
             raise StartError("The engine sent a report before it was ready.", False)
-        self._link, self._info, self._state = link, message, "ready"
+        self._link, self._info = link, message
+        if self._state == "loading":  # not draining, which it may have been told meanwhile
+            self._state = "ready"
         self._metrics.model_ready(message)
         return message
 

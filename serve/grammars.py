@@ -52,7 +52,7 @@ class GrammarCompiler:
         """What the engine is to follow.
 
         Raises RequestError, whose text is a part of a sentence, if it cannot be compiled, and
-        OverloadedError if the compilers were busy for `QUEUE_SECONDS`.
+        OverloadedError if the compilers were busy for `QUEUE_SECONDS`, or the machine for longer.
         """
         key = msgspec.json.encode(params)
         answer = self._known.get(key)
@@ -160,13 +160,15 @@ class _Worker:
         return worker
 
     async def ask(self, params: StructuredOutputsParams) -> _Compiled:
-        """What it says, or what its death says."""
+        """What it says, or what its death says; raises OverloadedError if that is nothing."""
         try:
             return await self._exchange(params)
         except (asyncio.IncompleteReadError, OSError):
             self.alive = False
             code = await self._process.wait()
-            slow = code == -signal.SIGALRM
+            if code == -signal.SIGALRM:
+                raise OverloadedError("The machine is too busy to compile grammars.") from None
+            slow = code == -signal.SIGPROF
             return _Compiled(error=f"it takes too {'long' if slow else 'much memory'} to compile")
 
     async def end(self) -> None:

@@ -7,6 +7,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import pytest
+from hypothesis import settings
+
+# no deadlines, for machines are busy; the same examples in every run, for one that fails once in
+# hundreds of runs says nothing of the change it is seen with. To look for others:
+# pytest --hypothesis-profile=default
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -3,9 +3,11 @@
     python -m engine.grammar.worker      frames (engine.wire) come in on stdin and go out on stdout
 
 One frame comes first (`WorkerSettings`), then one `StructuredOutputsParams` at a time; a `Compiled`
-answers each. A grammar that takes longer than `COMPILE_SECONDS` ends the process by its alarm, one
-that needs more memory than `_EXTRA_BYTES` by the allocator: both are the grammar's fault, and the
-front starts another process. It never reads or writes a file but the tokenizer's.
+answers each. A grammar that takes more than `COMPILE_SECONDS` of the processor ends the process by
+its alarm (SIGPROF), one that needs more memory than `_EXTRA_BYTES` by the allocator: both are the
+grammar's fault, and the front starts another process. What takes longer than `WALL_SECONDS` though
+it computes less ends it by another alarm (SIGALRM): the machine is busy. It never reads or writes a
+file but the tokenizer's.
 """
 
 import resource
@@ -27,6 +29,7 @@ from engine.wire import HEADER, payload_size, to_frame
 from models.errors import IngotError
 
 COMPILE_SECONDS = 2.0
+WALL_SECONDS = 20.0
 _EXTRA_BYTES = 2 * 2**30  # of address space, over what the process has when it is ready
 _STACK_BYTES = 4 * 2**20  # half of what the engine's threads have, which compile it again
 
@@ -76,10 +79,16 @@ def serve(read: BinaryIO, write: BinaryIO) -> None:
     _send(write, Compiled())
     decoder = msgspec.msgpack.Decoder(StructuredOutputsParams)
     while (frame := _frame(read)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, COMPILE_SECONDS)
+        _set_alarms(COMPILE_SECONDS, WALL_SECONDS)
         answer = compile_params(decoder.decode(frame), vocabulary, special)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_alarms(0, 0)
         _send(write, answer)
+
+
+def _set_alarms(processor_seconds: float, wall_seconds: float) -> None:
+    """Each ends the process by its own signal; 0 switches it off."""
+    signal.setitimer(signal.ITIMER_PROF, processor_seconds)
+    signal.setitimer(signal.ITIMER_REAL, wall_seconds)
 
 
 def _load(settings: WorkerSettings) -> tuple[Vocabulary, SpecialTokens]:
@@ -91,7 +100,11 @@ def _load(settings: WorkerSettings) -> tuple[Vocabulary, SpecialTokens]:
 
 
 def _limit_memory() -> None:
-    """Where the system counts it in /proc; elsewhere the alarm is the only limit."""
+    """Where the system counts it in /proc; elsewhere the alarms are the only limit.
+
+    What is left of one that ends for it is no file of as many bytes.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     counts = Path("/proc/self/statm")
     if counts.exists():
         used = int(counts.read_text().split()[0]) * resource.getpagesize()

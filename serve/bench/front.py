@@ -6,7 +6,6 @@ machine changes them little. Only the last measurement has a real engine. Linux:
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +19,12 @@ from urllib.request import urlopen
 import msgspec
 
 from serve.bench.cpu_time import CpuMeter
+from serve.bench.free_port import free_port
 from serve.bench.results import percentile
 from serve.bench.scripted import STEP_VARIABLE
 
 _START_SECONDS = 300.0
+_IDLE_SECONDS = 10.0  # in which the engine has heard of all that its front has
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # as exact as CPU times are
 _PROMPT = "Once upon a time"
 _HEAD = (
@@ -97,9 +98,7 @@ def running(
     *flags: str, module: str = "serve.bench.scripted", step: float = 0.0
 ) -> Iterator[Front]:
     """A server with the scripted engine, whose steps take `step` seconds, or with a real one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", module, "serve", "demo", "--port", str(port), *flags]
     environment = {**os.environ, STEP_VARIABLE: str(step)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -215,7 +214,7 @@ def measure_streams(front: Front, streams: int, tokens: int = 128) -> dict[str, 
     work."""
     body = _body(max_tokens=tokens, stream=True)
     _check(_ask(front, [body] * streams, streams))  # meanwhile the engine compiles the rest
-    cpu, family = front.cpu_seconds(), front.family_cpu_seconds()
+    family, cpu = front.family_cpu_seconds(), front.cpu_seconds()  # the longer time around it
     seen: dict[float, float] = {}
 
     async def run() -> list[Reply]:
@@ -258,7 +257,10 @@ def _check(replies: Iterable[Reply]) -> None:
 def _wait_until_idle(front: Front) -> None:
     while msgspec.json.decode(front.get("/load"))["server_load"]:
         sleep(0.01)
-    sleep(0.3)  # the engine has said so too, and connections are closed
+    deadline = monotonic() + _IDLE_SECONDS
+    while front.metric("vllm:num_requests_running") and monotonic() < deadline:
+        sleep(0.01)
+    sleep(0.3)  # connections are closed
 
 
 def _body(**fields: Any) -> bytes:

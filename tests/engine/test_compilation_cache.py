@@ -1,18 +1,29 @@
 """Damaged entries are deleted with one warning, and compiled and kept again."""
 
 import os
+import threading
+import time
 import warnings
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from engine.compilation_cache import discard_damaged, trim, use_compilation_cache
+from engine.programs import _THREAD_NAME
 
 
 @pytest.fixture
 def own_cache(tmp_path):
-    """A cache folder of this test, and JAX's settings as they were afterwards."""
+    """A cache folder of this test, and JAX's settings as they were afterwards.
+
+    Engines of other tests may still compile in their threads, and would write into it.
+    """
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join()
     names = (
         "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",
@@ -24,6 +35,14 @@ def own_cache(tmp_path):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+def age(entry):
+    """Written so long ago that nobody can still be at it, and yet after the last start."""
+    written = time.time() - 20
+    os.utime(entry, (written, written))
+    if (checked := entry.parent / "checked").exists():
+        os.utime(checked, (written - 1, written - 1))
 
 
 def start(folder, caplog):
@@ -44,6 +63,7 @@ def test_a_start_with_garbage_in_the_cache(own_cache, caplog):
         content = entry.read_bytes()
         damaged = (b"", b"garbage", content[: len(content) // 2], b"\0" * len(content))[number % 4]
         entry.write_bytes(damaged)
+        age(entry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # JAX's own, of entries that it cannot read
         results, [said] = start(own_cache, caplog)
@@ -63,7 +83,42 @@ def test_only_what_was_written_since_the_last_start_is_read(tmp_path, caplog):
     assert entry.exists() and not caplog.records
     entry.write_bytes(b"more garbage")
     discard_damaged(tmp_path)
+    assert entry.exists() and not caplog.records  # it may be half written
+    age(entry)
+    discard_damaged(tmp_path)
     assert not entry.exists() and tiling.exists() and len(caplog.records) == 1
+
+
+def test_what_another_process_deletes_meanwhile_stops_nothing(tmp_path, caplog, monkeypatch):
+    """Two engines that start at once check and trim one folder."""
+    for name in "abcd":
+        (tmp_path / f"{name}-cache").write_bytes(b"garbage")
+        age(tmp_path / f"{name}-cache")
+    read, scan = Path.read_bytes, os.scandir
+
+    def deleted_first(path):
+        (tmp_path / "a-cache").unlink(missing_ok=True)
+        (tmp_path / "b-cache").unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", deleted_first)
+    discard_damaged(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checked"]
+    assert len(caplog.records) == 1 and "damaged" in caplog.records[0].getMessage()
+
+    @contextmanager
+    def deleted_after(folder):
+        with scan(folder) as entries:
+            found = list(entries)
+        (tmp_path / "e-cache").unlink()
+        monkeypatch.undo()
+        yield found
+
+    for name in "efg":
+        (tmp_path / f"{name}-cache").write_bytes(bytes(10))
+    monkeypatch.setattr(os, "scandir", deleted_after)
+    trim(tmp_path, 15)
+    assert len(list(tmp_path.glob("*-cache"))) == 1 and len(caplog.records) == 1
 
 
 def test_damaged_tilings_of_xla_are_deleted(tmp_path):

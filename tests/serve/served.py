@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from engine.process import apply
 from serve.engine_client import EngineClient
 from tests.fake_engine import FakeCore
 
+PATIENCE = 60.0  # seconds; how long anything may take on a machine that is busy with other things
 Serve = Callable[..., AbstractAsyncContextManager["Served"]]
 
 
@@ -27,8 +28,9 @@ class InProcessEngine:
         self._beams = BeamCore(core)
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
-        self._pending: list[FromEngine] = []
         self.dead = False
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     def send(self, messages: list[ToEngine]) -> None:
         self._inbox.put_nowait(messages)
@@ -43,6 +45,7 @@ class InProcessEngine:
         if not self.core.has_work:
             messages += await self._inbox.get()
         await asyncio.sleep(self.core.step_seconds)
+        await self.go_on.wait()
         while not self._inbox.empty():
             messages += self._inbox.get_nowait()
         refusals = apply(self._beams, messages)
@@ -65,6 +68,16 @@ class Served:
         transport = httpx.ASGITransport(app=app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
 
+    @contextmanager
+    def engine_stopped(self) -> Iterator[None]:
+        """Meanwhile no request gets any further, however long the rest takes."""
+        link: Any = self.engine._link
+        link.go_on.clear()
+        try:
+            yield
+        finally:
+            link.go_on.set()
+
     async def post(self, path: str, **body: Any) -> httpx.Response:
         return await self.http.post(path, json=body)
 
@@ -74,6 +87,13 @@ class Served:
     async def chat(self, content: str = "Hi", **body: Any) -> httpx.Response:
         messages = [{"role": "user", "content": content}]
         return await self.post("/v1/chat/completions", **{"messages": messages, **body})
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the other tasks run until it is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 def event_data(text: str) -> list[Any]:

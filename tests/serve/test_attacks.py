@@ -28,7 +28,7 @@ from engine.config import EngineConfig
 from serve.batch import run_batch
 from serve.responses import store as store_module
 from serve.settings import ServerSettings
-from tests.serve.served import Serve, Served
+from tests.serve.served import Serve, Served, until
 from tests.serve.test_bad_input import BODIES, assert_unharmed
 from tests.serve.test_http_protocol import HEAD, REQUEST, exchange, listening
 
@@ -225,20 +225,20 @@ async def test_what_is_odd_is_answered_or_refused_and_never_fails(
 async def test_a_stored_response_belongs_to_its_key(serve: Serve) -> None:
     mine, other = ({"authorization": f"Bearer {key}"} for key in ("k1", "k2"))
     async with serve(ServerSettings(api_keys=("k1", "k2"))) as served:
-        served.core.step_seconds = 0.005
         body = {"input": "a", "background": True}
-        made = (await served.http.post(RESPONSES, json=body, headers=mine)).json()
-        path = f"{RESPONSES}/{made['id']}"
-        follow = {"input": "b", "previous_response_id": made["id"]}
-        for method, url, fields in (
-            ("GET", path, None), ("POST", f"{path}/cancel", None), ("DELETE", path, None),
-            ("POST", RESPONSES, follow),
-        ):  # fmt: skip
-            refused = await served.http.request(method, url, json=fields, headers=other)
-            assert made["id"] in assert_refused(url, refused, 404)["message"]
-        seen = (await served.http.get(path, headers=mine)).json()
-        assert seen["status"] in ("queued", "in_progress")
-        cancelled = await served.http.post(f"{path}/cancel", headers=mine)
+        with served.engine_stopped():
+            made = (await served.http.post(RESPONSES, json=body, headers=mine)).json()
+            path = f"{RESPONSES}/{made['id']}"
+            follow = {"input": "b", "previous_response_id": made["id"]}
+            for method, url, fields in (
+                ("GET", path, None), ("POST", f"{path}/cancel", None), ("DELETE", path, None),
+                ("POST", RESPONSES, follow),
+            ):  # fmt: skip
+                refused = await served.http.request(method, url, json=fields, headers=other)
+                assert made["id"] in assert_refused(url, refused, 404)["message"]
+            seen = (await served.http.get(path, headers=mine)).json()
+            assert seen["status"] in ("queued", "in_progress")
+            cancelled = await served.http.post(f"{path}/cancel", headers=mine)
         assert cancelled.json()["status"] == "cancelled"
         twice = await asyncio.gather(*(served.http.delete(path, headers=mine) for _ in range(2)))
         assert sorted(each.status_code for each in twice) == [200, 404]
@@ -277,15 +277,14 @@ async def test_a_flood_of_responses_in_the_background_is_refused(
 ) -> None:
     monkeypatch.setattr("serve.responses.routes.MAX_BACKGROUND", 3)
     async with serve() as served:
-        served.core.step_seconds = 0.005
         body = {"input": "a", "background": True, "max_output_tokens": 20}
-        ids = [(await served.post(RESPONSES, **body)).json()["id"] for _ in range(3)]
-        refused = await served.post(RESPONSES, **body)
-        assert_refused(RESPONSES, refused, 503)
-        assert refused.headers["retry-after"]
-        for each in ids:
-            await served.http.delete(f"{RESPONSES}/{each}")
-        await asyncio.sleep(0.02)
+        with served.engine_stopped():
+            ids = [(await served.post(RESPONSES, **body)).json()["id"] for _ in range(3)]
+            refused = await served.post(RESPONSES, **body)
+            assert_refused(RESPONSES, refused, 503)
+            assert refused.headers["retry-after"]
+            for each in ids:
+                await served.http.delete(f"{RESPONSES}/{each}")
         assert (await served.post(RESPONSES, **{**body, "background": None})).status_code == 200
         await assert_unharmed(served)
 
@@ -328,16 +327,16 @@ async def test_only_a_whole_id_ends_a_request_and_only_for_the_operator(serve: S
         served.core.step_seconds = 0.005
         body = {"prompt": "ab", "max_tokens": 30}
         running = asyncio.create_task(served.http.post("/v1/completions", json=body, headers=user))
-        while not served.core.running:
-            await asyncio.sleep(0)
-        state = await served.http.get("/admin/state", headers=operator)
-        [name] = [each["id"] for each in state.json()["requests"]]
-        assert (await served.http.get("/admin/state", headers=user)).status_code == 401
-        refused = await served.http.post(ABORT, json={"id": name}, headers=user)
-        assert_refused(ABORT, refused, 401)
-        for wrong in (name[:-1], name[:9], "", name + "\x00", name.upper()):
-            answer = await served.http.post(ABORT, json={"id": wrong}, headers=operator)
-            assert_refused(ABORT, answer, 404)
+        await until(lambda: served.core.running)
+        with served.engine_stopped():
+            state = await served.http.get("/admin/state", headers=operator)
+            [name] = [each["id"] for each in state.json()["requests"]]
+            assert (await served.http.get("/admin/state", headers=user)).status_code == 401
+            refused = await served.http.post(ABORT, json={"id": name}, headers=user)
+            assert_refused(ABORT, refused, 401)
+            for wrong in (name[:-1], name[:9], "", name + "\x00", name.upper()):
+                answer = await served.http.post(ABORT, json={"id": wrong}, headers=operator)
+                assert_refused(ABORT, answer, 404)
         assert (await running).json()["choices"][0]["text"] == "ab" * 15
 
 

@@ -10,7 +10,7 @@ import pytest
 from engine.config import EngineConfig
 from serve.settings import ServerSettings
 from tests.fake_engine import FAIL_STEP, REFUSE
-from tests.serve.served import Serve, Served, event_data
+from tests.serve.served import Serve, Served, event_data, until
 
 pytestmark = pytest.mark.anyio
 
@@ -235,11 +235,11 @@ async def test_prompts_times_samples_are_bounded(serve: Serve) -> None:
 async def test_a_full_queue_says_so_before_the_stream(serve: Serve) -> None:
     config, settings = EngineConfig(max_num_seqs=1), ServerSettings(max_num_queued_reqs=2)
     async with serve(settings, config) as served:
-        served.core.step_seconds = 0.01
         body = {"prompt": "ab", "max_tokens": 20}
-        first = [asyncio.create_task(served.complete(**body)) for _ in range(3)]
-        await asyncio.sleep(0.02)
-        refused = await served.complete(**body, stream=True)
+        with served.engine_stopped():
+            first = [asyncio.create_task(served.complete(**body)) for _ in range(3)]
+            await until(lambda: served.engine.num_sequences == 3)
+            refused = await served.complete(**body, stream=True)
         assert_error(refused, 503)
         assert refused.headers["retry-after"] == "1"
         assert [each.status_code for each in await asyncio.gather(*first)] == [200] * 3
@@ -250,13 +250,13 @@ async def test_a_full_queue_says_so_before_the_stream(serve: Serve) -> None:
 
 
 async def test_a_dead_engine_fails_what_runs_and_what_comes(serve: Serve) -> None:
-    async with serve() as served:
+    async with serve(config=EngineConfig(max_model_len=100_000)) as served:
         served.core.step_seconds = 0.01
         running = [
-            asyncio.create_task(served.complete(prompt="ab", max_tokens=100, stream=stream))
+            asyncio.create_task(served.complete(prompt="ab", max_tokens=90_000, stream=stream))
             for stream in (False, True)
         ]
-        await asyncio.sleep(0.05)
+        await until(lambda: served.core.num_generated > 8)  # each has been told a token
         killer = await served.complete(prompt=[FAIL_STEP])
         whole, streamed = await asyncio.gather(*running)
         later = await served.complete(prompt="a")

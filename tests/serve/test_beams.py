@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from tests.serve.served import Serve, event_data
+from tests.serve.served import Serve, event_data, until
 
 pytestmark = pytest.mark.anyio
 
@@ -125,12 +125,10 @@ async def test_a_client_that_leaves_takes_its_beams_along(serve: Serve) -> None:
         task = asyncio.create_task(
             served.complete(prompt="ab", max_tokens=100, n=4, use_beam_search=True)
         )
-        while len(served.core.added) < 9:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(served.core.added) >= 9)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        for _ in range(3):
-            await asyncio.sleep(0.01)
-        assert not served.core.has_work
+        await until(lambda: not served.core.has_work)
+        assert served.core.aborted
         assert (await served.complete(prompt="ab", max_tokens=2)).json()["choices"]

@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from engine.config import EngineConfig
 from serve import sse
-from tests.serve.served import Serve, Served
+from tests.serve.served import PATIENCE, Serve, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,8 @@ class Connection:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    """Looks in each turn of the loop, so that no step is missed."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
 

@@ -7,7 +7,6 @@ of them, and with too few.
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import openai
 import pytest
 
 from models.demo import DEMO_FOLDER
+from serve.bench.free_port import free_port
 
 STREAMS = 64
 
@@ -26,9 +26,7 @@ STREAMS = 64
 @contextmanager
 def server(model: Path, *flags: str):
     """The base URL of `ingot serve`, ready to answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "serve", "serve", str(model), "--port", str(port), *flags]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)

@@ -4,12 +4,16 @@ import asyncio
 
 import pytest
 
+from engine.config import EngineConfig
+from engine.output_processor import OutputProcessor
 from engine.sampling_params import SamplingParams
 from serve import engine_client
-from serve.engine_client import Prompt
+from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
+from serve.metrics import Metrics
 from serve.settings import ServerSettings
 from serve.streams import collect
-from tests.serve.served import Serve
+from tests.fake_engine import FakeCore
+from tests.serve.served import InProcessEngine, Serve, until
 
 pytestmark = pytest.mark.anyio
 READINESS = ("/health", "/readyz", "/ping")
@@ -19,31 +23,51 @@ async def test_a_server_at_work_says_so(serve: Serve) -> None:
     async with serve() as served:
         for path in (*READINESS, "/livez"):
             assert (await served.http.get(path)).status_code == 200
-        served.core.step_seconds = 0.05
-        running = asyncio.create_task(served.chat("Hi", n=3, max_tokens=100))
-        await asyncio.sleep(0.2)
-        assert (await served.http.get("/load")).json() == {"server_load": 3}
-        running.cancel()
-        await asyncio.sleep(0.2)
-        assert (await served.http.get("/load")).json() == {"server_load": 0}
+        with served.engine_stopped():
+            running = asyncio.create_task(served.chat("Hi", n=3, max_tokens=100))
+            await until(lambda: served.engine.num_sequences)
+            assert (await served.http.get("/load")).json() == {"server_load": 3}
+            running.cancel()
+            await until(running.done)
+            assert (await served.http.get("/load")).json() == {"server_load": 0}
+
+
+class Clock:
+    """What the engine's client takes for the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(engine_client, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 async def test_an_engine_that_says_nothing_is_not_ready(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_client, "HUNG_SECONDS", 0.1)
+    clock = Clock(monkeypatch)
     async with serve() as served:
-        await asyncio.sleep(0.3)
+        clock.now += HUNG_SECONDS + 1
         assert (await served.http.get("/readyz")).status_code == 200  # idle is not hung
-        served.core.step_seconds = 0.6
-        running = asyncio.create_task(served.chat("Hi", max_tokens=1))
-        await asyncio.sleep(0.3)
-        hung = await served.http.get("/readyz")
-        alive = await served.http.get("/livez")
+        with served.engine_stopped():
+            running = asyncio.create_task(served.chat("Hi", max_tokens=1))
+            await until(lambda: served.engine.num_sequences)
+            begun = await served.http.get("/readyz")
+            clock.now += HUNG_SECONDS + 1
+            hung = await served.http.get("/readyz")
+            alive = await served.http.get("/livez")
         await running
         again = await served.http.get("/readyz")
     assert (hung.status_code, hung.json()) == (503, {"status": "hung"})
-    assert (alive.status_code, again.status_code) == (200, 200)
+    assert [each.status_code for each in (begun, alive, again)] == [200] * 3
+
+
+async def test_a_server_that_is_to_leave_while_it_loads_takes_no_requests() -> None:
+    client = EngineClient(OutputProcessor(None), Metrics("tiny"))
+    client.drain()
+    await client.connect(InProcessEngine(FakeCore(EngineConfig())))
+    assert client.state == "draining"
 
 
 async def test_server_info_keeps_secrets(serve: Serve) -> None:
@@ -59,16 +83,16 @@ async def test_server_info_keeps_secrets(serve: Serve) -> None:
 async def test_a_client_that_reads_slowly_is_no_work_of_the_engine(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_client, "HUNG_SECONDS", 0.1)
+    clock = Clock(monkeypatch)
     prompt = Prompt("Hi", [1, 2, 3], SamplingParams(max_tokens=1))
     async with serve() as served:
         with served.engine.generate("slow", [prompt]) as stream:
             await collect(stream)
-            await asyncio.sleep(0.2)
+            clock.now += HUNG_SECONDS + 1
             finished = await served.http.get("/readyz")
-            served.core.step_seconds = 0.05
-            next_one = asyncio.create_task(served.chat("Hi", max_tokens=1))
-            await asyncio.sleep(0.02)
-            begun = await served.http.get("/readyz")
+            with served.engine_stopped():
+                next_one = asyncio.create_task(served.chat("Hi", max_tokens=1))
+                await until(lambda: served.engine.num_sequences)
+                begun = await served.http.get("/readyz")
             await next_one
     assert (finished.status_code, begun.status_code) == (200, 200)

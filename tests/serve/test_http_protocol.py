@@ -12,7 +12,7 @@ from serve import body, http_protocol
 from serve.launcher import Server
 from serve.listener import bind
 from serve.settings import ServerSettings
-from tests.serve.served import Serve, Served
+from tests.serve.served import PATIENCE, Serve, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def exchange(port: int, *pieces: bytes, pause: float = 0.05) -> bytes:
         writer.write(piece)
         await asyncio.sleep(pause)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     except ConnectionResetError:
         return b""
@@ -58,6 +58,7 @@ async def test_headers_must_come_in_time(
     monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.1)
     async with serve() as served, listening(served) as port:
         assert await exchange(port, begun) == b""
+        monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.5)  # for those of the first
         second = await exchange(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /he")
         assert second.startswith(b"HTTP/1.1 200") and second.count(b"HTTP/1.1") == 1
 
@@ -65,9 +66,9 @@ async def test_headers_must_come_in_time(
 async def test_a_running_request_has_no_deadline(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.5)
     async with serve() as served, listening(served) as port:
-        served.core.step_seconds = 0.2
+        served.core.step_seconds = 1.0
         length = b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(REQUEST)
         assert b'"text":"a"' in await exchange(port, HEAD + length + REQUEST)
 

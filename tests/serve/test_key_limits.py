@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import ConfigError
 from serve.settings import ServerSettings
-from tests.serve.served import Serve
+from tests.serve.served import Serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -19,20 +19,22 @@ LONG = {"prompt": "ab", "max_tokens": 40}
 
 async def test_the_next_request_of_a_key_is_a_429_before_the_stream(serve: Serve) -> None:
     async with serve(SETTINGS) as served:
-        served.core.step_seconds = 0.005
 
         def post(headers: dict[str, str], path: str = "/v1/completions", **more: object):
             return served.http.post(path, json={**LONG, **more}, headers=headers)
 
-        running = [asyncio.create_task(post(ONE, stream=stream)) for stream in (False, True)]
-        while len(served.core.running) < 2:
-            await asyncio.sleep(0)
-        refused = await post(ONE, stream=True)
-        messages = await post(ONE, "/v1/messages")
-        neighbour = await post(TWO)
-        readable = await served.http.get("/v1/models", headers=ONE)
-        operator = await served.http.get("/admin/state", headers={"authorization": "Bearer root"})
-        done = await asyncio.gather(*running)
+        with served.engine_stopped():
+            running = [asyncio.create_task(post(ONE, stream=stream)) for stream in (False, True)]
+            await until(lambda: served.engine.num_sequences == 2)
+            refused = await post(ONE, stream=True)
+            messages = await post(ONE, "/v1/messages")
+            waiting = asyncio.create_task(post(TWO))
+            await until(lambda: served.engine.num_sequences == 3)
+            readable = await served.http.get("/v1/models", headers=ONE)
+            operator = await served.http.get(
+                "/admin/state", headers={"authorization": "Bearer root"}
+            )
+        neighbour, *done = await asyncio.gather(waiting, *running)
         after = await post(ONE)
         metrics = (await served.http.get("/metrics")).text
     assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
@@ -48,15 +50,15 @@ async def test_the_next_request_of_a_key_is_a_429_before_the_stream(serve: Serve
 async def test_a_response_in_the_background_counts_until_it_ends(serve: Serve) -> None:
     body = {"input": "ab", "max_output_tokens": 60, "background": True}
     async with serve(SETTINGS) as served:
-        served.core.step_seconds = 0.005
         path = "/v1/responses"
-        made = [await served.http.post(path, json=body, headers=ONE) for _ in range(2)]
-        refused = await served.http.post(path, json=body, headers=ONE)
-        one = f"{path}/{made[0].json()['id']}"
-        cancelled = await served.http.post(f"{one}/cancel", headers=ONE)
-        again = await served.http.post(path, json=body, headers=ONE)
-        for each in (made[1], again):
-            await served.http.delete(f"{path}/{each.json()['id']}", headers=ONE)
+        with served.engine_stopped():
+            made = [await served.http.post(path, json=body, headers=ONE) for _ in range(2)]
+            refused = await served.http.post(path, json=body, headers=ONE)
+            one = f"{path}/{made[0].json()['id']}"
+            cancelled = await served.http.post(f"{one}/cancel", headers=ONE)
+            again = await served.http.post(path, json=body, headers=ONE)
+            for each in (made[1], again):
+                await served.http.delete(f"{path}/{each.json()['id']}", headers=ONE)
     assert [each.status_code for each in (*made, refused, cancelled, again)] == [
         200, 200, 429, 200, 200,
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from engine import Remote, choice, function, gen
 from engine.errors import ConfigError, EngineError, RequestError
-from tests.serve.test_server import running
+from tests.serve.test_server import ENDLESS, PATIENCE, running
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,20 @@ def test_what_a_server_refuses_names_the_part(remote, server):
         other["more"]
 
 
-def test_an_interrupt_aborts_what_is_open(remote, server):
-    s = remote.state("ab")
-    s += gen("more", max_tokens=120)
-    with remote.requests() as requests:
-        requests.start(1, s._tree._ask(s._place))
-        _wait(server, ("vllm:num_requests_running{", ""), 1)
-    _wait(server, ("vllm:request_success_total{", 'finished_reason="abort"'), 1)
+def test_an_interrupt_aborts_what_is_open(model_folder):
+    with running(model_folder, *ENDLESS, step_seconds=0.01) as server:
+        server.wait_until(200)
+        remote = Remote(server.url)
+        s = remote.state("ab")
+        s += gen("more", max_tokens=90_000)
+        with remote.requests() as requests:
+            requests.start(1, s._tree._ask(s._place))
+            _wait(server, ("vllm:num_requests_running{", ""), 1)
+        _wait(server, ("vllm:request_success_total{", 'finished_reason="abort"'), 1)
 
 
 def _wait(server, name, value):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
         found = [each for each in lines if each.startswith(name[0]) and name[1] in each]

@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
-from tests.serve.test_server import Running, running
+from tests.serve.test_server import PATIENCE, Running, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -32,7 +32,7 @@ SAYS = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}<|im_
 
 @pytest.fixture(scope="module")
 def server(model_folder: Path) -> Iterator[Running]:
-    flags = ("--chat-template", SAYS, "--served-model-name", "tiny", "--max-model-len", "2000")
+    flags = ("--chat-template", SAYS, "--served-model-name", "tiny", "--max-model-len", "100000")
     keys = ("--api-key", "k", "--admin-api-key", "a")
     parser = ("--tool-call-parser", "hermes", "--reasoning-parser", "qwen3")
     flags += ("--enable-log-requests",)
@@ -55,7 +55,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             if found := condition():
@@ -140,12 +140,12 @@ def test_parts_probabilities_and_two_settings(server: Running, browser: webdrive
 @browser_needed
 def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chrome) -> None:
     headers = {"authorization": "Bearer k"}
-    body = {"prompt": "ab", "max_tokens": 1500, "stream": True}
+    body = {"prompt": "ab", "max_tokens": 90_000, "stream": True}
     ended: list[str] = []
 
     def run() -> None:
         with httpx.stream(
-            "POST", f"{server.url}/v1/completions", json=body, headers=headers, timeout=30
+            "POST", f"{server.url}/v1/completions", json=body, headers=headers, timeout=PATIENCE
         ) as response:
             ended.append("".join(response.iter_text()))
 
@@ -164,7 +164,7 @@ def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chr
     with phone(browser):  # while there is a request to show
         assert browser.execute_script(WIDTH) <= 390
     eventually(lambda: [browser.find_element(By.CSS_SELECTOR, "#requests tr button").click()])
-    request.join(timeout=20)
+    request.join(timeout=PATIENCE)
     assert "operator ended this request" in ended[0]
     eventually(lambda: "POST /v1/completions" in browser.find_element(By.ID, "log").text)
     assert "/admin/state" not in browser.find_element(By.ID, "log").text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import OverloadedError
 from engine.grammar.params import StructuredOutputsParams
 from engine.messages import ModelInfo
 from serve import grammars
@@ -184,6 +185,27 @@ async def test_a_grammar_that_takes_too_much_memory_ends_its_compiler_only(
     await compiler.close()
     monkeypatch.undo()
     assert await compiler.compile(StructuredOutputsParams(regex="b"), INFO)
+
+
+async def test_a_busy_machine_is_not_the_grammars_fault(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the processor, which is no time of its own; and if it does for too long, that
+    is not remembered of the grammar."""
+    code = (
+        "import sys, time; from engine.grammar import worker; worker.COMPILE_SECONDS = 0.2; "
+        "worker.WALL_SECONDS = {}; check = worker.check_grammar; "
+        "worker.check_grammar = lambda *given: (time.sleep(0.6), check(*given)); worker.main()"
+    )
+    for wall_seconds in (0.3, 60):
+        command = (grammars._COMMAND[0], "-P", "-c", code.format(wall_seconds))
+        monkeypatch.setattr(grammars, "_COMMAND", command)
+        if wall_seconds < 0.6:
+            with pytest.raises(OverloadedError, match="too busy"):
+                await compiler.compile(StructuredOutputsParams(regex="a"), INFO)
+        else:
+            assert await compiler.compile(StructuredOutputsParams(regex="a"), INFO)
+        await compiler.close()
 
 
 async def test_a_client_that_leaves_takes_the_compiler_along(compiler: GrammarCompiler) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serve.test_server import Running, running
+from tests.serve.test_engine_process import is_alive
+from tests.serve.test_server import ENDLESS, PATIENCE, Running, running
 
 BODY = {"prompt": "abc", "max_tokens": 4}
 
@@ -35,13 +36,13 @@ class Load:
             thread.join()
 
     def wait_for_more(self, count: int) -> None:
-        wanted, deadline = self.answers + count, time.monotonic() + 20
+        wanted, deadline = self.answers + count, time.monotonic() + PATIENCE
         while self.answers < wanted and not self.errors:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     def _run(self, ask) -> None:
-        with httpx.Client() as client:
+        with httpx.Client(timeout=PATIENCE) as client:
             while not self._end.is_set():
                 try:
                     answer = ask(client)
@@ -52,26 +53,28 @@ class Load:
                     return
 
     def _new(self, _: httpx.Client) -> httpx.Response:
-        return httpx.post(self._url, json=BODY)
+        return httpx.post(self._url, json=BODY, timeout=PATIENCE)
 
     def _kept(self, client: httpx.Client) -> httpx.Response:
         return client.post(self._url, json=BODY)
 
 
-def children_of(server: Running) -> set[int]:
-    """Its engine, and what it has started to take its place."""
-    pid = server.process.pid
-    return {int(i) for i in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
 def start_successor(server: Running) -> int:
     """Send the signal; the process that the server has started."""
-    own, deadline = children_of(server), time.monotonic() + 20
+    own, deadline = server.children(), time.monotonic() + PATIENCE
     server.process.send_signal(signal.SIGUSR2)
-    while not (new := children_of(server) - own):
+    while not (new := server.children() - own):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return new.pop()
+
+
+def wait_for_end(pid: int) -> None:
+    """Until a process is gone that is no child of ours; whoever adopted it takes its exit code."""
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_nobody_is_refused_while_successors_fail_and_take_over(
@@ -85,7 +88,7 @@ def test_nobody_is_refused_while_successors_fail_and_take_over(
         with Load(server.url) as load:
             (folder / "tokenizer.json").write_text("{")
             start_successor(server)
-            while len(children_of(server)) > 1:
+            while len(server.children()) > 1:
                 load.wait_for_more(1)
             load.wait_for_more(10)
             assert server.process.poll() is None
@@ -95,11 +98,11 @@ def test_nobody_is_refused_while_successors_fail_and_take_over(
                 next(pieces)
                 successor = start_successor(server)
                 assert "".join(pieces).endswith("data: [DONE]\n\n")
-            assert server.process.wait(20) == 0
+            assert server.process.wait(PATIENCE) == 0
             load.wait_for_more(10)
         assert load.errors == []
         os.kill(successor, signal.SIGTERM)
-        out, err = server.process.communicate(timeout=20)  # once the successor has gone
+        out, err = server.process.communicate(timeout=PATIENCE)  # once the successor has gone
     assert out.count("curl") == 2
     assert err.count("error: The new server did not become ready; this one goes on.") == 1
     assert "tokenizer.json" in err
@@ -108,19 +111,19 @@ def test_nobody_is_refused_while_successors_fail_and_take_over(
 
 
 def test_a_stream_that_outlasts_the_deadline_is_ended(model_folder: Path) -> None:
-    flags = ("--shutdown-timeout", "0.5")
+    flags = ("--shutdown-timeout", "0.5", *ENDLESS)
     with running(model_folder, *flags, step_seconds=0.05) as server:
         server.wait_until(200)
-        body = {"prompt": "ab", "max_tokens": 120, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=20) as stream:
+        body, url = {"prompt": "ab", "max_tokens": 90_000, "stream": True}, server.url
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=PATIENCE) as stream:
             pieces = stream.iter_text()
             next(pieces)
             successor = start_successor(server)
             rest = "".join(pieces)
-        assert "The server is shutting down." in rest and server.process.wait(20) == 0
+        assert "The server is shutting down." in rest and server.process.wait(PATIENCE) == 0
         assert httpx.get(f"{server.url}/health").status_code == 200
         os.kill(successor, signal.SIGTERM)
-        server.process.communicate(timeout=20)
+        server.process.communicate(timeout=PATIENCE)
 
 
 def test_a_server_that_leaves_takes_a_successor_that_loads_along(model_folder: Path) -> None:
@@ -128,6 +131,7 @@ def test_a_server_that_leaves_takes_a_successor_that_loads_along(model_folder: P
         server.wait_until(200)
         successor = start_successor(server)
         server.process.send_signal(signal.SIGTERM)
-        out, _ = server.process.communicate(timeout=20)
-    assert server.process.returncode == 0 and not Path(f"/proc/{successor}").exists()
+        out, _ = server.process.communicate(timeout=PATIENCE)
+    assert server.process.returncode == 0
+    wait_for_end(successor)
     assert out.count("curl") == 1

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from concurrent.futures import wait
 
 import jsonschema
 import pytest
@@ -295,6 +296,13 @@ def test_an_interrupt_loses_no_end(engine, source, monkeypatch):
     monkeypatch.setattr(engine._constrained, "settle", recorded)
     monkeypatch.setattr(engine._runner, "launch", interrupted)
     monkeypatch.setattr(engine, "step", patient_step)
+    build = engine._constraints.build
+
+    def built_at_once(request, text):
+        build(request, text)
+        wait(engine._constraints._building)
+
+    monkeypatch.setattr(engine._constraints, "build", built_at_once)  # the other still writes then
     texts = run(
         engine, [("", {"max_tokens": 120, "ignore_eos": True}), (source(choice=["yes"]), {})]
     )

@@ -45,7 +45,7 @@ def test_delays_are_counted_and_a_drop_costs_a_step():
         found = bench.measure_streams(slow, 4, tokens=20)
         assert found["streams_failed"] == 0 and 4 <= found["stream_chunks"] <= 4 * 20
         assert 0 <= found["front_share_of_cpu"] < 1.01
-        assert bench.measure_aborts(slow, count=2)["steps_after_drop_p50"] <= 2
+        assert bench.measure_aborts(slow, count=5)["steps_after_drop_p50"] <= 2
 
 
 def test_what_is_no_answer_is_no_measurement():

@@ -19,7 +19,7 @@ from serve.responses.protocol import ResponseObject
 from serve.responses.store import ResponseStore, Stored
 from serve.settings import ServerSettings
 from tests.serve.reply.replies import WEATHER
-from tests.serve.served import Serve, Served
+from tests.serve.served import Serve, Served, until
 
 pytestmark = pytest.mark.anyio
 SAYS = "{{ messages[-1].content }}{% if enable_thinking %}!{% endif %}<|im_end|>"
@@ -152,9 +152,10 @@ async def test_one_in_the_background_can_be_waited_for_or_cancelled(serve: Serve
         long = await api.responses.create(model="tiny", input="x" * 900, background=True)
         with pytest.raises(openai.BadRequestError, match="not complete"):
             await api.responses.create(model="tiny", input="R", previous_response_id=long.id)
+        await until(lambda: served.core.running)
         cancelled = await api.responses.cancel(long.id)
-        await asyncio.sleep(0.2)
-        assert not served.core.running
+        await until(lambda: not served.core.running)
+        assert len(served.core.aborted) == 1
         whole = await api.responses.create(model="tiny", input="Hi")
         with pytest.raises(openai.BadRequestError, match="background"):
             await api.responses.cancel(whole.id)

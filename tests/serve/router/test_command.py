@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.fake_server import ROOT
-from tests.serve.test_server import running
+from tests.serve.test_server import PATIENCE, running
 
 
 def test_it_serves_until_a_signal(model_folder: Path) -> None:
@@ -33,7 +33,7 @@ def test_it_serves_until_a_signal(model_folder: Path) -> None:
                     whole = httpx.post(f"{url}/completions", json={**body, "stream": False})
                     assert whole.json()["choices"][0]["text"] == "abab"
                 router.send_signal(signal.SIGTERM)
-                _, err = router.communicate(timeout=20)
+                _, err = router.communicate(timeout=PATIENCE)
             finally:
                 router.kill()
     assert router.returncode == 0 and "Traceback" not in err

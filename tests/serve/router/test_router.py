@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from engine.errors import ConfigError
+from serve.router import backends as backends_module
 from serve.router.app import build_router
 from serve.router.backends import Backends
 from serve.router.settings import RouterSettings
 from serve.settings import ServerSettings
-from tests.serve.served import Serve, Served, event_data
+from tests.serve.served import PATIENCE, Serve, Served, event_data, until
 from tests.serve.test_http_protocol import listening
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.anyio
 COMPLETIONS = "/v1/completions"
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 Script = Callable[[bytes, asyncio.StreamWriter], Any]
+
+
+@pytest.fixture(autouse=True)
+def patient_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends_module, "HEALTH_SECONDS", PATIENCE)
 
 
 class Routed:
@@ -43,7 +49,7 @@ async def routed(*ports: int, **settings: Any) -> AsyncIterator[Routed]:
     await backends.check()
     async with (
         listening(SimpleNamespace(app=app)) as port,  # type: ignore[arg-type]
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http,
     ):
         yield Routed(http, backends)
 
@@ -125,9 +131,7 @@ async def test_a_client_that_leaves_frees_its_rows_behind_the_router(serve: Serv
         body = {"prompt": "ab", "max_tokens": 120, "stream": True}
         async with router.http.stream("POST", COMPLETIONS, json=body) as response:
             await anext(response.aiter_bytes())
-        async with asyncio.timeout(2):
-            while one.core.has_work or two.core.has_work:
-                await asyncio.sleep(0.01)
+        await until(lambda: not (one.core.has_work or two.core.has_work))
         assert len(one.core.aborted) + len(two.core.aborted) == 1
         assert [each.at_work for each in router.backends.all] == [0, 0]
 
@@ -260,12 +264,12 @@ async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\noutside")
 
     async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.0)
 
     async with scripted(outside) as out, scripted(slow) as behind:
         settings = {
             "fallback_url": f"http://127.0.0.1:{out}/api/v1", "fallback_api_key": "theirs",
-            "fallback_model": "big", "try_timeout": 0.1,
+            "fallback_model": "big", "try_timeout": 0.5,
         }  # fmt: skip
         async with routed(behind, **settings) as router:
             router.http.headers["authorization"] = "Bearer ours"
