@@ -10,7 +10,6 @@ The status line waits for the first chunk, so whatever fails before it is answer
 status. Owns framing and order; what a chunk holds is the route's.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from serve.disconnect import ClientDisconnected
 from serve.errors import ErrorBody, error_body
 from serve.streams import RequestStream
 
-STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
 News = TypeVar("News", contravariant=True)  # of a stream: {choice: delta}, or pieces of text
 _START = {
     "type": "http.response.start",
@@ -67,7 +65,8 @@ async def send_events(
             if not started:
                 await send(_START)
                 started = True
-            await _send_body(send, b"".join(map(framing.event, chunks.of(deltas))))
+            body = b"".join(map(framing.event, chunks.of(deltas)))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
             if isinstance(stream, RequestStream):
                 stream.shown()
         ending = b"".join(map(framing.event, chunks.last()))
@@ -79,7 +78,7 @@ async def send_events(
         if not isinstance(error, IngotError):
             logger.exception("A streamed response failed.")
         ending = framing.error(error_body(error)[1])
-    await _send_body(send, ending + framing.end, more=False)
+    await send({"type": "http.response.body", "body": ending + framing.end})
 
 
 def event(data: Any) -> bytes:
@@ -94,11 +93,3 @@ def named_event(data: msgspec.Struct) -> bytes:
 
 
 DATA_ONLY = Framing(event, event, b"data: [DONE]\n\n")
-
-
-async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
-    try:
-        async with asyncio.timeout(STALLED_SECONDS):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-    except TimeoutError:
-        raise ClientDisconnected from None
