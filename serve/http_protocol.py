@@ -24,13 +24,13 @@ class StreamingConnection(h11.Connection):
 
     _chunked = False
 
-    def send(self, event: Any) -> Any:
+    def send(self, event: h11.Event) -> Any:
         """The bytes of `event`, None for the end of the connection; raises LocalProtocolError."""
-        if type(event) is h11.Data and self._chunked and event.data:
-            if self.our_state is h11.SEND_BODY:
-                return b"%x\r\n%b\r\n" % (len(event.data), event.data)
+        streaming = self._chunked and self.our_state is h11.SEND_BODY
+        if streaming and type(event) is h11.Data and event.data:
+            return b"%x\r\n%b\r\n" % (len(event.data), event.data)
         data = super().send(event)
-        if type(event) is h11.Response:
+        if data and type(event) is h11.Response:
             self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in data.lower()
         return data
 

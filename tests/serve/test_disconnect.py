@@ -8,7 +8,6 @@ import pytest
 from starlette.types import Message
 
 from engine.config import EngineConfig
-from serve import sse
 from tests.serve.served import Serve, Served
 
 pytestmark = pytest.mark.anyio
@@ -103,22 +102,6 @@ async def test_what_a_slow_reader_misses_is_merged(serve: Serve) -> None:
     events = [json.loads(each[6:]) for each in text.split("\n\n")[:-2]]
     assert "".join(event["choices"][0]["text"] for event in events) == "ab" * 20
     assert len(events) <= 3
-
-
-async def test_a_client_that_never_reads_is_given_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.02)
-    async with serve(config=EngineConfig(max_model_len=100_000)) as served:
-        served.core.step_seconds = 0.001
-        connection = Connection(
-            served, "/v1/completions", {"prompt": "ab", "max_tokens": 90_000, "stream": True}
-        )
-        await until(lambda: connection.sent)
-        connection.reading.clear()
-        await connection.task
-        await until(lambda: not served.core.has_work)
-        assert len(served.core.aborted) == 1
 
 
 async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
