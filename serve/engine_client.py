@@ -162,7 +162,8 @@ class EngineClient:
                 elif isinstance(message, EngineFailed):
                     reason = message.message
                     break
-                await asyncio.sleep(0)  # routes get their turn even when reports pile up
+                if not self._link.has_more:  # what has piled up is one chunk of each stream
+                    await asyncio.sleep(0)
         except EngineDeadError as error:
             reason = str(error)
         finally:

@@ -28,12 +28,24 @@ class InProcessEngine:
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
         self._pending: list[FromEngine] = []
+        self.steps_at_once = 1  # reports that pile up before the client takes the first
         self.dead = False
 
     def send(self, messages: list[ToEngine]) -> None:
         self._inbox.put_nowait(messages)
 
     async def receive(self) -> FromEngine:
+        if not self._pending:
+            self._pending.append(await self._next())
+            while len(self._pending) < self.steps_at_once and self.core.has_work:
+                self._pending.append(await self._next())
+        return self._pending.pop(0)
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._pending)
+
+    async def _next(self) -> FromEngine:
         if not self._ready:
             self._ready = True
             return self.core.info

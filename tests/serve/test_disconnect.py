@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
 from engine.config import EngineConfig
-from tests.serve.served import Serve, Served
+from tests.serve.served import Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +103,28 @@ async def test_what_a_slow_reader_misses_is_merged(serve: Serve) -> None:
     events = [json.loads(each[6:]) for each in text.split("\n\n")[:-2]]
     assert "".join(event["choices"][0]["text"] for event in events) == "ab" * 20
     assert len(events) <= 3
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_reports_that_pile_up_are_one_chunk(serve: Serve, at_once: int) -> None:
+    asked = {
+        "prompt": "ab", "max_tokens": 12, "stream": True, "logprobs": 1, "return_token_ids": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }  # fmt: skip
+    async with serve() as served:
+        served.engine._link.steps_at_once = at_once  # type: ignore[union-attr]
+        *events, total, _ = event_data((await served.complete(**asked)).text)
+    assert len(events) == 12 / at_once
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["text"] for choice in choices) == "ab" * 6
+    assert [*chain(*(choice["token_ids"] for choice in choices))] == [64, 65] * 6
+    scored = [choice["logprobs"] for choice in choices]
+    assert [len(each["token_logprobs"]) for each in scored] == [at_once] * len(events)
+    assert [*chain(*(each["text_offset"] for each in scored))] == list(range(12))
+    counts = [event["usage"]["completion_tokens"] for event in events]
+    assert counts == list(range(at_once, 13, at_once))
+    assert total["usage"]["completion_tokens"] == 12
+    assert [choice["finish_reason"] for choice in choices[-2:]] == [None, "length"]
 
 
 async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
