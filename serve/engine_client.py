@@ -303,7 +303,8 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
-        report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
+        if self._pools:
+            report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
             self._hand_over(delta, report.sent_at)

@@ -59,17 +59,21 @@ async def send_events(
     send: Send, stream: AsyncIterable[News], chunks: Chunks[News], framing: Framing
 ) -> None:
     """Send the whole response; raises what failed if nothing has been sent yet."""
-    started = False
+    started, events = False, b""  # those that are not sent yet
+    engine = stream if isinstance(stream, RequestStream) else None
     try:
         async for deltas in stream:
             if not started:
                 await send(_START)
                 started = True
-            body = b"".join(map(framing.event, chunks.of(deltas)))
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            if isinstance(stream, RequestStream):
-                stream.shown()
-        ending = b"".join(map(framing.event, chunks.last()))
+            events += b"".join(map(framing.event, chunks.of(deltas)))
+            if engine is not None and engine.finished:
+                continue  # they go with the end
+            await send({"type": "http.response.body", "body": events, "more_body": True})
+            events = b""
+            if engine is not None:
+                engine.shown()
+        events += b"".join(map(framing.event, chunks.last()))
     except ClientDisconnected:
         raise
     except Exception as error:
@@ -77,8 +81,10 @@ async def send_events(
             raise
         if not isinstance(error, IngotError):
             logger.exception("A streamed response failed.")
-        ending = framing.error(error_body(error)[1])
-    await send({"type": "http.response.body", "body": ending + framing.end})
+        events += framing.error(error_body(error)[1])
+    await send({"type": "http.response.body", "body": events + framing.end})
+    if engine is not None:
+        engine.shown()
 
 
 def event(data: Any) -> bytes:

@@ -79,6 +79,7 @@ class RequestStream:
         """What was read last is on its way to the client."""
         if self._read_since:
             self._on_shown(time.monotonic() - self._read_since)
+            self._read_since = 0.0
 
     async def __aiter__(self) -> AsyncIterator[dict[int, OutputDelta]]:
         while True:
