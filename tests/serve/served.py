@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -63,7 +64,8 @@ class InProcessEngine:
         except RuntimeError as error:
             self.dead = True
             return EngineFailed(str(error), False)
-        return StepReport(deltas=refusals + report.deltas, stats=report.stats)
+        deltas, now = refusals + report.deltas, time.monotonic()
+        return StepReport(deltas=deltas, stats=report.stats, sent_at=now)
 
     async def stop(self) -> None:
         self.dead = True

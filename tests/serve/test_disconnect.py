@@ -127,6 +127,18 @@ async def test_reports_that_pile_up_are_one_chunk(serve: Serve, at_once: int) ->
     assert [choice["finish_reason"] for choice in choices[-2:]] == [None, "length"]
 
 
+async def test_the_last_chunk_goes_with_the_end(serve: Serve) -> None:
+    async with serve() as served:
+        body = {"prompt": "ab", "max_tokens": 3, "stream": True}
+        connection = Connection(served, "/v1/completions", body)
+        await connection.task
+        delays = (await served.http.get("/metrics")).text
+    pieces = [message["body"] for message in connection.sent[1:]]
+    assert [piece.count(b"data: ") for piece in pieces] == [1, 1, 2]
+    assert b'"length"' in pieces[2] and pieces[2].endswith(b"data: [DONE]\n\n")
+    assert 'chunk_delay_seconds_count{engine="0",model_name="tiny"} 3.0' in delays
+
+
 async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
     async with serve() as served:
         body = {"prompt": "ab", "max_tokens": 100, "stream": True}
