@@ -87,8 +87,8 @@ class RequestStream:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
             unread = self._take()
-            self._read_since, self._unread_since = self._unread_since, 0.0
             if unread:
+                self._read_since, self._unread_since = self._unread_since, 0.0
                 yield unread
             elif self._error is not None:
                 raise self._error
