@@ -179,7 +179,7 @@ class Detokenizer:
 
     def append(self, token_ids: Iterable[int]) -> str:
         """The text that these tokens complete; "" while a character is unfinished."""
-        return "".join(self._decode(self._next(token_id), final=False) for token_id in token_ids)
+        return self._decode(b"".join(map(self._next, token_ids)), final=False)
 
     def flush(self) -> str:
         """What an unfinished character leaves at the end: "" or U+FFFD."""

@@ -6,6 +6,8 @@ Owns these shapes and the adding up; how deltas come about is `output_processor`
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from engine.messages import FinishReason
 from engine.tokenizer import Tokenizer
 
@@ -30,8 +32,7 @@ PositionLogprobs = dict[int, Logprob]
 """Token id -> its logprob: the chosen token first, then the likeliest others in order."""
 
 
-@dataclass(slots=True, kw_only=True)
-class OutputDelta:
+class OutputDelta(msgspec.Struct, kw_only=True):
     """What one step added to one of the continuations of a request.
 
     `text` may lag behind `token_ids`: a character may be unfinished, or become a stop string.
@@ -40,7 +41,7 @@ class OutputDelta:
     request_id: str
     index: int  # which continuation, in [0, n)
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = []
     logprobs: list[PositionLogprobs] | None = None  # one for each of token_ids
     prompt_logprobs: list[PositionLogprobs | None] | None = None  # from token 0 on, piecewise
     finish_reason: FinishReason | None = None

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer

@@ -164,7 +164,8 @@ class EngineClient:
                 elif isinstance(message, EngineFailed):
                     reason = message.message
                     break
-                await asyncio.sleep(0)  # routes get their turn even when reports pile up
+                if not self._link.has_more:  # what has piled up is one chunk of each stream
+                    await asyncio.sleep(0)
         except EngineDeadError as error:
             reason = str(error)
         finally:
@@ -304,7 +305,8 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
-        report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
+        if self._pools:
+            report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
             self._hand_over(delta, report.sent_at)

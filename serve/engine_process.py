@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -22,9 +23,10 @@ from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.logs import LogSettings
 from engine.messages import FromEngine, StartEngine, ToEngine
-from engine.wire import HEADER, payload_size, to_frame
+from engine.wire import FrameBuffer, to_frame
 
 STOP_SECONDS = 10.0
+_READ_BYTES = 1 << 20
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.process")
 
 _reports = msgspec.msgpack.Decoder(FromEngine)
@@ -38,6 +40,10 @@ class EngineLink(Protocol):
 
     async def receive(self) -> FromEngine:
         """The next message; raises EngineDeadError when there will be none."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the message after it is here already."""
 
     async def stop(self) -> None:
         """End the engine, politely at first."""
@@ -55,6 +61,8 @@ class EngineProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._buffer = FrameBuffer()
+        self._frames: deque[bytes] = deque()
 
     @classmethod
     async def start(
@@ -88,13 +96,20 @@ class EngineProcess:
                 self._writer.write(to_frame([message]))
 
     async def receive(self) -> FromEngine:
-        try:
-            header = await self._reader.readexactly(HEADER.size)
-            payload = await self._reader.readexactly(payload_size(*HEADER.unpack(header)))
-        except (asyncio.IncompleteReadError, OSError):
-            raise EngineDeadError("The engine process ended; its log says why.") from None
-        message: FromEngine = _reports.decode(payload)
+        while not self._frames:
+            try:
+                data = await self._reader.read(_READ_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                raise EngineDeadError("The engine process ended; its log says why.")
+            self._frames += self._buffer.feed(data)
+        message: FromEngine = _reports.decode(self._frames.popleft())
         return message
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._frames)
 
     async def stop(self) -> None:
         """Close the socket, on which the engine leaves; kill it if it does not."""

@@ -1,22 +1,49 @@
-"""uvicorn's h11 protocol, hardened: a deadline for headers, and a clean end of broken requests.
+"""uvicorn's h11 protocol, hardened: deadlines for clients, and a clean end of broken requests.
 
 uvicorn limits how large headers are, not how slowly they come; a client that sends a byte now and
-then would hold its connection for ever. And it answers a broken body with 400 while the
-application still works on the request; here the application is told that the client is gone.
+then would hold its connection for ever, and so would one that reads nothing. And it answers a
+broken body with 400 while the application still works on the request; here the application is told
+that the client is gone.
+
+Pieces of a stream take a short way past h11, which judges each as if it were the first.
 """
 
 import asyncio
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 20.0
+STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
+
+
+class StreamingConnection(h11.Connection):
+    """The server's end of HTTP/1.1, which frames what is sent; h11 decides how, once a response."""
+
+    _chunked = False
+
+    def send(self, event: h11.Event) -> Any:
+        """The bytes of `event`, None for the end of the connection; raises LocalProtocolError."""
+        streaming = self._chunked and self.our_state is h11.SEND_BODY
+        if streaming and type(event) is h11.Data and event.data:
+            return b"%x\r\n%b\r\n" % (len(event.data), event.data)
+        data = super().send(event)
+        if data and type(event) is h11.Response:
+            self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in data.lower()
+        return data
 
 
 class HardenedProtocol(H11Protocol):
     """One connection."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    _header_deadline: asyncio.TimerHandle | None = None
+    _reading_deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = StreamingConnection(h11.SERVER, MAX_HEADER_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -29,6 +56,16 @@ class HardenedProtocol(H11Protocol):
             self._disarm()
         elif self._between_requests() and self.conn.trailing_data[0]:
             self._arm()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_deadline = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+            self._reading_deadline = None
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -47,10 +84,10 @@ class HardenedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _arm(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+        if self._header_deadline is None:
+            self._header_deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None

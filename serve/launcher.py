@@ -39,7 +39,7 @@ from serve.tracing import Traces
 FLUSH_SECONDS = 5.0  # for responses that are complete but not yet sent when the server leaves
 _FORCED_SECONDS = 0.2  # the same for one that was told twice
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
-MAX_HEADER_BYTES = 64 * 1024
+_YOUNG_OBJECTS = 10_000  # a step of 1,000 streams makes fewer, and drops them: no collection
 _LOOK_SECONDS = 0.1  # between two looks at connections that are to end
 
 OnReady = Callable[[ModelInfo, str], None]
@@ -174,7 +174,6 @@ class Launcher:
                 ssl_certfile=settings.ssl_certfile,
                 ssl_keyfile=settings.ssl_keyfile,
                 proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             ),
             on_started=before.relieve if before else lambda: None,
         )
@@ -246,6 +245,7 @@ class Launcher:
             info = await self._client.connect(process)
             gc.collect()
             gc.freeze()  # else the collector looks at all this again: no chunk leaves for 58 ms
+            gc.set_threshold(_YOUNG_OBJECTS)
             self._on_ready(info, url_of(self._listener, self._settings))
             self._ready.set()
             return None, await self._client.pump()

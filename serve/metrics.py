@@ -13,7 +13,6 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Histogram,
     ProcessCollector,
     generate_latest,
 )
@@ -25,6 +24,7 @@ from starlette.responses import Response
 from engine.messages import EngineStats, FinishReason, ModelInfo
 from engine.sampling_params import SamplingParams
 from serve.gpus import Gpus
+from serve.histogram import Histogram
 
 _LABELS = ("model_name", "engine")
 # fmt: off
@@ -162,10 +162,10 @@ class Metrics:
         text = await asyncio.to_thread(generate_latest, self.registry)  # drivers may be slow
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
-        text = name.partition(":")[2].replace("_", " ")
-        metric = Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
-        return metric.labels(*self._values)
+    def _histogram(self, name: str, bounds: Sequence[float]) -> Histogram:
+        histogram = Histogram(name, dict(zip(_LABELS, self._values, strict=True)), bounds)
+        self.registry.register(histogram)
+        return histogram
 
     def _counter(self, name: str, label: str) -> Counter:
         text = name.partition(":")[2].replace("_", " ")

@@ -10,7 +10,6 @@ The status line waits for the first chunk, so whatever fails before it is answer
 status. Owns framing and order; what a chunk holds is the route's.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from serve.disconnect import ClientDisconnected
 from serve.errors import ErrorBody, error_body
 from serve.streams import RequestStream
 
-STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
 News = TypeVar("News", contravariant=True)  # of a stream: {choice: delta}, or pieces of text
 _START = {
     "type": "http.response.start",
@@ -61,16 +59,21 @@ async def send_events(
     send: Send, stream: AsyncIterable[News], chunks: Chunks[News], framing: Framing
 ) -> None:
     """Send the whole response; raises what failed if nothing has been sent yet."""
-    started = False
+    started, events = False, b""  # those that are not sent yet
+    engine = stream if isinstance(stream, RequestStream) else None
     try:
         async for deltas in stream:
             if not started:
                 await send(_START)
                 started = True
-            await _send_body(send, b"".join(map(framing.event, chunks.of(deltas))))
-            if isinstance(stream, RequestStream):
-                stream.shown()
-        ending = b"".join(map(framing.event, chunks.last()))
+            events += b"".join(map(framing.event, chunks.of(deltas)))
+            if engine is not None and engine.finished:
+                continue  # they go with the end
+            await send({"type": "http.response.body", "body": events, "more_body": True})
+            events = b""
+            if engine is not None:
+                engine.shown()
+        events += b"".join(map(framing.event, chunks.last()))
     except ClientDisconnected:
         raise
     except Exception as error:
@@ -78,8 +81,10 @@ async def send_events(
             raise
         if not isinstance(error, IngotError):
             logger.exception("A streamed response failed.")
-        ending = framing.error(error_body(error)[1])
-    await _send_body(send, ending + framing.end, more=False)
+        events += framing.error(error_body(error)[1])
+    await send({"type": "http.response.body", "body": events + framing.end})
+    if engine is not None:
+        engine.shown()
 
 
 def event(data: Any) -> bytes:
@@ -94,11 +99,3 @@ def named_event(data: msgspec.Struct) -> bytes:
 
 
 DATA_ONLY = Framing(event, event, b"data: [DONE]\n\n")
-
-
-async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
-    try:
-        async with asyncio.timeout(STALLED_SECONDS):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-    except TimeoutError:
-        raise ClientDisconnected from None

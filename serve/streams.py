@@ -44,7 +44,7 @@ class RequestStream:
         self._begun: set[int] = set()  # choices of which something was read
         self._due = False  # whether something unread need not wait for more
         self._error: IngotError | None = None
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None  # the reader's, once all is read
         self._on_shown = on_shown
         self._unread_since = self._read_since = 0.0  # when the engine sent it; 0 is never
 
@@ -68,26 +68,27 @@ class RequestStream:
         if self._is_due(choice, unread):
             self._due = True
             self._unread_since = self._unread_since or sent_at
-            self._news.set()
+            self._wake()
 
     def fail(self, error: IngotError) -> None:
         """End the stream with `error`, after what is unread."""
         self._error = self._error or error
-        self._news.set()
+        self._wake()
 
     def shown(self) -> None:
         """What was read last is on its way to the client."""
         if self._read_since:
             self._on_shown(time.monotonic() - self._read_since)
+            self._read_since = 0.0
 
     async def __aiter__(self) -> AsyncIterator[dict[int, OutputDelta]]:
         while True:
             if not self._due and not self.finished:
-                self._news.clear()
-                await self._news.wait()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
             unread = self._take()
-            self._read_since, self._unread_since = self._unread_since, 0.0
             if unread:
+                self._read_since, self._unread_since = self._unread_since, 0.0
                 yield unread
             elif self._error is not None:
                 raise self._error
@@ -109,6 +110,10 @@ class RequestStream:
                 unread = due
             self._begun |= unread.keys()
         return unread
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 async def collect(stream: RequestStream) -> dict[int, OutputDelta]:

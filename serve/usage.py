@@ -26,13 +26,14 @@ class TokenCounter:
 
     def add(self, choice: int, delta: OutputDelta) -> None:
         """Count what one delta brought to one choice."""
-        prompt = choice // self._samples
         self._generated[choice] = self._generated.get(choice, 0) + len(delta.token_ids)
         if choice not in self._thoughts:
             self._thoughts[choice] = self._make_thoughts()
         if thoughts := self._thoughts[choice]:
             thoughts.extend(delta.token_ids)
-        self._cached[prompt] = max(self._cached.get(prompt, 0), delta.num_cached_tokens)
+        if delta.num_cached_tokens:  # the first delta says it
+            prompt = choice // self._samples
+            self._cached[prompt] = max(self._cached.get(prompt, 0), delta.num_cached_tokens)
 
     def of_choice(self, choice: int) -> Usage:
         """So far, for one choice and its prompt."""

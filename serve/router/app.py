@@ -22,7 +22,7 @@ from serve.errors import (
 )
 from serve.hosts import ANY, AllowedHosts, allowed_hosts
 from serve.http_protocol import HardenedProtocol
-from serve.launcher import MAX_HEADER_BYTES, Server
+from serve.launcher import Server
 from serve.listener import bind, url_of
 from serve.router.backends import Backends
 from serve.router.forward import Forward
@@ -85,7 +85,6 @@ def run_router(settings: RouterSettings) -> int:
             log_level=settings.uvicorn_log_level,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ),
         flush_seconds=settings.shutdown_timeout,
     )

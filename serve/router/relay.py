@@ -4,16 +4,14 @@ An answer that is whole can still become an error when its server is lost; a str
 ends with an error event, after the last event that came complete.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 
 from starlette.types import Send
 
-from serve.disconnect import ClientDisconnected
 from serve.errors import ErrorBody, ErrorDetail
 from serve.router.upstream import Answer, UpstreamError
-from serve.sse import STALLED_SECONDS, event
+from serve.sse import event
 
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 256 * 2**20
@@ -51,11 +49,11 @@ async def send_stream(send: Send, answer: Answer, path: str) -> bool:
     broken = b""
     try:
         async for events in _whole_events(answer.body):
-            await _send_body(send, events)
+            await send({"type": "http.response.body", "body": events, "more_body": True})
     except UpstreamError as error:
         logger.warning("A stream broke off: %s.", error)
         broken = _last_words(path)
-    await _send_body(send, broken, more=False)
+    await send({"type": "http.response.body", "body": broken})
     return not broken
 
 
@@ -78,14 +76,6 @@ async def _start(send: Send, answer: Answer, more: list[tuple[bytes, bytes]]) ->
     headers = [(name, value) for name, value in answer.headers if name in _PASSED_ON]
     start = {"type": "http.response.start", "status": answer.status, "headers": headers + more}
     await send(start)
-
-
-async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
-    try:
-        async with asyncio.timeout(STALLED_SECONDS):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-    except TimeoutError:
-        raise ClientDisconnected from None
 
 
 def _last_words(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
@@ -28,6 +29,8 @@ class InProcessEngine:
         self._beams = BeamCore(core)
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
+        self._pending: list[FromEngine] = []
+        self.steps_at_once = 1  # reports that pile up before the client takes the first
         self.dead = False
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -36,6 +39,17 @@ class InProcessEngine:
         self._inbox.put_nowait(messages)
 
     async def receive(self) -> FromEngine:
+        if not self._pending:
+            self._pending.append(await self._next())
+            while len(self._pending) < self.steps_at_once and self.core.has_work:
+                self._pending.append(await self._next())
+        return self._pending.pop(0)
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._pending)
+
+    async def _next(self) -> FromEngine:
         if not self._ready:
             self._ready = True
             return self.core.info
@@ -54,7 +68,8 @@ class InProcessEngine:
         except RuntimeError as error:
             self.dead = True
             return EngineFailed(str(error), False)
-        return StepReport(deltas=refusals + report.deltas, stats=report.stats)
+        deltas, now = refusals + report.deltas, time.monotonic()
+        return StepReport(deltas=deltas, stats=report.stats, sent_at=now)
 
     async def stop(self) -> None:
         self.dead = True

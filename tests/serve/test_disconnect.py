@@ -2,14 +2,14 @@
 
 import asyncio
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
 from engine.config import EngineConfig
-from serve import sse
-from tests.serve.served import PATIENCE, Serve, Served
+from tests.serve.served import PATIENCE, Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio
 
@@ -106,20 +106,38 @@ async def test_what_a_slow_reader_misses_is_merged(serve: Serve) -> None:
     assert len(events) <= 3
 
 
-async def test_a_client_that_never_reads_is_given_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.02)
-    async with serve(config=EngineConfig(max_model_len=100_000)) as served:
-        served.core.step_seconds = 0.001
-        connection = Connection(
-            served, "/v1/completions", {"prompt": "ab", "max_tokens": 90_000, "stream": True}
-        )
-        await until(lambda: connection.sent)
-        connection.reading.clear()
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_reports_that_pile_up_are_one_chunk(serve: Serve, at_once: int) -> None:
+    asked = {
+        "prompt": "ab", "max_tokens": 12, "stream": True, "logprobs": 1, "return_token_ids": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }  # fmt: skip
+    async with serve() as served:
+        served.engine._link.steps_at_once = at_once  # type: ignore[union-attr]
+        *events, total, _ = event_data((await served.complete(**asked)).text)
+    assert len(events) == 12 / at_once
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["text"] for choice in choices) == "ab" * 6
+    assert [*chain(*(choice["token_ids"] for choice in choices))] == [64, 65] * 6
+    scored = [choice["logprobs"] for choice in choices]
+    assert [len(each["token_logprobs"]) for each in scored] == [at_once] * len(events)
+    assert [*chain(*(each["text_offset"] for each in scored))] == list(range(12))
+    counts = [event["usage"]["completion_tokens"] for event in events]
+    assert counts == list(range(at_once, 13, at_once))
+    assert total["usage"]["completion_tokens"] == 12
+    assert [choice["finish_reason"] for choice in choices[-2:]] == [None, "length"]
+
+
+async def test_the_last_chunk_goes_with_the_end(serve: Serve) -> None:
+    async with serve() as served:
+        body = {"prompt": "ab", "max_tokens": 3, "stream": True}
+        connection = Connection(served, "/v1/completions", body)
         await connection.task
-        await until(lambda: not served.core.has_work)
-        assert len(served.core.aborted) == 1
+        delays = (await served.http.get("/metrics")).text
+    pieces = [message["body"] for message in connection.sent[1:]]
+    assert [piece.count(b"data: ") for piece in pieces] == [1, 1, 2]
+    assert b'"length"' in pieces[2] and pieces[2].endswith(b"data: [DONE]\n\n")
+    assert 'chunk_delay_seconds_count{engine="0",model_name="tiny"} 3.0' in delays
 
 
 async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:

