@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.logits_processors import LogitsProcessor
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.pooling_params import PoolingParams
+    from engine.reasoning_config import ReasoningConfig
     from engine.repetition import RepetitionDetectionParams
     from engine.sampling_params import SamplingParams
 
@@ -27,6 +28,7 @@ _HOMES = {
     "BeamSearchParams": "engine.beam_params",
     "PoolingParams": "engine.pooling_params",
     "EngineConfig": "engine.config",
+    "ReasoningConfig": "engine.reasoning_config",
     "RepetitionDetectionParams": "engine.repetition",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
@@ -39,8 +41,8 @@ _HOMES = {
 
 __all__ = [
     "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LogitsProcessor",
-    "PoolingParams", "Remote", "RepetitionDetectionParams", "RequestOutput", "SamplingParams",
-    "State", "StructuredOutputsParams", "choice", "function", "gen",
+    "PoolingParams", "ReasoningConfig", "Remote", "RepetitionDetectionParams", "RequestOutput",
+    "SamplingParams", "State", "StructuredOutputsParams", "choice", "function", "gen",
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from engine.grammar.source import grammar_source
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.prompts import Prompt
+from engine.reasoning_config import ReasoningConfig, thinking_budget
 from engine.sampling_params import SamplingParams
 from engine.tokenizer import Tokenizer
 
@@ -25,8 +26,14 @@ Inbox = deque[OutputDelta]
 class Loop:
     """The core and the output processor, turned by whichever call waits."""
 
-    def __init__(self, core: EngineCore, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        tokenizer: Tokenizer | None,
+        reasoning: ReasoningConfig | None = None,
+    ) -> None:
         self.core = core
+        self._reasoning = reasoning
         self._beams = BeamCore(core)
         self.tokenizer = tokenizer
         self._processor = OutputProcessor(tokenizer)
@@ -47,6 +54,10 @@ class Loop:
         """
         request_id = str(next(self._ids))
         read, token_ids = prompt.for_model(self.tokenizer, self.core.info.decoder_prompt)
+        thinking = thinking_budget(
+            params.thinking_token_budget, self._reasoning, token_ids, self.tokenizer,
+            self.core.info.max_model_len,
+        )  # fmt: skip
         messages = self._processor.add(
             request_id,
             token_ids,
@@ -55,6 +66,7 @@ class Loop:
             cache_salt=prompt.cache_salt,
             grammar=self._grammar(params),
             beams=beams,
+            thinking=thinking,
             encoder_token_ids=read,
         )
         self._inboxes[request_id] = inbox

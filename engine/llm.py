@@ -8,7 +8,7 @@ Owns what a call accepts and returns; `calls` owns how its requests run. A strea
 frees its row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,8 @@ from engine.pooling.outputs import (
 from engine.pooling_params import PoolingParams
 from engine.progress import Progress
 from engine.prompts import Prompt, PromptLike, as_prompt, as_prompts
+from engine.reasoning_config import ReasoningConfig
+from engine.reasoning_config import reasoning_config as config_of
 from engine.sampling_defaults import default_sampling_params
 from engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from engine.tokenizer import Tokenizer
@@ -52,6 +54,9 @@ class LLM:
         model: a folder in Hugging Face layout, a GGUF file, a name on the Hugging Face hub
             ("org/name", or "org/name:Q4_K_M" for a GGUF file), or "demo" for the bundled model.
         chat_template: Jinja source that replaces the model's own.
+        reasoning_config: the strings around the model's reasoning, for `thinking_token_budget`:
+            `ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")`, or a
+            dict of it; those two are found in the chat template.
         settings: fields of `EngineConfig`, named as vLLM's engine arguments.
 
     Raises:
@@ -60,14 +65,21 @@ class LLM:
     """
 
     def __init__(
-        self, model: str = "demo", *, chat_template: str | None = None, **settings: Any
+        self,
+        model: str = "demo",
+        *,
+        chat_template: str | None = None,
+        reasoning_config: ReasoningConfig | dict[str, str] | None = None,
+        **settings: Any,
     ) -> None:
         config = located(make_config(model=str(model), **settings))
-        core = make_core(config)
         folder = find_folder(config.model)
         tokenizer = Tokenizer.load(folder)
-        self._core, self._tokenizer = core, tokenizer
-        self._template = _chat_template(tokenizer, chat_template)
+        sources = _chat_templates(tokenizer, chat_template)
+        self._reasoning = config_of(reasoning_config, sources.values())
+        self._core, self._tokenizer = make_core(config), tokenizer
+        special = tokenizer.special_tokens if tokenizer else {}
+        self._template = ChatTemplate(sources, special) if sources else None
         self._defaults = default_sampling_params(read_generation_config(folder))
         self.model = model
 
@@ -280,7 +292,7 @@ class LLM:
 
     @cached_property
     def _loop(self) -> Loop:
-        return Loop(self.core, self._tokenizer)
+        return Loop(self.core, self._tokenizer, self._reasoning)
 
     @cached_property
     def _pooler(self) -> Pooler:
@@ -339,9 +351,8 @@ class LLM:
         return Prompt(self._template.render(list(messages), **options), chat=True)
 
 
-def _chat_template(tokenizer: Tokenizer | None, source: str | None) -> ChatTemplate | None:
-    """The caller's template, else the model's, else none."""
+def _chat_templates(tokenizer: Tokenizer | None, source: str | None) -> Mapping[str, str]:
+    """The caller's template, else the model's, by their names."""
     if tokenizer is None:
-        return None
-    sources = tokenizer.chat_templates if source is None else {"default": source}
-    return ChatTemplate(sources, tokenizer.special_tokens) if sources else None
+        return {}
+    return tokenizer.chat_templates if source is None else {"default": source}

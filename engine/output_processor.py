@@ -333,7 +333,7 @@ def _child_params(params: SamplingParams, index: int) -> SamplingParams:
     child = copy(params)  # not `replace`, which would validate every list of every child again
     changes = {
         "n": 1, "seed": seed, "stop": None, "stop_regex": None,
-        "structured_outputs": None, "repetition_detection": None,
+        "structured_outputs": None, "repetition_detection": None, "thinking_token_budget": None,
         "prompt_logprobs": prompt_logprobs,
     }  # fmt: skip
     for name, value in changes.items():

@@ -78,12 +78,13 @@ def sample(
     tokens = jnp.where(scored, targets, chosen)
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),
-        lambda logits, tokens, ids, slots: compute_logprobs(logits, tokens, ids[slots]),
+        lambda logits, tokens, slots, ids: compute_logprobs(logits, tokens, ids[slots]),
         lambda logits, *_: no_logprobs(logits.shape[0]),
         logits,
         tokens,
+        # a part of an array would be copied; this is written where the tokens are
+        lax.optimization_barrier(jnp.where(tokens < 0, 0, slots)),
         state.scored_ids,
-        slots,
     )
     return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks, logprobs.scored)
 

@@ -45,6 +45,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     `stop_regex`: ends the text where it matches, as `stop` does; see `engine.stop_regex`.
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     `repetition_detection` ends an answer that goes round in circles.
+    `thinking_token_budget`: tokens of reasoning, of which the end is then forced; -1 is no limit.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
@@ -76,6 +77,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
     repetition_detection: RepetitionDetectionParams | None = None
+    thinking_token_budget: int | None = None
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -253,13 +255,13 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "include_stop_str_in_output": boolean,
     "structured_outputs": structured_outputs,
     "repetition_detection": repetition_detection,
+    "thinking_token_budget": integer,
     "extra_args": _arguments,
 }
 _OPTIONAL = {
     "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
-    "logprob_token_ids",
-    "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
-    "repetition_detection", "extra_args",
+    "logprob_token_ids", "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
+    "repetition_detection", "thinking_token_budget", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),
@@ -276,6 +278,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("logprobs", 0, MAX_LOGPROBS),
     ("prompt_logprobs", 0, MAX_LOGPROBS),
     ("prompt_logprobs_start", 0, 2**31 - 1),
+    ("thinking_token_budget", -1, 2**63 - 1),
 )
 
 

@@ -23,7 +23,7 @@ from engine.errors import RequestError
 MAX_STATES = 500
 MAX_HELD = 1024
 _FIELD = "stop_regex"
-_CHARACTERS = 256  # of which it is remembered what goes on with them
+_CHARACTERS = 64  # of which it is remembered what goes on with them
 _ONE_CHARACTER = re.IGNORECASE | re.DOTALL | re.ASCII  # flags that say what a character matches
 _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D",
@@ -157,6 +157,8 @@ class StopRegexes:
         if name == "SUBPATTERN":
             _, added, removed, parts = value
             return self._sequence(parts, out, (flags | added) & ~removed)
+        if name == "LITERAL" and not flags & re.IGNORECASE:
+            return self._add(chr(value).__eq__, out)
         one = re.compile(_character(name, value), re.RegexFlag(flags) & _ONE_CHARACTER)
         return self._add(one.fullmatch, out)
 

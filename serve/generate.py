@@ -52,6 +52,7 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     logit_bias: dict[int, float] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
     n: int | None = None
     sampling_seed: int | None = None
     json_schema: str | None = None

@@ -113,6 +113,9 @@ def sweep(
 @app.command()
 def throughput(
     model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
     dataset_name: options.DatasetName = "random",
     dataset_path: options.DatasetPath = None,
     num_prompts: options.NumPrompts = 1000,
@@ -140,9 +143,10 @@ def throughput(
     dataset = DatasetOptions(
         dataset_name, dataset_path, num_prompts, seed, input_len, output_len, output_len=output_len
     )
-    samples = make_samples(dataset, load_tokenizer(model))
+    where = _where(model, revision, download_dir, load_format, hf_overrides)
+    samples = make_samples(dataset, load_tokenizer(where["model"]))
     with LLM(
-        model, dtype=dtype, load_format=load_format, quantization=quantization,
+        **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
@@ -155,6 +159,9 @@ def throughput(
 @app.command()
 def latency(
     model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time.")] = 8,
     input_len: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 32,
     output_len: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
@@ -177,10 +184,11 @@ def latency(
     from serve.bench.serving import load_tokenizer
 
     dataset = DatasetOptions(num_prompts=batch_size, random_input_len=input_len)
-    samples = make_samples(dataset, load_tokenizer(model))
+    where = _where(model, revision, download_dir, load_format, hf_overrides)
+    samples = make_samples(dataset, load_tokenizer(where["model"]))
     # what a run leaves in the prefix cache would be found by the next
     with LLM(
-        model, dtype=dtype, load_format=load_format, quantization=quantization,
+        **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=batch_size * n,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
@@ -197,6 +205,9 @@ def latency(
 @app.command()
 def startup(
     model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
     warm_starts: Annotated[int, typer.Option(help="Starts with a full compile cache.")] = 3,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
@@ -210,7 +221,8 @@ def startup(
     from serve.bench.startup import measure_startup, table
 
     settings = {
-        "model": model, "dtype": dtype, "load_format": load_format, "quantization": quantization,
+        **_where(model, revision, download_dir, load_format, hf_overrides),
+        "dtype": dtype, "load_format": load_format, "quantization": quantization,
         "max_model_len": max_model_len, "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
     }  # fmt: skip
@@ -295,6 +307,24 @@ def _serve_options(given: dict[str, Any]) -> Any:
         metrics=given["percentile_metrics"].split(","),
         percentiles=_numbers(given["metric_percentiles"], "--metric-percentiles"),
     )
+
+
+def _where(
+    model: str,
+    revision: str | None,
+    download_dir: str | None,
+    load_format: str,
+    hf_overrides: str | None,
+) -> dict[str, Any]:
+    """Settings of the model itself, which is downloaded first if it is a name on the hub."""
+    from engine.config import make_config
+    from engine.model_files import located
+
+    overrides = engine_options.parse_object("--hf-overrides", hf_overrides)
+    config = make_config(
+        model=model, revision=revision, download_dir=download_dir, load_format=load_format
+    )
+    return {"model": located(config).model, "hf_overrides": overrides}
 
 
 def _swept(max_concurrency: str | None, request_rate: str | None) -> tuple[str, list[str]]:

@@ -9,10 +9,12 @@ _DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
 
 DatasetName = Annotated[
     str,
-    typer.Option(help="random, prefix_repetition, sharegpt or custom.", rich_help_panel=_DATA),
+    typer.Option(
+        help="random, prefix_repetition, sharegpt, burstgpt or custom.", rich_help_panel=_DATA
+    ),
 ]
 DatasetPath = Annotated[
-    Path | None, typer.Option(help="File of sharegpt or custom.", rich_help_panel=_DATA)
+    Path | None, typer.Option(help="File of sharegpt, burstgpt or custom.", rich_help_panel=_DATA)
 ]
 NumPrompts = Annotated[int, typer.Option(help="Requests in all.", rich_help_panel=_DATA)]
 Seed = Annotated[int, typer.Option(help="Of samples and arrivals.", rich_help_panel=_DATA)]
@@ -65,7 +67,7 @@ BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
 Endpoint = Annotated[str | None, typer.Option(help="Instead of the backend's own path.")]
 Model = Annotated[str | None, typer.Option(help="Its name there; asked for if not given.")]
 TokenizerFolder = Annotated[
-    str, typer.Option("--tokenizer", help="A model folder, or 'demo'; its ids make the prompts.")
+    str, typer.Option("--tokenizer", help="A model, as in serve; its ids make the prompts.")
 ]
 ApiKey = Annotated[
     str | None, typer.Option(envvar=["OPENAI_API_KEY", "INGOT_API_KEY"], help="Sent as a bearer.")

@@ -5,9 +5,11 @@ Owns the datasets, by vLLM's names. Knows no server; every one is the same for t
     random             ids drawn from the vocabulary, behind a common prefix if asked for
     prefix_repetition  a few long prefixes, each before many different suffixes
     sharegpt           conversations: the first turn is the prompt, the second's length the answer's
+    burstgpt           lengths of real requests to GPT-4, of the CSV file of that name; drawn ids
     custom             JSON lines with "prompt", and perhaps "output_tokens"
 """
 
+import csv
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -116,6 +118,27 @@ def _sharegpt(
         yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
 
 
+def _burstgpt(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    """As vLLM: those of GPT-4 that were answered. Source: Wang et al., arXiv 2401.17644."""
+    words = _Words(tokenizer, rng)
+    lengths = []
+    for number, row in enumerate(csv.DictReader(_read(options.path).splitlines()), 2):
+        try:
+            asked, answered = int(row["Request tokens"]), int(row["Response tokens"])
+            if row["Model"] == "GPT-4" and asked > 0 and answered > 0:
+                lengths.append((asked, answered))
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(
+                f"{options.path}, line {number}: it must have the columns Model, Request tokens "
+                "and Response tokens."
+            ) from None
+    rng.shuffle(lengths)
+    for asked, answered in lengths[: options.num_prompts]:
+        yield words.sample(words.draw(asked), options.output_len or answered)
+
+
 def _custom(options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random) -> Iterator[Sample]:
     for number, line in enumerate(_read(options.path).splitlines()[: options.num_prompts], 1):
         try:
@@ -150,5 +173,6 @@ _DATASETS: dict[str, _Dataset] = {
     "random": _random,
     "prefix_repetition": _prefix_repetition,
     "sharegpt": _sharegpt,
+    "burstgpt": _burstgpt,
     "custom": _custom,
 }

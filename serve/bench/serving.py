@@ -11,7 +11,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+from engine.config import make_config
 from engine.errors import ConfigError
+from engine.model_files import located
 from engine.tokenizer import Tokenizer
 from models.checkpoint import find_folder
 from models.errors import IngotError
@@ -125,8 +127,9 @@ def save(run: ServeRun, folder: Path, filename: str | None, *, detailed: bool) -
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a model folder; raises ConfigError if it has none."""
-    tokenizer = Tokenizer.load(find_folder(name))
+    """The tokenizer of a model folder, or of a name on the hub; ConfigError if it has none."""
+    config = located(make_config(model=name, load_format="dummy"))  # no weights are downloaded
+    tokenizer = Tokenizer.load(find_folder(config.model))
     if tokenizer is None:
         raise ConfigError(f"{name} has no tokenizer; give one with --tokenizer.")
     return tokenizer

@@ -9,7 +9,9 @@ from engine.sampling_params import SamplingParams
 from tests.engine.conftest import VOCAB
 
 OF_THE_FRONT = {
-    "n", "stop", "bad_words", "detokenize", "skip_special_tokens", "include_stop_str_in_output",
+    "n", "stop", "stop_regex", "bad_words", "detokenize", "skip_special_tokens",
+    "spaces_between_special_tokens", "include_stop_str_in_output", "repetition_detection",
+    "thinking_token_budget",  # the engine gets budgets; its tests see to it likewise
     "extra_args",  # of logits processors, whose own tests see to it
     "structured_outputs",  # the engine gets grammars; its tests see to it that they compile nothing
 }  # fmt: skip
@@ -30,6 +32,7 @@ def random_options(rng):
         "min_tokens": int(rng.integers(0, 2)),
         "ignore_eos": bool(rng.integers(0, 2)),
         "logprobs": int(rng.integers(0, 20)),
+        "logprob_token_ids": list({*rng.integers(0, VOCAB, rng.integers(1, 9)).tolist()}),
         "prompt_logprobs": int(rng.integers(0, 5)),
         "prompt_logprobs_start": int(rng.integers(0, 9)),
         "logit_bias": {int(token): 1.0 for token in rng.integers(0, VOCAB, rng.integers(1, 9))},
@@ -43,6 +46,8 @@ def random_request(rng, number):
     options = {name: v for name, v in random_options(rng).items() if rng.random() < 0.3}
     if "prompt_logprobs" not in options:
         options.pop("prompt_logprobs_start", None)
+    if "logprob_token_ids" in options:
+        options.pop("logprobs", None)
     words = rng.integers(0, VOCAB, (rng.integers(0, 3), rng.integers(1, 4)))
     return AddRequest(
         request_id=number,

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from models.checkpoint import find_folder
 from serve.bench.arrivals import Arrivals
+from serve.bench.cli import app
 from serve.bench.http_client import Server
 from serve.bench.load import Load
 from serve.bench.requests import Client, Outcome
@@ -121,6 +123,48 @@ def test_files_of_prompts(tokenizer, tmp_path):
     talks.write_text(json.dumps([{"conversations": turns}, {"conversations": turns[:1]}]))
     [talk] = make_samples(DatasetOptions("sharegpt", talks), tokenizer)
     assert talk.text == "Hello there" and talk.output_len == len(tokenizer.encode("Hello to you"))
+
+
+def test_lengths_of_burstgpt(tokenizer, tmp_path):
+    """Only what GPT-4 answered; the ids are drawn, the same for the same seed."""
+    rows = tmp_path / "burst.csv"
+    rows.write_text(
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,ChatGPT,472,18,490,Conversation log\n45,GPT-4,9,7,16,API log\n"
+        "118,GPT-4,30,0,30,API log\n119,GPT-4,3,2,5,API log\n"
+    )
+    found = make_samples(DatasetOptions("burstgpt", rows), tokenizer)
+    assert sorted((len(s.token_ids), s.output_len) for s in found) == [(3, 2), (9, 7)]
+    assert found == make_samples(DatasetOptions("burstgpt", rows), tokenizer)
+    one = make_samples(DatasetOptions("burstgpt", rows, num_prompts=1, output_len=5), tokenizer)
+    assert [s.output_len for s in one] == [5]
+    rows.write_text("Model,Request tokens\nGPT-4,x\n")
+    with pytest.raises(ConfigError, match="line 2"):
+        make_samples(DatasetOptions("burstgpt", rows), tokenizer)
+
+
+@pytest.mark.parametrize("command", ["throughput", "latency", "startup"])
+def test_models_are_named_as_in_serve(monkeypatch, command):
+    """A name on the hub is downloaded once; its tokenizer and the engine have the folder."""
+    fetched, started = [], []
+
+    def fetch(name, **options):
+        fetched.append((name, options["revision"], options["weights"]))
+        return find_folder("demo")
+
+    def start(model=None, **settings):
+        settings = model if isinstance(model, dict) else {"model": model, **settings}
+        started.append((settings["model"], settings["hf_overrides"]))
+        raise ConfigError("That is enough.")
+
+    monkeypatch.setattr("engine.model_files.fetch", fetch)
+    monkeypatch.setattr("engine.llm.LLM", start)
+    monkeypatch.setattr("serve.bench.startup.measure_startup", lambda given, **_: start(given))
+    flags = ["--model", "org/name", "--revision", "v1", "--hf-overrides", '{"head_dim": 8}']
+    with pytest.raises(ConfigError, match="enough"):
+        typer.main.get_command(app)([command, *flags], standalone_mode=False)
+    assert fetched == [("org/name", "v1", True)]
+    assert started == [(str(find_folder("demo")), {"head_dim": 8})]
 
 
 @pytest.mark.parametrize(
