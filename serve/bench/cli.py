@@ -269,6 +269,9 @@ def families(
     rounds: Annotated[int, typer.Option(help="Turns of each family.", min=1)] = 9,
     hidden_size: Annotated[int, typer.Option(help="A multiple of 128.", min=128)] = 512,
     num_layers: Annotated[int, typer.Option(help="Layers.", min=4)] = 8,
+    only: Annotated[
+        str, typer.Option(help="Which; the first is what others are compared with.")
+    ] = "dense,experts,latent,mamba2,delta,gpt2",
     output_json: options.OutputJson = None,
 ) -> None:
     """A small model of each family, decoding in turns: time for each parameter that is active."""
@@ -278,7 +281,8 @@ def families(
     if hidden_size % 128:
         raise ConfigError(f"--hidden-size must be a multiple of 128, got {hidden_size}.")
     size = Size(hidden=hidden_size, layers=num_layers)
-    found = measure_families(size, Work(rows=rows, steps=num_steps, rounds=rounds))
+    work = Work(rows=rows, steps=num_steps, rounds=rounds)
+    found = measure_families(size, work, only.split(","))
     _console.print(table(found))
     _write_json(found, output_json)
 

@@ -4,8 +4,8 @@ Owns their config.json and what a step of each has to compute with and to read. 
 
 active   parameters that a token is multiplied by: of experts those that it takes, of embeddings
          none, but for one that is the head as well
-read     parameters that a step of `rows` tokens reads: of experts all that some token takes, as
-         many as a router without preferences would choose
+read     numbers that a step of `rows` tokens reads: parameters, of experts all that some token
+         takes, as many as a router without preferences would choose; and the rows' states
 """
 
 import math
@@ -119,17 +119,17 @@ def _legacy(size: Size) -> Config:
 # the first is what others are compared with
 FAMILIES: Mapping[str, Callable[[Size], Config]] = {
     "dense": _dense,
-    "mixture of experts": _mixture,
-    "latent attention": _latent,
-    "hybrid, Mamba-2": _scan,
-    "hybrid, delta rule": _delta,
-    "legacy, GPT-2": _legacy,
+    "experts": _mixture,
+    "latent": _latent,
+    "mamba2": _scan,
+    "delta": _delta,
+    "gpt2": _legacy,
 }
 
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters of one model."""
+    """Parameters of one model, and what a step of it reads."""
 
     total: int
     active: int
@@ -137,7 +137,7 @@ class Count:
 
 
 def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
-    """The parameters of a model of these leaves, and those that a step of `rows` tokens needs."""
+    """The parameters of a model of these leaves, and what a step of `rows` tokens reads."""
     mixture = config.mixture
     taken = mixture.per_token / mixture.num_experts if mixture else 1.0
     total, active, read = 0, 0.0, 0.0
@@ -149,7 +149,15 @@ def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
         routed = "expert" in leaf.axes
         active += size * taken if routed else size
         read += size * (1 - (1 - taken) ** rows) if routed else size
-    return Count(total, round(active), round(read))
+    return Count(total, round(active), round(read) + rows * _state_size(config))
+
+
+def _state_size(config: ModelConfig) -> int:
+    """Numbers that a row keeps beside its pages."""
+    mixer, layers = config.mixer, sum(kind.mixer for kind in config.layer_kinds)
+    if mixer is None:
+        return 0
+    return layers * (math.prod(mixer.scan or (0,)) + (mixer.conv_width - 1) * mixer.conv_channels)
 
 
 def _looked_up(leaf: Leaf, config: ModelConfig) -> bool:
