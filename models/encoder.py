@@ -44,8 +44,7 @@ class Encoder(nnx.Module):
         )
         self.type_embedding = _table(config.token_types, D, dtype) if config.token_types else None
         self.embedding_norm = _norm(config) if config.embedding_norm else None
-        buckets = config.relative.buckets if config.relative else 0
-        self.relative_bias = _table(buckets, config.num_heads, jnp.float32) if buckets else None
+        self.relative_bias = _distances(config, by_layer=False)
         self.layers = nnx.List(
             EncoderLayer(config, kind, dtype, idle=config.first_norm_idle and index == 0)
             for index, kind in enumerate(config.layer_kinds)
@@ -88,9 +87,7 @@ class Encoder(nnx.Module):
             for rope in set(ropes)
             if rope
         }
-        bias = None
-        if self.relative_bias is not None and self.config.relative is not None:
-            bias = two_sided_bias(self.config.relative, self.relative_bias[...])
+        bias = _bias(self.config, self.relative_bias)
         for layer, rope in zip(self.layers, ropes, strict=True):
             x = _run_layer(layer, x, turns.get(rope), lengths, bias)
         return x if self.norm is None else self.norm(x)
@@ -112,6 +109,7 @@ class EncoderLayer(nnx.Module):
         self.up = linear(D, 2 * F if config.gated_mlp else F)  # gate, then up
         self.down = linear(F, D)
         self.mlp_norm = _norm(config)
+        self.relative_bias = _distances(config, by_layer=True)
 
     def __call__(
         self,
@@ -121,6 +119,7 @@ class EncoderLayer(nnx.Module):
         bias: Float32[Array, "N distances"] | None = None,
     ) -> Float[Array, "B S D"]:
         first, second = self.attention_norm or _identity, self.mlp_norm
+        bias = bias if self.relative_bias is None else _bias(self.config, self.relative_bias)
         if self.config.norm_first:
             x = x + self._attend(first(x), turn, lengths, bias)
             return x + self._mlp(second(x))
@@ -231,6 +230,22 @@ class Classifier(nnx.Module):
 def _norm(config: EncoderConfig) -> LayerNorm | RMSNorm:
     kind = RMSNorm if config.norm == "rms" else LayerNorm
     return kind(config.hidden_size, eps=config.norm_eps)
+
+
+def _distances(config: EncoderConfig, *, by_layer: bool) -> nnx.Param[Array] | None:
+    """The numbers of a bias by distance, where it is kept: in each layer, or once."""
+    kind = config.relative
+    if kind is None or kind.by_layer != by_layer:
+        return None
+    return _table(kind.buckets, config.num_heads, jnp.float32)
+
+
+def _bias(
+    config: EncoderConfig, table: nnx.Param[Array] | None
+) -> Float32[Array, "N distances"] | None:
+    if config.relative is None or table is None:
+        return None
+    return two_sided_bias(config.relative, table[...])
 
 
 def _table(rows: int, D: int, dtype: DTypeLike) -> nnx.Param[Array]:

@@ -41,11 +41,9 @@ class EncoderDecoder(Decoder):
             )
         super().__init__(config, dtype=dtype)
         self.encoder = Encoder(config.encoder, dtype=dtype)
-        buckets = config.relative.buckets if config.relative else 0
-        table, vocabulary = (buckets, config.num_heads), (config.vocab_size,)
-        self.relative_bias = _zeros(table, ("position", "heads")) if buckets else None
+        self.relative_bias = _distances(config, by_layer=False)
         biased = config.head_bias and config.tied_head
-        self.logits_bias = _zeros(vocabulary, ("norm",)) if biased else None
+        self.logits_bias = _zeros((config.vocab_size,), ("norm",)) if biased else None
 
     def make_layer(self, kind: LayerKind, dtype: DTypeLike, shards: int) -> Layer:
         """One of its layers."""
@@ -85,9 +83,7 @@ class EncoderDecoder(Decoder):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """As a decoder's, of rows that were encoded."""
-        if self.relative_bias is not None and self.config.relative is not None:
-            bias = backward_bias(self.config.relative, self.relative_bias[...])
-            batch = replace(batch, distance_bias=bias)
+        batch = _with_bias(batch, self.config, self.relative_bias)
         return super().__call__(tokens, positions, batch, cache)
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
@@ -103,6 +99,7 @@ class CrossLayer(Layer):
         super().__init__(config, kind, dtype, shards)
         self.cross_norm = make_norm(config)
         self.cross = CrossAttention(config, dtype)
+        self.relative_bias = _distances(config, by_layer=True)
 
     def _block(
         self,
@@ -114,6 +111,7 @@ class CrossLayer(Layer):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         before = self._before(self.attention_norm, x)
+        batch = _with_bias(batch, self.config, self.relative_bias)
         h, cache = self._mix(index, place, before, turn, batch, cache)
         x = self._behind(self.attention_norm, x if h is None else x + h)
         h = self.cross(index, self._before(self.cross_norm, x), batch, cache)
@@ -127,6 +125,22 @@ class CrossLayer(Layer):
 
     def _behind(self, norm: Any, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
         return norm(x) if self.config.norm_sums else x
+
+
+def _distances(config: ModelConfig, *, by_layer: bool) -> nnx.Param[Array] | None:
+    """The numbers of a bias by distance, where it is kept: in each layer, or once."""
+    kind = config.relative
+    if kind is None or kind.by_layer != by_layer:
+        return None
+    return _zeros((kind.buckets, config.num_heads), ("position", "heads"))
+
+
+def _with_bias(
+    batch: AttentionBatch, config: ModelConfig, table: nnx.Param[Array] | None
+) -> AttentionBatch:
+    if config.relative is None or table is None:
+        return batch
+    return replace(batch, distance_bias=backward_bias(config.relative, table[...]))
 
 
 def _zeros(shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param[Array]:

@@ -41,7 +41,7 @@ def encoder_entries(config: EncoderConfig, names: EncoderNames, root: str) -> It
         tables["position_embedding"] = P
     if config.token_types:
         tables["type_embedding"] = config.token_types
-    if config.relative:
+    if config.relative and not config.relative.by_layer:
         tables["relative_bias"] = config.relative.buckets
     for name, rows in tables.items():
         yield f"{root}.{name}", Source((Part(f"{names[name]}.weight", rows),))
@@ -66,6 +66,10 @@ def _layer(config: EncoderConfig, names: EncoderNames, index: int, root: str) ->
         for path, source in _linear(f"{root}.layers.{index}.{name}", tensors, sizes, config.bias):
             keys_too = config.key_bias or not path.endswith("qkv.bias")
             yield path, source if keys_too else without_part(source, 1)
+    if config.relative and config.relative.by_layer:
+        [tensor] = _of_layer(names["layers.*.relative_bias"], index)
+        source = Source((Part(f"{tensor}.weight", config.relative.buckets),))
+        yield f"{root}.layers.{index}.relative_bias", source
     idle = config.first_norm_idle and index == 0
     for name in ("mlp_norm",) if idle else ("attention_norm", "mlp_norm"):
         [tensor] = _of_layer(names[f"layers.*.{name}"], index)

@@ -3,7 +3,8 @@
     distance   0 1 .. n/2-1 | n/2 ... logarithmically wider ... longest and beyond
     bucket     0 1 .. n/2-1 | n/2 ...                           n-1
 
-Each head has a number for each bucket. Owns distances and buckets; attention adds the numbers.
+Each head has a number for each bucket, the same in all layers or, in umT5 (arXiv 2304.09151), of
+each layer its own. Owns distances and buckets; attention adds the numbers.
 """
 
 import math
@@ -20,6 +21,7 @@ class RelativeBias:
 
     buckets: int  # of an encoder half of them are for keys behind the query
     max_distance: int  # from here on all have the last one
+    by_layer: bool = False  # every layer has numbers of its own; else all have the same
 
 
 def backward_bias(

@@ -83,7 +83,7 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
         yield build.embedding("position_embedding", (rows, 1))
     if config.embedding_norm:
         yield from build.norm("embedding_norm", width, bias=config.norm_bias)
-    if config.relative:
+    if config.relative and not config.relative.by_layer:
         yield build.embedding("relative_bias", (config.relative.buckets, 1))
     if config.altup is not None:
         yield from _streams(config, config.altup, build)
@@ -125,6 +125,8 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _latent(config, config.latent, build, f"{layer}.attention")
     if config.post_norms and mixes:
         yield from norm(f"{layer}.attention_post_norm")
+    if config.relative and config.relative.by_layer:
+        yield build.embedding(f"{layer}.relative_bias", (config.relative.buckets, 1))
     if config.encoder is not None:
         yield from norm(f"{layer}.cross_norm")
         yield from _cross_attention(config, build, f"{layer}.cross")

@@ -1,4 +1,4 @@
-"""T5, FLAN-T5, UL2, mT5: RMS norms, no scale of scores, and a bias of them by distance."""
+"""T5, FLAN-T5, UL2, mT5, umT5: RMS norms, no scale of scores, and a bias of them by distance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,8 @@ from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.relative_bias import RelativeBias
 from models.weights import WeightMap
 
-ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
+UMT5 = "UMT5ForConditionalGeneration"
+ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration", UMT5)
 
 # feed_forward_proj: the name of the activation, and whether it is gated
 MLPS = {
@@ -62,8 +63,9 @@ def _encoder(
     fields: Fields, heads: int, layers: int, activation: str, gated: bool
 ) -> EncoderConfig:
     length = fields.integer("n_positions", 512, high=MAX_TOKENS)
+    architecture = fields.texts("architectures")[0]
     return EncoderConfig(
-        architecture=fields.texts("architectures")[0],
+        architecture=architecture,
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("d_model"),
         intermediate_size=fields.integer("d_ff"),
@@ -85,5 +87,6 @@ def _encoder(
         relative=RelativeBias(
             fields.integer("relative_attention_num_buckets", 32, low=4),
             fields.integer("relative_attention_max_distance", 128, low=2, high=MAX_LAYERS**2),
+            by_layer=architecture == UMT5,
         ),
     )

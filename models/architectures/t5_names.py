@@ -9,7 +9,7 @@ IGNORED = (
     "*coder.embed_tokens.weight",
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 )
-FIRST_BIAS = "block.0.layer.0.SelfAttention.relative_attention_bias"
+BIAS = "layer.0.SelfAttention.relative_attention_bias"  # of the first layer, or of each
 
 
 def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
@@ -17,10 +17,11 @@ def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
     decoder = {
         "embedding": "shared",
         "head": "lm_head",
-        "relative_bias": f"decoder.{FIRST_BIAS}",
+        "relative_bias": f"decoder.block.0.{BIAS}",
         "layers.*.attention_norm": f"{DECODER}.layer.0.layer_norm",
         "layers.*.attention.qkv": tuple(f"{DECODER}.layer.0.SelfAttention.{x}" for x in "qkv"),
         "layers.*.attention.o": f"{DECODER}.layer.0.SelfAttention.o",
+        "layers.*.relative_bias": f"{DECODER}.{BIAS}",
         "layers.*.cross_norm": f"{DECODER}.layer.1.layer_norm",
         "layers.*.cross.q": f"{DECODER}.layer.1.EncDecAttention.q",
         "layers.*.cross.kv": tuple(f"{DECODER}.layer.1.EncDecAttention.{x}" for x in "kv"),
@@ -33,9 +34,10 @@ def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
     }
     mlp = f"{ENCODER}.layer.1.DenseReluDense"
     encoder = {
-        "relative_bias": f"encoder.{FIRST_BIAS}",
+        "relative_bias": f"encoder.block.0.{BIAS}",
         "layers.*.qkv": tuple(f"{ENCODER}.layer.0.SelfAttention.{x}" for x in "qkv"),
         "layers.*.o": f"{ENCODER}.layer.0.SelfAttention.o",
+        "layers.*.relative_bias": f"{ENCODER}.{BIAS}",
         "layers.*.attention_norm": f"{ENCODER}.layer.0.layer_norm",
         "layers.*.up": (f"{mlp}.wi_0", f"{mlp}.wi_1") if config.gated_mlp else f"{mlp}.wi",
         "layers.*.down": f"{mlp}.wo",

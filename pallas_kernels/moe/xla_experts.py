@@ -19,7 +19,8 @@ from pallas_kernels.moe.activations import activate, num_parts
 from pallas_kernels.moe.formats import FORMATS, is_packed, numbers, scales
 from pallas_kernels.moe.tiles import sort_into_tiles
 
-_PIECE_BYTES = 256 * 1024
+_PLAIN_BYTES = 4 * 2**20  # products of fewer rows cost more than the cache nearer by saves
+_PACKED_BYTES = 256 * 1024  # as float32
 _TILES = ((4, 1), (8, 2), (16, 16), (32, 32))  # rows of a tile, choices that an expert then gets
 _LARGEST = 64
 _FEW = 8  # rows of a tile for which it is the weights that take time
@@ -77,7 +78,7 @@ def _product(x: Array, weight: Any, expert: Array, bias: Array | None) -> Array:
 def _plain(x: Float[Array, "Q A"], weight: Float[Array, "E A C"], expert: Array) -> Array:
     """The sum over pieces of rows."""
     _, A, C = weight.shape
-    rows = _divisor(A, C * weight.dtype.itemsize) if len(x) <= _FEW else A
+    rows = _divisor(A, C * weight.dtype.itemsize, _PLAIN_BYTES) if len(x) <= _FEW else A
     pieces = weight.reshape(-1, rows, C)
     multiply = partial(jnp.dot, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
@@ -91,7 +92,7 @@ def _plain(x: Float[Array, "Q A"], weight: Float[Array, "E A C"], expert: Array)
 def _packed(x: Float[Array, "Q A"], weight: Any, expert: Array) -> Float32[Array, "Q C"]:
     """Pieces of columns side by side."""
     (E, C, W), A = weight.words.shape, x.shape[1]
-    form, columns = FORMATS[type(weight)], _divisor(C, A * 4)
+    form, columns = FORMATS[type(weight)], _divisor(C, A * 4, _PACKED_BYTES)
     words = weight.words.reshape(E, -1, columns, W)
     scale = jnp.swapaxes(scales(weight)[expert], 0, 1).reshape(-1, columns, weight.scale.shape[1])
 
@@ -104,7 +105,7 @@ def _packed(x: Float[Array, "Q A"], weight: Any, expert: Array) -> Float32[Array
     return jnp.swapaxes(found, 0, 1).reshape(len(x), C)
 
 
-def _divisor(count: int, size: int) -> int:
+def _divisor(count: int, size: int, piece: int) -> int:
     """The most of `count` things of `size` bytes that fit in a piece and divide them all."""
-    fitting = range(1, max(1, min(count, _PIECE_BYTES // size)) + 1)
+    fitting = range(1, max(1, min(count, piece // size)) + 1)
     return max(n for n in fitting if count % n == 0)

@@ -275,6 +275,31 @@ def host(
 
 
 @app.command()
+def families(
+    rows: Annotated[int, typer.Option(help="Requests at a time.", min=1)] = 8,
+    num_steps: Annotated[int, typer.Option(help="Steps of a turn.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Turns of each family.", min=1)] = 9,
+    hidden_size: Annotated[int, typer.Option(help="A multiple of 128.", min=128)] = 512,
+    num_layers: Annotated[int, typer.Option(help="Layers.", min=4)] = 8,
+    only: Annotated[
+        str, typer.Option(help="Which; the first is what others are compared with.")
+    ] = "dense,experts,latent,mamba2,delta,gpt2",
+    output_json: options.OutputJson = None,
+) -> None:
+    """A small model of each family, decoding in turns: time for each parameter that is active."""
+    from serve.bench.families import Work, measure_families, table
+    from serve.bench.family_shapes import Size
+
+    if hidden_size % 128:
+        raise ConfigError(f"--hidden-size must be a multiple of 128, got {hidden_size}.")
+    size = Size(hidden=hidden_size, layers=num_layers)
+    work = Work(rows=rows, steps=num_steps, rounds=rounds)
+    found = measure_families(size, work, only.split(","))
+    _console.print(table(found))
+    _write_json(found, output_json)
+
+
+@app.command()
 def front(
     streams: Annotated[int, typer.Option(help="Streams of the demo model at a time.")] = 256,
     output_json: options.OutputJson = None,

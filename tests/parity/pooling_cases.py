@@ -108,6 +108,11 @@ def _modernbert(architecture: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def _nomic(architecture: str, **changes: Any) -> dict[str, Any]:
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}
+    return _bert(architecture, "nomic_bert", hidden_act="silu", **rope, **changes)
+
+
 def _decoder(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
     return {
         "architectures": [architecture],
@@ -145,6 +150,10 @@ CASES: Mapping[str, PoolingCase] = {
     "modernbert": PoolingCase(_modernbert("ModernBertModel")),
     "modernbert_classifier": PoolingCase(
         _modernbert("ModernBertForSequenceClassification", classifier_pooling="mean"), "MEAN"
+    ),
+    "nomic": PoolingCase(_nomic("NomicBertModel"), "MEAN"),
+    "nomic_classifier": PoolingCase(
+        _nomic("NomicBertForSequenceClassification", id2label=LABELS_3), seed=1
     ),
     "qwen3_embedding": PoolingCase(_decoder("Qwen3Model", "qwen3"), "LAST"),
     "llama_mean": PoolingCase(_decoder("LlamaModel", "llama"), "MEAN"),

@@ -153,6 +153,13 @@ def test_experts_equal_reference(T, activation, biased):
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
+def test_pieces_of_a_matrix_add_up(monkeypatch):
+    monkeypatch.setattr(xla_experts, "_PLAIN_BYTES", 1024)  # 6 rows of 24, 10 of 20
+    arrays, options = arguments(3, 6, 2, 24, 20, jnp.float32, True)
+    got, want = experts(*arrays, **options), experts_reference(*arrays, **options)
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
 def test_many_choices_are_sorted_as_few_are(monkeypatch):
     chosen = jnp.asarray(np.random.default_rng(0).integers(-1, 5, (9, 3)), jnp.int32)
     few = sort_into_tiles(chosen, 4, 4)
@@ -179,7 +186,7 @@ STORED = [
 
 @pytest.mark.parametrize("kind, size, group, T", STORED)
 def test_packed_experts_equal_reference(kind, size, group, T, monkeypatch):
-    monkeypatch.setattr(xla_experts, "_PIECE_BYTES", 16 * 1024)  # several pieces a matrix
+    monkeypatch.setattr(xla_experts, "_PACKED_BYTES", 16 * 1024)  # several pieces a matrix
     (x, weights, chosen, *_), options = arguments(T, 6, 2, size, size, jnp.float32, True)
     gate_up, down = packed(kind, 6, size, 2 * size, group), packed(kind, 6, size, size, group)
     got = experts(x, weights, chosen, gate_up, down, **options)

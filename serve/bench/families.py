@@ -1,0 +1,157 @@
+"""`ingot bench families`: whether each family of models decodes as fast as a dense one of its size.
+
+One engine for each, all alive at once, which take turns: a machine is not equally fast at all
+times, so that a family is compared with the first in the same round, and what is printed is the
+middle of those ratios. Weights are dummies in float32, which take as long as any.
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.errors import ConfigError
+from engine.messages import AddRequest
+from engine.sampling_params import SamplingParams
+from serve.bench.family_shapes import FAMILIES, Config, Count, Size, count
+
+_PROMPT = 2  # tokens, different in each row: those of all are one step
+_OTHERS = 4  # steps of a turn that do not count: the prompts, those beside them, and the last
+_MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class Work:
+    """How many rows decode at a time, how many steps make a turn, and how many turns count."""
+
+    rows: int = 8
+    steps: int = 32
+    rounds: int = 9
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A family's engine, and what a step of it reads."""
+
+    core: EngineCore
+    count: Count
+
+    def turn(self, work: Work, seed: int) -> float:
+        """Seconds of a decode step, on average: one that was late makes the next one short."""
+        for request in _requests(work, self.core.info.vocab_size, seed):
+            self.core.add(request)
+        ends = []
+        while self.core.has_work:
+            self.core.step()
+            ends.append(perf_counter())
+        first, last = _OTHERS // 2, len(ends) - 1 - _OTHERS // 2
+        return (ends[last] - ends[first]) / (last - first)
+
+
+def measure_families(
+    size: Size, work: Work, names: Sequence[str] = tuple(FAMILIES)
+) -> dict[str, Any]:
+    """Each family's parameters, seconds of its steps by round, and ratios to the first.
+
+    Raises:
+        ConfigError: there is no such family.
+    """
+    for name in names:
+        if name not in FAMILIES:
+            raise ConfigError(f"There is no family {name!r}; there are {', '.join(FAMILIES)}.")
+    with ExitStack() as stack:
+        runners = {
+            name: stack.enter_context(_runner(FAMILIES[name](size), work.rows)) for name in names
+        }
+        seconds = _rounds(runners, work)
+    first = names[0]
+    found = {
+        name: _compared(runners[name].count, seconds[name], runners[first].count, seconds[first])
+        for name in names
+    }
+    return {"rows": work.rows, "steps": work.steps, "families": found}
+
+
+def table(found: dict[str, Any]) -> Table:
+    """A row for each family."""
+    families: dict[str, Any] = found["families"]
+    made = Table(
+        f"{found['rows']} rows", "active", "read", "ms a step", "by active", "least", "most",
+        "by read", box=None, pad_edge=False,
+    )  # fmt: skip
+    for name, row in families.items():
+        ratios = row["per_active_ratios"]
+        made.add_row(
+            name,
+            *(f"{row[key] / _MILLION:.1f}M" for key in ("active_parameters", "numbers_read")),
+            f"{row['step_ms']:.2f}",
+            *(f"{x:.2f}" for x in (row["per_active"], min(ratios), max(ratios), row["per_read"])),
+        )
+    return made
+
+
+@contextmanager
+def _runner(config: Config, rows: int) -> Iterator[Runner]:
+    """An engine that has compiled all it will need; closed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        core = EngineCore(
+            EngineConfig(
+                model=folder, load_format="dummy", dtype="float32", max_model_len=512,
+                max_num_seqs=rows, max_num_batched_tokens=max(16, rows * _PROMPT),
+                enable_prefix_caching=False, num_gpu_blocks_override=1 + rows * 32,
+            )
+        )  # fmt: skip
+        try:
+            core.wait_for_programs()
+            model = core.model
+            yield Runner(core, count(model.config, model.layout.leaves, rows))
+        finally:
+            core.close()
+
+
+def _rounds(runners: Mapping[str, Runner], work: Work) -> dict[str, list[float]]:
+    """Seconds of each turn; the first round does not count, odd ones go backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    for number in range(work.rounds + 1):
+        for name in runners if number % 2 == 0 else reversed(runners.keys()):
+            taken = runners[name].turn(work, number)
+            if number:
+                seconds[name].append(taken)
+    return seconds
+
+
+def _compared(
+    count: Count, seconds: list[float], first: Count, first_seconds: list[float]
+) -> dict[str, Any]:
+    ratios = [mine / other for mine, other in zip(seconds, first_seconds, strict=True)]
+    by_active = [ratio * first.active / count.active for ratio in ratios]
+    return {
+        "parameters": count.total,
+        "active_parameters": count.active,
+        "numbers_read": count.read,
+        "step_ms": 1e3 * statistics.median(seconds),
+        "per_active": statistics.median(by_active),
+        "per_read": statistics.median(ratios) * first.read / count.read,
+        "per_active_ratios": by_active,
+        "seconds": seconds,
+    }
+
+
+def _requests(work: Work, vocab: int, seed: int) -> list[AddRequest]:
+    prompts = np.random.default_rng(seed).integers(3, vocab, (work.rows, _PROMPT))
+    params = SamplingParams(temperature=0, max_tokens=work.steps + _OTHERS, ignore_eos=True)
+    return [
+        AddRequest(request_id=row, prompt_token_ids=prompt.tolist(), params=params)
+        for row, prompt in enumerate(prompts)
+    ]

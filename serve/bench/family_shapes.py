@@ -1,0 +1,166 @@
+"""One small model of each family, of about as many active parameters as the others.
+
+Owns their config.json and what a step of each has to compute with and to read. Knows no engine.
+
+active   parameters that a token is multiplied by: of experts those that it takes, of embeddings
+         none, but for one that is the head as well
+read     numbers that a step of `rows` tokens reads: parameters, of experts all that some token
+         takes, as many as a router without preferences would choose; and the rows' states
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.config import ModelConfig
+from models.flatten import Leaf
+
+Config = dict[str, Any]
+
+_HEAD = 64  # numbers of a head
+
+
+@dataclass(frozen=True)
+class Size:
+    """What all families of a run have in common; the width is a multiple of 128."""
+
+    hidden: int = 512
+    layers: int = 8
+    vocab: int = 8192
+
+    @property
+    def heads(self) -> int:
+        return self.hidden // _HEAD
+
+
+def _common(architecture: str, model_type: str, size: Size) -> Config:
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": size.vocab,
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads // 2,
+        "intermediate_size": size.hidden * 11 // 4,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+    }
+
+
+def _dense(size: Size) -> Config:
+    return _common("LlamaForCausalLM", "llama", size)
+
+
+def _mixture(size: Size) -> Config:
+    """2 of 8 experts, each half as wide as the dense model's MLP."""
+    return _common("MixtralForCausalLM", "mixtral", size) | {
+        "intermediate_size": size.hidden * 11 // 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    }
+
+
+def _latent(size: Size) -> Config:
+    """DeepSeek V3 without experts, so that its attention is what differs."""
+    return _common("DeepseekV3ForCausalLM", "deepseek_v3", size) | {
+        "q_lora_rank": size.hidden // 2,
+        "kv_lora_rank": size.hidden // 4,
+        "qk_nope_head_dim": _HEAD,
+        "qk_rope_head_dim": _HEAD // 2,
+        "v_head_dim": _HEAD,
+        "first_k_dense_replace": size.layers,
+        "moe_intermediate_size": size.hidden,
+    }
+
+
+def _scan(size: Size) -> Config:
+    """Bamba: three layers of Mamba-2 to one of attention."""
+    return _common("BambaForCausalLM", "bamba", size) | {
+        "intermediate_size": size.hidden * 31 // 16,
+        "attn_layer_indices": list(range(3, size.layers, 4)),
+        "mamba_expand": 2,
+        "mamba_n_heads": 2 * size.heads,
+        "mamba_d_head": _HEAD,
+        "mamba_d_state": 64,
+    }
+
+
+def _delta(size: Size) -> Config:
+    """Qwen3.5: three layers of the gated delta rule to one of attention with a gate."""
+    return _common("Qwen3_5ForCausalLM", "qwen3_5_text", size) | {
+        "intermediate_size": size.hidden * 17 // 8,
+        "head_dim": _HEAD,
+        "linear_num_key_heads": size.heads,
+        "linear_num_value_heads": size.heads,
+        "linear_key_head_dim": _HEAD,
+        "linear_value_head_dim": _HEAD,
+    }
+
+
+def _legacy(size: Size) -> Config:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": size.vocab,
+        "n_embd": size.hidden,
+        "n_layer": size.layers,
+        "n_head": size.heads,
+        "n_positions": 2048,
+        "eos_token_id": 2,
+    }
+
+
+# the first is what others are compared with
+FAMILIES: Mapping[str, Callable[[Size], Config]] = {
+    "dense": _dense,
+    "experts": _mixture,
+    "latent": _latent,
+    "mamba2": _scan,
+    "delta": _delta,
+    "gpt2": _legacy,
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters of one model, and what a step of it reads."""
+
+    total: int
+    active: int
+    read: int
+
+
+def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
+    """The parameters of a model of these leaves, and what a step of `rows` tokens reads."""
+    mixture = config.mixture
+    taken = mixture.per_token / mixture.num_experts if mixture else 1.0
+    total, active, read = 0, 0.0, 0.0
+    for leaf in leaves:
+        size = math.prod(leaf.shape)
+        total += size
+        if _looked_up(leaf, config):
+            continue
+        routed = "expert" in leaf.axes
+        active += size * taken if routed else size
+        read += size * (1 - (1 - taken) ** rows) if routed else size
+    return Count(total, round(active), round(read) + rows * _state_size(config))
+
+
+def _state_size(config: ModelConfig) -> int:
+    """Numbers that a row keeps beside its pages."""
+    mixer, layers = config.mixer, sum(kind.mixer for kind in config.layer_kinds)
+    if mixer is None:
+        return 0
+    return layers * (math.prod(mixer.scan or (0,)) + (mixer.conv_width - 1) * mixer.conv_channels)
+
+
+def _looked_up(leaf: Leaf, config: ModelConfig) -> bool:
+    """Whether only a row of it for each token is read."""
+    tables = {"position_embedding"} if config.tied_head else {"position_embedding", "embedding"}
+    return not tables.isdisjoint(leaf.paths)

@@ -1,0 +1,88 @@
+"""The benchmark of families: what is counted, by hand, and a run of two small models."""
+
+import json
+
+import pytest
+from flax import nnx
+from typer.testing import CliRunner
+
+from engine.errors import ConfigError
+from models.decoder import Decoder
+from models.flatten import layout
+from models.registry import find_architecture
+from serve.bench import families
+from serve.bench.cli import app
+from serve.bench.family_shapes import FAMILIES, Count, Size, count
+
+SMALL = Size(hidden=128, layers=4, vocab=96)
+
+
+def counted(name, size, rows=8):
+    raw = FAMILIES[name](size)
+    config = find_architecture(raw).config(raw)
+    decoder = nnx.eval_shape(lambda: Decoder(config, dtype="float32"))
+    return count(config, layout(decoder).leaves, rows)
+
+
+def test_families_have_about_as_many_active_parameters():
+    first = counted("dense", Size()).active
+    for name in FAMILIES:
+        assert counted(name, Size()).active == pytest.approx(first, rel=0.08), name
+
+
+def test_a_dense_model_by_hand():
+    found = counted("dense", SMALL)
+    layer = 128 * (128 + 128 + 128) + 3 * 128 * 352 + 2 * 128
+    assert found.active == found.read == 4 * layer + 128 + 96 * 128
+    assert found.total == found.active + 96 * 128
+
+
+def test_of_experts_those_count_that_are_taken_and_those_are_read_that_someone_takes():
+    expert = 3 * 128 * 176
+    found, alone = counted("experts", SMALL), counted("experts", SMALL, 1)
+    assert found.total - 96 * 128 - found.active == 4 * 6 * expert
+    assert alone.active == alone.read == found.active
+    assert found.read - found.active == pytest.approx(4 * expert * (8 * (1 - 0.75**8) - 2), abs=1)
+
+
+def test_a_tied_head_is_active_and_places_are_not():
+    found = counted("gpt2", SMALL)
+    assert found.total - found.active == 2048 * 128
+
+
+def test_states_of_rows_are_read():
+    found, alone = counted("mamba2", SMALL), counted("mamba2", SMALL, 1)
+    row = 3 * (4 * 64 * 64 + 3 * (4 * 64 + 2 * 64))
+    assert found.read - found.active == 8 * row and alone.read - alone.active == row
+
+
+def test_ratios_are_of_the_same_round():
+    found = families._compared(Count(0, 10, 20), [2.0, 6.0, 1.0], Count(0, 5, 5), [1.0, 2.0, 2.0])
+    assert found["per_active_ratios"] == [1.0, 1.5, 0.25]
+    assert found["per_active"] == 1.0 and found["per_read"] == 0.5
+
+
+def test_the_command_prints_and_writes_what_it_found(tmp_path):
+    target = tmp_path / "families.json"
+    options = "--rows 1 --num-steps 3 --rounds 2 --hidden-size 128 --num-layers 4"
+    arguments = ["families", *options.split(), "--only", "gpt2,mamba2"]
+    done = CliRunner().invoke(app, [*arguments, "--output-json", str(target)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(target.read_text())["families"]
+    assert list(found) == ["gpt2", "mamba2"]
+    for row in found.values():
+        assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
+    assert found["gpt2"]["per_active_ratios"] == [1.0, 1.0]
+    assert "by active" in done.output and "mamba2" in done.output
+
+
+def test_every_family_is_offered_and_no_other():
+    command = next(one for one in app.registered_commands if one.callback.__name__ == "families")
+    assert command.callback.__defaults__[5] == ",".join(FAMILIES)
+    with pytest.raises(ConfigError, match="no family 'rwkv'; there are dense, "):
+        families.measure_families(SMALL, families.Work(), ["rwkv"])
+
+
+def test_a_width_that_heads_do_not_divide_is_named():
+    done = CliRunner().invoke(app, ["families", "--hidden-size", "200"])
+    assert done.exit_code and "multiple of 128" in str(done.exception)
