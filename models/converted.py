@@ -151,7 +151,7 @@ def _place(leaf: Leaf, *, mesh: Mesh, tensors: Mapping[str, Tensor], folder: Pat
             raise CheckpointError(
                 f"{folder / LEAVES} has no sound {name!r}; convert the model again."
             )
-        return tensor.read()
+        return tensor.read_to_stay()
 
     return jax.make_array_from_callback(leaf.shape, sharding, read)
 

@@ -23,10 +23,10 @@ import ml_dtypes
 import numpy as np
 
 from models.errors import CheckpointError
+from models.host_arrays import host_zeros
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own implementation
 MAX_AXES = 64  # NumPy's limit
-_ALIGNED = 64  # bytes: JAX then takes an array for a CPU's as it is
 METADATA = "__metadata__"
 DTYPES: Mapping[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -69,20 +69,23 @@ class Tensor:
         Raises CheckpointError if the file has become shorter or unreadable since it was opened.
         """
         if not self.shape:
-            return self._read_bytes(0, self.dtype.itemsize).view(self.dtype).reshape(())
+            return self._fill(np.empty((), self.dtype))
         stop = self.shape[0] if stop is None else stop
-        rows = self._read_bytes(start * self.row_bytes, (stop - start) * self.row_bytes)
-        return rows.view(self.dtype).reshape(stop - start, *self.shape[1:])
+        rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        return self._fill(rows, start * self.row_bytes)
+
+    def read_to_stay(self) -> np.ndarray:
+        """All of it, in memory that a CPU's steps read well; raises as `read`."""
+        return self._fill(host_zeros(self.shape, self.dtype))
 
     def entry(self, index: int) -> "Tensor":
         """One index of the first axis, as a tensor of its own."""
         return replace(self, shape=self.shape[1:], offset=self.offset + index * self.row_bytes)
 
-    def _read_bytes(self, start: int, count: int) -> np.ndarray:
-        out = np.empty(count + _ALIGNED, np.uint8)
-        out = out[-out.ctypes.data % _ALIGNED :][:count]
-        done = 0
-        while done < count:
+    def _fill(self, array: np.ndarray, start: int = 0) -> np.ndarray:
+        """`array`, filled with the tensor's bytes from `start` on."""
+        out, done = array.reshape(-1).view(np.uint8), 0
+        while done < len(out):
             try:
                 got = os.preadv(self.file.fileno(), [out[done:].data], self.offset + start + done)
             except OSError as error:
@@ -93,7 +96,7 @@ class Tensor:
                     f"being read; download it again and do not write to it during loading."
                 )
             done += got
-        return out
+        return array
 
 
 class SafetensorsFile:

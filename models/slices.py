@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from models.host_arrays import host_zeros
 from models.quantised.tensors import Readable
 from models.weights import Source, Stack
 
@@ -27,7 +28,7 @@ def read_slice(
 ) -> np.ndarray:
     """The slice `index` of a parameter of `shape`, as a new array of `dtype`."""
     bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
-    out = np.zeros([stop - start for start, stop in bounds], dtype)
+    out = host_zeros(tuple(stop - start for start, stop in bounds), dtype)
     if isinstance(source, Source):
         fill(out, source, tensors, bounds, shards)
     else:

@@ -202,7 +202,7 @@ def test_too_little_memory_is_said_before_anything_is_read(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 100)
-    monkeypatch.setattr("models.safetensors.Tensor._read_bytes", None)
+    monkeypatch.setattr("models.safetensors.Tensor._fill", None)
     with pytest.raises(ModelError, match=r"of the host's memory and 0.00 GiB are free; use"):
         parameters(tiny)
 
