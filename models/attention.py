@@ -6,7 +6,7 @@ requests.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ from models.states import StateRows, States
 from pallas_kernels import (
     Backend,
     HeadNorms,
+    IndexQueries,
     Pages,
     QueryBlocks,
     Turn,
     kv_write,
     mla_decode,
     mla_ragged,
+    mla_sparse,
     paged_decode,
     qkv_write,
     query_blocks,
@@ -37,8 +39,8 @@ class KVCache(NamedTuple):
     """Keys and values of all layers that have them; layer l's page p is row l * P + p. Donated,
     never sliced.
 
-    Latents, which are both, lie in `k` with K = 1, once for each shard. Keys and values of eight
-    bits have scales, one for each token and head.
+    Latents, which are both, lie in `k` with K = 1, once for each shard; their index keys likewise.
+    Keys and values of eight bits have scales, one for each token and head.
     """
 
     k: Num[Array, "LP K S H"]
@@ -46,10 +48,19 @@ class KVCache(NamedTuple):
     k_scales: Float32[Array, "LP K S"] | None = None
     v_scales: Float32[Array, "LP K S"] | None = None
     states: States | None = None  # of layers that have a state
+    index: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
 
     @property
     def page_size(self) -> int:
         return self.k.shape[2]
+
+
+class Indexed(NamedTuple):
+    """By what the latents are chosen that a token sees: `top` of them."""
+
+    queries: IndexQueries
+    keys: Float[Array, "T E"]  # of this step's tokens
+    top: int
 
 
 class EncodedRows(NamedTuple):
@@ -169,47 +180,62 @@ def latent_attention(
     layer: Int32[Array, ""],
     q: Float[Array, "T N H"],
     latent: Float[Array, "T H"],
+    indexed: Indexed | None = None,
     *,
     scale: float,
     value_dim: int,
 ) -> tuple[Float[Array, "T N V"], KVCache]:
-    """Write the latents of this layer into the cache, then attend causally over each token's row.
+    """Write the latents of this layer into the cache, then attend causally over each token's row,
+    or over what is chosen of it.
 
     Every shard has some of the queries' heads, and all latents.
     """
-    attend = partial(_attend_latents, scale=scale, value_dim=value_dim)
+    top = None if indexed is None else indexed.top
+    index = () if indexed is None else indexed[:2]
+    attend = partial(_attend_latents, top=top, scale=scale, value_dim=value_dim)
     if batch.mesh is not None:
         whole, heads = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(whole, heads, whole, heads, whole),
+            in_specs=(whole, heads, whole, heads, whole, *(whole for _ in index)),
             out_specs=(heads, heads),
             check_vma=False,
         )
-    out, latents = attend(replace(batch, states=None), cache.k, layer, q, latent)
-    return out, KVCache(latents, None, states=cache.states)
+    states = cache.states
+    pages = cache._replace(states=None)
+    out, pages = attend(replace(batch, states=None), pages, layer, q, latent, *index)
+    return out, pages._replace(states=states)
 
 
 def _attend_latents(
     batch: AttentionBatch,
-    pages: Array,
+    cache: KVCache,
     layer: Array,
     q: Array,
     latent: Array,
+    queries: IndexQueries | None = None,
+    keys: Array | None = None,
     *,
+    top: int | None,
     scale: float,
     value_dim: int,
-) -> tuple[Array, Array]:
-    table, page, slot = _places(batch, layer, pages)
-    pages = kv_write(pages, latent[:, None], page, slot)
-    blocks = batch.blocks
-    kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
-    out = kernel(
-        q, pages[:, 0], table, batch.positions,
-        scale=scale, value_dim=value_dim, backend=batch.backend,
+) -> tuple[Array, KVCache]:
+    table, page, slot = _places(batch, layer, cache.k)
+    pages = kv_write(cache.k, latent[:, None], page, slot)
+    cache, blocks = cache._replace(k=pages), batch.blocks
+    sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": batch.backend}
+    if queries is None or keys is None or top is None:
+        kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
+        return kernel(q, pages[:, 0], table, batch.positions, **sizes), cache
+    if cache.index is None:
+        raise TypeError("latents of which some are chosen need a cache with index keys")
+    index = kv_write(cache.index, keys[:, None], page, slot)
+    out = mla_sparse(
+        q, pages[:, 0], queries, index[:, 0], table, batch.positions,
+        blocks=blocks, top=top, **sizes,
     )  # fmt: skip
-    return out, pages
+    return out, cache._replace(index=index)
 
 
 def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:

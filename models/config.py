@@ -70,6 +70,18 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class LatentIndex:
+    """A token sees the `top` latents before it whose index keys score highest, and no others.
+
+    Source: DeepSeek-V3.2, arXiv 2512.02556.
+    """
+
+    heads: int  # I
+    dim: int  # E, of an index key and of each of the I queries for it
+    top: int
+
+
+@dataclass(frozen=True)
 class Latent:
     """Keys and values of all heads as one compressed vector a token (MLA).
 
@@ -82,6 +94,7 @@ class Latent:
     key_dim: int
     rope_dim: int
     value_dim: int
+    index: LatentIndex | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
                  └─ rotated, one for all heads ┘                                           │
                                                       o ─ value_up ─ [T, N, rank] ─────────┘
 
+With an index (`indexer.py`) a token sees some of the latents only.
+
 Owns the projections and what is absorbed into queries and results, so that no key and no value of
 a head is ever made. Source: DeepSeek-V2, arXiv 2405.04434.
 """
@@ -15,8 +17,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch, KVCache, latent_attention
+from models.attention import AttentionBatch, Indexed, KVCache, latent_attention
 from models.config import Latent, ModelConfig
+from models.indexer import Indexer
 from models.layers import Linear, RMSNorm
 from models.rope import Rotation, rotate
 
@@ -44,6 +47,8 @@ class LatentAttention(nnx.Module):
         self.o = Linear(
             N * latent.value_dim, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype
         )
+        index = latent.index
+        self.indexer = None if index is None else Indexer(config, latent, index, dtype)
 
     def __call__(
         self,
@@ -60,6 +65,9 @@ class LatentAttention(nnx.Module):
         kv, k_rope = jnp.split(self.kv_down(x), [latent.rank], axis=-1)  # [T, rank], [T, R]
         if turn is not None:
             q_rope, k_rope = rotate(q_rope, turn), rotate(k_rope[:, None], turn)[:, 0]
+        indexed = None
+        if self.indexer is not None:
+            indexed = Indexed(*self.indexer(x, compressed, turn), self.indexer.index.top)
         absorbed = jnp.einsum("tnk,nkr->tnr", q, self.key_up[...])  # [T, N, rank]
         h, cache = latent_attention(
             batch,
@@ -67,6 +75,7 @@ class LatentAttention(nnx.Module):
             index,
             jnp.concatenate([absorbed, q_rope], axis=-1),
             jnp.concatenate([self.kv_norm(kv), k_rope], axis=-1),
+            indexed,
             scale=self.config.score_scale,
             value_dim=latent.rank,
         )  # [T, N, rank]

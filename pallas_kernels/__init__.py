@@ -18,7 +18,7 @@ from pallas_kernels.attention import (
 )
 from pallas_kernels.cache import HeadNorms, Pages, Turn, kv_write, qkv_write, rms_norm, rotate
 from pallas_kernels.dispatch import Backend
-from pallas_kernels.mla import mla_decode, mla_ragged
+from pallas_kernels.mla import IndexQueries, mla_decode, mla_ragged, mla_sparse
 from pallas_kernels.moe import experts, route
 from pallas_kernels.sampling import DrawRows, draw
 
@@ -26,6 +26,7 @@ __all__ = [
     "Backend",
     "DrawRows",
     "HeadNorms",
+    "IndexQueries",
     "Pages",
     "QueryBlocks",
     "Turn",
@@ -34,6 +35,7 @@ __all__ = [
     "kv_write",
     "mla_decode",
     "mla_ragged",
+    "mla_sparse",
     "paged_decode",
     "paged_verify",
     "qkv_write",

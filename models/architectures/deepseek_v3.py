@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Latent, LayerKind, Mixture, ModelConfig
+from models.config import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import MAX_HEADS, Fields
 from models.rope_settings import read_rope, yarn_score_scale
@@ -45,7 +45,9 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return latent_model(fields, read_biased_mixture(fields))
 
 
-def latent_model(fields: Fields, mixture: Mixture) -> ModelConfig:
+def latent_model(
+    fields: Fields, mixture: Mixture, index: LatentIndex | None = None
+) -> ModelConfig:
     """The keys that all with latent attention write alike."""
     latent = Latent(
         query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -53,6 +55,7 @@ def latent_model(fields: Fields, mixture: Mixture) -> ModelConfig:
         key_dim=fields.integer("qk_nope_head_dim", 128, high=MAX_HEADS),
         rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
         value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
+        index=index,
     )
     bias = fields.flag("attention_bias", False)
     base = llama.dense(
