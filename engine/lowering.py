@@ -85,7 +85,8 @@ def zero_pages(kv: KVLayout) -> KVCache:
         scales = jnp.zeros(kv.shape[:3], jnp.float32)
         cache = cache._replace(k_scales=scales, v_scales=jnp.zeros_like(scales))
     if kv.index_dim:
-        cache = cache._replace(index=jnp.zeros((*kv.shape[:3], kv.index_dim), kv.dtype))
+        keys = jnp.zeros((*kv.shape[:3], kv.index_dim), kv.dtype)
+        cache = cache._replace(index_keys=keys)
     return cache
 
 

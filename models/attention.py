@@ -48,7 +48,7 @@ class KVCache(NamedTuple):
     k_scales: Float32[Array, "LP K S"] | None = None
     v_scales: Float32[Array, "LP K S"] | None = None
     states: States | None = None  # of layers that have a state
-    index: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
+    index_keys: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
 
     @property
     def page_size(self) -> int:
@@ -228,14 +228,14 @@ def _attend_latents(
     if queries is None or keys is None or top is None:
         kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
         return kernel(q, pages[:, 0], table, batch.positions, **sizes), cache
-    if cache.index is None:
+    if cache.index_keys is None:
         raise TypeError("latents of which some are chosen need a cache with index keys")
-    index = kv_write(cache.index, keys[:, None], page, slot)
+    index = kv_write(cache.index_keys, keys[:, None], page, slot)
     out = mla_sparse(
         q, pages[:, 0], queries, index[:, 0], table, batch.positions,
         blocks=blocks, top=top, **sizes,
     )  # fmt: skip
-    return out, cache._replace(index=index)
+    return out, cache._replace(index_keys=index)
 
 
 def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:

@@ -27,13 +27,13 @@ class Indexer(nnx.Module):
     """I index queries and one index key of a token, of E numbers each."""
 
     def __init__(self, config: ModelConfig, latent: Latent, index: LatentIndex, dtype: DTypeLike):
-        D, I, E = config.hidden_size, index.heads, index.dim
+        D, heads, E = config.hidden_size, index.heads, index.dim
         down, choice = ("embed", "latent"), ("embed", "choice")
         self.index = index
-        self.q = Linear(latent.query_rank or D, I * E, axes=down, bias=False, dtype=dtype)
+        self.q = Linear(latent.query_rank or D, heads * E, axes=down, bias=False, dtype=dtype)
         self.k = Linear(D, E, axes=down, bias=False, dtype=dtype)
         self.k_norm = LayerNorm(E, eps=_EPS)
-        self.weights = Linear(D, I, axes=choice, bias=False, dtype=jnp.float32)
+        self.weights = Linear(D, heads, axes=choice, bias=False, dtype=jnp.float32)
 
     def __call__(
         self,
@@ -42,10 +42,10 @@ class Indexer(nnx.Module):
         turn: Rotation | None,
     ) -> tuple[IndexQueries, Float[Array, "T E"]]:
         """What the tokens look for, and what is looked for in them."""
-        I, E = self.index.heads, self.index.dim
-        q = self.q(compressed).reshape(-1, I, E)
+        heads, E = self.index.heads, self.index.dim
+        q = self.q(compressed).reshape(-1, heads, E)
         k = self.k_norm(self.k(x))
         if turn is not None:
             q, k = rotate(q, turn), rotate(k[:, None], turn)[:, 0]
-        weights = self.weights(x.astype(jnp.float32)) * (I * E) ** -0.5
+        weights = self.weights(x.astype(jnp.float32)) * (heads * E) ** -0.5
         return IndexQueries(q, weights), k

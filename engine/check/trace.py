@@ -89,7 +89,7 @@ def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
     if config.latent is not None and config.latent.index is not None:
         index = jnp.zeros((*shape[:3], config.latent.index.dim), dtype)
         index = jax.device_put(index, sharding)
-    return KVCache(keys, values, states=_empty_states(model, dtype), index=index)
+    return KVCache(keys, values, states=_empty_states(model, dtype), index_keys=index)
 
 
 def _empty_states(model: LoadedModel, dtype: DTypeLike) -> States | None:

@@ -45,9 +45,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return latent_model(fields, read_biased_mixture(fields))
 
 
-def latent_model(
-    fields: Fields, mixture: Mixture, index: LatentIndex | None = None
-) -> ModelConfig:
+def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = None) -> ModelConfig:
     """The keys that all with latent attention write alike."""
     latent = Latent(
         query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,

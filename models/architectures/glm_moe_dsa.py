@@ -46,6 +46,4 @@ def _refuse_shared(fields: Fields) -> None:
 
 def weights(config: ModelConfig) -> WeightMap:
     last = config.num_layers
-    return weight_map(
-        config, deepseek_v32.NAMES, paired=True, ignored=(f"model.layers.{last}.*",)
-    )
+    return weight_map(config, deepseek_v32.NAMES, paired=True, ignored=(f"model.layers.{last}.*",))

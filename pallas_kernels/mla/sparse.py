@@ -123,7 +123,7 @@ def index_scores(
         return lax.dynamic_update_slice_in_dim(scores, found, number * C * S, axis=2)
 
     unseen = jnp.full((M, Q, tables.shape[1] * S), -jnp.inf, jnp.float32)
-    scores = lax.fori_loop(0, positions.max() // (C * S) + 1, chunk, unseen)
+    scores: Array = lax.fori_loop(0, positions.max() // (C * S) + 1, chunk, unseen)
     return scores[..., :slots]
 
 
@@ -143,7 +143,7 @@ def _attend(
         own = latents[places.at[tokens].get(mode="clip")].reshape(-1, S, H)
         table = jnp.arange(own.shape[0], dtype=jnp.int32).reshape(tokens.size, -1)
         out = mla_decode(q.at[tokens].get(mode="clip"), own, table, seen, **sizes)
-        return jnp.where(seen[:, None, None] < 0, 0, out)
+        return jnp.asarray(jnp.where(seen[:, None, None] < 0, 0, out))
 
     return _in_pieces(attend, _PIECE, jnp.arange(T), fill=(T,))
 

@@ -212,6 +212,13 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("phimoe", {"num_experts_per_tok": 3}, UnsupportedError),
         ("dbrx", {"attn_config": {"kv_n_heads": 0}}, CheckpointError),
         ("deepseek", {"topk_method": "group_limited_greedy"}, UnsupportedError),
+        ("deepseek_v32", {"q_lora_rank": None}, CheckpointError),
+        ("deepseek_v32", {"index_head_dim": 6}, CheckpointError),
+        ("deepseek_v32", {"indexer_rope_interleave": True}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_freq": 4}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FSF"}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FF"}, CheckpointError),
+        ("glm_moe_dsa", {"indexer_types": ["full", "full", "shared"]}, UnsupportedError),
     ],
 )  # fmt: skip
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:

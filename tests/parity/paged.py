@@ -64,7 +64,7 @@ class PagedRun:
         keys, states, latent = full(shape[3]), _states(model.config), model.config.latent
         values = full(shape[3]) if latent is None else None
         index = full(latent.index.dim) if latent is not None and latent.index is not None else None
-        self.cache = KVCache(keys, values, states=states, index=index)
+        self.cache = KVCache(keys, values, states=states, index_keys=index)
         pages = np.random.default_rng(0).permutation(np.arange(1, PAGES))
         self.table = pages.reshape(ROWS, PAGES_A_ROW).astype(np.int32)
 

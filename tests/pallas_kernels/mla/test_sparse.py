@@ -11,7 +11,7 @@ from pallas_kernels.mla.reference import mla_sparse_reference
 from tests.pallas_kernels.mla.pages import make_chunks, make_pages
 
 SIZES = {"scale": 0.3, "value_dim": 20}
-N, H, I, E, S = 3, 24, 5, 8, 16
+N, H, HEADS, E, S = 3, 24, 5, 8, 16
 
 
 @pytest.fixture(params=[256, 16], ids=["whole", "in pieces"])
@@ -23,9 +23,9 @@ def _pieces(request, monkeypatch):
 def make(rng, T, lengths):
     """Queries, and two pools with one table."""
     pages, table = make_pages(rng, lengths, S, H + E, jnp.float32)
-    q, index_q = (rng.standard_normal((T, heads, width)) for heads, width in ((N, H), (I, E)))
+    q, index_q = (rng.standard_normal((T, heads, width)) for heads, width in ((N, H), (HEADS, E)))
     index = IndexQueries(
-        jnp.asarray(index_q, jnp.float32), jnp.asarray(rng.standard_normal((T, I)), jnp.float32)
+        jnp.asarray(index_q, jnp.float32), jnp.asarray(rng.standard_normal((T, HEADS)), jnp.float32)
     )
     return jnp.asarray(q, jnp.float32), pages[..., :H], index, pages[..., H:], table
 
