@@ -1,6 +1,6 @@
 """DeepSeek V3 and R1, Kimi K2: latent attention, and many experts chosen by groups and a bias.
 
-The layers behind the last, which predict further tokens, are not read.
+The layer behind the last, which predicts a further token, is read by `models/mtp.py` only.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from models.architectures import llama
 from models.config import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import MAX_HEADS, Fields
+from models.mtp_weights import behind_last_layer
 from models.rope_settings import read_rope, yarn_score_scale
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
@@ -38,6 +39,8 @@ NAMES: Names = {
     "layers.*.mlp.choice_bias": f"{MLP}.gate.e_score_correction_bias",
     **routed_names(MLP, "shared_experts"),
 }
+
+mtp = behind_last_layer
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:

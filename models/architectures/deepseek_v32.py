@@ -20,6 +20,8 @@ NAMES: Names = {
     "layers.*.attention.indexer.weights": f"{INDEXER}.weights_proj",
 }
 
+mtp = deepseek_v3.mtp
+
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**deepseek_v3.DEFAULTS, **raw})

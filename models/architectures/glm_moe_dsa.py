@@ -23,6 +23,8 @@ DEFAULTS = {
     "rms_norm_eps": 1e-5,
 }
 
+mtp = deepseek_v32.mtp
+
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
