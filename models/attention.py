@@ -22,10 +22,11 @@ from pallas_kernels import (
     Pages,
     QueryBlocks,
     Turn,
+    choose_latents,
     kv_write,
+    mla_chosen,
     mla_decode,
     mla_ragged,
-    mla_sparse,
     paged_decode,
     qkv_write,
     query_blocks,
@@ -49,6 +50,7 @@ class KVCache(NamedTuple):
     v_scales: Float32[Array, "LP K S"] | None = None
     states: States | None = None  # of layers that have a state
     index_keys: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
+    chosen: Int32[Array, "T W"] | None = None  # between layers only: positions a token sees
 
     @property
     def page_size(self) -> int:
@@ -56,11 +58,15 @@ class KVCache(NamedTuple):
 
 
 class Indexed(NamedTuple):
-    """By what the latents are chosen that a token sees: `top` of them."""
+    """By what the latents are chosen that a token sees: `top` of them.
 
-    queries: IndexQueries
-    keys: Float[Array, "T E"]  # of this step's tokens
+    Without queries and keys those are seen that the layer before has kept.
+    """
+
+    queries: IndexQueries | None
+    keys: Float[Array, "T E"] | None  # of this step's tokens
     top: int
+    kept: bool  # for layers behind
 
 
 class EncodedRows(NamedTuple):
@@ -190,22 +196,28 @@ def latent_attention(
 
     Every shard has some of the queries' heads, and all latents.
     """
-    top = None if indexed is None else indexed.top
-    index = () if indexed is None else indexed[:2]
-    attend = partial(_attend_latents, top=top, scale=scale, value_dim=value_dim)
+    attend = partial(
+        _attend_latents,
+        top=None if indexed is None else indexed.top,
+        kept=indexed is not None and indexed.kept,
+        scale=scale,
+        value_dim=value_dim,
+    )
     if batch.mesh is not None:
         whole, heads = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(whole, heads, whole, heads, whole, *(whole for _ in index)),
-            out_specs=(heads, heads),
+            in_specs=(whole, heads, whole, heads, whole, whole, whole, whole),
+            out_specs=(heads, heads, whole),
             check_vma=False,
         )
-    states = cache.states
-    pages = cache._replace(states=None)
-    out, pages = attend(replace(batch, states=None), pages, layer, q, latent, *index)
-    return out, pages._replace(states=states)
+    queries, keys = (None, None) if indexed is None else indexed[:2]
+    pages = cache._replace(states=None, chosen=None)
+    out, pages, chosen = attend(
+        replace(batch, states=None), pages, layer, q, latent, queries, keys, cache.chosen
+    )
+    return out, pages._replace(states=cache.states, chosen=chosen)
 
 
 def _attend_latents(
@@ -214,28 +226,31 @@ def _attend_latents(
     layer: Array,
     q: Array,
     latent: Array,
-    queries: IndexQueries | None = None,
-    keys: Array | None = None,
+    queries: IndexQueries | None,
+    keys: Array | None,
+    chosen: Array | None,
     *,
     top: int | None,
+    kept: bool,
     scale: float,
     value_dim: int,
-) -> tuple[Array, KVCache]:
+) -> tuple[Array, KVCache, Array | None]:
     table, page, slot = _places(batch, layer, cache.k)
     pages = kv_write(cache.k, latent[:, None], page, slot)
     cache, blocks = cache._replace(k=pages), batch.blocks
     sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": batch.backend}
-    if queries is None or keys is None or top is None:
+    where = table, batch.positions
+    if top is None:
         kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
-        return kernel(q, pages[:, 0], table, batch.positions, **sizes), cache
-    if cache.index_keys is None:
-        raise TypeError("latents of which some are chosen need a cache with index keys")
-    index = kv_write(cache.index_keys, keys[:, None], page, slot)
-    out = mla_sparse(
-        q, pages[:, 0], queries, index[:, 0], table, batch.positions,
-        blocks=blocks, top=top, **sizes,
-    )  # fmt: skip
-    return out, cache._replace(index_keys=index)
+        return kernel(q, pages[:, 0], *where, **sizes), cache, None
+    if queries is not None and keys is not None and cache.index_keys is not None:
+        index = kv_write(cache.index_keys, keys[:, None], page, slot)
+        cache = cache._replace(index_keys=index)
+        chosen = choose_latents(queries, index[:, 0], *where, blocks=blocks, top=top)
+    if chosen is None:
+        raise TypeError("nothing says which latents are seen: no index keys, nothing kept")
+    out = mla_chosen(q, pages[:, 0], chosen, *where, blocks=blocks, **sizes)
+    return out, cache, chosen if kept else None
 
 
 def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from models.attention import AttentionBatch, Indexed, KVCache, latent_attention
-from models.config import Latent, ModelConfig
+from models.config import Latent, LayerKind, ModelConfig
 from models.indexer import Indexer
 from models.layers import Linear, RMSNorm
 from models.rope import Rotation, rotate
@@ -29,7 +29,7 @@ _EPS = 1e-6  # of the norms of compressed vectors, whatever the model's others h
 class LatentAttention(nnx.Module):
     """Causal attention of N heads over one latent a token."""
 
-    def __init__(self, config: ModelConfig, latent: Latent, dtype: DTypeLike):
+    def __init__(self, config: ModelConfig, latent: Latent, kind: LayerKind, dtype: DTypeLike):
         D, N, rank = config.hidden_size, config.num_heads, latent.rank
         width, query_rank = N * (latent.key_dim + latent.rope_dim), latent.query_rank
         self.config, self.latent = config, latent
@@ -48,7 +48,9 @@ class LatentAttention(nnx.Module):
             N * latent.value_dim, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype
         )
         index = latent.index
-        self.indexer = None if index is None else Indexer(config, latent, index, dtype)
+        own = index if not kind.chosen_before else None
+        self.indexer = Indexer(config, latent, own, dtype) if own is not None else None
+        self.kept = any(one.chosen_before for one in config.layer_kinds)
 
     def __call__(
         self,
@@ -66,8 +68,11 @@ class LatentAttention(nnx.Module):
         if turn is not None:
             q_rope, k_rope = rotate(q_rope, turn), rotate(k_rope[:, None], turn)[:, 0]
         indexed = None
-        if self.indexer is not None:
-            indexed = Indexed(*self.indexer(x, compressed, turn), self.indexer.index.top)
+        if latent.index is not None:
+            queries, keys = None, None
+            if self.indexer is not None:
+                queries, keys = self.indexer(x, compressed, turn)
+            indexed = Indexed(queries, keys, latent.index.top, self.kept)
         absorbed = jnp.einsum("tnk,nkr->tnr", q, self.key_up[...])  # [T, N, rank]
         h, cache = latent_attention(
             batch,

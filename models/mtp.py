@@ -67,7 +67,7 @@ class MTPModule(nnx.Module):
         rope, place = self.config.layer_kinds[-1].rope, jnp.int32(self.config.kv_places[-1])
         turn = rotation(rope, positions, self.config.context_length) if rope else None
         x, cache = self.layer(place, None, x, turn, batch, cache)
-        return self.norm(x), cache
+        return self.norm(x), cache._replace(chosen=None)
 
 
 @dataclass(frozen=True)

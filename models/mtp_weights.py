@@ -40,7 +40,8 @@ def behind_last_layer(config: ModelConfig) -> MTPNames:
 def with_mtp_layer(config: ModelConfig) -> ModelConfig:
     """The decoder and one more layer, as its last with attention: so many have keys and values."""
     kind = next(kind for kind in reversed(config.layer_kinds) if kind.attention)
-    return replace(config, layer_kinds=(*config.layer_kinds, kind))
+    own = replace(kind, chosen_before=False)
+    return replace(config, layer_kinds=(*config.layer_kinds, own))
 
 
 def mtp_map(longer: WeightMap, names: MTPNames, config: ModelConfig) -> WeightMap:

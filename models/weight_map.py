@@ -124,6 +124,9 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _attention(config, rotated, build, f"{layer}.attention", kind.shared)
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
+        if config.latent.index is not None and not kind.chosen_before:
+            rotated, path = config.latent.rope_dim, f"{layer}.attention.indexer"
+            yield from _indexer(config.latent.index, rotated, build, path)
     if config.post_norms and mixes:
         yield from norm(f"{layer}.attention_post_norm")
     if config.encoder is not None:
@@ -256,8 +259,6 @@ def _latent(config: ModelConfig, latent: Latent, build: "_Builder", path: str) -
     turned = tuple(Source((one,), 1, transpose=True, outputs_of=every) for one in values)
     yield f"{path}.value_up", Stack(turned)
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
-    if latent.index is not None:
-        yield from _indexer(latent.index, latent.rope_dim, build, f"{path}.indexer")
 
 
 def _indexer(index: LatentIndex, rotated: int, build: "_Builder", path: str) -> Iterator[Entry]:

@@ -1,6 +1,10 @@
-"""GLM-5: the index of DeepSeek V3.2, which rotates pairs of neighbours as the latents do."""
+"""GLM-5: the index of DeepSeek V3.2, which rotates pairs of neighbours as the latents do.
+
+Some layers may see what the layer before them has chosen. Source: arXiv 2603.12201.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.architectures import deepseek_v32
@@ -24,26 +28,32 @@ DEFAULTS = {
 }
 
 mtp = deepseek_v32.mtp
+_LETTERS = {"F": "full", "S": "shared"}
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     fields.required("rope_interleave")
     fields.required("indexer_rope_interleave")
-    _refuse_shared(fields)
-    return deepseek_v32.indexed_model(fields, heads=32)
+    model = deepseek_v32.indexed_model(fields, heads=32)
+    kinds = zip(model.layer_kinds, _chosen_before(fields, model.num_layers), strict=True)
+    return replace(
+        model, layer_kinds=tuple(replace(kind, chosen_before=before) for kind, before in kinds)
+    )
 
 
-def _refuse_shared(fields: Fields) -> None:
-    """Layers that see what the layer before them chose are not known."""
-    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    fields.constant("index_topk_freq", 1.0)
+def _chosen_before(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Which layers see what the layer before them does: by list, by letters, or all but a few."""
     for key in ("indexer_types", "index_topk_pattern"):
         value = fields.raw.get(key)
-        if isinstance(value, str):  # a letter a layer
-            fields = fields.replaced(key, ["full" if one == "F" else one for one in value])
+        if isinstance(value, str):
+            fields = fields.replaced(key, [_LETTERS.get(letter, letter) for letter in value])
         if key in fields:
-            fields.options(key, layers, ("full",))
+            types = fields.options(key, layers, tuple(_LETTERS.values()))
+            return tuple(one == "shared" for one in types)
+    every = fields.integer("index_topk_freq", 1, high=MAX_LAYERS)
+    first = fields.integer("index_skip_topk_offset", 2, low=0, high=MAX_LAYERS)
+    return tuple(max(layer - first + 1, 0) % every != 0 for layer in range(layers))
 
 
 def weights(config: ModelConfig) -> WeightMap:

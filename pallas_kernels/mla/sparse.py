@@ -1,7 +1,9 @@
 """Latent attention that sees the latents whose index keys score highest, and no others.
 
-    index keys of a row ── scores of 16 tokens at once ── top ──> places [T, top]
-    latents ── gathered, 256 tokens at once ──> pages of each token's own ── mla_decode ──> out
+    index keys of a row ── scores of 16 tokens at once ── top ──> positions [T, top]
+    latents there ── gathered, of 256 tokens ──> pages of each token's own ── mla_decode ──> out
+
+The choice is a step of its own, for a model's next layers may see what one has chosen.
 
 A step whose tokens all have fewer positions before them than may be seen goes through `mla_decode`
 or `mla_ragged` as without an index. Scores and choice are XLA's on every device, attention is that
@@ -32,9 +34,7 @@ class IndexQueries(NamedTuple):
     weights: Float32[Array, "T I"]
 
 
-def mla_sparse(
-    q: Float[Array, "T N H"],
-    latent_pages: Float[Array, "P S H"],
+def choose_latents(
     index: IndexQueries,
     index_pages: Num[Array, "P S E"],
     page_table: Int32[Array, "B MP"],
@@ -42,40 +42,14 @@ def mla_sparse(
     *,
     blocks: QueryBlocks | None,
     top: int,
-    scale: float,
-    value_dim: int,
-    backend: Backend | None = None,
-) -> Float[Array, "T N V"]:
-    """Token t over the `top` of the latents 0 .. positions[t] of its row whose index keys, at the
-    same places, score highest; the earlier of two with one score. Padding gives any value.
+) -> Int32[Array, "T W"]:
+    """Positions 0 .. positions[t] of token t's row whose keys score highest: the best first, the
+    earlier of two with one score, and behind them any. Of padding, any.
 
-    Without `blocks` token t is row t. Specification: `reference.mla_sparse_reference`.
-
-    Raises:
-        KernelError: the GPU's kernel does not take these sizes.
+    W is `top`; all is 0 in a step in which every token sees everything. Without `blocks` token t is
+    row t. Specification: `reference.mla_sparse_reference`.
     """
-    sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": backend}
-    dense = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
-
-    def all_of_them() -> Array:
-        return dense(q, latent_pages, page_table, positions, **sizes)
-
-    def some() -> Array:
-        places = _choose(index, index_pages, page_table, positions, blocks, top)
-        return _attend(q, latent_pages, places, jnp.minimum(positions, top - 1), sizes)
-
-    if page_table.shape[1] * latent_pages.shape[1] <= top:
-        return all_of_them()
-    out: Array = lax.cond(positions.max() < top, all_of_them, some)
-    return out
-
-
-def _choose(
-    index: IndexQueries, index_pages: Array, page_table: Array, positions: Array,
-    blocks: QueryBlocks | None, top: int,
-) -> Int32[Array, "T W"]:  # fmt: skip
-    """Where what each token sees lies in the pool, best first; what is not to be seen behind it."""
-    T, S = positions.shape[0], index_pages.shape[1]
+    T = positions.shape[0]
     tokens, rows = jnp.arange(T)[:, None], jnp.arange(T)
     if blocks is not None:
         tokens, rows = blocks.tokens, blocks.rows
@@ -83,16 +57,57 @@ def _choose(
     def choose(tokens: Array, rows: Array) -> Array:
         asked = positions.at[tokens].get(mode="fill", fill_value=-1)  # [M, Q]
         queries = (x.at[tokens].get(mode="fill", fill_value=0) for x in index)
-        tables = page_table[rows]
-        scores = index_scores(IndexQueries(*queries), index_pages, tables, asked)
-        slots = lax.top_k(scores, top)[1]  # [M, Q, top]
-        pages = jnp.take_along_axis(tables[:, None], slots // S, axis=2, mode="clip")
-        return pages * S + slots % S
+        scores = index_scores(IndexQueries(*queries), index_pages, page_table[rows], asked)
+        return lax.top_k(scores, top)[1]  # [M, Q, top]
 
-    places = _in_pieces(choose, _PIECE // tokens.shape[1], tokens, rows, fill=(T, 0))
-    places = places.reshape(-1, top)
-    places = places if blocks is None else places[blocks.places]
-    return jnp.pad(places, ((0, 0), (0, -top % S)))  # whole pages
+    def some() -> Array:
+        chosen = _in_pieces(choose, _PIECE // tokens.shape[1], tokens, rows, fill=(T, 0))
+        chosen = chosen.reshape(-1, top)
+        return chosen if blocks is None else chosen[blocks.places]
+
+    none = jnp.zeros((T, top), jnp.int32)
+    if page_table.shape[1] * index_pages.shape[1] <= top:
+        return none
+    chosen: Array = lax.cond(positions.max() < top, lambda: none, some)
+    return chosen
+
+
+def mla_chosen(
+    q: Float[Array, "T N H"],
+    latent_pages: Float[Array, "P S H"],
+    chosen: Int32[Array, "T W"],
+    page_table: Int32[Array, "B MP"],
+    positions: Int32[Array, " T"],
+    *,
+    blocks: QueryBlocks | None,
+    scale: float,
+    value_dim: int,
+    backend: Backend | None = None,
+) -> Float[Array, "T N V"]:
+    """Token t over those latents of its row that `choose_latents` found for it.
+
+    Specification: `reference.mla_sparse_reference`.
+
+    Raises:
+        KernelError: the GPU's kernel does not take these sizes.
+    """
+    top = chosen.shape[1]
+    sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": backend}
+    dense = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
+
+    def all_of_them() -> Array:
+        return dense(q, latent_pages, page_table, positions, **sizes)
+
+    def some() -> Array:
+        rows = jnp.arange(q.shape[0])
+        if blocks is not None:
+            rows = blocks.rows[blocks.places // blocks.tokens.shape[1]]
+        return _attend(q, latent_pages, chosen, page_table[rows], positions, sizes)
+
+    if page_table.shape[1] * latent_pages.shape[1] <= top:
+        return all_of_them()
+    out: Array = lax.cond(positions.max() < top, all_of_them, some)
+    return out
 
 
 def index_scores(
@@ -128,22 +143,23 @@ def index_scores(
 
 
 def _attend(
-    q: Array, latent_pages: Array, places: Array, newest: Array, sizes: dict[str, Any]
-) -> Array:
-    """Each token over its `places`, of which it sees those up to number `newest`."""
-    S, H = latent_pages.shape[1:]
+    q: Array, latent_pages: Array, chosen: Array, tables: Array, positions: Array,
+    sizes: dict[str, Any],
+) -> Array:  # fmt: skip
+    """Each token over what is `chosen` of its own table, as much as there is before it."""
+    (T, top), (S, H) = chosen.shape, latent_pages.shape[1:]
     latents = latent_pages.reshape(-1, H)
-
-    T = q.shape[0]
 
     # queries are gathered, and results selected, where slices would do: those XLA would have the
     # kernel itself read and write, which takes the loop out of the step's CUDA graph
     def attend(tokens: Array) -> Array:
-        seen = newest.at[tokens].get(mode="fill", fill_value=-1)
-        own = latents[places.at[tokens].get(mode="clip")].reshape(-1, S, H)
+        newest = jnp.minimum(positions.at[tokens].get(mode="fill", fill_value=-1), top - 1)
+        places = jnp.pad(chosen.at[tokens].get(mode="clip"), ((0, 0), (0, -top % S)))
+        pages = jnp.take_along_axis(tables.at[tokens].get(mode="clip"), places // S, 1, mode="clip")
+        own = latents[pages * S + places % S].reshape(-1, S, H)
         table = jnp.arange(own.shape[0], dtype=jnp.int32).reshape(tokens.size, -1)
-        out = mla_decode(q.at[tokens].get(mode="clip"), own, table, seen, **sizes)
-        return jnp.asarray(jnp.where(seen[:, None, None] < 0, 0, out))
+        out = mla_decode(q.at[tokens].get(mode="clip"), own, table, newest, **sizes)
+        return jnp.asarray(jnp.where(newest[:, None, None] < 0, 0, out))
 
     return _in_pieces(attend, _PIECE, jnp.arange(T), fill=(T,))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import IndexQueries, mla_decode, mla_sparse, query_blocks
+from pallas_kernels import IndexQueries, choose_latents, mla_chosen, mla_decode, query_blocks
 from pallas_kernels.mla import sparse
 from pallas_kernels.mla.reference import mla_sparse_reference
 from tests.pallas_kernels.mla.pages import make_chunks, make_pages
@@ -31,8 +31,13 @@ def make(rng, T, lengths):
 
 
 def attend(blocks, top, *arrays):
-    run = jax.jit(lambda *a, **b: mla_sparse(*a, **b, top=top, **SIZES))
-    return run(*arrays, blocks=blocks)
+    @jax.jit
+    def run(q, pages, index, index_pages, table, positions, blocks):
+        where = table, positions
+        chosen = choose_latents(index, index_pages, *where, blocks=blocks, top=top)
+        return mla_chosen(q, pages, chosen, *where, blocks=blocks, **SIZES)
+
+    return run(*arrays, blocks)
 
 
 def expected(row, top, q, pages, index, index_pages, table, positions):
