@@ -215,8 +215,8 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("deepseek_v32", {"q_lora_rank": None}, CheckpointError),
         ("deepseek_v32", {"index_head_dim": 6}, CheckpointError),
         ("deepseek_v32", {"indexer_rope_interleave": True}, UnsupportedError),
-        ("glm_moe_dsa", {"index_topk_pattern": "FTF"}, UnsupportedError),
-        ("glm_moe_dsa", {"index_topk_pattern": "FF"}, CheckpointError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FTF", "indexer_types": None}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FF", "indexer_types": None}, CheckpointError),
         ("glm_moe_dsa", {"indexer_types": ["full", "full", "none"]}, UnsupportedError),
     ],
 )  # fmt: skip
@@ -236,13 +236,13 @@ def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Ex
     ],
 )
 def test_glm_5_says_which_layers_choose(change: dict[str, Any], before: list[bool]) -> None:
-    kinds = parse(RAW["glm_moe_dsa"], **change).layer_kinds
+    kinds = parse(RAW["glm_moe_dsa"], **{"indexer_types": None, **change}).layer_kinds
     assert [kind.chosen_before for kind in kinds] == before
 
 
 def test_a_first_layer_has_none_before_it() -> None:
     with pytest.raises(CheckpointError, match="first layer that sees what the layer before it"):
-        parse(RAW["glm_moe_dsa"], index_topk_pattern="SFF")
+        parse(RAW["glm_moe_dsa"], indexer_types=["shared", "full", "full"])
 
 
 def test_baichuan_is_told_apart_by_its_keys() -> None:

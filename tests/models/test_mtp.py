@@ -144,10 +144,7 @@ def mixture(x, w):
     return out
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_scores_of_the_token_after_the_next_are_those_of_the_report(
-    shards: int, tmp_path: Path
-) -> None:
+def test_scores_of_the_token_after_the_next_are_those_of_the_report(tmp_path: Path) -> None:
     own, (hidden, tokens) = checkpoint(tmp_path, "deepseek_v3", like=2), inputs("deepseek_v3")
     shared = {
         name: tensor(0, name, (67, 40), CASES["deepseek_v3"].spread).astype(np.float64)
@@ -165,16 +162,14 @@ def test_scores_of_the_token_after_the_next_are_those_of_the_report(
     x = x + latent_attention(rms(x, w("input_layernorm")), w)
     x = x + mixture(rms(x, w("post_attention_layernorm")), w)
     want = rms(x, w("shared_head.norm")) @ shared["lm_head.weight"].T
-    model = load(tmp_path, make_mesh(shards), dtype="float32")
+    model = load(tmp_path, make_mesh(2), dtype="float32")
     got, cache = run(model, load_mtp(model), hidden, tokens)
     np.testing.assert_allclose(got, want, atol=2e-5 * want.std())
     assert (cache.k[: 3 * PAGES] == 7).all()  # the decoder's own pages
     assert (cache.k[3 * PAGES + 1] != 7).all()
 
 
-@pytest.mark.parametrize(
-    "name, like", [("deepseek_v32", 1), ("glm4_moe", 1), ("qwen3_next", 3), ("mimo", 0)]
-)
+@pytest.mark.parametrize("name, like", [("deepseek_v32", 1), ("qwen3_next", 3), ("mimo", 0)])
 def test_its_layer_is_that_of_a_longer_decoder(name: str, like: int, tmp_path: Path) -> None:
     """Which has the same tensors under the names of its own last layer."""
     own, (hidden, tokens) = checkpoint(tmp_path / "own", name, like), inputs(name)
