@@ -57,6 +57,9 @@ def resolve_backend(
             f"{error} Use --attention-backend xla, which runs anything, slowly."
         ) from None
     logger.info("attention backend: %s, on %s", backend.value, device.device_kind)
+    if model.latent is not None and model.latent.index is not None:
+        top = model.latent.index.top
+        logger.info("index of latents: xla scores them and chooses %d for each token", top)
     return backend
 
 

@@ -196,7 +196,9 @@ def _copies(
         for kernel in kernels.values()
         if shape.tokens < _UNPACKED_TOKENS or not isinstance(kernel, GroupKernel)
     ]
-    pages = [kv.shape, (kv.num_pages, *kv.shape[1:])] if kv.num_layers else []
+    widths = (kv.head_dim, kv.index_dim) if kv.index_dim else (kv.head_dim,)
+    rows = (kv.shape[0], kv.num_pages) if kv.num_layers else ()
+    pages = [(count, *kv.shape[1:3], width) for count in rows for width in widths]
     found = find_copies(hlo, _divided([*plain, *pages], shards) + _states(kv))
     # words are few enough that activations may have their shape
     packed = find_copies(hlo, _divided(words, shards))

@@ -77,13 +77,22 @@ def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     }
 
 
-def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
-    """The state before the first step."""
+def zero_pages(kv: KVLayout) -> KVCache:
+    """The pool, before anything lies in it."""
     keys = jnp.zeros(kv.shape, kv.dtype)
     cache = KVCache(keys, None if kv.latent else jnp.zeros_like(keys))
     if kv.scaled:
         scales = jnp.zeros(kv.shape[:3], jnp.float32)
         cache = cache._replace(k_scales=scales, v_scales=jnp.zeros_like(scales))
+    if kv.index_dim:
+        keys = jnp.zeros((*kv.shape[:3], kv.index_dim), kv.dtype)
+        cache = cache._replace(index_keys=keys)
+    return cache
+
+
+def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
+    """The state before the first step."""
+    cache = zero_pages(kv)
     if kv.states is not None:
         cache = cache._replace(states=kv.states.zeros())
     slots = init_slots(shapes.max_num_seqs, vocab_size)

@@ -52,6 +52,7 @@ class KVLayout:
     latent: bool = False  # one array of what is both key and value
     sampler: Backend = Backend.XLA  # which draws tokens
     states: StateLayout | None = None  # of layers that have them, beside the pages
+    index_dim: int = 0  # of a key by which a latent is chosen, beside it; 0 where none is
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -63,7 +64,8 @@ class KVLayout:
         """Keys and values of one page in all layers, and their scales."""
         vector = self.head_dim * jnp.dtype(self.dtype).itemsize + (4 if self.scaled else 0)
         kinds = 1 if self.latent else 2
-        return self.num_layers * self.page_size * self.num_heads * vector * kinds
+        index = self.index_dim * jnp.dtype(self.dtype).itemsize
+        return self.num_layers * self.page_size * self.num_heads * (vector * kinds + index)
 
     @property
     def scaled(self) -> bool:
@@ -106,10 +108,11 @@ def resolve_layout(
     sampler = resolve_sampler(backend, model.vocab_size, mesh)
     heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
     latent = model.latent is not None
+    index = model.latent.index if model.latent is not None else None
     states = resolve_states(config, model, shapes.max_num_seqs, computed)
     return KVLayout(
         model.num_attentions, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler,
-        states,
+        states, index.dim if index is not None else 0,
     )  # fmt: skip
 
 

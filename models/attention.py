@@ -6,7 +6,7 @@ requests.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,13 @@ from models.states import StateRows, States
 from pallas_kernels import (
     Backend,
     HeadNorms,
+    IndexQueries,
     Pages,
     QueryBlocks,
     Turn,
+    choose_latents,
     kv_write,
+    mla_chosen,
     mla_decode,
     mla_ragged,
     paged_decode,
@@ -37,8 +40,8 @@ class KVCache(NamedTuple):
     """Keys and values of all layers that have them; layer l's page p is row l * P + p. Donated,
     never sliced.
 
-    Latents, which are both, lie in `k` with K = 1, once for each shard. Keys and values of eight
-    bits have scales, one for each token and head.
+    Latents, which are both, lie in `k` with K = 1, once for each shard; their index keys likewise.
+    Keys and values of eight bits have scales, one for each token and head.
     """
 
     k: Num[Array, "LP K S H"]
@@ -46,10 +49,24 @@ class KVCache(NamedTuple):
     k_scales: Float32[Array, "LP K S"] | None = None
     v_scales: Float32[Array, "LP K S"] | None = None
     states: States | None = None  # of layers that have a state
+    index_keys: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
+    chosen: Int32[Array, "T W"] | None = None  # between layers only: positions a token sees
 
     @property
     def page_size(self) -> int:
         return self.k.shape[2]
+
+
+class Indexed(NamedTuple):
+    """By what the latents are chosen that a token sees: `top` of them.
+
+    Without queries and keys those are seen that the layer before has kept.
+    """
+
+    queries: IndexQueries | None
+    keys: Float[Array, "T E"] | None  # of this step's tokens
+    top: int
+    kept: bool  # for layers behind
 
 
 class EncodedRows(NamedTuple):
@@ -169,47 +186,71 @@ def latent_attention(
     layer: Int32[Array, ""],
     q: Float[Array, "T N H"],
     latent: Float[Array, "T H"],
+    indexed: Indexed | None = None,
     *,
     scale: float,
     value_dim: int,
 ) -> tuple[Float[Array, "T N V"], KVCache]:
-    """Write the latents of this layer into the cache, then attend causally over each token's row.
+    """Write the latents of this layer into the cache, then attend causally over each token's row,
+    or over what is chosen of it.
 
     Every shard has some of the queries' heads, and all latents.
     """
-    attend = partial(_attend_latents, scale=scale, value_dim=value_dim)
+    attend = partial(
+        _attend_latents,
+        top=None if indexed is None else indexed.top,
+        kept=indexed is not None and indexed.kept,
+        scale=scale,
+        value_dim=value_dim,
+    )
     if batch.mesh is not None:
         whole, heads = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
         attend = jax.shard_map(
             attend,
             mesh=batch.mesh,
-            in_specs=(whole, heads, whole, heads, whole),
-            out_specs=(heads, heads),
+            in_specs=(whole, heads, whole, heads, whole, whole, whole, whole),
+            out_specs=(heads, heads, whole),
             check_vma=False,
         )
-    out, latents = attend(replace(batch, states=None), cache.k, layer, q, latent)
-    return out, KVCache(latents, None, states=cache.states)
+    queries, keys = (None, None) if indexed is None else indexed[:2]
+    pages = cache._replace(states=None, chosen=None)
+    out, pages, chosen = attend(
+        replace(batch, states=None), pages, layer, q, latent, queries, keys, cache.chosen
+    )
+    return out, pages._replace(states=cache.states, chosen=chosen)
 
 
 def _attend_latents(
     batch: AttentionBatch,
-    pages: Array,
+    cache: KVCache,
     layer: Array,
     q: Array,
     latent: Array,
+    queries: IndexQueries | None,
+    keys: Array | None,
+    chosen: Array | None,
     *,
+    top: int | None,
+    kept: bool,
     scale: float,
     value_dim: int,
-) -> tuple[Array, Array]:
-    table, page, slot = _places(batch, layer, pages)
-    pages = kv_write(pages, latent[:, None], page, slot)
-    blocks = batch.blocks
-    kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
-    out = kernel(
-        q, pages[:, 0], table, batch.positions,
-        scale=scale, value_dim=value_dim, backend=batch.backend,
-    )  # fmt: skip
-    return out, pages
+) -> tuple[Array, KVCache, Array | None]:
+    table, page, slot = _places(batch, layer, cache.k)
+    pages = kv_write(cache.k, latent[:, None], page, slot)
+    cache, blocks = cache._replace(k=pages), batch.blocks
+    sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": batch.backend}
+    where = table, batch.positions
+    if top is None:
+        kernel = mla_decode if blocks is None else partial(mla_ragged, blocks=blocks)
+        return kernel(q, pages[:, 0], *where, **sizes), cache, None
+    if queries is not None and keys is not None and cache.index_keys is not None:
+        index = kv_write(cache.index_keys, keys[:, None], page, slot)
+        cache = cache._replace(index_keys=index)
+        chosen = choose_latents(queries, index[:, 0], *where, blocks=blocks, top=top)
+    if chosen is None:
+        raise TypeError("nothing says which latents are seen: no index keys, nothing kept")
+    out = mla_chosen(q, pages[:, 0], chosen, *where, blocks=blocks, **sizes)
+    return out, cache, chosen if kept else None
 
 
 def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:

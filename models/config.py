@@ -26,6 +26,7 @@ class LayerKind:
     sparsity: so many of an MLP's gates are cut to 0, as a share of a normal distribution.
     shared: keys and values are those of the last layer before that has its own and this window.
     block: the attention is that of a block whose weights several layers have (`SharedBlocks`).
+    chosen_before: it sees those latents that the layer before it sees, and chooses none itself.
     """
 
     window: int | None = None
@@ -38,6 +39,7 @@ class LayerKind:
     sparsity: float = 0.0
     shared: bool = False
     block: bool = False
+    chosen_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class LatentIndex:
+    """A token sees the `top` latents before it whose index keys score highest, and no others.
+
+    Source: DeepSeek-V3.2, arXiv 2512.02556.
+    """
+
+    heads: int  # I
+    dim: int  # E, of an index key and of each of the I queries for it
+    top: int
+
+
+@dataclass(frozen=True)
 class Latent:
     """Keys and values of all heads as one compressed vector a token (MLA).
 
@@ -82,6 +96,7 @@ class Latent:
     key_dim: int
     rope_dim: int
     value_dim: int
+    index: LatentIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +245,10 @@ class ModelConfig:
             raise CheckpointError("config.json has layers with a state and does not describe them.")
         if self.blocks is None and self.block_layers:
             raise CheckpointError("config.json has layers of blocks and does not describe them.")
+        if self.layer_kinds and self.layer_kinds[0].chosen_before:
+            raise CheckpointError(
+                "config.json has a first layer that sees what the layer before it has chosen."
+            )
         if -1 in self.kv_places:
             raise CheckpointError(
                 "config.json has layers that share keys and values with none before them."

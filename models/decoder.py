@@ -86,7 +86,7 @@ class Decoder(nnx.Module):
             x, given = self.streams.open(x), self.streams.inputs(tokens, x)  # [S, T, D], [T, L, P]
         *_, (x, cache) = self.run_layers(x, positions, batch, cache, given)
         x = x if self.streams is None else self.streams.close(x)
-        return self.norm(x), cache
+        return self.norm(x), cache._replace(chosen=None)
 
     def run_layers(
         self,
@@ -376,7 +376,7 @@ def _attention(
     config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int
 ) -> Attention | LatentAttention:
     if config.latent is not None:
-        return LatentAttention(config, config.latent, dtype)
+        return LatentAttention(config, config.latent, kind, dtype)
     return Attention(config, kind, dtype, shards)
 
 

@@ -6,6 +6,8 @@
                  └─ rotated, one for all heads ┘                                           │
                                                       o ─ value_up ─ [T, N, rank] ─────────┘
 
+With an index (`indexer.py`) a token sees some of the latents only.
+
 Owns the projections and what is absorbed into queries and results, so that no key and no value of
 a head is ever made. Source: DeepSeek-V2, arXiv 2405.04434.
 """
@@ -15,8 +17,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch, KVCache, latent_attention
-from models.config import Latent, ModelConfig
+from models.attention import AttentionBatch, Indexed, KVCache, latent_attention
+from models.config import Latent, LayerKind, ModelConfig
+from models.indexer import Indexer
 from models.layers import Linear, RMSNorm
 from models.rope import Rotation, rotate
 
@@ -26,7 +29,7 @@ _EPS = 1e-6  # of the norms of compressed vectors, whatever the model's others h
 class LatentAttention(nnx.Module):
     """Causal attention of N heads over one latent a token."""
 
-    def __init__(self, config: ModelConfig, latent: Latent, dtype: DTypeLike):
+    def __init__(self, config: ModelConfig, latent: Latent, kind: LayerKind, dtype: DTypeLike):
         D, N, rank = config.hidden_size, config.num_heads, latent.rank
         width, query_rank = N * (latent.key_dim + latent.rope_dim), latent.query_rank
         self.config, self.latent = config, latent
@@ -44,6 +47,10 @@ class LatentAttention(nnx.Module):
         self.o = Linear(
             N * latent.value_dim, D, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype
         )
+        index = latent.index
+        own = index if not kind.chosen_before else None
+        self.indexer = Indexer(config, latent, own, dtype) if own is not None else None
+        self.kept = any(one.chosen_before for one in config.layer_kinds)
 
     def __call__(
         self,
@@ -60,6 +67,12 @@ class LatentAttention(nnx.Module):
         kv, k_rope = jnp.split(self.kv_down(x), [latent.rank], axis=-1)  # [T, rank], [T, R]
         if turn is not None:
             q_rope, k_rope = rotate(q_rope, turn), rotate(k_rope[:, None], turn)[:, 0]
+        indexed = None
+        if latent.index is not None:
+            queries, keys = None, None
+            if self.indexer is not None:
+                queries, keys = self.indexer(x, compressed, turn)
+            indexed = Indexed(queries, keys, latent.index.top, self.kept)
         absorbed = jnp.einsum("tnk,nkr->tnr", q, self.key_up[...])  # [T, N, rank]
         h, cache = latent_attention(
             batch,
@@ -67,6 +80,7 @@ class LatentAttention(nnx.Module):
             index,
             jnp.concatenate([absorbed, q_rope], axis=-1),
             jnp.concatenate([self.kv_norm(kv), k_rope], axis=-1),
+            indexed,
             scale=self.config.score_scale,
             value_dim=latent.rank,
         )  # [T, N, rank]

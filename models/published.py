@@ -232,6 +232,14 @@ DEEPSEEK_V3: Published = {
     },
     "tie_word_embeddings": False,
 }
+DEEPSEEK_V3_2: Published = {
+    **DEEPSEEK_V3,
+    "architectures": ["DeepseekV32ForCausalLM"],
+    "model_type": "deepseek_v32",
+    "index_head_dim": 128,
+    "index_n_heads": 64,
+    "index_topk": 2048,
+}
 
 MAMBA_2_8B: Published = {
     "architectures": ["MambaForCausalLM"],
@@ -286,6 +294,7 @@ PUBLISHED: Mapping[str, Published] = {
     "qwen3-30b-a3b": QWEN3_30B_A3B,
     "gpt-oss-20b": GPT_OSS_20B,
     "deepseek-v3": DEEPSEEK_V3,
+    "deepseek-v3.2": DEEPSEEK_V3_2,
     "mamba-2.8b": MAMBA_2_8B,
     "codestral-mamba-7b": CODESTRAL_MAMBA_7B,
     "qwen3-next-80b-a3b": QWEN3_NEXT_80B_A3B,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
-from models.config import AltUp, Latent, Mixture, ModelConfig, QKNorm
+from models.config import AltUp, Latent, LatentIndex, Mixture, ModelConfig, QKNorm
 from models.mixer_weights import mixer_entries
 from models.shared_block_weights import use_entries
 from models.weights import Part, Source, Stack, WeightMap
@@ -46,7 +46,8 @@ def weight_map(
         grouped: one tensor has the queries, the key and the value of one key/value head after
             another (GPT-NeoX, Falcon).
         paired: rotated pairs are neighbours in a head (Cohere, GLM), and not its two halves. Ours
-            always are: a score is the same sum, in another order.
+            always are: a score is the same sum, in another order. Of latent attention this is said
+            of its index: latents have neighbours in all families.
         expert_rows: tensors of all experts are [experts, out, in] instead, with the outputs of gate
             before those of up, and `names` has their whole names (Granite).
         expert_columns: they are [experts, in, out], in the same order (Llama 4).
@@ -123,6 +124,9 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _attention(config, rotated, build, f"{layer}.attention", kind.shared)
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
+        if config.latent.index is not None and not kind.chosen_before:
+            rotated, path = config.latent.rope_dim, f"{layer}.attention.indexer"
+            yield from _indexer(config.latent.index, rotated, build, path)
     if config.post_norms and mixes:
         yield from norm(f"{layer}.attention_post_norm")
     if config.relative and config.relative.by_layer:
@@ -257,6 +261,18 @@ def _latent(config: ModelConfig, latent: Latent, build: "_Builder", path: str) -
     turned = tuple(Source((one,), 1, transpose=True, outputs_of=every) for one in values)
     yield f"{path}.value_up", Stack(turned)
     yield from build.linear(f"{path}.o", (config.hidden_size, 1), bias=config.o_bias)
+
+
+def _indexer(index: LatentIndex, rotated: int, build: "_Builder", path: str) -> Iterator[Entry]:
+    """Queries, the key and its norm, in pairs all of them if one is."""
+    pairs, key = rotated if build.paired else 0, (1, index.dim)
+    for name, heads in (("q", (index.heads, index.dim)), ("k", key)):
+        (part,) = build.parts(f"{path}.{name}", (heads,), "weight")
+        yield f"{path}.{name}.kernel", Source((replace(part, paired=pairs),), 1, transpose=True)
+    for leaf in ("weight", "bias"):
+        (part,) = build.parts(f"{path}.k_norm", (key,), leaf)
+        yield f"{path}.k_norm.{leaf}", Source((replace(part, paired=pairs),))
+    yield from build.linear(f"{path}.weights", (index.heads, 1), bias=False)
 
 
 def _unrotated_first(tensor: str, start: int, plain: int, rotated: int) -> tuple[Part, ...]:

@@ -18,7 +18,7 @@ from pallas_kernels.attention import (
 )
 from pallas_kernels.cache import HeadNorms, Pages, Turn, kv_write, qkv_write, rms_norm, rotate
 from pallas_kernels.dispatch import Backend
-from pallas_kernels.mla import mla_decode, mla_ragged
+from pallas_kernels.mla import IndexQueries, choose_latents, mla_chosen, mla_decode, mla_ragged
 from pallas_kernels.moe import experts, route
 from pallas_kernels.sampling import DrawRows, draw
 
@@ -26,12 +26,15 @@ __all__ = [
     "Backend",
     "DrawRows",
     "HeadNorms",
+    "IndexQueries",
     "Pages",
     "QueryBlocks",
     "Turn",
+    "choose_latents",
     "draw",
     "experts",
     "kv_write",
+    "mla_chosen",
     "mla_decode",
     "mla_ragged",
     "paged_decode",

@@ -85,7 +85,11 @@ def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
     dtype = next(leaf.dtype for leaf in model.layout.leaves if "embedding" in leaf.paths)
     keys, values = (jax.device_put(jnp.zeros(shape, dtype), sharding) for _ in "kv")
     values = None if config.latent is not None else values
-    return KVCache(keys, values, states=_empty_states(model, dtype))
+    index = None
+    if config.latent is not None and config.latent.index is not None:
+        index = jnp.zeros((*shape[:3], config.latent.index.dim), dtype)
+        index = jax.device_put(index, sharding)
+    return KVCache(keys, values, states=_empty_states(model, dtype), index_keys=index)
 
 
 def _empty_states(model: LoadedModel, dtype: DTypeLike) -> States | None:

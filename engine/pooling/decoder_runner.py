@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.lowering import abstract_leaves, compiler_options, whole
+from engine.lowering import abstract_leaves, compiler_options, whole, zero_pages
 from engine.memory import KVLayout, resolve_layout
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
@@ -50,10 +50,10 @@ class DecoderRunner:
         )
         self._abstract: Any = jax.tree.map(
             lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-            jax.eval_shape(partial(_cache, self._kv)),
+            jax.eval_shape(partial(zero_pages, self._kv)),
         )
         make: Any = jax.jit(
-            partial(_cache, self._kv),
+            partial(zero_pages, self._kv),
             out_shardings=jax.tree.map(lambda _: sharding, self._abstract),
         )
         self._pages = make()
@@ -109,15 +109,6 @@ class DecoderRunner:
         jitted = jax.jit(run, donate_argnums=1, out_shardings=(held, everywhere))
         leaves = abstract_leaves(model.layout.leaves, model.mesh)
         return jitted.lower(leaves, self._abstract, packed)
-
-
-def _cache(kv: KVLayout) -> KVCache:
-    keys = jnp.zeros(kv.shape, kv.dtype)
-    cache = KVCache(keys, None if kv.latent else jnp.zeros_like(keys))
-    if kv.scaled:
-        scales = jnp.zeros(kv.shape[:3], jnp.float32)
-        cache = cache._replace(k_scales=scales, v_scales=jnp.zeros_like(scales))
-    return cache
 
 
 def _batch(

@@ -1,6 +1,6 @@
 """DeepSeek V3 and R1, Kimi K2: latent attention, and many experts chosen by groups and a bias.
 
-The layers behind the last, which predict further tokens, are not read.
+The layer behind the last, which predicts a further token, is read by `models/mtp.py` only.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Latent, LayerKind, Mixture, ModelConfig
+from models.config import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import MAX_HEADS, Fields
+from models.mtp_weights import behind_last_layer
 from models.rope_settings import read_rope, yarn_score_scale
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
@@ -39,13 +40,15 @@ NAMES: Names = {
     **routed_names(MLP, "shared_experts"),
 }
 
+mtp = behind_last_layer
+
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
     return latent_model(fields, read_biased_mixture(fields))
 
 
-def latent_model(fields: Fields, mixture: Mixture) -> ModelConfig:
+def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = None) -> ModelConfig:
     """The keys that all with latent attention write alike."""
     latent = Latent(
         query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -53,6 +56,7 @@ def latent_model(fields: Fields, mixture: Mixture) -> ModelConfig:
         key_dim=fields.integer("qk_nope_head_dim", 128, high=MAX_HEADS),
         rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
         value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
+        index=index,
     )
     bias = fields.flag("attention_bias", False)
     base = llama.dense(

@@ -1,6 +1,6 @@
 """GLM-4.5, 4.6 and 4.7: experts chosen as DeepSeek V3 does, half of each head rotated.
 
-The layers behind the last, which predict further tokens, are not read.
+The layer behind the last, which predicts a further token, is read by `models/mtp.py` only.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from models.architectures import llama
 from models.config import ModelConfig, QKNorm
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import Fields
+from models.mtp_weights import behind_last_layer
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
@@ -29,6 +30,8 @@ NAMES: Names = {
     "layers.*.mlp.choice_bias": f"{MLP}.gate.e_score_correction_bias",
     **routed_names(MLP, "shared_experts"),
 }
+
+mtp = behind_last_layer
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -21,7 +21,7 @@ DEFAULTS = {
     "rms_norm_eps": 1e-5,
 }
 
-weights = deepseek_v3.weights
+weights, mtp = deepseek_v3.weights, deepseek_v3.mtp
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -1,10 +1,11 @@
-"""MiMo 7B: Qwen2; the layers that predict further tokens are not read."""
+"""MiMo 7B: Qwen2; the layer that predicts a further token is read by `models/mtp.py` only."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2
 from models.config import ModelConfig
+from models.mtp_weights import MTPNames
 from models.weight_map import weight_map
 from models.weights import WeightMap
 
@@ -13,6 +14,18 @@ ARCHITECTURES = ("MiMoForCausalLM",)
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     return qwen2.config(raw)
+
+
+def mtp(config: ModelConfig) -> MTPNames:
+    layer = "model.mtp_layers.0"
+    return MTPNames(
+        layer=layer,
+        token_norm=f"{layer}.token_layernorm",
+        hidden_norm=f"{layer}.hidden_layernorm",
+        join=f"{layer}.input_proj",
+        norm=f"{layer}.final_layernorm",
+        hidden_first=True,
+    )
 
 
 def weights(config: ModelConfig) -> WeightMap:

@@ -10,6 +10,7 @@ from models.experts import read_sparse_layers
 from models.fields import MAX_HEADS, MAX_LAYERS, Fields
 from models.hybrids import read_state_layers, with_states
 from models.mixer_config import GatedDelta
+from models.mtp_weights import MTPNames
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
@@ -64,6 +65,16 @@ def gated(fields: Fields, *, grouped: bool, **switches: Any) -> ModelConfig:
     every = fields.integer("full_attention_interval", high=MAX_LAYERS)
     by_interval = tuple((layer + 1) % every != 0 for layer in range(config.num_layers))
     return with_states(config, read_state_layers(fields) or by_interval, mixer)
+
+
+def mtp(config: ModelConfig) -> MTPNames:
+    return MTPNames(
+        layer="mtp.layers.0",
+        token_norm="mtp.pre_fc_norm_embedding",
+        hidden_norm="mtp.pre_fc_norm_hidden",
+        join="mtp.fc",
+        norm="mtp.norm",
+    )
 
 
 def weights(config: ModelConfig) -> WeightMap:

@@ -21,7 +21,7 @@ def make_cache(kind):
     shape = (LAYERS * PAGES, HEADS, SLOTS, WIDTH)
     k, v = rng.normal(size=(2, *shape)).astype(np.float32)
     if kind == "latents":
-        return KVCache(k, None)
+        return KVCache(k, None, index_keys=v[..., :5])
     if kind == "eight bits":
         scales = rng.normal(size=(2, *shape[:3])).astype(np.float32)
         return KVCache((k * 50).astype(np.int8), v.astype(jnp.float8_e4m3fn), *scales)

@@ -212,11 +212,37 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("phimoe", {"num_experts_per_tok": 3}, UnsupportedError),
         ("dbrx", {"attn_config": {"kv_n_heads": 0}}, CheckpointError),
         ("deepseek", {"topk_method": "group_limited_greedy"}, UnsupportedError),
+        ("deepseek_v32", {"q_lora_rank": None}, CheckpointError),
+        ("deepseek_v32", {"index_head_dim": 6}, CheckpointError),
+        ("deepseek_v32", {"indexer_rope_interleave": True}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FTF", "indexer_types": None}, UnsupportedError),
+        ("glm_moe_dsa", {"index_topk_pattern": "FF", "indexer_types": None}, CheckpointError),
+        ("glm_moe_dsa", {"indexer_types": ["full", "full", "none"]}, UnsupportedError),
     ],
 )  # fmt: skip
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(change))):
         parse(RAW[name], **change)
+
+
+@pytest.mark.parametrize(
+    "change, before",
+    [
+        ({}, [False] * 3),
+        ({"index_topk_freq": 2}, [False, False, True]),
+        ({"index_topk_freq": 3, "index_skip_topk_offset": 1}, [False, True, True]),
+        ({"index_topk_pattern": "FSF"}, [False, True, False]),
+        ({"indexer_types": ["full", "full", "shared"]}, [False, False, True]),
+    ],
+)
+def test_glm_5_says_which_layers_choose(change: dict[str, Any], before: list[bool]) -> None:
+    kinds = parse(RAW["glm_moe_dsa"], **{"indexer_types": None, **change}).layer_kinds
+    assert [kind.chosen_before for kind in kinds] == before
+
+
+def test_a_first_layer_has_none_before_it() -> None:
+    with pytest.raises(CheckpointError, match="first layer that sees what the layer before it"):
+        parse(RAW["glm_moe_dsa"], indexer_types=["shared", "full", "full"])
 
 
 def test_baichuan_is_told_apart_by_its_keys() -> None:

@@ -93,6 +93,16 @@ MIXTURES = {
                                      topk_group=3, q_lora_rank=None, rope_scaling={
         "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
         "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, n_shared_experts=2)),
+    # 9 and 12 of up to 83 latents are seen
+    "deepseek_v32": Case(_latent("DeepseekV32ForCausalLM", "deepseek_v32", n_group=2, topk_group=1,
+                                 first_k_dense_replace=1, index_topk=9, index_n_heads=12,
+                                 index_head_dim=14, rope_scaling={
+        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1})),
+    "glm_moe_dsa": Case(_latent("GlmMoeDsaForCausalLM", "glm_moe_dsa", index_topk=12,
+                                index_n_heads=10, index_head_dim=18, attention_bias=True,
+                                mlp_layer_types=["sparse", "dense", "sparse"],
+                                indexer_types=["full", "shared", "full"])),
     "glm4_moe": Case(_routed("Glm4MoeForCausalLM", "glm4_moe", use_qk_norm=True, n_group=2,
                              attention_bias=True, first_k_dense_replace=1,
                              routed_scaling_factor=1.8)),

@@ -56,10 +56,15 @@ class PagedRun:
         heads = model.config.cache_kv_heads(model.mesh.size)
         shape = (model.config.num_attentions * PAGES, heads, PAGE_SIZE, model.config.head_dim)
         sharding = named_sharding(model.mesh, (None, "heads", None, None))
-        # not zeros: a slot that counts before it was written shows
-        keys, values = (jax.device_put(np.full(shape, 100, np.float32), sharding) for _ in "kv")
-        states = _states(model.config)
-        self.cache = KVCache(keys, values if model.config.latent is None else None, states=states)
+
+        def full(width: int) -> Array:
+            # not zeros: a slot that counts before it was written shows
+            return jax.device_put(np.full((*shape[:3], width), 100, np.float32), sharding)
+
+        keys, states, latent = full(shape[3]), _states(model.config), model.config.latent
+        values = full(shape[3]) if latent is None else None
+        index = full(latent.index.dim) if latent is not None and latent.index is not None else None
+        self.cache = KVCache(keys, values, states=states, index_keys=index)
         pages = np.random.default_rng(0).permutation(np.arange(1, PAGES))
         self.table = pages.reshape(ROWS, PAGES_A_ROW).astype(np.int32)
 

@@ -24,13 +24,13 @@ SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
 SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi", "gemma3n")
 # linear biases
 SHARDED_SLOPES = ("bloom", "mpt", "baichuan2_13b")
-# a shared expert, a norm over all heads, experts with biases and sinks, latents;
+# a shared expert, a norm over all heads, experts with biases and sinks, latents and their index;
 # experts that are rows of one tensor, a bias of the choice
 SHARDED_MIXTURES = (
     "qwen2_moe",
     "olmoe",
     "gpt_oss",
-    "deepseek_v3",
+    "deepseek_v32",
     "granite_moe",
     "ernie4_5_moe",
     "llama4",
