@@ -93,6 +93,12 @@ def test_what_cannot_run_says_what_could(arguments, message):
         resolve(**arguments)
 
 
+def test_who_chooses_latents_is_said(caplog):
+    with caplog.at_level("INFO"):
+        assert resolve("gpu", "NVIDIA H200", model="deepseek-v3.2") is Backend.MOSAIC
+    assert "index of latents: xla scores them and chooses 2048 for each token" in caplog.text
+
+
 def test_eight_bits_are_for_ampere_too():
     for dtype in (jnp.int8, jnp.float8_e4m3fn):
         found = resolve("gpu", "NVIDIA A100-SXM4-80GB", dtype=dtype, computed=jnp.bfloat16)
