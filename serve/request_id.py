@@ -1,6 +1,7 @@
 """A server-made id for every request, returned as `x-request-id`.
 
-Ids that clients send are neither used nor repeated: they may collide, or hold anything.
+Ids that clients send in headers are neither used nor repeated: they may collide, or hold anything.
+A body's `request_id` or `rid` names its response and nothing else.
 """
 
 import secrets
