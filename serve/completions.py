@@ -21,7 +21,10 @@ from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 from serve.structured_outputs import Constraint, constraint_of
+from serve.thinking import thinking_budget
 from serve.timing import timeline_to_tell
+
+_LAST_TOKENS = 64
 
 
 class CompletionsRoute(GenerationRoute[CompletionRequest]):
@@ -88,8 +91,18 @@ def _prompt(
     params = fit(params, request, len(own), info.max_model_len, default)
     text = text if kept is token_ids else None
     beams = beams_of(request, params, info)
+    thinking = None
+    if request.thinking_token_budget is not None:
+        shown = text or _end_of(service, own)
+        thinking = thinking_budget(request, service.model, shown, info.max_model_len)
     salt = request.cache_salt or ""
-    return Prompt(text, own, params, salt, beams=beams, encoder_token_ids=read)
+    return Prompt(text, own, params, salt, beams=beams, thinking=thinking, encoder_token_ids=read)
+
+
+def _end_of(service: Service, token_ids: list[int]) -> str:
+    """The end of a prompt that came as ids, in which it shows whether the model is to think."""
+    tokenizer = service.model.tokenizer
+    return tokenizer.decode(token_ids[-_LAST_TOKENS:], False) if tokenizer else ""
 
 
 async def _fill_in(

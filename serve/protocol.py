@@ -92,6 +92,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     regex: str | None = None
     ebnf: str | None = None
     repetition_detection: RepetitionDetectionParams | None = None
+    thinking_token_budget: int | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
     request_id: str | None = None  # what the response's id ends with, instead of one made here
     rid: str | None = None  # SGLang's: the response's whole id

@@ -14,7 +14,8 @@ from serve.protocol import GenerationRequest
 
 _SHARED = sorted(
     set(GenerationRequest.__struct_fields__)
-    & set(SamplingParams.__struct_fields__) - {"max_tokens", "structured_outputs"}
+    & set(SamplingParams.__struct_fields__)
+    - {"max_tokens", "structured_outputs", "thinking_token_budget"}  # which have their own ways
 )
 
 

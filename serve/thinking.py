@@ -8,14 +8,14 @@ from engine.errors import RequestError
 from engine.thinking import ThinkingBudget
 from engine.thoughts import Thoughts
 from serve.model import ServedModel
-from serve.protocol_chat import ChatRequest
+from serve.protocol import GenerationRequest
 
 _FIELD = "thinking_token_budget"
 _NO_LIMIT = -1
 
 
 def thinking_budget(
-    request: ChatRequest, model: ServedModel, prompt: str, context: int
+    request: GenerationRequest, model: ServedModel, prompt: str, context: int
 ) -> ThinkingBudget | None:
     """What `request` allows a reply to `prompt`; None is no limit.
 

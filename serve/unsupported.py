@@ -42,7 +42,6 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_prompt_text": (False,),
         "return_weight_versions": (False,),
         "session_id": (),
-        "thinking_token_budget": (),
         "watermarking": (),
         # SGLang
         "custom_logit_processor": (),

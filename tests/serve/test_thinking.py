@@ -59,6 +59,33 @@ async def test_a_model_that_thinks_in_no_known_way(serve: Serve, path: str) -> N
     assert refused.json()["error"]["message"].startswith(f"{param} needs a model")
 
 
+async def test_completions_have_budgets_too(serve: Serve) -> None:
+    """Whether one begins within reasoning is seen at the end of its prompt, of ids as well."""
+    async with serve(THINKS, CONFIG) as served:
+        for prompt in ("<think>", [ord("a") - 33, 64], ["a", "b<think>"]):
+            options = {"thinking_token_budget": 5, "max_tokens": 2, "n": 2}
+            assert (await served.complete(prompt=prompt, **options)).is_success
+        ids = served.core.added[0].prompt_token_ids
+        again = await served.complete(prompt=ids, thinking_token_budget=0, max_tokens=1)
+        free = await served.complete(prompt="a", thinking_token_budget=-1, max_tokens=1)
+        wrong = await served.complete(prompt="a", thinking_token_budget=-2)
+        beams = await served.complete(prompt="a", thinking_token_budget=2, use_beam_search=True)
+        told = [each.thinking for each in served.core.added]
+    assert again.is_success and free.is_success and told.pop() is None
+    assert [each.marks.is_open for each in told] == [
+        True, True, False, False, False, False, True, True, True
+    ]  # fmt: skip
+    assert [each.max_tokens for each in told] == [5] * 8 + [0]
+    for refused in (wrong, beams):
+        assert refused.json()["error"]["param"] == "thinking_token_budget"
+
+
+async def test_a_completion_of_a_model_that_thinks_in_no_known_way(serve: Serve) -> None:
+    async with serve() as served:
+        refused = await served.complete(prompt="a", thinking_token_budget=3)
+    assert refused.json()["error"]["param"] == "thinking_token_budget"
+
+
 async def test_reasoning_is_counted(serve: Serve) -> None:
     """Three letters, whole and streamed; of n replies, all."""
     async with serve(THINKS, CONFIG) as served:
