@@ -124,7 +124,7 @@ def _rounds(runners: Mapping[str, Runner], work: Work) -> dict[str, list[float]]
     """Seconds of each turn; the first round does not count, odd ones go backwards."""
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(work.rounds + 1):
-        for name in runners if number % 2 == 0 else reversed(list(runners)):
+        for name in list(runners)[:: -1 if number % 2 else 1]:
             taken = runners[name].turn(work, number)
             if number:
                 seconds[name].append(taken)
