@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Float32, Int32, Num, UInt32
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.attention.reference import MASKED, bias_of, visible, visible_drafts
 
-_CHUNK_SLOTS = 64  # keys scored at once
+_CHUNK_SLOTS = 64, 256  # keys scored at once, at least and at most
+_SCORED = 512  # keys of all queries together, where that is in between
 _NO_POSITION = 2**31 - 1  # later than any
 
 
@@ -46,7 +47,7 @@ def attend_blocks(
     M, Q, N, H = q.shape
     K, S = k_pages.shape[1:3]
     G, V = N // K, value_dim or H
-    C = max(1, _CHUNK_SLOTS // S)
+    C = max(1, _chunk_slots(M * Q) // S)
     queries = q.reshape(M, Q, K, G, H).transpose(0, 2, 3, 1, 4).astype(jnp.float32) * scale
     queries = queries.reshape(M, K, G * Q, H)
     heads = jnp.arange(K)[None, :, None]
@@ -119,6 +120,15 @@ def attend_packed(
     asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
     out = attend_blocks(queries, k_pages, v_pages, page_table[blocks.rows], asked, **options)
     return out.reshape(-1, *out.shape[2:])[blocks.places]
+
+
+def _chunk_slots(queries: int) -> int:
+    """Keys scored at once: for few queries a turn of the loop costs more than what it reads.
+
+    A whole decode step of one row with 450 keys, 12 layers: 1.2 times faster with 256 than with 64.
+    """
+    least, most = _CHUNK_SLOTS
+    return min(max(_SCORED // queries, least), most)
 
 
 def _live_chunks(
