@@ -64,22 +64,19 @@ def resolve_backend(
 
 
 def _check(model: ModelConfig, page_size: int, dtype: DTypeLike, backend: Backend) -> None:
-    width = page_head_dim(model.head_dim, backend)
-    if not model.num_attentions:
-        return
-    if model.latent is None:
-        check_attention(AttentionShape(width, page_size, dtype), backend)
-    else:
-        check_latents(LatentShape(width, model.latent.rank, page_size, dtype), backend)
+    for head_dim in model.head_dims:
+        width = page_head_dim(head_dim, backend)
+        if model.latent is None:
+            check_attention(AttentionShape(width, page_size, dtype), backend)
+        else:
+            check_latents(LatentShape(width, model.latent.rank, page_size, dtype), backend)
 
 
 def _check_write(
     model: ModelConfig, shards: int, pages: DTypeLike, dtype: DTypeLike, backend: Backend
 ) -> None:
-    if model.latent is not None or not model.num_attentions:  # latents are written by XLA
-        return
-    shape = WriteShape(model.num_heads // shards, model.head_dim, dtype, pages)
-    check_qkv_write(shape, backend)
+    for head_dim in model.head_dims if model.latent is None else ():  # latents are written by XLA
+        check_qkv_write(WriteShape(model.num_heads // shards, head_dim, dtype, pages), backend)
 
 
 def resolve_sampler(backend: Backend, vocab_size: int, mesh: Mesh) -> Backend:

@@ -251,10 +251,12 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
     Compiled for an H200, Llama 3.1 8B's steps of 1,920 tokens and 64 rows need 204 MiB; this says
     259. The head's logits are whole on each device.
     """
-    mlp = max(model.intermediate_size, model.mixture.shared_size if model.mixture else 0)
+    mlps = [kind.mlp_size or model.intermediate_size for kind in model.layer_kinds]
+    mlp = max(*mlps, model.mixture.shared_size if model.mixture else 0)
     if model.mixture:
         mlp = max(mlp, model.mixture.per_token * model.mixture.intermediate_size)
-    attention = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    heads = map(model.kv_heads_of, model.layer_kinds)
+    attention = max((model.num_heads + 2 * kv_heads) * size for kv_heads, size in heads)
     mixed = 4 * model.mixer.conv_channels if model.mixer else 0  # in and out, and in float32
     width = 2 * model.hidden_size + max(2 * mlp, attention, mixed)
     activations = shapes.max_num_batched_tokens * width * jnp.dtype(dtype).itemsize

@@ -21,8 +21,9 @@ from engine.shapes import Shapes, decode_windows
 from engine.state_slots import StateLayout, resolve_states
 from models.config import ModelConfig
 from models.memory import free_bytes, host_free_bytes
+from models.pool import make_pool
 from pallas_kernels import Backend
-from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool, page_head_dim
+from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool
 from pallas_kernels.cache.quantise import is_quantised
 from pallas_kernels.errors import KernelError
 
@@ -40,9 +41,9 @@ _XLA_HOST_MORE = 64  # for whatever else is pinned
 
 @dataclass(frozen=True)
 class KVLayout:
-    """Sizes of the arrays [L*P, K, S, H] that hold all keys and all values."""
+    """Sizes of the arrays [L*P, K, S, H] that hold all keys and all values: `models/pool.py`."""
 
-    num_layers: int  # that have keys and values
+    num_layers: int  # rows of each page: one a layer that has keys and values, where all are alike
     num_pages: int  # of one layer, the sink included
     num_heads: int
     page_size: int
@@ -106,12 +107,12 @@ def resolve_layout(
     computed, dtype = dtype, _cache_dtype(config, model, dtype)
     backend = resolve_backend(config, model, shapes, mesh, dtype, computed)
     sampler = resolve_sampler(backend, model.vocab_size, mesh)
-    heads, width = model.cache_kv_heads(mesh.size), page_head_dim(model.head_dim, backend)
+    pool = make_pool(model, mesh.size, backend)
     latent = model.latent is not None
     index = model.latent.index if model.latent is not None else None
     states = resolve_states(config, model, shapes.max_num_seqs, computed)
     return KVLayout(
-        model.num_attentions, 1, heads, shapes.page_size, width, dtype, backend, latent, sampler,
+        pool.rows, 1, pool.heads, shapes.page_size, pool.head_dim, dtype, backend, latent, sampler,
         states, index.dim if index is not None else 0,
     )  # fmt: skip
 

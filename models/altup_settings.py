@@ -1,6 +1,6 @@
 """Streams, sparse gates and sizes of MLPs as Gemma 3n's config.json states them."""
 
-from models.config import AltUp
+from models.config import AltUp, LayerInputs
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 
@@ -11,11 +11,16 @@ def read_altup(fields: Fields) -> AltUp:
     return AltUp(
         streams,
         active=fields.integer("altup_active_idx", 0, low=0, high=streams - 1),
-        layer_inputs=fields.integer("hidden_size_per_layer_input", 256),
-        table_rows=fields.integer("vocab_size_per_layer_input", 262_144),
         laurel_rank=fields.integer("laurel_rank", 64),
         scaled=fields.flag("altup_correct_scale", True),
     )
+
+
+def read_layer_inputs(fields: Fields) -> LayerInputs | None:
+    """What layers are given besides; None where that is 0 numbers."""
+    size = fields.integer("hidden_size_per_layer_input", 256, low=0)
+    rows = fields.integer("vocab_size_per_layer_input", 262_144)
+    return LayerInputs(size, rows) if size else None
 
 
 def read_sparsities(fields: Fields, layers: int) -> tuple[float, ...]:

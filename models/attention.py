@@ -32,13 +32,14 @@ from pallas_kernels import (
     query_blocks,
     ragged_attention,
 )
+from pallas_kernels.attention.limits import page_head_dim
 
 HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers that have them; layer l's page p is row l * P + p. Donated,
-    never sliced.
+    """Keys and values of all layers that have them; page p is each row l * P + p. Donated, never
+    sliced. A layer whose heads are others sees these rows as pages of its own: `pool.py`.
 
     Latents, which are both, lie in `k` with K = 1, once for each shard; their index keys likewise.
     Keys and values of eight bits have scales, one for each token and head.
@@ -137,6 +138,7 @@ def paged_attention(
     factor: Float32[Array, "..."] | None = None,
     *,
     head_dim: int,
+    kv_heads: int | None = None,
     scale: float,
     window: int | None = None,
     chunk: int | None = None,
@@ -148,6 +150,7 @@ def paged_attention(
     """Write the keys and values of this layer, then attend causally over each token's row.
 
     Without `write` those of the layer lie there already, and what `qkv` holds of them is not read.
+    Where layers differ in their heads, `kv_heads` are this one's, on all devices.
     `qkv` holds the columns of shard after shard, each its queries, keys and values. Queries and
     keys are normed and rotated; scores are multiplied by `factor`, one number or one a token. Each
     shard holds some of the heads and needs nothing of the others, so under a mesh this is a
@@ -156,6 +159,7 @@ def paged_attention(
     attend = partial(
         _attend,
         head_dim=head_dim,
+        kv_heads=kv_heads and kv_heads // (1 if batch.mesh is None else batch.mesh.size),
         scale=scale,
         window=window,
         chunk=chunk,
@@ -235,7 +239,7 @@ def _attend_latents(
     scale: float,
     value_dim: int,
 ) -> tuple[Array, KVCache, Array | None]:
-    table, page, slot = _places(batch, layer, cache.k)
+    table, page, slot = _places(batch, layer, cache.k, 1)
     pages = kv_write(cache.k, latent[:, None], page, slot)
     cache, blocks = cache._replace(k=pages), batch.blocks
     sizes: dict[str, Any] = {"scale": scale, "value_dim": value_dim, "backend": batch.backend}
@@ -253,10 +257,31 @@ def _attend_latents(
     return out, cache, chosen if kept else None
 
 
-def _places(batch: AttentionBatch, layer: Array, pages: Array) -> tuple[Array, Array, Array]:
+def _seen_by(cache: KVCache, kv_heads: int, width: int) -> tuple[KVCache, int]:
+    """The pool as pages of so many heads of this width; and how many of them make one of its rows.
+
+    Of scales each page has as many heads as there are numbers for: those behind `kv_heads` are not
+    used.
+    """
+    rows, heads, size, entries = cache.k.shape
+    parts = heads * entries // (kv_heads * width)
+
+    def seen(array: Array) -> Array:
+        return array.reshape(rows * parts, -1, size, *(width,) * (array.ndim - 3))
+
+    return jax.tree.map(seen, cache), parts
+
+
+def _places(
+    batch: AttentionBatch, layer: Array, pages: Array, parts: int
+) -> tuple[Array, Array, Array]:
     """This layer's page table; page and slot of each token, of padding a page past the end."""
     size = pages.shape[2]
-    table = batch.page_table + layer * batch.pages_per_layer
+    if parts == 1:
+        table = batch.page_table + layer * batch.pages_per_layer
+    else:  # the layer is one of those that share a row
+        row, part = layer // parts, layer % parts
+        table = (batch.page_table + row * batch.pages_per_layer) * parts + part
     page = table.at[batch.row, batch.positions // size].get(mode="fill", fill_value=pages.shape[0])
     return table, page, batch.positions % size
 
@@ -273,22 +298,32 @@ def _attend(
     slopes: Array | None,
     *,
     head_dim: int,
+    kv_heads: int | None,
     scale: float,
     window: int | None,
     chunk: int | None,
     softcap: float | None,
     write: bool,
 ) -> tuple[Array, KVCache]:
-    if cache.v is None:
+    mine, parts = cache, 1
+    if kv_heads is not None:
+        mine, parts = _seen_by(cache, kv_heads, page_head_dim(head_dim, batch.backend))
+    if mine.v is None:
         raise TypeError("a cache of latents has no values: use latent_attention")
-    table, page, slot = _places(batch, layer, cache.k)
+    table, page, slot = _places(batch, layer, mine.k, parts)
     if not write:
-        page = jnp.full_like(page, cache.k.shape[0])  # past the end, as that of padding
+        page = jnp.full_like(page, mine.k.shape[0])  # past the end, as that of padding
+    T, tokens = qkv.shape[0], (qkv, turn, page, slot)
+    if T == 1 and kv_heads is not None and batch.backend is Backend.XLA:
+        # of one row XLA makes a slice update, and copies a pool that layers see differently
+        qkv, turn, page, slot = jax.tree.map(lambda x: jnp.concatenate([x, x]), tokens)
+        page = page.at[1].set(mine.k.shape[0])
     # heads may be wider in pages, with zeros behind them; so are then the queries
     q, pages = qkv_write(
-        qkv, Pages(cache.k, cache.v, cache.k_scales, cache.v_scales), page, slot,
+        qkv, Pages(mine.k, mine.v, mine.k_scales, mine.v_scales), page, slot,
         head_dim=head_dim, turn=turn, norms=norms, backend=batch.backend,
     )  # fmt: skip
+    q = q[:T]
     if factor is not None:
         q = (q * factor[..., None, None]).astype(q.dtype)
     rows = View(table, batch.positions, batch.blocks)
@@ -302,4 +337,5 @@ def _attend(
         k_scales=pages.k_scales, v_scales=pages.v_scales, distance_bias=batch.distance_bias,
         backend=batch.backend,
     )  # fmt: skip
-    return out[..., :head_dim].reshape(out.shape[0], -1), KVCache(*pages)
+    written = jax.tree.map(lambda array, like: array.reshape(like.shape), KVCache(*pages), cache)
+    return out[..., :head_dim].reshape(out.shape[0], -1), written

@@ -4,6 +4,7 @@ Made once from a checkpoint's config.json by the family's file in `architectures
 value through `fields.py`. Knows no JSON key and no family.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,8 @@ from models.errors import CheckpointError, UnsupportedError
 from models.mixer_config import Mixer
 from models.relative_bias import RelativeBias
 from models.rope import Dynamic, Linear, RopeConfig, Yarn
+
+Heads = tuple[int, int]  # K and H
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class LayerKind:
     shared: keys and values are those of the last layer before that has its own and this window.
     block: the attention is that of a block whose weights several layers have (`SharedBlocks`).
     chosen_before: it sees those latents that the layer before it sees, and chooses none itself.
+    head_dim, kv_heads, mlp_size: its H, K and F, where they are not the model's.
+    keys_as_values: values are the keys as they come, before their norm and rotation.
     """
 
     window: int | None = None
@@ -40,6 +45,10 @@ class LayerKind:
     shared: bool = False
     block: bool = False
     chosen_before: bool = False
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    mlp_size: int | None = None
+    keys_as_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Mixture:
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
     shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
     latent_size: int | None = None  # experts read and give so many numbers, projected from and to D
+    beside_mlp: bool = False  # added to a layer's MLP, each of the two between norms of its own
+    # of `beside_mlp`: the router reads x through a norm, and weights are scaled expert by expert
 
 
 @dataclass(frozen=True)
@@ -115,16 +126,25 @@ class ScoreGrowth:
 
 
 @dataclass(frozen=True)
+class LayerInputs:
+    """What each layer is given of each token besides hidden states.
+
+    Source: Gemma 3n's published model code.
+    """
+
+    size: int  # P, numbers of each layer and token, from a table of its own
+    table_rows: int  # tokens that it knows
+
+
+@dataclass(frozen=True)
 class AltUp:
-    """Streams of hidden states of which a layer computes one, and inputs of each layer.
+    """Streams of hidden states of which a layer computes one.
 
     Source: arXiv 2301.13310; Gemma 3n's published model code.
     """
 
     streams: int  # S
     active: int  # the one that is computed
-    layer_inputs: int  # P, numbers of each layer and token, from a table of its own
-    table_rows: int  # tokens that it knows
     laurel_rank: int
     scaled: bool  # the computed stream is scaled before its input is added
 
@@ -195,7 +215,9 @@ class ModelConfig:
     residual_scale: float = 1.0  # of what attention and MLP add
     qk_norm: QKNorm | None = None
     value_norm: bool = False  # of each head, without weights
-    altup: AltUp | None = None
+    layer_inputs: LayerInputs | None = None
+    altup: AltUp | None = None  # with layer_inputs
+    layer_scale: bool = False  # what a layer hands on is multiplied by a number of its own
     qkv_clip: float | None = None  # queries, keys and values are cut to -c .. c
     qkv_bias: bool = False
     o_bias: bool = False
@@ -234,11 +256,12 @@ class ModelConfig:
     relative: RelativeBias | None = None  # of the decoder's attention to itself
 
     def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads:
-            raise CheckpointError(
-                f"config.json has {self.num_heads} attention heads and {self.num_kv_heads} "
-                "key/value heads; the first must be a multiple of the second."
-            )
+        for kv_heads in self._kv_heads():
+            if self.num_heads % kv_heads:
+                raise CheckpointError(
+                    f"config.json has {self.num_heads} attention heads and {kv_heads} "
+                    "key/value heads; the first must be a multiple of the second."
+                )
         if self.mixture is None and any(kind.experts for kind in self.layer_kinds):
             raise CheckpointError("config.json has layers of experts and does not describe them.")
         if self.mixer is None and self.num_mixers:
@@ -265,17 +288,33 @@ class ModelConfig:
         return sum(kind.attention and not kind.shared for kind in self.layer_kinds)
 
     @property
+    def mixes_heads(self) -> bool:
+        """Whether layers differ in the number or size of their key/value heads."""
+        return len({self.kv_heads_of(kind) for kind in self.layer_kinds if kind.attention}) > 1
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """H of the layers that attend, each once; none where none does."""
+        return tuple(sorted({self.kv_heads_of(k)[1] for k in self.layer_kinds if k.attention}))
+
+    @property
     def kv_places(self) -> tuple[int, ...]:
-        """For each layer, how many before have keys and values of their own; or, if it shares
-        them, for the layer that it shares with (-1: there is none)."""
-        own: dict[int | None, int] = {}
-        places, count = [], 0
+        """For each layer, how many before have keys and values of their own and such heads; or, if
+        it shares them, for the layer that it shares with (-1: there is none)."""
+        own: dict[tuple[int | None, Heads], int] = {}
+        count: Counter[Heads] = Counter()
+        places = []
         for kind in self.layer_kinds:
-            places.append(own.get(kind.window, -1) if kind.shared else count)
+            heads = self.kv_heads_of(kind)
+            places.append(own.get((kind.window, heads), -1) if kind.shared else count[heads])
             if kind.attention and not kind.shared:
-                own[kind.window] = count
-                count += 1
+                own[kind.window, heads] = count[heads]
+                count[heads] += 1
         return tuple(places)
+
+    def kv_heads_of(self, kind: LayerKind) -> Heads:
+        """K and H of such a layer."""
+        return kind.kv_heads or self.num_kv_heads, kind.head_dim or self.head_dim
 
     @property
     def num_mixers(self) -> int:
@@ -309,14 +348,18 @@ class ModelConfig:
     @property
     def score_scale(self) -> float:
         """What attention scores q.k are multiplied by."""
-        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+        return self.scale_of(self.head_dim)
+
+    def scale_of(self, head_dim: int) -> float:
+        """The same in a layer with heads of this size."""
+        return head_dim**-0.5 if self.attention_scale is None else self.attention_scale
 
     def visible(self, window: int | None) -> int | None:
         """The window, or None where it is as wide as the context and so hides nothing."""
         return window if window is not None and window < self.context_length else None
 
-    def cache_kv_heads(self, shards: int = 1) -> int:
-        """K', the heads of the KV cache of a model cut into `shards`: K, or a copy for each shard.
+    def cache_kv_heads(self, shards: int = 1, kind: LayerKind = LayerKind()) -> int:
+        """K', the cached heads of a layer, of a model cut into `shards`: K, or a copy for each.
 
         Raises:
             UnsupportedError: heads or MLP do not divide among that many shards.
@@ -334,17 +377,26 @@ class ModelConfig:
                 f"heads, {self.num_kv_heads} key/value heads and {mlps} of {self.architecture}; "
                 f"these sizes do: {sizes}."
             )
-        return max(self.num_kv_heads, shards)
+        return max(self.kv_heads_of(kind)[0], shards)
+
+    def _kv_heads(self) -> set[int]:
+        """K of all layers."""
+        return {self.kv_heads_of(kind)[0] for kind in (LayerKind(), *self.layer_kinds)}
 
     def _divides(self, shards: int) -> bool:
-        kv_heads = self.num_kv_heads % shards == 0 or shards % self.num_kv_heads == 0
+        kv_heads = all(heads % shards == 0 or shards % heads == 0 for heads in self._kv_heads())
         sizes = (self.num_heads, *self._divided())
         return kv_heads and all(size % shards == 0 for size in sizes)
 
     def _divided(self) -> dict[int, str]:
         """What shards divide besides heads, by size."""
-        dense = any((kind.mlp and not kind.experts) or kind.block for kind in self.layer_kinds)
-        sizes = {self.intermediate_size: "MLP dimensions"} if dense else {}
+        beside = self.mixture is not None and self.mixture.beside_mlp
+        dense = [
+            kind
+            for kind in self.layer_kinds
+            if kind.block or (kind.mlp and (beside or not kind.experts))
+        ]
+        sizes = {kind.mlp_size or self.intermediate_size: "MLP dimensions" for kind in dense}
         if self.mixture is not None:
             sizes |= {self.mixture.num_experts: "experts"}
             if self.mixture.shared_size:

@@ -19,10 +19,12 @@ from models.altup import Alternation, Laurel, Streams
 from models.attention import AttentionBatch, KVCache, paged_attention
 from models.config import LayerKind, ModelConfig
 from models.latent import LatentAttention
+from models.layer_inputs import InputGate, InputTable
 from models.layers import LayerNorm, Linear, RMSNorm, join_columns, softcap, split_columns
 from models.mixers import make_mixer
-from models.mixture import MixtureOfExperts
+from models.mixture import ExpertsBeside, MixtureOfExperts
 from models.mlp import MLP, GatedMLP, make_mlp
+from models.pool import make_pool
 from models.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.rope import RopeConfig, Rotation, rotation
 from models.shared_blocks import BlockUse, Lent, SharedBlock
@@ -47,13 +49,14 @@ class Decoder(nnx.Module):
         head = partial(Linear, D, V, axes=axes, bias=bias, dtype=dtype)
         rows = positions + config.position_offset
         places = partial(_embedding, rows, D, ("position", "embed"), dtype)
-        self.config = config
+        self.config, self.shards = config, shards
         self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
         self.embedding_norm = make_norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(self.make_layer(kind, dtype, shards) for kind in config.layer_kinds)
-        altup = config.altup
-        self.streams = Streams(config, altup, dtype, shards) if altup is not None else None
+        inputs, altup = config.layer_inputs, config.altup
+        self.layer_inputs = InputTable(config, inputs, dtype, shards) if inputs else None
+        self.streams = Streams(config, altup, dtype) if altup is not None else None
         self.blocks = nnx.List(_blocks(config, dtype, shards))
         self.norm = _identity if config.norm_sums else make_norm(config)
         self.head = None if config.tied_head else head()
@@ -81,9 +84,9 @@ class Decoder(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """Hidden states behind the final norm, and the cache with this step's keys and values."""
-        x, given = self.embed(tokens, positions), None  # [T, D]
-        if self.streams is not None:
-            x, given = self.streams.open(x), self.streams.inputs(tokens, x)  # [S, T, D], [T, L, P]
+        x = self.embed(tokens, positions)  # [T, D]
+        given = self.layer_inputs(tokens, x) if self.layer_inputs is not None else None
+        x = x if self.streams is None else self.streams.open(x)  # [S, T, D]
         *_, (x, cache) = self.run_layers(x, positions, batch, cache, given)
         x = x if self.streams is None else self.streams.close(x)
         return self.norm(x), cache._replace(chosen=None)
@@ -104,9 +107,10 @@ class Decoder(nnx.Module):
         }
         states = 0  # layers before that have some
         embedded, blocks = x, cycle(self.blocks)
+        places = make_pool(self.config, self.shards, batch.backend).places
         layers = zip(self.layers, self.config.layer_kinds, ropes, strict=True)
         for number, (layer, kind, rope) in enumerate(layers):
-            index = np.int32(self.config.kv_places[number])
+            index = np.int32(places[number])
             place = np.int32(states) if kind.mixer else None
             own: Array | Lent | None = None if given is None else given[:, number]
             if kind.block:
@@ -136,7 +140,7 @@ class Layer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
-        altup = config.altup
+        altup, inputs = config.altup, config.layer_inputs
         own_norm = config.pre_norms and config.parallel != "one norm"
         mixes = kind.attention or kind.mixer
         self.config = config
@@ -148,11 +152,18 @@ class Layer(nnx.Module):
         self.attention_post_norm = make_norm(config) if config.post_norms and mixes else _identity
         self.mlp_norm = make_norm(config) if own_norm and kind.mlp else _identity
         self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
+        mixture = config.mixture if kind.experts else None
+        beside = mixture is not None and mixture.beside_mlp
+        self.beside = ExpertsBeside(config, mixture, dtype, shards) if mixture and beside else None
+        self.mlp_own_norm = make_norm(config) if beside else _identity
         self.mlp_post_norm = make_norm(config) if config.post_norms and kind.mlp else _identity
         self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
         self.altup = Alternation(config, altup, dtype) if altup is not None else None
         lent = config.blocks if kind.block else None
         self.use = BlockUse(config, lent, dtype, shards) if lent is not None else None
+        self.input_gate = InputGate(config, inputs, dtype) if inputs is not None else None
+        scale = partial(nnx.Param, jnp.zeros(1, jnp.float32), axes=("norm",))
+        self.scale = scale() if config.layer_scale else None
 
     def __call__(
         self,
@@ -166,14 +177,16 @@ class Layer(nnx.Module):
     ) -> tuple[Float[Array, "*S T D"], KVCache]:
         if isinstance(given, Lent):
             return self._with_block(index, place, x, turn, batch, cache, given)
-        if self.altup is None:
-            return self._block(index, place, x, turn, batch, cache)
-        if given is None:
-            raise TypeError("a layer of several streams has an input of its own")
-        x = self.altup.predict(x)
-        one = x[self.altup.altup.active]
-        out, cache = self._block(index, place, one, turn, batch, cache)
-        return self.altup.correct(x, out, given), cache
+        streams = x if self.altup is None else self.altup.predict(x)
+        x = x if self.altup is None else streams[self.altup.altup.active]
+        x, cache = self._block(index, place, x, turn, batch, cache)
+        if self.input_gate is not None:
+            if given is None:
+                raise TypeError("a layer with an input of its own is given none")
+            if self.altup is not None:
+                return self.altup.correct(streams, x, self.input_gate, given), cache
+            x = x + self.input_gate(x, given)
+        return x if self.scale is None else x * self.scale[...].astype(x.dtype), cache
 
     def _block(
         self,
@@ -199,6 +212,8 @@ class Layer(nnx.Module):
             case "two norms":
                 h = self.mlp_norm(x)
         h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
+        if self.beside is not None:
+            h = self.mlp_own_norm(h) + self.beside(attended, batch)
         return attended + self._scaled(self.mlp_post_norm(h)), cache
 
     def _with_block(
@@ -262,9 +277,10 @@ class Attention(nnx.Module):
     """Causal attention of N query heads over K key/value heads in the paged cache."""
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
-        D, N, H = config.attended_size, config.num_heads, config.head_dim
-        K = config.cache_kv_heads(shards)
+        D, N, (_, H) = config.attended_size, config.num_heads, config.kv_heads_of(kind)
+        K = config.cache_kv_heads(shards, kind)
         self.config, self.shards = config, shards
+        self.head_dim, self.kv_heads = H, K if config.mixes_heads else None
         self.widths = (N * H, K * H, K * H)
         self.window, self.chunk = config.visible(kind.window), config.visible(kind.chunk)
         self.qk_norm = config.qk_norm if has_norm(config.qk_norm, kind.rope) else None
@@ -272,14 +288,17 @@ class Attention(nnx.Module):
         self.growth = growth if growth and (growth.rotated or kind.rope is None) else None
         self.shared = kind.shared
         project = partial(Linear, D, axes=("embed", "heads"), bias=config.qkv_bias, dtype=dtype)
+        self.keys_as_values = kind.keys_as_values
         if kind.shared:
             self.q = project(N * H)
+        elif kind.keys_as_values:
+            self.qk = project(sum(self.widths[:2]))
         else:
             self.qkv = project(sum(self.widths))
         out = config.hidden_size
         self.o = Linear(N * H, out, axes=("heads", "embed"), bias=config.o_bias, dtype=dtype)
         self.q_norm, self.k_norm = (
-            head_norm(config, self.qk_norm, heads) if self.qk_norm and heads else None
+            head_norm(config, self.qk_norm, heads, H) if self.qk_norm and heads else None
             for heads in (N, 0 if kind.shared else K)
         )
         self.sinks = nnx.Param(jnp.zeros(N, jnp.float32), axes=("heads",)) if config.sinks else None
@@ -296,8 +315,9 @@ class Attention(nnx.Module):
         added: Float[Array, "T columns"] | None = None,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """`added` to queries, keys and values, as their product has them."""
-        norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm)
-        qkv = self._queries(x) if self.shared else self._clipped(self.qkv(x))  # [T, (N+2K)H]
+        H = self.head_dim
+        norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm, H)
+        qkv = self._project(x)  # [T, (N+2K)H]
         qkv = qkv if added is None else qkv + added
         if self.config.value_norm and not self.shared:
             qkv = self._with_normed_values(qkv)
@@ -314,8 +334,9 @@ class Attention(nnx.Module):
             turn,
             norms,
             self._factor(index, batch.positions),
-            head_dim=self.config.head_dim,
-            scale=self.config.score_scale,
+            head_dim=H,
+            kv_heads=self.kv_heads,
+            scale=self.config.scale_of(H),
             window=self.window,
             chunk=self.chunk,
             write=not self.shared,
@@ -339,15 +360,20 @@ class Attention(nnx.Module):
             return 1 + growth.beta * jnp.log1p(jnp.float32(periods))
         return 1 / jnp.float32(index + 1) if self.config.scale_by_layer else None
 
-    def _queries(self, x: Float[Array, "T D"]) -> Float[Array, "T columns"]:
-        """Queries, and zeros in the place of keys and values, which nobody reads."""
-        nothing = jnp.zeros((x.shape[0], self.widths[1]), x.dtype)
-        return join_columns(self.shards, self.q(x), nothing, nothing)
+    def _project(self, x: Float[Array, "T D"]) -> Float[Array, "T columns"]:
+        """Queries, keys and values; of shared ones zeros in their place, which nobody reads."""
+        if self.shared:
+            nothing = jnp.zeros((x.shape[0], self.widths[1]), x.dtype)
+            return join_columns(self.shards, self.q(x), nothing, nothing)
+        if self.keys_as_values:
+            q, k = split_columns(self._clipped(self.qk(x)), self.shards, *self.widths[:2])
+            return join_columns(self.shards, q, k, k)
+        return self._clipped(self.qkv(x))
 
     def _with_normed_values(self, qkv: Float[Array, "T columns"]) -> Float[Array, "T columns"]:
         q, k, v = split_columns(qkv, self.shards, *self.widths)
-        heads = v.reshape(v.shape[0], -1, self.config.head_dim)
-        ones = jnp.ones(self.config.head_dim, jnp.float32)
+        heads = v.reshape(v.shape[0], -1, self.head_dim)
+        ones = jnp.ones(self.head_dim, jnp.float32)
         normed = rms_norm(heads, ones, self.config.norm_eps).astype(v.dtype)
         return join_columns(self.shards, q, k, normed.reshape(v.shape))
 
@@ -360,7 +386,7 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "T columns"], Rotation | None]:
         """With the norms that the write into pages does not compute; and the rotation it still has
         to."""
-        kind, H = self.qk_norm, self.config.head_dim
+        kind, H = self.qk_norm, self.head_dim
         if kind is None or self.q_norm is None or self.k_norm is None:
             return qkv, turn
         q, k, v = split_columns(qkv, self.shards, *self.widths)
@@ -391,9 +417,10 @@ def _blocks(config: ModelConfig, dtype: DTypeLike, shards: int) -> Iterator[Shar
 def _mlp(
     config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int
 ) -> GatedMLP | MLP | MixtureOfExperts:
-    if kind.experts and config.mixture is not None:
+    if kind.experts and config.mixture is not None and not config.mixture.beside_mlp:
         return MixtureOfExperts(config, config.mixture, dtype, shards)
-    return make_mlp(config, config.intermediate_size, dtype, shards, kind.sparsity)
+    size = kind.mlp_size or config.intermediate_size
+    return make_mlp(config, size, dtype, shards, kind.sparsity)
 
 
 def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:

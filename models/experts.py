@@ -71,6 +71,18 @@ def read_ungated_mixture(fields: Fields) -> Mixture:
     )
 
 
+def read_mixture_beside(fields: Fields) -> Mixture:
+    """Experts beside the MLP, each of the two between norms of its own (Gemma 4)."""
+    experts = fields.integer("num_experts", high=MAX_EXPERTS)
+    return Mixture(
+        num_experts=experts,
+        per_token=fields.integer("top_k_experts", high=experts),
+        intermediate_size=fields.integer("moe_intermediate_size"),
+        activation=read_activation(fields),
+        beside_mlp=True,
+    )
+
+
 def read_routed_mixture(fields: Fields, *, gated: bool = True, **routing: Any) -> Mixture:
     """The keys of DeepSeek and what copies it; `routing` are the other fields of Mixture."""
     fields.constant("moe_layer_freq", 1.0)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from models.attention import HEAD_AXIS, AttentionBatch
 from models.config import Mixture, ModelConfig
-from models.layers import Linear
+from models.layers import Linear, RMSNorm
 from models.mlp import make_mlp
 from pallas_kernels import experts, route
 from pallas_kernels.moe import num_parts, sparse_mixer
@@ -39,6 +39,9 @@ class MixtureOfExperts(nnx.Module):
         self.mixture = mixture
         self.router = Linear(D, E, axes=("embed", "choice"), bias=mixture.bias, dtype=dtype)
         self.choice_bias = _vector(E) if mixture.choice_bias else None
+        beside = mixture.beside_mlp
+        self.router_norm = RMSNorm(D, eps=config.norm_eps) if beside else None
+        self.choice_scale = _vector(E) if beside else None
         self.gate_up: Any = _experts((E, M, C), dtype)
         self.down: Any = _experts((E, F, M), dtype)
         self.gate_up_bias = _experts((E, C), dtype) if mixture.bias else None
@@ -52,8 +55,14 @@ class MixtureOfExperts(nnx.Module):
         self.squeeze = squeeze() if mixture.latent_size else None
         self.expand = expand() if mixture.latent_size else None
 
-    def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
-        weights, chosen = self._route(x)  # [T, k], [T, k]
+    def __call__(
+        self,
+        x: Float[Array, "T D"],
+        batch: AttentionBatch,
+        asked: Float[Array, "T D"] | None = None,
+    ) -> Float[Array, "T D"]:
+        """Of x, or `asked` in its place, the router chooses."""
+        weights, chosen = self._route(x if asked is None else asked)  # [T, k], [T, k]
         given = x if self.squeeze is None else self.squeeze(x)  # [T, M]
         if self.mixture.weigh_inputs:  # as many tokens as there are choices, of one expert each
             scaled = (given[:, None] * weights[..., None]).astype(x.dtype)
@@ -86,12 +95,14 @@ class MixtureOfExperts(nnx.Module):
 
     def _route(self, x: Float[Array, "T D"]) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
         mixture, bias = self.mixture, self.router.bias
+        if self.router_norm is not None:
+            x = self.router_norm(x) * jnp.asarray(x.shape[1] ** -0.5, x.dtype)
         logits = jnp.dot(x, self.router.kernel[...], preferred_element_type=jnp.float32)
         if bias is not None:
             logits = logits + bias[...]
         if mixture.rivals is not None:
             return sparse_mixer(logits, mixture.per_token, mixture.rivals)
-        return route(
+        weights, chosen = route(
             logits,
             mixture.per_token,
             score=mixture.score,
@@ -102,6 +113,21 @@ class MixtureOfExperts(nnx.Module):
             best_in_group=mixture.best_in_group,
             scale=mixture.scale,
         )
+        if self.choice_scale is not None:
+            weights = weights * self.choice_scale[...][chosen]
+        return weights, chosen
+
+
+class ExpertsBeside(nnx.Module):
+    """What a mixture adds to a layer's MLP: experts between norms of their own, of the same x."""
+
+    def __init__(self, config: ModelConfig, mixture: Mixture, dtype: DTypeLike, shards: int):
+        D, eps = config.hidden_size, config.norm_eps
+        self.norm, self.post_norm = RMSNorm(D, eps=eps), RMSNorm(D, eps=eps)
+        self.experts = MixtureOfExperts(config, mixture, dtype, shards)
+
+    def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
+        return self.post_norm(self.experts(self.norm(x), batch, x))
 
 
 def _experts_here(

@@ -19,9 +19,8 @@ def has_norm(kind: QKNorm | None, rope: RopeConfig | None) -> bool:
     return kind is not None and (kind.unrotated or rope is not None)
 
 
-def head_norm(config: ModelConfig, kind: QKNorm, heads: int) -> RMSNorm | LayerNorm | None:
+def head_norm(config: ModelConfig, kind: QKNorm, heads: int, H: int) -> RMSNorm | LayerNorm | None:
     """The norm of queries or of keys that come as `heads` heads; None if it has no parameters."""
-    H = config.head_dim
     if not kind.weight:
         return None
     shape = {"head": (H,), "heads": (heads, H), "width": (heads * H,)}[kind.over]
@@ -35,9 +34,10 @@ def norms_of_write(
     kind: QKNorm | None,
     q: RMSNorm | LayerNorm | None,
     k: RMSNorm | LayerNorm | None,
+    H: int,
 ) -> HeadNorms | None:
     """Both norms as the write into pages takes them, or None where it does not."""
-    ones = jnp.ones(config.head_dim, jnp.float32)
+    ones = jnp.ones(H, jnp.float32)
     if kind is None or kind.over != "head" or kind.rotated:
         return None
     if not kind.weight:

@@ -57,6 +57,22 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Proportional:
+    """The first `turned` pairs of a head turn, at the pace that they have where all do.
+
+    Source: Gemma 4's published model code.
+    """
+
+    turned: int
+    factor: float = 1.0
+    magnitude: float = 1.0
+
+    def frequencies(self, dim: int, theta: float, context: int) -> Pairs:
+        turning = 1 / tokens_a_radian(dim, theta) / np.float32(self.factor)
+        return np.where(np.arange(dim // 2) < self.turned, turning, np.float32(0))
+
+
+@dataclass(frozen=True)
 class Dynamic:
     """The base grows with the context. Source: NTK-aware scaling, arXiv 2309.00071, 3.1 and 3.3."""
 
@@ -141,7 +157,7 @@ class LongRope:
         return scaled
 
 
-Scaling = Unscaled | Linear | Dynamic | Stretched | Yarn | Llama3 | LongRope
+Scaling = Unscaled | Linear | Proportional | Dynamic | Stretched | Yarn | Llama3 | LongRope
 
 
 @dataclass(frozen=True)

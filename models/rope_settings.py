@@ -14,6 +14,7 @@ from models.rope import (
     Linear,
     Llama3,
     LongRope,
+    Proportional,
     RopeConfig,
     Scaling,
     Stretched,
@@ -38,11 +39,13 @@ def read_layer_rope(settings: Fields, fields: Fields, head_dim: int, theta_key: 
     """One object of settings; what it leaves out stands in the whole file's `fields`."""
     partial = fields.number("partial_rotary_factor", 1.0, high=1.0)
     partial = settings.number("partial_rotary_factor", partial, high=1.0)
-    dim = rotated_dim(fields, "partial_rotary_factor", int(head_dim * partial), head_dim)
-    theta = settings.number("rope_theta", fields.number(theta_key, 10_000.0, low=1.0), low=1.0)
     type_key = "rope_type" if "rope_type" in settings else "type"
-    read = _READERS[settings.option(type_key, _READERS, "default")]
-    return RopeConfig(dim, theta, read(settings, fields, dim))
+    kind = settings.option(type_key, _READERS, "default")
+    whole = kind == "proportional"  # then it is the share of pairs that turn
+    rotated = head_dim if whole else int(head_dim * partial)
+    dim = rotated_dim(fields, "partial_rotary_factor", rotated, head_dim)
+    theta = settings.number("rope_theta", fields.number(theta_key, 10_000.0, low=1.0), low=1.0)
+    return RopeConfig(dim, theta, _READERS[kind](settings, fields, dim))
 
 
 def rotated_dim(fields: Fields, key: str, dim: int, head_dim: int) -> int:
@@ -73,6 +76,11 @@ def read_layer_ropes(
 
 def _linear(settings: Fields, fields: Fields, dim: int) -> Linear:
     return Linear(settings.number("factor"))
+
+
+def _proportional(settings: Fields, fields: Fields, dim: int) -> Proportional:
+    share = settings.number("partial_rotary_factor", 1.0, high=1.0)
+    return Proportional(int(share * dim // 2), settings.number("factor", 1.0))
 
 
 def _dynamic(settings: Fields, fields: Fields, dim: int) -> Dynamic | Stretched:
@@ -135,6 +143,7 @@ def _longrope(settings: Fields, fields: Fields, dim: int) -> LongRope:
 _READERS: Mapping[str, Callable[[Fields, Fields, int], Scaling]] = {
     "default": lambda settings, fields, dim: Unscaled(),
     "linear": _linear,
+    "proportional": _proportional,
     "dynamic": _dynamic,
     "yarn": _yarn,
     "llama3": _llama3,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
-from models.config import AltUp, Latent, LatentIndex, Mixture, ModelConfig, QKNorm
+from models.config import AltUp, Latent, LatentIndex, LayerKind, Mixture, ModelConfig, QKNorm
 from models.mixer_weights import mixer_entries
 from models.shared_block_weights import use_entries
 from models.weights import Part, Source, Stack, WeightMap
@@ -86,6 +86,11 @@ def _decoder(config: ModelConfig, build: "_Builder") -> Iterator[Entry]:
         yield from build.norm("embedding_norm", width, bias=config.norm_bias)
     if config.relative and not config.relative.by_layer:
         yield build.embedding("relative_bias", (config.relative.buckets, 1))
+    if config.layer_inputs is not None:
+        P = config.layer_inputs.size
+        yield build.embedding("layer_inputs.table", (config.layer_inputs.table_rows, 1))
+        yield from build.linear("layer_inputs.projection", (config.num_layers * P, 1), bias=False)
+        yield from build.norm("layer_inputs.norm", (P, 1), bias=False)
     if config.altup is not None:
         yield from _streams(config, config.altup, build)
     for number, index in enumerate(config.first_block_layers):
@@ -120,8 +125,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
     if not kind.attention or kind.block:
         pass
     elif config.latent is None:
-        rotated = kind.rope.dim if kind.rope is not None else 0
-        yield from _attention(config, rotated, build, f"{layer}.attention", kind.shared)
+        yield from _attention(config, kind, build, f"{layer}.attention")
     else:
         yield from _latent(config, config.latent, build, f"{layer}.attention")
         if config.latent.index is not None and not kind.chosen_before:
@@ -138,30 +142,37 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         return
     if config.pre_norms and config.parallel != "one norm":
         yield from norm(f"{layer}.mlp_norm")
-    if kind.experts and config.mixture is not None:
-        yield from _mixture(config, config.mixture, build, f"{layer}.mlp")
-    else:
-        yield from _mlp(config, config.intermediate_size, build, f"{layer}.mlp")
+    mixture = config.mixture if kind.experts else None
+    if mixture is None or mixture.beside_mlp:
+        yield from _mlp(config, kind.mlp_size or config.intermediate_size, build, f"{layer}.mlp")
+    if mixture is not None and mixture.beside_mlp:
+        for name in ("mlp_own_norm", "beside.norm", "beside.post_norm"):
+            yield from norm(f"{layer}.{name}")
+        yield from _mixture(config, mixture, build, f"{layer}.beside.experts")
+    elif mixture is not None:
+        yield from _mixture(config, mixture, build, f"{layer}.mlp")
     if config.post_norms:
         yield from norm(f"{layer}.mlp_post_norm")
     if config.altup is not None:
         yield from _alternation(config, config.altup, build, layer)
+    if config.layer_inputs is not None:
+        width, path = (config.hidden_size, 1), f"{layer}.input_gate"
+        yield from build.linear(f"{path}.gate", (config.layer_inputs.size, 1), bias=False)
+        yield from build.linear(f"{path}.project", width, bias=False)
+        yield from norm(f"{path}.norm")
+    if config.layer_scale:
+        yield f"{layer}.scale", Source(build.parts(f"{layer}.scale", ((1, 1),), ""))
 
 
 def _block(config: ModelConfig, build: "_Builder", path: str) -> Iterator[Entry]:
-    rope = config.layer_kinds[config.block_layers[0]].rope
-    rotated = rope.dim if rope is not None else 0
+    kind = config.layer_kinds[config.block_layers[0]]
     yield from build.norm(f"{path}.norm", (config.attended_size, 1), bias=False)
-    yield from _attention(config, rotated, build, f"{path}.attention", shared=False)
+    yield from _attention(config, kind, build, f"{path}.attention")
     yield from build.norm(f"{path}.mlp_norm", (config.hidden_size, 1), bias=False)
     yield from _mlp(config, config.intermediate_size, build, f"{path}.mlp")
 
 
 def _streams(config: ModelConfig, altup: AltUp, build: "_Builder") -> Iterator[Entry]:
-    yield build.embedding("streams.table", (altup.table_rows, 1))
-    numbers = (config.num_layers * altup.layer_inputs, 1)
-    yield from build.linear("streams.projection", numbers, bias=False)
-    yield from build.norm("streams.norm", (altup.layer_inputs, 1), bias=False)
     for name in ("spread", "gather"):
         for stream in range(altup.streams - 1):
             path = f"streams.{name}.{stream}"
@@ -175,22 +186,23 @@ def _alternation(
     yield from build.linear(f"{layer}.laurel.left", (altup.laurel_rank, 1), bias=False)
     yield from build.linear(f"{layer}.laurel.right", width, bias=False)
     yield from build.norm(f"{layer}.laurel.norm", width, bias=False)
-    outputs = {"router": S, "prediction": S * S, "correction": S, "gate": altup.layer_inputs}
-    for name, count in {**outputs, "project": config.hidden_size}.items():
+    for name, count in {"router": S, "prediction": S * S, "correction": S}.items():
         yield from build.linear(f"{path}.{name}", (count, 1), bias=False)
-    for name in ("router_norm", "norm"):
-        yield from build.norm(f"{path}.{name}", width, bias=False)
+    yield from build.norm(f"{path}.router_norm", width, bias=False)
     if altup.scaled:
         yield f"{path}.scale", Source(build.parts(f"{path}.scale", (width,), ""))
 
 
 def _attention(
-    config: ModelConfig, rotated: int, build: "_Builder", path: str, shared: bool
+    config: ModelConfig, kind: LayerKind, build: "_Builder", path: str
 ) -> Iterator[Entry]:
-    query, key = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
+    rotated = kind.rope.dim if kind.rope is not None else 0
+    key, shared = config.kv_heads_of(kind), kind.shared
+    query = (config.num_heads, key[1])
     if shared:
         yield from build.linear(f"{path}.q", query, bias=config.qkv_bias)
-    fused = () if shared else build.linear(f"{path}.qkv", query, key, key, bias=config.qkv_bias)
+    name, outputs = ("qk", (query, key)) if kind.keys_as_values else ("qkv", (query, key, key))
+    fused = () if shared else build.linear(f"{path}.{name}", *outputs, bias=config.qkv_bias)
     for name, source in fused:
         parts = build.heads(source.parts, rotated)
         if config.output_gate:
@@ -302,6 +314,9 @@ def _mixture(
 ) -> Iterator[Entry]:
     D, E, F = config.hidden_size, mixture.num_experts, mixture.intermediate_size
     M, parts = mixture.latent_size or D, ((F, 1),) * num_parts(mixture.activation)
+    if mixture.beside_mlp:
+        for name, size in (("router_norm.weight", D), ("choice_scale", E)):
+            yield f"{path}.{name}", Source(build.parts(f"{path}.{name}", ((size, 1),), ""))
     yield from build.linear(f"{path}.router", (E, 1), bias=mixture.bias)
     if mixture.choice_bias:
         name = f"{path}.choice_bias"
@@ -378,17 +393,17 @@ class _Builder:
 
     def heads(self, parts: tuple[Part, ...], rotated: int) -> tuple[Part, ...]:
         """Queries, keys and values, as the checkpoint arranges them."""
-        q, k, v = parts
+        q, k, *v = parts  # values may be the keys
         if self.grouped:
             size, queries = q.size, q.units // k.units
             q = replace(q, group=queries, gap=2 * size)
-            k, v = (
+            k, *v = (
                 replace(part, start=start * size, gap=(queries + 1) * size)
-                for part, start in ((k, queries), (v, queries + 1))
+                for part, start in ((k, queries), (v[0], queries + 1))
             )
         if self.paired:
             q, k = replace(q, paired=rotated), replace(k, paired=rotated)
-        return q, k, v
+        return q, k, *v
 
     def each_head(self, path: str, heads: Outputs, leaf: str, pairs: int) -> Stack:
         """A vector of every head, from tensors of their own or rows of one."""

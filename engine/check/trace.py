@@ -16,8 +16,10 @@ from engine.state_slots import StateLayout
 from models.attention import KVCache, mixed_batch
 from models.errors import UnsupportedError
 from models.loading import LoadedModel
+from models.pool import make_pool
 from models.sharding import named_sharding
 from models.states import States, state_rows
+from pallas_kernels import Backend
 
 PAGE_SIZE = 16
 SLOTS = 2  # of a layer with a state: the sequence's, and padding's, which has none
@@ -60,7 +62,8 @@ def trace(model: LoadedModel, tokens: list[int]) -> Trace:
             slots = jnp.zeros(1, jnp.int32)
             batch = replace(batch, states=state_rows(start, count, slots, positions, SLOTS))
         states = [decoder.embed(ids, positions)]
-        states += [x for x, _ in decoder.run_layers(states[0], positions, batch, cache)]
+        given = decoder.layer_inputs(ids, states[0]) if decoder.layer_inputs is not None else None
+        states += [x for x, _ in decoder.run_layers(states[0], positions, batch, cache, given)]
         states[-1] = decoder.norm(states[-1])
         return [state.astype(jnp.float32) for state in states], decoder.logits(states[-1])
 
@@ -79,8 +82,8 @@ def state_names(layers: int) -> list[str]:
 
 def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
     config = model.config
-    heads = config.cache_kv_heads(model.mesh.size)
-    shape = (config.num_layers * pages, heads, PAGE_SIZE, config.head_dim)
+    pool = make_pool(config, model.mesh.size, Backend.XLA)
+    shape = (pool.rows * pages, pool.heads, PAGE_SIZE, pool.head_dim)
     sharding = named_sharding(model.mesh, (None, "heads", None, None))
     dtype = next(leaf.dtype for leaf in model.layout.leaves if "embedding" in leaf.paths)
     keys, values = (jax.device_put(jnp.zeros(shape, dtype), sharding) for _ in "kv")

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.altup_settings import read_altup, read_sparsities, with_one_size
+from models.altup_settings import read_altup, read_layer_inputs, read_sparsities, with_one_size
 from models.architectures import gemma2, llama
+from models.architectures.gemma_names import INPUT_NAMES, text_weights
 from models.config import ModelConfig, QKNorm
 from models.fields import Fields
 from models.heads import read_head_dim
 from models.rope_settings import read_layer_ropes
-from models.weight_map import Names, prefixed, weight_map
+from models.weight_map import Names
 from models.weights import WeightMap
 from models.windows import read_layer_types, read_windows
 
@@ -21,9 +22,6 @@ ARCHITECTURES = ("Gemma3nForCausalLM", WITH_MORE)
 DEFAULTS = {"head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
             "sliding_window": 512, "final_logit_softcapping": 30.0, "rope_theta": 1e6,
             "rope_local_base_freq": 1e4, "num_key_value_heads": 2}  # fmt: skip
-UNREAD = ("model.vision_tower.*", "model.audio_tower.*", "model.embed_vision.*",
-          "model.embed_audio.*")  # fmt: skip
-SHARED = ("k_proj.weight", "v_proj.weight", "k_norm.weight")  # unused, where a file has them
 LAYER = llama.LAYER
 NAMES: Names = {
     **gemma2.NAMES,
@@ -36,12 +34,7 @@ NAMES: Names = {
     "layers.*.altup.prediction": f"{LAYER}.altup.prediction_coefs",
     "layers.*.altup.correction": f"{LAYER}.altup.correction_coefs",
     "layers.*.altup.scale": f"{LAYER}.altup.correct_output_scale",
-    "layers.*.altup.gate": f"{LAYER}.per_layer_input_gate",
-    "layers.*.altup.project": f"{LAYER}.per_layer_projection",
-    "layers.*.altup.norm": f"{LAYER}.post_per_layer_input_norm",
-    "streams.table": "model.embed_tokens_per_layer",
-    "streams.projection": "model.per_layer_model_projection",
-    "streams.norm": "model.per_layer_projection_norm",
+    **INPUT_NAMES,
     "streams.spread.*": "model.altup_projections.*",
     "streams.gather.*": "model.altup_unembed_projections.*",
 }  # fmt: skip
@@ -64,6 +57,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         ropes=[ropes[one] for one in read_layer_types(fields, slides)],
         post_norms=True, qk_norm=QKNorm(), value_norm=True, attention_scale=1.0,
         embedding_scale=math.sqrt(fields.integer("hidden_size")), altup=read_altup(fields),
+        layer_inputs=read_layer_inputs(fields),
         logit_softcap=fields.optional_number("final_logit_softcapping"),
     )  # fmt: skip
     L = made.num_layers
@@ -76,11 +70,4 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def weights(config: ModelConfig) -> WeightMap:
-    shared = [i for i, kind in enumerate(config.layer_kinds) if kind.shared]
-    unread = [f"*.layers.{i}.self_attn.{name}" for i in shared for name in SHARED]
-    if config.altup is not None and not config.altup.scaled:
-        unread.append("*.altup.correct_output_scale")
-    if config.architecture != WITH_MORE:
-        return weight_map(config, NAMES, ignored=tuple(unread))
-    names = prefixed(NAMES, "model.language_model.", "model.")
-    return weight_map(config, names, ignored=(*UNREAD, *unread), optional_prefix="")
+    return text_weights(config, NAMES, config.architecture == WITH_MORE)

@@ -106,7 +106,7 @@ class DecodeCase(Case):
         from pallas_kernels.attention.mosaic_decode import columns
 
         G, keys = self.N // self.K, -(-self.keys // self.S) * self.S  # as long as the table
-        blocks = self.B * self.K * -(-G // columns(G))
+        blocks = self.B * self.K * -(-G // columns(G, self.H))
         return {"blocks": blocks, "keys": keys, "H": self.H, "S": self.S}
 
     def tilings(self) -> tuple[Tiling, ...]:
@@ -193,8 +193,15 @@ class VerifyCase(DecodeCase):
         from pallas_kernels.attention.mosaic_decode import columns
 
         C = self.N // self.K * self.Q
-        blocks = self.B * self.K * -(-C // columns(C))
+        blocks = self.B * self.K * -(-C // columns(C, self.H))
         return {**super().facts(), "blocks": blocks}
+
+
+@dataclass(frozen=True)
+class HopperDecodeCase(DecodeCase):
+    """The same, of heads as only Hopper's kernel takes them."""
+
+    versions: ClassVar[tuple[Backend, ...]] = (Backend.MOSAIC,)
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,13 @@ class RaggedCase(Case):
         return tuple(jnp.asarray(x, jnp.int32) for x in (start, counts, row, positions))
 
 
+@dataclass(frozen=True)
+class HopperRaggedCase(RaggedCase):
+    """The same, of heads as only Hopper's kernel takes them."""
+
+    versions: ClassVar[tuple[Backend, ...]] = (Backend.MOSAIC,)
+
+
 def _cache(
     keys: Array, shape: tuple[int, ...], case: "DecodeCase | RaggedCase"
 ) -> tuple[Array, Array, tuple[Array, ...]]:
@@ -362,6 +376,7 @@ CASES: tuple[Case, ...] = (
     DecodeCase("gpt2", 64, 12, 12, 64, 64, 1024),
     DecodeCase("gemma-2-9b", 64, 16, 8, 256, 64, 8192, 4096, 50.0),
     DecodeCase("gemma-3-1b", 64, 4, 1, 256, 64, 8192, 512),
+    HopperDecodeCase("gemma-4-31b, no window", 64, 32, 4, 512, 64, 8192),
     DecodeCase("multi-query, 16 heads", 64, 16, 1, 128, 64, 4096),
     DecodeCase("gpt-oss-20b", 64, 64, 8, 64, 64, 8192, None, None, True),
     DecodeCase("gpt-oss-20b, window", 64, 64, 8, 64, 64, 8192, 128, None, True),
@@ -390,6 +405,7 @@ CASES: tuple[Case, ...] = (
     RaggedCase("llama-3.1-8b, 56 decode rows", _MIXED, 32, 8, 128, 64),
     RaggedCase("llama-3.2-1b, prompt of 2k", ((2048, 0),), 32, 8, 64, 64),
     RaggedCase("gemma-2-9b, prompt of 8k", ((8192, 0),), 16, 8, 256, 64, 4096, 50.0),
+    HopperRaggedCase("gemma-4-31b, no window, prompt of 8k", ((8192, 0),), 32, 4, 512, 64),
     RaggedCase("gpt-oss-20b, prompt of 8k", ((8192, 0),), 64, 8, 64, 64, 128, None, True),
     RaggedCase("mpt-7b, prompt of 2k", ((2048, 0),), 32, 32, 128, 64, slopes=True),
     RaggedCase("bloom-7b, fp8, 56 decode rows", _MIXED, 32, 32, 128, 64, cache=_FP8, slopes=True),

@@ -10,7 +10,7 @@ from pallas_kernels.cache.quantise import QUANTISED, is_quantised
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
 
-_HEAD_DIMS = (64, 128, 192, 256)
+_HEAD_DIMS = {Backend.MOSAIC: (64, 128, 192, 256, 512), Backend.TRITON: (64, 128, 192, 256)}
 _HEAD_DIM_8 = 192  # with pages of 8 bits: shared memory holds them twice
 _PAGE_SIZES = (16, 32, 64, 128)
 _DTYPES = ("bfloat16", "float16")
@@ -37,9 +37,11 @@ def check_attention(shape: AttentionShape, backend: Backend) -> None:
     if backend is Backend.XLA:
         return
     dtype = jnp.dtype(shape.dtype).name
-    widest = _HEAD_DIM_8 if is_quantised(dtype) else _HEAD_DIMS[-1]
+    dims = _HEAD_DIMS[backend]
+    widest = _HEAD_DIM_8 if is_quantised(dtype) else dims[-1]
+    taken = ", ".join(map(str, dims))
     limits = [
-        (shape.head_dim in _HEAD_DIMS, f"a head dim up to {_HEAD_DIMS[-1]}, not {shape.head_dim}"),
+        (shape.head_dim in dims, f"a head dim of {taken}, not {shape.head_dim}"),
         (
             shape.head_dim <= widest,
             f"a head dim up to {widest} in pages of {dtype}, not {shape.head_dim}",

@@ -49,6 +49,7 @@ from pallas_kernels.mosaic import (
 from pallas_kernels.tuning import tuned
 
 _COLUMNS = (8, 16, 32)  # query heads of a block
+DOUBLED = 256  # head dim up to which two tiles of keys and two of values fit
 _SHARED_BYTES = 112 * 1024  # of a block: two fit on a core
 _REDUCTION_BYTES = 4096
 _LOG2E = math.log2(math.e)
@@ -62,9 +63,9 @@ def decode_splits(kernel: str, blocks: int, keys: int, H: int, S: int) -> int:
     return found["splits"] if found else choose_splits(blocks, keys, TILE, gpu.num_cores)
 
 
-def columns(G: int) -> int:
-    """Query heads of a block."""
-    return next((n for n in _COLUMNS if n >= G), _COLUMNS[-1])
+def columns(G: int, H: int) -> int:
+    """Query heads of a block; of the widest heads few, beside three tiles of which is no room."""
+    return _COLUMNS[0] if H > DOUBLED else next((n for n in _COLUMNS if n >= G), _COLUMNS[-1])
 
 
 def mosaic_decode(
@@ -80,8 +81,8 @@ def mosaic_decode(
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros.
@@ -121,13 +122,13 @@ def attend_columns(
     softcap: float | None = None,
     sinks: Float[Array, "K C"] | None = None,
     slopes: Float[Array, "K C"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B K C H"]:
     """C queries of each row and key/value head: all at `positions`, or drafts from there on."""
     (B, K, C, H), S = q.shape, k_pages.shape[2]
-    R = columns(C)
+    R = columns(C, H)
     groups, results = -(-C // R), min(C, R)
     heads = K * groups
     operand = operand_dtype(q.dtype, k_pages.dtype)
@@ -176,17 +177,21 @@ def _scratch(R: int, H: int, S: int, dtype: Any, pages: Any, splits: int) -> lis
     others = R * (H + TILE + H * (splits == 1)) + scaled * TILE * H  # in 16 bits
     room = _SHARED_BYTES - _REDUCTION_BYTES - 2 * others
     stages = max(2, min(6, room // (2 * TILE * (H * jnp.dtype(pages).itemsize + 4 * scaled))))
+    depths = stages, stages if H <= DOUBLED else 1  # a block of the widest has a core for itself
     parts = max(1, TILE // S)
     arrivals = (3 if scaled else 1) * parts, parts
     return [
         plgpu.SMEM((R, H), operand, transforms=swizzled(H, operand)),
-        *[plgpu.SMEM((stages, TILE, H), pages, transforms=swizzled(H, pages))] * 2,
+        *[plgpu.SMEM((depth, TILE, H), pages, transforms=swizzled(H, pages)) for depth in depths],
         *[plgpu.SMEM((stages, TILE), jnp.float32)] * (2 * scaled),
         *wide,
         plgpu.SMEM((R, TILE), operand, transforms=swizzled(TILE, operand)),
         *[plgpu.SMEM((R, H), dtype)] * (splits == 1),  # in no pieces: only some rows go out
         plgpu.Barrier(),
-        *[plgpu.Barrier(num_arrivals=n, num_barriers=stages) for n in arrivals],
+        *[
+            plgpu.Barrier(num_arrivals=n, num_barriers=depth)
+            for n, depth in zip(arrivals, depths, strict=True)
+        ],
     ]
 
 
@@ -209,7 +214,7 @@ def paged_decode_kernel(
     out, (q_ready,), ready = take(splits == 1), take(1), take(2)
     streams = list(map(Stream, sources, tiles, [*ready, *[ready[0]] * (2 * scaled)]))
     row, head, split = (lax.axis_index(name) for name in ("row", "head", "split"))
-    (R, H), stages = q.shape, tiles[0].shape[0]
+    (R, H), copied = q.shape, _copied(streams)
     groups = jnp.int32(-(-q_all.shape[2] // R))  # blocks of a key/value head
     kv_head, group = lax.div(head, groups), lax.rem(head, groups)
     layout = partial(cast, interpret=interpret)
@@ -219,16 +224,20 @@ def paged_decode_kernel(
     if drafted:
         position = jnp.where(drafts[0][row] > 0, earliest + drafts[0][row] - 1, -1)
     first, last = _tiles(position, earliest, window, split, splits)
-    get = partial(fetch, streams, table, row, kv_head, position)
+
+    def get(kinds: Any, tile: Any, slot: Any) -> None:
+        pl.when(tile < last)(partial(fetch, kinds, table, row, kv_head, position, tile, slot))
 
     plgpu.copy_gmem_to_smem(q_all.at[row, kv_head, pl.ds(group * R, R)], q, q_ready)
-    for stage in range(stages):
-        pl.when(first + stage < last)(partial(get, first + stage, stage))
+    for kinds, depth in copied:
+        for stage in range(depth):
+            get(kinds, first + stage, stage)
     plgpu.barrier_wait(q_ready)
 
     def tile_step(tile: Any, carry: Any) -> Any:
         acc, peak, totals = carry  # those of each place in a tile: one reduction, at the end
-        slot, newest = lax.rem(tile - first, jnp.int32(stages)), position - tile * TILE
+        slots = [lax.rem(tile - first, jnp.int32(depth)) for _, depth in copied]
+        slot, value_slot, newest = slots[0], slots[-1], position - tile * TILE
         plgpu.barrier_wait(ready[0].at[slot])
         keys = keys_operand(tiles[0].at[slot], q.dtype)
         multiply = partial(register_product, interpret=interpret) if scaled else product
@@ -255,11 +264,12 @@ def paged_decode_kernel(
         decay = jnp.exp2(peak - new_peak)
         weight = jnp.exp2(scores - spread(new_peak, scores))
         weights.transpose((1, 0))[...] = weight.astype(weights.dtype)
-        plgpu.barrier_wait(ready[1].at[slot])
-        values = values_operand(tiles[1].at[slot], wide, newest, interpret)
+        plgpu.barrier_wait(ready[1].at[value_slot])
+        values = values_operand(tiles[1].at[value_slot], wide, newest, interpret)
         turned = values.transpose((1, 0)), weights.transpose((1, 0))
         acc = accumulate(acc * spread(decay, acc), *turned, interpret)
-        pl.when(tile + stages < last)(partial(get, tile + stages, slot))
+        for (kinds, depth), free in zip(copied, slots, strict=True):
+            get(kinds, tile + depth, free)
         if scaled:
             weight /= across(v_scale, weight)
         return acc, new_peak, totals * spread(decay, totals) + weight
@@ -270,13 +280,9 @@ def paged_decode_kernel(
     peak = layout(jnp.full((R,), MASKED), by_column)
     acc, peak, totals = lax.fori_loop(first, last, tile_step, (acc, peak, totals))
     total = totals.sum(axis=0)
-    if sinks:  # a key that the first part has seen, whose value is nothing
-        here = jnp.where(split == 0, 1.0, 0.0)
-        theirs = layout(load(sinks[0].at[head]), by_column) * here + MASKED * (1 - here)
-        joined = jnp.maximum(peak, theirs)
-        decay = jnp.exp2(peak - joined)
-        acc *= spread(decay, acc)
-        peak, total = joined, total * decay + jnp.exp2(theirs - joined)
+    if sinks:
+        theirs = layout(load(sinks[0].at[head]), by_column)
+        acc, peak, total = _with_sinks(theirs, split, acc, peak, total)
     acc = acc / spread(jnp.maximum(total, 1e-30), acc)
     if splits > 1:
         parts, peaks = results
@@ -289,6 +295,21 @@ def paged_decode_kernel(
     plgpu.commit_smem()
     plgpu.copy_smem_to_gmem(result.at[pl.ds(0, whole.shape[2])], whole.at[row, head])
     plgpu.wait_smem_to_gmem(0)
+
+
+def _copied(streams: list[Stream]) -> list[tuple[list[Stream], int]]:
+    """What is copied together, and how many tiles of it there are."""
+    keys, values = (stream.tiles.shape[0] for stream in streams[:2])
+    return [(streams, keys)] if keys == values else [(streams[:1], keys), (streams[1:], values)]
+
+
+def _with_sinks(theirs: Any, split: Any, acc: Any, peak: Any, total: Any) -> tuple[Any, Any, Any]:
+    """A key that the first part has seen, whose value is nothing."""
+    here = jnp.where(split == 0, 1.0, 0.0)
+    theirs = theirs * here + MASKED * (1 - here)
+    joined = jnp.maximum(peak, theirs)
+    decay = jnp.exp2(peak - joined)
+    return acc * spread(decay, acc), joined, total * decay + jnp.exp2(theirs - joined)
 
 
 def _scales(tiles: list[Any], slot: Any, interpret: bool) -> list[Any]:

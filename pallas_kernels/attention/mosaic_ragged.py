@@ -7,7 +7,9 @@
 
 A block goes through the rows that have tokens in it, one after the other, and through each row's
 tiles: first those that all its queries see whole, then those that need a mask. Every block writes
-all of its 128 results, so no two blocks write the same token. Rows of fewer than `least` tokens
+all of its 128 results, so no two blocks write the same token. Of heads wider than 256 a block is 64
+tokens, which both warpgroups score, and each sums half of the columns: the registers of one hold no
+more. Rows of fewer than `least` tokens
 are left to `paged_decode`, which reads their keys once for all heads of a group. What warpgroup 2
 does, for pages of 8 bits too, is in `mosaic_ragged_fetch.py`.
 """
@@ -46,8 +48,8 @@ from pallas_kernels.mosaic import (
     zero_rows_after,
 )
 
-BLOCK = 128  # tokens of a block
-_HALF = 64  # of a warpgroup: the rows of a tensor core's product
+_HALF = 64  # tokens of a warpgroup: the rows of a tensor core's product
+_WIDEST = 256  # columns of results that a warpgroup's registers hold, and of keys their addresses
 _LOG2E = math.log2(math.e)
 # of a thread: two warpgroups that compute, one that fetches; together a core has 512 x 128
 _COMPUTING, _FETCHING = 232, 40
@@ -70,15 +72,16 @@ def mosaic_ragged(
     least: int,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""
     T, N, H = q.shape
     operand, sloped = _operand(q.dtype, k_pages.dtype), slopes is not None
-    padded = jnp.pad(q.astype(operand), ((0, -T % BLOCK), (0, 0), (0, 0)))
-    begins = jnp.arange(padded.shape[0] // BLOCK, dtype=jnp.int32) * BLOCK
+    size = _HALF * _parts(H)
+    padded = jnp.pad(q.astype(operand), ((0, -T % size), (0, 0), (0, 0)))
+    begins = jnp.arange(padded.shape[0] // size, dtype=jnp.int32) * size
     find = partial(jnp.searchsorted, method="compare_all")  # the other methods are loops
     out = plgpu.kernel(
         partial(
@@ -97,12 +100,17 @@ def mosaic_ragged(
     )(
         padded, k_pages, v_pages, page_table, start, count, positions[jnp.minimum(start, T - 1)],
         find(start + count, begins, side="right").astype(jnp.int32),
-        find(start, begins + BLOCK, side="left").astype(jnp.int32),
+        find(start, begins + size, side="left").astype(jnp.int32),
         *(x.astype(jnp.float32) for x in (sinks, slopes) if x is not None),
         *(() if k_scales is None else (k_scales, v_scales)),
     )  # fmt: skip
     cut: Array = lax.bitcast_convert_type(out[:T], q.dtype)
     return cut
+
+
+def _parts(H: int) -> int:
+    """Into which the two warpgroups divide a block's tokens; 1: they divide columns."""
+    return 2 if H <= _WIDEST else 1
 
 
 def _tile(H: int, sloped: bool) -> int:
@@ -119,13 +127,13 @@ def _scratch(S: int, dtype: Any, pages_dtype: Any, H: int, tile: int) -> list[An
     """Shared memory of one block: queries and later results, tiles in flight, barriers."""
     operand, scaled = _operand(dtype, pages_dtype), is_quantised(pages_dtype)
     transforms = swizzled(H, operand)
-    stages = 2**15 // (tile * H)
+    stages, parts = 2**15 // (tile * H), _parts(H)
     arrivals = 1 if scaled else max(1, tile // S)
     return [
-        plgpu.SMEM((2, _HALF, H), operand, transforms=transforms),
+        plgpu.SMEM((parts, _HALF, H), operand, transforms=transforms),
         plgpu.SMEM((stages, tile, H), operand, transforms=transforms),
         plgpu.SMEM((stages, tile, H), operand, transforms=transforms),
-        plgpu.Barrier(num_barriers=2),
+        plgpu.Barrier(num_barriers=parts),
         plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
         plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
         plgpu.Barrier(num_arrivals=2, num_barriers=stages),
@@ -155,9 +163,9 @@ class _Segment(NamedTuple):
 
 
 def _segment(
-    begin: Any, start: Any, count: Any, base: Any, *, tile: int, window: Any, least: int
+    begin: Any, start: Any, count: Any, base: Any, *, block: int, tile: int, window: Any, least: int
 ) -> _Segment:
-    low, high = jnp.maximum(start - begin, 0), jnp.minimum(start + count - begin, BLOCK)
+    low, high = jnp.maximum(start - begin, 0), jnp.minimum(start + count - begin, block)
     position = base + begin - start
     oldest, newest = position + low, position + high - 1
     size = jnp.int32(tile)
@@ -167,7 +175,7 @@ def _segment(
     if window is not None:
         first = lax.div(jnp.maximum(oldest - window + 1, 0), size)
         first_whole = lax.div(jnp.maximum(newest - window + 1, 0) + size - 1, size)
-    whole = jnp.where((low == 0) & (high == BLOCK), seen_by_all - first_whole, 0)
+    whole = jnp.where((low == 0) & (high == block), seen_by_all - first_whole, 0)
     whole = jnp.maximum(whole, 0)
     tiles = jnp.where((count >= least) & (high > low), last - first, 0)
     return _Segment(low, high, position, newest, first, whole, first_whole, tiles)
@@ -182,7 +190,7 @@ def ragged_attention_kernel(
     scale: Any, window: Any, softcap: Any, least: int, result: Any, has_sinks: bool,
     has_slopes: bool, scaled: bool, interpret: bool,
 ) -> None:  # fmt: skip
-    """One block: 128 tokens of one query head; three warpgroups."""
+    """One block: 128 tokens of one query head, or 64 of a wide one; three warpgroups."""
     by_head = has_sinks + has_slopes
     sinks, slopes = rest[:has_sinks], rest[has_sinks:by_head]
     scales, rest = rest[by_head : by_head + 2 * scaled], rest[by_head + 2 * scaled :]
@@ -190,14 +198,15 @@ def ragged_attention_kernel(
     q_ready, k_ready, v_ready, k_free, v_free, turn = barriers[:6]
     eight = Eight(*barriers[6:]) if scaled else None
     me, head, block = (lax.axis_index(name) for name in ("warpgroup", "head", "block"))
-    tile, H = k.shape[1:]
+    (parts, _, H), tile = q_tiles.shape, k.shape[1]
+    size, width = parts * _HALF, parts * H // 2
     groups = q_all.shape[1] // k_all.shape[1]
-    block = out.shape[0] // BLOCK - 1 - block  # later tokens see more keys: they begin first
-    begin = block * BLOCK
+    block = out.shape[0] // size - 1 - block  # later tokens see more keys: they begin first
+    begin = block * size
 
     def segment(row: Any) -> _Segment:
         numbers = begin, start[row], count[row], base[row]
-        return _segment(*numbers, tile=tile, window=window, least=least)
+        return _segment(*numbers, block=size, tile=tile, window=window, least=least)
 
     def each_row(visit: Any, carry: Any) -> Any:
         """From row to row that has tokens here."""
@@ -229,18 +238,21 @@ def ragged_attention_kernel(
     @pl.when(me < 2)
     def _compute() -> None:
         plgpu.set_max_registers(_COMPUTING_8 if scaled else _COMPUTING, action="increase")
-        tokens = pl.ds(begin + me * _HALF, _HALF)
-        q = q_tiles.at[me]
-        plgpu.copy_gmem_to_smem(q_all.at[tokens, head], q, q_ready.at[me])
-        plgpu.barrier_wait(q_ready.at[me])
+        half, columns = (
+            (me, slice(None)) if parts == 2 else (lax.div(me, 2), pl.ds(me * width, width))
+        )
+        tokens, q = pl.ds(begin + half * _HALF, _HALF), q_tiles.at[half]
+        get = partial(plgpu.copy_gmem_to_smem, q_all.at[tokens, head], q, q_ready.at[half])
+        pl.when(me < parts)(get)
+        plgpu.barrier_wait(q_ready.at[half])
         attend = partial(
-            _tile_step, me, q, k, v, (k_ready, v_ready, k_free, v_free, turn),
+            _tile_step, me, q, k, v, columns, (k_ready, v_ready, k_free, v_free, turn),
             slopes[0][head] if slopes else None,
             scale=scale, window=window, softcap=softcap, interpret=interpret,
         )  # fmt: skip
 
         layout, by_row = partial(cast, interpret=interpret), plgpu.Layout.WGMMA.reduce(1)
-        place = vector_numbers(_HALF, by_row, interpret) + me * _HALF
+        place = vector_numbers(_HALF, by_row, interpret) + half * _HALF
 
         def attend_row(row: Any, carry: Any) -> Any:
             part = segment(row)
@@ -251,34 +263,44 @@ def ragged_attention_kernel(
 
         pl.when(me == 1)(partial(_take_turns, turn))
         peak, total = (layout(jnp.full((_HALF,), x), by_row) for x in (MASKED, 0.0))
-        acc = layout(jnp.zeros((_HALF, H), jnp.float32), plgpu.Layout.WGMMA)
+        acc = layout(jnp.zeros((_HALF, width), jnp.float32), plgpu.Layout.WGMMA)
         acc, peak, total, _ = each_row(attend_row, (acc, peak, total, jnp.int32(0)))
         if sinks:  # keys that are seen by all, whose values are nothing
             total += jnp.exp2(jnp.minimum(sinks[0][head] * _LOG2E - peak, _MOST))
         pl.when(me == 0)(partial(_take_turns, turn))
         acc = (acc / across(jnp.maximum(total, 1e-30), acc)).astype(result)
-        q[...] = lax.bitcast_convert_type(acc, q.dtype)  # what was of queries holds results
+        # what was of queries, which nobody reads any more, holds results
+        q[:, columns] = lax.bitcast_convert_type(acc, q.dtype)
         plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(q, out.at[tokens, head])
+        together = _HALF if parts == 2 else 8  # rows whose columns lie side by side
+        for row in range(0, _HALF, together):
+            rows = pl.ds(begin + half * _HALF + row, together)
+            results = q.at[pl.ds(row, together), columns]
+            plgpu.copy_smem_to_gmem(results, out.at[rows, head, columns])
         plgpu.wait_smem_to_gmem(0)
 
 
 def _tile_step(
-    me: Any, q: Any, k: Any, v: Any, barriers: Any, slope: Any, part: _Segment, last: Any,
-    index: Any, carry: Any, *, scale: Any, window: Any, softcap: Any, interpret: bool,
+    me: Any, q: Any, k: Any, v: Any, columns: Any, barriers: Any, slope: Any, part: _Segment,
+    last: Any, index: Any, carry: Any, *, scale: Any, window: Any, softcap: Any, interpret: bool,
 ) -> Any:  # fmt: skip
     """Online softmax of a warpgroup's queries over one tile; `last` None: each sees all of it."""
     k_ready, v_ready, k_free, v_free, turn = barriers
     acc, peak, total, step = carry
     (stages, tile, _), factor = k.shape, scale * _LOG2E
     slot, key = lax.rem(step, jnp.int32(stages)), part.tile(index) * tile
-    if last is not None:  # the other warpgroup is half a step behind: this one clears for both
+
+    def clear(mine: Any) -> None:
         plgpu.barrier_wait(v_ready.at[slot])
-        stale = (me == 0) & (key + tile > part.newest + 1)
-        pl.when(stale)(partial(zero_rows_after, v.at[slot], part.newest - key, interpret))
+        stale = mine & (key + tile > part.newest + 1)
+        used = v.at[slot, :, columns]
+        pl.when(stale)(partial(zero_rows_after, used, part.newest - key, interpret))
+
+    early = last is not None and stages > 1
+    if early:  # the other warpgroup is half a step behind: this one clears for both
+        clear(me == 0)
     plgpu.barrier_wait(k_ready.at[slot])
-    keys = k.at[slot].transpose((1, 0))
-    scores = product(q, keys, (_HALF, tile), partial(_take_turns, turn))
+    scores = _scores(q, k.at[slot], partial(_take_turns, turn), interpret)
     plgpu.barrier_arrive(k_free.at[slot])
     if softcap is not None:
         # the hardware's tanh, 2^-11 near; by exponentials it takes more registers than there are
@@ -298,9 +320,29 @@ def _tile_step(
     if last is None:
         plgpu.barrier_wait(v_ready.at[slot])
     plgpu.barrier_wait(turn)
-    acc = accumulate(acc, rounded, v.at[slot], interpret)
+    if last is not None and not early:  # each has columns of its own, and waited for the one tile
+        clear(True)
+    acc = accumulate(acc, rounded, v.at[slot, :, columns], interpret)
     plgpu.barrier_arrive(v_free.at[slot])
     return acc, new_peak, total, step + 1
+
+
+def _scores(q: Any, keys: Any, while_multiplying: Any, interpret: bool) -> Any:
+    """Of each query and key; of wide heads in pieces, in a loop that stays one."""
+    shape, H = (_HALF, keys.shape[0]), q.shape[1]
+    if H <= _WIDEST:
+        return product(q, keys.transpose((1, 0)), shape, while_multiplying)
+
+    def add(piece: Any, scores: Any) -> Any:
+        columns = pl.ds(piece * _WIDEST, _WIDEST)
+        return accumulate(
+            scores, q.at[:, columns], keys.at[:, columns].transpose((1, 0)), interpret
+        )
+
+    start = cast(jnp.zeros(shape, jnp.float32), plgpu.Layout.WGMMA, interpret)
+    scores = lax.fori_loop(0, H // _WIDEST, add, start)
+    while_multiplying()
+    return scores
 
 
 def _take_turns(turn: Any) -> None:

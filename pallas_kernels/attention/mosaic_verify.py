@@ -20,7 +20,7 @@ def verify_splits(q: Array, pages: Array, page_table: Array) -> int:
     """Into how many blocks each row is divided."""
     B, Q, N, H = q.shape
     K, S = pages.shape[1:3]
-    blocks = B * K * -(-N // K * Q // columns(N // K * Q))
+    blocks = B * K * -(-N // K * Q // columns(N // K * Q, H))
     return decode_splits("paged_verify", blocks, page_table.shape[1] * S, H, S)
 
 

@@ -23,8 +23,8 @@ def paged_decode(
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     distance_bias: Float[Array, "N R"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B N H"]:
@@ -62,7 +62,7 @@ def _on_hopper(
 
     B, N, H = q.shape
     K, S = k_pages.shape[1:3]
-    blocks = B * K * -(-N // K // columns(N // K))
+    blocks = B * K * -(-N // K // columns(N // K, q.shape[2]))
     splits = decode_splits("paged_decode", blocks, page_table.shape[1] * S, H, S)
     return mosaic_decode(q, k_pages, v_pages, page_table, positions, splits=splits, **options)
 

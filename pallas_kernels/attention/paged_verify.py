@@ -31,8 +31,8 @@ def paged_verify(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "B Q N H"]:
     """Row b's tokens 0 .. counts[b]-1, which lie at `positions[b]` and after; others: any value.

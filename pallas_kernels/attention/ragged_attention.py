@@ -34,8 +34,8 @@ def ragged_attention(
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     distance_bias: Float[Array, "N R"] | None = None,
     backend: Backend | None = None,
 ) -> Float[Array, "T N H"]:

@@ -24,8 +24,8 @@ def attention_reference(
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float[Array, "P K S"] | None = None,
-    v_scales: Float[Array, "P K S"] | None = None,
+    k_scales: Float[Array, "P Ks S"] | None = None,
+    v_scales: Float[Array, "P Ks S"] | None = None,
     tree_mask: UInt32[Array, " T"] | None = None,
     distance_bias: Float[Array, "N R"] | None = None,
 ) -> Float[Array, "T N H"]:
@@ -72,14 +72,15 @@ def attention_reference(
 
 def gather(
     pages: Num[Array, "P K S H"],
-    scales: Float[Array, "P K S"] | None,
+    scales: Float[Array, "P Ks S"] | None,
     tables: Int32[Array, "T MP"],
     dtype: DTypeLike,
 ) -> Float[Array, "T K slots H"]:
     """Every slot of each table's pages, one after the other."""
     found = pages[tables].astype(dtype)  # [T, MP, K, S, H]
     if scales is not None:
-        found = found * scales[tables].astype(dtype)[..., None]
+        scales = scales[tables][:, :, : found.shape[2]]  # there may be more heads of them
+        found = found * scales.astype(dtype)[..., None]
     T, MP, K, S, H = found.shape
     return found.swapaxes(1, 2).reshape(T, K, MP * S, H)
 

@@ -65,8 +65,8 @@ def triton_decode(
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B N H"]:
     """`paged_decode` in the limits of `check_attention`. A row at position -1 gives zeros."""

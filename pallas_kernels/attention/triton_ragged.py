@@ -92,8 +92,8 @@ def triton_ragged(
     least: int,
     sinks: Float[Array, " N"] | None = None,
     slopes: Float[Array, " N"] | None = None,
-    k_scales: Float32[Array, "P K S"] | None = None,
-    v_scales: Float32[Array, "P K S"] | None = None,
+    k_scales: Float32[Array, "P Ks S"] | None = None,
+    v_scales: Float32[Array, "P Ks S"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "T N H"]:
     """`ragged_attention` of the rows that have `least` tokens; other tokens give any number."""

@@ -127,6 +127,7 @@ CASES: tuple[Case, ...] = (
     WriteCase("qwen3-8b, 64 rows", 64, 32, 8, 128, 128, True),
     WriteCase("qwen3-8b, 2k tokens", 2048, 32, 8, 128, 128, True),
     WriteCase("gemma-3-1b, 64 rows", 64, 4, 1, 256, 256, True),
+    WriteCase("gemma-4-31b, 64 rows, no window", 64, 32, 4, 512, 512, True),
     WriteCase("phi-3-mini, 64 rows", 64, 32, 32, 96, 96),
     WriteCase("phi-4-mini, 64 rows", 64, 24, 8, 128, 96),
     WriteCase("stablelm-2-1.6b, 64 rows", 64, 32, 32, 64, 16),

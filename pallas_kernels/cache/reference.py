@@ -32,12 +32,15 @@ class HeadNorms:
 
 
 class Pages(NamedTuple):
-    """Where the keys and values of all tokens lie; with scales if in eight bits."""
+    """Where the keys and values of all tokens lie; with scales if in eight bits.
+
+    Scales may have more heads than pages: those behind are not used.
+    """
 
     k: Num[Array, "P K S Hp"]
     v: Num[Array, "P K S Hp"]
-    k_scales: Float32[Array, "P K S"] | None = None
-    v_scales: Float32[Array, "P K S"] | None = None
+    k_scales: Float32[Array, "P Ks S"] | None = None
+    v_scales: Float32[Array, "P Ks S"] | None = None
 
 
 def rotate(x: Float[Array, "T N H"], turn: Turn) -> Float[Array, "T N H"]:
@@ -107,4 +110,5 @@ def _write(
     if scales is None:
         return kv_write(pages, new, page, slot), None
     values, scale = quantise(new, pages.dtype)
+    scale = jnp.pad(scale, ((0, 0), (0, scales.shape[1] - scale.shape[1])))
     return kv_write(pages, values, page, slot), kv_write(scales, scale, page, slot)

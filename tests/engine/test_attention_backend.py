@@ -71,6 +71,10 @@ def test_what_is_asked_for_is_taken():
             {"platform": "gpu", "kind": "NVIDIA A100", "asked": "mosaic"},
             "needs a Hopper GPU, .* NVIDIA A100",
         ),
+        (
+            {"platform": "gpu", "kind": "NVIDIA A100", "model": "gemma-4-26b-a4b"},
+            "backend triton take a head dim of 64, 128, 192, 256, not 512",
+        ),
         ({"platform": "cpu", "kind": "cpu", "asked": "triton"}, "needs an Ampere, .* this is cpu"),
         (
             {"platform": "gpu", "kind": "NVIDIA A100", "dtype": jnp.float32},

@@ -277,6 +277,36 @@ def test_gemma_3n_shares_keys_with_the_last_layer_of_the_same_kind() -> None:
         parse(RAW["gemma3n"], num_kv_shared_layers=4)
 
 
+def test_gemma_4_states_the_heads_of_full_layers_in_two_ways() -> None:
+    raw = RAW["gemma4_26b"]
+    others = {"head_dim": 24, "num_key_value_heads": 1}
+    older = parse(raw)
+    newer = {key: value for key, value in raw.items() if "global" not in key}
+    newer |= {"per_layer_config": {"2": others, "4": others, "5": others}}
+    assert parse(newer) == older
+    assert [older.kv_heads_of(kind) for kind in older.layer_kinds[1:3]] == [(2, 16), (1, 24)]
+    assert [kind.keys_as_values for kind in older.layer_kinds[1:3]] == [False, True]
+    apart = parse(raw, attention_k_eq_v=False).layer_kinds[2]
+    assert apart.kv_heads == 2 and not apart.keys_as_values
+    for wrong in ({"2": {"sliding_window": 4}}, {"9": others}):
+        with pytest.raises(UnsupportedError, match="per_layer_config"):
+            parse(newer, per_layer_config=wrong)
+    with pytest.raises(UnsupportedError, match="'all', which is not supported; use vision"):
+        parse(raw, use_bidirectional_attention="all")
+
+
+def test_gemma_4_shares_keys_and_doubles_the_mlp_of_who_shares() -> None:
+    config = parse(RAW["gemma4_e2b"])
+    assert [kind.shared for kind in config.layer_kinds] == [False] * 4 + [True] * 2
+    assert [kind.mlp_size for kind in config.layer_kinds] == [None] * 4 + [112] * 2
+    assert config.kv_places == (0, 1, 0, 2, 2, 0)  # counted among layers of such heads
+    ignored = weights(RAW["gemma4_e2b"]).ignored
+    unread = ("vision_tower.encoder.layers.0.mlp", "language_model.layers.5.self_attn.v_proj")
+    assert all(any(fnmatch(f"model.{name}.weight", one) for one in ignored) for name in unread)
+    read = "model.language_model.layers.3.self_attn.v_proj.weight"
+    assert not any(fnmatch(read, one) for one in ignored)
+
+
 def test_gemma_3n_cuts_gates_of_its_first_ten_layers_if_it_is_deep() -> None:
     types = ["sliding_attention", "full_attention"] * 6
     deep = parse(RAW["gemma3n"], num_hidden_layers=12, layer_types=types)

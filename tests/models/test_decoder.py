@@ -65,6 +65,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         factor: jax.Array | None,
         *,
         head_dim: int,
+        kv_heads: int,
         chunk: int | None,
         write: bool,
         **options: Any,

@@ -40,6 +40,13 @@ def test_without_scaling_pair_i_turns_theta_to_minus_2i_over_r() -> None:
     np.testing.assert_allclose(frequencies(read(None)), plain(), rtol=1e-6)
 
 
+def test_proportional_turns_the_first_pairs_as_fast_as_if_all_turned() -> None:
+    rope = read({"rope_type": "proportional", "partial_rotary_factor": 0.25, "factor": 2.0})
+    turning, still = np.split(frequencies(rope), [16])
+    np.testing.assert_allclose(turning, plain()[:16] / 2, rtol=1e-6)
+    assert rope.dim == 128 and not still.any()
+
+
 def test_linear_scaling_divides_positions() -> None:
     scaled, unscaled = RopeConfig(8, scaling=Linear(4.0)), RopeConfig(8)
     positions = jnp.arange(0, 40, 4, dtype=jnp.int32)

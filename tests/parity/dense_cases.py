@@ -86,6 +86,46 @@ _SPARSE = {
 }
 GEMMA_3N = Spread(embedding=0.1, gain=1.3)
 
+
+def gemma4(**changes: Any) -> dict[str, Any]:
+    """Full layers have one head of 24 instead of two of 16, and six of 24 dimensions turn."""
+    keys = {
+        "attention_k_eq_v": True,
+        "final_logit_softcapping": 30.0,
+        "global_head_dim": 24,
+        "head_dim": 16,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size_per_layer_input": 0,
+        "layer_types": ["sliding_attention"] * 2 + ["full_attention", "sliding_attention"] * 2,
+        "num_global_key_value_heads": 1,
+        "num_hidden_layers": 6,
+        "pad_token_id": 0,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {
+                "rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 10000.0,
+            },
+        },
+        "sliding_window": 9,
+        "tie_word_embeddings": True,
+        "use_bidirectional_attention": "vision",
+    }  # fmt: skip
+    return _dense("Gemma4ForCausalLM", "gemma4_text", **keys | changes)
+
+
+_E2B = {
+    "attention_k_eq_v": False,
+    "global_head_dim": 32,
+    "hidden_size_per_layer_input": 12,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "num_key_value_heads": 1,
+    "num_kv_shared_layers": 2,
+    "use_bidirectional_attention": None,
+    "use_double_wide_mlp": True,
+    "vocab_size_per_layer_input": 67,
+}
+GEMMA_4 = Spread(embedding=0.1, gain=1.3)
+
 DENSE: Mapping[str, Case] = {
     "olmo": Case(_dense("OlmoForCausalLM", "olmo", clip_qkv=1.5)),
     "olmo2": Case(_dense("Olmo2ForCausalLM", "olmo2")),
@@ -207,6 +247,16 @@ DENSE: Mapping[str, Case] = {
         "model_type": "gemma3n",
         "text_config": _gemma3n(**_SPARSE),
     }, spread=GEMMA_3N, stand_in=StandIn(_gemma3n(**_SPARSE), stand_ins.gemma3n)),
+    "gemma4_12b": Case({
+        "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+        "model_type": "gemma4_unified",
+        "text_config": gemma4(),
+    }, spread=GEMMA_4, stand_in=StandIn(gemma4(), stand_ins.gemma3n)),
+    "gemma4_e2b": Case({
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "model_type": "gemma4",
+        "text_config": gemma4(**_E2B),
+    }, spread=GEMMA_4, stand_in=StandIn(gemma4(**_E2B), stand_ins.gemma3n)),
     "internlm3": Case(_dense("InternLM3ForCausalLM", "internlm3", head_dim=16, qkv_bias=True,
                              bias=True)),
     "iquestcoder": Case(_dense("IQuestCoderForCausalLM", "iquestcoder", head_dim=16)),

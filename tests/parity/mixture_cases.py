@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.parity import stand_ins
 from tests.parity.case import TIED, Case, StandIn, longrope, sizes
+from tests.parity.dense_cases import GEMMA_4, gemma4
 
 
 def _mixture(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
@@ -123,6 +124,8 @@ MIXTURES = {
                                  num_experts_per_tok=None, moe_topk=[2, 2, 2],
                                  intermediate_size=24, pad_token_id=0,
                                  rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0})),
+    "gemma4_26b": Case(gemma4(enable_moe_block=True, num_experts=6, top_k_experts=3,
+                              moe_intermediate_size=24), spread=GEMMA_4),
     "flex_olmo": Case(_mixture("FlexOlmoForCausalLM", "flex_olmo", num_experts=5, head_dim=10,
                                intermediate_size=24, pad_token_id=0)),
     "granite_moe": Case(_mixture("GraniteMoeForCausalLM", "granitemoe", num_local_experts=6,

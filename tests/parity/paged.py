@@ -20,8 +20,10 @@ from jax import Array
 from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
 from models.config import ModelConfig
 from models.loading import LoadedModel, load
+from models.pool import make_pool
 from models.sharding import make_mesh, named_sharding
 from models.states import States, state_rows
+from pallas_kernels import Backend
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.case import Case
 from tests.parity.goldens import Golden
@@ -53,8 +55,8 @@ class PagedRun:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        heads = model.config.cache_kv_heads(model.mesh.size)
-        shape = (model.config.num_attentions * PAGES, heads, PAGE_SIZE, model.config.head_dim)
+        pool = make_pool(model.config, model.mesh.size, Backend.XLA)
+        shape = (pool.rows * PAGES, pool.heads, PAGE_SIZE, pool.head_dim)
         sharding = named_sharding(model.mesh, (None, "heads", None, None))
 
         def full(width: int) -> Array:

@@ -14,7 +14,8 @@ from tests.parity.paged import write_case
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek_v3", "gpt_oss", "mamba2", "qwen3_next", "llama4", "gemma3n", "bloom"]
+    "name",
+    ["deepseek_v3", "gpt_oss", "mamba2", "qwen3_next", "llama4", "gemma3n", "gemma4_12b", "bloom"],
 )
 def test_rows_together_write_what_each_writes_alone(name: str, tmp_path: Path) -> None:
     case, golden = CASES[name], read(name)

@@ -20,8 +20,9 @@ TOLERANCE = 1e-4  # of the logits' scale, which is their deviation
 
 # two KV heads and biases, one KV head, one with windows and sandwich norms, packed QKV, Conv1D
 SHARDED = ("qwen2", "llama3_2", "gemma3", "phi4", "gpt2")
-# pairs and norms of each head, heads in groups, sums in parallel and biases of the logits, streams
-SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi", "gemma3n")
+# pairs and norms of each head, heads in groups, sums in parallel and biases of the logits, streams,
+# two sizes of heads
+SHARDED_LAYOUTS = ("cohere_plus", "falcon_40b", "phi", "gemma3n", "gemma4_12b")
 # linear biases
 SHARDED_SLOPES = ("bloom", "mpt", "baichuan2_13b")
 # a shared expert, a norm over all heads, experts with biases and sinks, latents and their index;

@@ -15,6 +15,7 @@ import numpy as np
 MEAN = 4 * 32767.5
 DEVIATION = math.sqrt(4 * (65536**2 - 1) / 12)
 
+FACTORS = ("weight", "layer_scalar", "router.scale", "per_expert_scale")  # vectors that multiply
 CONSTANTS = {"beta": 0.5, "eps": -1e-6}  # of xIELU, which checkpoints hold and models do not read
 
 
@@ -36,12 +37,12 @@ class Spread:
 
 
 def tensor(seed: int, name: str, shape: tuple[int, ...], spread: Spread) -> np.ndarray:
-    """One float32 tensor of a model; a vector called weight is a norm's scale, others biases."""
+    """One float32 tensor of a model; a vector is factors, of norms and others, or else a bias."""
     if not shape:
         return np.array(CONSTANTS[name.rsplit(".", 1)[-1]], np.float32)
     values = normal(seed, name, shape)
     if len(shape) == 1:
-        values = values * 0.2 + (spread.norm if name.endswith("weight") else 0.0)
+        values = values * 0.2 + (spread.norm if name.endswith(FACTORS) else 0.0)
     elif "embed" in name or "wte" in name or "wpe" in name or "lm_head" in name:
         values = values * spread.embedding
     else:

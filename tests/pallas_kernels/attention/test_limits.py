@@ -20,7 +20,7 @@ LLAMA = AttentionShape(128, 64, jnp.bfloat16)
 @pytest.mark.parametrize(
     "change, limit",
     [
-        ({"head_dim": 320}, "a head dim up to 256, not 320"),
+        ({"head_dim": 320}, "a head dim of 64, 128, 192, 256, 512, not 320"),
         ({"head_dim": 256, "dtype": jnp.int8}, "up to 192 in pages of int8, not 256"),
         ({"page_size": 8}, "page size in .*, not 8"),
         ({"dtype": jnp.float32}, "bfloat16, float16, int8, float8_e4m3fn, not float32"),

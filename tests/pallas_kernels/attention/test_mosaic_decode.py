@@ -27,6 +27,7 @@ CASES = {  # name: (N, K, H, S, splits, options)
     "splits": (4, 2, 64, 64, 4, {}),
     "head dim 128": (2, 2, 128, 32, 2, {}),
     "head dim 256, float16": (2, 1, 256, 64, 1, {"dtype": jnp.float16}),
+    "head dim 512, twelve heads": (12, 1, 512, 16, 2, {}),
     "page of two tiles": (2, 1, 64, 128, 2, {}),
     "twelve heads": (12, 1, 64, 64, 1, {}),
     "forty heads": (40, 1, 64, 64, 1, {}),

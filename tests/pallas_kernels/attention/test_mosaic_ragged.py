@@ -22,6 +22,7 @@ CASES = {  # name: (rows as (tokens, tokens before them), N, K, H, S, options)
     "window": ([(200, 300)], 1, 1, 128, 64, {"window": 70}),
     "page larger than a tile's half": ([(129, 127), (9, 9)], 1, 1, 128, 128, {"window": 20}),
     "tiles of 64, softcap": ([(150, 30)], 2, 2, 256, 128, {"softcap": 5.0}),
+    "head dim 512": ([(70, 90), (5, 3), (60, 0)], 2, 1, 512, 16, {"window": 120}),
     "rows without tokens": ([(9, 30), (0, 9), (1, 9), (2, 0)], 2, 1, 64, 32, {}),
     "a row of one token": ([(1, 200)], 2, 1, 64, 64, {"least": 1}),
     "sinks": ([(66, 1), (70, 0)], 2, 1, 64, 64, {"sinks": [2.0, -1.0], "window": 50}),

@@ -140,6 +140,7 @@ KERNELS = {  # name: (N, K, H, R, norms, dtype of pages)
     "rotated in part, norms": (9, 2, 80, 32, True, "bfloat16"),
     "norms without rotation": (2, 1, 64, 0, True, "bfloat16"),
     "head dim 256, norms": (4, 1, 256, 256, True, "bfloat16"),
+    "head dim 512, norms": (4, 1, 512, 512, True, "bfloat16"),
     "int8, wider in pages": (2, 2, 96, 96, False, "int8"),
     "fp8, norms": (2, 1, 128, 64, True, "float8_e4m3fn"),
 }
