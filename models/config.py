@@ -27,6 +27,7 @@ class LayerKind:
     shared: keys and values are those of the last layer before that has its own and this window.
     block: the attention is that of a block whose weights several layers have (`SharedBlocks`).
     chosen_before: it sees those latents that the layer before it sees, and chooses none itself.
+    norms: where those of this layer stand, if not where the model's others do.
     """
 
     window: int | None = None
@@ -40,6 +41,7 @@ class LayerKind:
     shared: bool = False
     block: bool = False
     chosen_before: bool = False
+    norms: Literal["before", "behind"] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,14 @@ class ModelConfig:
     def num_mixers(self) -> int:
         """Layers with a state."""
         return sum(kind.mixer for kind in self.layer_kinds)
+
+    def norms_before(self, kind: LayerKind) -> bool:
+        """Whether this layer norms what attention, mixer and MLP read."""
+        return self.pre_norms if kind.norms is None else kind.norms == "before"
+
+    def norms_behind(self, kind: LayerKind) -> bool:
+        """Whether it norms what they give."""
+        return self.post_norms if kind.norms is None else kind.norms == "behind"
 
     @property
     def block_layers(self) -> tuple[int, ...]:

@@ -137,18 +137,19 @@ class Layer(nnx.Module):
 
     def __init__(self, config: ModelConfig, kind: LayerKind, dtype: DTypeLike, shards: int):
         altup = config.altup
-        own_norm = config.pre_norms and config.parallel != "one norm"
+        before, behind = config.norms_before(kind), config.norms_behind(kind)
+        own_norm = before and config.parallel != "one norm"
         mixes = kind.attention or kind.mixer
         self.config = config
-        self.attention_norm = make_norm(config) if config.pre_norms and mixes else _identity
+        self.attention_norm = make_norm(config) if before and mixes else _identity
         attends = kind.attention and not kind.block
         self.attention = _attention(config, kind, dtype, shards) if attends else None
         stated = config.mixer if kind.mixer else None
         self.mixer = make_mixer(config, stated, dtype) if stated is not None else None
-        self.attention_post_norm = make_norm(config) if config.post_norms and mixes else _identity
+        self.attention_post_norm = make_norm(config) if behind and mixes else _identity
         self.mlp_norm = make_norm(config) if own_norm and kind.mlp else _identity
         self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
-        self.mlp_post_norm = make_norm(config) if config.post_norms and kind.mlp else _identity
+        self.mlp_post_norm = make_norm(config) if behind and kind.mlp else _identity
         self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
         self.altup = Alternation(config, altup, dtype) if altup is not None else None
         lent = config.blocks if kind.block else None

@@ -110,7 +110,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
     )  # fmt: skip
 
     mixes = kind.attention or kind.mixer
-    if config.pre_norms and mixes:
+    if config.norms_before(kind) and mixes:
         yield from norm(f"{layer}.attention_norm")
     if kind.mixer and config.mixer is not None:
         yield from mixer_entries(config, config.mixer, build, f"{layer}.mixer")
@@ -127,7 +127,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         if config.latent.index is not None and not kind.chosen_before:
             rotated, path = config.latent.rope_dim, f"{layer}.attention.indexer"
             yield from _indexer(config.latent.index, rotated, build, path)
-    if config.post_norms and mixes:
+    if config.norms_behind(kind) and mixes:
         yield from norm(f"{layer}.attention_post_norm")
     if config.relative and config.relative.by_layer:
         yield build.embedding(f"{layer}.relative_bias", (config.relative.buckets, 1))
@@ -136,13 +136,13 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _cross_attention(config, build, f"{layer}.cross")
     if not kind.mlp:
         return
-    if config.pre_norms and config.parallel != "one norm":
+    if config.norms_before(kind) and config.parallel != "one norm":
         yield from norm(f"{layer}.mlp_norm")
     if kind.experts and config.mixture is not None:
         yield from _mixture(config, config.mixture, build, f"{layer}.mlp")
     else:
         yield from _mlp(config, config.intermediate_size, build, f"{layer}.mlp")
-    if config.post_norms:
+    if config.norms_behind(kind):
         yield from norm(f"{layer}.mlp_post_norm")
     if config.altup is not None:
         yield from _alternation(config, config.altup, build, layer)
