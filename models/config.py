@@ -32,6 +32,7 @@ class LayerKind:
     chosen_before: it sees those latents that the layer before it sees, and chooses none itself.
     head_dim, kv_heads, mlp_size: its H, K and F, where they are not the model's.
     keys_as_values: values are the keys as they come, before their norm and rotation.
+    norms: where those of this layer stand, if not where the model's others do.
     """
 
     window: int | None = None
@@ -49,6 +50,7 @@ class LayerKind:
     kv_heads: int | None = None
     mlp_size: int | None = None
     keys_as_values: bool = False
+    norms: Literal["before", "behind"] | None = None
 
 
 @dataclass(frozen=True)
@@ -320,6 +322,14 @@ class ModelConfig:
     def num_mixers(self) -> int:
         """Layers with a state."""
         return sum(kind.mixer for kind in self.layer_kinds)
+
+    def norms_before(self, kind: LayerKind) -> bool:
+        """Whether this layer norms what attention, mixer and MLP read."""
+        return self.pre_norms if kind.norms is None else kind.norms == "before"
+
+    def norms_behind(self, kind: LayerKind) -> bool:
+        """Whether it norms what they give."""
+        return self.post_norms if kind.norms is None else kind.norms == "behind"
 
     @property
     def block_layers(self) -> tuple[int, ...]:

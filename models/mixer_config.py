@@ -9,6 +9,7 @@ from math import inf
 from typing import Literal
 
 Scan = tuple[int, int, int]  # N heads, each a matrix of V by S
+_KEY_DIMS = (16, 32, 64, 128, 256)  # for which there are kernels
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,15 @@ class GatedDelta:
 
     num_key_heads: int
     num_heads: int  # N, of values
-    key_dim: int  # S
+    key_dim: int
     head_dim: int  # V
     conv_width: int
+    norm_eps: float | None = None  # of the norm behind the scan, if it is not the model's
+    most_replaced: float = 1.0  # of what lies along a key; above 1 it may change its sign
     # the checkpoint has one tensor for all projections, key head by key head
     grouped: bool = False
+    # or one for each; and for the convolution several, of so many channels
+    conv_parts: tuple[int, ...] | None = None
 
     @property
     def inner(self) -> int:
@@ -70,8 +75,13 @@ class GatedDelta:
         return 2 * self.num_key_heads * self.key_dim + self.inner
 
     @property
+    def state_size(self) -> int:
+        """S: keys of other lengths than kernels take end in zeros."""
+        return next((size for size in _KEY_DIMS if size >= self.key_dim), self.key_dim)
+
+    @property
     def scan(self) -> Scan | None:
-        return self.num_heads, self.head_dim, self.key_dim
+        return self.num_heads, self.head_dim, self.state_size
 
 
 @dataclass(frozen=True)

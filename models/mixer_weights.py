@@ -95,12 +95,15 @@ def _gated_delta(
 ) -> Iterator[Entry]:
     N, J, inner = mixer.num_heads, mixer.num_key_heads, mixer.inner
     keys, values, each = (J, mixer.key_dim), (J, inner // J), (J, N // J)
-    read = (keys, keys, values, values) if mixer.grouped else ((mixer.conv_channels, 1), (inner, 1))
+    apart = mixer.grouped or mixer.conv_parts is not None
+    read = (keys, keys, values, values) if apart else ((mixer.conv_channels, 1), (inner, 1))
     for name, outputs in (("input", read), ("rates", (each, each))):
         for leaf, source in build.linear(f"{path}.{name}", *outputs, bias=False):
             parts = _by_group(source.parts) if mixer.grouped else source.parts
             yield leaf, replace(source, parts=parts, divided=False)
-    yield from _conv(mixer.conv_channels, False, build, f"{path}.conv")
+    channels = mixer.conv_parts or (mixer.conv_channels,)
+    kernel = build.parts(f"{path}.conv", tuple((size, 1) for size in channels), "weight")
+    yield f"{path}.conv.kernel", Source(kernel, 1, transpose=True, between=True)
     for name in ("step_bias", "log_rate"):
         yield _vector(build, f"{path}.{name}", N)
     yield _vector(build, f"{path}.norm", mixer.head_dim, "weight")

@@ -115,7 +115,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
     )  # fmt: skip
 
     mixes = kind.attention or kind.mixer
-    if config.pre_norms and mixes:
+    if config.norms_before(kind) and mixes:
         yield from norm(f"{layer}.attention_norm")
     if kind.mixer and config.mixer is not None:
         yield from mixer_entries(config, config.mixer, build, f"{layer}.mixer")
@@ -131,7 +131,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         if config.latent.index is not None and not kind.chosen_before:
             rotated, path = config.latent.rope_dim, f"{layer}.attention.indexer"
             yield from _indexer(config.latent.index, rotated, build, path)
-    if config.post_norms and mixes:
+    if config.norms_behind(kind) and mixes:
         yield from norm(f"{layer}.attention_post_norm")
     if config.relative and config.relative.by_layer:
         yield build.embedding(f"{layer}.relative_bias", (config.relative.buckets, 1))
@@ -140,7 +140,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _cross_attention(config, build, f"{layer}.cross")
     if not kind.mlp:
         return
-    if config.pre_norms and config.parallel != "one norm":
+    if config.norms_before(kind) and config.parallel != "one norm":
         yield from norm(f"{layer}.mlp_norm")
     mixture = config.mixture if kind.experts else None
     if mixture is None or mixture.beside_mlp:
@@ -151,7 +151,7 @@ def _layer(config: ModelConfig, build: "_Builder", layer: str) -> Iterator[Entry
         yield from _mixture(config, mixture, build, f"{layer}.beside.experts")
     elif mixture is not None:
         yield from _mixture(config, mixture, build, f"{layer}.mlp")
-    if config.post_norms:
+    if config.norms_behind(kind):
         yield from norm(f"{layer}.mlp_post_norm")
     if config.altup is not None:
         yield from _alternation(config, config.altup, build, layer)

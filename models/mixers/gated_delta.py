@@ -32,7 +32,8 @@ class GatedDeltaMixer(nnx.Module):
         self.rates = Linear(D, 2 * N, axes=("embed", "choice"), bias=False, dtype=dtype)
         self.conv = ShortConv(C, mixer.conv_width, False, dtype)
         self.step_bias, self.log_rate = vector(N), vector(N)
-        self.norm = GatedNorm(inner, groups=N, gate_first=False, shared=True, eps=config.norm_eps)
+        eps = config.norm_eps if mixer.norm_eps is None else mixer.norm_eps
+        self.norm = GatedNorm(inner, groups=N, gate_first=False, shared=True, eps=eps)
         self.output = outwards(inner, D, bias=False, dtype=dtype)
 
     def __call__(
@@ -45,8 +46,10 @@ class GatedDeltaMixer(nnx.Module):
         queries, keys, values = jnp.split(
             jax.nn.silu(inputs), [keys_width, 2 * keys_width], axis=-1
         )
+        rest = ((0, 0), (0, 0), (0, mixer.state_size - mixer.key_dim))
         queries, keys = (
-            _unit(each.reshape(T, mixer.num_key_heads, -1)) for each in (queries, keys)
+            jnp.pad(_unit(each.reshape(T, mixer.num_key_heads, -1)), rest)
+            for each in (queries, keys)
         )
         beta, step = jnp.split(self.rates(x).astype(jnp.float32), 2, axis=-1)  # [T, N] each
         step = jax.nn.softplus(step + self.step_bias[...])
@@ -59,7 +62,7 @@ class GatedDeltaMixer(nnx.Module):
             (queries * mixer.key_dim**-0.5).astype(x.dtype),
             (-jnp.exp(self.log_rate[...]) * step)[..., None],
             batch.mesh,
-            beta=jax.nn.sigmoid(beta),
+            beta=mixer.most_replaced * jax.nn.sigmoid(beta),
         )
         return self.output(self.norm(y.reshape(T, -1), gate)), states
 

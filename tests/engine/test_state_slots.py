@@ -1,6 +1,7 @@
 """Models with states: what a request writes does not depend on how its tokens were scheduled."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.parity.weights import tensor
 HYBRID = CASES["bamba"].config
 SIZES = {"max_num_seqs": 2, "max_num_batched_tokens": 32}
 LENGTH = 96  # of the longest sequence
+RATES = ("A_log", "recurrent_param")  # of forgetting
 Alone = Callable[[list[list[int]]], list[list[int]]]
 
 
@@ -44,11 +46,17 @@ def few_quick_compiles() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hybrid whose states forget slowly: what a wrong one holds shows in every later token."""
     folder = tmp_path_factory.mktemp("hybrid")
-    case, golden = CASES["bamba"], read("bamba")
-    tensors = {name: tensor(case.seed, name, shape, case.spread) for name, shape in golden.tensors}
-    slow = {name: array - 6 for name, array in tensors.items() if name.endswith("A_log")}
-    write_checkpoint(folder, case.config, tensors | slow)
+    write_slow(folder, "bamba")
     return folder
+
+
+def write_slow(folder: Path, name: str) -> None:
+    """A case whose states forget slowly, and whose texts vary."""
+    case, golden = CASES[name], read(name)
+    spread = replace(case.spread, gain=1.3)
+    tensors = {name: tensor(case.seed, name, shape, spread) for name, shape in golden.tensors}
+    slow = {name: array - 6 for name, array in tensors.items() if name.endswith(RATES)}
+    write_checkpoint(folder, case.config, tensors | slow)
 
 
 def make_core(folder: Path, **settings: Any) -> EngineCore:
@@ -164,6 +172,26 @@ def test_prompts_that_begin_alike_go_on_from_a_state_that_was_kept(
     assert hits == [0, 0, 32, 48, 96]
     both([[5 + 3 * n + i * i % 30 for i in range(40)] for n in range(9)])  # states go
     both([first, second])
+
+
+@pytest.mark.parametrize("name", ["zamba2", "recurrent_gemma"])
+def test_states_of_other_kinds_are_kept_and_taken_up_as_well(name: str, tmp_path: Path) -> None:
+    write_slow(tmp_path, name)
+    begin = [3 + 7 * i % 28 for i in range(37)]
+    given = [[*begin, *[(11 * n + 9 * i) % 31 for i in range(5)]] for n in range(3)]
+    whole = make_core(
+        tmp_path, enable_prefix_caching=False, max_num_seqs=1, max_num_batched_tokens=LENGTH
+    )
+    cut = make_core(tmp_path, num_gpu_blocks_override=7, **SIZES)
+    try:
+        wanted = [written(whole, [prompt])[0] for prompt in given]
+        assert [written(cut, [prompt])[0] for prompt in given] == wanted
+        assert cut.stats.prefix_cache_hits == 64
+        assert written(cut, given) == wanted
+        assert cut.stats.num_preemptions > 0
+    finally:
+        whole.close()
+        cut.close()
 
 
 def test_beams_do_not_depend_on_scheduling(plain: EngineCore, cached: EngineCore) -> None:

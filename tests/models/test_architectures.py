@@ -323,3 +323,42 @@ def test_any_value_anywhere_is_read_or_refused(name: str, data: st.DataObject) -
         parse(raw, **{key: data.draw(JSON)})
     except ModelError as error:
         assert str(error).endswith(".")
+
+
+def test_blocks_of_zamba2_are_read_where_they_are_used_first_and_may_be_repeated() -> None:
+    found = weights(RAW["zamba2_two_blocks"])  # layers 0, 2 and 3 have blocks 0, 1 and 0
+    names = [name for name in found.needed if ".shared_transformer." in name]
+    assert {name.split(".")[2] for name in names} == {"0", "2"}
+    (adapter,) = found.sources["layers.3.use.mlp.down.kernel"].tensors
+    assert adapter == (
+        "model.layers.0.shared_transformer.feed_forward.gate_up_proj_adapter_list.2.0.weight"
+    )
+    again = "model.layers.{}.shared_transformer.self_attn.q_proj.weight"
+    ignored = [n for n in range(4) if any(fnmatch(again.format(n), p) for p in found.ignored)]
+    assert ignored == [3]
+    with pytest.raises(UnsupportedError, match="tie_word_embeddings"):
+        parse(RAW["zamba2"], tie_word_embeddings=False)
+
+
+def test_gates_of_recurrent_gemma_divide_its_width() -> None:
+    config = parse(RAW["recurrent_gemma"])
+    assert [kind.mixer for kind in config.layer_kinds] == [True, False, True, True]
+    assert config.embedding_scale == 6.9375  # the root of 48 in bfloat16
+    with pytest.raises(CheckpointError, match="lru_width is 50"):
+        parse(RAW["recurrent_gemma"], lru_width=50)
+
+
+def test_olmo_hybrid_is_read_as_published_and_as_transformers_writes_it() -> None:
+    both = weights(RAW["olmo_hybrid"])
+    assert both.otherwise is not None
+    first, second = ("model.layers.0.input_layernorm", "model.layers.0.attention_layer_norm")
+    for found, norm, sizes in ((both, first, [20, 20, 84]), (both.otherwise, second, [42, 42, 40])):
+        assert found.sources["layers.0.attention_norm.weight"].tensors == {f"{norm}.weight"}
+        conv = found.sources["layers.0.mixer.conv.kernel"]
+        assert isinstance(conv, Source)
+        assert [part.units for part in conv.parts] == sizes
+    short = {key: one for key, one in RAW["olmo_hybrid"].items() if key != "layer_types"}
+    assert [kind.mixer for kind in parse(short, num_hidden_layers=5).layer_kinds] == [
+        True, True, True, False, True,
+    ]  # fmt: skip
+    assert [kind.mixer for kind in parse(short, num_hidden_layers=2).layer_kinds] == [True, False]
