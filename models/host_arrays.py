@@ -2,8 +2,9 @@
 
 On a CPU it is what every step reads from end to end, so it is made for that: it begins where JAX
 takes an array as it is, without a copy of its own, and lies in huge pages where the kernel has
-them. A processor holds the addresses of a few thousand pages; in pages of 4 KiB a decode step of
-400 MB looked up 100,000, and took 1.25 times as long (two cores of an EPYC 9005, virtual).
+them: 400 MB are 100,000 pages of 4 KiB, more than a processor keeps the addresses of. The one-row
+products of such a model alone took 1.23 times as long in small pages, a whole decode step 1.05
+times (10th percentiles of 60 turns or fewer, two busy virtual cores of an EPYC, JAX 0.11.2).
 
 Owns where such arrays lie. Refuses to know what is in them, and JAX.
 """
