@@ -25,7 +25,8 @@ class EncoderRunner:
 
     def take(self, waiting: deque[Waiting]) -> list[Waiting]:
         shapes = self._shapes()  # read once: programs arrive from another thread meanwhile
-        length = _row_length(_smallest(shapes, 1, waiting[0].num_tokens))
+        # not the smallest program's: 4 rows of 16 and 1 of 32 may be ready, and 1 of 16 not yet
+        length = min(n for n in map(_row_length, shapes) if n >= waiting[0].num_tokens)
         most = max(s.rows for s in shapes if _row_length(s) == length)
         shorter = max((_row_length(s) for s in shapes if _row_length(s) < length), default=0)
         taken = [each for each in waiting if shorter < each.num_tokens <= length][:most]
