@@ -15,11 +15,7 @@ UMT5 = "UMT5ForConditionalGeneration"
 ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration", UMT5)
 
 # feed_forward_proj: the name of the activation, and whether it is gated
-MLPS = {
-    "relu": ("relu", False),
-    "gated-gelu": ("gelu_new", True),
-    "gated-silu": ("silu", True),
-}
+MLPS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True), "gated-silu": ("silu", True)}
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:

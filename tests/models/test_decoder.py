@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models import decoder
+from models import self_attention
 from models.architectures import gemma2
 from models.attention import AttentionBatch, KVCache, mixed_batch
 from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth, SharedBlocks
@@ -80,7 +80,7 @@ def dense_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         return out.reshape(len(qkv), -1), cache
 
-    monkeypatch.setattr(decoder, "paged_attention", attend)
+    monkeypatch.setattr(self_attention, "paged_attention", attend)
 
 
 def make(config: ModelConfig, shards: int = 1) -> Decoder:
