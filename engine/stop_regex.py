@@ -22,9 +22,12 @@ from engine.errors import RequestError
 
 MAX_STATES = 500
 MAX_HELD = 1024
+MAX_CASELESS = 2**17  # characters in ranges without case, each of which `re.compile` looks at
 _FIELD = "stop_regex"
 _CHARACTERS = 64  # of which it is remembered what goes on with them
 _ONE_CHARACTER = re.IGNORECASE | re.DOTALL | re.ASCII  # flags that say what a character matches
+_TYPES = re.ASCII | re.UNICODE  # of which a group has the one that it names
+_LAST_LOOKED_AT = 0xFFFF
 _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D",
     "CATEGORY_SPACE": r"\s", "CATEGORY_NOT_SPACE": r"\S",
@@ -60,6 +63,8 @@ class StopRegexes:
     def __init__(self, patterns: Iterable[str]) -> None:
         """Raises `RequestError` for a pattern that is none, too large, or matches no characters."""
         self._nodes: list[_Node] = []
+        self._tests: dict[tuple[Any, ...], Test] = {}  # of parts that are written again
+        self._caseless = 0
         fresh: dict[int, int] = {}
         start = self._add(None, *[self._compiled(pattern) for pattern in patterns])
         empty = self._enter(fresh, set(), start, 0)
@@ -128,9 +133,9 @@ class StopRegexes:
             parsed = _parser.parse(pattern)
             end = self._add(None, pattern=pattern)
             return self._sequence(parsed, end, parsed.state.flags)
-        except re.error as error:
+        except (re.error, ValueError, OverflowError) as error:
             raise RequestError(f"{shown} is no regex: {error}.", _FIELD) from None
-        except (RecursionError, OverflowError):
+        except RecursionError:
             raise RequestError(f"{shown} is nested too deeply.", _FIELD) from None
 
     def _add(self, test: Test | None, *out: int, pattern: str | None = None) -> int:
@@ -156,11 +161,25 @@ class StopRegexes:
             return self._add(None, *(self._sequence(each, out, flags) for each in value[1]))
         if name == "SUBPATTERN":
             _, added, removed, parts = value
+            flags = flags & ~_TYPES if added & _TYPES else flags
             return self._sequence(parts, out, (flags | added) & ~removed)
         if name == "LITERAL" and not flags & re.IGNORECASE:
             return self._add(chr(value).__eq__, out)
-        one = re.compile(_character(name, value), re.RegexFlag(flags) & _ONE_CHARACTER)
-        return self._add(one.fullmatch, out)
+        return self._add(self._test(name, value, re.RegexFlag(flags) & _ONE_CHARACTER), out)
+
+    def _test(self, name: str, value: Any, flags: re.RegexFlag) -> Test:
+        key = name, tuple(value) if name == "IN" else value, flags
+        if key not in self._tests:
+            if name == "IN" and flags & re.IGNORECASE:
+                self._caseless += _ranged(value)
+            if self._caseless > MAX_CASELESS:
+                raise RequestError(
+                    f"{_FIELD} may have ranges of {MAX_CASELESS} characters in all where case "
+                    "does not matter; put larger ones into (?-i:...).",
+                    _FIELD,
+                )
+            self._tests[key] = re.compile(_character(name, value), flags).fullmatch
+        return self._tests[key]
 
     def _repeat(self, value: Any, out: int, flags: int) -> int:
         least, most, parts = value
@@ -194,6 +213,12 @@ def _character(name: str, value: Any) -> str:
         "each character is looked at once, when it is written.",
         _FIELD,
     )
+
+
+def _ranged(members: Iterable[tuple[Any, Any]]) -> int:
+    """How many characters ranges have of those that are looked at one by one."""
+    ranges = [value for kind, value in members if str(kind) == "RANGE"]
+    return sum(max(0, min(high, _LAST_LOOKED_AT) + 1 - low) for low, high in ranges)
 
 
 def _member(kind: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import RequestError
 from engine.sampling_params import MAX_STOP_REGEX_CHARS, SamplingParams
 from engine.stop import Either, Found, StopStrings, StopWatcher
-from engine.stop_regex import MAX_HELD, MAX_STATES, StopRegexes
+from engine.stop_regex import MAX_CASELESS, MAX_HELD, MAX_STATES, StopRegexes
 from tests.engine.test_stop import _split, untimed
 
 _PARTS = st.recursive(
@@ -91,6 +91,7 @@ def test_strings_and_regexes_together():
     [
         (r"(?i)stop", "do not STOP", "do not "), (r"(?i:s)top", "STOP Stop", "STOP "),
         (r"\d", "è٣", "è"), (r"(?a)\d", "٣3", "٣"), (r"[^\s]\s", "\n\nab c", "\n\na"),
+        (r"(?a)\d(?u:\d)", "٣3٣", "٣"),
         (r"a.b", "a\nb", "a\nb"), (r"(?s)a.b", "ca\nb", "c"), (r"(?x) a  b # more", "xab", "x"),
         (r"[\]\-^&|~]", "a]", "a"), (r"###\s*\w+:", "so ### User: hi", "so "), 
         (r"[^x]{3}", "xabc", "x"),
@@ -104,12 +105,22 @@ def test_patterns_are_pythons(pattern, text, left):
     "pattern",
     ["a*", "", "(|a)", "(", "a**", "^a", "a$", r"\ba", "(?=a)b", "(?<!a)b", r"(a)\1", "(?>a)",
      "a++",      "a{99999}", "(a{99}){99}", "((((a{9}){9}){9}){9}){9}", "a{0,9999999}", 
-     "()" * 9 + "{4294967294}", "(?P<x>a", "[b-a]", "(?L)a", "(" * 250 + "a*" + ")" * 250],
+     "()" * 9 + "{4294967294}", "(?P<x>a", "[b-a]", "(?L)a", "(?a)(?u)a",
+     "(" * 250 + "a*" + ")" * 250],
 )  # fmt: skip
 def test_what_cannot_be_watched_for_is_refused(pattern):
     with pytest.raises(RequestError) as refused:
         StopRegexes([pattern])
     assert refused.value.param == "stop_regex" and str(refused.value).endswith(".")
+
+
+def test_of_large_ranges_without_case_there_are_few():
+    """Python looks at each of their characters: 0.6 s for one class of 168 such ranges."""
+    ranges = "".join(f"{chr(0x100 + n)}-\uffff" for n in range(100))
+    assert StopRegexes([f"(?i)(?-i:[{ranges}])x", "(?i)[^a-zа-я]x"])
+    with pytest.raises(RequestError, match=rf"{MAX_CASELESS} characters .* \(\?-i:") as refused:
+        StopRegexes([f"(?i)[{ranges}]"])
+    assert refused.value.param == "stop_regex"
 
 
 @pytest.mark.parametrize(
