@@ -44,7 +44,7 @@ def linear_scan(
 
 
 def _prefixes(decay: Float[Array, "T C"], x: Float[Array, "T C"]) -> Float[Array, "T C"]:
-    """h[t] = decay[t] h[t - 1] + x[t], from 0 on."""
+    """h[t] = decay[t] h[t - 1] + x[t], from 0 on; where the decay is 0, whatever came before."""
     T, C = x.shape
     padded = [jnp.pad(one, ((0, -T % _GROUP), (0, 0))) for one in (decay, x)]
     a, x = (one.reshape(-1, _GROUP, C) for one in padded)
@@ -52,12 +52,17 @@ def _prefixes(decay: Float[Array, "T C"], x: Float[Array, "T C"]) -> Float[Array
     if len(x) > 1:
         total, last = a[:, 0], x[:, 0]
         for place in range(1, _GROUP):
-            total, last = a[:, place] * total, a[:, place] * last + x[:, place]
+            total, last = (_go_on(a[:, place], *pair) for pair in ((total, 0), (last, x[:, place])))
         before = before.at[1:].set(_prefixes(total, last)[:-1])
     h = [before]
     for place in range(_GROUP):
-        h.append(a[:, place] * h[-1] + x[:, place])
+        h.append(_go_on(a[:, place], h[-1], x[:, place]))
     return jnp.stack(h[1:], axis=1).reshape(-1, C)[:T]
+
+
+def _go_on(decay: Array, before: Array, x: Array | int) -> Array:
+    """Of another row before nothing is left, were it NaN."""
+    return x + jnp.where(decay == 0, 0, decay * before)
 
 
 def _put(

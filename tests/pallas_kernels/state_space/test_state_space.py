@@ -208,6 +208,16 @@ def test_each_channel_by_itself_equals_the_scan_of_heads_of_one_number(counts, a
     check(got, [x.reshape(-1, C) for x in want], rows)
 
 
+@pytest.mark.parametrize("wrong", ["inputs", "decay"])
+def test_a_row_that_is_not_a_number_keeps_to_itself(wrong):
+    rows = make_rows([10, 100, 3], {0, 1, 2})
+    arrays = {"inputs": jnp.ones((120, 2)), "decay": jnp.full((120, 2), 0.5)}
+    arrays[wrong] = arrays[wrong].at[3].set(jnp.nan)
+    h, state = linear_scan(jnp.zeros((4, 2)), **arrays, rows=rows)
+    assert np.isnan(h[3:10]).all() and not np.isnan(h[10:113]).any()
+    assert not np.isnan(state[rows.slots[1:]]).any()
+
+
 @pytest.mark.parametrize("after", [(), [1, 0, 1]])
 def test_rows_of_single_tokens_need_no_prefixes(after):
     rows, state = make_rows([1, 1, 1], {0}, after), jnp.arange(20.0).reshape(10, 2)
