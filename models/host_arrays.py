@@ -30,13 +30,18 @@ def host_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     room = _anonymous(size + HUGE_PAGE)  # what nobody touches takes no memory
     found = np.frombuffer(room, np.uint8)
     start = -found.ctypes.data % HUGE_PAGE
+    _advise(room, start, (size + HUGE_PAGE // 2) // HUGE_PAGE * HUGE_PAGE)
     return found[start : start + size].view(dtype).reshape(shape)
 
 
 def _anonymous(size: int) -> mmap.mmap:
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # not Linux
         return mmap.mmap(-1, size)
-    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)  # the default is shared, by other rules
-    with suppress(OSError):  # a kernel without huge pages
-        room.madvise(mmap.MADV_HUGEPAGE)
-    return room
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)  # the default is shared, by other rules
+
+
+def _advise(room: mmap.mmap, start: int, size: int) -> None:
+    """Not for a last page of which less than half is used: the whole of it would take memory."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            room.madvise(mmap.MADV_HUGEPAGE, start, size)

@@ -1,5 +1,6 @@
 """Memory for parameters: where it lies, and that JAX takes it as it is."""
 
+import mmap
 import re
 from pathlib import Path
 
@@ -14,8 +15,14 @@ _LARGE = (3, HUGE_PAGE // 4)  # three huge pages of float32
 _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def _given() -> bool:
-    return _ENABLED.is_file() and "[never]" not in _ENABLED.read_text()
+def _given(*modes: str) -> bool:
+    enabled = _ENABLED.read_text() if _ENABLED.is_file() else "[never]"
+    return any(mode in enabled for mode in modes or ("[madvise]", "[always]"))
+
+
+def _resident() -> int:
+    """Bytes of memory that the process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def _kib_in_huge_pages(address: int) -> int:
@@ -50,6 +57,15 @@ def test_what_is_written_lies_in_huge_pages() -> None:
     array = host_zeros(_LARGE, np.float32)
     array[...] = 1.0
     assert _kib_in_huge_pages(array.ctypes.data) >= HUGE_PAGE // 1024
+
+
+@pytest.mark.skipif(not _given("[madvise]"), reason="huge pages for all, or for nobody")
+def test_the_rest_of_a_last_page_takes_no_memory() -> None:
+    size, before = HUGE_PAGE + HUGE_PAGE // 8, _resident()
+    arrays = [host_zeros((size,), np.int8) for _ in range(20)]
+    for array in arrays:
+        array[...] = 1
+    assert _resident() - before < 20 * size + 10 * HUGE_PAGE
 
 
 def test_a_cpu_reads_the_very_same_memory() -> None:
