@@ -7,9 +7,11 @@ is and however often a pattern is to come. Knows nothing of texts and requests.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import RequestError
 from engine.plain_values import integer, shown
@@ -32,19 +34,29 @@ class RepetitionDetectionParams(msgspec.Struct, frozen=True, forbid_unknown_fiel
 
 
 class Repetition:
-    """One answer, watched for patterns."""
+    """One answer, watched for patterns. It takes no memory before its first token, for many answers
+    may wait; then up to 150 KB."""
 
     def __init__(self, params: RepetitionDetectionParams) -> None:
-        sizes = np.arange(1, params.max_pattern_size + 1)
+        self._params = params
         self._largest = params.max_pattern_size
-        self._needed = np.where(
-            sizes < params.min_pattern_size, _NEVER, sizes * (params.min_count - 1)
-        )
-        # how many tokens up to now were each what stood that far before it
-        self._runs = np.zeros(self._largest, np.int64)
-        # the newest at `_at`, older ones behind it; twice, so that they never wrap around
-        self._recent = np.full(2 * self._largest, -1, np.int64)
         self._at = 0
+
+    @cached_property
+    def _needed(self) -> NDArray[np.int64]:
+        sizes = np.arange(1, self._largest + 1)
+        whole = sizes * (self._params.min_count - 1)
+        return np.where(sizes < self._params.min_pattern_size, _NEVER, whole)
+
+    @cached_property
+    def _runs(self) -> NDArray[np.int64]:
+        """How many tokens up to now were each what stood that far before it."""
+        return np.zeros(self._largest, np.int64)
+
+    @cached_property
+    def _recent(self) -> NDArray[np.int64]:
+        """The newest at `_at`, older ones behind it; twice, so that they never wrap around."""
+        return np.full(2 * self._largest, -1, np.int64)
 
     def sees(self, token_id: int) -> bool:
         """Whether a pattern has come often enough with this token."""

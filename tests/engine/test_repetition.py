@@ -1,5 +1,7 @@
 """Repetition detection against its definition, and in outputs."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,17 @@ def test_it_is_what_the_definition_says(ids, sizes, count):
     watched = Repetition(params)
     for place, token in enumerate(ids, 1):
         assert watched.sees(token) == repeats(ids[:place], params)
+
+
+def test_answers_that_wait_take_no_memory():
+    params = RepetitionDetectionParams(MAX_PATTERN_SIZE, 0, 2)
+    tracemalloc.start()
+    try:
+        waiting = [Repetition(params) for _ in range(100)]
+        assert tracemalloc.get_traced_memory()[0] < 100 * MAX_PATTERN_SIZE
+    finally:
+        tracemalloc.stop()
+    assert not waiting[0].sees(1) and waiting[0].sees(1) and not waiting[1].sees(1)
 
 
 def run(ids, finish="length", chunk=1, **options):
