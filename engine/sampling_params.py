@@ -120,6 +120,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
                 msgspec.structs.force_setattr(self, name, convert(name, value))
 
     def _check_ranges(self) -> None:
+        self._check_scored()
         for name, low, high in _RANGES:
             value = getattr(self, name)
             in_range = value is None or low <= value <= high
@@ -130,7 +131,6 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             raise RequestError(
                 f"min_tokens {self.min_tokens} exceeds max_tokens {self.max_tokens}.", "min_tokens"
             )
-        self._check_scored()
         if self.prompt_logprobs_start and self.prompt_logprobs is None:
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs.", "prompt_logprobs_start"

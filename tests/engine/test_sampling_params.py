@@ -145,3 +145,11 @@ def test_decoding_reports_the_field_too() -> None:
 def test_no_jax_is_imported() -> None:
     code = "import sys, engine.sampling_params; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_as_many_logprobs_as_named_tokens():
+    """vLLM wants the number; it may be more than the likeliest there can be."""
+    ids = list(range(MAX_LOGPROBS + 1))
+    assert SamplingParams(logprob_token_ids=ids, logprobs=len(ids)) == SamplingParams(
+        logprob_token_ids=ids
+    )
