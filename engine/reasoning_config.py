@@ -19,7 +19,11 @@ _LAST_TOKENS = 16  # of a prompt, in which it shows whether the model is to thin
 
 
 class ReasoningConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What reasoning begins and ends with; the end is also what a budget ends it with."""
+    """What reasoning begins and ends with; the end is also what a budget ends it with.
+
+    That may say more than the mark by which a model ends it, "That will do.</think>": where it ends
+    with the mark that belongs to the beginning, this alone is an end too.
+    """
 
     reasoning_start_str: str
     reasoning_end_str: str
@@ -33,8 +37,16 @@ class ReasoningConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
         return ThinkingBudget(
             max_tokens=max_tokens,
             end_token_ids=tokenizer.encode(end, add_special_tokens=False),
-            marks=ThoughtMarks(begin=begin, ends=(end,), is_open=prompt.endswith(begin.strip())),
+            marks=ThoughtMarks(
+                begin=begin, ends=self._ends, is_open=prompt.endswith(begin.strip())
+            ),
         )
+
+    @property
+    def _ends(self) -> tuple[str, ...]:
+        begin, end = self.reasoning_start_str.strip(), self.reasoning_end_str
+        mark = f"{begin[:1]}/{begin[1:]}"
+        return (end, mark) if end != mark and end.rstrip().endswith(mark) else (end,)
 
 
 THINK = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")

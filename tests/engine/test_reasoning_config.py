@@ -5,6 +5,7 @@ import pytest
 from engine import LLM, ReasoningConfig, SamplingParams
 from engine.errors import ConfigError, RequestError
 from engine.reasoning_config import THINK, reasoning_config
+from engine.thoughts import Thoughts
 
 MARKS = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")
 PROMPT = "Once upon a time<think>"
@@ -46,6 +47,23 @@ def test_a_prompt_that_opens_nothing_and_no_limit(llm):
         for each in llm.generate([plain] * 3, [params(None), params(0), params(-1)])
     )
     assert free == limited == unlimited
+
+
+@pytest.mark.parametrize(
+    ("end", "ends"),
+    [
+        ("That will do.</think>", True), ("\n</think>\n\n", True), ("</think>", True),
+        ("That will do.", False), ("</think> Well:", False),
+    ],
+)  # fmt: skip
+def test_the_mark_alone_ends_reasoning_too(llm, end, ends):
+    """Else a budget would be forced upon the answer."""
+    config = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str=end)
+    budget = config.budget(9, llm.get_tokenizer().encode(PROMPT), llm.get_tokenizer())
+    thoughts = Thoughts(budget.marks, lambda token: b"hm,</think>Rome"[token : token + 1])
+    thoughts.extend(range(15))
+    assert thoughts.ended == ends and thoughts.num_tokens == (3 if ends else 15)
+    assert llm.get_tokenizer().decode(budget.end_token_ids) == end
 
 
 @pytest.mark.parametrize("budget", [-2, 1.5, True, 2**64])
