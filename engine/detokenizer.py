@@ -191,6 +191,8 @@ class Detokenizer:
             self._next(token_id)
             if not self._first and not self._strip:
                 break
+        written = (token_id for token_id in reversed(prompt) if token_id not in self._skipped)
+        self._after_glued = next(written, None) in self._glued
         tail = b""
         for token_id in reversed(prompt):
             if token_id not in self._skipped:

@@ -172,6 +172,11 @@ def test_special_tokens_stand_close_where_that_is_asked_for():
             )
             text = state.append([1, 2, 3, 1, 2]) + state.flush()
             assert text == (expected or "play [SEP] [CLS] play [SEP]")
+        for prompt, expected in (([3, 1], " [SEP]"), ([1, 3], "[SEP]"), ([1, 3, 1], " [SEP]")):
+            state = Detokenizer(
+                pieces, prompt, skip_special_tokens=False, spaces_between_special_tokens=False
+            )
+            assert state.append([2]) == expected
 
 
 @pytest.mark.parametrize("name", REAL)
