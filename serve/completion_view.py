@@ -98,6 +98,7 @@ class CompletionView:
         positions: list[PositionLogprobs | None] = []
         if self._request.echo:
             positions += delta.prompt_logprobs or []
+        num_echoed = len(positions)
         positions += delta.logprobs or []
         first = prompt.token_ids[0]
         shown, self._offsets[index] = completion_logprobs(
@@ -106,6 +107,7 @@ class CompletionView:
             offset=self._offsets[index],
             as_ids=bool(self._request.return_tokens_as_token_ids),
             named=self._request.logprob_token_ids,
+            num_echoed=num_echoed,
             first=(first, self._tokenizer.token_text(first) if self._tokenizer else ""),
         )
         return shown

@@ -13,6 +13,7 @@ from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.protocol import RequestT, decode_request
 from serve.service import Service
+from serve.whole import send_body
 
 
 class GenerationRoute(ABC, Generic[RequestT]):
@@ -65,4 +66,4 @@ async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]
         (b"content-length", str(len(body)).encode()),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_body(send, body)

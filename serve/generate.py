@@ -106,6 +106,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             logprobs=(self.top_logprobs_num or 0) if self.return_logprob else None,
             priority=self.priority,
             cache_salt=self.cache_salt,
+            rid=self.rid,
             **options,
         )
         completion.check_shared()

@@ -9,6 +9,7 @@ Pieces of a stream take a short way past h11, which judges each as if it were th
 """
 
 import asyncio
+from math import inf
 from typing import Any
 
 import h11
@@ -59,16 +60,15 @@ class HardenedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading_deadline = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._expect_reading()
 
     def resume_writing(self) -> None:
-        if self._reading_deadline is not None:
-            self._reading_deadline.cancel()
-            self._reading_deadline = None
+        self._expect_nothing()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._expect_nothing()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -79,6 +79,19 @@ class HardenedProtocol(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def _expect_reading(self, before: float = inf) -> None:
+        """End the connection unless fewer bytes are unread than `before`; look again later."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before:
+            self.transport.abort()
+            return
+        self._reading_deadline = self.loop.call_later(STALLED_SECONDS, self._expect_reading, unread)
+
+    def _expect_nothing(self) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+            self._reading_deadline = None
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -35,14 +35,16 @@ def completion_logprobs(
     as_ids: bool,
     first: tuple[int, str] | None = None,
     named: Sequence[int] | None = None,
+    num_echoed: int = 0,
 ) -> tuple[CompletionLogprobs, int]:
     """The `logprobs` of a completion choice, and the offset that comes after them.
 
     `offset`: characters of the text so far. `first`: id and text of the prompt's first token,
-    whose position has no log-probability.
+    whose position has no log-probability. `num_echoed`: positions of the prompt, of which the
+    likeliest are shown even where the request `named` others.
     """
     result = CompletionLogprobs([], [], [], [])
-    for position in positions:
+    for place, position in enumerate(positions):
         if position is None:
             if first is not None:
                 token_id, text = first
@@ -50,7 +52,7 @@ def completion_logprobs(
                 offset += len(text)
             continue
         token_id, chosen = next(iter(position.items()))
-        others = _listed(position, top, named)
+        others = _listed(position, top, named if place >= num_echoed else None)
         listed = {token_id: chosen, **dict(others)}  # the chosen one, always
         likeliest = {_name(i, entry, as_ids): _value(entry) for i, entry in listed.items()}
         _append(result, _name(token_id, chosen, as_ids), _value(chosen), offset, likeliest)

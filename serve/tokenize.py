@@ -24,6 +24,8 @@ class TokenizeRequest(ChatRequest, frozen=True, kw_only=True):
             raise RequestError("Send either prompt or messages.", "prompt")
         if self.messages is not None:
             super().check_shared()
+        elif self.chat_template is not None:
+            raise RequestError("chat_template needs messages.", "chat_template")
 
 
 class Tokens(Struct):

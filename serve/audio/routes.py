@@ -17,6 +17,7 @@ from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
+from serve.whole import send_body
 
 _BEFORE = 2  # of the decoder's context, the share of what was said before
 
@@ -57,7 +58,7 @@ class AudioRoute:
         )  # fmt: skip
         headers = [(b"content-type", media), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_body(send, body)
 
     async def _begin(self, request: AudioRequest, data: bytes, name: str) -> Transcriber:
         """Raises RequestError for a file or fields that this model cannot take."""

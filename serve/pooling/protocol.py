@@ -35,6 +35,8 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
             raise RequestError("Send either input or messages.", "input")
         if self.messages == []:
             raise RequestError("messages must hold at least one message.", "messages")
+        if self.messages is None and self.chat_template is not None:
+            raise RequestError("chat_template needs messages.", "chat_template")
 
     def inputs(self) -> list[TextOrIds]:
         """The inputs, each a text or its ids; raises RequestError for a list of mixed kinds."""

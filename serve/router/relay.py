@@ -12,6 +12,7 @@ from starlette.types import Send
 from serve.errors import ErrorBody, ErrorDetail
 from serve.router.upstream import Answer, UpstreamError
 from serve.sse import event
+from serve.whole import send_body
 
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 256 * 2**20
@@ -40,7 +41,7 @@ async def read_whole(answer: Answer) -> bytes:
 async def send_whole(send: Send, answer: Answer, body: bytes) -> None:
     """An answer that was read."""
     await _start(send, answer, [(b"content-length", str(len(body)).encode())])
-    await send({"type": "http.response.body", "body": body})
+    await send_body(send, body)
 
 
 async def send_stream(send: Send, answer: Answer, path: str) -> bool:

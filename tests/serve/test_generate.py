@@ -66,6 +66,7 @@ async def test_a_stream_repeats_what_it_said(serve: Serve) -> None:
     ({"text": "a", "sampling_params": {"temperature": -1}}, "temperature"),
     ({"text": "a", "sampling_params": {"beam_width": 2}}, "sampling_params"),
     ({"text": "a", "image_data": "x"}, "image_data"),
+    ({"text": "a", "rid": ""}, "rid"), ({"text": "a", "rid": "x" * 257}, "rid"),
 ])  # fmt: skip
 async def test_what_is_refused(serve: Serve, fields: dict[str, Any], param: str) -> None:
     async with serve() as served:

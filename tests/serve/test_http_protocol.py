@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from serve import body, http_protocol
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.launcher import Server
 from serve.listener import bind
 from serve.settings import ServerSettings
-from tests.serve.served import PATIENCE, Serve, Served
+from tests.serve.served import PATIENCE, Serve, Served, until
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +136,47 @@ async def test_a_client_that_never_reads_is_given_up(monkeypatch: pytest.MonkeyP
         async with asyncio.timeout(5):
             await flood.left.wait()
         writer.close()
+
+
+class Sending(asyncio.Transport):
+    """A connection whose client has left so many bytes unread, each time somebody looks."""
+
+    def __init__(self, *unread: int) -> None:
+        super().__init__()
+        self.unread = list(unread)
+        self.aborted = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread.pop(0)
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+def paused(transport: Sending) -> http_protocol.HardenedProtocol:
+    config = uvicorn.Config(Flood(), lifespan="off", log_config=None)
+    config.load()
+    protocol = http_protocol.HardenedProtocol(config, ServerState(), {})
+    protocol.connection_made(transport)
+    protocol.pause_writing()
+    return protocol
+
+
+async def test_one_that_reads_slowly_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "STALLED_SECONDS", 0)
+    transport = Sending(2**24, 2**23, 2**23 - 1, 2**23 + 4)
+    protocol = paused(transport)
+    await until(transport.aborted.is_set)
+    protocol.connection_lost(ConnectionAbortedError())
+    assert transport.unread == []
+
+
+async def test_nothing_waits_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "STALLED_SECONDS", 0)
+    transport = Sending(9, 9)
+    paused(transport).connection_lost(ConnectionResetError())
+    await asyncio.sleep(0.01)
+    assert transport.unread == [9] and not transport.aborted.is_set()
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])

@@ -111,6 +111,21 @@ async def test_logprobs_of_named_tokens(serve: Serve, stream: bool) -> None:
     assert len(entries) == 2
 
 
+async def test_an_echoed_prompt_shows_its_likeliest_beside_named_tokens(serve: Serve) -> None:
+    asked = {"prompt": [98, 99], "max_tokens": 1, "echo": True, "logprobs": 2}
+    asked["return_tokens_as_token_ids"] = True
+    async with serve() as served:
+        plain, named = [
+            (await served.complete(**asked, **more)).json()["choices"][0]["logprobs"]
+            for more in ({}, {"logprob_token_ids": [7]})
+        ]
+    assert [*map(list, plain["top_logprobs"][1:])] == [
+        ["token_id:99", "token_id:100"], ["token_id:98", "token_id:99"],
+    ]  # fmt: skip
+    assert named["top_logprobs"][:2] == plain["top_logprobs"][:2]
+    assert [*named["top_logprobs"][2]] == ["token_id:98", "token_id:7"]
+
+
 async def test_named_tokens_need_logprobs(serve: Serve) -> None:
     async with serve() as served:
         for response in (

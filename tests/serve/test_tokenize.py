@@ -33,6 +33,7 @@ async def test_a_conversation_is_what_the_template_makes_of_it(serve: Serve) -> 
 @pytest.mark.parametrize(("path", "fields", "status", "param"), [
     ("/tokenize", {}, 400, "prompt"),
     ("/tokenize", {"prompt": "x", "messages": []}, 400, "prompt"),
+    ("/tokenize", {"prompt": "x", "chat_template": "y"}, 400, "chat_template"),
     ("/tokenize", {"prompt": "x", "model": "y"}, 404, "model"),
     ("/tokenize", {"prompt": "x" * 100_000}, 400, "prompt"),
     ("/detokenize", {"tokens": [300]}, 400, "tokens"),

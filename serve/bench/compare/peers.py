@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import IO
 
 from engine.tokenizer import Tokenizer
 from serve.bench.cpu_time import CpuMeter
+from serve.bench.free_port import free_port
 from serve.bench.http_client import HttpError, Server
 from serve.bench.load import put_load
 from serve.bench.requests import Client
@@ -246,13 +246,6 @@ def can_import(python: str, module: str) -> bool:
         return subprocess.run([python, "-c", code], check=False).returncode == 0
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _open(pipe: IO[str] | None) -> IO[str]:

@@ -135,6 +135,7 @@ async def test_texts_ids_and_both_encodings_are_one(embedder: Model) -> None:
         ("/v1/embeddings", {"input": "a", "dimensions": 41}, "dimensions", "1 to 40"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format", "int8"),
         ("/v1/embeddings", {"input": "a", "messages": []}, "input", "either"),
+        ("/v1/embeddings", {"input": "a", "chat_template": "b"}, "chat_template", "messages"),
         ("/v1/embeddings", {}, "input", "either"),
         (
             "/v1/embeddings",
