@@ -51,7 +51,8 @@ def attend_blocks(
     queries = q.reshape(M, Q, K, G, H).transpose(0, 2, 3, 1, 4).astype(jnp.float32) * scale
     queries = queries.reshape(M, K, G * Q, H)
     heads = jnp.arange(K)[None, :, None]
-    tables = jnp.pad(tables, ((0, 0), (0, -tables.shape[1] % C)))
+    chunks = max(2, -(-tables.shape[1] // C))  # of one alone XLA reads the pages ahead, by a copy
+    tables = jnp.pad(tables, ((0, 0), (0, chunks * C - tables.shape[1])))
     newest = positions.max(1, keepdims=True)  # [M, 1]
     asked = jnp.tile(positions, (1, G))[:, None, :, None]  # [M, 1, G*Q, 1]
     if slopes is not None:
