@@ -4,6 +4,7 @@ Nobody publishes it, and it is what a server costs besides its GPU. Linux only: 
 """
 
 import os
+import time
 from pathlib import Path
 from socket import gaierror, gethostbyname
 
@@ -11,6 +12,8 @@ from serve.bench.http_client import Server
 
 _PROC = Path("/proc")
 _LISTENING = "0A"
+_LOOK_SECONDS = 2.0
+_QUIET = 0.05  # of one core: who uses less while nobody asks is done with starting
 
 
 class CpuMeter:
@@ -41,6 +44,16 @@ class CpuMeter:
             family |= more
             grown = bool(more)
         return sum(parents[pid][1] for pid in family if pid in parents)
+
+    def wait_until_quiet(self, timeout: float) -> None:
+        """Until it does nothing while nobody asks: some compile behind their first answers."""
+        seen, deadline = self.seconds(), time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+            now = self.seconds()
+            if now - seen < _LOOK_SECONDS * _QUIET:
+                return
+            seen = now
 
 
 def _pids() -> list[int]:

@@ -78,6 +78,10 @@ class Front:
         """Of the front and the engine."""
         return CpuMeter(self._process.pid).seconds()
 
+    def wait_until_quiet(self) -> None:
+        """Until neither does anything."""
+        CpuMeter(self._process.pid).wait_until_quiet(_START_SECONDS)
+
     def megabytes(self) -> float:
         """Resident memory of the front, in 10^6 bytes."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
@@ -217,7 +221,8 @@ def measure_streams(front: Front, streams: int, tokens: int = 128) -> dict[str, 
     """Streams of the demo model: the front's own delay once all are open, and its share of the
     work."""
     body = _body(max_tokens=tokens, stream=True)
-    _check(_ask(front, [body] * streams, streams))  # meanwhile the engine compiles the rest
+    _check(_ask(front, [body] * streams, streams))
+    front.wait_until_quiet()  # the engine has compiled everything
     family, cpu = front.family_cpu_seconds(), front.cpu_seconds()  # the longer time around it
     seen: dict[float, float] = {}
 

@@ -28,7 +28,6 @@ from serve.bench.serving import BenchError
 
 _WORKER = Path(__file__).with_name("transformers_worker.py")
 _POLL = 0.2
-_QUIET = 0.05  # of one core: whoever uses less is done with starting
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,8 @@ class Peer(ABC):
         """Generate each sample's `output_len` tokens greedily, so many samples at a time."""
 
     def wait_until_quiet(self) -> None:
-        """Until it does nothing while nobody asks: some compile behind their first answers."""
-        seen, deadline = self.meter.seconds(), time.monotonic() + self._timeout
-        while time.monotonic() < deadline:
-            time.sleep(10 * _POLL)
-            now = self.meter.seconds()
-            if now - seen < 10 * _POLL * _QUIET:
-                return
-            seen = now
+        """As `CpuMeter` says, within the time that a start may take."""
+        self.meter.wait_until_quiet(self._timeout)
 
     def close(self) -> None:
         """End the process."""
