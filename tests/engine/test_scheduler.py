@@ -102,7 +102,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         longest_first=st.booleans(),
         windows=st.sampled_from([[], [2], [4, 2]]),
     )
-    def start(self, pages, rows, budget, longest_first, windows):
+    def start(self, pages, rows, budget, longest_first, windows, **others):
         self.windows = windows
         self.page_size = 4
         self.rows, self.budget = rows, max(rows, budget)
@@ -113,6 +113,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_num_seqs=rows,
             max_num_batched_tokens=self.budget,
             longest_prefix_first=longest_first,
+            **others,
         )
         self.memory = PagedMemory(4)
         self.flying = []

@@ -10,7 +10,6 @@ from hypothesis.stateful import initialize
 
 from engine.host_tier import HostTier
 from engine.plan import Plan
-from engine.scheduler import Scheduler
 from tests.engine.test_scheduler import PagedMemory, SchedulerMachine
 
 
@@ -45,16 +44,8 @@ class TierMachine(SchedulerMachine):
         capacity=st.integers(1, 20),
     )
     def start(self, pages, rows, budget, longest_first, windows, capacity):
-        super().start(pages, rows, budget, longest_first, windows)
         tier = HostTier(capacity)
-        self.scheduler = Scheduler(
-            self.pool,
-            page_size=4,
-            max_num_seqs=rows,
-            max_num_batched_tokens=self.budget,
-            longest_prefix_first=longest_first,
-            tier=tier,
-        )
+        super().start(pages, rows, budget, longest_first, windows, tier=tier)
         self.memory = TieredMemory(4, tier)
 
 

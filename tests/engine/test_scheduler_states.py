@@ -60,18 +60,12 @@ class StatesMachine(SchedulerMachine):
         snapshots=st.integers(0, 4),
     )
     def start(self, pages, rows, budget, longest_first, windows, snapshots):
-        super().start(pages, rows, budget, longest_first, windows)
         self.snapshots = StateSnapshots(rows + 1, snapshots) if snapshots else None
         self.num_snapshots = snapshots
-        self.scheduler = Scheduler(
-            self.pool,
-            page_size=4,
-            max_num_seqs=rows,
-            max_num_batched_tokens=self.budget,
-            longest_prefix_first=longest_first,
-            prefix_caching=bool(snapshots),
-            snapshots=self.snapshots,
-        )
+        super().start(
+            pages, rows, budget, longest_first, windows,
+            prefix_caching=bool(snapshots), snapshots=self.snapshots,
+        )  # fmt: skip
         self.memory = StateMemory(4)
 
     @invariant()

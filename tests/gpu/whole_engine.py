@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -55,9 +56,7 @@ def trace(core: EngineCore, rows: int, prompt: int, steps: int, folder: Path) ->
 
 def make_engine(rows: int, quick: bool) -> EngineCore:
     """An engine for so many rows; `quick` is a model of two small layers."""
-    folder = tempfile.mkdtemp()
-    shape = TINY if quick else LLAMA_3_1_8B
-    Path(folder, "config.json").write_text(json.dumps(shape))
+    folder = str(model_folder(shape_of(quick)))
     settings: dict[str, Any] = {"dtype": "bfloat16"}
     if quick:
         settings = {"max_num_batched_tokens": max(rows, 64)}
@@ -65,6 +64,18 @@ def make_engine(rows: int, quick: bool) -> EngineCore:
         model=folder, load_format="dummy", max_model_len=1024, max_num_seqs=rows, **settings
     )
     return EngineCore(config)
+
+
+def shape_of(quick: bool) -> Mapping[str, Any]:
+    """What config.json says of the model that is run."""
+    return TINY if quick else LLAMA_3_1_8B
+
+
+def model_folder(shape: Mapping[str, Any]) -> Path:
+    """A checkpoint without weights."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "config.json").write_text(json.dumps(shape))
+    return folder
 
 
 def _run(core: EngineCore, rows: int, prompt: int, generated: int) -> tuple[float, int]:

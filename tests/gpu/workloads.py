@@ -6,16 +6,13 @@ known beginning    the first token after 16,384 that are in the cache
 start              until the first token, with the compile cache empty and full
 """
 
-import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from engine import LLM, SamplingParams
-from models.published import LLAMA_3_1_8B
 from serve.bench.arrivals import Arrivals
 from serve.bench.compare.checkpoint import save_tokenizer
 from serve.bench.compare.peers import HttpPeer, Setting
@@ -24,7 +21,7 @@ from serve.bench.samples import DatasetOptions, Sample
 from serve.bench.serving import ServeOptions, run
 from serve.bench.startup import measure_startup
 from tests.gpu.records import Log
-from tests.gpu.whole_engine import TINY
+from tests.gpu.whole_engine import model_folder, shape_of
 
 ROWS = 256
 _FIELDS = (
@@ -105,9 +102,8 @@ def start(log: Log, folder: Path, quick: bool) -> None:
 
 def _settings(quick: bool, **settings: Any) -> dict[str, Any]:
     """Of an engine for a folder made for it, which holds no weights."""
-    folder = Path(tempfile.mkdtemp())
-    shape = TINY if quick else LLAMA_3_1_8B
-    (folder / "config.json").write_text(json.dumps(shape))
+    shape = shape_of(quick)
+    folder = model_folder(shape)
     save_tokenizer(folder, shape["vocab_size"])
     kind = {"max_num_batched_tokens": 64} if quick else {"dtype": "bfloat16"}
     return {"model": str(folder), "load_format": "dummy", **kind, **settings}
