@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from models.checkpoint import find_folder, read_config
+from models.checkpoint import CONFIG, find_folder, read_config
 from models.config import ModelConfig
 from models.decoder import Decoder
 from models.encoder import Classifier, Encoder
@@ -26,12 +26,18 @@ from models.errors import UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, layout
 from models.label_names import label_names, num_labels
-from models.loading import compute_dtype, random_leaves, read_leaves
+from models.loading import check_causal, compute_dtype, random_leaves, read_leaves
 from models.memory import check_memory
 from models.overrides import overridden
 from models.pooling import PoolingModel, PoolingSpec
-from models.quantised.methods import quantisation_method
-from models.registry import find_architecture, find_encoder, supported, supported_encoders
+from models.quantised.methods import Method, quantisation_method
+from models.registry import (
+    architecture_name,
+    find_architecture,
+    find_encoder,
+    supported,
+    supported_encoders,
+)
 from models.sentence_transformers import Pooling, read_sentence_transformer, score_activation
 from models.weights import Part, Source, WeightMap
 
@@ -65,7 +71,7 @@ def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
 
     Raises CheckpointError for a config.json that names no architecture.
     """
-    name = Fields(raw).texts("architectures")[0]
+    name = architecture_name(raw, str(folder / CONFIG))
     if name in supported():
         return read_sentence_transformer(folder) is not None
     return name in supported_encoders() or _family(name) is not None
@@ -94,14 +100,14 @@ def load_pooler(
     Raises as `loading.load`.
     """
     folder = find_folder(model)
-    raw = overridden(
-        read_config(folder),
-        hf_overrides,
-        lambda raw: _plan(raw, mesh, classify=_classifies(raw, convert)),
-    )
-    method = quantisation_method(raw)
-    plan = _plan(raw, mesh, classify=_classifies(raw, convert))
-    spec = _spec(folder, raw, plan, pooling, use_activation)
+
+    def read(raw: Mapping[str, Any]) -> tuple[Method | None, _Plan, PoolingSpec]:
+        plan = _plan(raw, mesh, classify=_classifies(raw, convert))
+        spec = _spec(folder, raw, plan, pooling, use_activation)
+        return quantisation_method(raw), plan, spec
+
+    raw = overridden(read_config(folder), hf_overrides, read)
+    method, plan, spec = read(raw)
     config = replace(plan.config, context_length=_context(folder, plan.config, max_model_len))
     compute = compute_dtype(dtype, mesh)
     shape = layout(nnx.eval_shape(lambda: _module(config, plan.head, compute, mesh.size)))
@@ -115,7 +121,7 @@ def load_pooler(
 
 
 def _name(raw: Mapping[str, Any]) -> str:
-    return Fields(raw).texts("architectures")[0]
+    return architecture_name(raw)
 
 
 def _family(name: str) -> str | None:
@@ -156,10 +162,7 @@ def _plan(raw: Mapping[str, Any], mesh: Mesh, *, classify: bool) -> _Plan:
 
 def _decoder_plan(raw: Mapping[str, Any], classify: bool) -> _Plan:
     name = _name(raw)
-    if raw.get("use_bidirectional_attention") or raw.get("is_causal") is False:
-        raise UnsupportedError(
-            f"This {name} lets tokens see those behind them, which is not supported for decoders."
-        )
+    check_causal(raw)
     family = _family(name) or name
     architecture = find_architecture({**raw, "architectures": [family]})
     described = architecture.config({**raw, "architectures": [family]})

@@ -57,6 +57,7 @@ def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = N
         rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
         value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
         index=index,
+        paired=fields.flag("rope_interleave", True),
     )
     bias = fields.flag("attention_bias", False)
     base = llama.dense(

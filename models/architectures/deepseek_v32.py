@@ -25,6 +25,7 @@ mtp = deepseek_v3.mtp
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**deepseek_v3.DEFAULTS, **raw})
+    fields.required("rope_interleave")
     fields.refuse("indexer_rope_interleave")
     return indexed_model(fields, heads=64)
 

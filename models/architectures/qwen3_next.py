@@ -44,6 +44,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
 
 def gated(fields: Fields, *, grouped: bool, **switches: Any) -> ModelConfig:
     """What Qwen3-Next and Qwen3.5 have in common."""
+    fields.required("attn_output_gate")
     bias = fields.flag("attention_bias", False)
     config = llama.dense(
         fields, qk_norm=QKNorm(), norm_offset=True, output_gate=True, qkv_bias=bias, o_bias=bias,
