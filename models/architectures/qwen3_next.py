@@ -68,9 +68,9 @@ def gated(fields: Fields, *, grouped: bool, **switches: Any) -> ModelConfig:
     return with_states(config, read_state_layers(fields) or by_interval, mixer)
 
 
-def mtp(config: ModelConfig) -> MTPNames:
+def mtp(config: ModelConfig, number: int) -> MTPNames:
     return MTPNames(
-        layer="mtp.layers.0",
+        layer=f"mtp.layers.{number}",
         token_norm="mtp.pre_fc_norm_embedding",
         hidden_norm="mtp.pre_fc_norm_hidden",
         join="mtp.fc",
