@@ -19,7 +19,7 @@ from models.fields import MAX_TOKENS, Fields
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
-Pooling = Literal["CLS", "LAST", "MEAN"]
+Pooling = Literal["CLS", "LAST", "MEAN", "ALL", "STEP"]
 Activation = Literal["normalize", "identity", "sigmoid", "softmax"]
 _POOLINGS: Mapping[str, Pooling] = {
     "pooling_mode_cls_token": "CLS",
