@@ -30,11 +30,16 @@ _POSITIVE = (
 class PoolerConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How a model's hidden states become a vector, instead of what its folder says.
 
+    pooling_type: ALL gives a vector a token, STEP one for each of the tokens that end a step.
     use_activation: vectors get length 1, scores become probabilities.
+    step_tag_id: that token, for STEP; without one it gives what ALL does.
+    returned_token_ids: the classes that are given: of a classifier's, or tokens of a vocabulary.
     """
 
-    pooling_type: Literal["CLS", "LAST", "MEAN"] | None = None
+    pooling_type: Literal["CLS", "LAST", "MEAN", "ALL", "STEP"] | None = None
     use_activation: bool | None = None
+    step_tag_id: int | None = None
+    returned_token_ids: list[int] | None = None
 
 
 class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -5,10 +5,9 @@ from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.pooling.core import PoolingCore
-from models.checkpoint import find_folder, read_config
-from models.fields import Fields
+from models.checkpoint import CONFIG, find_folder, read_config
 from models.pooling_loading import pools_by_itself
-from models.registry import supported
+from models.registry import architecture_name, supported
 
 
 def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
@@ -22,7 +21,7 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
     if config.runner == "generate":
         if converts:
             raise ConfigError(f"--convert {config.convert} needs --runner pooling.")
-        name = Fields(raw).texts("architectures")[0]
+        name = architecture_name(raw, str(folder / CONFIG))
         if name not in supported() and pools_by_itself(folder, raw):
             raise ConfigError(
                 f"{name} gives vectors and writes no text; leave out --runner generate."

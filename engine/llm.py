@@ -222,6 +222,17 @@ class LLM:
         params = pooling_params or PoolingParams()
         return self._pooler.encode(as_prompts(prompts), params, truncate_prompt_tokens)
 
+    def reward(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """The scores of each token or step of each prompt, of a reward model; raises as `embed`."""
+        params = pooling_params or PoolingParams()
+        return self._pooler.reward(as_prompts(prompts), params, truncate_prompt_tokens)
+
     def score(
         self,
         data_1: str | Sequence[str],

@@ -171,6 +171,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     num_host_pages: int = 0
     task: Literal["generate", "embed", "classify"] = "generate"
     can_generate: bool = True  # with --runner generate, if not now
+    per_token: bool = False  # a vector, or scores of the classes, of each token or step
     embedding_size: int = 0  # numbers of a vector, or classes
     labels: list[str] = []  # of the classes
     lower_case: bool = False  # texts are to be lowered before they are tokenised

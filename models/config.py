@@ -110,6 +110,7 @@ class Latent:
     rope_dim: int
     value_dim: int
     index: LatentIndex | None = None
+    paired: bool = True  # of checkpoints: neighbours are rotated together, and not two halves
 
 
 @dataclass(frozen=True)

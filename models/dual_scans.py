@@ -3,7 +3,7 @@
 from math import inf, nan
 from typing import Any
 
-from models.errors import CheckpointError
+from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, Fields
 from models.mixer_config import DualScan
 from models.weight_map import Names
@@ -55,7 +55,7 @@ def read_dual_scan(fields: Fields, **switches: Any) -> DualScan:
 
 def read_step_limits(fields: Fields, key: str = "time_step_limit") -> tuple[float, float]:
     """The smallest and the largest step; files write infinity in several ways, or not at all."""
-    limits = fields.raw.get(key)
+    limits = fields.raw.get(fields.name(key))
     if limits is None:
         return 0.0, inf
     numbers = [_number(one) for one in limits] if isinstance(limits, list | tuple) else []
@@ -64,6 +64,20 @@ def read_step_limits(fields: Fields, key: str = "time_step_limit") -> tuple[floa
             f"{fields.where}: {key} must be two numbers from 0 on, the smaller one first."
         )
     return numbers[0], numbers[1]
+
+
+def read_least_step(fields: Fields) -> tuple[float, float]:
+    """The same, of families that bound their steps from below only, and by another key.
+
+    Raises:
+        UnsupportedError: the file has other limits besides, which transformers does not read.
+    """
+    if read_step_limits(fields) != (0.0, inf):
+        raise UnsupportedError(
+            f"{fields.where} limits steps by {fields.name('time_step_limit')}, which models of "
+            f"this family do not read; leave it out, and set {fields.name('time_step_min')}."
+        )
+    return fields.number("time_step_min", 1e-3), inf
 
 
 def _number(value: Any) -> float:

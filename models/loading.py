@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
 from models.checkpoint import (
+    CONFIG,
     GENERATION_CONFIG,
     find_folder,
     open_tensors,
@@ -44,7 +45,7 @@ from models.quantised.methods import Method, quantisation_method
 from models.quantised.packing import decoder_layout, num_parameters
 from models.quantised.placing import PackedPlacer
 from models.quantised.tensors import Readable
-from models.registry import find_architecture
+from models.registry import Architecture, find_architecture
 from models.sharding import named_sharding
 from models.slices import Index, read_slice
 from models.weights import Source, Stack, WeightMap
@@ -118,12 +119,9 @@ def load(
         ModelError: the parameters do not fit into the devices' free memory.
     """
     folder = find_folder(model)
-    raw = overridden(
-        read_config(folder), hf_overrides, lambda raw: find_architecture(raw).config(raw)
-    )
-    method = quantisation_method(raw)
-    architecture = find_architecture(raw)
-    config = architecture.config(raw)
+    read = partial(_read_settings, where=str(folder / CONFIG))
+    raw = overridden(read_config(folder), hf_overrides, read)
+    method, architecture, config = read(raw)
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     made = find_made(folder) if load_format == "auto" else None
@@ -149,6 +147,28 @@ def load(
     generation = read_generation_config(folder)
     used = quantization or (method.name if method else None)
     return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used, compute.name)
+
+
+def _read_settings(
+    raw: Mapping[str, Any], where: str
+) -> tuple[Method | None, Architecture, ModelConfig]:
+    """All of config.json; raises as `load`."""
+    method, architecture = quantisation_method(raw), find_architecture(raw, where)
+    config = architecture.config(raw)
+    check_causal(raw)
+    return method, architecture, config
+
+
+def check_causal(raw: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError if a decoder's tokens see those behind them, images' excepted."""
+    fields = Fields(raw)
+    both_ways = raw.get("use_bidirectional_attention") not in (None, False, "vision")
+    if both_ways or not fields.flag("is_causal", True):
+        raise UnsupportedError(
+            f"This {fields.texts('architectures')[0]} lets tokens see those behind them "
+            f"({'use_bidirectional_attention' if both_ways else 'is_causal false'}), which is not "
+            "supported for decoders."
+        )
 
 
 def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:

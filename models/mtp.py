@@ -26,21 +26,22 @@ from models.flatten import Layout, layout
 from models.layers import Linear
 from models.loading import LoadedModel, compute_dtype, read_leaves
 from models.memory import check_memory
-from models.mtp_weights import MTPNames, mtp_map, with_mtp_layer
+from models.mtp_weights import MTPNames, mtp_map, with_mtp_layers
+from models.pool import make_pool
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture
 from models.rope import rotation
 
 
 class MTPModule(nnx.Module):
-    """`config` is the decoder's `with_mtp_layer`: pages of that many layers hold the keys and
-    values of both."""
+    """`config` is the decoder's `with_mtp_layers`, of which this is the last: pages of that many
+    layers hold the keys and values of both, and of the modules between them."""
 
     def __init__(
         self, config: ModelConfig, *, hidden_first: bool, dtype: DTypeLike, shards: int = 1
     ):
         D = config.hidden_size
-        self.config, self.hidden_first = config, hidden_first
+        self.config, self.hidden_first, self.shards = config, hidden_first, shards
         self.token_norm, self.hidden_norm = make_norm(config), make_norm(config)
         self.join = Linear(2 * D, D, axes=("latent", "embed"), bias=False, dtype=dtype)
         self.layer = Layer(config, config.layer_kinds[-1], dtype, shards)
@@ -64,9 +65,10 @@ class MTPModule(nnx.Module):
         """
         pair = [self.token_norm(embedded), self.hidden_norm(hidden)]
         x = self.join(jnp.concatenate(pair[::-1] if self.hidden_first else pair, axis=-1))
-        rope, place = self.config.layer_kinds[-1].rope, jnp.int32(self.config.kv_places[-1])
+        rope = self.config.layer_kinds[-1].rope
         turn = rotation(rope, positions, self.config.context_length) if rope else None
-        x, cache = self.layer(place, None, x, turn, batch, cache)
+        place = make_pool(self.config, self.shards, batch.backend).places[-1]
+        x, cache = self.layer(jnp.int32(place), None, x, turn, batch, cache)
         return self.norm(x), cache._replace(chosen=None)
 
 
@@ -74,13 +76,16 @@ class MTPModule(nnx.Module):
 class LoadedMTP:
     """A module whose parameters are on the devices of its decoder's mesh."""
 
-    config: ModelConfig  # the decoder's, and one layer more
+    config: ModelConfig  # the decoder's, and a layer more for each module up to this one
     layout: Layout[MTPModule]
     leaves: tuple[Array, ...]
 
 
-def load_mtp(model: LoadedModel) -> LoadedMTP:
-    """The first MTP module of the checkpoint that `model` was loaded from, not quantised.
+def load_mtp(model: LoadedModel, number: int = 0) -> LoadedMTP:
+    """An MTP module of the checkpoint that `model` was loaded from, not quantised.
+
+    Args:
+        number: 0 for the first one, 1 for that which reads what the first one gives, and so on.
 
     Raises:
         UnsupportedError: its family or its checkpoint has none.
@@ -88,14 +93,14 @@ def load_mtp(model: LoadedModel) -> LoadedMTP:
     """
     raw = {**read_config(model.folder), "architectures": [model.config.architecture]}
     architecture, method = find_architecture(raw), quantisation_method(raw)
-    names: MTPNames | None = getattr(architecture, "mtp", lambda _: None)(model.config)
+    names: MTPNames | None = getattr(architecture, "mtp", lambda *_: None)(model.config, number)
     if names is None:
         raise UnsupportedError(
             f"No MTP module of {model.config.architecture} is known; use a model of DeepSeek V3, "
             "GLM-4.5, Qwen3-Next or MiMo, or what shares their names."
         )
     _check_there(model, names)
-    config = with_mtp_layer(model.config)
+    config = with_mtp_layers(model.config, number + 1)
     dtype, shards, first = (
         compute_dtype(model.dtype, model.mesh),
         model.mesh.size,
@@ -105,7 +110,7 @@ def load_mtp(model: LoadedModel) -> LoadedMTP:
         nnx.eval_shape(lambda: MTPModule(config, hidden_first=first, dtype=dtype, shards=shards))
     )
     check_memory(plan.leaves, model.mesh)
-    weights = mtp_map(architecture.weights(config), names, model.config)
+    weights = mtp_map(architecture.weights(config), names, config)
     return LoadedMTP(config, plan, read_leaves(model.folder, plan, weights, model.mesh, method))
 
 

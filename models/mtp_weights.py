@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from models.config import ModelConfig
 from models.weights import Part, Source, Stack, WeightMap
 
+MAX_MODULES = 8  # of a checkpoint; published ones have one or three
+
 
 @dataclass(frozen=True)
 class MTPNames:
-    """The first module of a checkpoint; others are not read."""
+    """One module of a checkpoint."""
 
     layer: str  # "model.layers.61", in the place of what the decoder would call its next layer
     token_norm: str
@@ -25,9 +27,9 @@ class MTPNames:
     hidden_first: bool = False  # among the inputs of `join`
 
 
-def behind_last_layer(config: ModelConfig) -> MTPNames:
+def behind_last_layer(config: ModelConfig, number: int = 0) -> MTPNames:
     """It is numbered as one more layer of the decoder."""
-    layer = f"model.layers.{config.num_layers}"
+    layer = f"model.layers.{config.num_layers + number}"
     return MTPNames(
         layer=layer,
         token_norm=f"{layer}.enorm",
@@ -37,16 +39,22 @@ def behind_last_layer(config: ModelConfig) -> MTPNames:
     )
 
 
-def with_mtp_layer(config: ModelConfig) -> ModelConfig:
-    """The decoder and one more layer, as its last with attention: so many have keys and values."""
+def layers_behind(config: ModelConfig) -> tuple[str, ...]:
+    """Patterns of the tensors of all such modules, which the decoder does not read."""
+    return tuple(f"model.layers.{config.num_layers + number}.*" for number in range(MAX_MODULES))
+
+
+def with_mtp_layers(config: ModelConfig, count: int) -> ModelConfig:
+    """The decoder and more layers, as its last with attention: so many have keys and values."""
     kind = next(kind for kind in reversed(config.layer_kinds) if kind.attention)
     own = replace(kind, chosen_before=False)
-    return replace(config, layer_kinds=(*config.layer_kinds, own))
+    return replace(config, layer_kinds=(*config.layer_kinds, *[own] * count))
 
 
 def mtp_map(longer: WeightMap, names: MTPNames, config: ModelConfig) -> WeightMap:
-    """Sources of the module; `longer` is the map of the decoder `with_mtp_layer`."""
-    ours, theirs = f"layers.{config.num_layers}.", f"model.layers.{config.num_layers}."
+    """Sources of the module; `longer` is the map of `config`, the decoder `with_mtp_layers`."""
+    last = config.num_layers - 1
+    ours, theirs = f"layers.{last}.", f"model.layers.{last}."
 
     def named(source: Source) -> Source:
         parts = tuple(

@@ -12,12 +12,6 @@ from models.errors import UnsupportedError
 
 Raw = Mapping[str, Any]
 
-# read where quantisations and classifiers are, and not by the families
-ELSEWHERE = frozenset((
-    "quantization_config", "compression_config", "id2label", "label2id", "num_labels",
-    "problem_type", "sentence_transformers", "is_causal", "use_bidirectional_attention",
-))  # fmt: skip
-
 
 class _Nothing:
     """A value that no reader of any key takes."""
@@ -27,14 +21,15 @@ def overridden(raw: Raw, overrides: Raw | None, read: Callable[[Raw], object]) -
     """`raw` with the `overrides` in the place of its own values; objects are replaced as a whole.
 
     Args:
-        read: reads such a config.json, raising for values that it does not take.
+        read: reads all of such a config.json that has a part in what is asked of the model, raising
+            for values that it does not take.
 
     Raises:
         UnsupportedError: `read` does not look at one of the overrides.
     """
     changed = {**raw, **(overrides or {})}
     for key in overrides or {}:
-        if key not in ELSEWHERE and not _reads(read, {**changed, key: _Nothing()}):
+        if not _reads(read, {**changed, key: _Nothing()}):
             near = get_close_matches(key, raw, n=1)
             hint = f"; did you mean {near[0]!r}?" if near and near[0] != key else "."
             name = ", ".join(map(str, changed.get("architectures", ["this model"])))

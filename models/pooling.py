@@ -1,40 +1,54 @@
 """A model that gives one vector a sequence: its body, which states are pooled, and its head.
 
     hidden states ─ CLS, LAST or MEAN ─ [head] ─ a vector, or a score a class
+    hidden states ─ ALL or STEP ─ [head] ─ the same of each token, or of those that end a step
 
 Owns the pooling and the pair of body and head. What is done with a vector afterwards (its length,
 its probabilities) is not part of the model. B rows, S tokens of a row, T tokens of packed rows.
 """
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int32
 
 from models.encoder import Classifier
 from models.sentence_transformers import Activation, Pooling
 
+PER_TOKEN: tuple[Pooling, ...] = ("ALL", "STEP")
 Body = TypeVar("Body", bound=nnx.Module)
 
 
 class PoolingModel(nnx.Module, Generic[Body]):
-    """A body that gives hidden states, and the head of a classifier."""
+    """A body that gives hidden states, and the head of a classifier.
 
-    def __init__(self, body: Body, head: Classifier | None):
+    With `returned`, the classes are those tokens of a decoder's vocabulary, or those of the head.
+    """
+
+    def __init__(self, body: Body, head: Classifier | None, returned: tuple[int, ...] = ()):
         self.body = body
         self.head = head
+        self.returned = returned
 
     def finish(self, pooled: Float[Array, "B D"]) -> Float32[Array, "B W"]:
         """The vector, or the scores of the classes, in float32."""
         scores = pooled if self.head is None else self.head(pooled)
+        if self.returned:
+            body: Any = self.body
+            scores = body.logits(pooled) if self.head is None else scores
+            scores = scores[:, np.asarray(self.returned)]
         return scores.astype(jnp.float32)
 
 
 @dataclass(frozen=True)
 class PoolingSpec:
-    """What a model's vectors are, and what callers may ask for."""
+    """What a model's vectors are, and what callers may ask for.
+
+    Of the pooling "STEP" the vectors are those of the tokens `step_tag_id`, or of all without one.
+    """
 
     task: Literal["embed", "classify"]
     pooling: Pooling
@@ -44,12 +58,23 @@ class PoolingSpec:
     matryoshka: bool = False  # the beginning of a vector is one, too
     dimensions: tuple[int, ...] = ()  # of beginnings; none are named where all are
     lower_case: bool = False  # texts are to be lowered
+    step_tag_id: int | None = None
+
+    @property
+    def per_token(self) -> bool:
+        """Whether a sequence has many vectors."""
+        return self.pooling in PER_TOKEN
 
 
 def pool_rows(
     hidden: Float[Array, "B S D"], lengths: Int32[Array, " B"], pooling: Pooling
-) -> Float[Array, "B D"]:
-    """One state a row, of padded rows; means are taken in float32. Rows of no token are finite."""
+) -> Float[Array, "B D"] | Float[Array, "B*S D"]:
+    """One state a row, of padded rows, or all of them; means are taken in float32.
+
+    Rows of no token are finite.
+    """
+    if pooling in PER_TOKEN:
+        return hidden.reshape(-1, hidden.shape[-1])
     if pooling == "CLS":
         return hidden[:, 0]
     if pooling == "LAST":
@@ -66,8 +91,10 @@ def pool_packed(
     start: Int32[Array, " B"],
     count: Int32[Array, " B"],
     pooling: Pooling,
-) -> Float[Array, "B D"]:
+) -> Float[Array, "B D"] | Float[Array, "T D"]:
     """The same of rows that follow each other; `row` is B for padding."""
+    if pooling in PER_TOKEN:
+        return hidden
     if pooling == "MEAN":
         total = jnp.zeros((start.shape[0], hidden.shape[1]), jnp.float32)
         total = total.at[row].add(hidden.astype(jnp.float32), mode="drop")

@@ -2,6 +2,7 @@
 
     BertModel, XLMRobertaForSequenceClassification ...     an encoder
     Qwen3Model, Qwen3ForSequenceClassification ...         a decoder of a family that is there
+    Qwen2ForRewardModel ...                                one with a head of its own
     Qwen3ForCausalLM                                       the same, without its head
 
 Owns these choices and their errors. Bytes are read by `loading.py`.
@@ -17,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from models.checkpoint import find_folder, read_config
+from models.checkpoint import CONFIG, find_folder, read_config
 from models.config import ModelConfig
 from models.decoder import Decoder
 from models.encoder import Classifier, Encoder
@@ -26,12 +27,20 @@ from models.errors import UnsupportedError
 from models.fields import Fields
 from models.flatten import Layout, layout
 from models.label_names import label_names, num_labels
-from models.loading import compute_dtype, random_leaves, read_leaves
+from models.loading import check_causal, compute_dtype, random_leaves, read_leaves
 from models.memory import check_memory
 from models.overrides import overridden
 from models.pooling import PoolingModel, PoolingSpec
-from models.quantised.methods import quantisation_method
-from models.registry import find_architecture, find_encoder, supported, supported_encoders
+from models.quantised.methods import Method, quantisation_method
+from models.registry import (
+    EncoderArchitecture,
+    architecture_name,
+    find_architecture,
+    find_encoder,
+    supported,
+    supported_encoders,
+)
+from models.reward_heads import REWARDS, reward_head, reward_sources
 from models.sentence_transformers import Pooling, read_sentence_transformer, score_activation
 from models.weights import Part, Source, WeightMap
 
@@ -58,6 +67,7 @@ class _Plan:
     config: ModelConfig | EncoderConfig
     weights: WeightMap
     head: ClassifierHead | None
+    returned: tuple[int, ...] = ()  # the classes that callers get
 
 
 def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
@@ -65,7 +75,7 @@ def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
 
     Raises CheckpointError for a config.json that names no architecture.
     """
-    name = Fields(raw).texts("architectures")[0]
+    name = architecture_name(raw, str(folder / CONFIG))
     if name in supported():
         return read_sentence_transformer(folder) is not None
     return name in supported_encoders() or _family(name) is not None
@@ -82,29 +92,34 @@ def load_pooler(
     convert: Literal["auto", "none", "embed", "classify"] = "auto",
     pooling: Pooling | None = None,
     use_activation: bool | None = None,
+    step_tag_id: int | None = None,
+    returned_token_ids: tuple[int, ...] = (),
     hf_overrides: Mapping[str, Any] | None = None,
 ) -> LoadedPooler:
     """Load the folder `model` for vectors.
 
     Args:
         convert: "embed" leaves a classifier's head out; "classify" asks for one.
-        pooling, use_activation: instead of what the folder says.
+        pooling, use_activation, step_tag_id: instead of what the folder says.
+        returned_token_ids: the only classes that callers get; of a decoder without a classifier
+            the classes are the tokens of its vocabulary.
         hf_overrides: values that go before those of config.json.
 
     Raises as `loading.load`.
     """
     folder = find_folder(model)
-    raw = overridden(
-        read_config(folder),
-        hf_overrides,
-        lambda raw: _plan(raw, mesh, classify=_classifies(raw, convert)),
-    )
-    method = quantisation_method(raw)
-    plan = _plan(raw, mesh, classify=_classifies(raw, convert))
-    spec = _spec(folder, raw, plan, pooling, use_activation)
+
+    def read(raw: Mapping[str, Any]) -> tuple[Method | None, _Plan, PoolingSpec]:
+        plan = _plan(raw, mesh, _classifies(raw, convert), returned_token_ids)
+        spec = _spec(folder, raw, plan, pooling, use_activation)
+        spec = _with_steps(raw, spec, step_tag_id)
+        return quantisation_method(raw), plan, spec
+
+    raw = overridden(read_config(folder), hf_overrides, read)
+    method, plan, spec = read(raw)
     config = replace(plan.config, context_length=_context(folder, plan.config, max_model_len))
     compute = compute_dtype(dtype, mesh)
-    shape = layout(nnx.eval_shape(lambda: _module(config, plan.head, compute, mesh.size)))
+    shape = layout(nnx.eval_shape(lambda: _module(config, plan, compute, mesh.size)))
     check_memory(shape.leaves, mesh)
     if load_format == "dummy":
         offset = isinstance(config, ModelConfig) and config.norm_offset
@@ -115,11 +130,13 @@ def load_pooler(
 
 
 def _name(raw: Mapping[str, Any]) -> str:
-    return Fields(raw).texts("architectures")[0]
+    return architecture_name(raw)
 
 
 def _family(name: str) -> str | None:
     """The generating architecture that a pooling one is made of: Qwen3Model -> Qwen3ForCausalLM."""
+    if name in REWARDS:
+        return REWARDS[name].family
     for suffix in (CLASSIFIES, "Model"):
         for generates in _GENERATES:
             base = name.removesuffix(suffix) + generates
@@ -129,7 +146,7 @@ def _family(name: str) -> str | None:
 
 
 def _classifies(raw: Mapping[str, Any], convert: str) -> bool:
-    has_head = _name(raw).endswith(CLASSIFIES)
+    has_head = _name(raw).endswith(CLASSIFIES) or _name(raw) in REWARDS
     if convert == "classify" and not has_head:
         raise UnsupportedError(
             f"--convert classify needs a model with a classifier, whose architecture ends in "
@@ -138,10 +155,27 @@ def _classifies(raw: Mapping[str, Any], convert: str) -> bool:
     return has_head and convert != "embed"
 
 
-def _plan(raw: Mapping[str, Any], mesh: Mesh, *, classify: bool) -> _Plan:
+def _plan(raw: Mapping[str, Any], mesh: Mesh, classify: bool, returned: tuple[int, ...]) -> _Plan:
     encoder = find_encoder(raw)
-    if encoder is None:
-        return _decoder_plan(raw, classify)
+    plan = (
+        _encoder_plan(encoder, raw, mesh, classify)
+        if encoder
+        else _decoder_plan(raw, classify, keep_head=bool(returned))
+    )
+    classes = plan.config.vocab_size if plan.head is None else plan.head.num_labels
+    if returned and (plan.head is None and encoder is not None):
+        raise UnsupportedError(f"{_name(raw)} has no classes of which returned_token_ids are some.")
+    if wrong := [one for one in returned if not 0 <= one < classes]:
+        raise UnsupportedError(
+            f"returned_token_ids holds {wrong[0]}; the classes of {_name(raw)} are 0 to "
+            f"{classes - 1}."
+        )
+    return replace(plan, returned=returned)
+
+
+def _encoder_plan(
+    encoder: EncoderArchitecture, raw: Mapping[str, Any], mesh: Mesh, classify: bool
+) -> _Plan:
     if mesh.size > 1:
         raise UnsupportedError(
             f"{_name(raw)} is an encoder, which runs on one device; use --tensor-parallel-size 1."
@@ -154,30 +188,34 @@ def _plan(raw: Mapping[str, Any], mesh: Mesh, *, classify: bool) -> _Plan:
     return _Plan(config, weights, config.head)
 
 
-def _decoder_plan(raw: Mapping[str, Any], classify: bool) -> _Plan:
+def _decoder_plan(raw: Mapping[str, Any], classify: bool, *, keep_head: bool) -> _Plan:
     name = _name(raw)
-    if raw.get("use_bidirectional_attention") or raw.get("is_causal") is False:
-        raise UnsupportedError(
-            f"This {name} lets tokens see those behind them, which is not supported for decoders."
-        )
+    check_causal(raw)
     family = _family(name) or name
     architecture = find_architecture({**raw, "architectures": [family]})
     described = architecture.config({**raw, "architectures": [family]})
-    config = replace(described, architecture=name, tied_head=True)  # nothing is to be generated
-    given = architecture.weights(config)
-    sources = {f"body.{path}": source for path, source in given.sources.items()}
-    head = _decoder_head(raw) if classify else None
-    ignored = (*given.ignored, "lm_head.*")
-    if head is not None:
+    fields, reward = Fields(raw), REWARDS.get(name)
+    if classify or not keep_head:  # nothing is to be generated
+        described = replace(described, tied_head=True)
+    config = replace(described, architecture=name)
+    ignored: tuple[str, ...] = () if keep_head and not classify else ("lm_head.*",)
+    head, own = None, dict[str, Source]()
+    if classify and reward is not None:
+        head = reward_head(reward, fields)
+        own = reward_sources(reward, head, config.hidden_size)
+    elif classify:
+        head = ClassifierHead(num_labels(fields), bias=False, pooling="LAST")
         part = Part("score.weight", head.num_labels)
-        sources["head.last.kernel"] = Source((part,), axis=1, transpose=True)
+        own["head.last.kernel"] = Source((part,), axis=1, transpose=True)
     else:
-        ignored = (*ignored, "score.*")
-    return _Plan(config, WeightMap(sources, ignored, given.optional_prefix), head)
+        ignored = (*ignored, "score.*", "v_head.*")
+    return _Plan(config, _of_body(architecture.weights(config), own, ignored), head)
 
 
-def _decoder_head(raw: Mapping[str, Any]) -> ClassifierHead:
-    return ClassifierHead(num_labels(Fields(raw)), bias=False, pooling="LAST")
+def _of_body(given: WeightMap, head: Mapping[str, Source], ignored: tuple[str, ...]) -> WeightMap:
+    sources = {f"body.{path}": source for path, source in given.sources.items()}
+    other = given.otherwise and _of_body(given.otherwise, head, ignored)
+    return WeightMap({**sources, **head}, (*given.ignored, *ignored), given.optional_prefix, other)
 
 
 def _without_head(weights: WeightMap) -> WeightMap:
@@ -198,12 +236,18 @@ def _spec(
     said = read_sentence_transformer(folder)
     own: Pooling = "LAST" if isinstance(plan.config, ModelConfig) else "CLS"
     lower = said is not None and said.lower_case
-    if plan.head is not None:
-        labels = tuple(label_names(fields))
+    labels: tuple[str, ...] = ()
+    if plan.head is None and plan.returned:
+        labels = tuple(map(str, plan.returned))
+    elif plan.head is not None:
+        named = label_names(fields)[: plan.head.num_labels]
+        labels = tuple(named[one] for one in plan.returned) or tuple(named)
+        own = plan.head.pooling
+    if labels:
         activation = score_activation(raw, len(labels))
         used = True if use_activation is None else use_activation
         return PoolingSpec(
-            "classify", pooling or plan.head.pooling, activation, used, labels, lower_case=lower
+            "classify", pooling or own, activation, used, labels, lower_case=lower
         )  # fmt: skip
     normalize = said is None or said.normalize
     sizes = fields.integers("matryoshka_dimensions", low=1)
@@ -216,6 +260,17 @@ def _spec(
         dimensions=sizes,
         lower_case=lower,
     )
+
+
+def _with_steps(raw: Mapping[str, Any], spec: PoolingSpec, tag: int | None) -> PoolingSpec:
+    if spec.pooling != "STEP":
+        if tag is not None:
+            raise UnsupportedError(
+                f"step_tag_id is for the pooling_type STEP, and this one is {spec.pooling}."
+            )
+        return spec
+    reward = REWARDS.get(_name(raw))
+    return replace(spec, step_tag_id=reward.step_tag_id if tag is None and reward else tag)
 
 
 def _context(folder: Path, config: ModelConfig | EncoderConfig, asked: int | None) -> int:
@@ -235,12 +290,13 @@ def _context(folder: Path, config: ModelConfig | EncoderConfig, asked: int | Non
 
 
 def _module(
-    config: ModelConfig | EncoderConfig, head: ClassifierHead | None, dtype: np.dtype, shards: int
+    config: ModelConfig | EncoderConfig, plan: _Plan, dtype: np.dtype, shards: int
 ) -> PoolingModel[Any]:
     body = (
         Decoder(config, dtype=dtype, shards=shards)
         if isinstance(config, ModelConfig)
         else Encoder(config, dtype=dtype)
     )
-    D, eps = config.hidden_size, config.norm_eps
-    return PoolingModel(body, Classifier(head, D, eps=eps, dtype=dtype) if head else None)
+    D, eps, head = config.hidden_size, config.norm_eps, plan.head
+    scores = Classifier(head, D, eps=eps, dtype=dtype) if head else None
+    return PoolingModel(body, scores, plan.returned)

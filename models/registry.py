@@ -6,6 +6,7 @@ packages (`plugins.py`) are found by the same names.
 """
 
 import pkgutil
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -16,9 +17,11 @@ from typing import Any, Protocol, cast, runtime_checkable
 from models import architectures, plugins
 from models.config import ModelConfig
 from models.encoder_config import EncoderConfig
-from models.errors import UnsupportedError
+from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.weights import WeightMap
+
+_ENDING = re.compile("(ForCausalLM|LMHeadModel|ForConditionalGeneration|Model)$")
 
 
 @runtime_checkable
@@ -68,36 +71,61 @@ def find_encoder(raw: Mapping[str, Any]) -> EncoderArchitecture | None:
         CheckpointError: it names no architecture.
         PluginError: another package offers that encoder, and is broken or not the only one.
     """
-    name, known = Fields(raw).texts("architectures")[0], _encoders()
+    name, known = architecture_name(raw), _encoders()
     found = plugins.load_plugin(plugins.ENCODERS, name, "ENCODERS", known)
     return cast(EncoderArchitecture, found) if found else known.get(name)
 
 
-def find_architecture(raw: Mapping[str, Any]) -> Architecture:
-    """The family of the model that this config.json describes.
+def architecture_name(raw: Mapping[str, Any], where: str = "config.json") -> str:
+    """What config.json calls the family of its model; `where` is its path.
+
+    Raises CheckpointError if it does not; the sentence says what it should, if that can be told.
+    """
+    if raw.get("architectures") is None:
+        raise CheckpointError(
+            f"{where} has no architectures, of which the first names the model's family; add it "
+            f'there or as --hf-overrides \'{{"architectures": ["{_likely(raw)}"]}}\'.'
+        )
+    return Fields(raw, where).texts("architectures")[0]
+
+
+def find_architecture(raw: Mapping[str, Any], where: str = "config.json") -> Architecture:
+    """The family of the model that this config.json describes; `where` is its path.
 
     Raises:
         CheckpointError: it names no architecture.
         UnsupportedError: it names one that is not there.
         PluginError: another package offers it, and is broken or not the only one.
     """
-    name, known = Fields(raw).texts("architectures")[0], _modules()
+    name, known = architecture_name(raw, where), _modules()
     found = plugins.load_plugin(plugins.MODELS, name, "ARCHITECTURES", known)
     if found:
         return cast(Architecture, found)
     if name in known:
         return known[name]
     raise UnsupportedError(
-        f"The architecture {name} is not supported{_hint(name, raw)}; "
-        f"supported are {', '.join(supported())}."
+        f"{where} names the architecture {name[:80]}, which is not supported{_hint(name, raw)}; "
+        f"the README's table of models has all {len(supported())} that are, and one that computes "
+        "the same can be put in its place with --hf-overrides."
     )
 
 
 def _hint(name: str, raw: Mapping[str, Any]) -> str:
     if "text_config" in raw or "vision_config" in raw:
-        return " because only text models are covered so far, and this one takes more than text"
-    near = get_close_matches(name, supported(), n=1)
-    return f" (the nearest name is {near[0]})" if near else ""
+        return " because it takes more than text, and its text model is not read by itself yet"
+    near = get_close_matches(name, supported(), n=3)
+    return f" (the nearest are {', '.join(near)})" if near else ""
+
+
+def _likely(raw: Mapping[str, Any]) -> str:
+    """The architecture of this model_type, or a place for one."""
+    wanted = _plain(str(raw.get("model_type"))).removesuffix("text")
+    names = (*supported(), *supported_encoders())
+    return next((name for name in names if _plain(_ENDING.sub("", name)) == wanted), "...")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
 
 
 @cache

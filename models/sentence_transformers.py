@@ -19,7 +19,7 @@ from models.fields import MAX_TOKENS, Fields
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
-Pooling = Literal["CLS", "LAST", "MEAN"]
+Pooling = Literal["CLS", "LAST", "MEAN", "ALL", "STEP"]
 Activation = Literal["normalize", "identity", "sigmoid", "softmax"]
 _POOLINGS: Mapping[str, Pooling] = {
     "pooling_mode_cls_token": "CLS",
@@ -32,6 +32,7 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
 }
+_PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def score_activation(raw: Mapping[str, Any], num_labels: int) -> Activation:
     Cross-encoders name it in config.json; others have a sigmoid for one class or classes that do
     not exclude each other, a softmax for several, and a regression has none.
 
-    Raises UnsupportedError for another function.
+    Raises UnsupportedError for another function or problem.
     """
     fields = Fields(raw)
     section = fields.section("sentence_transformers")
@@ -86,7 +87,7 @@ def score_activation(raw: Mapping[str, Any], num_labels: int) -> Activation:
                     f"{', '.join(_ACTIVATIONS)}."
                 )
             return _ACTIVATIONS[name]
-    problem = fields.raw.get("problem_type")
+    problem = fields.option("problem_type", _PROBLEMS, _PROBLEMS[0])
     if problem == "regression":
         return "identity"
     if num_labels == 1 or problem == "multi_label_classification":

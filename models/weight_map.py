@@ -47,7 +47,7 @@ def weight_map(
             another (GPT-NeoX, Falcon).
         paired: rotated pairs are neighbours in a head (Cohere, GLM), and not its two halves. Ours
             always are: a score is the same sum, in another order. Of latent attention this is said
-            of its index: latents have neighbours in all families.
+            of its index: of latents `Latent.paired` says it.
         expert_rows: tensors of all experts are [experts, out, in] instead, with the outputs of gate
             before those of up, and `names` has their whole names (Granite).
         expert_columns: they are [experts, in, out], in the same order (Llama 4).
@@ -256,12 +256,12 @@ def _latent(config: ModelConfig, latent: Latent, build: "_Builder", path: str) -
     heads = [
         part
         for head in range(N)
-        for part in _unrotated_first(parts[0].tensor, head * width, latent.key_dim, latent.rope_dim)
+        for part in _unrotated_first(parts[0].tensor, head * width, latent.key_dim, latent)
     ]
     yield f"{path}.q_up.kernel", Source(tuple(heads), 1, transpose=True)
     for leaf, axis in (("kernel", 1), ("bias", 0)) if bias else (("kernel", 1),):
         name = build.parts(f"{path}.kv_down", (rank,), {"kernel": "weight"}.get(leaf, leaf))
-        down = _unrotated_first(name[0].tensor, 0, latent.rank, latent.rope_dim)
+        down = _unrotated_first(name[0].tensor, 0, latent.rank, latent)
         yield f"{path}.kv_down.{leaf}", Source(down, axis, transpose=axis == 1)
     yield from build.norm(f"{path}.kv_norm", rank, bias=False)
     (up,) = build.parts(f"{path}.kv_up", (rank,), "weight")
@@ -287,9 +287,11 @@ def _indexer(index: LatentIndex, rotated: int, build: "_Builder", path: str) -> 
     yield from build.linear(f"{path}.weights", (index.heads, 1), bias=False)
 
 
-def _unrotated_first(tensor: str, start: int, plain: int, rotated: int) -> tuple[Part, ...]:
-    """Outputs of which the last are rotated in pairs of neighbours: ours are halves of a head."""
-    pairs = start + plain
+def _unrotated_first(tensor: str, start: int, plain: int, latent: Latent) -> tuple[Part, ...]:
+    """Outputs of which the last are rotated, mostly in pairs of neighbours: ours are halves."""
+    pairs, rotated = start + plain, latent.rope_dim
+    if not latent.paired:
+        return (Part(tensor, plain + rotated, start=start),)
     return (
         Part(tensor, plain, start=start),
         Part(tensor, rotated // 2, start=pairs, step=2),

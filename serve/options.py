@@ -105,8 +105,9 @@ Convert = Annotated[
 PoolerConfig = Annotated[
     str | None,
     typer.Option(
-        help='How states become a vector, as JSON: {"pooling_type": "MEAN"} (or CLS, LAST), '
-        '"use_activation": false.',
+        help='How states become a vector, as JSON: {"pooling_type": "MEAN"} (or CLS, LAST; ALL '
+        'and STEP for one a token or step), "use_activation": false, "step_tag_id", '
+        '"returned_token_ids".',
         metavar="JSON",
         rich_help_panel=_MODEL,
     ),

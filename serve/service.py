@@ -54,8 +54,9 @@ class Service:
             if info.can_generate
             else f"a {info.architecture} writes no text"
         )
-        paths = {"embed": "/v1/embeddings", "classify": "/classify"}
+        path = {"embed": "/v1/embeddings", "classify": "/classify"}[info.task]
         raise RequestError(
-            f"This model was started to give vectors, which {paths[info.task]} serves; {how}.",
+            f"This model was started to give vectors, which "
+            f"{'/pooling' if info.per_token else path} serves; {how}.",
             "model",
         )

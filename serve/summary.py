@@ -45,7 +45,9 @@ def print_summary(
     console.print(table)
     console.print()
     console.print(
-        example(url, model, bool(settings.api_keys), info.task), highlight=False, soft_wrap=True
+        example(url, model, bool(settings.api_keys), "pool" if info.per_token else info.task),
+        highlight=False,
+        soft_wrap=True,
     )
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_keys:
         console.print(
@@ -67,16 +69,17 @@ def gib(count: int) -> str:
 
 def _gives(info: ModelInfo) -> str:
     """What a model that writes no text is for."""
+    each = ", each token or step its own" if info.per_token else ""
     if info.task == "embed":
-        return f"embeddings of {info.embedding_size} numbers"
-    return f"classes: {', '.join(info.labels[:5])}{' ...' if len(info.labels) > 5 else ''}"
+        return f"embeddings of {info.embedding_size} numbers{each}"
+    return f"classes: {', '.join(info.labels[:5])}{' ...' if len(info.labels) > 5 else ''}{each}"
 
 
 def example(url: str, model: ServedModel, needs_key: bool, task: str = "generate") -> str:
     """A request to copy."""
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     if task != "generate":
-        path = {"embed": "embeddings", "classify": "classify"}[task]
+        path = {"embed": "embeddings", "classify": "classify"}.get(task, "pooling")
         field = '"input": "Once upon a time"' if model.tokenizer else '"input": [1, 2, 3]'
     elif model.template is not None:
         path, field = "chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]'
@@ -85,7 +88,8 @@ def example(url: str, model: ServedModel, needs_key: bool, task: str = "generate
     else:
         path, field = "completions", '"prompt": [1, 2, 3]'
     body = f'{{"model": "{model.names[0]}", {field}}}'
-    return f"curl {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"
+    where = f"{url}/pooling" if path == "pooling" else f"{url}/v1/{path}"
+    return f"curl {where}{key} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def short(count: int) -> str:

@@ -28,19 +28,27 @@ class Waiting:
 
 @dataclass
 class LaunchedBatch:
-    """A batch on the device: row b of `vectors` [B, W] belongs to the b-th of its requests."""
+    """A batch on the device: row b of `vectors` [B, W] belongs to the b-th of its requests.
+
+    Where each token has a vector, those of the b-th are the rows from `starts[b]` on.
+    """
 
     requests: list[Waiting]
     shape: StepShape
     vectors: Array
+    starts: list[int] | None = None
 
     @property
     def num_tokens(self) -> int:
         return sum(each.num_tokens for each in self.requests)
 
-    def read(self) -> np.ndarray:
-        """Wait for it: float32 [requests, W]; raises what the device raised."""
-        return np.asarray(self.vectors)[: len(self.requests)]
+    def read(self) -> list[np.ndarray]:
+        """Wait for it: float32 [W] a request, or [its tokens, W]; raises what the device raised."""
+        found = np.asarray(self.vectors)
+        if self.starts is None:
+            return list(found[: len(self.requests)])
+        pairs = zip(self.starts, self.requests, strict=True)
+        return [found[start : start + each.num_tokens] for start, each in pairs]
 
 
 class PoolingRunner(Protocol):

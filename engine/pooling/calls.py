@@ -8,7 +8,13 @@ import numpy as np
 from engine.errors import RequestError
 from engine.messages import PoolRequest
 from engine.pooling.core import PoolingCore
-from engine.pooling.inputs import InputReader, PoolInput, check_task, match_pairs
+from engine.pooling.inputs import (
+    InputReader,
+    PoolInput,
+    check_task,
+    match_pairs,
+    vector_width,
+)
 from engine.pooling.outputs import (
     ClassificationOutput,
     ClassificationRequestOutput,
@@ -58,6 +64,12 @@ class Pooler:
             for name, vector, ids in self._of_prompts(prompts, params, truncate)
         ]
 
+    def reward(
+        self, prompts: Sequence[Prompt], params: PoolingParams, truncate: int | None
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        check_task(self.core.info, "reward")
+        return self.encode(prompts, params, truncate)
+
     def score(
         self, first: Sequence[str], second: Sequence[str], params: PoolingParams,
         truncate: int | None,
@@ -106,13 +118,16 @@ class Pooler:
             for each in inputs
         ]  # fmt: skip
         vectors: dict[int, np.ndarray] = {}
+        width = vector_width(self.core.info, params)
         try:
             for request in requests:
                 self.core.add(request)
             while len(vectors) < len(requests):
                 for delta in self.core.step().deltas:
                     if delta.vector is not None:
-                        vectors[delta.request_id] = np.frombuffer(delta.vector, "<f4")
+                        vector = np.frombuffer(delta.vector, "<f4")
+                        rows = (-1, width) if self.core.info.per_token else (-1,)
+                        vectors[delta.request_id] = vector.reshape(rows)
         finally:
             self.core.abort([request.request_id for request in requests])
         return [(str(r.request_id), vectors[r.request_id], r.prompt_token_ids) for r in requests]

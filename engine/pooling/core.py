@@ -56,6 +56,8 @@ class PoolingCore:
             config.model, mesh, dtype=config.dtype, load_format=config.load_format,
             seed=config.seed, max_model_len=config.asked_model_len, convert=config.convert,
             pooling=pooler.pooling_type, use_activation=pooler.use_activation,
+            step_tag_id=pooler.step_tag_id,
+            returned_token_ids=tuple(pooler.returned_token_ids or ()),
             hf_overrides=config.hf_overrides,
         )  # fmt: skip
         loaded = perf_counter()
@@ -143,14 +145,14 @@ class PoolingCore:
         self.stats.padded_tokens += batch.shape.tokens
         return True
 
-    def _collect(self, batch: LaunchedBatch, vectors: np.ndarray) -> list[RequestDelta]:
+    def _collect(self, batch: LaunchedBatch, vectors: list[np.ndarray]) -> list[RequestDelta]:
         deltas = []
         for each, vector in zip(batch.requests, vectors, strict=True):
             request = each.request
             if request.request_id not in self._alive:
                 continue
             self._alive.discard(request.request_id)
-            finished = finish(vector, self._spec, request.params)
+            finished = finish(vector, self._spec, request.params, request.prompt_token_ids)
             deltas.append(
                 RequestDelta(
                     request_id=request.request_id,
@@ -210,6 +212,7 @@ def _info(
         attention_backend=backend,
         parameter_bytes=sum(leaf.nbytes for leaf in leaves),
         task=spec.task,
+        per_token=spec.per_token,
         embedding_size=len(spec.labels) or config.hidden_size,
         labels=list(spec.labels),
         lower_case=spec.lower_case,

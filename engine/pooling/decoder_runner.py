@@ -7,6 +7,7 @@ step belong to it alone: row b's are the next free ones, and nothing is kept.
 from collections import deque
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -84,7 +85,8 @@ class DecoderRunner:
         with self.programs.serving():
             self._pages, vectors = program.run(self._model.leaves, self._pages, packed)
         vectors.copy_to_host_async()
-        return LaunchedBatch(requests, shape, vectors)
+        starts = [0, *accumulate(counts[:-1])] if self._model.spec.per_token else None
+        return LaunchedBatch(requests, shape, vectors, starts)
 
     def close(self) -> None:
         self.programs.close()

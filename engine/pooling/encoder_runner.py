@@ -40,7 +40,10 @@ class EncoderRunner:
         with self.programs.serving():
             vectors = program.run(self._model.leaves, packed)
         vectors.copy_to_host_async()
-        return LaunchedBatch(requests, program.shape, vectors)
+        length = _row_length(program.shape)
+        starts = [row * length for row in range(len(requests))]
+        per_token = self._model.spec.per_token
+        return LaunchedBatch(requests, program.shape, vectors, starts if per_token else None)
 
     def close(self) -> None:
         self.programs.close()

@@ -3,6 +3,8 @@
 On the host, in float32: a vector is a few thousand numbers.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from engine.errors import RequestError
@@ -53,16 +55,23 @@ def _check_dimensions(asked: int, spec: PoolingSpec, width: int) -> None:
         raise RequestError(f"dimensions is {asked}; this model has {sizes}.", "dimensions")
 
 
-def finish(vector: np.ndarray, spec: PoolingSpec, params: PoolingParams) -> np.ndarray:
-    """A float32 vector [W], as `params` ask for it."""
-    cut = vector[: params.dimensions]
+def finish(
+    vector: np.ndarray, spec: PoolingSpec, params: PoolingParams, ids: Sequence[int]
+) -> np.ndarray:
+    """A float32 vector [W], or one a token of `ids` [tokens, W], as `params` ask for it.
+
+    Of steps only those of the tokens that end one, of which there may be none.
+    """
+    if spec.per_token and spec.step_tag_id is not None:
+        vector = vector[np.asarray(ids) == spec.step_tag_id]
+    cut = vector[..., : params.dimensions]
     used = spec.use_activation if params.use_activation is None else params.use_activation
     if not used or spec.activation == "identity":
         return cut
     if spec.activation == "normalize":
-        length: np.float32 = np.sqrt(np.sum(cut * cut))
+        length = np.sqrt(np.sum(cut * cut, axis=-1, keepdims=True))
         return np.asarray(cut / np.maximum(length, np.float32(_TINY)), np.float32)
     if spec.activation == "sigmoid":
         return np.asarray(1 / (1 + np.exp(-cut)), np.float32)
-    raised = np.exp(cut - cut.max())
-    return np.asarray(raised / raised.sum(), np.float32)
+    raised = np.exp(cut - cut.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float32)

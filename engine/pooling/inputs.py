@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from engine.errors import RequestError
 from engine.messages import ModelInfo
+from engine.pooling_params import PoolingParams
 from engine.tokenizer import Tokenizer
 
 _SPARE = 8  # a text that is to be cut keeps so many times what the longest tokens could stand for
@@ -101,8 +102,14 @@ def match_pairs(first: Sequence[T], second: Sequence[T]) -> list[tuple[T, T]]:
     return list(zip(firsts, second, strict=True))
 
 
+def vector_width(info: ModelInfo, params: PoolingParams) -> int:
+    """Numbers of one vector."""
+    return params.dimensions or info.embedding_size
+
+
 def check_task(info: ModelInfo, wanted: str) -> None:
-    """Raise RequestError if this engine does not do what is wanted: embed, classify, score or pool.
+    """Raise RequestError if this engine does not do what is wanted: embed, classify, score,
+    reward or pool.
 
     The sentence says which flag would do it.
     """
@@ -111,12 +118,18 @@ def check_task(info: ModelInfo, wanted: str) -> None:
             "This model was started to write text; start it with --runner pooling to get vectors.",
             "model",
         )
+    if info.per_token and wanted not in ("pool", "reward"):
+        raise RequestError(
+            "This model gives a vector a token or step: ask /pooling, or LLM.encode, for them; "
+            'with --pooler-config \'{"pooling_type": "LAST"}\' it gives one a text.',
+            "model",
+        )
     if wanted == "embed" and info.task == "classify":
         raise RequestError(
             "This model gives scores of classes; start it with --convert embed to get embeddings.",
             "model",
         )
-    if wanted == "classify" and info.task == "embed":
+    if wanted in ("classify", "reward") and info.task == "embed":
         raise RequestError(
             f"This model ({info.architecture}) gives embeddings and no classes; a model with a "
             "classifier, and without --convert embed, gives them.",

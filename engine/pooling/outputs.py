@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(slots=True)
 class PoolingOutput:
-    """What the model gave, float32."""
+    """What the model gave, float32 [W]; of a model that gives many vectors a text, [rows, W]."""
 
     data: np.ndarray
 

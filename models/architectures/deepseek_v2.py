@@ -26,6 +26,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **given})
     fields.option("scoring_func", ("softmax",), "softmax")
     fields.refuse("norm_topk_prob", "mlp_bias")
+    fields.required("rope_interleave")
     grouped = fields.option("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
     groups = fields.integer("n_group", high=MAX_EXPERTS) if grouped else 1
     mixture = read_routed_mixture(

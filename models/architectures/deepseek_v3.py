@@ -11,7 +11,7 @@ from models.architectures import llama
 from models.config import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import MAX_HEADS, Fields
-from models.mtp_weights import behind_last_layer
+from models.mtp_weights import behind_last_layer, layers_behind
 from models.rope_settings import read_rope, yarn_score_scale
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
@@ -57,6 +57,7 @@ def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = N
         rope_dim=fields.integer("qk_rope_head_dim", 64, high=MAX_HEADS),
         value_dim=fields.integer("v_head_dim", 128, high=MAX_HEADS),
         index=index,
+        paired=fields.flag("rope_interleave", True),
     )
     bias = fields.flag("attention_bias", False)
     base = llama.dense(
@@ -77,4 +78,4 @@ def weights(config: ModelConfig) -> WeightMap:
     latent = config.latent
     whole = latent is not None and latent.query_rank is None
     names = {**NAMES, "layers.*.attention.q_up": f"{ATTENTION}.q_proj"} if whole else NAMES
-    return weight_map(config, names, ignored=(f"model.layers.{config.num_layers}.*",))
+    return weight_map(config, names, ignored=layers_behind(config))

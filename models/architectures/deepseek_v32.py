@@ -7,6 +7,7 @@ from models.architectures import deepseek_v3
 from models.config import LatentIndex, ModelConfig
 from models.experts import read_biased_mixture
 from models.fields import MAX_HEADS, MAX_TOKENS, Fields
+from models.mtp_weights import layers_behind
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
@@ -25,6 +26,7 @@ mtp = deepseek_v3.mtp
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**deepseek_v3.DEFAULTS, **raw})
+    fields.required("rope_interleave")
     fields.refuse("indexer_rope_interleave")
     return indexed_model(fields, heads=64)
 
@@ -42,4 +44,4 @@ def indexed_model(fields: Fields, heads: int) -> ModelConfig:
 
 
 def weights(config: ModelConfig) -> WeightMap:
-    return weight_map(config, NAMES, ignored=(f"model.layers.{config.num_layers}.*",))
+    return weight_map(config, NAMES, ignored=layers_behind(config))

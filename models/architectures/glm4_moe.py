@@ -10,7 +10,7 @@ from models.architectures import llama
 from models.config import ModelConfig, QKNorm
 from models.experts import read_biased_mixture, read_first_dense, routed_names
 from models.fields import Fields
-from models.mtp_weights import behind_last_layer
+from models.mtp_weights import behind_last_layer, layers_behind
 from models.weight_map import Names, weight_map
 from models.weights import WeightMap
 
@@ -46,4 +46,4 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def weights(config: ModelConfig) -> WeightMap:
-    return weight_map(config, NAMES, ignored=(f"model.layers.{config.num_layers}.*",))
+    return weight_map(config, NAMES, ignored=layers_behind(config))

@@ -26,5 +26,4 @@ weights, mtp = deepseek_v3.weights, deepseek_v3.mtp
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw})
-    fields.required("rope_interleave")
     return deepseek_v3.latent_model(fields, read_biased_mixture(fields))

@@ -10,6 +10,7 @@ from typing import Any
 from models.architectures import deepseek_v32
 from models.config import ModelConfig
 from models.fields import MAX_LAYERS, Fields
+from models.mtp_weights import layers_behind
 from models.weight_map import weight_map
 from models.weights import WeightMap
 
@@ -57,5 +58,4 @@ def _chosen_before(fields: Fields, layers: int) -> tuple[bool, ...]:
 
 
 def weights(config: ModelConfig) -> WeightMap:
-    last = config.num_layers
-    return weight_map(config, deepseek_v32.NAMES, paired=True, ignored=(f"model.layers.{last}.*",))
+    return weight_map(config, deepseek_v32.NAMES, paired=True, ignored=layers_behind(config))

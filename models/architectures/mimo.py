@@ -16,8 +16,8 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return qwen2.config(raw)
 
 
-def mtp(config: ModelConfig) -> MTPNames:
-    layer = "model.mtp_layers.0"
+def mtp(config: ModelConfig, number: int) -> MTPNames:
+    layer = f"model.mtp_layers.{number}"
     return MTPNames(
         layer=layer,
         token_norm=f"{layer}.token_layernorm",

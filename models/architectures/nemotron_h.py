@@ -6,7 +6,7 @@ from typing import Any
 
 from models.architectures import llama
 from models.config import LayerKind, ModelConfig
-from models.dual_scans import MAX_STATE, MAX_WIDTH, dual_names
+from models.dual_scans import MAX_STATE, MAX_WIDTH, dual_names, read_least_step
 from models.errors import UnsupportedError
 from models.experts import read_ungated_mixture, ungated_names
 from models.fields import MAX_HEADS, Fields
@@ -21,12 +21,11 @@ DEFAULTS = {
     "conv_kernel": 4, "mlp_hidden_act": "relu2", "layer_norm_epsilon": 1e-5,
 }  # fmt: skip
 KEYS = {"rms_norm_eps": "layer_norm_epsilon", "hidden_act": "mlp_hidden_act"}
+OLDER = {"time_step_min": "mamba_dt_min", "time_step_limit": "mamba_dt_limit"}
 KINDS = {
-    "M": LayerKind(attention=False, mixer=True, mlp=False),
-    "*": LayerKind(mlp=False),
-    "-": LayerKind(attention=False),
-    "E": LayerKind(attention=False, experts=True),
-}
+    "M": LayerKind(attention=False, mixer=True, mlp=False), "*": LayerKind(mlp=False),
+    "-": LayerKind(attention=False), "E": LayerKind(attention=False, experts=True),
+}  # fmt: skip
 LETTERS = {"linear_attention": "M", "full_attention": "*", "mlp": "-", "moe": "E"}
 LETTERS |= {"mamba": "M", "attention": "*"}
 LAYER, MIXER = "backbone.layers.*", "backbone.layers.*.mixer"
@@ -46,12 +45,13 @@ NAMES: Names = {
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
-    fields = Fields({**DEFAULTS, **raw}, names=KEYS)
+    older = {key: name for key, name in OLDER.items() if name in raw}
+    fields = Fields({**DEFAULTS, **raw}, names=KEYS | older)
     pattern = _pattern(fields)
     fields.option("mamba_hidden_act", ("silu",), "silu")
     config = llama.dense(
-        fields.replaced("num_hidden_layers", len(pattern)), gated_mlp=False,
-        mlp_bias=fields.flag("mlp_bias", False), mixer=_mixer(fields),
+        fields.replaced("num_hidden_layers", len(pattern)), mixer=_mixer(fields),
+        gated_mlp=False, mlp_bias=fields.flag("mlp_bias", False),
         mixture=read_ungated_mixture(fields) if "E" in pattern else None,
     )  # fmt: skip
     return replace(config, layer_kinds=tuple(KINDS[letter] for letter in pattern))
@@ -63,12 +63,11 @@ def _mixer(fields: Fields) -> DualScan:
         num_heads=fields.integer("mamba_num_heads", high=MAX_HEADS),
         head_dim=fields.integer("mamba_head_dim", high=MAX_HEADS),
         state_size=fields.integer("ssm_state_size", high=MAX_STATE),
-        groups=groups,
+        groups=groups, norm_groups=groups,
         conv_width=fields.integer("conv_kernel", low=2, high=MAX_WIDTH),
-        conv_bias=fields.flag("use_conv_bias", True),
-        bias=fields.flag("use_bias", False),
-        norm_groups=groups,
-    )
+        conv_bias=fields.flag("use_conv_bias", True), bias=fields.flag("use_bias", False),
+        step_limits=read_least_step(fields),
+    )  # fmt: skip
 
 
 def _pattern(fields: Fields) -> str:

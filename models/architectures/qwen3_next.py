@@ -44,6 +44,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
 
 def gated(fields: Fields, *, grouped: bool, **switches: Any) -> ModelConfig:
     """What Qwen3-Next and Qwen3.5 have in common."""
+    fields.required("attn_output_gate")
     bias = fields.flag("attention_bias", False)
     config = llama.dense(
         fields, qk_norm=QKNorm(), norm_offset=True, output_gate=True, qkv_bias=bias, o_bias=bias,
@@ -67,9 +68,9 @@ def gated(fields: Fields, *, grouped: bool, **switches: Any) -> ModelConfig:
     return with_states(config, read_state_layers(fields) or by_interval, mixer)
 
 
-def mtp(config: ModelConfig) -> MTPNames:
+def mtp(config: ModelConfig, number: int) -> MTPNames:
     return MTPNames(
-        layer="mtp.layers.0",
+        layer=f"mtp.layers.{number}",
         token_norm="mtp.pre_fc_norm_embedding",
         hidden_norm="mtp.pre_fc_norm_hidden",
         join="mtp.fc",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 from models import dual_scans
@@ -17,8 +16,7 @@ ARCHITECTURES = ("Zamba2ForCausalLM",)
 DEFAULTS = {
     "hidden_act": "gelu", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
     "tie_word_embeddings": True, "mamba_d_state": 64, "mamba_d_conv": 4, "mamba_expand": 2,
-    "mamba_ngroups": 1, "n_mamba_heads": 8, "time_step_min": 1e-3, "num_mem_blocks": 1,
-    "adapter_rank": 128,
+    "mamba_ngroups": 1, "n_mamba_heads": 8, "num_mem_blocks": 1, "adapter_rank": 128,
 }  # fmt: skip
 KEYS = {
     "mamba_n_heads": "n_mamba_heads", "mamba_n_groups": "mamba_ngroups",
@@ -74,7 +72,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         fields.integer("num_mem_blocks"), fields.integer("adapter_rank"),
         fields.flag("use_shared_attention_adapter", False),
     )  # fmt: skip
-    steps = fields.number("time_step_min"), inf
+    steps = dual_scans.read_least_step(fields)
     mixer = dual_scans.read_dual_scan(fields, norm_eps=MIXER_EPS, step_limits=steps)
     layer_kinds = tuple(kinds[one] for one in hybrid)
     return replace(config, layer_kinds=layer_kinds, mixer=mixer, blocks=blocks)

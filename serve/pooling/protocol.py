@@ -141,7 +141,7 @@ class Pooled(Struct, kw_only=True):
 
     index: int
     object: str = "pooling"
-    data: list[float] | str
+    data: list[float | list[float]] | str  # a list a token or step, of some models
 
 
 class PooledList(Struct, kw_only=True):

@@ -2,11 +2,13 @@
 
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import ClassVar
 
 from starlette.types import Send
 
-from engine.pooling.inputs import check_task
+from engine.pooling.inputs import check_task, vector_width
+from engine.pooling_params import PoolingParams
 from serve.endpoint import GenerationRoute, send_json
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
 from serve.pooling.protocol import (
@@ -80,7 +82,7 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
         answers = await ask_inputs(self.service, request)
         data = [
             Pooled(index=index, data=vector)
-            for index, vector in enumerate(_encoded(answers, request))
+            for index, vector in enumerate(self._encoded(answers, request))
         ]
         await send_json(
             send,
@@ -89,6 +91,17 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
                 usage=answers.usage,
             ),
         )  # fmt: skip
+
+    def _encoded(
+        self, answers: Answers, request: PoolingRequest
+    ) -> Sequence[list[float | list[float]] | str]:
+        info = self.service.client.info
+        if not info.per_token or request.encoding_format == "base64":
+            vectors = _encoded(answers, request)
+            return [one if isinstance(one, str) else [*one] for one in vectors]
+        width = vector_width(info, PoolingParams(dimensions=request.dimensions))
+        found = map(floats, answers.vectors)
+        return [[one[at : at + width] for at in range(0, len(one), width)] for one in found]
 
 
 class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):

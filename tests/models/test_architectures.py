@@ -18,15 +18,17 @@ from models import architectures
 from models.config import ModelConfig
 from models.encoder_decoder import make_decoder
 from models.errors import CheckpointError, ModelError, UnsupportedError
+from models.mixer_config import DualScan
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
 from tests.parity.alibi_cases import ALIBI
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE
 from tests.parity.encdec_cases import CASES as ENCODED
+from tests.parity.image_cases import WITH_IMAGES
 from tests.parity.state_cases import STATES
 
-CASES = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES | ENCODED
+CASES = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES | WITH_IMAGES | ENCODED
 RAW = {name: case.config for name, case in CASES.items()}
 FOLDER = Path(architectures.__path__[0])
 JSON = st.recursive(
@@ -207,7 +209,8 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("hunyuan_moe", {"moe_topk": [2, 2, 3]}, UnsupportedError),
         ("hunyuan_moe", {"num_shared_expert": [2, 2, 2]}, UnsupportedError),
         ("glm4_moe_lite", {"mlp_layer_types": ["dense"]}, CheckpointError),
-        ("glm4_moe_lite", {"rope_interleave": False}, UnsupportedError),
+        ("deepseek_v2", {"rope_interleave": False}, UnsupportedError),
+        ("glm_moe_dsa", {"rope_interleave": False}, UnsupportedError),
         ("ernie4_5_moe", {"moe_norm_min": 0.5}, UnsupportedError),
         ("phimoe", {"num_experts_per_tok": 3}, UnsupportedError),
         ("dbrx", {"attn_config": {"kv_n_heads": 0}}, CheckpointError),
@@ -215,6 +218,13 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("deepseek_v32", {"q_lora_rank": None}, CheckpointError),
         ("deepseek_v32", {"index_head_dim": 6}, CheckpointError),
         ("deepseek_v32", {"indexer_rope_interleave": True}, UnsupportedError),
+        ("deepseek_v32", {"rope_interleave": False}, UnsupportedError),
+        ("nemotron_h", {"time_step_limit": [0.0, 0.1]}, UnsupportedError),
+        ("nemotron_h", {"mamba_dt_limit": [0.01, "Infinity"]}, UnsupportedError),
+        ("zamba2", {"time_step_limit": [0.1]}, CheckpointError),
+        ("exaone4", {"sliding_window_pattern": "LLXG", "layer_types": None}, UnsupportedError),
+        ("qwen3_next", {"attn_output_gate": False}, UnsupportedError),
+        ("qwen3_5", {"attn_output_gate": False}, UnsupportedError),
         ("glm_moe_dsa", {"index_topk_pattern": "FTF", "indexer_types": None}, UnsupportedError),
         ("glm_moe_dsa", {"index_topk_pattern": "FF", "indexer_types": None}, CheckpointError),
         ("glm_moe_dsa", {"indexer_types": ["full", "full", "none"]}, UnsupportedError),
@@ -223,6 +233,28 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
 def test_what_a_family_refuses(name: str, change: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(change))):
         parse(RAW[name], **change)
+
+
+def test_nemotron_h_has_a_shortest_step() -> None:
+    for change in ({}, {"time_step_limit": [0.0, "Infinity"]}, {"time_step_limit": None}):
+        mixer = parse(RAW["nemotron_h"], **change).mixer
+        assert isinstance(mixer, DualScan) and mixer.step_limits == (1e-3, math.inf)
+    older = parse(RAW["nemotron_h"], mamba_dt_min=0.25, time_step_min=0.5).mixer
+    assert isinstance(older, DualScan) and older.step_limits == (0.25, math.inf)
+
+
+def test_exaone_4_says_by_letters_which_layers_slide() -> None:
+    raw = {key: one for key, one in RAW["exaone4"].items() if key != "layer_types"}
+    raw |= {"num_hidden_layers": 6, "sliding_window": 9}
+
+    def slides(pattern: str | int) -> list[bool]:
+        kinds = parse(raw, sliding_window_pattern=pattern).layer_kinds
+        assert [kind.rope is None for kind in kinds] == [kind.window is None for kind in kinds]
+        return [kind.window == 9 for kind in kinds]
+
+    assert slides("LLG") == slides(3) == [True, True, False, True, True, False]
+    assert slides("LLLG") == [True, True, True, False, True, False]  # the last layer sees all
+    assert parse(raw, sliding_window_pattern="LG", sliding_window=None).layer_kinds[0].rope
 
 
 @pytest.mark.parametrize(

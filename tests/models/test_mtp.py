@@ -30,11 +30,11 @@ NAMES = {
 }  # fmt: skip
 
 
-def checkpoint(folder: Path, name: str, like: int) -> dict[str, np.ndarray]:
+def checkpoint(folder: Path, name: str, like: int, number: int = 0) -> dict[str, np.ndarray]:
     """A checkpoint whose MTP layer has the tensors of layer `like`; the module's tensors, as
-    DeepSeek would call them."""
+    DeepSeek would call them. Of several modules the others hold no numbers."""
     case, golden = CASES[name], read(name)
-    D, L = case.config["hidden_size"], case.config["num_hidden_layers"]
+    D, L = case.config["hidden_size"], case.config["num_hidden_layers"] + number
     theirs = f"model.layers.{L}."
     shapes = {
         tensor_name.replace(f"model.layers.{like}.", theirs): shape
@@ -52,6 +52,9 @@ def checkpoint(folder: Path, name: str, like: int) -> dict[str, np.ndarray]:
         as_joined = next((n for n in renamed if tensor_name.startswith(n)), theirs)
         written[tensor_name.replace(as_joined, renamed.get(as_joined, layer), 1)] = array
     tensors = {n: tensor(case.seed, n, shape, case.spread) for n, shape in golden.tensors}
+    for other in range(number):
+        for one, array in own.items():
+            tensors[one.replace(theirs, f"model.layers.{L - number + other}.")] = array * np.nan
     write_checkpoint(folder, case.config, tensors | written)
     return own
 
@@ -169,21 +172,38 @@ def test_scores_of_the_token_after_the_next_are_those_of_the_report(tmp_path: Pa
     assert (cache.k[3 * PAGES + 1] != 7).all()
 
 
-@pytest.mark.parametrize("name, like", [("deepseek_v32", 1), ("qwen3_next", 3), ("mimo", 0)])
-def test_its_layer_is_that_of_a_longer_decoder(name: str, like: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name, like, number",
+    [
+        ("deepseek_v32", 1, 0), ("qwen3_next", 3, 0), ("mimo", 0, 0), ("glm4_moe_lite", 2, 2),
+        ("glm_moe_dsa", 2, 0),
+    ],
+)  # fmt: skip
+def test_its_layer_is_that_of_a_longer_decoder(
+    name: str, like: int, number: int, tmp_path: Path
+) -> None:
     """Which has the same tensors under the names of its own last layer."""
-    own, (hidden, tokens) = checkpoint(tmp_path / "own", name, like), inputs(name)
+    own, (hidden, tokens) = checkpoint(tmp_path / "own", name, like, number), inputs(name)
     model = load(tmp_path / "own", make_mesh(1), dtype="float32")
-    mtp = load_mtp(model)
+    mtp = load_mtp(model, number)
+    assert mtp.config.num_layers == model.config.num_layers + number + 1
     got, _ = run(model, mtp, hidden, tokens)
 
     case = CASES[name]
-    L = case.config["num_hidden_layers"]
+    before = case.config["num_hidden_layers"]
+    L = before + number
     tensors = {n: tensor(case.seed, n, shape, case.spread) for n, shape in read(name).tensors}
-    longer = {n: a for n, a in own.items() if not any(f".{L}.{one}." in n for one in JOINED)}
-    config = {**case.config, "num_hidden_layers": L + 1}
+    longer = {
+        n.replace(f"model.layers.{L}.", f"model.layers.{before}."): a
+        for n, a in own.items()
+        if not any(f".{L}.{one}." in n for one in JOINED)
+    }
+    config = {**case.config, "num_hidden_layers": before + 1}
     if name == "qwen3_next":
         config["layer_types"] = ["linear_attention"] * 3 + ["full_attention"] * 2
+    for key in ("mlp_layer_types", "indexer_types"):
+        if key in config:
+            config[key] = [*config[key], {"mlp_layer_types": "sparse"}.get(key, "full")]
     write_checkpoint(tmp_path / "longer", config, tensors | longer)
     other = load(tmp_path / "longer", make_mesh(1), dtype="float32")
     assert other.config.layer_kinds[-1] == mtp.config.layer_kinds[-1]

@@ -1,5 +1,6 @@
 """Overrides of config.json: they go before it, and none is without effect."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from models.errors import CheckpointError, UnsupportedError
 from models.loading import load
 from models.overrides import overridden
+from models.pooling_loading import load_pooler
 from models.registry import find_architecture
 from models.sharding import make_mesh
 from tests.parity.cases import CASES
@@ -43,11 +45,42 @@ def test_a_wrong_value_is_what_the_file_would_have_got() -> None:
         read(overridden(RAW, {"vocab_size": "many"}, read))
 
 
-def test_an_unknown_architecture_is_loaded_as_a_known_one(tmp_path: Any) -> None:
-    import json
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_labels": 3}, {"id2label": {"0": "joy"}}, {"problem_type": "regression"},
+        {"sentence_transformers": {"activation_fn": "Sigmoid"}}, {"label2id": {"joy": 0}},
+    ],
+)  # fmt: skip
+def test_what_only_classifiers_read_is_refused_elsewhere(change: Any, tmp_path: Any) -> None:
+    (key,) = change
+    (tmp_path / "config.json").write_text(json.dumps(RAW))
+    with pytest.raises(UnsupportedError, match=f"sets '{key}', which Qwen2ForCausalLM does not"):
+        load(tmp_path, make_mesh(1), load_format="dummy", hf_overrides=change)
+    with pytest.raises(UnsupportedError, match=f"sets '{key}', which Qwen2ForCausalLM does not"):
+        load_pooler(tmp_path, make_mesh(1), load_format="dummy", hf_overrides=change)
+    if key == "label2id":  # nobody reads it
+        return
+    (tmp_path / "config.json").write_text(
+        json.dumps({**RAW, "architectures": ["Qwen2ForSequenceClassification"]})
+    )
+    spec = load_pooler(tmp_path, make_mesh(1), load_format="dummy", hf_overrides=change).spec
+    assert len(spec.labels) == {"num_labels": 3, "id2label": 1}.get(key, 2)
 
+
+@pytest.mark.parametrize("change", [{"is_causal": False}, {"use_bidirectional_attention": True}])
+def test_tokens_that_see_those_behind_them_are_refused(change: Any, tmp_path: Any) -> None:
+    message = rf"tokens see those behind.*{next(iter(change))}"
+    for raw, overrides in ((RAW, change), ({**RAW, **change}, None)):
+        (tmp_path / "config.json").write_text(json.dumps(raw))
+        for read_it in (load, load_pooler):
+            with pytest.raises(UnsupportedError, match=message):
+                read_it(tmp_path, make_mesh(1), load_format="dummy", hf_overrides=overrides)
+
+
+def test_an_unknown_architecture_is_loaded_as_a_known_one(tmp_path: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**RAW, "architectures": ["NewForCausalLM"]}))
-    with pytest.raises(UnsupportedError, match="NewForCausalLM is not supported"):
+    with pytest.raises(UnsupportedError, match="NewForCausalLM, which is not supported"):
         load(tmp_path, make_mesh(1), load_format="dummy")
     model = load(
         tmp_path, make_mesh(1), load_format="dummy",

@@ -19,12 +19,13 @@ def test_an_architecture_is_found_by_its_string() -> None:
     assert found.ARCHITECTURES == ("Qwen3ForCausalLM",)
 
 
-def test_an_unknown_one_lists_the_supported_and_the_nearest() -> None:
+def test_an_unknown_one_names_the_nearest_and_where_the_list_is() -> None:
     with pytest.raises(UnsupportedError) as error:
-        registry.find_architecture({"architectures": ["Qwen3EvenForCausalLM"]})
+        registry.find_architecture({"architectures": ["Qwen3EvenForCausalLM"]}, "/m/config.json")
     message = str(error.value)
-    assert "nearest name is Qwen3ForCausalLM" in message
-    assert all(name in message for name in registry.supported())
+    assert message.startswith("/m/config.json names the architecture Qwen3EvenForCausalLM,")
+    assert "the nearest are Qwen3ForCausalLM, " in message and "README's table" in message
+    assert len(message) < 400
 
 
 def test_one_that_resembles_nothing_has_no_nearest() -> None:
@@ -34,9 +35,25 @@ def test_one_that_resembles_nothing_has_no_nearest() -> None:
 
 
 def test_a_multimodal_model_is_refused_with_the_reason() -> None:
-    raw = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}}
-    with pytest.raises(UnsupportedError, match="only text models"):
+    raw = {"architectures": ["OtherForConditionalGeneration"], "text_config": {}}
+    with pytest.raises(UnsupportedError, match="takes more than text"):
         registry.find_architecture(raw)
+
+
+@pytest.mark.parametrize(
+    "model_type, name",
+    [
+        ("llama", "LlamaForCausalLM"), ("gpt_neox", "GPTNeoXForCausalLM"),
+        ("qwen3_moe", "Qwen3MoeForCausalLM"), ("gemma3_text", "Gemma3ForCausalLM"),
+        ("gpt2", "GPT2LMHeadModel"), ("t5", "T5ForConditionalGeneration"),
+        ("xlm-roberta", "XLMRobertaModel"), ("of my own", "..."), (None, "..."),
+    ],
+)  # fmt: skip
+def test_a_file_that_names_none_is_told_which_it_may_be(model_type: object, name: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        registry.architecture_name({"model_type": model_type}, "/m/config.json")
+    assert str(error.value).startswith("/m/config.json has no architectures,")
+    assert f'--hf-overrides \'{{"architectures": ["{name}"]}}\'' in str(error.value)
 
 
 @pytest.mark.parametrize("names", [None, [], "LlamaForCausalLM", [3], {}])

@@ -46,6 +46,7 @@ class Case:
     stand_in: StandIn | None = None
     attention: str = "eager"  # of transformers' implementations
     positions: bool = False  # transformers' model begins at 0 in every call, unless it is told
+    whole: bool = False  # transformers' model reads all tokens again for each that it chooses
 
     def prompt(self) -> list[int]:
         """Token ids that walk over the vocabulary with a stride, so no two neighbours are equal."""

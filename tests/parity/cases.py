@@ -12,6 +12,7 @@ from typing import Any
 from tests.parity.alibi_cases import ALIBI
 from tests.parity.case import GEMMA, TIED, Case, longrope, sizes
 from tests.parity.dense_cases import DENSE
+from tests.parity.image_cases import WITH_IMAGES
 from tests.parity.mixture_cases import MIXTURES
 from tests.parity.state_cases import STATES
 
@@ -175,4 +176,4 @@ ROPE = {
         "rope_theta": 500000.0, **_llama3_scaling(8.0)})),
 }  # fmt: skip
 
-CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES | ROPE
+CASES: Mapping[str, Case] = ARCHITECTURES | DENSE | ALIBI | MIXTURES | STATES | ROPE | WITH_IMAGES

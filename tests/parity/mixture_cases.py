@@ -94,6 +94,9 @@ MIXTURES = {
                                      topk_group=3, q_lora_rank=None, rope_scaling={
         "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
         "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, n_shared_experts=2)),
+    "deepseek_v3_halves": Case(_latent("DeepseekV3ForCausalLM", "deepseek_v3", n_group=1,
+                                       topk_group=1, vocab_size=31, num_hidden_layers=2,
+                                       first_k_dense_replace=1, rope_interleave=False)),
     # 9 and 12 of up to 83 latents are seen
     "deepseek_v32": Case(_latent("DeepseekV32ForCausalLM", "deepseek_v32", n_group=2, topk_group=1,
                                  first_k_dense_replace=1, index_topk=9, index_n_heads=12,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tests.parity import stand_ins
+from tests.parity.case import StandIn
 from tests.parity.weights import Spread
 
 LENGTHS = (5, 1, 16, 17, 40, 9, 33)
@@ -18,12 +20,17 @@ LABELS_3 = {"0": "joy", "1": "anger", "2": "awe"}
 
 @dataclass(frozen=True)
 class PoolingCase:
-    """One row. `pooling` is what the reference takes; classifiers give their scores."""
+    """One row. `pooling` is what the reference takes; classifiers give their scores.
+
+    body: transformers' model that gives the states which a reward model's head reads.
+    """
 
     config: Mapping[str, Any]
-    pooling: Literal["CLS", "LAST", "MEAN"] = "CLS"
+    pooling: Literal["CLS", "LAST", "MEAN", "ALL", "STEP"] = "CLS"
     seed: int = 0
     spread: Spread = ENCODER
+    body: StandIn | None = None
+    step_tag_id: int | None = None
 
     @property
     def classifies(self) -> bool:
@@ -133,6 +140,9 @@ def _decoder(architecture: str, model_type: str, **changes: Any) -> dict[str, An
     }
 
 
+_QWEN2 = _decoder("Qwen2ForCausalLM", "qwen2", hidden_size=64)
+_INTERNLM2 = _decoder("LlamaForCausalLM", "llama")
+
 CASES: Mapping[str, PoolingCase] = {
     "bert": PoolingCase(_bert("BertModel", "bert"), "MEAN"),
     "bert_classifier": PoolingCase(
@@ -160,4 +170,16 @@ CASES: Mapping[str, PoolingCase] = {
     "qwen3_reward": PoolingCase(
         _decoder("Qwen3ForSequenceClassification", "qwen3", id2label={"0": "LABEL_0"}), "LAST"
     ),
-}
+    "qwen2_reward": PoolingCase(
+        _QWEN2 | {"architectures": ["Qwen2ForRewardModel"]}, "ALL",
+        body=StandIn(_QWEN2, stand_ins.same_names, zeros=("lm_head",)),
+    ),
+    "qwen2_process_reward": PoolingCase(
+        _QWEN2 | {"architectures": ["Qwen2ForProcessRewardModel"]}, "STEP", step_tag_id=11,
+        body=StandIn(_QWEN2, stand_ins.same_names, zeros=("lm_head",)),
+    ),
+    "internlm2_reward": PoolingCase(
+        _INTERNLM2 | {"architectures": ["InternLM2ForRewardModel"], "model_type": "internlm2"},
+        "ALL", body=StandIn(_INTERNLM2, stand_ins.internlm2, zeros=("lm_head",)),
+    ),
+}  # fmt: skip

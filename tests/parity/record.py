@@ -40,14 +40,17 @@ def build(case: Case, folder: Path) -> tuple[transformers.PreTrainedModel, Tenso
     raw = case.config if case.stand_in is None else case.stand_in.config
     fields = {k: v for k, v in json.loads(json.dumps(raw)).items() if k != "model_type"}
     config = transformers.AutoConfig.for_model(raw["model_type"], **fields)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    kind: Any = transformers.AutoModelForCausalLM
+    if "vision_config" in raw:
+        kind = transformers.AutoModelForImageTextToText
+    model = kind.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     file = folder / "model.safetensors"
     with safe_open(file, "numpy") as written:
         shapes = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
     own, drawn = draw(case, shapes)
     save_file(own, file)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model = kind.from_pretrained(
         folder,
         dtype=torch.float32,
         attn_implementation=case.attention,
@@ -110,8 +113,11 @@ def run(case: Case, model: transformers.PreTrainedModel, tensors: Tensors) -> Go
     for _ in range(DECODE_STEPS + 1):
         if case.positions:
             kept["position_ids"] = torch.arange(len(tokens) - len(fed), len(tokens))[None]
-        output = model(torch.tensor([fed]), use_cache=True, **kept)
-        logits.append(output.logits[0].double().numpy())
+        if case.whole:
+            output = model(torch.tensor([tokens]), use_cache=False)
+        else:
+            output = model(torch.tensor([fed]), use_cache=True, **kept)
+        logits.append(output.logits[0, -len(fed) :].double().numpy())
         fed = [int(logits[-1][-1].argmax())]
         tokens = tokens + fed
     return Golden(

@@ -17,6 +17,8 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tests.parity import record
+from tests.parity.case import Case
 from tests.parity.pooling_cases import CASES, PoolingCase
 from tests.parity.pooling_goldens import PoolingGolden, read, write
 from tests.parity.weights import tensor
@@ -47,6 +49,8 @@ def build(case: PoolingCase, folder: Path) -> tuple[Any, list[tuple[str, tuple[i
 @torch.no_grad()
 def answer(case: PoolingCase) -> PoolingGolden:
     """What transformers answers, with the float32 weights in float64."""
+    if case.body is not None:
+        return rewards(case)
     with TemporaryDirectory() as folder:
         model, tensors = build(case, Path(folder))
     vectors = []
@@ -61,6 +65,35 @@ def answer(case: PoolingCase) -> PoolingGolden:
 def _pool(output: Any, pooling: str) -> torch.Tensor:
     hidden = output.last_hidden_state[0]
     return {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(0)}[pooling]
+
+
+def rewards(case: PoolingCase) -> PoolingGolden:
+    """What the heads of reward models make of transformers' states, as their authors wrote them."""
+    causal = Case(case.config, seed=case.seed, spread=case.spread, stand_in=case.body)
+    with TemporaryDirectory() as folder:
+        model, tensors = record.build(causal, Path(folder))
+    width, name = model.config.hidden_size, case.config["architectures"][0]
+    labels = 2 if name == "Qwen2ForProcessRewardModel" else 1
+    shapes = {
+        "score.0.weight": (width, width), "score.0.bias": (width,),
+        "score.2.weight": (labels, width), "score.2.bias": (labels,),
+    }  # fmt: skip
+    shapes = {"v_head.weight": (1, width)} if name.startswith("InternLM2") else shapes
+    head = {
+        n: torch.tensor(tensor(case.seed, n, s, case.spread)).double() for n, s in shapes.items()
+    }
+    found = []
+    for ids in case.inputs():
+        hidden = model.double().model(torch.tensor([ids])).last_hidden_state[0]
+        if "v_head.weight" in head:
+            scores = hidden @ head["v_head.weight"].T
+        else:
+            inner = torch.relu(hidden @ head["score.0.weight"].T + head["score.0.bias"])
+            scores = inner @ head["score.2.weight"].T + head["score.2.bias"]
+        kept = [t for t, one in enumerate(ids) if case.step_tag_id in (None, one)]
+        found.append(scores[kept])
+    every = sorted([*tensors, *shapes.items()])
+    return PoolingGolden(json.loads(json.dumps(case.config)), every, torch.cat(found).numpy())
 
 
 def difference(old: PoolingGolden, new: PoolingGolden) -> str | None:

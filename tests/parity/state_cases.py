@@ -113,6 +113,12 @@ STATES = {
                                hybrid_override_pattern="M-M*-", mamba_num_heads=6,
                                mamba_head_dim=14, n_groups=3, ssm_state_size=12,
                                mlp_hidden_act="relu2", layer_norm_epsilon=1e-5)),
+    # most steps are shorter than the shortest; of those of one token transformers cuts none
+    "nemotron_h_steps": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
+                                     vocab_size=31, hybrid_override_pattern="M*M",
+                                     mamba_num_heads=6, mamba_head_dim=14, n_groups=3,
+                                     ssm_state_size=12, mlp_hidden_act="relu2",
+                                     time_step_min=0.9), whole=True),
     "nemotron_3": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,
                                hybrid_override_pattern="ME*E", **_EXPERTS)),
     "nemotron_3_latent": Case(_hybrid("NemotronHForCausalLM", "nemotron_h", head_dim=16,

@@ -45,6 +45,9 @@ def _checked(
     for case in cases.values():
         yield _architecture(case.config), _reference(case)
     for each in pooling.values():
+        if each.body is not None:
+            yield _architecture(each.config), "its authors' head over transformers' states"
+            continue
         kind = "classes and scores" if each.classifies else "vectors"
         yield _architecture(each.config), f"transformers' {kind}"
 

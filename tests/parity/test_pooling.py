@@ -43,7 +43,8 @@ def vectors(core: PoolingCore, inputs: list[list[int]], types: list[list[int]]) 
         for delta in core.step().deltas:
             assert delta.vector is not None
             found[delta.request_id] = np.frombuffer(delta.vector, "<f4")
-    return np.stack([found[number] for number in range(len(inputs))])
+    width = core.info.embedding_size
+    return np.concatenate([found[number].reshape(-1, width) for number in range(len(inputs))])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -52,7 +53,9 @@ def test_vectors_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     write_case(tmp_path, name)
     config = EngineConfig(
         model=str(tmp_path), dtype="float32", max_num_seqs=4, max_num_batched_tokens=128,
-        pooler_config=PoolerConfig(pooling_type=case.pooling),
+        pooler_config=PoolerConfig(
+            pooling_type=None if case.body else case.pooling, step_tag_id=case.step_tag_id
+        ),
     )  # fmt: skip
     core = make_core(config)
     assert isinstance(core, PoolingCore)
@@ -71,7 +74,10 @@ def test_vectors_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray) -> None:
-    distance = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    lengths = np.linalg.norm(theirs, axis=1)
+    if theirs.shape[1] < 3:  # few scores may be close to 0
+        lengths = np.sqrt((lengths**2).mean())
+    distance = np.linalg.norm(ours - theirs, axis=1) / lengths
     assert distance.max() <= TOLERANCE, distance
 
 

@@ -67,7 +67,7 @@ def test_a_model_that_does_not_load_is_exit_code_2(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["NoneForCausalLM"]}))
     assert check(monkeypatch, str(tmp_path)) == 2
-    assert "The architecture NoneForCausalLM is not supported" in capfd.readouterr().err
+    assert "the architecture NoneForCausalLM, which is not supported" in capfd.readouterr().err
 
 
 def traced(factor: float) -> Trace:

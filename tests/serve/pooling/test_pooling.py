@@ -12,7 +12,7 @@ import numpy as np
 import openai
 import pytest
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, PoolerConfig
 from engine.cores import make_core
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
@@ -119,6 +119,25 @@ async def test_texts_ids_and_both_encodings_are_one(embedder: Model) -> None:
         np.testing.assert_allclose(same, text, atol=CLOSE)
     np.testing.assert_allclose(second, text, atol=CLOSE)
     assert bare != text and np.linalg.norm(raw) != pytest.approx(1)
+
+
+async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "qwen2_process_reward")
+    model = Model(folder, pooler_config=PoolerConfig(step_tag_id=9))
+    async with model.serve() as served:
+        ask = {"input": [[5, 9, 3, 9], [5]]}
+        each = (await served.post("/pooling", **ask)).json()["data"]
+        coded = (await served.post("/pooling", **ask, encoding_format="base64")).json()["data"]
+        refused = await served.post("/classify", **ask)
+        writes = await served.post("/v1/completions", prompt=[5], max_tokens=1)
+    model.core.close()
+    first, none = (one["data"] for one in each)
+    assert [len(row) for row in first] == [2, 2] and none == []
+    assert [sum(row) for row in first] == pytest.approx([1, 1])
+    flat = array("f", base64.b64decode(coded[0]["data"])).tolist()
+    assert flat == pytest.approx([one for row in first for one in row], abs=CLOSE)
+    for answer in (refused, writes):
+        assert answer.status_code == 400 and "/pooling" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
