@@ -76,6 +76,11 @@ class BlockPool:
             del self._idle[page]
             self._free.append(page)
 
+    def touch(self, page: int) -> None:
+        """If it is idle, it is given away as if it had lost its last owner now."""
+        if page in self._idle:
+            self._idle.move_to_end(page)
+
     def owners(self, page: int) -> int:
         return self._owners[page]
 

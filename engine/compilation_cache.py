@@ -18,6 +18,7 @@ from stat import S_ISREG
 import jax
 
 from engine.errors import ConfigError
+from engine.xla_tilings import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _readable(entry: Path) -> bool:
         return True
     try:
         if not entry.match(_ENTRIES):
-            return bool(content.decode().strip("\0 \n"))
+            return is_whole(content.decode())
         if content.startswith(_ZSTD):
             return _unpacks(content)
         return bool(zlib.decompress(content))

@@ -10,7 +10,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.settings import convert_settings, flag
 
-MAX_SCHEDULER_STEPS = 16  # the smallest page: a row begins one page at the most
+SCHEDULER_STEPS = (1, 2, 4, 8, 16)  # at most the smallest page: a row begins one page
 PAGE_SIZES = (16, 32, 64, 128)
 # Names as in vLLM, and what then lies in pages; None is what the model computes in
 CACHE_DTYPES = {
@@ -73,7 +73,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
     async_scheduling: bool = True  # start a step before the one before it is read
-    num_scheduler_steps: int = 1  # decode steps that the device is given at once if nobody waits
+    # decode steps that the device has at once if nobody waits, in two programs if asynchronous
+    num_scheduler_steps: int = 1
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     compilation_cache_dir: str | None = None  # None is the user's cache folder
     compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
@@ -85,11 +86,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
-        if not 1 <= self.num_scheduler_steps <= MAX_SCHEDULER_STEPS:
-            raise ConfigError(
-                f"--num-scheduler-steps must be from 1 to {MAX_SCHEDULER_STEPS}, "
-                f"got {self.num_scheduler_steps}."
-            )
+        self._check_scheduler_steps()
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
         if self.block_size is not None and self.block_size not in PAGE_SIZES:
@@ -116,6 +113,23 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                     "--kv-offloading-size keeps pages of the prefix cache, and "
                     "--no-enable-prefix-caching turns that off; leave one of them out."
                 )
+
+    def _check_scheduler_steps(self) -> None:
+        if self.num_scheduler_steps not in SCHEDULER_STEPS:
+            numbers = ", ".join(map(str, SCHEDULER_STEPS))
+            raise ConfigError(
+                f"--num-scheduler-steps must be one of {numbers}, got {self.num_scheduler_steps}."
+            )
+        if self.num_scheduler_steps == 2 and self.async_scheduling:
+            raise ConfigError(
+                "--num-scheduler-steps 2 is two programs of one step each, which asynchronous "
+                "scheduling is without it; use 4, 8 or 16, or 2 with --no-async-scheduling."
+            )
+
+    @property
+    def program_steps(self) -> int:
+        """Decode steps of one program; asynchronously there are two programs on the device."""
+        return self.num_scheduler_steps // 2 if self.async_scheduling else self.num_scheduler_steps
 
     @property
     def asked_model_len(self) -> int | None:

@@ -100,8 +100,9 @@ class EngineCore:
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self._tier, self._page_bytes = tier, kv.page_bytes
-        self._runner.warm_up()
+        warm_up = self._runner.warm_up()
         self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
+        self.info.warm_up_seconds = warm_up
         self.stats.num_host_pages = self.info.num_host_pages
 
     @property

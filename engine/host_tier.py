@@ -5,12 +5,13 @@
     prefix cache <── found by its key ────── fetch ─┘                      └─> a page of the device
 
 Owns which keys are here, which go first when there is no room, and the list of copies that are due
-before the next step. What a content is, and how it travels, is `engine.page_copies`'s to know. A
-content stays here while the device has it too, and need not be copied twice.
+before the next step. What a content is, how it travels, and how many may at a time, is
+`engine.page_copies`'s to know. A content stays here while the device has it too, and need not be
+copied twice.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from engine.page_key import PageKey
@@ -52,6 +53,7 @@ class HostTier:
             raise ValueError(f"a tier needs room for a page, got {capacity}")
         self.capacity = capacity
         self.copies: list[Copy] = []  # due, in this order; whoever makes them empties the list
+        self.room: Callable[[], int] = lambda: capacity  # contents that can be fetched right now
         self._pages: OrderedDict[bytes, HostPage] = OrderedDict()
 
     def __len__(self) -> int:
@@ -72,6 +74,12 @@ class HostTier:
         if len(self._pages) > self.capacity:
             _, oldest = self._pages.popitem(last=False)
             oldest.dropped = True
+
+    def drop(self, host: HostPage) -> None:
+        """It will not be copied to the host."""
+        host.dropped = True
+        if self._pages.get(host.key.digest) is host:
+            del self._pages[host.key.digest]
 
     def fetch(self, host: HostPage, page: int) -> None:
         """The next step reads this in the device's `page`; it may have been dropped since."""

@@ -89,8 +89,7 @@ def resolve_shapes(
         )
     useful = max(rows, rows * length)  # a step never holds more than every row's whole context
     page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
-    ahead = 2 if config.async_scheduling else 1  # programs that are on the device
-    windows = decode_windows(config.num_scheduler_steps // ahead)
+    windows = decode_windows(config.program_steps)
     heard = model.encoder.context_length if model.encoder and model.encoder.mel_bins else 0
     encoder = heard or (length if model.encoder is not None else 0)
     snapshots = model.mixer is not None and config.enable_prefix_caching

@@ -160,6 +160,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     page_size: int
     load_seconds: float
     compile_seconds: float
+    warm_up_seconds: float = 0.0  # of those: what goes between steps
     dtype: str = "float32"
     quantization: str | None = None  # of the weights
     device: str = "cpu"

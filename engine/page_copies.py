@@ -5,16 +5,18 @@
 
 Nothing waits: both programs and both transfers are queued behind the steps before them, and the
 next step behind them, so a page is read before it is written over and written before it is read.
-Only when more than `STAGED_BATCHES` are under way one way, the oldest is waited for, since each
-takes memory of the device meanwhile. A page stays one array for each kind of thing in it (keys,
-values, scales), divided among devices as the pool is.
+Each copy takes memory of the device meanwhile, so `STAGED_BATCHES` at the most are under way each
+way. Pages that would have to wait for others to reach the host are not kept there, and `room` says
+how many can come back now; who asks for more, as one may while nobody runs, waits for the oldest.
+A page stays one array for each kind of thing in it (keys, values, scales), divided among devices
+as the pool is.
 
 Owns the two programs and the transfers. Knows no keys, and not why a page is copied.
 """
 
 from collections import deque
 from functools import partial
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import jax
@@ -39,6 +41,8 @@ class PageCopies:
 
     def __init__(self, tier: HostTier, cache: KVCache, num_layers: int, mesh: Mesh) -> None:
         self.due = tier.copies
+        self._tier = tier
+        tier.room = self.room
         self.stored_pages = self.fetched_pages = 0
         self._capacity = tier.capacity
         self._pins = not is_cpu(mesh)
@@ -85,11 +89,33 @@ class PageCopies:
                 f"use less. ({str(error).splitlines()[0]})"
             ) from None
 
+    def room(self) -> int:
+        """Pages that can be fetched before the next step, besides those that will be."""
+        runs = [(to_host, len(list(run))) for to_host, run in groupby(self.due, _goes_to_host)]
+        due = sum(-(-length // COPY_BATCH) for to_host, length in runs if not to_host)
+        return COPY_BATCH * max(0, STAGED_BATCHES - _num_under_way(self._fetching) - due)
+
+    def drop_excess(self) -> None:
+        """Of pages that are due to go to the host, keep as many as can go now.
+
+        Those that were due last: they were wanted last, and of one text they are the beginning.
+        """
+        room = COPY_BATCH * (STAGED_BATCHES - _num_under_way(self._storing))
+        hosts = [copy.host for copy in self.due if copy.to_host and copy.host.wanted]
+        spare = [host for host in hosts if not host.fetched]  # others come back in this very step
+        for host in spare[: max(0, len(hosts) - room)]:
+            self._tier.drop(host)
+        self.due[:] = [copy for copy in self.due if copy.host.wanted or not copy.to_host]
+
     def make_first(self, cache: KVCache) -> KVCache:
         """Start the first copies that are due, one way and at most 8, and strike them off."""
         due = self.due
+        if due[0].to_host and _num_under_way(self._storing) == STAGED_BATCHES:
+            self.drop_excess()  # there were more batches than these pages fill
         batch = list(takewhile(lambda copy: copy.to_host == due[0].to_host, due[:COPY_BATCH]))
-        if due[0].to_host:
+        if not batch:
+            return cache
+        if batch[0].to_host:
             self._store(cache, [copy for copy in batch if copy.host.wanted])
         else:
             cache = self._fetch(cache, batch)
@@ -124,6 +150,17 @@ def _page_ids(batch: list[Copy]) -> np.ndarray:
     ids = np.zeros(COPY_BATCH, np.int32)
     ids[: len(batch)] = [copy.page for copy in batch]
     return ids
+
+
+def _goes_to_host(copy: Copy) -> bool:
+    return copy.to_host
+
+
+def _num_under_way(batches: deque[Any]) -> int:
+    """How many are left when those that have arrived are forgotten, which do so in their order."""
+    while batches and all(array.is_ready() for array in jax.tree.leaves(batches[0])):
+        batches.popleft()
+    return len(batches)
 
 
 def _wait_for_oldest(under_way: deque[Any], newest: Any) -> None:

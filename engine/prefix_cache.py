@@ -8,12 +8,17 @@ A request's pages lose their owners together, the last page first, so the page t
 an owner for longest is always a leaf of that tree: the pool gives it away first, and no page is
 left whose beginning is gone. With a host tier its content goes there, and is found there.
 
+Two requests that compute the same page at the same time both have it, and the tree has the first.
+What the second puts behind it needs it as well: when its request gives its pages back, the first
+counts as used, and if it is gone the second takes its place.
+
 Behind the last whole page that is found, a page may begin as the text goes on. Nobody can share it
 as it is: it is copied, or, if it is not full and nobody has it, continued by whoever found it.
 
 Owns keys and contents. Pages and their owners are `BlockPool`'s; devices and requests are unknown.
 """
 
+import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +63,10 @@ class PrefixCache:
             known.append(found)
         return known
 
+    def num_known(self, keys: Sequence[PageKey]) -> int:
+        """How many pages `match` finds, in steps of halves: a page is here if one after it is."""
+        return bisect.bisect_left(keys, True, key=lambda key: self._find(key) is None)
+
     def bring(self, known: Sequence[Known]) -> list[int]:
         """Pages of the device for what was matched: contents in the host get new ones.
 
@@ -80,6 +89,41 @@ class PrefixCache:
             self._pages[key.digest] = page
             self._keys[page] = key
             self._continue(page, key.before, key.tokens)
+
+    def insert_chain(
+        self, keys: Sequence[PageKey], pages: Sequence[int], start: int, num_found: int
+    ) -> None:
+        """`pages`, which have an owner, hold these from page `start` on; and those before it, but
+        for the `num_found` that others had computed, where the tree has lost the same page."""
+        while start > num_found and keys[start - 1].digest not in self._pages:
+            start -= 1
+        for place in range(start, len(keys)):
+            self.insert(keys[place], pages[place])
+
+    def release(self, keys: Sequence[PageKey], pages: list[int], num_found: int) -> None:
+        """An owner of `pages` goes, the first of which hold `keys`."""
+        for place in range(num_found, len(keys)):
+            self.insert(keys[place], pages[place])
+        self._pool.release(pages)
+        known = [self._pages.get(key.digest, page) for key, page in zip(keys, pages, strict=False)]
+        if known != pages[: len(keys)]:
+            for page in reversed(known):
+                self._pool.touch(page)
+
+    def fetch_some(self, known: Sequence[Known], num_reserved: int) -> bool:
+        """Whether what was matched can all be here in the next step without anybody waiting for it;
+        if not, its beginning is brought as far as it can, and stays unless pages are needed."""
+        hosts = [place for place, each in enumerate(known) if isinstance(each, HostPage)]
+        room = len(hosts) if self._tier is None else self._tier.room()
+        if len(hosts) <= room:
+            return True
+        first = known[: hosts[room]]
+        here = [page for page in first if isinstance(page, int)]
+        self._pool.share(here)
+        if room and room + num_reserved <= self._pool.num_free:
+            here = self.bring(first)
+        self._pool.release(here)
+        return False
 
     def keep_part(self, before: bytes, token_ids: Sequence[int], page: int) -> None:
         """`page`, which has an owner, begins with these tokens, which go on behind `before`."""

@@ -59,6 +59,7 @@ class Request:
     page_keys: list[PageKey] = field(default_factory=list)  # of leading full pages, once asked for
     num_pages_sent: int = 0  # leading pages that the device's table has
     num_pages_kept: int = 0  # leading pages that the prefix cache knows
+    num_pages_found: int = 0  # leading pages that others had computed
     num_pages_shared: int = 0  # leading pages that were there when it last got a slot
     state_source: int | None = None  # the slot of the state behind the pages it began with
     num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot

@@ -221,6 +221,8 @@ class Runner:
     def _copy_pages(self, plan: Plan) -> None:
         """What the pages to be written hold goes to the host, and what it has comes back; then
         pages are filled with what others begin with."""
+        if self.copies is not None and self.copies.due:
+            self.copies.drop_excess()
         while self.copies is not None and self.copies.due:
             self._state = self._state._replace(cache=self.copies.make_first(self._state.cache))
         if self._forks is not None and plan.forks:

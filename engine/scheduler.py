@@ -14,6 +14,7 @@ from time import monotonic
 from engine.block_pool import BlockPool
 from engine.encoder_pages import EncoderPages
 from engine.host_tier import HostTier
+from engine.longest_first import LongestFirst
 from engine.page_key import extend_keys, root
 from engine.plan import Chunk, Plan
 from engine.prefix_cache import Known, Part, PrefixCache
@@ -25,7 +26,6 @@ Windows = Callable[[int], Sequence[int]]
 
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
-_COMPARED = 128  # waiting requests of which the one with the longest known prefix goes first
 
 
 class Scheduler:
@@ -49,8 +49,9 @@ class Scheduler:
         self._encoders = EncoderPages(pool, self.cache, page_size, max_num_batched_tokens)
         self.prefix_queries = self.prefix_hits = 0  # tokens
         self.host_queries = self.host_hits = 0  # tokens that the device did not have
-        self._longest_first = longest_prefix_first
         self.waiting = WaitingQueue()
+        if longest_prefix_first and self.cache is not None:
+            self.waiting = LongestFirst(self.cache, page_size)
         self.running: list[Request] = []  # in their order
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
@@ -101,10 +102,11 @@ class Scheduler:
         prompts = self._decode(plan)
         step = _StepBudget(plan, self._max_tokens, self._max_rows)
         self._encoders.begin_step()
+        self.waiting.begin_step()
         for request in prompts:
             if request.status is Status.RUNNING and step.open:
                 self._continue(request, step)
-        while step.open and self._free_slots and (first := self._next_waiting()):
+        while step.open and self._free_slots and (first := self.waiting.peek()):
             if not self._admit(first, step):
                 break
         self.pool.release([page for page, _ in plan.forks])
@@ -194,13 +196,6 @@ class Scheduler:
                 return False
         return True
 
-    def _next_waiting(self) -> Request | None:
-        """Who is to get the next slot."""
-        first = self.waiting.peek()
-        if first is None or not self._longest_first:
-            return first
-        return max(self.waiting.first(_COMPARED), key=lambda r: (-r.priority, len(self._match(r))))
-
     def _admit(self, request: Request, step: "_StepBudget") -> bool:
         """Give a waiting request a slot, and pages for all its tokens: cached ones, and new ones.
 
@@ -209,11 +204,14 @@ class Scheduler:
         if request.num_in_flight or request.blocked or not self._encoders.open:
             return False
         found, encoded = self._match(request), self._encoders.match(request)
-        here = [page for page in (*found, *encoded) if isinstance(page, int)]
+        known, rows = (*found, *encoded), len(self.running)
+        if rows and self.cache is not None and not self.cache.fetch_some(known, rows):
+            return False
+        here = [page for page in known if isinstance(page, int)]
         self.pool.share(here)
         missing = self._encoders.num_pages(request) - len(here)
         missing += -(-request.num_tokens // self._page_size)
-        if missing + len(self.running) > self.pool.num_free:
+        if missing + rows > self.pool.num_free:
             self.pool.release(here)
             return False
         spare = self.pool.num_free - missing
@@ -264,7 +262,7 @@ class Scheduler:
     ) -> None:
         """A request begins behind what was found, and a part of a page behind that."""
         request.pages = self.cache.bring(found) if self.cache else []
-        request.num_pages_kept = len(found)
+        request.num_pages_kept = request.num_pages_found = len(found)
         request.num_computed = len(found) * self._page_size
         if part is not None:
             if part.idle:
@@ -326,8 +324,8 @@ class Scheduler:
         if self.cache is None or full <= request.num_pages_kept:
             return
         extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
-        for index in range(request.num_pages_kept, full):
-            self.cache.insert(request.page_keys[index], request.pages[index])
+        keys, known = request.page_keys[:full], request.num_pages_kept
+        self.cache.insert_chain(keys, request.pages, known, request.num_pages_found)
         request.num_pages_kept = full
 
     def _remember_part(self, request: Request) -> None:
@@ -350,6 +348,7 @@ class Scheduler:
                 self.cache.discard(page)
         self._encoders.undo(request)
         request.num_computed = start
+        request.num_pages_kept = min(request.num_pages_kept, start // self._page_size)
         self._preempt(request)
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
@@ -379,7 +378,11 @@ class Scheduler:
     def _give_back(self, request: Request) -> None:
         self._remember(request)
         self._remember_part(request)
-        self.pool.release(request.pages)
+        if self.cache is None:
+            self.pool.release(request.pages)
+        else:
+            keys = request.page_keys[: request.num_pages_kept]
+            self.cache.release(keys, request.pages, request.num_pages_found)
         request.pages = []
         self._encoders.give_back(request)
         if request.slot is not None:

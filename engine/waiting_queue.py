@@ -5,6 +5,7 @@ from itertools import count
 
 from engine.request import Request
 
+_MOST_STALE = 64  # entries that nobody may come by, while the first keeps waiting
 _Entry = tuple[tuple[int, int], int, Request]
 
 
@@ -22,24 +23,38 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._members)
 
+    def begin_step(self) -> None:
+        """Another step is planned from now on."""
+
     def push(self, request: Request) -> None:
         serial = next(self._serials)
         heapq.heappush(self._heap, (request.order, serial, request))
         self._members[request.request_id] = serial
 
     def peek(self) -> Request | None:
+        """Who gets the next slot; None if nobody waits."""
         while self._heap and not self._is_live(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
     def first(self, count: int) -> list[Request]:
-        """The first `count` in order, or all if there are fewer."""
-        return [
-            request for *_, request in heapq.nsmallest(count, filter(self._is_live, self._heap))
-        ]
+        """The first `count` in order, or all if there are fewer; what else waits costs nothing."""
+        found: list[Request] = []
+        heap = self._heap
+        frontier = [(heap[0], 0)] if heap else []  # entries whose parents were looked at
+        while frontier and len(found) < count:
+            entry, place = heapq.heappop(frontier)
+            if self._is_live(entry):
+                found.append(entry[2])
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(frontier, (heap[child], child))
+        return found
 
     def discard(self, request: Request) -> None:
         self._members.pop(request.request_id, None)
+        if len(self._heap) > _MOST_STALE + 2 * len(self._members):
+            self._heap = list(filter(self._is_live, self._heap))
+            heapq.heapify(self._heap)
 
     def _is_live(self, entry: _Entry) -> bool:
         _, serial, request = entry

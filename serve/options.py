@@ -217,8 +217,9 @@ AsyncScheduling = Annotated[
 NumSchedulerSteps = Annotated[
     int,
     typer.Option(
-        help="Decode steps that the device is given at once while no request waits: less work for "
-        "the host, tokens in bursts.",
+        help="Decode steps that the device has at once while no request waits, and that one which "
+        "comes may wait for: 4, 8 or 16, as two programs of half as many; without async "
+        "scheduling 2 too, as one program. Less work for the host, tokens in bursts.",
         rich_help_panel=_LIMITS,
     ),
 ]

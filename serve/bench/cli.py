@@ -11,10 +11,12 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
+from serve.bench.offline_cli import latency, startup, throughput
+from serve.bench.printing import print_paths, report, write_json
 
 app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
-app.command()(compare)
-app.command()(prefix_cache)
+for _command in (compare, prefix_cache, throughput, latency, startup):
+    app.command()(_command)
 _console = Console()
 
 
@@ -39,6 +41,9 @@ def serve(
     prefix_len: options.PrefixLen = 256,
     suffix_len: options.SuffixLen = 256,
     num_prefixes: options.NumPrefixes = 10,
+    num_turns: options.NumTurns = 10,
+    first_len: options.FirstLen = 600,
+    message_len: options.MessageLen = 24,
     output_len: options.OutputLen = None,
     ignore_eos: options.IgnoreEos = None,
     temperature: options.Temperature = None,
@@ -59,26 +64,7 @@ def serve(
     plot: options.Plot = None,
 ) -> None:
     """Put load on an OpenAI-compatible server, whoever's it is."""
-    given = dict(locals())
-    from serve.bench.serving import run, save, show
-
-    chosen = _serve_options(given)
-    if plot:
-        from serve.bench.plots import check_plots
-
-        check_plots()
-    done = run(chosen)
-    show(done, chosen.metrics, _console)
-    if save_result or save_detailed:
-        path = save(done, result_dir, result_filename, detailed=save_detailed)
-        _console.print(f"written: {path}")
-    if plot:
-        from serve.bench.plots import draw_run
-
-        name = str(done.result["model_id"]).rpartition("/")[2]
-        title = f"{name}: {done.result['num_prompts']} requests"
-        _print_paths(draw_run(done.load, title, plot))
-    raise typer.Exit(1 if done.result["failed"] else 0)
+    _put_load(dict(locals()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -107,128 +93,7 @@ def sweep(
     if plot:
         from serve.bench.plots import draw_sweep
 
-        _print_paths(draw_sweep(results, values, plot))
-
-
-@app.command()
-def throughput(
-    model: engine_options.Model = "demo",
-    revision: engine_options.Revision = None,
-    download_dir: engine_options.DownloadDir = None,
-    hf_overrides: engine_options.HfOverrides = None,
-    dataset_name: options.DatasetName = "random",
-    dataset_path: options.DatasetPath = None,
-    num_prompts: options.NumPrompts = 1000,
-    seed: options.Seed = 0,
-    input_len: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 1024,
-    output_len: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
-    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
-    dtype: engine_options.Dtype = "auto",
-    load_format: engine_options.LoadFormat = "auto",
-    quantization: engine_options.Quantization = None,
-    max_model_len: engine_options.MaxModelLen = None,
-    max_num_seqs: engine_options.MaxNumSeqs = None,
-    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
-    tensor_parallel_size: engine_options.TensorParallelSize = 1,
-    enable_prefix_caching: engine_options.EnablePrefixCaching = True,
-    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
-    output_json: options.OutputJson = None,
-) -> None:
-    """All prompts at once through the engine, without a server."""
-    from engine import LLM
-    from serve.bench.offline import measure_throughput
-    from serve.bench.samples import DatasetOptions, make_samples
-    from serve.bench.serving import load_tokenizer
-
-    dataset = DatasetOptions(
-        dataset_name, dataset_path, num_prompts, seed, input_len, output_len, output_len=output_len
-    )
-    where = _where(model, revision, download_dir, load_format, hf_overrides)
-    samples = make_samples(dataset, load_tokenizer(where["model"]))
-    with LLM(
-        **where, dtype=dtype, load_format=load_format, quantization=quantization,
-        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
-        num_scheduler_steps=num_scheduler_steps,
-    ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
-        _report(measure_throughput(llm, samples, n=n), output_json)
-
-
-@app.command()
-def latency(
-    model: engine_options.Model = "demo",
-    revision: engine_options.Revision = None,
-    download_dir: engine_options.DownloadDir = None,
-    hf_overrides: engine_options.HfOverrides = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.")] = 8,
-    input_len: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 32,
-    output_len: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
-    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
-    num_iters_warmup: Annotated[int, typer.Option(help="Runs before the clock.")] = 10,
-    num_iters: Annotated[int, typer.Option(help="Runs that count.")] = 30,
-    dtype: engine_options.Dtype = "auto",
-    load_format: engine_options.LoadFormat = "auto",
-    quantization: engine_options.Quantization = None,
-    max_model_len: engine_options.MaxModelLen = None,
-    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
-    tensor_parallel_size: engine_options.TensorParallelSize = 1,
-    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
-    output_json: options.OutputJson = None,
-) -> None:
-    """One batch again and again through the engine, without a server."""
-    from engine import LLM
-    from serve.bench.offline import measure_latency
-    from serve.bench.samples import DatasetOptions, make_samples
-    from serve.bench.serving import load_tokenizer
-
-    dataset = DatasetOptions(num_prompts=batch_size, random_input_len=input_len)
-    where = _where(model, revision, download_dir, load_format, hf_overrides)
-    samples = make_samples(dataset, load_tokenizer(where["model"]))
-    # what a run leaves in the prefix cache would be found by the next
-    with LLM(
-        **where, dtype=dtype, load_format=load_format, quantization=quantization,
-        max_model_len=max_model_len, max_num_seqs=batch_size * n,
-        max_num_batched_tokens=max_num_batched_tokens,
-        tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
-        num_scheduler_steps=num_scheduler_steps,
-    ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
-        found = measure_latency(
-            llm, [sample.token_ids for sample in samples],
-            output_len=output_len, n=n, warmups=num_iters_warmup, iterations=num_iters,
-        )  # fmt: skip
-    _report(found, output_json)
-
-
-@app.command()
-def startup(
-    model: engine_options.Model = "demo",
-    revision: engine_options.Revision = None,
-    download_dir: engine_options.DownloadDir = None,
-    hf_overrides: engine_options.HfOverrides = None,
-    warm_starts: Annotated[int, typer.Option(help="Starts with a full compile cache.")] = 3,
-    dtype: engine_options.Dtype = "auto",
-    load_format: engine_options.LoadFormat = "auto",
-    quantization: engine_options.Quantization = None,
-    max_model_len: engine_options.MaxModelLen = None,
-    max_num_seqs: engine_options.MaxNumSeqs = None,
-    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
-    output_json: options.OutputJson = None,
-) -> None:
-    """Start the engine with an empty compile cache, then with a full one."""
-    from serve.bench.startup import measure_startup, table
-
-    settings = {
-        **_where(model, revision, download_dir, load_format, hf_overrides),
-        "dtype": dtype, "load_format": load_format, "quantization": quantization,
-        "max_model_len": max_model_len, "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-    }  # fmt: skip
-    found = measure_startup(settings, warm_starts=warm_starts)
-    _console.print(table(found))
-    _write_json(found, output_json)
+        print_paths(_console, draw_sweep(results, values, plot))
 
 
 @app.command("kv-cache")
@@ -254,7 +119,7 @@ def kv_cache(
     }  # fmt: skip
     found = measure_kv_cache(settings, pieces, output_len=output_len)
     _console.print(table(found))
-    _write_json(found, output_json)
+    write_json(_console, found, output_json)
 
 
 @app.command()
@@ -262,16 +127,30 @@ def host(
     rows: Annotated[str, typer.Option(help="Requests at a time, as 8,64,256.")] = "8,64,256",
     device_ms: Annotated[float, typer.Option(help="How long a device step takes.")] = 5.0,
     num_steps: Annotated[int, typer.Option(help="Steps that are timed.")] = 200,
+    scheduling_policy: Annotated[
+        str,
+        typer.Option(
+            "--scheduling-policy",
+            "--schedule-policy",
+            help="Those that are measured while 1,000 requests wait, as fcfs,priority,lpm.",
+        ),
+    ] = "fcfs,lpm",
+    parts: Annotated[
+        str, typer.Option(help="Which, of decode,renewed,waiting,pipeline,long_prompt.")
+    ] = "decode,renewed,waiting,pipeline,long_prompt",
     output_json: options.OutputJson = None,
 ) -> None:
     """The host's work in a step, on a device that computes nothing."""
     from serve.bench.host import measure_host, tables
 
     numbers = [int(number) for number in _numbers(rows, "--rows")]
-    found = measure_host(numbers, device_seconds=device_ms / 1e3, steps=num_steps)
+    found = measure_host(
+        numbers, device_seconds=device_ms / 1e3, steps=num_steps, parts=parts.split(","),
+        policies=scheduling_policy.split(","),
+    )  # fmt: skip
     for made in tables(found):
         _console.print(made)
-    _write_json(found, output_json)
+    write_json(_console, found, output_json)
 
 
 @app.command()
@@ -296,7 +175,7 @@ def families(
     work = Work(rows=rows, steps=num_steps, rounds=rounds)
     found = measure_families(size, work, only.split(","))
     _console.print(table(found))
-    _write_json(found, output_json)
+    write_json(_console, found, output_json)
 
 
 @app.command()
@@ -307,7 +186,31 @@ def front(
     """The HTTP front: its start, its rates, and what it bears."""
     from serve.bench.front import measure_front
 
-    _report(measure_front(streams), output_json)
+    report(_console, measure_front(streams), output_json)
+
+
+def _put_load(given: dict[str, Any]) -> None:
+    """What `serve` does with its arguments; exits 1 if a request failed."""
+    from serve.bench.serving import run, save, show
+
+    chosen, plot = _serve_options(given), given["plot"]
+    if plot:
+        from serve.bench.plots import check_plots
+
+        check_plots()
+    done = run(chosen)
+    show(done, chosen.metrics, _console)
+    detailed = given["save_detailed"]
+    if given["save_result"] or detailed:
+        path = save(done, given["result_dir"], given["result_filename"], detailed=detailed)
+        _console.print(f"written: {path}")
+    if plot:
+        from serve.bench.plots import draw_run
+
+        name = str(done.result["model_id"]).rpartition("/")[2]
+        title = f"{name}: {done.result['num_prompts']} requests"
+        print_paths(_console, draw_run(done.load, title, plot))
+    raise typer.Exit(1 if done.result["failed"] else 0)
 
 
 def _serve_options(given: dict[str, Any]) -> Any:
@@ -332,24 +235,6 @@ def _serve_options(given: dict[str, Any]) -> Any:
         metrics=given["percentile_metrics"].split(","),
         percentiles=_numbers(given["metric_percentiles"], "--metric-percentiles"),
     )
-
-
-def _where(
-    model: str,
-    revision: str | None,
-    download_dir: str | None,
-    load_format: str,
-    hf_overrides: str | None,
-) -> dict[str, Any]:
-    """Settings of the model itself, which is downloaded first if it is a name on the hub."""
-    from engine.config import make_config
-    from engine.model_files import located
-
-    overrides = engine_options.parse_object("--hf-overrides", hf_overrides)
-    config = make_config(
-        model=model, revision=revision, download_dir=download_dir, load_format=load_format
-    )
-    return {"model": located(config).model, "hf_overrides": overrides}
 
 
 def _swept(max_concurrency: str | None, request_rate: str | None) -> tuple[str, list[str]]:
@@ -382,22 +267,3 @@ def _numbers(text: str, flag: str) -> list[float]:
         return [float(number) for number in text.split(",")]
     except ValueError:
         raise ConfigError(f"{flag} takes numbers, as 50,99; got {text!r}.") from None
-
-
-def _report(found: dict[str, Any], target: Path | None) -> None:
-    for name, value in found.items():
-        if isinstance(value, float | int):
-            shown = f"{value:,.3f}" if isinstance(value, float) else str(value)
-            _console.print(f"{name:26} {shown}")
-    _write_json(found, target)
-
-
-def _write_json(found: dict[str, Any], target: Path | None) -> None:
-    if target is not None:
-        target.write_text(json.dumps(found, indent=2))
-        _console.print(f"written: {target}")
-
-
-def _print_paths(paths: list[Path]) -> None:
-    for path in paths:
-        _console.print(f"written: {path}")

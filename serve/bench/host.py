@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from engine.beam_core import BeamCore
 from engine.core import EngineCore
+from engine.errors import ConfigError
 from engine.messages import AddRequest, EngineStats
 from engine.plan import Plan
 from engine.process import Connection, turn
@@ -32,6 +34,9 @@ from serve.bench.results import percentile
 _PROMPT = 16  # tokens
 _PAGE = 64
 _CONTEXT = 4096
+_KNOWN = 448  # tokens with which prompts begin that are alike, in one of 8 ways
+_WAITING = 1000  # requests
+PARTS = ("decode", "renewed", "waiting", "pipeline", "long_prompt")
 _DRAIN = "import os\nwhile os.read(0, 1 << 20): pass"
 
 
@@ -43,22 +48,39 @@ class Load:
     device_seconds: float
     steps: int
     renewed: bool = False  # requests end after 50 to 350 tokens, and others wait for their rows
+    alike: bool = False  # many wait, with long prompts that begin alike
 
 
 def measure_host(
-    rows: Sequence[int], *, device_seconds: float, steps: int, **settings: Any
+    rows: Sequence[int],
+    *,
+    device_seconds: float,
+    steps: int,
+    parts: Sequence[str] = PARTS,
+    policies: Sequence[str] = ("fcfs", "lpm"),
+    **settings: Any,
 ) -> dict[str, Any]:
-    """All of it: the host's seconds by rows, what the pipeline saves, and what a long prompt costs
-    those who read along."""
-    decode = [measure_steps(Load(n, device_seconds, steps), **settings) for n in rows]
-    renewed = [measure_steps(Load(n, device_seconds, steps, True), **settings) for n in rows]
-    return {
-        "device_us": 1e6 * device_seconds,
-        "decode": decode,
-        "renewed": renewed,
-        "pipeline": [measure_pipeline(n, steps) for n in rows],
-        "long_prompt": measure_long_prompt(),
+    """Those `parts`: the host's seconds by rows, of rows that decode and of rows that are renewed,
+    and by scheduling policy; what the pipeline saves; and what a long prompt costs those who read
+    along. Raises ConfigError for one that there is not."""
+    load = partial(Load, device_seconds=device_seconds, steps=steps)
+    crowd = load(max(rows), renewed=True, alike=True)
+
+    def waiting(policy: str) -> dict[str, Any]:
+        found = measure_steps(crowd, **{**settings, "scheduling_policy": policy})
+        return {"policy": policy, **found}
+
+    measures: dict[str, Callable[[], Any]] = {
+        "decode": lambda: [measure_steps(load(n), **settings) for n in rows],
+        "renewed": lambda: [measure_steps(load(n, renewed=True), **settings) for n in rows],
+        "waiting": lambda: [waiting(policy) for policy in policies],
+        "pipeline": lambda: [measure_pipeline(n, steps) for n in rows],
+        "long_prompt": measure_long_prompt,
     }
+    for name in parts:
+        if name not in measures:
+            raise ConfigError(f"--parts takes {', '.join(PARTS)}; got {name!r}.")
+    return {"device_us": 1e6 * device_seconds, **{name: measures[name]() for name in parts}}
 
 
 def measure_steps(load: Load, **settings: Any) -> dict[str, Any]:
@@ -66,13 +88,16 @@ def measure_steps(load: Load, **settings: Any) -> dict[str, Any]:
     tokens = _CONTEXT - _PROMPT
     steps_in_pages = -(-(_PROMPT + load.steps * 2 + 100) // _PAGE)
     pages = load.rows * (6 if load.renewed else steps_in_pages) + 64
+    pages += load.alike * load.rows * (_KNOWN // _PAGE + 1)
     with _core(lambda plan: plan.window * load.device_seconds, load.rows, pages, **settings) as (
         core,
         clock,
     ):
         count = load.rows * (2 + load.steps // 200) if load.renewed else load.rows
+        count += _WAITING * load.alike
         lengths = np.random.default_rng(1).integers(50, 350, count) if load.renewed else None
-        with _front(core, _requests(count, lengths, tokens)) as step:
+        known = _KNOWN * load.alike
+        with _front(core, _requests(count, lengths, tokens, known)) as step:
             gc.collect()
             gc.freeze()
             for _ in range(50):
@@ -134,21 +159,32 @@ def measure_long_prompt(streams: int = 32, prompt: int = 32768, **settings: Any)
 def tables(found: dict[str, Any]) -> Iterator[Table]:
     """What `measure_host` found, to be read."""
     for load, title in (("decode", "rows that decode"), ("renewed", "rows that end and begin")):
-        made = Table(title, "host us", "p99", "of the device's step", box=None, pad_edge=False)
-        for row in found[load]:
-            numbers = f"{row['host_us']:.0f}", f"{row['host_p99_us']:.0f}"
-            made.add_row(str(row["rows"]), *numbers, f"{row['share_of_device']:.1%}")
+        if load in found:
+            made = _table(title, "host us", "p99", "of the device's step")
+            for row in found[load]:
+                numbers = f"{row['host_us']:.0f}", f"{row['host_p99_us']:.0f}"
+                made.add_row(str(row["rows"]), *numbers, f"{row['share_of_device']:.1%}")
+            yield made
+    if "waiting" in found:
+        made = _table(f"{_WAITING:,} wait", "host us", "p99")
+        for row in found["waiting"]:
+            made.add_row(row["policy"], f"{row['host_us']:.0f}", f"{row['host_p99_us']:.0f}")
         yield made
-    made = Table("device as long as host", "with pipeline us", "without", "ratio",
-                 box=None, pad_edge=False)  # fmt: skip
-    for row in found["pipeline"]:
-        on, off = f"{row['on_us']:.0f}", f"{row['off_us']:.0f}"
-        made.add_row(f"{row['rows']} rows", on, off, f"{row['ratio']:.2f}")
-    yield made
-    made = Table("beside a 32k prompt", "ms", box=None, pad_edge=False)
-    for name, value in found["long_prompt"].items():
-        made.add_row(name.removesuffix("_ms").replace("_", " "), f"{value:.1f}")
-    yield made
+    if "pipeline" in found:
+        made = _table("device as long as host", "with pipeline us", "without", "ratio")
+        for row in found["pipeline"]:
+            on, off = f"{row['on_us']:.0f}", f"{row['off_us']:.0f}"
+            made.add_row(f"{row['rows']} rows", on, off, f"{row['ratio']:.2f}")
+        yield made
+    if "long_prompt" in found:
+        made = _table("beside a 32k prompt", "ms")
+        for name, value in found["long_prompt"].items():
+            made.add_row(name.removesuffix("_ms").replace("_", " "), f"{value:.1f}")
+        yield made
+
+
+def _table(*headings: str) -> Table:
+    return Table(*headings, box=None, pad_edge=False)
 
 
 def _gaps(core: EngineCore, clock: Clock, steps: int) -> list[float]:
@@ -176,12 +212,14 @@ def _time(step: Callable[[], Any], clock: Clock, steps: int) -> tuple[list[float
     return host, wall
 
 
-def _requests(count: int, lengths: Any, tokens: int) -> list[AddRequest]:
+def _requests(count: int, lengths: Any, tokens: int, known: int = 0) -> list[AddRequest]:
     generator = np.random.default_rng(0)
+    beginnings = generator.integers(3, VOCAB_SIZE, (8, known)).tolist()
+    own = generator.integers(3, VOCAB_SIZE, (count, _PROMPT)).tolist()
     return [
         AddRequest(
             request_id=number,
-            prompt_token_ids=generator.integers(3, VOCAB_SIZE, _PROMPT).tolist(),
+            prompt_token_ids=beginnings[number % 8] + own[number],
             params=SamplingParams(
                 temperature=1.0,
                 top_p=0.9,

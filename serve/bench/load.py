@@ -28,18 +28,26 @@ async def put_load(
     max_concurrency: int | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> Load:
-    """Send sample i at `times[i]` seconds from now; `done` is called as each ends."""
+    """Send sample i at `times[i]` seconds from now; `done` is called as each request ends.
+
+    A conversation's turns follow one another; after one that fails there is no next.
+    """
     gate = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
     meter = CpuMeter.of_server(client.server)
     begin, cpu = perf_counter(), meter.seconds() if meter else 0.0
 
-    async def one(sample: Sample, time: float) -> Outcome:
+    async def one(sample: Sample, time: float) -> list[Outcome]:
         await asyncio.sleep(max(0.0, begin + time - perf_counter()))
+        turns = []
         async with gate:
-            outcome = await client.run(sample)
-        done()
-        return outcome
+            async for outcome in client.converse(sample):
+                turns.append(outcome)
+                done()
+        return turns
 
-    outcomes = await asyncio.gather(*map(one, samples, times))
+    outcomes = [turn for turns in await asyncio.gather(*map(one, samples, times)) for turn in turns]
     duration = perf_counter() - begin
-    return Load(outcomes, duration, meter.seconds() - cpu if meter else None)
+    used = meter.seconds() - cpu if meter else None
+    for outcome in outcomes:
+        client.complete(outcome)
+    return Load(outcomes, duration, used)

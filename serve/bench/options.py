@@ -10,7 +10,8 @@ _DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
 DatasetName = Annotated[
     str,
     typer.Option(
-        help="random, prefix_repetition, sharegpt, burstgpt or custom.", rich_help_panel=_DATA
+        help="random, prefix_repetition, sharegpt, burstgpt, custom or multi_turn.",
+        rich_help_panel=_DATA,
     ),
 ]
 DatasetPath = Annotated[
@@ -43,6 +44,18 @@ NumPrefixes = Annotated[
     typer.Option(
         "--prefix-repetition-num-prefixes", help="Different prefixes.", rich_help_panel=_DATA
     ),
+]
+NumTurns = Annotated[
+    int,
+    typer.Option("--multi-turn-num-turns", help="Turns of a conversation.", rich_help_panel=_DATA),
+]
+FirstLen = Annotated[
+    int,
+    typer.Option("--multi-turn-first-len", help="Tokens of the first.", rich_help_panel=_DATA),
+]
+MessageLen = Annotated[
+    int,
+    typer.Option("--multi-turn-message-len", help="Of each other.", rich_help_panel=_DATA),
 ]
 OutputLen = Annotated[
     int | None,

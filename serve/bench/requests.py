@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from engine.tokenizer import Tokenizer
 from serve.bench.http_client import HttpError, Server
 from serve.bench.samples import Sample
 
@@ -22,6 +23,7 @@ ENDPOINTS = {
     "openai-embeddings": "/v1/embeddings",
 }
 _PIECES = ("response.output_text.delta", "response.reasoning_text.delta")
+_SAID = ("content", "reasoning_content", "reasoning")  # of which a piece has one, under two names
 BACKENDS = {"vllm": "openai", "ingot": "openai"}  # other names of the same
 
 
@@ -63,6 +65,7 @@ class Client:
     ignore_eos: bool = False
     temperature: float | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None  # counts what a server does not
 
     async def run(self, sample: Sample) -> Outcome:
         """Send one sample and follow its answer; what fails is an outcome too."""
@@ -82,15 +85,33 @@ class Client:
             outcome.error = f"{type(error).__name__}: {error}"
         return outcome
 
+    async def converse(self, sample: Sample) -> AsyncIterator[Outcome]:
+        """Send a sample and what is asked then, each after the answer to the one before."""
+        while True:
+            outcome = await self.run(sample)
+            yield outcome
+            if not sample.then or not outcome.success:
+                return
+            if self.tokenizer is None:
+                raise RuntimeError("a conversation goes on with its answers' tokens")
+            sample = sample.next(outcome.text, self.tokenizer)
+
+    def complete(self, outcome: Outcome) -> None:
+        """Count the tokens of an answer that came without `usage`."""
+        if self.tokenizer is not None and outcome.text and not outcome.output_tokens:
+            ids = self.tokenizer.encode(outcome.text, add_special_tokens=False)
+            outcome.output_tokens = len(ids)
+
     def payload(self, sample: Sample) -> dict[str, Any]:
         """The body of a request."""
         if self.backend == "openai-embeddings":
             return {"model": self.model, "input": sample.token_ids} | self.extra_body
         body: dict[str, Any] = {"model": self.model, "stream": True}
         if self.backend == "openai-responses":
-            body |= {"input": sample.text, "max_output_tokens": sample.output_len, "store": False}
+            asked = _messages(sample) if sample.history else sample.text
+            body |= {"input": asked, "max_output_tokens": sample.output_len, "store": False}
         elif self.backend == "openai-chat":
-            body["messages"] = [{"role": "user", "content": sample.text}]
+            body["messages"] = _messages(sample)
             body["max_completion_tokens"] = sample.output_len
         else:
             body |= {"prompt": sample.token_ids, "max_tokens": sample.output_len}
@@ -101,6 +122,12 @@ class Client:
         if self.temperature is not None:
             body["temperature"] = self.temperature
         return body | self.extra_body
+
+
+def _messages(sample: Sample) -> list[dict[str, str]]:
+    """A conversation, which begins with the user."""
+    roles, texts = ("user", "assistant"), (*sample.history, sample.text)
+    return [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 async def _embedded(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
@@ -153,5 +180,8 @@ def _text(event: Any) -> str | None:
     choices = event.get("choices")
     if not choices:
         return None
-    text: str | None = choices[0].get("text")
-    return choices[0].get("delta", {}).get("content") if text is None else text
+    if (text := choices[0].get("text")) is not None:
+        return str(text)
+    delta = choices[0].get("delta") or {}
+    said = [str(delta[name]) for name in _SAID if delta.get(name) is not None]
+    return next(filter(None, said), "") if said else None

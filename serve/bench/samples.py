@@ -7,26 +7,48 @@ Owns the datasets, by vLLM's names. Knows no server; every one is the same for t
     sharegpt           conversations: the first turn is the prompt, the second's length the answer's
     burstgpt           lengths of real requests to GPT-4, of the CSV file of that name; drawn ids
     custom             JSON lines with "prompt", and perhaps "output_tokens"
+    multi_turn         conversations of drawn ids, each turn behind all turns and answers before it
 """
 
 import csv
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.tokenizer import Tokenizer
 
+_ANSWER = 32  # tokens of an answer in a conversation
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: a prompt as text and as ids, and the tokens to generate."""
+    """One request: a prompt as text and as ids, and the tokens to generate.
+
+    A conversation is its first turn, and what is asked `then`, after each answer. The ids of a
+    turn that is sent are those of the whole conversation up to it, and its text is its own.
+    """
 
     text: str
     token_ids: list[int]
     output_len: int
+    then: tuple["Sample", ...] = ()
+    history: tuple[str, ...] = ()  # questions and answers before it, in turn
+
+    @property
+    def turns(self) -> tuple["Sample", ...]:
+        """All that is asked."""
+        return (self, *self.then)
+
+    def next(self, answer: str, tokenizer: Tokenizer) -> "Sample":
+        """The turn after this one, which was answered so."""
+        turn, *rest = self.then
+        said = tokenizer.encode(answer, add_special_tokens=False)
+        ids = [*self.token_ids, *said, *turn.token_ids]
+        history = (*self.history, self.text, answer)
+        return Sample(turn.text, ids, turn.output_len, tuple(rest), history)
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,9 @@ class DatasetOptions:
     prefix_len: int = 256
     suffix_len: int = 256
     num_prefixes: int = 10
+    num_turns: int = 10
+    first_len: int = 600  # of a conversation's first turn, its instructions included
+    message_len: int = 24  # of each turn after it
     output_len: int | None = None  # of every answer, whatever the dataset says
 
 
@@ -98,6 +123,27 @@ def _prefix_repetition(
         yield words.sample(
             prefixes[index] + words.draw(options.suffix_len), options.output_len or 128
         )
+
+
+def _multi_turn(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    """As many conversations as give at least `num_prompts` requests."""
+    words, length = _Words(tokenizer, rng), options.output_len or _ANSWER
+    if options.num_turns < 1:
+        raise ConfigError(f"--multi-turn-num-turns must be at least 1, got {options.num_turns}.")
+    for _ in range(-(-options.num_prompts // options.num_turns)):
+        first = words.sample(words.draw(options.first_len), length)
+        rest = [words.draw(options.message_len) for _ in range(options.num_turns - 1)]
+        yield replace(first, then=tuple(words.sample(ids, length) for ids in rest))
+
+
+def shared_share(options: DatasetOptions) -> float:
+    """Of all prompt tokens of `multi_turn`, how many an earlier turn had or was answered with."""
+    grown = options.message_len + (options.output_len or _ANSWER)
+    prompts = [options.first_len + turn * grown for turn in range(options.num_turns)]
+    new = options.first_len + options.message_len * (options.num_turns - 1)
+    return 1 - new / sum(prompts)
 
 
 def _sharegpt(
@@ -175,4 +221,5 @@ _DATASETS: dict[str, _Dataset] = {
     "sharegpt": _sharegpt,
     "burstgpt": _burstgpt,
     "custom": _custom,
+    "multi_turn": _multi_turn,
 }

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ from serve.bench.requests import BACKENDS, ENDPOINTS, Client
 from serve.bench.results import METRICS, details, now, parse_goodput, summarise, table
 from serve.bench.samples import DatasetOptions, Sample, make_samples
 
-_CHOSEN_LENGTHS = ("random", "prefix_repetition")  # ending early would change the work
+_CHOSEN_LENGTHS = (
+    "random",
+    "prefix_repetition",
+    "multi_turn",
+)  # ending early would change the work
 _WITHOUT_IGNORE_EOS = ("openai-responses", "openai-embeddings")  # refuse what they do not know
 
 
@@ -62,6 +66,8 @@ class ServeOptions:
                 raise ConfigError(f"--percentile-metrics takes {known}; got {name!r}.")
         if not all(0 <= share <= 100 for share in self.percentiles):
             raise ConfigError("--metric-percentiles must be from 0 to 100.")
+        if self.backend == "openai-embeddings" and self.dataset.name == "multi_turn":
+            raise ConfigError("--dataset-name multi_turn takes answers, and vectors are none.")
         if BACKENDS.get(self.backend, self.backend) not in ENDPOINTS:
             known = ", ".join((*ENDPOINTS, *BACKENDS))
             raise ConfigError(f"--backend must be one of {known}; got {self.backend!r}.")
@@ -83,8 +89,9 @@ def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
         BenchError: no server answers, or it refuses a first request.
     """
     goodput = parse_goodput(options.goodput)
-    samples = make_samples(options.dataset, load_tokenizer(options.tokenizer))
-    client, load = asyncio.run(_measure(options, samples, console))
+    tokenizer = load_tokenizer(options.tokenizer)
+    samples = make_samples(options.dataset, tokenizer)
+    client, load = asyncio.run(_measure(options, samples, tokenizer, console))
     return ServeRun(
         {
             "date": now(),
@@ -93,7 +100,7 @@ def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
             "model_id": client.model,
             "tokenizer_id": options.tokenizer,
             "dataset": options.dataset.name,
-            "num_prompts": len(samples),
+            "num_prompts": sum(len(sample.turns) for sample in samples),
             "request_rate": _finite(options.arrivals.request_rate),
             "burstiness": options.arrivals.burstiness,
             "max_concurrency": options.max_concurrency,
@@ -136,7 +143,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 async def _measure(
-    options: ServeOptions, samples: list[Sample], console: Console | None
+    options: ServeOptions, samples: list[Sample], tokenizer: Tokenizer, console: Console | None
 ) -> tuple[Client, Load]:
     server = Server.parse(options.base_url)
     backend = BACKENDS.get(options.backend, options.backend)
@@ -153,11 +160,13 @@ async def _measure(
         ignore_eos,
         options.temperature,
         options.extra_body,
+        tokenizer,
     )
     await _warm_up(client, samples, options)
     times = options.arrivals.times(len(samples), options.dataset.seed)
     with Progress(console=console or Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{len(samples)} requests", total=len(samples))
+        total = sum(len(sample.turns) for sample in samples)
+        task = progress.add_task(f"{total} requests", total=total)
         load = await put_load(
             client,
             samples,
@@ -187,7 +196,8 @@ async def _warm_up(client: Client, samples: list[Sample], options: ServeOptions)
     first = await client.run(samples[0])
     if not first.success:
         raise BenchError(f"The server failed a first request: {first.error}")
-    rest = [samples[index % len(samples)] for index in range(options.num_warmups)]
+    firsts = [replace(sample, then=()) for sample in samples]
+    rest = [firsts[index % len(firsts)] for index in range(options.num_warmups)]
     times = [0.0] * len(rest)
     await put_load(client, rest, times, max_concurrency=options.max_concurrency)
 

@@ -1,56 +1,124 @@
 """`ingot bench startup`: how long until the first token, with the compile cache empty and full.
 
 Each start is a process of its own, which reports its parts: Python and imports, loading the
-weights, compiling until it can serve, the first token, and the programs that follow in the
-background.
+weights, compiling until it can serve, the programs between steps and the host's memory, the first
+token, and the programs that follow in the background.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
 from rich.table import Table
 
+from engine.errors import ConfigError
+from serve.bench.compare.checkpoint import Shape, write_folder
 from serve.bench.serving import BenchError
 
+_SHAPES = {"llama-125m": Shape()}
 _PARTS = {
     "import": "Python, imports",
     "load": "weights",
     "compile": "compile, until it can serve",
+    "warm_up": "warm-up: what goes between steps",
     "first_token": "first token",
     "ready": "all until then",
     "background": "other programs, behind it",
 }
 
 
-def measure_startup(settings: dict[str, Any], *, warm_starts: int = 1) -> dict[str, Any]:
-    """Seconds of each part, `cold` once and `warm` each time; raises BenchError."""
-    with tempfile.TemporaryDirectory() as cache:
-        settings = {**settings, "compilation_cache_dir": cache}
-        cold = _start(settings)
-        warm = [_start(settings) for _ in range(warm_starts)]
-    return {"cold": cold, "warm": warm}
+def measure_startup(
+    settings: dict[str, Any], *, warm_starts: int = 1, beside: str | None = None
+) -> dict[str, Any]:
+    """Seconds of each part, `cold` once and `warm` each time; raises BenchError.
+
+    `beside` is another folder of the same model, which starts in turn with the first: its starts,
+    and of each pair of warm ones the first's time by its own.
+    """
+    models = [settings] if beside is None else [settings, {**settings, "model": beside}]
+    with ExitStack() as stack:
+        caches = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in models]
+        models = [
+            {**model, "compilation_cache_dir": cache}
+            for model, cache in zip(models, caches, strict=True)
+        ]
+        cold = [_start(model) for model in models]
+        rounds = []
+        for index in range(warm_starts):
+            order = models if index % 2 == 0 else models[::-1]
+            starts = [_start(model) for model in order]
+            rounds.append(starts if index % 2 == 0 else starts[::-1])
+    first, *others = (list(starts) for starts in zip(*rounds, strict=True))
+    found: dict[str, Any] = {"cold": cold[0], "warm": first}
+    if others:
+        ratios = {part: _ratios(part, first, others[0]) for part in ("load", "ready")}
+        found["beside"] = {"cold": cold[1], "warm": others[0], "ratios": ratios}
+    return found
 
 
-def table(found: dict[str, Any]) -> Table:
-    """Seconds of each part, cold and warm."""
-    made = Table("seconds", "cold", *("warm" for _ in found["warm"]), box=None, pad_edge=False)
-    for part, label in _PARTS.items():
-        starts = (found["cold"], *found["warm"])
-        made.add_row(label, *(f"{start[part]:.2f}" for start in starts))
-    return made
+def tables(found: dict[str, Any], names: Sequence[str]) -> Iterator[Table]:
+    """Seconds of each part, cold and warm, of one model or two, by their names."""
+    models = [found, found["beside"]] if "beside" in found else [found]
+    for model, name in zip(models, names, strict=False):
+        starts = (model["cold"], *model["warm"])
+        head = f"seconds of {name}" if len(models) > 1 else "seconds"
+        made = Table(head, "cold", *("warm" for _ in model["warm"]), box=None, pad_edge=False)
+        for part, label in _PARTS.items():
+            made.add_row(label, *(f"{start[part]:.2f}" for start in starts))
+        yield made
+    if "beside" in found:
+        made = Table(f"{names[0]} by {names[1]}", "median", "least", "most",
+                     box=None, pad_edge=False)  # fmt: skip
+        for part, ratios in found["beside"]["ratios"].items():
+            numbers = statistics.median(ratios), min(ratios), max(ratios)
+            made.add_row(_PARTS[part], *(f"{number:.2f}" for number in numbers))
+        yield made
+
+
+def untrained(shape: str, folder: Path) -> Path:
+    """A folder of a model of that shape, which nobody trained; raises ConfigError."""
+    if shape not in _SHAPES:
+        raise ConfigError(f"--shape takes {', '.join(_SHAPES)}; got {shape!r}.")
+    return write_folder(folder / shape, _SHAPES[shape])
+
+
+def convert(settings: dict[str, Any], out: Path) -> None:
+    """Write the model as `ingot convert` does; raises BenchError."""
+    flags = [
+        word
+        for name in ("dtype", "quantization")
+        if settings[name]
+        for word in (f"--{name}", settings[name])
+    ]
+    command = [sys.executable, "-m", "serve", "convert", settings["model"], str(out), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"The model was not converted: {_last_line(done.stderr)}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def _ratios(
+    part: str, first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
+) -> list[float]:
+    return [a[part] / b[part] for a, b in zip(first, second, strict=True)]
 
 
 def _start(settings: dict[str, Any]) -> dict[str, float]:
     command = [sys.executable, "-m", "serve.bench.startup", json.dumps([time(), settings])]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise BenchError(f"The engine did not start: {last}")
+        raise BenchError(f"The engine did not start: {_last_line(done.stderr)}")
     parts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return parts
 
@@ -72,7 +140,8 @@ def _report(started: float, settings: dict[str, Any]) -> dict[str, float]:
     return {
         "import": imported - started,
         "load": info.load_seconds,
-        "compile": info.compile_seconds,
+        "compile": info.compile_seconds - info.warm_up_seconds,
+        "warm_up": info.warm_up_seconds,
         "first_token": first,
         "ready": ready,
         "background": background,

@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from engine.compilation_cache import discard_damaged, trim, use_compilation_cache
 from engine.programs import _THREAD_NAME
+from engine.xla_tilings import is_whole
 
 
 @pytest.fixture
@@ -121,13 +122,42 @@ def test_what_another_process_deletes_meanwhile_stops_nothing(tmp_path, caplog, 
     assert len(list(tmp_path.glob("*-cache"))) == 1 and len(caplog.records) == 1
 
 
-def test_damaged_tilings_of_xla_are_deleted(tmp_path):
+TILING = """run_time {
+  nanos: 34816
+}
+other {
+  name: "TRITON \\"{x}"
+  config {
+    [type.googleapis.com/xla.AutotuneResult.TritonGemmKey] {
+      block_m: 16 is_tma_allowed: true
+    }
+  }
+}
+"""
+
+
+def test_damaged_tilings_of_xla_are_deleted(tmp_path, caplog):
     folder = tmp_path / "xla_gpu_per_fusion_autotune_cache_dir"
     folder.mkdir()
-    for name, content in {"a": b'version: 3 device: "x"', "b": b"", "c": b"\xff\xfe\0"}.items():
-        (folder / name).write_bytes(content)
+    whole = {"a": TILING, "b": "version: 3\nresults { device: 'x' }".replace("'", '"'),
+             "c": "scratch_bytes: 81 a_field_of_tomorrow: -1.5e3"}  # fmt: skip
+    damaged = {
+        "d": "", "e": "\xff\xfe\0", "f": "garbage", "g": "some words, 12 of them", "h": "foo: 1",
+        "i": TILING[: len(TILING) // 2], "j": TILING + "}", "k": TILING + "\0", "l": "triton: \n",
+    }  # fmt: skip
+    for name, content in {**whole, **damaged}.items():
+        (folder / name).write_bytes(content.encode("latin-1"))
     discard_damaged(tmp_path)
-    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c"]
+    (said,) = caplog.records
+    assert said.getMessage().startswith("9 damaged entries")
+
+
+def test_a_tiling_that_was_cut_off_is_not_whole():
+    first = TILING.index("}") + 2
+    for end in range(len(TILING) - 1):
+        assert not is_whole(TILING[:end]) or end in (first - 1, first)
+    assert is_whole(TILING)
 
 
 def test_a_folder_that_may_not_be_written_is_left_alone(tmp_path, caplog):

@@ -93,6 +93,63 @@ def test_what_was_dropped_before_it_travelled_stays(copies):
     assert copies.stored_pages == 30
 
 
+class Slow:
+    """Copies that are under way for ever; whoever waits for them fails."""
+
+    def is_ready(self):
+        return False
+
+    def block_until_ready(self):
+        raise AssertionError("the loop waits for a copy")
+
+
+def test_what_would_have_to_wait_for_the_host_is_dropped(copies):
+    copies, tier, cache = copies
+    before = by_page(cache)
+    copies._storing.extend([Slow()] * 6)
+    keys = [PageKey(bytes([number]), b"", b"") for number in range(25)]
+    for number, key in enumerate(keys):
+        tier.store(key, 1 + number)
+    tier.fetch(tier.find(keys[0]), 30)  # comes back in the same step: it cannot be dropped
+    copies.drop_excess()
+    after = by_page(make_all(copies, cache))
+    kept = [number for number, key in enumerate(keys) if tier.find(key)]
+    assert kept == [0, *range(10, 25)] and copies.stored_pages == 16
+    assert all(tier.find(keys[number]).content is not None for number in kept)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new[:, 30], old[:, 1])
+
+
+def test_batches_that_are_small_do_not_wait_either(copies):
+    copies, tier, cache = copies
+    copies._storing.extend([Slow()] * 7)
+    keys = [PageKey(bytes([number]), b"", b"") for number in range(6)]
+    tier.store(keys[5], 20)
+    make_all(copies, cache)
+    copies._storing.clear()
+    copies._storing.extend([Slow()] * 7)
+    for number in range(4):  # each is a batch of its own
+        tier.store(keys[number], 1 + number)
+        tier.fetch(tier.find(keys[5]), 30 + number)
+    copies.drop_excess()
+    make_all(copies, cache)
+    assert [number for number in range(4) if tier.find(keys[number])] == [0]
+
+
+def test_how_many_pages_can_come_back_now(copies):
+    copies, tier, _ = copies
+    assert tier.room() == 64
+    copies._fetching.extend([Slow()] * 5)
+    assert tier.room() == 24
+    tier.store(PageKey(b"a", b"", b""), 1)
+    for page in range(9):
+        tier.fetch(tier.find(PageKey(b"a", b"", b"")), 2 + page)
+    assert tier.room() == 8
+    tier.copies.clear()
+    copies._fetching.extend([Slow()] * 5)
+    assert tier.room() == 0
+
+
 def test_memory_that_cannot_be_pinned_is_an_error(copies, monkeypatch):
     def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no\nmore")

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.block_pool import BlockPool
 from engine.messages import AddRequest
+from engine.page_key import root
 from engine.plan import Chunk, Plan
 from engine.request import Request, Status, make_request
 from engine.sampling_params import SamplingParams
@@ -208,6 +209,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert len(beginnings) == 1
         slots = [r.slot for r in self.scheduler.running]
         assert len(slots) == len(set(slots))
+
+    @invariant()
+    def what_is_kept_and_nobody_owns_can_be_found(self):
+        """A page whose beginning is gone would take memory until it is given away."""
+        if not hasattr(self, "pool") or (cache := self.scheduler.cache) is None:
+            return
+        first = {root(request.namespace) for request in self.requests.values()}
+        for page, key in cache._keys.items():
+            assert self.pool.owners(page) or key.before in cache._pages or key.before in first
 
     def teardown(self):
         if not hasattr(self, "pool"):

@@ -53,9 +53,20 @@ def test_decode_windows(most, windows):
     assert all(shape.page_updates == shape.rows for shape in shapes.windowed())
 
 
-@pytest.mark.parametrize("steps", [0, 17])
-def test_numbers_of_steps_that_no_page_takes_are_refused(steps):
-    with pytest.raises(
-        ConfigError, match=f"--num-scheduler-steps must be from 1 to 16, got {steps}"
-    ):
+@pytest.mark.parametrize("steps", [0, 3, 6, 17])
+def test_numbers_of_steps_that_no_program_does_are_refused(steps):
+    with pytest.raises(ConfigError, match=f"must be one of 1, 2, 4, 8, 16, got {steps}"):
         EngineConfig(num_scheduler_steps=steps)
+
+
+def test_two_steps_that_would_change_nothing_are_refused():
+    with pytest.raises(ConfigError, match="--num-scheduler-steps 2 is two programs of one step"):
+        EngineConfig(num_scheduler_steps=2)
+
+
+@pytest.mark.parametrize("ahead, steps, windows", [
+    (True, 1, ()), (True, 4, (2,)), (True, 16, (8, 4, 2)), (False, 2, (2,)), (False, 8, (8, 4, 2)),
+])  # fmt: skip
+def test_every_number_of_steps_that_is_taken_has_programs(ahead, steps, windows):
+    config = EngineConfig(num_scheduler_steps=steps, async_scheduling=ahead)
+    assert decode_windows(config.program_steps) == windows

@@ -1,5 +1,8 @@
 """Who waits is who was pushed and not discarded, also where a request id comes again."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from engine.waiting_queue import WaitingQueue
 from tests.engine.test_scheduler import compute, make, scheduler
 
@@ -21,6 +24,29 @@ def test_the_first_in_order():
     assert queue.first(2) == [requests[1], requests[2]]
     queue.discard(requests[1])
     assert queue.first(5) == [requests[2], requests[0]]
+
+
+@given(st.lists(st.integers(-3, 3), max_size=60), st.sets(st.integers(0, 59)), st.integers(0, 70))
+def test_the_first_of_many_are_the_least(priorities, gone, count):
+    queue = WaitingQueue()
+    requests = [make(number, [1], priority=each) for number, each in enumerate(priorities)]
+    for request in requests:
+        queue.push(request)
+    left = [each for each in requests if each.request_id not in gone]
+    for number in gone & set(range(len(requests))):
+        queue.discard(requests[number])
+    assert queue.first(count) == sorted(left, key=lambda each: each.order)[:count]
+
+
+def test_those_who_left_are_forgotten_while_the_first_keeps_waiting():
+    queue = WaitingQueue()
+    first = make(0, [1])
+    queue.push(first)
+    for number in range(1, 1000):
+        request = make(number, [1])
+        queue.push(request)
+        queue.discard(request)
+    assert len(queue._heap) < 100 and queue.peek() is first
 
 
 def test_a_request_of_an_id_that_was_used_is_served_whole():

@@ -68,12 +68,17 @@ def _engine_rows(records: list[Record]) -> list[str]:
     runs = [r for r in records if r["part"] in ("engine", "transformers") and "tokens_per_s" in r]
     if not runs:
         return ["No engine was timed."]
-    rows = ["| Llama-3.1-8B shape, bf16 | rows | tokens/s | ms a step |", "|---|--:|--:|--:|"]
+    rows = [
+        "| Llama-3.1-8B shape, bf16 | rows | tokens/s | ms a step | host's share of it |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for r in runs:
         who = (
             r["part"] if "graphs" not in r else "ingot" if r["graphs"] else "ingot, no CUDA graphs"
         )
-        rows.append(f"| {who} | {r['rows']} | {r['tokens_per_s']:.0f} | {r['decode_ms']:.2f} |")
+        host = f"{r['host_share']:.1%}" if "host_share" in r else ""
+        speed = f"{r['tokens_per_s']:.0f} | {r['decode_ms']:.2f}"
+        rows.append(f"| {who} | {r['rows']} | {speed} | {host} |")
     return rows
 
 
@@ -91,8 +96,12 @@ def _listed(record: Record) -> str:
     """Its numbers by name; those of a start are cold, then warm."""
     if record["part"] == "start":
         warm = record["warm"][0]
-        record = {f"{k} s": f"{v:.1f}, warm {warm[k]:.1f}" for k, v in record["cold"].items()}
-    numbers = {k: v for k, v in record.items() if k not in ("part", "rows", "tokens")}
+        return ", ".join(f"{k} s {v:.1f}, warm {warm[k]:.1f}" for k, v in record["cold"].items())
+    numbers = {
+        name: value
+        for name, value in record.items()
+        if isinstance(value, int | float) and name not in ("rows", "tokens")
+    }
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in numbers.items()

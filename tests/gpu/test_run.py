@@ -1,12 +1,13 @@
 """The run on a GPU, without one: its records survive, its tables say only what was measured."""
 
 import json
+from unittest.mock import Mock
 
 import jax
 import pytest
 
 from pallas_kernels.cases import CASES
-from tests.gpu import report, torch_peers, torch_products, tuning, workloads
+from tests.gpu import report, torch_peers, torch_products, tuning, whole_engine, workloads
 from tests.gpu.parts import parts
 from tests.gpu.records import Log, newest_result, write_result
 from tests.gpu.run import main
@@ -101,6 +102,35 @@ def test_a_workload_gives_every_number_it_has(tmp_path):
     assert record["first_token_ms"] > 0
     table = report.markdown("nvidia-h200-2026-01-02", [FACTS, record])
     assert f"| known beginning | 64 | cached 64, unknown_ms {record['unknown_ms']:.4g}, " in table
+
+
+def test_every_field_of_a_load_is_kept(tmp_path, monkeypatch):
+    found = dict.fromkeys(("failed", "completed", "p50_e2el_ms", "request_goodput"), 2)
+    monkeypatch.setattr(workloads, "HttpPeer", Mock())
+    monkeypatch.setattr(workloads, "run", lambda options: Mock(result={**found, "date": "2026"}))
+    log = Log(tmp_path / "log")
+    workloads.served(log, tmp_path, quick=True)
+    (record,) = log.records()
+    del found["failed"]
+    assert record == {
+        "part": "served", "rows": 2, "date": "2026", **found, "failed_requests": 2,
+    }  # fmt: skip
+    assert "| served | 2 | completed 2, p50_e2el_ms 2, " in report.markdown("x", [FACTS, record])
+
+
+def test_the_hosts_share_is_of_decode_steps():
+    core = Mock(stats=Mock(host_seconds=100.0))
+
+    def step():
+        core.stats.host_seconds += 1e-4
+        return Mock(deltas=[Mock(request_id=0, new_token_ids=[7])])
+
+    core.step, core.has_work = step, False
+    decoded = whole_engine._run(core, 1, 4, 10)
+    assert decoded.steps == 8 and decoded.host_seconds == pytest.approx(8e-4)
+    engine = {"part": "engine", "rows": 1, "graphs": True, "tokens_per_s": 9.0, "decode_ms": 1.0}
+    table = report.markdown("x", [FACTS, {**engine, "host_share": 0.029}])
+    assert "| ingot | 1 | 9 | 1.00 | 2.9% |" in table
 
 
 def test_a_start_is_told_cold_and_warm():

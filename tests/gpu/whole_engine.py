@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,6 +25,15 @@ TINY = {
 PROMPT, GENERATED = 128, 256  # tokens
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Steps that were decoding and nothing else; `host_seconds` the device need not wait for."""
+
+    steps: int
+    seconds: float
+    host_seconds: float
+
+
 def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> None:
     """Tokens a second of `rows` streams, with or without command buffers (CUDA graphs)."""
     if not graphs:
@@ -31,14 +41,14 @@ def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> 
     core = make_engine(rows, quick)
     prompt, generated = (8, 4) if quick else (PROMPT, GENERATED)
     _run(core, rows, prompt, 4)  # everything has run once
-    seconds, steps = _run(core, rows, prompt, generated)
+    decoded = _run(core, rows, prompt, generated)
     log.add(
         "engine",
         rows=rows,
         graphs=graphs,
-        decode_ms=1e3 * seconds / steps,
-        tokens_per_s=rows * steps / seconds,
-        host_share=core.stats.host_seconds / core.stats.step_seconds,
+        decode_ms=1e3 * decoded.seconds / decoded.steps,
+        tokens_per_s=rows * decoded.steps / decoded.seconds,
+        host_share=decoded.host_seconds / decoded.seconds,
         load_s=core.info.load_seconds,
         compile_s=core.info.compile_seconds,
     )
@@ -78,18 +88,18 @@ def model_folder(shape: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _run(core: EngineCore, rows: int, prompt: int, generated: int) -> tuple[float, int]:
-    """Seconds and steps of pure decoding: from all rows having a token to the first that ends."""
+def _run(core: EngineCore, rows: int, prompt: int, generated: int) -> Decoded:
+    """Pure decoding: from all rows having a token to the first that ends."""
     _start(core, rows, prompt, generated)
     counts = dict.fromkeys(range(rows), 1)
-    start, steps = perf_counter(), 0
+    start, host, steps = perf_counter(), core.stats.host_seconds, 0
     while max(counts.values()) < generated - 1:
         for delta in core.step().deltas:
             counts[delta.request_id] += len(delta.new_token_ids)
         steps += 1
-    seconds = perf_counter() - start
+    found = Decoded(steps, perf_counter() - start, core.stats.host_seconds - host)
     _finish(core)
-    return seconds, steps
+    return found
 
 
 def _start(core: EngineCore, rows: int, prompt: int, generated: int) -> None:

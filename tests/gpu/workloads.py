@@ -17,6 +17,7 @@ from serve.bench.arrivals import Arrivals
 from serve.bench.compare.checkpoint import save_tokenizer
 from serve.bench.compare.peers import HttpPeer, Setting
 from serve.bench.offline import measure_throughput
+from serve.bench.results import METRICS
 from serve.bench.samples import DatasetOptions, Sample
 from serve.bench.serving import ServeOptions, run
 from serve.bench.startup import measure_startup
@@ -24,11 +25,7 @@ from tests.gpu.records import Log
 from tests.gpu.whole_engine import model_folder, shape_of
 
 ROWS = 256
-_FIELDS = (
-    "request_throughput", "output_throughput", "total_token_throughput", "mean_ttft_ms",
-    "p99_ttft_ms", "mean_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "p99_itl_ms",
-    "cpu_seconds_per_1k_output_tokens",
-)  # fmt: skip
+_PERCENTILES = (50, 90, 99)
 
 
 def long_answers(log: Log, folder: Path, quick: bool) -> None:
@@ -43,7 +40,7 @@ def long_answers(log: Log, folder: Path, quick: bool) -> None:
 
 
 def served(log: Log, folder: Path, quick: bool) -> None:
-    """Every field of `ingot bench serve` that says how long something takes."""
+    """Every field of `ingot bench serve`."""
     rows, tokens_in, tokens_out = (2, 16, 4) if quick else (ROWS, 1024, 128)
     settings = _settings(quick, max_model_len=tokens_in + tokens_out + 1, max_num_seqs=rows)
     model = Path(settings["model"])
@@ -56,7 +53,8 @@ def served(log: Log, folder: Path, quick: bool) -> None:
     )
     options = ServeOptions(
         dataset, Arrivals(), base_url=server.url, tokenizer=str(model), ignore_eos=True,
-        temperature=0.0, num_warmups=2,
+        temperature=0.0, num_warmups=2, metrics=tuple(METRICS), percentiles=_PERCENTILES,
+        goodput=("ttft:5000", "tpot:50"),
     )  # fmt: skip
     try:
         server.wait()
@@ -64,9 +62,8 @@ def served(log: Log, folder: Path, quick: bool) -> None:
         found = run(options).result
     finally:
         server.close()
-    kept = {name: found[name] for name in _FIELDS if name in found}
-    log.add("served", rows=rows, completed=found["completed"], failed_requests=found["failed"],
-            **kept)  # fmt: skip
+    found["failed_requests"] = found.pop("failed")  # a record's `failed` says why a part did
+    log.add("served", rows=rows, **found)
 
 
 def known_beginning(log: Log, folder: Path, quick: bool) -> None:

@@ -78,20 +78,27 @@ def prefix_cache(
     model: ModelFolder = None,
     rounds: Rounds = 5,
     clients: Clients = 8,
-    num_prompts: NumPrompts = 64,
+    num_prompts: NumPrompts = 80,
+    dataset_name: Annotated[
+        str, typer.Option(help="multi_turn or prefix_repetition.", rich_help_panel=_WORK)
+    ] = "multi_turn",
+    num_turns: options.NumTurns = 10,
+    first_len: options.FirstLen = 600,
+    message_len: options.MessageLen = 24,
     prefix_len: options.PrefixLen = 921,
     suffix_len: options.SuffixLen = 103,
     num_prefixes: options.NumPrefixes = 4,
     output_len: OutputLen = 32,
     output_json: options.OutputJson = None,
 ) -> None:
-    """Prompts that share their beginnings, with the prefix cache and without."""
+    """Conversations, or prompts with few beginnings, with the prefix cache and without."""
     from serve.bench.compare.command import compare_prefix_cache
     from serve.bench.samples import DatasetOptions
 
     dataset = DatasetOptions(
-        "prefix_repetition", num_prompts=num_prompts, prefix_len=prefix_len,
-        suffix_len=suffix_len, num_prefixes=num_prefixes, output_len=output_len,
+        dataset_name, num_prompts=num_prompts, prefix_len=prefix_len, suffix_len=suffix_len,
+        num_prefixes=num_prefixes, output_len=output_len, num_turns=num_turns,
+        first_len=first_len, message_len=message_len,
     )  # fmt: skip
     console = Console()
     found = compare_prefix_cache(dataset, console, model=model, rounds=rounds, clients=clients)

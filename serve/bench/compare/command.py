@@ -15,7 +15,7 @@ from serve.bench.compare import peers
 from serve.bench.compare.checkpoint import Shape, write_folder, write_gguf
 from serve.bench.compare.peers import Peer, Setting
 from serve.bench.compare.rounds import Comparison, Mode, run_rounds
-from serve.bench.samples import DatasetOptions, Sample, make_samples
+from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share
 from serve.bench.serving import BenchError, load_tokenizer
 
 PEERS = ("transformers", "llama.cpp", "vllm")
@@ -70,9 +70,8 @@ def run(options: CompareOptions, console: Console, shape: Shape | None = None) -
 def compare_prefix_cache(
     dataset: DatasetOptions, console: Console, *, model: Path | None, rounds: int, clients: int
 ) -> list[Comparison]:
-    """Ingot beside itself without its prefix cache; every round has prefixes of its own."""
-    length = dataset.prefix_len + dataset.suffix_len
-    max_len = length + (dataset.output_len or 0)
+    """Ingot beside itself without its prefix cache; every round has beginnings of its own."""
+    max_len, said = _shared(dataset)
     with TemporaryDirectory() as folder:
         given = model or write_folder(Path(folder) / "dummy", Shape(positions=max(2048, max_len)))
         setting = Setting(given, None, max_len, clients, Path(folder))
@@ -81,14 +80,29 @@ def compare_prefix_cache(
             "ingot": lambda: peers.ingot(setting, "with the cache"),
             "without": lambda: peers.ingot(setting, "without", "--no-enable-prefix-caching"),
         }
-        share = dataset.prefix_len / length
         mode = Mode(
-            f"{clients} clients, {share:.0%} of {length} tokens shared",
+            f"{clients} clients, {said}",
             clients,
             lambda index: make_samples(replace(dataset, seed=_ROUND_SEED + index), tokenizer),
         )
         with started(starters, console) as running:
             return run_rounds(running, [mode], rounds, _teller(console))
+
+
+def _shared(dataset: DatasetOptions) -> tuple[int, str]:
+    """Tokens of the longest sequence, and how much of the prompts is known; raises ConfigError."""
+    answer = dataset.output_len or 0
+    if dataset.name == "multi_turn":
+        turns, share = dataset.num_turns, shared_share(dataset)
+        longest = dataset.first_len + (turns - 1) * (dataset.message_len + answer) + answer
+        return longest, f"conversations of {turns} turns, {share:.0%} of their prompts known"
+    if dataset.name == "prefix_repetition":
+        length = dataset.prefix_len + dataset.suffix_len
+        share = dataset.prefix_len / length
+        return length + answer, f"{share:.0%} of {length} tokens shared"
+    raise ConfigError(
+        f"--dataset-name takes multi_turn or prefix_repetition here; got {dataset.name!r}."
+    )
 
 
 def _teller(console: Console) -> Callable[[str], object]:

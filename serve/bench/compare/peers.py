@@ -24,7 +24,7 @@ from serve.bench.http_client import HttpError, Server
 from serve.bench.load import put_load
 from serve.bench.requests import Client
 from serve.bench.samples import Sample
-from serve.bench.serving import BenchError
+from serve.bench.serving import BenchError, load_tokenizer
 
 _WORKER = Path(__file__).with_name("transformers_worker.py")
 _POLL = 0.2
@@ -99,7 +99,10 @@ class HttpPeer(Peer):
         super().__init__(name, [*command, "--port", str(port)], setting)
         self.url = f"http://127.0.0.1:{port}"
         self._server = Server.parse(self.url)
-        self._client = Client(self._server, str(setting.model), ignore_eos=True, temperature=0.0)
+        self._client = Client(
+            self._server, str(setting.model), ignore_eos=True, temperature=0.0,
+            tokenizer=load_tokenizer(str(setting.model)),
+        )  # fmt: skip
 
     def wait(self) -> None:
         deadline = time.monotonic() + self._timeout
@@ -118,9 +121,11 @@ class HttpPeer(Peer):
         times = [0.0] * len(samples)
         load = asyncio.run(put_load(self._client, samples, times, max_concurrency=at_once))
         cpu = self.meter.seconds() - before
-        for outcome, sample in zip(load.outcomes, samples, strict=True):
+        for outcome in load.outcomes:
             if outcome.error:
                 raise self.failed(f"failed a request ({outcome.error})")
+        asked = [turn for sample in samples for turn in sample.turns]
+        for outcome, sample in zip(load.outcomes, asked, strict=True):
             if outcome.output_tokens != sample.output_len:
                 raise self.failed(
                     f"wrote {outcome.output_tokens} tokens instead of {sample.output_len}"

@@ -5,24 +5,30 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from engine.errors import ConfigError
 from models.checkpoint import find_folder
+from serve.bench import startup
 from serve.bench.arrivals import Arrivals
 from serve.bench.cli import app
+from serve.bench.cpu_time import CpuMeter
 from serve.bench.http_client import Server
-from serve.bench.load import Load
+from serve.bench.load import Load, put_load
 from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
-from serve.bench.samples import DatasetOptions, Sample, make_samples
+from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share
 from serve.bench.serving import load_tokenizer
+from tests.serve.served import PATIENCE
 from tests.serve.test_engine_end_to_end import server
 
 FLOATS = st.lists(st.floats(0, 1e6), min_size=1, max_size=40)
@@ -113,6 +119,47 @@ def test_prefixes_are_repeated(tokenizer):
     assert len({tuple(sample.token_ids) for sample in samples}) == 30
 
 
+def test_a_conversation_goes_on_with_what_was_answered(tokenizer):
+    options = DatasetOptions("multi_turn", num_prompts=5, num_turns=3, first_len=20, message_len=4,
+                             output_len=6)  # fmt: skip
+    samples = make_samples(options, tokenizer)
+    assert [len(sample.turns) for sample in samples] == [3, 3]
+    answer = b'data: {"choices": [{"text": "Once upon"}], "usage": {"completion_tokens": 6}}\n'
+    server = Answers(answer, b"data: [DONE]\n")
+    client = Client(server, "m", tokenizer=tokenizer)
+    load = asyncio.run(put_load(client, samples[:1], [0.0]))
+    said = tokenizer.encode("Once upon", add_special_tokens=False)
+    first, second, third = (body["prompt"] for _, body in server.bodies)
+    assert len(first) == 20 and len(second) == len(first) + len(said) + 4
+    assert second[: 20 + len(said)] == first + said and third[: len(second)] == second
+    assert [outcome.prompt_len for outcome in load.outcomes] == [
+        len(first),
+        len(second),
+        len(third),
+    ]
+    assert shared_share(options) == pytest.approx(1 - 28 / (20 + 30 + 40))
+
+
+@pytest.mark.parametrize(
+    "backend, field", [("openai-chat", "messages"), ("openai-responses", "input")]
+)
+def test_a_conversation_is_messages(tokenizer, backend, field):
+    pieces = {
+        "openai-chat": b'data: {"choices": [{"delta": {"content": "yes"}}]}\n',
+        "openai-responses": b'data: {"type": "response.output_text.delta", "delta": "yes"}\n',
+    }
+    server = Answers(pieces[backend], b"data: [DONE]\n")
+    talk = Sample("why", [5], 9, then=(Sample("really", [6], 9),))
+    load = asyncio.run(put_load(Client(server, "m", backend, tokenizer=tokenizer), [talk], [0.0]))
+    assert len(load.outcomes) == 2
+    assert server.bodies[1][1][field] == [
+        {"role": "user", "content": "why"}, {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": "really"},
+    ]  # fmt: skip
+    failing = Client(Answers(b'data: {"error": "no"}\n'), "m", backend, tokenizer=tokenizer)
+    assert len(asyncio.run(put_load(failing, [talk], [0.0])).outcomes) == 1
+
+
 def test_files_of_prompts(tokenizer, tmp_path):
     lines = tmp_path / "custom.jsonl"
     lines.write_text('{"prompt": "Once upon a time", "output_tokens": 9}\n{"prompt": "Hi"}\n')
@@ -168,12 +215,44 @@ def test_models_are_named_as_in_serve(monkeypatch, command):
 
 
 @pytest.mark.parametrize(
+    "flags, lengths",
+    [
+        ([], (1024, 128)),
+        (["--input-len", "9", "--output-len", "3"], (9, 3)),
+        (["--random-prefix-len", "4", "--input-len", "9"], (13, 128)),
+        (["--dataset-name", "custom"], (3, 9)),
+        (["--dataset-name", "custom", "--output-len", "5"], (3, 5)),
+        (["--dataset-name", "prefix_repetition", "--prefix-repetition-prefix-len", "6"],
+         (262, 128)),
+    ],
+)  # fmt: skip
+def test_throughput_takes_the_lengths_of_its_dataset(monkeypatch, tmp_path, flags, lengths):
+    lines, seen = tmp_path / "custom.jsonl", []
+    lines.write_text('{"prompt": "Once upon a", "output_tokens": 9}\n')
+    monkeypatch.setattr("engine.llm.LLM", MagicMock())
+    monkeypatch.setattr(
+        "serve.bench.offline.measure_throughput", lambda llm, samples, n: seen.extend(samples) or {}
+    )
+    command = ["throughput", "--num-prompts", "1", "--dataset-path", str(lines), *flags]
+    typer.main.get_command(app)(command, standalone_mode=False)
+    assert [(len(sample.token_ids), sample.output_len) for sample in seen] == [lengths]
+
+
+@pytest.mark.parametrize("name", ["custom", "prefix_repetition"])
+def test_an_input_length_is_refused_where_it_would_be_ignored(name):
+    command = ["throughput", "--dataset-name", name, "--input-len", "9"]
+    with pytest.raises(ConfigError, match="--input-len is for --dataset-name random"):
+        typer.main.get_command(app)(command, standalone_mode=False)
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         ({"name": "what"}, "must be one of random"),
         ({"name": "custom"}, "--dataset-path"),
         ({"name": "custom", "path": Path("/nowhere")}, "Cannot read /nowhere"),
         ({"random_range_ratio": 1.5}, "--random-range-ratio"),
+        ({"name": "multi_turn", "num_turns": 0}, "--multi-turn-num-turns"),
     ],
 )
 def test_datasets_refuse_nonsense(tokenizer, options, message):
@@ -237,6 +316,61 @@ def test_a_real_server_is_measured(url, tmp_path, backend):
     assert (tmp_path / "run.png").stat().st_size > 5000 and (tmp_path / "run.svg").exists()
 
 
+def test_starts_of_two_folders_take_turns(monkeypatch):
+    started = []
+
+    def start(settings):
+        started.append((settings["model"], settings["compilation_cache_dir"]))
+        seconds = {"a": 4.0, "b": 2.0}[settings["model"]]
+        return dict.fromkeys(startup._PARTS, seconds)
+
+    monkeypatch.setattr(startup, "_start", start)
+    found = startup.measure_startup({"model": "a"}, warm_starts=2, beside="b")
+    assert [model for model, _ in started] == ["a", "b", "a", "b", "b", "a"]
+    assert len(set(started)) == 2
+    assert found["warm"][0]["load"] == 4.0 and found["beside"]["cold"]["load"] == 2.0
+    assert found["beside"]["ratios"] == {"load": [2.0, 2.0], "ready": [2.0, 2.0]}
+    console = Console(record=True, width=120)
+    for table in startup.tables(found, ("a", "b")):
+        console.print(table)
+    said = console.export_text()
+    assert "seconds of b" in said and "a by b" in said and "warm-up" in said
+
+
+def test_the_shape_that_is_started_is_compares(tmp_path):
+    with pytest.raises(ConfigError, match=r"--shape takes llama-125m; got 'gpt'"):
+        startup.untrained("gpt", tmp_path)
+
+
+def test_the_parts_of_a_start():
+    sizes = {"max_model_len": 64, "max_num_seqs": 1, "max_num_batched_tokens": 16}
+    parts = startup._report(time.time(), {"model": "demo", **sizes})
+    assert parts.keys() == startup._PARTS.keys() and min(parts.values()) > 0
+    assert parts["warm_up"] + parts["compile"] < parts["ready"]
+
+
+def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
+    commands, asked = [], []
+
+    def measure(settings, **others):
+        asked.append(others)
+        raise ConfigError("That is enough.")
+
+    def run(command, **_):
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(startup, "measure_startup", measure)
+    monkeypatch.setattr(startup.subprocess, "run", run)
+    for folder in (tmp_path / "made", tmp_path):
+        command = ["startup", "--beside", str(folder), "--dtype", "float32", "--warm-starts", "2"]
+        with pytest.raises(ConfigError, match="enough"):
+            typer.main.get_command(app)(command, standalone_mode=False)
+        assert asked.pop() == {"warm_starts": 2, "beside": str(folder)}
+    flags = ["--dtype", "float32"]
+    assert commands == [["-m", "serve", "convert", "demo", str(tmp_path / "made"), *flags]]
+
+
 def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
     done = bench(
         "sweep", "--max-concurrency", "1,2", "--result-dir", str(tmp_path), "--plot",
@@ -248,6 +382,17 @@ def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
     assert [result["max_concurrency"] for result in results] == [1, 2]
     assert not math.isnan(results[0]["median_tpot_ms"])
     assert (tmp_path / "sweep.svg").exists()
+
+
+def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(url):
+    """Both its processes, once all is compiled; one that polls has no such moment."""
+    meter, deadline = CpuMeter.of_server(Server.parse(url)), time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        before = meter.seconds()
+        time.sleep(2.0)
+        if meter.seconds() - before < 0.01 * 2.0:
+            return
+    pytest.fail("the server was never idle")
 
 
 def test_requests_that_fail_are_counted_and_the_exit_says_so(url):
@@ -277,6 +422,8 @@ def test_the_engine_alone_is_measured(tmp_path):
 class Answers:
     """A server that says the same to everybody."""
 
+    host, port = "10.0.0.1", 1  # whose processes nobody can see from here
+
     def __init__(self, *pieces):
         self.pieces, self.bodies = pieces, []
 
@@ -284,6 +431,30 @@ class Answers:
         self.bodies.append((endpoint, json.loads(body)))
         for piece in self.pieces:
             yield piece
+
+
+def test_tokens_that_a_server_does_not_count_are_counted(tokenizer):
+    pieces = [
+        b'data: {"choices": [{"text": "%s"}]}\n' % text for text in (b"Once upon", b" a time")
+    ]
+    usage = b'data: {"choices": [], "usage": {"completion_tokens": 3}}\n'
+    sample, end = Sample("a", [5], 9), b"data: [DONE]\n"
+
+    def outcome(*answer):
+        client = Client(Answers(*answer, end), "m", tokenizer=tokenizer)
+        return asyncio.run(put_load(client, [sample], [0.0])).outcomes[0]
+
+    counted = len(tokenizer.encode("Once upon a time", add_special_tokens=False))
+    assert outcome(*pieces).output_tokens == counted > 0
+    assert outcome(*pieces, usage).output_tokens == 3
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning"])
+def test_thoughts_are_pieces_too(name):
+    event = json.dumps({"choices": [{"delta": {"content": "", name: "Hm"}}]}).encode()
+    client = Client(Answers(b"data: " + event + b"\n"), "m", "openai-chat")
+    outcome = asyncio.run(client.run(Sample("a", [5], 9)))
+    assert outcome.text == "Hm" and outcome.success
 
 
 def test_a_vector_is_asked_for_by_ids():

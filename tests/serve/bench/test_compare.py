@@ -15,10 +15,16 @@ from models.gguf.checkpoint import open_gguf_tensors
 from pallas_kernels.cache.reference import rotate
 from serve.bench.compare import checkpoint, peers
 from serve.bench.compare.checkpoint import Shape, tensors, write_folder
-from serve.bench.compare.command import CompareOptions, compare_prefix_cache, run, started
+from serve.bench.compare.command import (
+    CompareOptions,
+    _shared,
+    compare_prefix_cache,
+    run,
+    started,
+)
 from serve.bench.compare.peers import Measured, Setting, llama_cpp
 from serve.bench.compare.rounds import Comparison, Mode, run_rounds
-from serve.bench.samples import DatasetOptions
+from serve.bench.samples import DatasetOptions, make_samples
 from serve.bench.serving import load_tokenizer
 
 TINY = Shape(V=300, D=16, F=32, L=2, N=4, K=2, positions=256)
@@ -198,6 +204,25 @@ def test_the_prefix_cache_is_measured_beside_a_server_without_it(monkeypatch):
     warm_up, measured = asked[0][1], asked[-1][1]
     assert len({tuple(sample.token_ids[:9]) for sample in measured}) == 2
     assert not {str(s.token_ids[:9]) for s in warm_up} & {str(s.token_ids[:9]) for s in measured}
+
+
+def test_conversations_through_a_cache(stand_in, tmp_path):
+    """Every turn counts, and the longest one is what engines have room for."""
+    dataset = DatasetOptions("multi_turn", num_prompts=4, num_turns=3, first_len=9, message_len=2,
+                             output_len=4)  # fmt: skip
+    assert _shared(dataset) == (
+        9 + 2 * 6 + 4,
+        "conversations of 3 turns, 71% of their prompts known",
+    )
+    setting = Setting(find_folder("demo"), tmp_path, max_len=25, rows=2, log_folder=tmp_path)
+    with started({"llama.cpp": lambda: llama_cpp(setting, stand_in(STAND_IN))}, Console()) as peers:
+        samples = make_samples(dataset, load_tokenizer("demo"))
+        measured = peers[0].run(samples, 2)
+    assert measured.words == [["x"] * 4] * 6
+    with pytest.raises(
+        ConfigError, match="takes multi_turn or prefix_repetition here; got 'random'"
+    ):
+        _shared(DatasetOptions())
 
 
 @pytest.mark.parametrize("wrong", [{"peers": ("gpt",)}, {"rounds": 0}, {"clients": -1}])

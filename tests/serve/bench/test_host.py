@@ -5,10 +5,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from engine.errors import ConfigError
 from engine.messages import AddRequest
 from engine.sampling_params import SamplingParams
 from serve.bench.cli import app
 from serve.bench.fake_device import make_fake_core
+from serve.bench.host import measure_host
 
 
 def test_the_command_prints_and_writes_what_it_found(tmp_path):
@@ -16,13 +18,22 @@ def test_the_command_prints_and_writes_what_it_found(tmp_path):
     options = ["--rows", "2", "--num-steps", "20", "--output-json", str(target)]
     done = CliRunner().invoke(app, ["host", *options])
     assert done.exit_code == 0, done.output
-    for part in ("rows that decode", "with pipeline", "p99 itl"):
+    for part in ("rows that decode", "1,000 wait", "with pipeline", "p99 itl"):
         assert part in done.output
     found = json.loads(target.read_text())
     assert all(row["host_us"] > 0 for load in ("decode", "renewed") for row in found[load])
+    assert [row["policy"] for row in found["waiting"]] == ["fcfs", "lpm"]
     beside = found["long_prompt"]  # a prompt of 32k tokens delays others by a step at most
     assert beside["p99_itl_ms"] <= beside["limit_ms"]
     assert beside["max_itl_ms"] > 10 * beside["p50_itl_ms"]  # it was there
+
+
+def test_a_part_by_itself_or_one_that_there_is_not():
+    done = CliRunner().invoke(app, ["host", "--rows", "2", "--num-steps", "5", "--parts", "decode"])
+    assert done.exit_code == 0 and "rows that decode" in done.output
+    assert "end and begin" not in done.output and "wait" not in done.output
+    with pytest.raises(ConfigError, match=r"--parts takes decode, .* got 'speed'"):
+        measure_host([1], device_seconds=1.0, steps=1, parts=["speed"])
 
 
 @pytest.mark.parametrize("on", [True, False])

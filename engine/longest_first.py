@@ -1,0 +1,42 @@
+"""`--scheduling-policy lpm`: who has the most of its prompt in the prefix cache goes first.
+
+Of the first 128 that wait; they are compared once a step, and once for all who are admitted in it.
+Who was to be next and found no room stays the next one, so that nobody is compared while there is
+none.
+"""
+
+from engine.page_key import extend_keys
+from engine.prefix_cache import PrefixCache
+from engine.request import Request, Status
+from engine.waiting_queue import WaitingQueue
+
+_COMPARED = 128
+
+
+class LongestFirst(WaitingQueue):
+    """By priority, then by what the cache knows, then first come first served."""
+
+    def __init__(self, cache: PrefixCache, page_size: int) -> None:
+        super().__init__()
+        self._cache = cache
+        self._page_size = page_size
+        self._order: list[Request] = []  # of those that were compared, the next one last
+
+    def begin_step(self) -> None:
+        """Forget the order but for the next one."""
+        del self._order[:-1]
+
+    def peek(self) -> Request | None:
+        first, order = super().peek(), self._order
+        while order and order[-1].status is not Status.WAITING:
+            order.pop()
+        if first is not None and (not order or first.priority < order[-1].priority):
+            compared = self.first(_COMPARED)
+            compared.sort(key=lambda request: (request.priority, -self._known(request)))
+            order[:] = reversed(compared)
+        return order[-1] if order else None
+
+    def _known(self, request: Request) -> int:
+        """Pages of its beginning that the cache has."""
+        extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
+        return self._cache.num_known(request.page_keys)

@@ -1,0 +1,199 @@
+"""`ingot bench throughput`, `latency` and `startup`: their options; an engine without a server."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from engine.errors import ConfigError
+from serve import options as engine_options
+from serve.bench import options
+from serve.bench.printing import report, write_json
+
+if TYPE_CHECKING:
+    from serve.bench.samples import DatasetOptions
+
+_console = Console()
+
+
+def throughput(
+    model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
+    dataset_name: options.DatasetName = "random",
+    dataset_path: options.DatasetPath = None,
+    num_prompts: options.NumPrompts = 1000,
+    seed: options.Seed = 0,
+    input_len: Annotated[
+        int | None, typer.Option(help="Tokens of a prompt of random; 1024 if not given.")
+    ] = None,
+    output_len: options.OutputLen = None,
+    random_range_ratio: options.RandomRangeRatio = 0.0,
+    random_prefix_len: options.RandomPrefixLen = 0,
+    prefix_len: options.PrefixLen = 256,
+    suffix_len: options.SuffixLen = 256,
+    num_prefixes: options.NumPrefixes = 10,
+    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
+    dtype: engine_options.Dtype = "auto",
+    load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
+    max_model_len: engine_options.MaxModelLen = None,
+    max_num_seqs: engine_options.MaxNumSeqs = None,
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    enable_prefix_caching: engine_options.EnablePrefixCaching = True,
+    async_scheduling: engine_options.AsyncScheduling = True,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
+    output_json: options.OutputJson = None,
+) -> None:
+    """All prompts at once through the engine, without a server."""
+    given = dict(locals())
+    from engine import LLM
+    from serve.bench.offline import measure_throughput
+    from serve.bench.samples import make_samples
+    from serve.bench.serving import load_tokenizer
+
+    dataset = _dataset(given)
+    where = _where(model, revision, download_dir, load_format, hf_overrides)
+    samples = make_samples(dataset, load_tokenizer(where["model"]))
+    with LLM(
+        **where, dtype=dtype, load_format=load_format, quantization=quantization,
+        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
+        async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
+    ) as llm:  # fmt: skip
+        llm.core.wait_for_programs()
+        report(_console, measure_throughput(llm, samples, n=n), output_json)
+
+
+def latency(
+    model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts at a time.")] = 8,
+    input_len: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 32,
+    output_len: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
+    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
+    num_iters_warmup: Annotated[int, typer.Option(help="Runs before the clock.")] = 10,
+    num_iters: Annotated[int, typer.Option(help="Runs that count.")] = 30,
+    dtype: engine_options.Dtype = "auto",
+    load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
+    max_model_len: engine_options.MaxModelLen = None,
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    async_scheduling: engine_options.AsyncScheduling = True,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
+    output_json: options.OutputJson = None,
+) -> None:
+    """One batch again and again through the engine, without a server."""
+    from engine import LLM
+    from serve.bench.offline import measure_latency
+    from serve.bench.samples import DatasetOptions, make_samples
+    from serve.bench.serving import load_tokenizer
+
+    dataset = DatasetOptions(num_prompts=batch_size, random_input_len=input_len)
+    where = _where(model, revision, download_dir, load_format, hf_overrides)
+    samples = make_samples(dataset, load_tokenizer(where["model"]))
+    # what a run leaves in the prefix cache would be found by the next
+    with LLM(
+        **where, dtype=dtype, load_format=load_format, quantization=quantization,
+        max_model_len=max_model_len, max_num_seqs=batch_size * n,
+        max_num_batched_tokens=max_num_batched_tokens,
+        tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
+        async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
+    ) as llm:  # fmt: skip
+        llm.core.wait_for_programs()
+        found = measure_latency(
+            llm, [sample.token_ids for sample in samples],
+            output_len=output_len, n=n, warmups=num_iters_warmup, iterations=num_iters,
+        )  # fmt: skip
+    report(_console, found, output_json)
+
+
+def startup(
+    model: engine_options.Model = "demo",
+    revision: engine_options.Revision = None,
+    download_dir: engine_options.DownloadDir = None,
+    hf_overrides: engine_options.HfOverrides = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="llama-125m: that shape, untrained, as in compare, instead of --model."),
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="A converted folder of the same model, started in turns with it; if it is not "
+            "there it is written first, as `ingot convert` does."
+        ),
+    ] = None,
+    warm_starts: Annotated[int, typer.Option(help="Starts with a full compile cache.", min=1)] = 3,
+    dtype: engine_options.Dtype = "auto",
+    load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
+    max_model_len: engine_options.MaxModelLen = None,
+    max_num_seqs: engine_options.MaxNumSeqs = None,
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
+    output_json: options.OutputJson = None,
+) -> None:
+    """Start the engine with an empty compile cache, then with a full one."""
+    from serve.bench.startup import convert, measure_startup, tables, untrained
+
+    with TemporaryDirectory() as folder:
+        where = str(untrained(shape, Path(folder))) if shape else model
+        settings = {
+            **_where(where, revision, download_dir, load_format, hf_overrides),
+            "dtype": dtype, "load_format": load_format, "quantization": quantization,
+            "max_model_len": max_model_len, "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max_num_batched_tokens,
+        }  # fmt: skip
+        if beside is not None and not beside.exists():
+            convert(settings, beside)
+        other = None if beside is None else str(beside)
+        found = measure_startup(settings, warm_starts=warm_starts, beside=other)
+    for table in tables(found, (shape or model, str(beside))):
+        _console.print(table)
+    write_json(_console, found, output_json)
+
+
+def _dataset(given: dict[str, Any]) -> "DatasetOptions":
+    """The dataset of the command's arguments: its own lengths, where it has them."""
+    from serve.bench.samples import DatasetOptions
+
+    fields = {key: given[key] for key in DatasetOptions.__dataclass_fields__ if key in given}
+    name, length = given["dataset_name"], given["input_len"]
+    if name == "random":  # whose lengths vary around these
+        fields |= {"random_input_len": length or 1024, "output_len": None}
+        fields |= {"random_output_len": given["output_len"] or 128}
+    elif name == "multi_turn":
+        raise ConfigError("multi_turn takes a server: use `ingot bench serve` or `prefix-cache`.")
+    elif length is not None:
+        instead = "; use --prefix-repetition-prefix-len and -suffix-len"
+        raise ConfigError(
+            f"--input-len is for --dataset-name random, and {name} has lengths of its own"
+            f"{instead if name == 'prefix_repetition' else ''}."
+        )
+    return DatasetOptions(name, given["dataset_path"], **fields)
+
+
+def _where(
+    model: str,
+    revision: str | None,
+    download_dir: str | None,
+    load_format: str,
+    hf_overrides: str | None,
+) -> dict[str, Any]:
+    """Settings of the model itself, which is downloaded first if it is a name on the hub."""
+    from engine.config import make_config
+    from engine.model_files import located
+
+    overrides = engine_options.parse_object("--hf-overrides", hf_overrides)
+    config = make_config(
+        model=model, revision=revision, download_dir=download_dir, load_format=load_format
+    )
+    return {"model": located(config).model, "hf_overrides": overrides}
