@@ -67,6 +67,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     tensor_parallel_size: int = 1
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
+    kv_cache_metrics: bool = False  # how long pages stay in the prefix cache
+    kv_cache_metrics_sample: float = 0.01  # share of pages that are watched for it
     async_scheduling: bool = True  # start a step before the one before it is read
     num_scheduler_steps: int = 1  # decode steps that the device is given at once if nobody waits
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
@@ -99,6 +101,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             raise ConfigError(
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
+            )
+        if not 0 < self.kv_cache_metrics_sample <= 1:
+            raise ConfigError(
+                "--kv-cache-metrics-sample must be above 0 and at most 1, "
+                f"got {self.kv_cache_metrics_sample}."
             )
         if self.kv_offloading_size is not None:
             if not 0 < self.kv_offloading_size <= _MOST_GIB:

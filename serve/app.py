@@ -1,6 +1,7 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ TraceContext ▸ routes
+MeasureHttp ▸ RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ TraceContext ▸
+Fallback ▸ routes
 """
 
 from collections.abc import Iterator
@@ -21,9 +22,12 @@ from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
+from serve.fallback.chain import FallbackChain
+from serve.fallback.middleware import Fallback
 from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
 from serve.hosts import ANY, AllowedHosts
+from serve.http_metrics import MeasureHttp
 from serve.key_limits import KeyLimits, LimitKeys
 from serve.logs import ADMIN_STATE
 from serve.messages.protocol import (
@@ -106,9 +110,11 @@ def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
     settings = service.settings
     limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
+    routes = [*_generation(service, limits), *_information(service)]
+    measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)
     return Starlette(
-        routes=[*_generation(service, limits), *_information(service)],
-        middleware=[*_layers(service, limits)],
+        routes=routes,
+        middleware=[measured, *_layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
@@ -137,6 +143,10 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
     yield Middleware(LimitKeys, limits=limits)
     if service.traces is not None:
         yield Middleware(TraceContext)
+    if settings.fallbacks:
+        seconds = settings.try_timeout
+        chain = FallbackChain(settings.fallbacks, seconds, service.metrics.fell_back)
+        yield Middleware(Fallback, chain=chain, seconds=seconds)
 
 
 def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:

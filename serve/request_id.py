@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RequestIds:
-    """ASGI middleware that sets `scope["state"]["request_id"]` and the response header."""
+    """ASGI middleware that sets `scope["state"]["request_id"]` and the response header, and
+    `scope["state"]["status"]` once there is one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -21,11 +22,13 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(16)
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+                state["status"] = message["status"]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -9,6 +9,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.logs import LogFormat, LogLevel, LogSettings
 from engine.settings import convert_settings
+from serve.fallback.apis import FallbackApi, check_spending, check_timeout
 
 _HOST = re.compile(r"\*|(\*\.)?[^\s:/*\[\]]*[^\s:/*\[\].]|\[[0-9a-fA-F:.]+\]")
 UvicornLogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
@@ -44,6 +45,9 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_body_bytes: int = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: int = 25  # of a file that is to be transcribed
     shutdown_timeout: float = 30.0  # seconds that requests in flight get to finish
+    fallbacks: tuple[FallbackApi, ...] = ()  # for what is not answered here, in this order
+    try_timeout: float | None = 600.0  # seconds until an answer begins, if there are fallbacks
+    watchdog_timeout: float = 300.0  # seconds that a step may take before the engine is replaced
     uvicorn_log_level: UvicornLogLevel = "warning"
 
     @property
@@ -62,6 +66,10 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError("--served-model-name must not be empty.")
         if not 0 <= self.shutdown_timeout < float("inf"):
             raise ConfigError("--shutdown-timeout must be at least 0 seconds.")
+        check_timeout(self.try_timeout)
+        check_spending(self.fallbacks, self.api_keys, self.host)
+        if not 0 < self.watchdog_timeout < float("inf"):
+            raise ConfigError("--watchdog-timeout must be more than 0 seconds.")
         if self.max_num_queued_reqs is not None and self.max_num_queued_reqs < 1:
             raise ConfigError("--max-num-queued-reqs must be at least 1.")
         per_key = self.max_concurrent_requests_per_key

@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import EngineConfig
 from serve import cli, run
+from serve.fallback.apis import FallbackApi
 from serve.settings import ServerSettings
 
 
@@ -70,7 +71,9 @@ def test_every_flag_reaches_its_setting(
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
         "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info --stream-interval 4 "
-        "--trust-request-chat-template"
+        "--trust-request-chat-template --kv-cache-metrics --kv-cache-metrics-sample 0.5 "
+        "--watchdog-timeout 9 --try-timeout 8 --fallback-url http://a/v1 "
+        '--fallback-url {"url":"http://b","model":"m"}'
     )
     assert ingot(monkeypatch, "serve", "folder", *flags.split()) == 0
     assert seen == [
@@ -81,13 +84,17 @@ def test_every_flag_reaches_its_setting(
             gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
             num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
             enable_prefix_caching=False, async_scheduling=False, num_scheduler_steps=8,
-            compilation_cache_dir="/c", compilation_cache_size=0.5,
+            compilation_cache_dir="/c", compilation_cache_size=0.5, kv_cache_metrics=True,
+            kv_cache_metrics_sample=0.5,
         ),
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",
             generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
             shutdown_timeout=4.0, stream_interval=4, trust_request_chat_template=True,
-            uvicorn_log_level="info",
+            uvicorn_log_level="info", watchdog_timeout=9.0, try_timeout=8.0,
+            fallbacks=(
+                FallbackApi(url="http://a/v1"), FallbackApi(url="http://b", model="m"),
+            ),
         ),
     ]  # fmt: skip
 
