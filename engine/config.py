@@ -42,6 +42,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
     # a local folder, a GGUF file, a name on the Hugging Face hub, or "demo" for the bundled model
     model: str = "demo"
+    tokenizer: str | None = None  # the same, for what turns text to ids; None is the model's own
     revision: str | None = None  # on the hub: a branch, a tag or a commit
     download_dir: str | None = None  # for what is downloaded; None is Hugging Face's cache
     runner: Literal["auto", "generate", "pooling"] = "auto"  # writes text, or gives vectors

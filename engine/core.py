@@ -24,6 +24,7 @@ from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.model_files import tokenizer_folder
 from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
@@ -34,7 +35,6 @@ from engine.scheduler import Scheduler
 from engine.shapes import Shapes
 from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget
-from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -95,7 +95,7 @@ class EngineCore:
         self._windows = self._runner.programs.windows if shapes.windows else None
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
-        self._constraints = ConstraintThreads(partial(_load_vocabulary, config.model, model))
+        self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
         self._settled: list[RequestDelta] = []  # not reported yet: an interrupt keeps them here
         self._step_seconds = 0.0  # of the last step that was read
@@ -289,9 +289,10 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
     return ids
 
 
-def _load_vocabulary(name: str, model: LoadedModel) -> Vocabulary:
+def _load_vocabulary(config: EngineConfig, model: LoadedModel) -> Vocabulary:
     """What grammars are followed in; read in a thread, while programs are compiled."""
-    return load_vocabulary(find_folder(name), model.config.vocab_size, model.eos_token_ids)
+    folder = tokenizer_folder(config)
+    return load_vocabulary(folder, model.config.vocab_size, model.eos_token_ids)
 
 
 def _info(

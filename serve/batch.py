@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
-from engine.model_files import located
+from engine.model_files import located, tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.app import OPERATIONS, build_app
 from serve.audio.batch import form_of
@@ -176,10 +176,10 @@ async def running_app(
     """The application over an engine of its own, and the engine's rows; raises StartError."""
     name, config = config.model, located(config)
     folder = model_folder(config.model)
-    model = load_served_model(folder, name, settings)
+    model = load_served_model(folder, name, settings, tokenizer_folder(config))
     metrics = Metrics(model.names[0])
     client = EngineClient(OutputProcessor(model.tokenizer), metrics)
-    grammars = GrammarCompiler(folder)
+    grammars = GrammarCompiler(tokenizer_folder(config))
     process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
     try:
         info = await client.connect(process)

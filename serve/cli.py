@@ -24,26 +24,34 @@ from serve.option_groups import (
     OperationOptions,
     takes,
 )
+from serve.peer_options import PeerOptions, our_name
 from serve.router.command import router
 
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
 
+_OBJECTS = (
+    "pooler_config", "hf_overrides", "default_chat_template_kwargs", "override_generation_config",
+    "structured_outputs_config",
+)  # fmt: skip
 app = typer.Typer(
     name="ingot",
     help="Run language models on JAX: an OpenAI-compatible server, and a prompt in the terminal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": our_name},
 )
 app.add_typer(bench, name="bench")
 app.command("router")(router)
 
 
 @app.command()
-@takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions)
+@takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions, PeerOptions)
 def serve(
-    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)] = "demo", **given: Any
+    model: Annotated[str | None, typer.Argument(help=options.MODEL_HELP)] = None,
+    named_model: options.NamedModel = None,
+    **given: Any,
 ) -> None:
     """Serve MODEL over HTTP with OpenAI's API.
 
@@ -51,6 +59,9 @@ def serve(
     """
     from serve.run import run_server
 
+    if model is not None and named_model not in (None, model):
+        raise typer.BadParameter("MODEL and --model name two models; give one.")
+    model = model or named_model or "demo"
     raise typer.Exit(run_server(*_settings({"model": model, **given})))
 
 
@@ -64,11 +75,13 @@ def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
         "fallbacks": parse_fallbacks(given.get("fallback_url")),
         "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
-        "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
-        "hf_overrides": options.parse_object("--hf-overrides", given["hf_overrides"]),
         "allowed_hosts": options.parse_hosts(given.get("allowed_hosts")),
         "allowed_origins": options.parse_list("--allowed-origins", given.get("allowed_origins")),
     }
+    for name in _OBJECTS:
+        flag = "--" + name.replace("_", "-")
+        given[name] = options.parse_object(flag, given[name])
+    given["structured_outputs_config"] = given["structured_outputs_config"] or {}
     engine_config = make_config(**_fields_of(EngineConfig, given))
     return engine_config, make_settings(**_fields_of(ServerSettings, given))
 
@@ -175,7 +188,7 @@ def check(
 
 
 @app.command("run-batch")
-@takes(ModelOptions, MemoryOptions, AnswerOptions)
+@takes(ModelOptions, MemoryOptions, AnswerOptions, PeerOptions)
 def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],

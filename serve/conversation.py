@@ -50,6 +50,8 @@ async def begin(
     told = partial(service.metrics.reply_read, request_type, bool(request.stream))
     rules = replace(rules, on_end=told)
     constraint = _constraint(request)
+    if constraint is not None:
+        constraint = constraint.written(service.settings.structured_outputs_config)
     check_beams(request, constraint)
     params = sampling_params(
         request,
@@ -61,6 +63,7 @@ async def begin(
     if rules.special:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
     params.check_vocabulary(info.vocab_size)
+    service.check_logprobs(params, "top_logprobs")
     text, token_ids = await prompt_of(service, request)
     read, own = divide(truncate(token_ids, request, info), info)
     params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)

@@ -14,13 +14,13 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
+from engine.model_files import tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient
@@ -159,7 +159,7 @@ class Launcher:
         self._client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
-        self._grammars = GrammarCompiler(Path(engine_config.model))
+        self._grammars = GrammarCompiler(tokenizer_folder(engine_config))
         service = Service(
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
             traces,

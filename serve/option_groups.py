@@ -5,14 +5,14 @@
     def check(prompt: ..., **given: Any) -> None:
 
 `given` then holds every option of the groups by its name. Owns which option is in which group; what
-each is called and means is in `options`.
+each is called and means is in `options` and the files beside it.
 """
 
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from serve import options
+from serve import answer_options, operation_options, options
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -20,6 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 class ModelOptions:
     """Which model, and how it is read."""
 
+    tokenizer: answer_options.Tokenizer = None
     revision: options.Revision = None
     download_dir: options.DownloadDir = None
     runner: options.Runner = "auto"
@@ -60,11 +61,17 @@ class AnswerOptions:
 
     served_model_name: options.ServedModelName = None
     chat_template: options.ChatTemplate = None
+    chat_template_content_format: answer_options.ChatTemplateContentFormat = "auto"
+    default_chat_template_kwargs: answer_options.DefaultChatTemplateKwargs = None
     trust_request_chat_template: options.TrustRequestChatTemplate = False
     tool_call_parser: options.ToolCallParser = "auto"
     reasoning_parser: options.ReasoningParser = "auto"
     enable_auto_tool_choice: options.EnableAutoToolChoice = True
+    response_role: answer_options.ResponseRole = "assistant"
     generation_config: options.GenerationConfig = "auto"
+    override_generation_config: answer_options.OverrideGenerationConfig = None
+    structured_outputs_config: answer_options.StructuredOutputsConfig = None
+    max_logprobs: answer_options.MaxLogprobs = 20
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25
 
@@ -79,6 +86,8 @@ class HttpOptions:
     ssl_keyfile: options.SslKeyfile = None
     allowed_hosts: options.AllowedHosts = None
     allowed_origins: options.AllowedOrigins = None
+    root_path: answer_options.RootPath = ""
+    enable_request_id_headers: answer_options.EnableRequestIdHeaders = False
     api_key: options.ApiKey = None
     admin_api_key: options.AdminApiKey = None
     stream_interval: options.StreamInterval = 1
@@ -91,15 +100,15 @@ class OperationOptions:
 
     enable_log_requests: options.EnableLogRequests = False
     enable_per_request_metrics: options.EnablePerRequestMetrics = False
-    kv_cache_metrics: options.KvCacheMetrics = False
-    kv_cache_metrics_sample: options.KvCacheMetricsSample = 0.01
+    kv_cache_metrics: operation_options.KvCacheMetrics = False
+    kv_cache_metrics_sample: operation_options.KvCacheMetricsSample = 0.01
     log_level: options.LogLevel = "info"
     log_format: options.LogFormat = "text"
     uvicorn_log_level: options.UvicornLogLevel = "warning"
     otlp_traces_endpoint: options.OtlpTracesEndpoint = None
-    fallback_url: options.FallbackUrl = None
-    try_timeout: options.TryTimeout = 600.0
-    watchdog_timeout: options.WatchdogTimeout = 300.0
+    fallback_url: operation_options.FallbackUrl = None
+    try_timeout: operation_options.TryTimeout = 600.0
+    watchdog_timeout: operation_options.WatchdogTimeout = 300.0
     shutdown_timeout: options.ShutdownTimeout = 30.0
 
 

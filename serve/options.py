@@ -1,7 +1,7 @@
 """The command line's options: one type each, shared by the commands that have it.
 
-Names, meanings and defaults are vLLM's wherever vLLM has the option; `None` leaves the choice to
-the engine.
+Names, meanings and defaults are vLLM's wherever vLLM has the option; SGLang's names for them are in
+`peer_options`. `None` leaves the choice to the engine.
 """
 
 import re
@@ -59,6 +59,10 @@ MODEL_HELP = "A local folder, a GGUF file, org/name on the Hugging Face hub, or 
 Model = Annotated[
     str,
     typer.Option("--model", help=MODEL_HELP, rich_help_panel=_MODEL),
+]
+NamedModel = Annotated[
+    str | None,
+    typer.Option("--model", help="The same as MODEL.", rich_help_panel=_MODEL),
 ]
 Revision = Annotated[
     str | None,
@@ -229,17 +233,6 @@ LogitsProcessors = Annotated[
         rich_help_panel=_SAMPLING,
     ),
 ]
-KvCacheMetrics = Annotated[
-    bool,
-    typer.Option(
-        "--kv-cache-metrics/--no-kv-cache-metrics",
-        help="Show in /metrics how long pages stay in the cache, by a sample of them.",
-        rich_help_panel=_SERVER,
-    ),
-]
-KvCacheMetricsSample = Annotated[
-    float, typer.Option(help="Share of pages in that sample.", rich_help_panel=_SERVER)
-]
 CompilationCacheDir = Annotated[
     str | None,
     typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),
@@ -389,31 +382,6 @@ MaxAudioClipFilesizeMb = Annotated[
 ShutdownTimeout = Annotated[
     float,
     typer.Option(help="Seconds that running requests get to finish.", rich_help_panel=_SERVER),
-]
-WatchdogTimeout = Annotated[
-    float,
-    typer.Option(
-        help="Seconds that a step may take before the engine is taken for hung, ended and started "
-        "again.",
-        rich_help_panel=_SERVER,
-    ),
-]
-FallbackUrl = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="URL|JSON",
-        help="An OpenAI-compatible API for what cannot be answered here: https://host/v1, or "
-        '{"url": ..., "api_key_env": "NAME", "model": ..., "timeout": 20}; repeatable, asked in '
-        "order.",
-        rich_help_panel=_SERVER,
-    ),
-]
-TryTimeout = Annotated[
-    float | None,
-    typer.Option(
-        help="Seconds until an answer begins, before the next server or API is asked.",
-        rich_help_panel=_SERVER,
-    ),
 ]
 UvicornLogLevel = Annotated[
     str,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from serve import options
+from serve import operation_options, options
 
 
 def router(
@@ -15,8 +15,8 @@ def router(
     port: options.Port = 8080,
     allowed_hosts: options.AllowedHosts = None,
     api_key: options.ApiKey = None,
-    try_timeout: options.TryTimeout = 600.0,
-    fallback_url: options.FallbackUrl = None,
+    try_timeout: operation_options.TryTimeout = 600.0,
+    fallback_url: operation_options.FallbackUrl = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
     max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
