@@ -127,7 +127,8 @@ class BeamCore:
                 deltas.append(delta)
             elif self._take(running, delta):
                 deltas += self._advance(running)
-        return StepReport(deltas=deltas, stats=report.stats)
+        report.deltas = deltas
+        return report
 
     def close(self) -> None:
         self._core.close()

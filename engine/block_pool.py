@@ -12,14 +12,17 @@ not know requests, tokens or devices. Page 0 is never handed out; padding reads 
 from collections import OrderedDict
 from collections.abc import Callable
 
+from engine.page_residency import PageResidency
+
 
 class BlockPool:
     """`num_pages` pages in all, of which page 0 is the sink."""
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, residency: PageResidency | None = None) -> None:
         if num_pages < 2:
             raise ValueError(f"a pool needs the sink and at least one page, got {num_pages}")
         self.num_pages = num_pages
+        self._residency = residency
         self.on_reuse: Callable[[int], None] = lambda page: None  # told of idle pages given away
         self._free = list(range(num_pages - 1, 0, -1))  # popped from the end: 1, 2, 3, ...
         self._idle: OrderedDict[int, None] = OrderedDict()  # kept, without owners; oldest first
@@ -56,6 +59,12 @@ class BlockPool:
                 self._check_owned(page)
             self._owners[page] += 1
 
+    def accessed(self, pages: list[int]) -> None:
+        """A request begins with these."""
+        if self._residency is not None:
+            for page in pages:
+                self._residency.accessed(page)
+
     def release(self, pages: list[int]) -> None:
         """One owner fewer for each, the last first; pages without owners are idle or free."""
         for page in reversed(pages):
@@ -91,6 +100,10 @@ class BlockPool:
             page, _ = self._idle.popitem(last=False)
             self._kept[page] = False
             self.on_reuse(page)
+            if self._residency is not None:
+                self._residency.evicted(page)
+        if self._residency is not None:
+            self._residency.allocated(page)
         self._owners[page] = 1
         return page
 

@@ -12,7 +12,7 @@ Messages are brought into that form.
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -37,20 +37,27 @@ _ARGUMENTS = {_PROBE: _PROBE}
 _FORMS = (("", True), (None, True), ("", False), (None, False))  # no content; arguments an object
 
 Message = Mapping[str, Any]
+ContentFormat = Literal["auto", "string", "openai"]
 
 
 class ChatTemplate:
     """The chat templates of a model: "default", and perhaps "tool_use" for requests with tools."""
 
-    def __init__(self, sources: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
-        """`sources` by name, `special_tokens` as {"bos_token": "<s>"}.
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        special_tokens: Mapping[str, str],
+        content_format: ContentFormat = "auto",
+    ) -> None:
+        """`sources` by name, `special_tokens` as {"bos_token": "<s>"}; `content_format` says what
+        the content of a message is to be: text, a list of parts (openai), or what is found out.
 
         Raises `CheckpointError` for a template that cannot be compiled or reaches for what the
         sandbox forbids.
         """
         environment = SandboxedEnvironment()
         self._templates = {
-            name: _Template(name, source, environment, special_tokens)
+            name: _Template(name, source, environment, special_tokens, content_format)
             for name, source in sources.items()
         }
         if len(sources) > 1 and "default" not in sources:
@@ -112,6 +119,7 @@ class _Template:
         source: str,
         environment: SandboxedEnvironment,
         special_tokens: Mapping[str, str],
+        content_format: ContentFormat,
     ) -> None:
         try:
             self._template: SandboxedTemplate = environment.compiled(source)
@@ -128,6 +136,8 @@ class _Template:
         self._no_content, self._takes_objects = _FORMS[0]
         with suppress(TemplateLimitError):  # renders nothing, as each request will be told
             self._find_form()
+        if content_format != "auto":
+            self._takes_parts = content_format == "openai"
 
     def _find_form(self) -> None:
         self._takes_parts = not self._shows(_user(_PROBE)) and self._shows(_user(_parts(_PROBE)))

@@ -47,6 +47,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
     # a local folder, a GGUF file, a name on the Hugging Face hub, or "demo" for the bundled model
     model: str = "demo"
+    tokenizer: str | None = None  # the same, for what turns text to ids; None is the model's own
     revision: str | None = None  # on the hub: a branch, a tag or a commit
     download_dir: str | None = None  # for what is downloaded; None is Hugging Face's cache
     runner: Literal["auto", "generate", "pooling"] = "auto"  # writes text, or gives vectors
@@ -72,6 +73,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     tensor_parallel_size: int = 1
     scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
     enable_prefix_caching: bool = True
+    kv_cache_metrics: bool = False  # how long pages stay in the prefix cache
+    kv_cache_metrics_sample: float = 0.01  # share of pages that are watched for it
     async_scheduling: bool = True  # start a step before the one before it is read
     # decode steps that the device has at once if nobody waits, in two programs if asynchronous
     num_scheduler_steps: int = 1
@@ -101,6 +104,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             raise ConfigError(
                 "--gpu-memory-utilization must be above 0 and at most 1, "
                 f"got {self.gpu_memory_utilization}."
+            )
+        if not 0 < self.kv_cache_metrics_sample <= 1:
+            raise ConfigError(
+                "--kv-cache-metrics-sample must be above 0 and at most 1, "
+                f"got {self.kv_cache_metrics_sample}."
             )
         if self.kv_offloading_size is not None:
             if not 0 < self.kv_offloading_size <= _MOST_GIB:

@@ -24,6 +24,8 @@ from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.model_files import tokenizer_folder
+from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
 from engine.request import Request, Status, make_request
@@ -33,7 +35,6 @@ from engine.scheduler import Scheduler
 from engine.shapes import Shapes
 from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget
-from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -78,8 +79,11 @@ class EngineCore:
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
         self._runner = make_runner(model, shapes, kv, fitted.programs, tier, fitted.encoders)
+        self._residency: PageResidency | None = None
+        if config.kv_cache_metrics:
+            self._residency = PageResidency(config.kv_cache_metrics_sample, config.seed)
         self._scheduler = Scheduler(
-            BlockPool(kv.num_pages),
+            BlockPool(kv.num_pages, self._residency),
             page_size=shapes.page_size,
             max_num_seqs=shapes.max_num_seqs,
             max_num_batched_tokens=shapes.max_num_batched_tokens,
@@ -91,7 +95,7 @@ class EngineCore:
         self._windows = self._runner.programs.windows if shapes.windows else None
         self._eos = _end_of_text_ids(model)
         self._random = random.Random(config.seed)
-        self._constraints = ConstraintThreads(partial(_load_vocabulary, config.model, model))
+        self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
         self._settled: list[RequestDelta] = []  # not reported yet: an interrupt keeps them here
         self._step_seconds = 0.0  # of the last step that was read
@@ -193,7 +197,10 @@ class EngineCore:
         elif not began:
             deltas += self._constrained.wait()
         self._count(deltas, start, launched, read)
-        return StepReport(deltas=deltas, stats=self.stats)
+        report = StepReport(deltas=deltas, stats=self.stats)
+        if self._residency is not None:
+            report.evictions = self._residency.take()
+        return report
 
     @property
     def programs(self) -> list[Program]:
@@ -252,6 +259,7 @@ class EngineCore:
         stats, scheduler, end = self.stats, self._scheduler, perf_counter()
         stats.num_running = len(scheduler.running)
         stats.num_waiting = len(scheduler.waiting)
+        stats.num_deferred = self._constrained.num_builds
         stats.num_free_pages = scheduler.pool.num_free
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
@@ -282,9 +290,10 @@ def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
     return ids
 
 
-def _load_vocabulary(name: str, model: LoadedModel) -> Vocabulary:
+def _load_vocabulary(config: EngineConfig, model: LoadedModel) -> Vocabulary:
     """What grammars are followed in; read in a thread, while programs are compiled."""
-    return load_vocabulary(find_folder(name), model.config.vocab_size, model.eos_token_ids)
+    folder = tokenizer_folder(config)
+    return load_vocabulary(folder, model.config.vocab_size, model.eos_token_ids)
 
 
 def _info(
@@ -361,6 +370,9 @@ def _sampled(
     if request.num_generated == 0:
         delta.queue_seconds = request.queue_seconds
         delta.num_cached_tokens = request.num_cached_tokens
+        delta.num_external_tokens = request.num_external_tokens
+    if request.num_preemptions:
+        delta.num_preemptions = request.num_preemptions
     for place, token in enumerate(tokens, 1):
         reason = request.append(token)
         if reason is not None:

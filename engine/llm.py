@@ -22,7 +22,7 @@ from engine.errors import RequestError
 from engine.language.local import LocalBackend
 from engine.language.state import State
 from engine.messages import ModelInfo
-from engine.model_files import located
+from engine.model_files import located, tokenizer_folder
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.pooling.calls import Pooler, texts_of
 from engine.pooling.inputs import check_task
@@ -74,7 +74,7 @@ class LLM:
     ) -> None:
         config = located(make_config(model=str(model), **settings))
         folder = find_folder(config.model)
-        tokenizer = Tokenizer.load(folder)
+        tokenizer = Tokenizer.load(tokenizer_folder(config))
         sources = _chat_templates(tokenizer, chat_template)
         self._reasoning = config_of(reasoning_config, sources.values())
         self._core, self._tokenizer = make_core(config), tokenizer

@@ -107,6 +107,8 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     complete: bool = False  # "stop" without a stop token: the grammar leaves nothing to add
     stop_token_id: int | None = None  # the stop token that ended it, if one did and it is not EOS
     num_cached_tokens: int = 0
+    num_external_tokens: int = 0  # of those cached, what was in the host's memory
+    num_preemptions: int = 0  # so far
     queue_seconds: float | None = None  # with the first token: arrival to slot
     vector: bytes | None = None  # of a PoolRequest: float32, little-endian
     error: str | None = None  # with finish_reason "error"; a sentence for the client
@@ -118,6 +120,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     num_running: int = 0
     num_waiting: int = 0
+    num_deferred: int = 0  # besides these, what waits for its grammar to be compiled
     num_pages: int = 0
     num_free_pages: int = 0
     num_preemptions: int = 0
@@ -139,11 +142,20 @@ class EngineStats(msgspec.Struct, kw_only=True):
     host_seconds: float = 0.0
 
 
-class StepReport(msgspec.Struct, tag="step", kw_only=True):
+class PageEviction(msgspec.Struct, array_like=True):
+    """A page of the cache whose content was given up for another's; seconds."""
+
+    lifetime: float  # since it was allocated
+    idle: float  # since somebody last began with it
+    gaps: list[float]  # between those who did
+
+
+class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
     """Everything one step has to say."""
 
     deltas: list[RequestDelta]
     stats: EngineStats
+    evictions: list[PageEviction] = []  # of the pages that are watched
     sent_at: float = 0.0  # by `time.monotonic`, which is one clock for all processes of a machine
 
 

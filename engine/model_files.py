@@ -3,20 +3,27 @@
 Imports no JAX: the HTTP front asks, and the engine is told a path.
 """
 
+from pathlib import Path
+
 import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from models.checkpoint import find_folder
 from models.hub import fetch, is_hub_name
 
 
 def located(config: EngineConfig) -> EngineConfig:
-    """The same settings with a local path for a model, downloaded if it is a name on the hub.
+    """The same settings with local paths for model and tokenizer, downloaded if they are names on
+    the hub.
 
     Raises:
         HubError: it cannot be had from there.
         ConfigError: a revision was asked for of what is no name on the hub.
     """
+    if config.tokenizer is not None and is_hub_name(config.tokenizer):
+        found = fetch(config.tokenizer, download_dir=config.download_dir, weights=False)
+        config = msgspec.structs.replace(config, tokenizer=str(found))
     if is_hub_name(config.model):
         path = fetch(
             config.model,
@@ -31,3 +38,8 @@ def located(config: EngineConfig) -> EngineConfig:
             f"one; leave it out."
         )
     return config
+
+
+def tokenizer_folder(config: EngineConfig) -> Path:
+    """Where the tokenizer of `located` settings lies; raises CheckpointError."""
+    return find_folder(config.tokenizer or config.model)

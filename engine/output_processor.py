@@ -246,6 +246,9 @@ class OutputProcessor:
             error=delta.error,
             error_param=delta.error_param,
         )
+        if delta.num_external_tokens or delta.num_preemptions:
+            output.num_external_tokens = delta.num_external_tokens
+            output.num_preemptions = delta.num_preemptions
         if delta.finish_reason != "error":
             self._write(child, delta, output)
         if delta.logprobs is not None:

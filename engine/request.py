@@ -63,6 +63,8 @@ class Request:
     num_pages_shared: int = 0  # leading pages that were there when it last got a slot
     state_source: int | None = None  # the slot of the state behind the pages it began with
     num_cached_tokens: int = 0  # found in the prefix cache when it got its first slot
+    num_external_tokens: int = 0  # of these, what was in the host's memory
+    num_preemptions: int = 0
     constraint: Constraint | None = None  # where it stands in its grammar, if it has one
     thinking: Thinking | None = None  # its budget of reasoning, if it has one
     extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it

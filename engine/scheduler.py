@@ -214,6 +214,7 @@ class Scheduler:
         if missing + rows > self.pool.num_free:
             self.pool.release(here)
             return False
+        self.pool.accessed(here)
         spare = self.pool.num_free - missing
         self._start_from(request, found, self._find_part(request, len(found), spare), step.plan)
         self._encoders.take(request, encoded)
@@ -280,7 +281,8 @@ class Scheduler:
             self._count_hits(request, sum(not isinstance(page, int) for page in found))
 
     def _count_hits(self, request: Request, num_hosts: int) -> None:
-        here = request.num_computed - num_hosts * self._page_size
+        request.num_external_tokens = num_hosts * self._page_size
+        here = request.num_computed - request.num_external_tokens
         self.prefix_queries += request.num_prompt_tokens
         self.prefix_hits += here
         self.host_queries += request.num_prompt_tokens - here
@@ -372,6 +374,7 @@ class Scheduler:
         self.running.remove(victim)
         self._give_back(victim)
         victim.rewind()
+        victim.num_preemptions += 1
         self.waiting.push(victim)
         self.num_preemptions += 1
 

@@ -33,12 +33,14 @@ FILES = ("style.css", "common.js", "playground.js", "admin.js")
 
 
 class Pages:
-    """The files, read once."""
+    """The files, read once; `root_path` goes before all that they link to and ask for."""
 
-    def __init__(self) -> None:
+    def __init__(self, root_path: str = "") -> None:
         folder = files(pages)
         names = [*PAGES.values(), *FILES]
         self._files = {name: folder.joinpath(name).read_bytes() for name in names}
+        for name in PAGES.values():
+            self._files[name] = _below(self._files[name], root_path)
 
     async def __call__(self, request: Request) -> Response:
         """GET of a page or of a file that it needs."""
@@ -46,6 +48,13 @@ class Pages:
         name = PAGES.get(path, path.removeprefix("/pages/"))
         kind = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
         return Response(self._files[name], headers={**_HEADERS, "content-type": kind})
+
+
+def _below(page: bytes, root_path: str) -> bytes:
+    """A page whose links, which begin with a slash, are below `root_path`."""
+    for attribute in (b'href="', b'src="', b'data-root="'):
+        page = page.replace(attribute + b"/", attribute + root_path.encode() + b"/")
+    return page
 
 
 class AdminState:

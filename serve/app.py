@@ -1,6 +1,7 @@
 """The HTTP application: which path leads where, through which layers.
 
-RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸ TraceContext ▸ routes
+RootPath ▸ MeasureHttp ▸ RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸
+TraceContext ▸ Fallback ▸ routes
 """
 
 from collections.abc import Iterator
@@ -21,9 +22,12 @@ from serve.auth import ApiKeys
 from serve.chat import ChatRoute
 from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
+from serve.fallback.chain import FallbackChain
+from serve.fallback.middleware import Fallback
 from serve.generate import Generated, GenerateRequest, GenerateRoute
 from serve.health import HealthRoutes
 from serve.hosts import ANY, AllowedHosts
+from serve.http_metrics import MeasureHttp
 from serve.key_limits import KeyLimits, LimitKeys
 from serve.logs import ADMIN_STATE
 from serve.messages.protocol import (
@@ -62,6 +66,7 @@ from serve.request_log import RequestLog
 from serve.responses.protocol import ResponseEvent, ResponseObject, ResponsesRequest
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
+from serve.root_path import RootPath
 from serve.service import Service
 from serve.tokenize import (
     DetokenizeRequest,
@@ -106,9 +111,12 @@ def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
     settings = service.settings
     limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
+    routes = [*_generation(service, limits), *_information(service)]
+    measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)
+    root = [Middleware(RootPath, path=settings.root_path)] if settings.root_path else []
     return Starlette(
-        routes=[*_generation(service, limits), *_information(service)],
-        middleware=[*_layers(service, limits)],
+        routes=routes,
+        middleware=[*root, measured, *_layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
@@ -120,7 +128,7 @@ def build_app(service: Service) -> Starlette:
 def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
     """From the outermost to the innermost."""
     settings = service.settings
-    yield Middleware(RequestIds)
+    yield Middleware(RequestIds, repeat=settings.enable_request_id_headers)
     if settings.enable_log_requests:
         yield Middleware(RequestLog)
     if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
@@ -137,6 +145,10 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
     yield Middleware(LimitKeys, limits=limits)
     if service.traces is not None:
         yield Middleware(TraceContext)
+    if settings.fallbacks:
+        seconds = settings.try_timeout
+        chain = FallbackChain(settings.fallbacks, seconds, service.metrics.fell_back)
+        yield Middleware(Fallback, chain=chain, seconds=seconds)
 
 
 def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
@@ -180,9 +192,10 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
     yield Route("/v1/models/{name:path}", models.one)
-    pages = Pages().__call__
+    root = service.settings.root_path
+    pages = Pages(root).__call__
     for path in (*PAGES, *(f"/pages/{name}" for name in FILES)):
         yield Route(path, pages)
     yield Route(ADMIN_STATE, AdminState(service).__call__)
     yield Route("/admin/abort", AbortRoute(service), methods=["POST"])
-    yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE).__call__)
+    yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE, root).__call__)

@@ -1,6 +1,7 @@
 """`ingot run-batch`: a JSONL file of requests, answered as fast as the engine can, and no server.
 
     {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
+    {"custom_id": "2", "url": "/v1/audio/transcriptions", "body": {"file_url": "data:...", ...}}
     {"id": "...", "custom_id": "1", "response": {"status_code": 200, "request_id": "...",
                                                  "body": {...}}, "error": null}
 
@@ -17,15 +18,19 @@ from typing import Any, TextIO
 from uuid import uuid4
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
-from engine.model_files import located
+from engine.errors import ConfigError, RequestError
+from engine.model_files import located, tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.app import OPERATIONS, build_app
+from serve.audio.batch import form_of
+from serve.audio.form import AUDIO_PATHS
 from serve.engine_client import EngineClient
 from serve.engine_process import ENGINE_COMMAND, EngineProcess
+from serve.errors import error_body
 from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import load_served_model, model_folder
@@ -35,6 +40,7 @@ from serve.settings import ServerSettings
 logger = logging.getLogger("ingot.serve")
 
 _URLS = frozenset(operation.path for operation in OPERATIONS)
+_JSON, _EVENTS = "application/json", "text/event-stream"
 _WAITING = 2  # requests in the engine for each of its rows, so that none is ever free
 
 
@@ -103,22 +109,37 @@ async def _answer(app: ASGIApp, number: int, line: str) -> BatchOutput:
             f"use POST with one of {', '.join(sorted(_URLS))}."
         )
         return output
-    status, body = await call(app, request.url, bytes(request.body))
-    if body.startswith((b"{", b"[")):
-        output.response = BatchResponse(status, output.id, msgspec.Raw(body))
-    else:
+    media, body = _JSON, bytes(request.body)
+    if request.url in AUDIO_PATHS:
+        try:
+            media, body = form_of(body)
+        except RequestError as error:
+            output.response = _refusal(output.id, error)
+            return output
+    status, kind, body = await call(app, request.url, body, media)
+    if kind.startswith(_EVENTS):
         output.error = _error(f"Line {number}: batches cannot be streamed; leave out stream.")
+    else:
+        shown = body if kind.startswith(_JSON) else msgspec.json.encode(body.decode())
+        output.response = BatchResponse(status, output.id, msgspec.Raw(shown))
     return output
+
+
+def _refusal(request_id: str, error: RequestError) -> BatchResponse:
+    """What the server would have said of a body that it cannot be sent."""
+    status, body = error_body(error)
+    return BatchResponse(status, request_id, msgspec.Raw(msgspec.json.encode(body)))
 
 
 def _error(message: str) -> dict[str, str]:
     return {"code": "invalid_request", "message": message}
 
 
-async def call(app: ASGIApp, path: str, body: bytes) -> tuple[int, bytes]:
-    """POST `body` to an application in this process: the status, and the whole answer."""
+async def call(app: ASGIApp, path: str, body: bytes, media: str = _JSON) -> tuple[int, str, bytes]:
+    """POST `body` to an application in this process: the status, and the type and the whole of the
+    answer."""
     sent = asyncio.Event()
-    status, answer = 500, bytearray()
+    status, kind, answer = 500, _JSON, bytearray()
 
     async def receive() -> dict[str, Any]:
         if not sent.is_set():
@@ -128,13 +149,14 @@ async def call(app: ASGIApp, path: str, body: bytes) -> tuple[int, bytes]:
         return {}
 
     async def send(message: Any) -> None:
-        nonlocal status
+        nonlocal status, kind
         if message["type"] == "http.response.start":
             status = message["status"]
+            kind = Headers(raw=message["headers"]).get("content-type", "")
         else:
             answer.extend(message.get("body", b""))
 
-    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    headers = [(b"content-type", media.encode()), (b"host", b"localhost")]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
         "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
@@ -144,7 +166,7 @@ async def call(app: ASGIApp, path: str, body: bytes) -> tuple[int, bytes]:
         await app(scope, receive, send)
     except Exception:  # after the application has answered that it failed
         logger.exception("POST %s failed.", path)
-    return status, bytes(answer)
+    return status, kind, bytes(answer)
 
 
 @asynccontextmanager
@@ -154,10 +176,10 @@ async def running_app(
     """The application over an engine of its own, and the engine's rows; raises StartError."""
     name, config = config.model, located(config)
     folder = model_folder(config.model)
-    model = load_served_model(folder, name, settings)
+    model = load_served_model(folder, name, settings, tokenizer_folder(config))
     metrics = Metrics(model.names[0])
     client = EngineClient(OutputProcessor(model.tokenizer), metrics)
-    grammars = GrammarCompiler(folder)
+    grammars = GrammarCompiler(tokenizer_folder(config))
     process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
     try:
         info = await client.connect(process)

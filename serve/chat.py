@@ -20,7 +20,9 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         service = self.service
         talk = await begin(service, request)
         name = f"chatcmpl-{request_id}"
-        view = ChatView(talk, request.response_id("chatcmpl", request_id), service.model.names[0])
+        response_id = request.response_id("chatcmpl", request_id)
+        role = service.settings.response_role
+        view = ChatView(talk, response_id, service.model.names[0], role)
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
             name, [talk.prompt], request.priority or 0, interval

@@ -26,8 +26,11 @@ from serve.usage import TokenCounter
 class ChatView:
     """One response; its choices are the n answers to one conversation."""
 
-    def __init__(self, talk: Conversation, response_id: str, model_name: str) -> None:
+    def __init__(
+        self, talk: Conversation, response_id: str, model_name: str, role: str = "assistant"
+    ) -> None:
         self._request = talk.request
+        self._role = talk.request.role_of_answer(role)
         self._prompt = prompt = talk.prompt
         self._id = response_id
         self._model = model_name
@@ -68,9 +71,9 @@ class ChatView:
         )
 
     def _first(self, index: int) -> ChatChunk:
-        role, begins = self._request.response_role, not self._begun
+        role, begins = self._role, not self._begun
         chunk = self._chunk(
-            [ChunkChoice(index, Delta(role=role, content=self._request.echoed))],
+            [ChunkChoice(index, Delta(role=role, content=self._request.echoed(role)))],
             self._counter.of_choice(index) if self._request.continuous_usage else UNSET,
         )
         if self._request.return_token_ids and begins:
@@ -112,7 +115,7 @@ class ChatView:
     def _choice(self, index: int, delta: OutputDelta) -> ChatChoice:
         self._counter.add(index, delta)
         reply = self._replies[index]
-        message = reply.message(delta, self._request.response_role, self._request.echoed)
+        message = reply.message(delta, self._role, self._request.echoed(self._role))
         return ChatChoice(
             index,
             message,

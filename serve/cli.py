@@ -6,7 +6,7 @@ stderr and exit code 2. Engine, HTTP and JAX are imported by the command that ne
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -16,96 +16,74 @@ from engine.config import EngineConfig, make_config
 from models.errors import IngotError
 from serve import options
 from serve.bench.cli import app as bench
+from serve.option_groups import (
+    AnswerOptions,
+    HttpOptions,
+    MemoryOptions,
+    ModelOptions,
+    OperationOptions,
+    takes,
+)
+from serve.peer_options import PeerOptions, our_name
 from serve.router.command import router
 
+if TYPE_CHECKING:
+    from serve.settings import ServerSettings
+
+_OBJECTS = (
+    "pooler_config", "hf_overrides", "default_chat_template_kwargs", "override_generation_config",
+    "structured_outputs_config",
+)  # fmt: skip
 app = typer.Typer(
     name="ingot",
     help="Run language models on JAX: an OpenAI-compatible server, and a prompt in the terminal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": our_name},
 )
 app.add_typer(bench, name="bench")
 app.command("router")(router)
 
 
 @app.command()
+@takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions, PeerOptions)
 def serve(
-    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)] = "demo",
-    revision: options.Revision = None,
-    download_dir: options.DownloadDir = None,
-    runner: options.Runner = "auto", convert: options.Convert = "auto",
-    pooler_config: options.PoolerConfig = None,
-    hf_overrides: options.HfOverrides = None,
-    dtype: options.Dtype = "auto",
-    load_format: options.LoadFormat = "auto",
-    quantization: options.Quantization = None,
-    seed: options.Seed = 0,
-    max_model_len: options.MaxModelLen = None,
-    max_num_seqs: options.MaxNumSeqs = None,
-    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
-    block_size: options.BlockSize = None,
-    attention_backend: options.AttentionBackend = "auto",
-    kv_cache_dtype: options.KvCacheDtype = "auto",
-    gpu_memory_utilization: options.GpuMemoryUtilization = 0.92,
-    kv_cache_memory_bytes: options.KvCacheMemoryBytes = None,
-    num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
-    kv_offloading_size: options.KvOffloadingSize = None,
-    tensor_parallel_size: options.TensorParallelSize = 1,
-    scheduling_policy: options.SchedulingPolicy = "fcfs",
-    enable_prefix_caching: options.EnablePrefixCaching = True,
-    async_scheduling: options.AsyncScheduling = True,
-    num_scheduler_steps: options.NumSchedulerSteps = 1,
-    logits_processors: options.LogitsProcessors = None,
-    compilation_cache_dir: options.CompilationCacheDir = None,
-    compilation_cache_size: options.CompilationCacheSize = 4.0,
-    host: options.Host = "127.0.0.1", port: options.Port = 8000,
-    uds: options.Uds = None, stream_interval: options.StreamInterval = 1,
-    ssl_certfile: options.SslCertfile = None, ssl_keyfile: options.SslKeyfile = None,
-    allowed_hosts: options.AllowedHosts = None,
-    allowed_origins: options.AllowedOrigins = None,
-    enable_log_requests: options.EnableLogRequests = False,
-    enable_per_request_metrics: options.EnablePerRequestMetrics = False,
-    log_level: options.LogLevel = "info", log_format: options.LogFormat = "text",
-    otlp_traces_endpoint: options.OtlpTracesEndpoint = None,
-    api_key: options.ApiKey = None, admin_api_key: options.AdminApiKey = None,
-    served_model_name: options.ServedModelName = None,
-    chat_template: options.ChatTemplate = None,
-    trust_request_chat_template: options.TrustRequestChatTemplate = False,
-    tool_call_parser: options.ToolCallParser = "auto",
-    reasoning_parser: options.ReasoningParser = "auto",
-    enable_auto_tool_choice: options.EnableAutoToolChoice = True,
-    generation_config: options.GenerationConfig = "auto",
-    max_num_queued_reqs: options.MaxNumQueuedReqs = None,
-    max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None,
-    max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
-    max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25,
-    shutdown_timeout: options.ShutdownTimeout = 30.0,
-    uvicorn_log_level: options.UvicornLogLevel = "warning",
-) -> None:  # fmt: skip
+    model: Annotated[str | None, typer.Argument(help=options.MODEL_HELP)] = None,
+    named_model: options.NamedModel = None,
+    **given: Any,
+) -> None:
     """Serve MODEL over HTTP with OpenAI's API.
 
-    SIGTERM ends it when requests have; SIGUSR2 starts it anew, without refusing a connection.
+    SIGTERM ends it when requests have; SIGUSR2 does once its successor serves.
     """
-    raise typer.Exit(_run_server(dict(locals())))
-
-
-def _run_server(given: dict[str, Any]) -> int:
-    """Serve with the options of the command; returns the exit code."""
     from serve.run import run_server
+
+    if model is not None and named_model not in (None, model):
+        raise typer.BadParameter("MODEL and --model name two models; give one.")
+    model = model or named_model or "demo"
+    raise typer.Exit(run_server(*_settings({"model": model, **given})))
+
+
+def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
+    """Those of the engine and of the server, from the options of a command."""
+    from serve.fallback.apis import parse_fallbacks
     from serve.settings import ServerSettings, make_settings
 
     given |= {
-        "api_keys": given["api_key"] or (),
+        "api_keys": given.get("api_key") or (),
+        "fallbacks": parse_fallbacks(given.get("fallback_url")),
         "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
-        "pooler_config": options.parse_object("--pooler-config", given["pooler_config"]),
-        "hf_overrides": options.parse_object("--hf-overrides", given["hf_overrides"]),
-        "allowed_hosts": options.parse_hosts(given["allowed_hosts"]),
-        "allowed_origins": options.parse_list("--allowed-origins", given["allowed_origins"]),
+        "allowed_hosts": options.parse_hosts(given.get("allowed_hosts")),
+        "allowed_origins": options.parse_list("--allowed-origins", given.get("allowed_origins")),
     }
+    for name in _OBJECTS:
+        flag = "--" + name.replace("_", "-")
+        given[name] = options.parse_object(flag, given[name])
+    given["structured_outputs_config"] = given["structured_outputs_config"] or {}
     engine_config = make_config(**_fields_of(EngineConfig, given))
-    return run_server(engine_config, make_settings(**_fields_of(ServerSettings, given)))
+    return engine_config, make_settings(**_fields_of(ServerSettings, given))
 
 
 @app.command()
@@ -210,32 +188,17 @@ def check(
 
 
 @app.command("run-batch")
+@takes(ModelOptions, MemoryOptions, AnswerOptions, PeerOptions)
 def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
     model: options.Model = "demo",
-    revision: options.Revision = None,
-    download_dir: options.DownloadDir = None,
-    served_model_name: options.ServedModelName = None,
-    dtype: options.Dtype = "auto",
-    load_format: options.LoadFormat = "auto",
-    quantization: options.Quantization = None,
-    seed: options.Seed = 0,
-    max_model_len: options.MaxModelLen = None,
-    max_num_seqs: options.MaxNumSeqs = None,
-    tensor_parallel_size: options.TensorParallelSize = 1,
+    **given: Any,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format, without a server."""
     from serve.batch import run_batch_file
-    from serve.settings import make_settings
 
-    config = make_config(
-        model=model, revision=revision, download_dir=download_dir, dtype=dtype,
-        load_format=load_format, quantization=quantization, seed=seed,
-        max_model_len=max_model_len, max_num_seqs=max_num_seqs,
-        tensor_parallel_size=tensor_parallel_size,
-    )  # fmt: skip
-    settings = make_settings(served_model_names=served_model_name or ())
+    config, settings = _settings({"model": model, **given})
     done, failed = run_batch_file(config, settings, input_file, output_file)
     typer.echo(f"{done} requests answered, {failed} failed; see {output_file}")
     raise typer.Exit(1 if failed and not done else 0)

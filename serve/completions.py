@@ -55,11 +55,14 @@ async def completion_prompts(
     """Each prompt with its ids and options, `default` for max_tokens; raises RequestError."""
     sent, info = request.prompts(), service.client.info
     constraint = constraint_of(request)
+    if constraint is not None:
+        constraint = constraint.written(service.settings.structured_outputs_config)
     check_beams(request, constraint)
     if request.echo and info.max_encoder_len:
         raise RequestError("The prompt is the encoder's and no part of the text to echo.", "echo")
     params = _params(service, request, constraint)
     params.check_vocabulary(info.vocab_size)
+    service.check_logprobs(params, "logprobs")
     if params.n * len(sent) > MAX_PROMPTS:
         raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
     texts = [prompt for prompt in sent if isinstance(prompt, str)]

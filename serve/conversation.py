@@ -6,7 +6,7 @@ reply is to be read are found here.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -16,6 +16,7 @@ from engine.grammar.params import StructuredOutputsParams
 from engine.thoughts import Thoughts
 from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.engine_client import Prompt
+from serve.metrics import RequestType
 from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.protocol_chat import ChatRequest
 from serve.reply.after_reasoning import after_reasoning
@@ -37,14 +38,20 @@ class Conversation:
     thoughts: Callable[[], Thoughts | None]  # counts the reasoning of one reply
 
 
-async def begin(service: Service, request: ChatRequest) -> Conversation:
+async def begin(
+    service: Service, request: ChatRequest, request_type: RequestType = "chat_completions"
+) -> Conversation:
     """Raises RequestError, or NotFoundError for a model that is not served."""
     service.check_model(request.model)
     model, info = service.model, service.client.info
     rules = reply_rules(
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
     )
+    told = partial(service.metrics.reply_read, request_type, bool(request.stream))
+    rules = replace(rules, on_end=told)
     constraint = _constraint(request)
+    if constraint is not None:
+        constraint = constraint.written(service.settings.structured_outputs_config)
     check_beams(request, constraint)
     params = sampling_params(
         request,
@@ -56,6 +63,7 @@ async def begin(service: Service, request: ChatRequest) -> Conversation:
     if rules.special:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
     params.check_vocabulary(info.vocab_size)
+    service.check_logprobs(params, "top_logprobs")
     text, token_ids = await prompt_of(service, request)
     read, own = divide(truncate(token_ids, request, info), info)
     params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)

@@ -41,7 +41,7 @@ from serve.tracing import Trace, Traces
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."
-HUNG_SECONDS = 60.0  # without a word while there is work; no step takes so long
+HUNG_SECONDS = 60.0  # without a word while there is work; hardly any step takes so long
 
 
 class StartError(IngotError):
@@ -72,13 +72,14 @@ class Prompt:
         return len(self.token_ids) + len(self.encoder_token_ids)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flight:
     """A prompt in the engine: who reads it, and the choices that have not finished."""
 
     stream: RequestStream
     timelines: dict[int, Timeline]
     trace: Trace | None = None
+    longest: int = 0  # tokens of a choice that has
 
 
 class EngineClient:
@@ -110,8 +111,13 @@ class EngineClient:
     @property
     def state(self) -> EngineState:
         """Whether requests can be taken, and if not, why."""
-        silent = time.monotonic() - self._heard > HUNG_SECONDS
-        return "hung" if self._state == "ready" and self._num_sequences and silent else self._state
+        hung = self._state == "ready" and self.silent_seconds > HUNG_SECONDS
+        return "hung" if hung else self._state
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the engine has had work and said nothing."""
+        return time.monotonic() - self._heard if self._num_sequences else 0.0
 
     @property
     def num_sequences(self) -> int:
@@ -257,7 +263,9 @@ class EngineClient:
 
     def _check_open(self) -> None:
         if self._state == "dead":
-            raise EngineDeadError("The engine has failed; the server must be restarted.")
+            raise EngineDeadError("The engine has failed; try again soon, or another server.")
+        if self.state == "hung":
+            raise UnavailableError("The engine finishes no step; try again soon.")
         if self._state == "draining":
             raise UnavailableError("The server is shutting down.")
         if self._state == "loading":
@@ -301,7 +309,7 @@ class EngineClient:
     def _deliver(self, report: StepReport) -> None:
         self._stats = report.stats
         self._heard = time.monotonic()
-        self._metrics.engine_report(report.stats)
+        self._metrics.engine_report(report)
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
@@ -320,11 +328,14 @@ class EngineClient:
         timeline = flight.timelines[delta.index]
         if delta.queue_seconds is not None:
             timeline.queue_seconds = delta.queue_seconds
+            timeline.cached_tokens = delta.num_cached_tokens
+            self._metrics.prompt_known(timeline, delta.num_external_tokens)
         self._metrics.tokens(timeline, len(delta.token_ids))
+        if delta.num_preemptions:
+            timeline.preemptions = delta.num_preemptions
         if delta.finish_reason is not None:
             del flight.timelines[delta.index]
-            self._metrics.finished(timeline, delta.finish_reason)
-            _trace_end(flight, timeline, delta.finish_reason)
+            self._end(flight, timeline, delta.finish_reason)
             self._num_sequences -= 1
         flight.stream.put(delta, sent_at)
 
@@ -338,11 +349,22 @@ class EngineClient:
                 aborted += self._processor.abort(name)
                 for index, timeline in list(flight.timelines.items()):
                     del flight.timelines[index]
-                    self._metrics.finished(timeline, "abort")
-                    _trace_end(flight, timeline, "abort")
+                    self._end(flight, timeline, "abort")
         if aborted:
             self._send([AbortRequests(aborted)])
         self._rest()
+
+    def _end(self, flight: _Flight, timeline: Timeline, reason: FinishReason) -> None:
+        """A choice of `flight`, which is no longer among its timelines, has ended."""
+        self._metrics.finished(timeline, reason)
+        flight.longest = max(flight.longest, timeline.tokens)
+        if flight.trace is not None:
+            flight.trace.choice_ended(timeline, reason)
+        if flight.timelines:
+            return
+        self._metrics.all_finished(flight.longest)
+        if flight.trace is not None:
+            flight.trace.end()
 
     @property
     def _busy(self) -> bool:
@@ -362,11 +384,3 @@ class EngineClient:
         messages, self._outbox = self._outbox, []
         if self._link is not None and messages:
             self._link.send(messages)
-
-
-def _trace_end(flight: _Flight, timeline: Timeline, reason: FinishReason) -> None:
-    """A choice of `flight`, which is no longer among its timelines, has ended."""
-    if flight.trace is not None:
-        flight.trace.choice_ended(timeline, reason)
-        if not flight.timelines:
-            flight.trace.end()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -24,6 +25,7 @@ from engine.errors import EngineDeadError
 from engine.logs import LogSettings
 from engine.messages import FromEngine, StartEngine, ToEngine
 from engine.wire import FrameBuffer, to_frame
+from serve.bench.cpu_time import stat_of
 
 STOP_SECONDS = 10.0
 _READ_BYTES = 1 << 20
@@ -119,7 +121,14 @@ class EngineProcess:
                 await self._process.wait()
         except TimeoutError:
             self.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):  # a driver that hangs keeps it: nobody can help that
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._process.wait()
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that it has used; None where nobody can say."""
+        stat = stat_of(self._process.pid)
+        return None if stat is None else stat[1]
 
     def kill(self) -> None:
         """End the engine at once."""

@@ -14,16 +14,17 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
+from engine.model_files import tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
-from serve.engine_client import EngineClient, StartError
+from serve.engine_client import EngineClient
+from serve.engine_life import EngineLife
 from serve.engine_process import EngineProcess
 from serve.gpus import find_gpus
 from serve.grammars import GrammarCompiler
@@ -154,11 +155,11 @@ class Launcher:
         self._ready = asyncio.Event()
         self._on_ready = on_ready
         self._on_failure = on_failure
-        metrics = Metrics(model.names[0], find_gpus())
+        self._metrics = metrics = Metrics(model.names[0], find_gpus())
         self._client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
-        self._grammars = GrammarCompiler(Path(engine_config.model))
+        self._grammars = GrammarCompiler(tokenizer_folder(engine_config))
         service = Service(
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
             traces,
@@ -224,35 +225,27 @@ class Launcher:
             self._server.renewing.clear()
 
     async def _run_engine(self) -> int:
-        """The engine's life, and a second one if it dies at work; the exit code after that."""
-        for is_last in (False, True):
-            code, reason = await self._live()
-            if code is not None or is_last:
-                self._on_failure(reason)
-                break
-            self._on_failure(f"{reason} It is started again; a second failure ends the server.")
-            self._client.restart()
+        """Engines until one has failed for good; the exit code after its last words."""
+        config, command, logs = self._engine_config, self._command, self._settings.logs
+        life = EngineLife(
+            lambda: EngineProcess.start(config, command, logs),
+            self._client,
+            self._metrics,
+            watchdog_timeout=self._settings.watchdog_timeout,
+            on_ready=self._serving,
+            on_failure=self._on_failure,
+        )
+        code = await life.run()
         await asyncio.sleep(LAST_WORDS_SECONDS)
-        return 1 if code is None else code
+        return code
 
-    async def _live(self) -> tuple[int | None, str]:
-        """Start the engine and pass its reports on until it ends, which it should not do.
-
-        Returns why it ended, and the exit code if it never began.
-        """
-        process = await EngineProcess.start(self._engine_config, self._command, self._settings.logs)
-        try:
-            info = await self._client.connect(process)
-            gc.collect()
-            gc.freeze()  # else the collector looks at all this again: no chunk leaves for 58 ms
-            gc.set_threshold(_YOUNG_OBJECTS)
-            self._on_ready(info, url_of(self._listener, self._settings))
-            self._ready.set()
-            return None, await self._client.pump()
-        except StartError as error:
-            return 2 if error.user_error else 1, str(error)
-        finally:
-            await process.stop()
+    def _serving(self, info: ModelInfo) -> None:
+        """An engine is ready."""
+        gc.collect()
+        gc.freeze()  # else the collector looks at all this again: no chunk leaves for 58 ms
+        gc.set_threshold(_YOUNG_OBJECTS)
+        self._on_ready(info, url_of(self._listener, self._settings))
+        self._ready.set()
 
     async def _leave(self, done: Coroutine[Any, Any, None], engine: asyncio.Task[int]) -> None:
         """Wait until all is `done`, as long as the settings allow and nobody signals again."""

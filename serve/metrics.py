@@ -1,13 +1,15 @@
 """Prometheus metrics: vLLM's names for what both measure, `ingot:` for what only Ingot does.
 
 Times are measured here, in the front, as clients see them. What the engine counts is read from
-its latest report when Prometheus asks. Label sets are fixed: nothing a client sends is a label.
+its latest report when Prometheus asks (`engine_metrics`). Label sets are fixed: nothing a client
+sends is a label.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -16,17 +18,16 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.messages import EngineStats, FinishReason, ModelInfo
+from engine.messages import EngineStats, FinishReason, ModelInfo, StepReport
 from engine.sampling_params import SamplingParams
+from serve.engine_metrics import LABELS, EngineCollector, ResidencyMetrics
 from serve.gpus import Gpus
 from serve.histogram import Histogram
+from serve.http_metrics import HttpMetrics
 
-_LABELS = ("model_name", "engine")
 # fmt: off
 _FIRST_TOKEN = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40,
@@ -42,8 +43,10 @@ _LATENCY = (
 _STEP = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _CHUNK = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _SAMPLES = (1, 2, 5, 10, 20, 50, 100)
+_PREEMPTIONS = (0, 1, 2, 5, 10, 20, 50)
 # fmt: on
 _TOKENS = tuple(base * 10**power for power in range(7) for base in (1, 2, 5))
+RequestType = Literal["chat_completions", "responses", "other"]
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Timeline:
     last_token: float = 0.0
     tokens: int = 0
     queue_seconds: float | None = None
+    cached_tokens: int = 0
+    preemptions: int = 0
 
 
 @dataclass(slots=True)
@@ -75,9 +80,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.totals = Totals()
         self._values = (model_name, "0")
-        self._engine = _EngineCollector(self._values)
+        self._engine = EngineCollector(self._values)
         self.registry.register(self._engine)
+        self._residency = ResidencyMetrics(self.registry, self._values)
+        self.http = HttpMetrics(self.registry)
+        self._engine_pid = 0
         ProcessCollector(registry=self.registry)
+        ProcessCollector("ingot:engine", lambda: self._engine_pid, registry=self.registry)
         if gpus is not None:
             self.registry.register(gpus)
         self._queue = self._histogram("vllm:request_queue_time_seconds", _LATENCY)
@@ -87,9 +96,14 @@ class Metrics:
             "vllm:request_time_per_output_token_seconds", _BETWEEN_TOKENS
         )
         self._end_to_end = self._histogram("vllm:e2e_request_latency_seconds", _LATENCY)
+        self._prefill = self._histogram("vllm:request_prefill_time_seconds", _LATENCY)
         self._decode = self._histogram("vllm:request_decode_time_seconds", _LATENCY)
+        self._inference = self._histogram("vllm:request_inference_time_seconds", _LATENCY)
         self._prompt = self._histogram("vllm:request_prompt_tokens", _TOKENS)
         self._generation = self._histogram("vllm:request_generation_tokens", _TOKENS)
+        self._longest = self._histogram("vllm:request_max_num_generation_tokens", _TOKENS)
+        self._computed = self._histogram("vllm:request_prefill_kv_computed_tokens", _TOKENS)
+        self._preemptions = self._histogram("vllm:request_num_preemptions", _PREEMPTIONS)
         self._iteration = self._histogram("vllm:iteration_tokens_total", _TOKENS)
         self._samples = self._histogram("vllm:request_params_n", _SAMPLES)
         self._max_tokens = self._histogram("vllm:request_params_max_tokens", _TOKENS)
@@ -97,6 +111,10 @@ class Metrics:
         self._shown = self._histogram("ingot:chunk_delay_seconds", _CHUNK)
         self._success = self._counter("vllm:request_success", "finished_reason")
         self._rejections = self._counter("vllm:admission_rejections", "reason")
+        self._fallbacks = self._counter("ingot:fallbacks", "url", "outcome")
+        self._parsed = self._counter(
+            "vllm:tool_call_parser_invocations", "mode", "outcome", "request_type"
+        )
 
     def started(self, params: SamplingParams) -> None:
         """A prompt was handed to the engine."""
@@ -107,6 +125,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A request was turned away before the engine saw it."""
         self._rejections.labels(*self._values, reason).inc()
+
+    def fell_back(self, url: str, outcome: str) -> None:
+        """An API was asked in this server's place: "answered", or why it did not."""
+        self._fallbacks.labels(*self._values, url, outcome).inc()
 
     def shown(self, seconds: float) -> None:
         """A chunk of a stream went to its client so long after the engine had sent its tokens."""
@@ -133,24 +155,55 @@ class Metrics:
         timeline.last_token = now
         timeline.tokens += count
 
+    def prompt_known(self, timeline: Timeline, external_tokens: int = 0) -> None:
+        """The first token of a choice is here, and with it what of its prompt was cached."""
+        sources = self._engine.prompt_sources
+        sources["local_compute"] += timeline.prompt_tokens - timeline.cached_tokens
+        sources["local_cache_hit"] += timeline.cached_tokens - external_tokens
+        sources["external_kv_transfer"] += external_tokens
+
     def finished(self, timeline: Timeline, reason: FinishReason) -> None:
         """A choice came to its end."""
         self._success.labels(*self._values, reason).inc()
         self._end_to_end.observe(time.monotonic() - timeline.arrival)
         self._prompt.observe(timeline.prompt_tokens)
         self._generation.observe(timeline.tokens)
-        if timeline.first_token is not None:
-            decode = timeline.last_token - timeline.first_token
-            self._decode.observe(decode)
-            if timeline.tokens > 1:
-                self._per_token.observe(decode / (timeline.tokens - 1))
+        self._preemptions.observe(timeline.preemptions)
+        if timeline.first_token is None:
+            return
+        self._computed.observe(timeline.prompt_tokens - timeline.cached_tokens)
+        decode = timeline.last_token - timeline.first_token
+        self._decode.observe(decode)
+        if timeline.tokens > 1:
+            self._per_token.observe(decode / (timeline.tokens - 1))
+        if timeline.queue_seconds is not None:
+            prefill = timeline.first_token - timeline.arrival - timeline.queue_seconds
+            self._prefill.observe(max(0.0, prefill))  # two processes measured
+            self._inference.observe(max(0.0, prefill) + decode)
+
+    def all_finished(self, longest: int) -> None:
+        """All choices of a prompt have ended; the longest has so many tokens."""
+        self._longest.observe(longest)
+
+    def reply_read(self, request_type: RequestType, streaming: bool, has_calls: bool) -> None:
+        """A reply that could have held calls of tools was read to its end."""
+        mode = "streaming" if streaming else "non_streaming"
+        outcome = "tool_call" if has_calls else "no_tool_call"
+        self._parsed.labels(*self._values, mode, outcome, request_type).inc()
+
+    def engine_started(self, pid: int) -> None:
+        """An engine process was started, whose CPU time and memory are shown from now on."""
+        self._engine_pid = pid
 
     def model_ready(self, info: ModelInfo) -> None:
         """An engine has its pages, and has done nothing yet."""
         self._engine.info, self._engine.stats = info, EngineStats()
 
-    def engine_report(self, stats: EngineStats) -> None:
+    def engine_report(self, report: StepReport) -> None:
         """The engine made a step."""
+        stats = report.stats
+        for eviction in report.evictions:
+            self._residency.observe(eviction)
         before, self._engine.stats = self._engine.stats, stats
         steps = stats.num_steps - before.num_steps
         if steps > 0:
@@ -163,68 +216,10 @@ class Metrics:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     def _histogram(self, name: str, bounds: Sequence[float]) -> Histogram:
-        histogram = Histogram(name, dict(zip(_LABELS, self._values, strict=True)), bounds)
+        histogram = Histogram(name, dict(zip(LABELS, self._values, strict=True)), bounds)
         self.registry.register(histogram)
         return histogram
 
-    def _counter(self, name: str, label: str) -> Counter:
+    def _counter(self, name: str, *labels: str) -> Counter:
         text = name.partition(":")[2].replace("_", " ")
-        return Counter(name, text, (*_LABELS, label), registry=self.registry)
-
-
-class _EngineCollector:
-    """The engine's own numbers, as of its latest report."""
-
-    def __init__(self, values: Sequence[str]) -> None:
-        self._values = values
-        self.stats = EngineStats()
-        self.info: ModelInfo | None = None
-
-    def collect(self) -> Iterator[Metric]:
-        for name, value in self._gauges().items():
-            gauge = GaugeMetricFamily(name, name.partition(":")[2], labels=_LABELS)
-            gauge.add_metric(self._values, value)
-            yield gauge
-        for name, value in self._counters().items():
-            counter = CounterMetricFamily(name, name.partition(":")[2], labels=_LABELS)
-            counter.add_metric(self._values, value)
-            yield counter
-        if self.info is not None:
-            yield self._cache_config(self.info)
-
-    def _gauges(self) -> dict[str, float]:
-        stats = self.stats
-        used = stats.num_pages - stats.num_free_pages
-        return {
-            "vllm:num_requests_running": stats.num_running,
-            "vllm:num_requests_waiting": stats.num_waiting,
-            "vllm:kv_cache_usage_perc": used / stats.num_pages if stats.num_pages else 0.0,
-            "vllm:kv_offload_cpu_cache_usage_perc": (
-                stats.num_used_host_pages / stats.num_host_pages if stats.num_host_pages else 0.0
-            ),
-        }
-
-    def _counters(self) -> dict[str, float]:
-        stats = self.stats
-        return {
-            "vllm:num_preemptions": stats.num_preemptions,
-            "vllm:prefix_cache_queries": stats.prefix_cache_queries,
-            "vllm:prefix_cache_hits": stats.prefix_cache_hits,
-            "vllm:external_prefix_cache_queries": stats.external_prefix_cache_queries,
-            "vllm:external_prefix_cache_hits": stats.external_prefix_cache_hits,
-            "vllm:kv_offload_store_bytes": stats.kv_offload_store_bytes,
-            "vllm:kv_offload_load_bytes": stats.kv_offload_load_bytes,
-            "vllm:prompt_tokens": stats.prompt_tokens,
-            "vllm:generation_tokens": stats.generation_tokens,
-            "ingot:steps": stats.num_steps,
-            "ingot:scheduled_tokens": stats.scheduled_tokens,
-            "ingot:padding_tokens": stats.padded_tokens - stats.scheduled_tokens,
-            "ingot:compiles_after_warmup": stats.num_compiles_after_warmup,
-            "ingot:host_seconds": stats.host_seconds,
-        }
-
-    def _cache_config(self, info: ModelInfo) -> Metric:
-        labels = (*_LABELS, "num_gpu_blocks", "block_size")
-        gauge = GaugeMetricFamily("vllm:cache_config_info", "pages of the cache", labels=labels)
-        gauge.add_metric((*self._values, str(info.num_pages), str(info.page_size)), 1)
-        return gauge
+        return Counter(name, text, (*LABELS, *labels), registry=self.registry)

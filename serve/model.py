@@ -4,7 +4,7 @@ Read once, from small files of the checkpoint folder; no weights and no JAX.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class ServedModel:
     sampling_defaults: Mapping[str, Any]
     default_max_tokens: int | None
     speech: SpeechTokens | None = None  # of a model that hears
+    template_defaults: Mapping[str, Any] = field(default_factory=dict)  # unless a request says it
 
     def render(self, request: ChatRequest) -> str:
         """The prompt of a conversation; raises RequestError."""
@@ -49,11 +50,17 @@ class ServedModel:
             add_generation_prompt=request.generation_prompt,
             continue_final_message=bool(request.continue_final_message),
             variables={
+                **self._defaults(template, with_tools=bool(request.tools)),
                 **_effort(request, template),
                 **_documents(request, template),
                 **(request.chat_template_kwargs or {}),
             },
         )
+
+    def _defaults(self, template: ChatTemplate, *, with_tools: bool) -> dict[str, Any]:
+        """What is passed to any template that reads it."""
+        known = self.template_defaults.items()
+        return {name: value for name, value in known if template.reads(name, with_tools=with_tools)}
 
     def _template_of(self, request: ChatRequest) -> ChatTemplate:
         """The request's own, else the model's."""
@@ -110,26 +117,51 @@ def model_folder(model: str) -> Path:
     return folder
 
 
-def load_served_model(folder: Path, name: str, settings: ServerSettings) -> ServedModel:
+def load_served_model(
+    folder: Path, name: str, settings: ServerSettings, tokenizer_folder: Path | None = None
+) -> ServedModel:
     """Raises CheckpointError for files that are malformed, ConfigError for a wrong template."""
-    tokenizer = Tokenizer.load(folder)
-    generation = read_generation_config(folder) if settings.generation_config == "auto" else {}
+    tokenizer = Tokenizer.load(tokenizer_folder or folder)
+    generation = _generation_config(folder, settings)
     longest = generation.get("max_new_tokens")
     sources = _sources(tokenizer, settings.chat_template)
     special = tokenizer.special_tokens if tokenizer else {}
     templates = sources.values()
+    form = settings.chat_template_content_format
+    template = ChatTemplate(sources, special, form) if sources else None
     return ServedModel(
         names=settings.served_model_names or (name,),
         root=name,
         tokenizer=tokenizer,
-        template=ChatTemplate(sources, special) if sources else None,
+        template=template,
         templates=_request_templates(tokenizer, settings),
         tools=tool_format(settings.tool_call_parser, templates),
-        thinking=thinking_format(settings.reasoning_parser, templates),
+        thinking=thinking_format(settings.parser_of_reasoning, templates),
         sampling_defaults=sampling_defaults(generation),
         speech=speech_tokens(tokenizer, read_generation_config(folder)) if tokenizer else None,
         default_max_tokens=longest if isinstance(longest, int) else None,
+        template_defaults=_template_defaults(template, settings),
     )
+
+
+def _generation_config(folder: Path, settings: ServerSettings) -> dict[str, Any]:
+    """The model's, if it counts, with what the settings put before it."""
+    read = read_generation_config(folder) if settings.generation_config == "auto" else {}
+    return {**read, **(settings.override_generation_config or {})}
+
+
+def _template_defaults(
+    template: ChatTemplate | None, settings: ServerSettings
+) -> Mapping[str, Any]:
+    """Raises ConfigError for one that the model's template would ignore."""
+    defaults = settings.default_chat_template_kwargs or {}
+    for name in defaults:
+        if template is None or not any(template.reads(name, with_tools=t) for t in (False, True)):
+            raise ConfigError(
+                f"--default-chat-template-kwargs: the chat template has no variable {name[:40]!r} "
+                "to set."
+            )
+    return defaults
 
 
 def _request_templates(

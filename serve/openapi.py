@@ -33,8 +33,11 @@ class Operation:
 class OpenApiRoute:
     """The document, made when it is first asked for."""
 
-    def __init__(self, operations: list[Operation], readable: dict[str, str]) -> None:
-        """`readable`: GET paths and what they tell."""
+    def __init__(
+        self, operations: list[Operation], readable: dict[str, str], root_path: str = ""
+    ) -> None:
+        """`readable`: GET paths and what they tell; `root_path`: what is before all of them."""
+        self._root_path = root_path
         self._operations = operations
         self._readable = readable
         self._document = b""
@@ -42,7 +45,10 @@ class OpenApiRoute:
     async def __call__(self, _: Request) -> Response:
         """GET /openapi.json."""
         if not self._document:
-            self._document = msgspec.json.encode(document(self._operations, self._readable))
+            made = document(self._operations, self._readable)
+            if self._root_path:
+                made["servers"] = [{"url": self._root_path}]
+            self._document = msgspec.json.encode(made)
         return Response(self._document, media_type="application/json")
 
 

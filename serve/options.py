@@ -1,7 +1,7 @@
 """The command line's options: one type each, shared by the commands that have it.
 
-Names, meanings and defaults are vLLM's wherever vLLM has the option; `None` leaves the choice to
-the engine.
+Names, meanings and defaults are vLLM's wherever vLLM has the option; SGLang's names for them are in
+`peer_options`. `None` leaves the choice to the engine.
 """
 
 import re
@@ -59,6 +59,10 @@ MODEL_HELP = "A local folder, a GGUF file, org/name on the Hugging Face hub, or 
 Model = Annotated[
     str,
     typer.Option("--model", help=MODEL_HELP, rich_help_panel=_MODEL),
+]
+NamedModel = Annotated[
+    str | None,
+    typer.Option("--model", help="The same as MODEL.", rich_help_panel=_MODEL),
 ]
 Revision = Annotated[
     str | None,

@@ -117,15 +117,14 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         wanted = self.add_generation_prompt
         return not self.continue_final_message if wanted is None else wanted
 
-    @property
-    def response_role(self) -> str:
-        return "assistant" if self.generation_prompt else self.turns[-1].role
+    def role_of_answer(self, usual: str) -> str:
+        """The `usual` one, or that of the turn that is continued."""
+        return usual if self.generation_prompt else self.turns[-1].role
 
-    @property
-    def echoed(self) -> str:
-        """What `echo` puts before the answer: the text of the turn that is continued."""
+    def echoed(self, role: str) -> str:
+        """What `echo` puts before an answer of that role: the turn that is continued."""
         last = self.turns[-1]
-        return last.text if self.echo and last.role == self.response_role else ""
+        return last.text if self.echo and last.role == role else ""
 
     @property
     def limit(self) -> int | None:

@@ -7,8 +7,9 @@ INFO 200 POST /v1/chat/completions 0.412 s 8c1f...          --log-format text
 import logging
 import time
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+_CLIENT_LEFT = 499  # nginx's number
 logger = logging.getLogger("ingot.requests")
 
 
@@ -22,22 +23,15 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        start = time.perf_counter()
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         finally:
             fields = {
                 "request_id": scope["state"]["request_id"],
                 "method": scope["method"],
                 "path": scope["path"][:200].encode("unicode_escape").decode(),
-                "status": status or 499,  # nginx's number for a client that left
+                "status": scope["state"].get("status", _CLIENT_LEFT),
                 "seconds": round(time.perf_counter() - start, 6),
                 "client": (scope.get("client") or ("",))[0],
             }

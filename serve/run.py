@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
-from engine.model_files import located
+from engine.model_files import located, tokenizer_folder
 from serve.engine_process import ENGINE_COMMAND
 from serve.hosts import allowed_hosts
 from serve.launcher import Launcher
@@ -32,7 +32,7 @@ def run_server(
     out, err = console or Console(), Console(stderr=True, soft_wrap=True)
     name, config = config.model, located(config)
     folder: Path = model_folder(config.model)
-    model = load_served_model(folder, name, settings)
+    model = load_served_model(folder, name, settings, tokenizer_folder(config))
     check_certificate(settings)
     recent_log = set_up_logs(settings.logs, requests=settings.enable_log_requests)
     endpoint = settings.otlp_traces_endpoint

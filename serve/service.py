@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.errors import NotFoundError, RequestError
+from engine.sampling_params import SamplingParams
 from serve.engine_client import EngineClient
 from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
@@ -33,6 +34,15 @@ class Service:
             raise NotFoundError(
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
             )
+
+    def check_logprobs(self, params: SamplingParams, field: str) -> None:
+        """Raise RequestError for more than the server allows; `field` asked for the answer's."""
+        most = self.settings.max_logprobs
+        for name, count in ((field, params.logprobs), ("prompt_logprobs", params.prompt_logprobs)):
+            if (count or 0) > most:
+                raise RequestError(
+                    f"{name} may be at most {most} here (--max-logprobs), got {count}.", name
+                )
 
     def stream_interval(self, stream: bool | None, wanted: int | None = None) -> int:
         """How many tokens are read together; a request may ask for more than the server's flag."""

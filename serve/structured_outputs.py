@@ -12,6 +12,7 @@ where other parts of the server that want constrained output (tool calls) begin.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import UNSET
 
 from engine.errors import RequestError
@@ -20,6 +21,7 @@ from engine.messages import ModelInfo
 from serve.grammars import GrammarCompiler
 from serve.protocol import GenerationRequest
 from serve.response_format import ResponseFormat
+from serve.settings import StructuredOutputsConfig
 
 Options = dict[str, Any]
 
@@ -37,6 +39,19 @@ class Constraint(NamedTuple):
         if whole is part:
             return self
         return Constraint(StructuredOutputsParams(structural_tag={"format": whole}), self.field)
+
+    def written(self, config: StructuredOutputsConfig) -> "Constraint":
+        """The same with what the server says of all JSON."""
+        params = self.params
+        if params.constraint not in ("json", "json_object"):
+            return self
+        tight = config.disable_any_whitespace and params.whitespace_pattern is None
+        changes = {
+            "disable_any_whitespace": params.disable_any_whitespace or tight,
+            "disable_additional_properties": params.disable_additional_properties
+            or config.disable_additional_properties,
+        }
+        return self._replace(params=msgspec.structs.replace(params, **changes))
 
     async def compile(self, compiler: GrammarCompiler, info: ModelInfo) -> str:
         """What the engine is to follow; raises RequestError naming the field."""

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from math import log
+from typing import Any
 
 from engine.beam_core import BeamCore
 from engine.config import EngineConfig
@@ -60,6 +61,7 @@ class FakeCore:
         self.added: list[AddRequest] = []
         self.aborted: list[int] = []
         self.num_steps = self.num_prompt = self.num_generated = 0
+        self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
             architecture="FakeForCausalLM",
             vocab_size=VOCAB,
@@ -115,7 +117,8 @@ class FakeCore:
         if prompt[0] == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         token = prompt[len(row.output) % len(prompt)]
-        delta = RequestDelta(request_id=request.request_id, new_token_ids=[token])
+        said = {} if row.output else self.said_first
+        delta = RequestDelta(request_id=request.request_id, new_token_ids=[token], **said)
         if request.params.logprobs is not None:
             delta.logprobs = [scores(token, request.params.logprobs)]
             if named := request.params.logprob_token_ids:

@@ -110,5 +110,6 @@ def report(request: Request, delta: RequestDelta) -> None:
     if request.num_reported == 0:
         delta.queue_seconds = request.queue_seconds
         delta.num_cached_tokens = request.num_cached_tokens
+        delta.num_external_tokens = request.num_external_tokens
     delta.new_token_ids = request.token_ids[request.num_prompt_tokens + request.num_reported :]
     request.num_reported = request.num_generated

@@ -37,7 +37,7 @@ class CpuMeter:
 
     def seconds(self) -> float:
         """User and system time so far, of children that have ended too."""
-        parents = {pid: stat for pid in _pids() if (stat := _stat(pid))}
+        parents = {pid: stat for pid in _pids() if (stat := stat_of(pid))}
         family, grown = {self._pid}, True
         while grown:
             more = {pid for pid, stat in parents.items() if stat[0] in family} - family
@@ -60,8 +60,8 @@ def _pids() -> list[int]:
     return [int(entry) for entry in os.listdir(_PROC) if entry.isdigit()]
 
 
-def _stat(pid: int) -> tuple[int, float] | None:
-    """Parent and CPU seconds."""
+def stat_of(pid: int) -> tuple[int, float] | None:
+    """Parent and CPU seconds of a process; None if there is no such one, or no /proc."""
     try:
         # 4242 (name (with) spaces) S parent ... 11 more ... utime stime cutime cstime
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

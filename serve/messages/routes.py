@@ -48,7 +48,7 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
 
     async def answer(self, request: MessagesRequest, request_id: str, send: Send) -> None:
         service = self.service
-        talk = await begin(service, chat_request(request, effort(service, request)))
+        talk = await begin(service, chat_request(request, effort(service, request)), "other")
         response_id = f"msg_{request_id}"
         view = MessagesView(talk, response_id, service.model.names[0])
         interval = service.stream_interval(request.stream)

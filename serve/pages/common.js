@@ -18,7 +18,7 @@ const key = {
 async function ask(path, options = {}) {
   const headers = { "content-type": "application/json" };
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
-  const response = await fetch(path, { ...options, headers });
+  const response = await fetch(document.documentElement.dataset.root + path.slice(1), { ...options, headers });
   if (response.ok) return response;
   let sentence = `${response.status} ${response.statusText}`;
   try { sentence = (await response.json()).error.message; } catch { /* no JSON, no sentence */ }

@@ -49,6 +49,8 @@ class PoolsInFlight:
         if delta.request_id not in self._waiters:
             return False
         waiter, timeline = self._waiters.pop(delta.request_id)
+        if delta.vector is not None:
+            self._metrics.prompt_known(timeline)
         self._metrics.finished(timeline, delta.finish_reason or "stop")
         if waiter.done():
             return True

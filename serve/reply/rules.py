@@ -3,7 +3,7 @@
 Brings together what the model writes, what the request offers, and what it asks for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class ReplyRules:
     hide_reasoning: bool = False
     special: bool = False
     named: bool = False  # the request says which tool is called
+    on_end: Callable[[bool], None] = lambda _: None  # told whether a reply that might has calls
 
     @property
     def plain(self) -> bool:

@@ -63,6 +63,8 @@ class Reply:
             if isinstance(event, Reasoning) and self._rules.hide_reasoning:
                 continue
             yield event
+        if delta.finish_reason is not None and self._rules.tools:
+            self._rules.on_end(self._calls)
 
 
 def _delta(event: Event) -> Delta:

@@ -66,7 +66,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         self, request: ResponsesRequest, request_id: str, send: Send, owner: str = ""
     ) -> None:
         turns = self._before(request, owner) + new_turns(request)
-        talk = await begin(self.service, chat_request(request, turns))
+        talk = await begin(self.service, chat_request(request, turns), "responses")
         view = ResponseView(request, talk, f"resp_{request_id}", self.service.model.names[0])
         stored = Stored(view.response, turns, owner)
         if request.background:

@@ -37,7 +37,7 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
 
     async def health(_: Request) -> Response:
         ready = sum(each.is_healthy for each in backends.all)
-        good = bool(ready or settings.fallback_url)
+        good = bool(ready or settings.fallbacks)
         said = {"status": "ready" if good else "unavailable", "ready": ready}
         headers = None if good else {"retry-after": RETRY_AFTER_SECONDS}
         body = msgspec.json.encode({**said, "backends": len(backends.all)})

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from serve import options
+from serve import operation_options, options
 
 
 def router(
@@ -15,21 +15,8 @@ def router(
     port: options.Port = 8080,
     allowed_hosts: options.AllowedHosts = None,
     api_key: options.ApiKey = None,
-    try_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds until an answer begins, before the next server is asked."),
-    ] = None,
-    fallback_url: Annotated[
-        str | None,
-        typer.Option(help="An OpenAI-compatible API for when no server can: https://host/v1."),
-    ] = None,
-    fallback_api_key: Annotated[
-        str | None,
-        typer.Option(envvar="INGOT_FALLBACK_API_KEY", show_envvar=True, help="Its key."),
-    ] = None,
-    fallback_model: Annotated[
-        str | None, typer.Option(help="The model to ask it for, instead of the request's.")
-    ] = None,
+    try_timeout: operation_options.TryTimeout = 600.0,
+    fallback_url: operation_options.FallbackUrl = None,
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024,
     max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25,
     shutdown_timeout: options.ShutdownTimeout = 30.0,
@@ -37,9 +24,11 @@ def router(
 ) -> None:
     """Spread requests over several servers; each goes where its beginning is cached."""
     given = dict(locals())
+    from serve.fallback.apis import parse_fallbacks
     from serve.router.app import run_router
     from serve.router.settings import make_router_settings
 
     backends, keys = tuple(given.pop("backend")), tuple(given.pop("api_key") or ())
+    given["fallbacks"] = parse_fallbacks(given.pop("fallback_url"))
     given["allowed_hosts"] = options.parse_hosts(given["allowed_hosts"])
     raise typer.Exit(run_router(make_router_settings(**given, backends=backends, api_keys=keys)))

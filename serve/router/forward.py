@@ -1,42 +1,38 @@
-"""Forwarding a request: one backend after the other until one answers, then the fallback.
+"""Forwarding a request: one backend after the other until one answers, then the chain of fallbacks.
 
     503, no connection, nothing in time   the next one is asked; the client has seen nothing yet
     any other status                      is the answer, whatever it is
     lost in the middle                    an error event in a stream, a 502 otherwise
 
-The outside API behind `--fallback-url` is given the body and a key of its own, and no header of the
-client's.
+The APIs behind `--fallback-url` come after all of them (`serve.fallback.chain`).
 """
 
 import logging
+from functools import partial
 from typing import Literal
 
-import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import NotFoundError
 from serve.audio.form import AUDIO_PATHS, FORM, FORM_BYTES
-from serve.bench.http_client import Server
 from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.errors import TransportError, UnavailableError
+from serve.fallback.chain import RESPONSES, FallbackChain
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
 from serve.router.prefixes import Beginning, beginning_of
-from serve.router.relay import is_stream, read_whole, send_stream, send_whole
+from serve.router.relay import pass_on
 from serve.router.settings import RouterSettings
 from serve.router.upstream import Answer, Call, Failure, UpstreamError, ask
 
-RESPONSES = "/v1/responses"
 MAX_LOST = 2  # a request that ends the servers it is sent to must not reach all of them
-_OUTSIDE = ("/v1/chat/completions", "/v1/completions", RESPONSES)
 _OF_ONE_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
      "te", "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length",
      "accept-encoding"}
 )  # fmt: skip
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 logger = logging.getLogger("ingot.router")
 
 
@@ -49,6 +45,7 @@ class Forward:
         self._settings = settings
         self._backends = backends
         self._metrics = metrics
+        self._chain = FallbackChain(settings.fallbacks, settings.try_timeout, self._told)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -81,7 +78,7 @@ class Forward:
             lost += failure == "lost"
             if lost == MAX_LOST:
                 raise TransportError(502, f"{lost} servers were lost when they were asked this.")
-        if await self._try_outside(call, beginning, path, send):
+        if await self._chain.answer(path, body, partial(pass_on, send, path)):
             return
         raise UnavailableError("No server can answer this now; try again soon.")
 
@@ -113,42 +110,23 @@ class Forward:
             logger.warning("%s did not answer: %s.", backend.url, error)
             return error.kind
 
-    async def _try_outside(self, call: Call, beginning: Beginning, path: str, send: Send) -> bool:
-        """Whether the outside API answered; it knows none of our stored responses."""
-        url = self._settings.fallback_url
-        if not url or path not in _OUTSIDE or beginning.previous_response_id is not None:
-            return False
-        headers = [(b"content-type", b"application/json")]
-        if key := self._settings.fallback_api_key:
-            headers.append((b"authorization", b"Bearer " + key.encode()))
-        body = _with_model(call.body, self._settings.fallback_model)
-        outside = Call(call.method, path.removeprefix("/v1"), headers, body)
-        try:
-            async with ask(Server.parse(url), outside, self._settings.try_timeout) as answer:
-                if answer.status == 503:
-                    self._failed("fallback", "503")
-                    return False
-                self._metrics.requests.labels("fallback", "fallback").inc()
-                await self._pass_on(answer, "fallback", path, send)
-                return True
-        except UpstreamError as error:
-            self._failed("fallback", error.kind)
-            logger.warning("The fallback did not answer: %s.", error)
-            return False
-
     async def _pass_on(self, answer: Answer, name: str, path: str, send: Send) -> None:
         """The whole of it; raises TransportError if it breaks off before anything was sent."""
-        if is_stream(answer):
-            if not await send_stream(send, answer, path):
-                self._metrics.broken.labels(name).inc()
-            return
         try:
-            body = await read_whole(answer)
+            whole = await pass_on(send, path, answer)
         except UpstreamError as error:
             self._metrics.broken.labels(name).inc()
             logger.warning("An answer broke off: %s.", error)
             raise TransportError(502, "The server that answered was lost.") from None
-        await send_whole(send, answer, body)
+        if not whole:
+            self._metrics.broken.labels(name).inc()
+
+    def _told(self, url: str, outcome: str) -> None:
+        """How an API of the chain took it."""
+        if outcome == "answered":
+            self._metrics.requests.labels(url, "fallback").inc()
+        else:
+            self._failed(url, outcome)
 
     def _failed(self, name: str, reason: str) -> None:
         self._metrics.retries.labels(name, reason).inc()
@@ -177,14 +155,3 @@ def _stored(path: str) -> str | None:
     if not path.startswith(RESPONSES + "/"):
         return None
     return path[len(RESPONSES) + 1 :].partition("/")[0]
-
-
-def _with_model(body: bytes, model: str | None) -> bytes:
-    """The same request to another model; what is no JSON object stays what it is."""
-    if model is None:
-        return body
-    try:
-        fields = _fields.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body
-    return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})

@@ -23,12 +23,18 @@ _PASSED_ON = frozenset(
 logger = logging.getLogger("ingot.router")
 
 
-def is_stream(answer: Answer) -> bool:
-    """Whether it comes in events."""
-    return answer.header(b"content-type").startswith(b"text/event-stream")
+async def pass_on(send: Send, path: str, answer: Answer) -> bool:
+    """All of an answer; whether it came to its end.
+
+    Raises UpstreamError where it breaks off before any of it was sent.
+    """
+    if answer.is_stream:
+        return await _send_stream(send, answer, path)
+    await _send_whole(send, answer, await _read_whole(answer))
+    return True
 
 
-async def read_whole(answer: Answer) -> bytes:
+async def _read_whole(answer: Answer) -> bytes:
     """The body; raises UpstreamError."""
     body = bytearray()
     async for piece in answer.body:
@@ -38,13 +44,13 @@ async def read_whole(answer: Answer) -> bytes:
     return bytes(body)
 
 
-async def send_whole(send: Send, answer: Answer, body: bytes) -> None:
+async def _send_whole(send: Send, answer: Answer, body: bytes) -> None:
     """An answer that was read."""
     await _start(send, answer, [(b"content-length", str(len(body)).encode())])
     await send_body(send, body)
 
 
-async def send_stream(send: Send, answer: Answer, path: str) -> bool:
+async def _send_stream(send: Send, answer: Answer, path: str) -> bool:
     """Each event at once; whether the stream came to its end."""
     await _start(send, answer, [])
     broken = b""

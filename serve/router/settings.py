@@ -7,9 +7,8 @@ import msgspec
 from engine.errors import ConfigError
 from engine.settings import convert_settings
 from serve.bench.http_client import Server
+from serve.fallback.apis import FallbackApi, check_spending, check_timeout
 from serve.settings import ServerSettings, UvicornLogLevel
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -20,10 +19,8 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
     port: int = 8080
     allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
     api_keys: tuple[str, ...] = ()
-    try_timeout: float | None = None  # seconds until an answer begins; None waits
-    fallback_url: str | None = None
-    fallback_api_key: str | None = None
-    fallback_model: str | None = None
+    try_timeout: float | None = 600.0  # seconds until an answer begins; None waits
+    fallbacks: tuple[FallbackApi, ...] = ()  # in the order in which they are asked
     max_body_bytes: int = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: int = 25  # the same, of a form with a file
     shutdown_timeout: float = 30.0
@@ -33,19 +30,12 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
         self.for_listener()
         if not self.backends:
             raise ConfigError("--backend is needed: the URL of a server; repeat it for others.")
-        for url in (*self.backends, *([self.fallback_url] if self.fallback_url else [])):
+        for url in self.backends:
             Server.parse(url)
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("Two of the backends have the same URL.")
-        if self.try_timeout is not None and not 0 < self.try_timeout < float("inf"):
-            raise ConfigError("--try-timeout must be more than 0 seconds.")
-        if self.fallback_url is None and (self.fallback_api_key or self.fallback_model):
-            raise ConfigError("--fallback-api-key and --fallback-model need --fallback-url.")
-        if self.fallback_api_key and not self.api_keys and self.host not in _LOOPBACK:
-            raise ConfigError(
-                "--fallback-api-key needs --api-key, or everybody who can reach this address could "
-                "spend it."
-            )
+        check_timeout(self.try_timeout)
+        check_spending(self.fallbacks, self.api_keys, self.host)
 
     def for_listener(self) -> ServerSettings:
         """Those that every server of ours has; raises ConfigError."""

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -56,10 +56,15 @@ class Answer:
     def header(self, name: bytes) -> bytes:
         return next((value for key, value in self.headers if key == name), b"")
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it comes in events."""
+        return self.header(b"content-type").startswith(b"text/event-stream")
+
 
 @asynccontextmanager
 async def ask(server: Server, call: Call, seconds: float | None = None) -> AsyncIterator[Answer]:
-    """`seconds` is how long the status may take.
+    """`seconds` is how long the status may take, and the first piece of a stream.
 
     Raises UpstreamError, or TransportError for what cannot be asked.
     """
@@ -70,7 +75,11 @@ async def ask(server: Server, call: Call, seconds: float | None = None) -> Async
     try:
         response = await _head(connection, reader, writer, request, deadline)
         headers = [(bytes(name), bytes(value)) for name, value in response.headers]
-        yield Answer(response.status_code, headers, _body(connection, reader))
+        answer = Answer(response.status_code, headers, _body(connection, reader))
+        if answer.is_stream:
+            first = await _first(answer.body, deadline)
+            answer = replace(answer, body=_joined(first, answer.body))
+        yield answer
     finally:
         writer.close()
 
@@ -129,6 +138,21 @@ async def _head(
         raise UpstreamError("it took too long", "timeout") from None
     except (OSError, h11.RemoteProtocolError) as error:
         raise UpstreamError(str(error)) from None
+
+
+async def _first(body: AsyncIterator[bytes], deadline: float | None) -> bytes:
+    """The first piece: some servers send their status before they know whether they can answer."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await anext(body, b"")
+    except TimeoutError:
+        raise UpstreamError("it took too long", "timeout") from None
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

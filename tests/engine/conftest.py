@@ -49,12 +49,15 @@ class Text:
     def __init__(self):
         self.ids, self.logprobs, self.prompt_logprobs = [], [], []
         self.finish_reason = self.stop_token_id = None
+        self.external_tokens = self.preemptions = 0
 
     def add(self, delta):
         self.ids += delta.new_token_ids
         self.logprobs += delta.logprobs or []
         self.prompt_logprobs += delta.prompt_logprobs or []
         self.finish_reason, self.stop_token_id = delta.finish_reason, delta.stop_token_id
+        self.external_tokens += delta.num_external_tokens
+        self.preemptions = max(self.preemptions, delta.num_preemptions)
 
 
 def run(engine: EngineCore, prompts, params=None, *, steps_between=0, **options) -> list[Text]:

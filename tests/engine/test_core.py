@@ -45,14 +45,23 @@ def test_together_or_alone_the_same_text(core):
     assert all(len(text) == 12 for text in alone)
 
 
-def test_a_pool_too_small_for_all_gives_the_same_text(core, tiny_folder):
+def test_a_pool_too_small_for_all_gives_the_same_text(core, tiny_folder, monkeypatch):
     batch = prompts(6)
-    small = make_core(tiny_folder, num_gpu_blocks_override=9 + 1)
+    watched = {"kv_cache_metrics": True, "kv_cache_metrics_sample": 1.0}
+    small = make_core(tiny_folder, num_gpu_blocks_override=9 + 1, **watched)
+    evictions, step = [], small.step
+    monkeypatch.setattr(small, "step", lambda: _kept(step(), evictions))
     texts = run(small, batch, max_tokens=60)
     small.close()
     assert ids(texts) == ids(run(core, batch, max_tokens=60))
-    assert small.stats.num_preemptions > 0
+    assert small.stats.num_preemptions == sum(text.preemptions for text in texts) > 0
+    assert evictions and all(0 <= each.idle <= each.lifetime for each in evictions)
     assert small.stats.num_free_pages == small.stats.num_pages
+
+
+def _kept(report, evictions):
+    evictions += report.evictions
+    return report
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -74,9 +74,11 @@ def test_shared_prefixes_through_a_tiny_pool_give_the_text_of_no_cache(tiny_fold
     want = ids(run(plain, batch, max_tokens=8))
     plain.close()
     core = make_core(tiny_folder, kv_offloading_size=0.001, **settings)
-    assert ids(run(core, batch, max_tokens=8)) == want
-    assert ids(run(core, batch[::-1], max_tokens=8)) == want[::-1]
+    there, back = run(core, batch, max_tokens=8), run(core, batch[::-1], max_tokens=8)
+    assert ids(there) == want and ids(back) == want[::-1]
     stats = core.stats
+    external = sum(text.external_tokens for text in (*there, *back))
+    assert external == stats.external_prefix_cache_hits
     core.close()
     assert stats.external_prefix_cache_hits > 0 and stats.num_compiles_after_warmup == 0
     assert stats.external_prefix_cache_hits <= stats.external_prefix_cache_queries

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,6 +70,7 @@ def serve(model_folder: Path) -> Serve:
         settings, config = settings or ServerSettings(), config or EngineConfig()
         model = load_served_model(folder, "tiny", settings)
         metrics = Metrics(model.names[0])
+        metrics.engine_started(os.getpid())
         core = FakeCore(config)
         client = EngineClient(
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from serve import cli, run
-from serve.settings import ServerSettings
+from serve import batch, cli, run
+from serve.fallback.apis import FallbackApi
+from serve.settings import ServerSettings, StructuredOutputsConfig
 
 
 def ingot(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -70,7 +71,9 @@ def test_every_flag_reaches_its_setting(
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
         "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info --stream-interval 4 "
-        "--trust-request-chat-template"
+        "--trust-request-chat-template --kv-cache-metrics --kv-cache-metrics-sample 0.5 "
+        "--watchdog-timeout 9 --try-timeout 8 --fallback-url http://a/v1 "
+        '--fallback-url {"url":"http://b","model":"m"}'
     )
     assert ingot(monkeypatch, "serve", "folder", *flags.split()) == 0
     assert seen == [
@@ -81,15 +84,102 @@ def test_every_flag_reaches_its_setting(
             gpu_memory_utilization=0.5, kv_cache_memory_bytes=3 * 2**29,
             num_gpu_blocks_override=77, tensor_parallel_size=2, scheduling_policy="priority",
             enable_prefix_caching=False, async_scheduling=False, num_scheduler_steps=8,
-            compilation_cache_dir="/c", compilation_cache_size=0.5,
+            compilation_cache_dir="/c", compilation_cache_size=0.5, kv_cache_metrics=True,
+            kv_cache_metrics_sample=0.5,
         ),
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",
             generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
             shutdown_timeout=4.0, stream_interval=4, trust_request_chat_template=True,
-            uvicorn_log_level="info",
+            uvicorn_log_level="info", watchdog_timeout=9.0, try_timeout=8.0,
+            fallbacks=(
+                FallbackApi(url="http://a/v1"), FallbackApi(url="http://b", model="m"),
+            ),
         ),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The settings that `ingot serve` came to."""
+    found: list[Any] = []
+    monkeypatch.setattr(run, "run_server", lambda *settings: found.extend(settings) or 0)
+    return found
+
+
+def test_sglangs_names_and_underscores_stand_for_the_same_options(
+    monkeypatch: pytest.MonkeyPatch, seen: list[Any]
+) -> None:
+    flags = (
+        "--model-path folder --context-length 4096 --max-running-requests 9 --page-size 32 "
+        "--chunked-prefill-size 2048 --tp 2 --schedule-policy lpm --disable-radix-cache "
+        "--disable-overlap-schedule --random-seed 3 --max-queued-requests 5 --tokenizer-path t "
+        "--log-level-http info --num-continuous-decode-steps 4 --served_model_name x"
+    )
+    assert ingot(monkeypatch, "serve", *flags.split()) == 0
+    assert seen == [
+        EngineConfig(
+            model="folder", max_model_len=4096, max_num_seqs=9, block_size=32,
+            max_num_batched_tokens=2048, tensor_parallel_size=2, scheduling_policy="lpm",
+            enable_prefix_caching=False, async_scheduling=False, seed=3, tokenizer="t",
+            num_scheduler_steps=4,
+        ),
+        ServerSettings(
+            max_num_queued_reqs=5, uvicorn_log_level="info", served_model_names=("x",)
+        ),
+    ]  # fmt: skip
+
+
+def test_settings_of_answers_reach_servers_and_batches(
+    monkeypatch: pytest.MonkeyPatch, seen: list[Any]
+) -> None:
+    monkeypatch.setattr(batch, "run_batch_file", lambda *given: seen.extend(given[:2]) or (1, 0))
+    text = (
+        "--model folder --response-role model --max-logprobs 5 --tool-call-parser hermes "
+        "--chat-template-content-format openai --gpu-memory-utilization 0.5 "
+        '--default-chat-template-kwargs {"enable_thinking":false} '
+        '--override-generation-config {"temperature":0.5,"max_new_tokens":7} '
+        '--structured-outputs-config {"disable_any_whitespace":true,"reasoning_parser":"qwen3"}'
+    )
+    flags = text.split()
+    assert ingot(monkeypatch, "serve", *flags) == 0
+    assert ingot(monkeypatch, "run-batch", "-i", "in", "-o", "out", *flags) == 0
+    config = EngineConfig(model="folder", gpu_memory_utilization=0.5)
+    settings = ServerSettings(
+        response_role="model", max_logprobs=5, tool_call_parser="hermes",
+        chat_template_content_format="openai", default_chat_template_kwargs={"enable_thinking": 0},
+        override_generation_config={"temperature": 0.5, "max_new_tokens": 7},
+        structured_outputs_config=StructuredOutputsConfig(
+            disable_any_whitespace=True, reasoning_parser="qwen3"
+        ),
+    )  # fmt: skip
+    assert seen == [config, settings] * 2 and settings.parser_of_reasoning == "qwen3"
+
+
+def test_what_is_so_anyway_is_taken_and_its_contrary_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, seen: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--enable-chunked-prefill", "--disable-log-stats", "--enable-metrics")
+    assert ingot(monkeypatch, "serve", *flags) == 0
+    assert seen == [EngineConfig(), ServerSettings()]
+    for given, sentence in (
+        (["--no-enable-chunked-prefill"], "--no-enable-chunked-prefill cannot be had"),
+        (["--trust-remote-code"], "no code of a model's repository is ever run"),
+        (["--mem-fraction-static", "0.8"], "--gpu-memory-utilization is a share"),
+        (["--enforce-eager"], "--enforce-eager is not taken"),
+        (["a", "--model", "b"], "name two models"),
+        (["--override-generation-config", '{"top_n": 1}'], "has no 'top_n'; it takes temperature"),
+        (["--override-generation-config", '{"temperature": -1}'], "config: temperature must be"),
+        (["--structured-outputs-config", '{"backend": "outlines"}'], "backend"),
+        (["--max-logprobs", "21"], "--max-logprobs must be from 0 to 20"),
+        (["--root-path", "/a/../b"], "--root-path is a path such as"),
+        (["--fallback-url", "nowhere"], "no URL"),
+        (["--kv-cache-metrics-sample", "0"], "--kv-cache-metrics-sample must be above 0"),
+        (["--watchdog-timeout", "0"], "--watchdog-timeout must be more than 0"),
+    ):
+        assert ingot(monkeypatch, "serve", *given) == 2
+        assert sentence in " ".join(capfd.readouterr().err.replace("│", " ").split()), given
+    assert len(seen) == 2
 
 
 def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:

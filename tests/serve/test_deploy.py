@@ -15,7 +15,7 @@ from tests.fake_server import ROOT
 from tests.serve.served import Serve
 
 DEPLOY = Path(ROOT) / "serve" / "deploy"
-METRIC = re.compile(r"\b(?:vllm|ingot):\w+")
+METRIC = re.compile(r"\b(?:(?:vllm|ingot):|http_|process_)\w+")
 
 
 @pytest.mark.anyio

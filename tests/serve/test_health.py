@@ -56,10 +56,12 @@ async def test_an_engine_that_says_nothing_is_not_ready(
             begun = await served.http.get("/readyz")
             clock.now += HUNG_SECONDS + 1
             hung = await served.http.get("/readyz")
+            refused = await served.chat("Hi", max_tokens=1)
             alive = await served.http.get("/livez")
         await running
         again = await served.http.get("/readyz")
     assert (hung.status_code, hung.json()) == (503, {"status": "hung"})
+    assert refused.status_code == 503 and refused.headers["retry-after"]
     assert [each.status_code for each in (begun, alive, again)] == [200] * 3
 
 

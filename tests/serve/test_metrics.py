@@ -1,13 +1,15 @@
 """/metrics, /health and /version."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import EngineConfig
-from engine.messages import EngineStats
+from engine.messages import EngineStats, PageEviction, StepReport
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient
@@ -30,6 +32,10 @@ def samples(text: str) -> dict[str, float]:
             labels = {k: v for k, v in sample.labels.items() if k not in ("model_name", "engine")}
             found[sample.name + (str(labels) if labels else "")] = sample.value
     return found
+
+
+def report(**stats: Any) -> StepReport:
+    return StepReport(deltas=[], stats=EngineStats(**stats))
 
 
 async def test_requests_are_counted_and_timed(serve: Serve) -> None:
@@ -61,9 +67,86 @@ async def test_requests_are_counted_and_timed(serve: Serve) -> None:
     assert "process_resident_memory_bytes" in values
 
 
+async def test_what_the_engine_says_of_a_request_is_counted_once_it_ends(serve: Serve) -> None:
+    async with serve() as served:
+        served.core.said_first = {
+            "queue_seconds": 0.0, "num_cached_tokens": 5, "num_external_tokens": 2,
+            "num_preemptions": 3,
+        }  # fmt: skip
+        await served.complete(prompt="abcdefg", max_tokens=4, n=2)
+        values = samples((await served.http.get("/metrics")).text)
+    for source, tokens in {
+        "local_compute": 4, "local_cache_hit": 6, "external_kv_transfer": 4
+    }.items():  # fmt: skip
+        assert values[f"vllm:prompt_tokens_by_source_total{{'source': '{source}'}}"] == tokens
+    assert values["vllm:prompt_tokens_cached_total"] == 10
+    assert values["vllm:request_num_preemptions_sum"] == 6
+    assert values["vllm:request_prefill_kv_computed_tokens_sum"] == 4
+    assert values["vllm:request_max_num_generation_tokens_sum"] == 4
+    for phase in ("prefill", "inference", "decode"):
+        assert values[f"vllm:request_{phase}_time_seconds_count"] == 2
+    times = [
+        values[f"vllm:request_{each}_time_seconds_sum"] for each in ("prefill", "decode")
+    ]  # fmt: skip
+    assert values["vllm:request_inference_time_seconds_sum"] == pytest.approx(sum(times))
+
+
+async def test_paths_methods_and_statuses_are_bounded(serve: Serve) -> None:
+    async with serve() as served:
+        await served.complete(prompt="a", max_tokens=1)
+        await served.complete(prompt="a", temperature=-1)
+        await served.http.get("/v1/models/tiny")
+        await served.http.get("/nowhere/at/all")
+        await served.http.request("BREW", "/v1/completions")
+        values = samples((await served.http.get("/metrics")).text)
+    for handler, method, status in (
+        ("/v1/completions", "POST", "2xx"), ("/v1/completions", "POST", "4xx"),
+        ("/v1/models/{name:path}", "GET", "2xx"), ("none", "GET", "4xx"),
+        ("/v1/completions", "other", "4xx"),
+    ):  # fmt: skip
+        labels = {"handler": handler, "method": method, "status": status}
+        assert values[f"http_requests_total{labels}"] == 1
+    ended = {"handler": "/v1/completions", "method": "POST"}
+    assert values[f"http_request_duration_seconds_count{ended}"] == 2
+
+
+async def test_replies_that_might_hold_calls_are_counted(serve: Serve) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    async with serve(ServerSettings(tool_call_parser="hermes")) as served:
+        plain = await served.chat("Hi", max_tokens=3)
+        offered = await served.chat("Hi", max_tokens=3, tools=tools, stream=True)
+        values = samples((await served.http.get("/metrics")).text)
+    assert plain.status_code == offered.status_code == 200
+    parsed = {key: value for key, value in values.items() if "invocations_total" in key}
+    labels = {
+        "mode": "streaming", "outcome": "no_tool_call", "request_type": "chat_completions",
+    }  # fmt: skip
+    assert parsed == {f"vllm:tool_call_parser_invocations_total{labels}": 1}
+
+
+def test_the_engines_own_numbers_have_vllm_s_names() -> None:
+    metrics = Metrics("m")
+    told = report(num_waiting=3, num_deferred=2)
+    told.evictions = [PageEviction(20.0, 5.0, [1.0, 2.0])]
+    metrics.engine_report(told)
+    metrics.engine_started(os.getpid())
+    labels = {"model_name": "m", "engine": "0"}
+    get = metrics.registry.get_sample_value
+    assert get("vllm:num_requests_waiting", labels) == 5
+    reasons = {"capacity": 3, "deferred": 2}
+    for reason, count in reasons.items():
+        name = "vllm:num_requests_waiting_by_reason"
+        assert get(name, {**labels, "reason": reason}) == count
+    for name, total in {"lifetime": 20, "idle_before_evict": 5, "reuse_gap": 3}.items():
+        assert get(f"vllm:kv_block_{name}_seconds_sum", labels) == total
+    assert get("ingot:engine_process_cpu_seconds_total", {}) == pytest.approx(
+        get("process_cpu_seconds_total", {}), abs=1.0
+    )
+
+
 def test_the_cache_gauge_is_a_share() -> None:
     metrics = Metrics("m")
-    metrics.engine_report(EngineStats(num_pages=8, num_free_pages=2))
+    metrics.engine_report(report(num_pages=8, num_free_pages=2))
     labels = {"model_name": "m", "engine": "0"}
     assert metrics.registry.get_sample_value("vllm:kv_cache_usage_perc", labels) == 0.75
 
@@ -71,7 +154,7 @@ def test_the_cache_gauge_is_a_share() -> None:
 def test_the_host_s_pages_are_counted_under_vllm_s_names() -> None:
     metrics = Metrics("m")
     metrics.engine_report(
-        EngineStats(
+        report(
             num_host_pages=8, num_used_host_pages=2, external_prefix_cache_queries=50,
             external_prefix_cache_hits=30, kv_offload_store_bytes=7, kv_offload_load_bytes=5,
         )
@@ -89,7 +172,7 @@ def test_the_host_s_pages_are_counted_under_vllm_s_names() -> None:
 
 def test_a_new_engine_has_nothing_of_the_one_before() -> None:
     metrics = Metrics("m")
-    metrics.engine_report(EngineStats(num_running=3, num_pages=8, num_free_pages=2))
+    metrics.engine_report(report(num_running=3, num_pages=8, num_free_pages=2))
     metrics.model_ready(FakeCore(EngineConfig()).info)
     labels = {"model_name": "m", "engine": "0"}
     for name in ("num_requests_running", "kv_cache_usage_perc"):

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from io import StringIO
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from starlette.applications import Starlette
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
@@ -16,6 +19,7 @@ from engine.log_mel import log_mel
 from engine.output_processor import OutputProcessor
 from engine.sampling_params import SamplingParams
 from serve.app import build_app
+from serve.batch import run_batch
 from serve.engine_client import EngineClient
 from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
@@ -48,7 +52,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
 
 
 @asynccontextmanager
-async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
+async def application(speech: tuple) -> AsyncIterator[Starlette]:
     folder, core = speech
     model = load_served_model(folder, "whisper", SETTINGS)
     metrics = Metrics("whisper")
@@ -56,16 +60,21 @@ async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
     await client.connect(InProcessEngine(core))
     pump = asyncio.create_task(client.pump())
     grammars = GrammarCompiler(folder)
-    app = build_app(Service(SETTINGS, core.config, model, client, metrics, grammars))
-    http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app))
-    async with openai.AsyncOpenAI(
-        base_url="http://test/v1", api_key="x", http_client=http, max_retries=0
-    ) as official:
-        yield official
+    yield build_app(Service(SETTINGS, core.config, model, client, metrics, grammars))
     await grammars.close()
     pump.cancel()
     with suppress(asyncio.CancelledError):
         await pump
+
+
+@asynccontextmanager
+async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with application(speech) as app:
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app))
+        async with openai.AsyncOpenAI(
+            base_url="http://test/v1", api_key="x", http_client=http, max_retries=0
+        ) as official:
+            yield official
 
 
 async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:
@@ -88,6 +97,38 @@ async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:
     text = load_served_model(speech[0], "w", SETTINGS).tokenizer
     assert answer.text == text.decode([t for t in said if t < 256]).strip()
     assert answer.text
+
+
+async def test_a_line_of_a_batch_brings_its_recording(speech: tuple) -> None:
+    path = "/v1/audio/transcriptions"
+    recording = "data:audio/wav;base64," + b64encode(file_of(tone(1.2))).decode()
+    bodies: dict[str, dict[str, object]] = {
+        "json": {"model": "whisper", "file_url": recording, "temperature": 0, "language": "en"},
+        "verbose": {
+            "file_url": recording, "response_format": "verbose_json", "prompt": None,
+            "timestamp_granularities": ["segment"],
+        },
+        "text": {"file_url": recording, "response_format": "srt"},
+        "stream": {"file_url": recording, "stream": True},
+        "elsewhere": {"file_url": "http://169.254.169.254/a.wav"},
+        "odd": {"file_url": recording, 'a"; filename="b': "x"},
+        "wrong": {"file_url": "data:audio/wav;base64,!!!"},
+    }  # fmt: skip
+    lines = [
+        json.dumps({"custom_id": name, "url": path, "body": body}) for name, body in bodies.items()
+    ]
+    output = StringIO()
+    async with application(speech) as app:
+        counts = await run_batch(lines, output, app, concurrency=2)
+    answers = {each["custom_id"]: each for each in map(json.loads, output.getvalue().splitlines())}
+    said = {name: each["response"]["body"] for name, each in answers.items() if each["response"]}
+    assert counts == (3, 4)
+    assert said["json"]["text"] and said["verbose"]["segments"] and "00:00:0" in said["text"]
+    params = {"elsewhere": "file_url", "odd": 'a"; filename="b', "wrong": "file_url"}
+    for name, param in params.items():
+        assert said[name]["error"]["param"] == param
+        assert answers[name]["response"]["status_code"] == 400
+    assert "streamed" in answers["stream"]["error"]["message"]
 
 
 async def test_streams_say_the_same(speech: tuple) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from engine.errors import ConfigError
+from serve.fallback.apis import FallbackApi
 from serve.router import backends as backends_module
 from serve.router.app import build_router
 from serve.router.backends import Backends
@@ -256,7 +257,9 @@ async def test_all_down_is_a_503_that_says_when_to_come_back() -> None:
     assert response.json()["error"]["type"] == "service_unavailable_error"
 
 
-async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
+async def test_the_fallback_answers_with_its_own_key_and_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[bytes] = []
 
     async def outside(request: bytes, writer: asyncio.StreamWriter) -> None:
@@ -266,18 +269,23 @@ async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
     async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2.0)
 
+    monkeypatch.setenv("THEIR_KEY", "theirs")
     async with scripted(outside) as out, scripted(slow) as behind:
-        settings = {
-            "fallback_url": f"http://127.0.0.1:{out}/api/v1", "fallback_api_key": "theirs",
-            "fallback_model": "big", "try_timeout": 0.5,
-        }  # fmt: skip
-        async with routed(behind, **settings) as router:
+        url = f"http://127.0.0.1:{out}/api/v1"
+        apis = (
+            FallbackApi(url="http://127.0.0.1:1/v1"),
+            FallbackApi(url=url, api_key_env="THEIR_KEY", model="big"),
+        )
+        async with routed(behind, fallbacks=apis, try_timeout=0.5) as router:
             router.http.headers["authorization"] = "Bearer ours"
             response = await router.complete(model="tiny", prompt="a")
             stored = {"input": "a", "previous_response_id": "resp_1"}
             refused = await router.http.post("/v1/responses", json=stored)
             other = await router.http.post("/tokenize", json={"prompt": "a"})
             assert router.backends.all[0].is_healthy
+            metrics = (await router.http.get("/metrics")).text
+    assert 'backend="http://127.0.0.1:1/v1",reason="refused"} 1.0' in metrics
+    assert f'backend="{url}",choice="fallback"}} 1.0' in metrics
     assert response.text == "outside" and (refused.status_code, other.status_code) == (503, 503)
     [request] = seen
     head, _, body = request.partition(b"\r\n\r\n")
@@ -293,8 +301,6 @@ async def test_the_fallback_answers_with_its_own_key_and_model() -> None:
         ({"backends": ("ftp://x",)}, "no URL"),
         ({"backends": ("http://x", "http://x")}, "same URL"),
         ({"try_timeout": 0}, "--try-timeout"),
-        ({"fallback_model": "m"}, "need --fallback-url"),
-        ({"fallback_url": "http://x", "fallback_api_key": "k", "host": "0.0.0.0"}, "--api-key"),
     ],
 )
 def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None:

@@ -1,0 +1,68 @@
+"""Options about templates, answers and what requests may ask for; as in `options`."""
+
+from typing import Annotated
+
+import typer
+
+_PANEL = "Answers"
+
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub name, if the model's is elsewhere.", rich_help_panel=_PANEL),
+]
+DefaultChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help='What requests pass to the chat template if they do not say it themselves: '
+        '{"enable_thinking": false}.',
+        rich_help_panel=_PANEL,
+    ),
+]  # fmt: skip
+ChatTemplateContentFormat = Annotated[
+    str,
+    typer.Option(
+        help="How the chat template is given a message: string, openai (a list of parts), or auto: "
+        "as it takes it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ResponseRole = Annotated[
+    str, typer.Option(help="Role of the turns that are answered.", rich_help_panel=_PANEL)
+]
+OverrideGenerationConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help='Sampling defaults that go before the model\'s: {"temperature": 0.5}.',
+        rich_help_panel=_PANEL,
+    ),
+]
+StructuredOutputsConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help='For all requests: {"disable_any_whitespace": true, "reasoning_parser": "qwen3"}; the '
+        "backend is guidance.",
+        rich_help_panel=_PANEL,
+    ),
+]
+MaxLogprobs = Annotated[
+    int,
+    typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_PANEL),
+]
+RootPath = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH", help="Where a proxy has put the server: /models/small.",
+        rich_help_panel=_PANEL,
+    ),
+]  # fmt: skip
+EnableRequestIdHeaders = Annotated[
+    bool,
+    typer.Option(
+        "--enable-request-id-headers/--no-enable-request-id-headers",
+        help="Repeat a request's X-Request-Id in its response; without it each gets one of ours.",
+        rich_help_panel=_PANEL,
+    ),
+]

@@ -1,0 +1,44 @@
+"""Options about what is told of a server, and of one that cannot go on; as in `options`."""
+
+from typing import Annotated
+
+import typer
+
+_SERVER = "Server"
+
+KvCacheMetrics = Annotated[
+    bool,
+    typer.Option(
+        "--kv-cache-metrics/--no-kv-cache-metrics",
+        help="Show in /metrics how long pages stay in the cache, by a sample of them.",
+        rich_help_panel=_SERVER,
+    ),
+]
+KvCacheMetricsSample = Annotated[
+    float, typer.Option(help="Share of pages in that sample.", rich_help_panel=_SERVER)
+]
+WatchdogTimeout = Annotated[
+    float,
+    typer.Option(
+        help="Seconds that a step may take before the engine is taken for hung, ended and started "
+        "again.",
+        rich_help_panel=_SERVER,
+    ),
+]
+FallbackUrl = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL|JSON",
+        help="An OpenAI-compatible API for what cannot be answered here: https://host/v1, or "
+        '{"url": ..., "api_key_env": "NAME", "model": ..., "timeout": 20}; repeatable, asked in '
+        "order.",
+        rich_help_panel=_SERVER,
+    ),
+]
+TryTimeout = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds until an answer begins, before the next server or API is asked.",
+        rich_help_panel=_SERVER,
+    ),
+]

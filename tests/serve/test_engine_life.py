@@ -1,0 +1,95 @@
+"""When an engine is taken for hung, and how often it is replaced."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import EngineDeadError
+from engine.messages import EngineFailed, FromEngine
+from engine.output_processor import OutputProcessor
+from serve import engine_life
+from serve.engine_client import EngineClient
+from serve.engine_life import EngineLife, until_hung
+from serve.metrics import Metrics
+from tests.fake_engine import FakeCore
+from tests.serve.served import PATIENCE
+
+pytestmark = pytest.mark.anyio
+
+
+class Looks:
+    """A client whose engine is silent; each look at it takes 1/4 of the limit."""
+
+    def __init__(self, computing: bool = False, speaks_at: float = 0.0) -> None:
+        self.silent = 0.0
+        self._used, self._computing, self._speaks_at = 0.0, computing, speaks_at
+
+    @property
+    def silent_seconds(self) -> float:
+        self.silent += 0.0025
+        if self._speaks_at and self.silent >= self._speaks_at:
+            self.silent, self._speaks_at = 0.001, 0.0
+        return self.silent
+
+    def cpu_seconds(self) -> float:
+        self._used += 0.002 if self._computing else 0.0
+        return self._used
+
+
+@pytest.mark.parametrize(
+    ("looks", "silent"),
+    [
+        (Looks(), 0.01),
+        (Looks(speaks_at=0.009), 0.011),  # one word, and it begins anew
+        (Looks(computing=True), 0.1),  # a step that computes has ten times as long
+    ],
+)
+async def test_silence_at_work_is_a_hang(looks: Any, silent: float) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await until_hung(looks, 0.01, looks.cpu_seconds)
+    assert looks.silent == pytest.approx(silent, abs=0.002)
+
+
+class Failing:
+    """A process whose engine is ready, and fails."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self._said: list[FromEngine] = [FakeCore(EngineConfig()).info, EngineFailed("Bad.", False)]
+
+    async def receive(self) -> FromEngine:
+        if not self._said:
+            raise EngineDeadError("It ended.")
+        return self._said.pop(0)
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    async def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("apart", "lives"), [(0.0, 5), (600.0, 2)])
+async def test_failures_far_apart_are_made_good_and_others_end_the_server(
+    monkeypatch: pytest.MonkeyPatch, apart: float, lives: int
+) -> None:
+    monkeypatch.setattr(engine_life, "FAILURES_APART_SECONDS", apart)
+    metrics, started, said = Metrics("tiny"), [], []
+
+    async def start() -> Any:
+        started.append(Failing())
+        if len(started) == 5:
+            started[-1]._said = [EngineFailed("No memory.", False)]
+        return started[-1]
+
+    client = EngineClient(OutputProcessor(None), metrics)
+    life = EngineLife(
+        start, client, metrics,
+        watchdog_timeout=60.0, on_ready=lambda _: None, on_failure=said.append,
+    )  # fmt: skip
+    assert await life.run() == 1
+    assert len(started) == lives and sum("started again" in each for each in said) == lives - 1
+    assert said[-1] == ("Bad." if lives == 2 else "No memory.")
