@@ -119,7 +119,8 @@ def _gather(
     _, K, S, X = pages.shape
     places = (chosen * K + heads).astype(jnp.uint32)  # no index from the end
     tiles = pages.reshape(-1, S * X).at[places.reshape(-1)].get(mode="promise_in_bounds")
-    return lax.optimization_barrier(tiles).reshape(chosen.shape[0], K, -1, X)
+    copied: Array = lax.optimization_barrier(tiles)
+    return copied.reshape(chosen.shape[0], K, -1, X)
 
 
 def attend_packed(
