@@ -11,10 +11,12 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
+from serve.bench.structured import structured
 
 app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 app.command()(compare)
 app.command()(prefix_cache)
+app.command()(structured)
 _console = Console()
 
 
