@@ -88,7 +88,7 @@ class Loop:
         wanted = params.structured_outputs
         if wanted is None:
             return ""
-        special = self.tokenizer.special_token_ids if self.tokenizer else {}
+        special = self.tokenizer.mark_ids if self.tokenizer else {}
         try:
             source = grammar_source(wanted, special)
             self.core.check_grammar(source)

@@ -149,6 +149,17 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         return {token.content: id for id, token in added.items() if token.special}
 
+    @property
+    def mark_ids(self) -> dict[str, int]:
+        """Names and ids of tokens that a grammar takes for marks and not for text: special ones,
+        and, as llguidance has it, added ones between < and >, which <think> and <tool_call> are."""
+        added = self._backend.get_added_tokens_decoder()
+        return {
+            token.content: id
+            for id, token in added.items()
+            if token.special or (token.content.startswith("<") and token.content.endswith(">"))
+        }
+
     def to_json(self) -> str:
         """The whole tokenizer as a tokenizer.json."""
         return self._backend.to_str()

@@ -11,20 +11,16 @@ from functools import partial
 
 import msgspec
 
-from engine.errors import RequestError
-from engine.grammar.params import StructuredOutputsParams
 from engine.thoughts import Thoughts
 from serve.beams import beams_of, check_beams, sampling_defaults
+from serve.demands import demand_of
 from serve.engine_client import Prompt
 from serve.metrics import RequestType
 from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.protocol_chat import ChatRequest
-from serve.reply.after_reasoning import after_reasoning
-from serve.reply.forced import forced_schema
 from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
-from serve.structured_outputs import Constraint, constraint_of
 from serve.thinking import thinking_budget, thoughts_of
 
 
@@ -49,9 +45,10 @@ async def begin(
     )
     told = partial(service.metrics.reply_read, request_type, bool(request.stream))
     rules = replace(rules, on_end=told)
-    constraint = _constraint(request)
-    if constraint is not None:
-        constraint = constraint.written(service.settings.structured_outputs_config)
+    demand = demand_of(request, model, rules)
+    if demand is not None:
+        demand = demand.written(service.settings.structured_outputs_config)
+    constraint = demand.constraint if demand else None
     check_beams(request, constraint)
     params = sampling_params(
         request,
@@ -60,6 +57,8 @@ async def begin(
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         structured_outputs=constraint.params if constraint else None,
     )
+    if demand is not None:
+        rules = demand.read_by(rules)
     if rules.special:
         params = msgspec.structs.replace(params, skip_special_tokens=False)
     params.check_vocabulary(info.vocab_size)
@@ -67,9 +66,7 @@ async def begin(
     text, token_ids = await prompt_of(service, request)
     read, own = divide(truncate(token_ids, request, info), info)
     params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)
-    if constraint is not None and model.thinking is not None:
-        constraint = constraint.in_answer(partial(after_reasoning, model.thinking.reasoning, text))
-    grammar = await service.grammar(constraint)
+    grammar = await service.grammar(demand.of_reply(text) if demand else None)
     beams = beams_of(request, params, info)
     prompt = Prompt(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
@@ -77,23 +74,6 @@ async def begin(
         encoder_token_ids=read,
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
-
-
-def _constraint(request: ChatRequest) -> Constraint | None:
-    """What the answer must satisfy: as the request says, or a call where it admits nothing else."""
-    wanted = constraint_of(request)
-    choice = request.choice
-    if wanted is not None and choice != "none":
-        raise RequestError(
-            f"{wanted.field} says what the answer is, so no tool can be called; send tool_choice "
-            "none with it.",
-            wanted.field,
-        )
-    tools, one_call = request.tools or (), request.parallel_tool_calls is False
-    schema = forced_schema(tools, choice, one_call=one_call)
-    if schema is None:
-        return wanted
-    return Constraint(StructuredOutputsParams(json=schema), "tools")
 
 
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:

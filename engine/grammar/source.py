@@ -18,7 +18,7 @@ from engine.grammar.tags import SpecialTokens, tags_source
 def grammar_source(params: StructuredOutputsParams, special_tokens: SpecialTokens) -> str:
     """The llguidance source of `params`; raises `RequestError` for what is malformed.
 
-    `special_tokens` maps the names of the tokenizer's special tokens to their ids: structural
+    `special_tokens` maps the names of the tokenizer's marks (`mark_ids`) to their ids: structural
     tags that are written with them mean the tokens, not their letters.
     """
     match params.constraint:

@@ -7,7 +7,8 @@ The first is vLLM's older notation, the second xgrammar's; its formats are `_Wri
 Where a text names special tokens of the tokenizer, the tokens are meant: a model that was trained
 to write <|tool|> writes one token, and free text never holds one.
 
-A trigger ends the free text wherever it comes, so free text holds no trigger.
+A trigger ends the free text wherever it comes, so free text holds no trigger. `excludes` names
+other texts that it does not hold: the letters of a token's name, say.
 """
 
 import json
@@ -64,6 +65,7 @@ class _Writer:
         names = sorted(self._ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names))) if names else None
         self._rules = [_TEXT]
+        self._texts: dict[tuple[str, ...], str] = {(): "TEXT"}
         self._grammars: list[dict[str, Any]] = []
         self._kinds: dict[str, Callable[[Part, int], str]] = {
             "const_string": self._const_string,
@@ -117,8 +119,8 @@ class _Writer:
         lark = grammar if is_lark(grammar) else to_lark(grammar)
         return self._nested({"lark_grammar": lark})
 
-    def _any_text(self, _: Part, __: int) -> str:
-        return "TEXT"
+    def _any_text(self, part: Part, _: int) -> str:
+        return self._text_of(part)
 
     def _structural_tag(self, part: Part, depth: int) -> str:
         tag = read_schema(part.get("structural_tag"))
@@ -145,12 +147,13 @@ class _Writer:
         if not all(isinstance(each, str) for each in ends):
             raise RequestError("a tag's end must be a text, or a list of texts")
         if isinstance(content, dict) and content.get("type") == "any_text":
-            return self._rule(" | ".join(self._text_until(each) for each in ends))
+            text = self._text_of(content)
+            return self._rule(" | ".join(self._text_until(each, text) for each in ends))
         closing = self._rule(" | ".join(self._literal(each) for each in ends))
         return f"{self.part(content, depth)} {closing}"
 
     def _triggered_tags(self, part: Part, depth: int) -> str:
-        tags, triggers = self._tags(part), _texts(part, "triggers")
+        tags, triggers, text = self._tags(part), _texts(part, "triggers"), self._text_of(part)
         by_trigger: dict[str, list[str]] = {}
         for tag in tags:
             begin = _typed(tag, "begin", str)
@@ -161,15 +164,15 @@ class _Writer:
             by_trigger.setdefault(trigger, []).append(rest)
         called = self._rule(
             " | ".join(
-                f"{self._text_until(trigger)} ({' | '.join(rests)})"
+                f"{self._text_until(trigger, text)} ({' | '.join(rests)})"
                 for trigger, rests in by_trigger.items()
             )
         )
-        more = f"{called}* TEXT"
+        more = f"{called}* {text}"
         if part.get("at_least_one"):
             first = self._rule(" | ".join(self._tag(tag, depth) for tag in tags))
             return first if part.get("stop_after_first") else self._rule(f"{first} {more}")
-        return self._rule(f"{called} | TEXT" if part.get("stop_after_first") else more)
+        return self._rule(f"{called} | {text}" if part.get("stop_after_first") else more)
 
     def _tags_with_separator(self, part: Part, depth: int) -> str:
         tag = self._rule(" | ".join(self._tag(each, depth) for each in self._tags(part)))
@@ -183,16 +186,25 @@ class _Writer:
             raise RequestError("tags must be a list of one object or more")
         return tags
 
-    def _text_until(self, end: str) -> str:
+    def _text_of(self, part: Part) -> str:
+        """Free text, without what the part excludes from it."""
+        excluded = tuple(_texts(part, "excludes")) if part.get("excludes") else ()
+        if excluded not in self._texts:
+            without = " | ".join(map(json.dumps, excluded))
+            body = f"TEXT & ~(TEXT ({without}) TEXT)"
+            self._texts[excluded] = self._rule(body, terminal=True)
+        return self._texts[excluded]
+
+    def _text_until(self, end: str, text: str) -> str:
         """Free text, as short as it can be, and what ends it."""
         pieces = self._pieces(end)
         if not pieces:
-            return "TEXT"
+            return text
         if isinstance(pieces[0], int):
-            return f"TEXT {self._literal(end)}"
+            return f"{text} {self._literal(end)}"
         if len(pieces) > 1:
             raise RequestError(f"{end[:60]!r} ends a text and has a special token inside")
-        return self._rule(f"TEXT {json.dumps(end)}", lazy=True)
+        return self._rule(f"{text} {json.dumps(end)}", lazy=True)
 
     def _literal(self, text: str) -> str:
         pieces = [

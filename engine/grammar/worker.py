@@ -96,7 +96,7 @@ def _load(settings: WorkerSettings) -> tuple[Vocabulary, SpecialTokens]:
     if tokenizer is None:
         raise RequestError("this model has no tokenizer")
     vocabulary = make_vocabulary(tokenizer, settings.vocab_size, settings.eos_token_ids)
-    return vocabulary, tokenizer.special_token_ids
+    return vocabulary, tokenizer.mark_ids
 
 
 def _limit_memory() -> None:

@@ -13,9 +13,10 @@ from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
 from serve.bench.offline_cli import latency, startup, throughput
 from serve.bench.printing import print_paths, report, write_json
+from serve.bench.structured import structured
 
 app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
-for _command in (compare, prefix_cache, throughput, latency, startup):
+for _command in (compare, prefix_cache, throughput, latency, startup, structured):
     app.command()(_command)
 _console = Console()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.protocol_tools import Tool, ToolChoice
+from serve.reply.bound import Wish
 from serve.reply.events import Output
 from serve.reply.json_calls import JsonCalls, Keys, arguments_until
 from serve.reply.reader import Reader, Reading
@@ -40,14 +41,6 @@ def forced_schema(tools: Sequence[Tool], choice: ToolChoice, *, one_call: bool) 
     parameters = {tool.function.name: tool.function.parameters or _ANY_OBJECT for tool in tools}
     if not isinstance(choice, str):
         return parameters[choice.function.name]
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": name}, "parameters": schema},
-            "required": ["name", "parameters"],
-            "additionalProperties": False,
-        }
-        for name, schema in parameters.items()
-    ]
-    items = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
-    return {**items, "maxItems": 1} if one_call else items
+    schema = _CALLS.object_schema(Wish(parameters))
+    items = {"$defs": schema["$defs"], "type": "array", "minItems": 1}
+    return {**items, "items": {"anyOf": schema["anyOf"]}, **({"maxItems": 1} if one_call else {})}

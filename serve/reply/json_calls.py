@@ -12,19 +12,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serve.reply.bound import (
+    BLANKS,
+    NOTHING,
+    CallsOrAnswer,
+    Part,
+    Wish,
+    const,
+    either,
+    in_order,
+    json_part,
+    tag,
+    tagged,
+    together,
+)
 from serve.reply.events import Output
 from serve.reply.reader import Emit, Reader, Reading, collected
+from serve.reply.reply import Grammar
 
 _END_OF_OBJECT = ("}", "")
 
 
 @dataclass(frozen=True)
 class Keys:
-    """How a format calls the parts of a call."""
+    """How a format calls the parts of a call; of several, the first is what models write."""
 
     name: tuple[str, ...] = ("name",)
     arguments: tuple[str, ...] = ("arguments", "parameters")
-    id: str | None = None
+    id: str | None = None  # which may come first, or last
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,40 @@ class JsonCalls:
     end: str | None = None
     keys: Keys = Keys()
     name_as_key: bool = False  # {"get_weather": {"city": "Rome"}}
+
+    def chosen(self) -> Grammar:
+        """Calls begin with a mark."""
+        return CallsOrAnswer(self, self.begin)
+
+    def bound(self, wish: Wish) -> Part:
+        """Objects, or lists of them, between the marks, of which the last may be left out."""
+        parts = [BLANKS, json_part(self.schema(wish))]
+        if self.end:
+            parts.append(either(in_order(BLANKS, const(self.end)), NOTHING))
+        return tagged(wish, [tag(begin, in_order(*parts)) for begin in self.begin])
+
+    def schema(self, wish: Wish) -> dict[str, Any]:
+        """What stands between the marks: a call, or a list of them."""
+        one = self.object_schema(wish)
+        most = {"maxItems": 1} if wish.one_call and wish.answer is not None else {}
+        listed = {"type": "array", "minItems": 1, "items": {"anyOf": one["anyOf"]}, **most}
+        return {**one, "anyOf": [listed, *one["anyOf"]]}
+
+    def object_schema(self, wish: Wish) -> dict[str, Any]:
+        """A call of any tool."""
+        definitions, references = together(wish.tools)
+        calls = [call for name, each in references.items() for call in self._objects(name, each)]
+        return {"$defs": definitions, "anyOf": calls}
+
+    def _objects(self, name: str, arguments: Any) -> list[dict[str, Any]]:
+        """A call of one tool; in several orders where an id may stand in several places."""
+        if self.name_as_key:
+            return [_closed({name: arguments})]
+        call = {self.keys.name[0]: {"const": name}, self.keys.arguments[0]: arguments}
+        if self.keys.id is None:
+            return [_closed(call)]
+        call_id = {self.keys.id: {"type": "string", "maxLength": 40}}
+        return [_closed(call), _closed({**call_id, **call}), _closed({**call, **call_id})]
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
         while mark := (yield from reader.until(*self.begin, emit=out.content)):
@@ -134,6 +183,14 @@ class _Call:
             self._out.arguments(text)
         else:
             self._held.append(text)
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has these properties and no others."""
+    return {
+        "type": "object", "properties": properties, "required": list(properties),
+        "additionalProperties": False,
+    }  # fmt: skip
 
 
 def parsed(text: str) -> Any:

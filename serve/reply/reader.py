@@ -83,6 +83,17 @@ class Reader:
         self._take(self._at + len(found))
         return found
 
+    def begins(self, *literals: str) -> Reading[bool]:
+        """Whether the text goes on with one of `literals`, which is not read."""
+        longest = max(map(len, literals))
+        while True:
+            rest = self._text[self._at : self._at + longest]
+            if rest.startswith(literals):
+                return True
+            if self._ended or not any(literal.startswith(rest) for literal in literals):
+                return False
+            yield
+
     def until(self, *literals: str, emit: Emit, keep: bool = False) -> Reading[str | None]:
         """Hand on the text up to the first of `literals`, which is read too unless `keep`.
 

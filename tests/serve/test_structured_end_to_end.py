@@ -90,6 +90,37 @@ def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
         Pet.model_validate_json(call.function.arguments)
 
 
+def test_what_the_model_chooses_is_bound(client: openai.OpenAI) -> None:
+    """At temperature 1: every strict call is valid, and what is no call is a Pet."""
+    tool = {"type": "function", "function": {
+        "name": "add_pet", "parameters": Pet.model_json_schema(), "strict": True}}  # fmt: skip
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "pet", "schema": Pet.model_json_schema()},
+    }
+    calls, answers = 0, 0
+    for asked, options in (
+        ("Add my dog Tom with the tool.", {}),
+        ("Add my dog Tom with the tool.", {"response_format": wanted}),
+        ("Tell me a story.", {"response_format": wanted}),
+    ):
+        answer = client.chat.completions.create(
+            model="demo", messages=[{"role": "user", "content": asked}], tools=[tool],
+            max_tokens=200, temperature=1, n=4, seed=3, **options,
+        )  # fmt: skip
+        for choice in answer.choices:
+            message = choice.message
+            if choice.finish_reason == "length":
+                continue
+            for call in message.tool_calls or ():
+                Pet.model_validate_json(call.function.arguments)
+                calls += 1
+            if options and not message.tool_calls:
+                Pet.model_validate_json(message.content)
+                answers += 1
+    assert calls and answers, (calls, answers)
+
+
 def test_states_of_a_server_are_those_of_the_model(client):
     """The same parts over HTTP and in this process: texts, likelihoods, and what was cached."""
     server = Remote(str(client.base_url))

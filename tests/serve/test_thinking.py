@@ -5,7 +5,7 @@ import pytest
 from engine.config import EngineConfig
 from engine.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
-from serve.reply.harmony import HarmonyReasoning
+from serve.reply.harmony import Harmony
 from serve.reply.reasoning import ReasoningFormat
 from serve.reply.registry import thinking_format
 from serve.settings import ServerSettings
@@ -126,4 +126,4 @@ def test_marks_are_those_that_replies_are_read_by() -> None:
         reasoning = thinking_format(name, ()).reasoning
         assert tokenizer.encode(reasoning.forced_end, add_special_tokens=False)
         assert any(reasoning.forced_end.startswith(end) for end in reasoning.marks("").ends)
-    assert HarmonyReasoning().marks("").answer in HarmonyReasoning.forced_end
+    assert Harmony().marks("").answer in Harmony.forced_end

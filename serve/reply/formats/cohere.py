@@ -4,7 +4,7 @@ from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.json_calls import JsonCalls, Keys
 from serve.reply.reasoning import ReasoningFormat
 
-_KEYS = Keys(name=("tool_name",), arguments=("parameters",))
+_KEYS = Keys(name=("tool_name",), arguments=("parameters",), id="tool_call_id")
 
 FORMATS = (
     ToolFormat(

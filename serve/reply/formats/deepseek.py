@@ -13,7 +13,7 @@ FORMATS = (
         ("deepseek_v3", "deepseekv3"),
         NamedCalls(
             begin=(_BEGIN,), skip_to=_SEPARATOR, then=("\n",),
-            end=("```", _END), around=_AROUND,
+            end=("```", _END), around=_AROUND, before_name="function", opening="```json\n",
         ),
         marks=((_SEPARATOR, "```json"),),
         special=True,

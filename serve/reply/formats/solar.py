@@ -9,6 +9,7 @@ FORMATS = (
         NamedCalls(
             begin=("<|tool_call:begin|>",),
             skip_to="<|tool_call:name|>",
+            before_name="[0-9A-Za-z_-]{1,40}",
             then=("<|tool_call:args|>",),
             end=("<|tool_call:end|>",),
             around=("<|tool_calls|>", "<|calls|>"),

@@ -43,7 +43,7 @@ def source(tokenizer):
     """`source(json=...)`: what the engine is given for these structured outputs."""
 
     def make(**options) -> str:
-        return grammar_source(StructuredOutputsParams(**options), tokenizer.special_token_ids)
+        return grammar_source(StructuredOutputsParams(**options), tokenizer.mark_ids)
 
     return make
 

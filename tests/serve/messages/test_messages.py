@@ -170,7 +170,12 @@ async def test_answers_are_bound_to_a_schema(serve: Serve) -> None:
         for field in ({"output_config": {"format": FORMAT}}, {"output_format": FORMAT}):
             answer = await served.post("/v1/messages", **said("a", **field))
             assert answer.status_code == 200, answer.text
-        first, second = served.core.added
+        beside = await served.post(
+            "/v1/messages", **said("a", tools=[TOOL], output_config={"format": FORMAT})
+        )
+        assert beside.status_code == 200, beside.text
+        first, second, third = served.core.added
+        assert "get_weather" in third.grammar and '"integer"' in third.grammar
         message = await api.messages.create(**said("a", output_config={"format": FORMAT}))
     assert message.type == "message"
     assert first.grammar == second.grammar and '"integer"' in first.grammar
@@ -183,7 +188,6 @@ async def test_answers_are_bound_to_a_schema(serve: Serve) -> None:
          "output_config.format.schema"),
         ({"output_format": {**FORMAT, "schema": {"type": "bogus"}}}, "output_format.schema"),
         ({"output_format": FORMAT, "output_config": {"format": FORMAT}}, "output_format"),
-        ({"output_config": {"format": FORMAT}, "tools": [TOOL]}, "output_config.format.schema"),
         ({"output_config": {"effort": "enormous"}}, "output_config"),
         ({"output_config": {"format": {"type": "text"}}}, "output_config"),
     ],
