@@ -46,7 +46,7 @@ from pallas_kernels.schedule import Written, find_copies
 
 # rows, tokens, context, page size. No size of a weight equals the tokens: an array of activations
 # would look like a copy of it
-SHAPES = Shapes(64, 1920, 4096, 16)
+SHAPES = Shapes(64, 1920, 4096, 16, late=True)
 _DTYPE = jnp.bfloat16  # of weights and activations
 _QUANTIZATIONS = ("int8", "fp8", "gptq", "awq", "mxfp4")  # in groups of 128, or 32
 _WORDS = {"int32": "s32", "uint16": "u16"}  # that hold several numbers: dtype, and XLA's name

@@ -1,7 +1,10 @@
 """The engine's loop: schedule, launch, collect the step before, emit.
 
 Owns the order of things and the ends of requests. The device always has the next step before the
-host has read the last one, so the host's work hides behind the device's.
+host has read the last one, so the host's work hides behind the device's. Of rows with a grammar
+only the sampling waits, for masks that are made while their step runs:
+
+    settle masks ── sample late rows of step N ── launch N + 1 ── read N ── begin the next masks
 """
 
 import random
@@ -20,6 +23,7 @@ from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
+from engine.late_rows import LateRows
 from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
@@ -35,6 +39,8 @@ from engine.scheduler import Scheduler
 from engine.shapes import Shapes
 from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget
+from engine.tokenizer import has_tokenizer
+from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -75,7 +81,9 @@ class EngineCore:
         check_states(config, model.config, mesh)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
-        fitted = fit(config, model, lower, self._processors.num_fields)
+        # steps that are read at once have nothing to run ahead of; without words is no grammar
+        late = config.async_scheduling and has_tokenizer(find_folder(config.model))
+        fitted = fit(config, model, lower, self._processors.num_fields, late=late)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
         self._runner = make_runner(model, shapes, kv, fitted.programs, tier, fitted.encoders)
@@ -101,6 +109,8 @@ class EngineCore:
         self._step_seconds = 0.0  # of the last step that was read
         self._arrivals = 0
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
+        self._late = LateRows()
+        self._sampled_late: list[Launched] = []  # and not read yet
         self._dead: str | None = None
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self._tier, self._page_bytes = tier, kv.page_bytes
@@ -112,7 +122,8 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         building = self._constrained.num_builds > 0
-        return self._scheduler.has_requests or bool(self._launched) or building
+        launched = bool(self._launched or self._sampled_late)
+        return self._scheduler.has_requests or launched or building
 
     def add(self, message: AddRequest, arrival: int | None = None) -> int:
         """Queue a request; returns its place among those of its priority.
@@ -182,18 +193,23 @@ class EngineCore:
         self._check_alive()
         start = perf_counter()
         self._settled += self._constrained.settle(self._step_seconds / 4)
+        self._sample_late()
         began = self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling  # the newest is not waited for
-        oldest = self._launched[0] if len(self._launched) > ahead else None
-        results = self._read(oldest) if oldest else None
+        oldest = [self._launched[0]] if len(self._launched) > ahead else []
+        due = oldest + self._sampled_late
+        results = [self._read(each) for each in due]
         read = perf_counter()
         deltas, self._settled = self._settled, []
-        if oldest and results:
+        if due:
             self._step_seconds = read - start
-            deltas += _collect(self._scheduler, oldest, results)
-            self._launched.popleft()
-            self._constrained.advance(oldest.plan.sampling)
+            for each, result in zip(due, results, strict=True):
+                deltas += _collect(self._scheduler, each, result)
+            self._sampled_late.clear()
+            if oldest:
+                self._launched.popleft()
+            self._constrained.advance([r for each in due for r in each.plan.sampling])
         elif not began:
             deltas += self._constrained.wait()
         self._count(deltas, start, launched, read)
@@ -223,9 +239,22 @@ class EngineCore:
         if self._tier is not None:
             self._tier.clear()
 
+    def _sample_late(self) -> None:
+        """Choose tokens for rows of the newest step whose masks are here."""
+        for rows in self._late.due():
+            try:
+                self._sampled_late += self._runner.sample_late(rows)
+            except Exception as error:
+                raise self._failed(error) from error
+            self._late.sampled(rows)
+
     def _launch(self) -> bool:
-        """Plan and start a step; False if there is nothing to compute."""
-        plan = self._scheduler.schedule(self._windows)
+        """Plan and start a step; False if there is nothing to compute.
+
+        No row runs ahead while another's logits are still kept: those of one step may be large.
+        """
+        run_ahead = self._runner.programs.samples_late and not len(self._late)
+        plan = self._scheduler.schedule(self._windows, run_ahead=run_ahead)
         if not plan.num_tokens:
             return False
         try:
@@ -235,6 +264,7 @@ class EngineCore:
             raise
         except Exception as error:
             raise self._failed(error) from error
+        self._late.add(plan, launched.sampled.logits)
         self._launched.append(launched)
         self.stats.num_steps += 1
         later_turns = sum(plan.counts) - len(plan.counts)
@@ -342,7 +372,7 @@ def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list
     for chunk in plan.chunks:
         request = chunk.request
         request.num_in_flight -= chunk.samples
-        if request.status is not Status.FINISHED and chunk.num_logit_rows:
+        if request.status is not Status.FINISHED and (chunk.samples or chunk.scored):
             deltas.append(_delta(scheduler, chunk, results, row))
         row += chunk.num_logit_rows
     return deltas

@@ -81,13 +81,16 @@ def fit(
     model: LoadedModel,
     lower: LowerStep = lower_step,
     extra_fields: int = 0,
+    *,
+    late: bool = False,
 ) -> Fitted:
-    """Size the pool and compile the largest programs, with `extra_fields` of `StepShape`.
+    """Size the pool and compile the largest programs, with `extra_fields` of `StepShape`, and
+    `late` of `Shapes`.
 
     Raises:
         ConfigError: not even one sequence fits, or what was asked for is more than there is.
     """
-    search = _Search(config, model, lower, extra_fields)
+    search = _Search(config, model, lower, extra_fields, late)
     guess = search.guess()
     fitted = search.compile(guess)
     if not search.settled(fitted, guess):
@@ -102,9 +105,15 @@ class _Search:
     """One model on one mesh, and the memory that was free when the search began."""
 
     def __init__(
-        self, config: EngineConfig, model: LoadedModel, lower: LowerStep, extra_fields: int
+        self,
+        config: EngineConfig,
+        model: LoadedModel,
+        lower: LowerStep,
+        extra_fields: int,
+        late: bool,
     ) -> None:
         self._extra_fields = extra_fields
+        self._late = late
         self._lower = lower
         self._model = model
         self._mesh = model.mesh
@@ -156,7 +165,7 @@ class _Search:
     def compile(self, temporary: int) -> Fitted:
         """Programs for what fits beside `temporary` bytes, and what they really need."""
         shapes, kv = self.sizes(temporary)
-        shapes = replace(shapes, extra_fields=self._extra_fields)
+        shapes = replace(shapes, extra_fields=self._extra_fields, late=self._late)
         mesh, layout = self._mesh, self._model.layout
         state = abstract_state(kv, shapes, self._model.config.vocab_size, mesh)
         programs = Programs(

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from engine.late_sampling import packed_late_shape, sample_late
 from engine.logits_processors import LogitsProcessors
 from engine.memory import KVLayout
 from engine.packing import packed_size
@@ -45,7 +46,10 @@ def lower_step(
     mesh: Mesh,
     processors: LogitsProcessors | None = None,
 ) -> jax.stages.Lowered:
-    """The step of one shape; `state` is what `abstract_state` returns, and is donated."""
+    """The step of one shape, or what samples its rows later; `state` is what `abstract_state`
+    returns, and is donated."""
+    if shape.late:
+        return _lower_late(shape, kv, state, mesh, processors)
 
     def run(
         leaves: tuple[Array, ...], state: DeviceState, packed: Array
@@ -59,9 +63,34 @@ def lower_step(
 
     everywhere = whole(mesh)
     shardings = jax.tree.map(lambda array: array.sharding, state)
-    jitted = jax.jit(run, donate_argnums=1, out_shardings=(shardings, everywhere))
+    results: Any = Sampled._make([everywhere] * len(Sampled._fields))
+    results = results._replace(logits=_logits_sharding(state, mesh))
+    jitted = jax.jit(run, donate_argnums=1, out_shardings=(shardings, results))
     packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=everywhere)
     return jitted.lower(abstract_leaves(layout.leaves, mesh), state, packed)
+
+
+def _lower_late(
+    shape: StepShape,
+    kv: KVLayout,
+    state: DeviceState,
+    mesh: Mesh,
+    processors: LogitsProcessors | None,
+) -> jax.stages.Lowered:
+    everywhere, vocab_size = whole(mesh), state.slots.counts.shape[1]
+    run = partial(sample_late, mesh=mesh, sampler=kv.sampler, processors=processors or None)
+    logits = jax.ShapeDtypeStruct(
+        (1, shape.rows, vocab_size), np.float32, sharding=_logits_sharding(state, mesh)
+    )
+    packed = jax.ShapeDtypeStruct(packed_late_shape(shape), np.int32, sharding=everywhere)
+    jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
+    return jitted.lower(state.last_token, state.slots, logits, packed)
+
+
+def _logits_sharding(state: DeviceState, mesh: Mesh) -> NamedSharding:
+    """Of a step's logits [1, B, V], each device has the columns that it computes."""
+    divided = state.slots.counts.shape[1] % mesh.size == 0
+    return NamedSharding(mesh, PartitionSpec(None, None, HEAD_AXIS if divided else None))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:

@@ -185,7 +185,7 @@ def _pack_chunks(plan: Plan, views: dict[str, Ints]) -> int:
 
 
 def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
-    """One row of logits for each scored prompt position and each chunk that samples.
+    """One row of logits for each scored prompt position and each chunk that samples, also later.
 
     Rows are in the order of `logit_rows`.
     """
@@ -203,6 +203,9 @@ def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
         if chunk.samples:
             views["logit_token"][row] = token + chunk.count - 1
             views["logit_slot"][row] = chunk.slot
+            row += 1
+        if chunk.late:  # its slot is the sink's: nothing is sampled, and nothing written
+            views["logit_token"][row] = token
             row += 1
         token += chunk.count
 

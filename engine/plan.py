@@ -21,10 +21,11 @@ class Chunk:
     admitted: bool  # the request took its slot in this step
     source: int | None = None  # the slot of the state it goes on from, if not its own
     kept: tuple[int, int] | None = None  # behind so many of its tokens the state goes to a slot
+    late: bool = False  # one token, whose logits are kept until it is known what they may choose
 
     @property
     def num_logit_rows(self) -> int:
-        return len(self.scored) + self.samples
+        return len(self.scored) + self.samples + self.late
 
 
 @dataclass(slots=True)
@@ -50,6 +51,11 @@ class Plan:
     def wants_scored(self) -> bool:
         """Whether some of those are of tokens that a request names."""
         return any([r.params.logprob_token_ids is not None for r in self.sampling])
+
+    @property
+    def has_late(self) -> bool:
+        """Whether logits are kept for a row that is sampled later."""
+        return any([chunk.late for chunk in self.chunks])
 
     @property
     def sampling(self) -> list[Request]:

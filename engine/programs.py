@@ -38,8 +38,10 @@ class Program:
 
     @property
     def temporary_bytes(self) -> int:
-        """Device memory it needs while it runs, besides its arguments."""
-        return int(self.run.memory_analysis().temp_size_in_bytes)
+        """Device memory it needs while it runs, and for its results, besides its arguments."""
+        memory = self.run.memory_analysis()
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return int(memory.temp_size_in_bytes + max(0, results))
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Programs:
     options: dict[str, str | bool] = field(default_factory=dict)  # of XLA
     num_unexpected_compiles: int = 0  # inside steps
     _ready: dict[StepShape, Program] = field(default_factory=dict)
+    _late: dict[int, Program] = field(default_factory=dict)  # by the rows of the step before
+    _num_late: int = 0  # once all are ready
     _failures: list[BaseException] = field(default_factory=list)
     _lowering: threading.Lock = field(default_factory=threading.Lock)
     _serving: int | None = None  # the thread that is inside a step
@@ -68,8 +72,10 @@ class Programs:
         """Compile the other shapes in the background, the ones that traffic uses first."""
         shapes = [*self.shapes.decode(), *self.shapes.mixed(), *self.shapes.windowed()]
         rest = [shape for shape in shapes if shape not in self._ready]
+        late = self.shapes.sampled_late()
+        self._num_late = len(late)
         jax.monitoring.register_event_duration_secs_listener(self._watch)
-        self._start(rest)
+        self._start(rest + late)
 
     def wait(self) -> None:
         """Block until nothing is left to compile."""
@@ -83,6 +89,7 @@ class Programs:
         with suppress(AssertionError, ValueError):  # it never listened, or was closed before
             jax.monitoring.unregister_event_duration_listener(self._watch)
         self._ready.clear()
+        self._late.clear()
 
     @property
     def ready(self) -> list[Program]:
@@ -94,6 +101,15 @@ class Programs:
         """Numbers of turns of the programs that are ready and pad so many rows least, falling."""
         shape = self.shapes.smallest_decode(rows)
         return [w for w in self.shapes.windows if replace(shape, window=w) in self._ready]
+
+    @property
+    def samples_late(self) -> bool:
+        """Whether rows of every step can be sampled after it: those programs are ready."""
+        return len(self._late) == self._num_late > 0
+
+    def late(self, rows: int) -> Program:
+        """What samples rows of a step of so many, after it."""
+        return self._late[rows]
 
     def find(self, num_tokens: int, decode: bool, window: int = 1) -> Program:
         """The smallest ready program that takes so many tokens, one a row if `decode`."""
@@ -134,7 +150,11 @@ class Programs:
                     lowered = self.lower(shape)
                 start = perf_counter()
                 compiled = lowered.compile(compiler_options=self.options)
-                self._ready[shape] = Program(shape, compiled, perf_counter() - start)
+                program = Program(shape, compiled, perf_counter() - start)
+                if shape.late:
+                    self._late[shape.rows] = program
+                else:
+                    self._ready[shape] = program
             except Exception as error:
                 self._failures.append(error)
                 logger.warning("%s: not compiled, a larger step stands in: %s", shape, error)

@@ -95,6 +95,17 @@ class Request:
         return self.num_in_flight > 0 or not self.constraint.ready
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether its newest token can be computed before its grammar says what may follow."""
+        alone = self.constraint is not None and self.thinking is None
+        return alone and self.num_tokens - self.num_computed == 1
+
+    @property
+    def is_late(self) -> bool:
+        """Whether all its tokens are computed, and the next is not chosen yet."""
+        return self.status is Status.RUNNING and self.num_computed == self.num_tokens
+
+    @property
     def most_ahead(self) -> int:
         """How many more tokens may be sampled before those in flight are read."""
         rest = self.max_tokens - self.num_tokens

@@ -5,6 +5,7 @@ sampled. Knows plans, slots and arrays; knows nothing of queues, stop conditions
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from time import perf_counter
@@ -18,6 +19,8 @@ from engine.encoder_programs import Encoders
 from engine.errors import ConfigError
 from engine.grammar.masks import MaskSender
 from engine.host_tier import HostTier
+from engine.late_rows import LateRow
+from engine.late_sampling import pack_late
 from engine.lowering import (
     Shardings,
     abstract_state,
@@ -31,7 +34,7 @@ from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.page_forks import PageForks
 from engine.plan import Chunk, Plan
-from engine.programs import Programs
+from engine.programs import Program, Programs
 from engine.request import Request
 from engine.row_masks import row_masks
 from engine.sampling import Sampled
@@ -213,10 +216,26 @@ class Runner:
             self._send_masks(plan)
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
-        launched = Launched(plan, program.shape, sampled)
-        for array in launched.wanted:
-            array.copy_to_host_async()
-        return launched
+        if not plan.has_late:
+            sampled = sampled._replace(logits=None)  # they are free again when the step is done
+        return _on_its_way(Launched(plan, program.shape, sampled))
+
+    def sample_late(self, rows: Sequence[LateRow]) -> list[Launched]:
+        """Start to choose tokens for some rows of one earlier step; results are as steps'."""
+        program = self.programs.late(rows[0].logits.shape[1])
+        most = program.shape.tokens
+        parts = [rows[first : first + most] for first in range(0, len(rows), most)]
+        return [self._sample_late(program, part) for part in parts]
+
+    def _sample_late(self, program: Program, rows: Sequence[LateRow]) -> Launched:
+        plan = Plan([each.request for each in rows], [1] * len(rows), num_tokens=len(rows))
+        with self.programs.serving():
+            self._send_masks(plan)
+            packed = pack_late(rows, program.shape, self._columns)
+            state = self._state
+            last_token, sampled = program.run(state.last_token, state.slots, rows[0].logits, packed)
+            self._state = state._replace(last_token=last_token)
+        return _on_its_way(Launched(plan, program.shape, sampled))
 
     def _copy_pages(self, plan: Plan) -> None:
         """What the pages to be written hold goes to the host, and what it has comes back; then
@@ -238,6 +257,12 @@ class Runner:
             self.copies.close()
         for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
             array.delete()
+
+
+def _on_its_way(launched: Launched) -> Launched:
+    for array in launched.wanted:
+        array.copy_to_host_async()
+    return launched
 
 
 def _admit(state: DeviceState, packed: Array) -> DeviceState:

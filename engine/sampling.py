@@ -44,6 +44,7 @@ class Sampled(NamedTuple):
     logprob_ids: Int32[Array, "B C"]
     ranks: Int32[Array, " B"]  # of the token; 1 is the likeliest
     scored: Float32[Array, "B S"]  # logprobs of `logprob_token_ids`
+    logits: Float32[Array, "B V"] | None = None  # of a step of which rows may be sampled later
 
 
 def sample(

@@ -20,11 +20,11 @@ from engine.plan import Chunk, Plan
 from engine.prefix_cache import Known, Part, PrefixCache
 from engine.request import Request, Status
 from engine.state_snapshots import StateSnapshots
+from engine.step_budget import StepBudget
 from engine.waiting_queue import WaitingQueue
 
 Windows = Callable[[int], Sequence[int]]
 
-_LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 
 
@@ -89,18 +89,19 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.request_id]
 
-    def schedule(self, windows: Windows | None = None) -> Plan:
+    def schedule(self, windows: Windows | None = None, *, run_ahead: bool = False) -> Plan:
         """The next step's plan; requests are moved on as if it had been computed.
 
         `windows(rows)` are numbers of turns that a step of so many rows can have, falling.
+        `run_ahead`: rows that wait for their grammar may be computed, and sampled later.
         """
         if self.cache is not None:
             self.cache.begin_step()
         if self._snapshots is not None:
             self._snapshots.begin_step()
         plan = Plan(window=self._window(windows) if windows else 1)
-        prompts = self._decode(plan)
-        step = _StepBudget(plan, self._max_tokens, self._max_rows)
+        prompts = self._decode(plan, run_ahead)
+        step = StepBudget(plan, self._max_tokens, self._max_rows)
         self._encoders.begin_step()
         self.waiting.begin_step()
         for request in prompts:
@@ -149,20 +150,23 @@ class Scheduler:
         needed = [-(-end // self._page_size) for end in ends]
         return sum(max(0, n - len(r.pages)) for n, r in zip(needed, rows, strict=True))
 
-    def _decode(self, plan: Plan) -> list[Request]:
+    def _decode(self, plan: Plan, run_ahead: bool) -> list[Request]:
         """Plan a token, or a window of them, for each running request that has one to compute;
         returns the others.
 
         There is room for all: a step has a token and a row of logits for every slot.
         """
         others, size, window, count = [], self._page_size, plan.window, 1
+        ahead: list[Request] = []
         for request in self.running[:]:
             known = len(request.token_ids)
             end = known + request.num_in_flight
             if end >= request.max_tokens or request.status is not Status.RUNNING:
                 continue
             watched = request.constraint is not None or request.thinking is not None
-            if watched and request.blocked:
+            if watched and (request.blocked or request.is_late):
+                if run_ahead and request.runs_ahead:
+                    ahead.append(request)
                 continue
             if end - request.num_computed > 1:
                 others.append(request)
@@ -179,9 +183,29 @@ class Scheduler:
             if known // size > request.num_pages_kept:
                 self._remember(request)
         plan.num_tokens = len(plan.decoding)
+        if plan.decoding or others:  # a step for these alone may be in vain
+            for request in ahead:
+                self._run_ahead(request, plan)
         return others
 
-    def _continue(self, request: Request, step: "_StepBudget") -> None:
+    def _run_ahead(self, request: Request, plan: Plan) -> None:
+        """Plan the newest token of a row whose next one waits for what its grammar allows.
+
+        Where its grammar turns out to force what follows, only the logits are in vain.
+        """
+        start = request.num_computed
+        if request.status is not Status.RUNNING or not self._make_room(request, start + 1, plan):
+            return
+        if request.slot is None:
+            raise RuntimeError("a running request has no slot")
+        plan.chunks.append(
+            Chunk(request, start, 1, False, range(0), request.slot, admitted=False, late=True)
+        )
+        plan.num_tokens += 1
+        request.num_computed = start + 1
+        self._remember(request)
+
+    def _continue(self, request: Request, step: StepBudget) -> None:
         """Give a running request a part of its prompt."""
         end = request.num_computed + step.most_tokens(request)
         if self._make_room(request, end, step.plan):
@@ -196,7 +220,7 @@ class Scheduler:
                 return False
         return True
 
-    def _admit(self, request: Request, step: "_StepBudget") -> bool:
+    def _admit(self, request: Request, step: StepBudget) -> bool:
         """Give a waiting request a slot, and pages for all its tokens: cached ones, and new ones.
 
         A page for each running row stays free: they grow next, and would preempt the newcomer.
@@ -289,7 +313,7 @@ class Scheduler:
         self.host_hits += request.num_computed - here
 
     def _plan(
-        self, step: "_StepBudget", request: Request, end: int, *, admitted: bool = False
+        self, step: StepBudget, request: Request, end: int, *, admitted: bool = False
     ) -> None:
         """Tokens up to `end` are computed in this step; pages that it fills can be found from now.
 
@@ -390,60 +414,3 @@ class Scheduler:
         self._encoders.give_back(request)
         if request.slot is not None:
             self._free_slots.append(request.slot)
-
-
-class _StepBudget:
-    """What is left of the step being planned."""
-
-    def __init__(self, plan: Plan, max_tokens: int, max_rows: int) -> None:
-        self.plan = plan
-        self._tokens = max_tokens - len(plan.decoding)
-        self._logit_rows = max_rows - len(plan.decoding)
-        self._rows = max_rows - len(plan.decoding)
-
-    @property
-    def open(self) -> bool:
-        return self._tokens > 0 and self._logit_rows > 0 and self._rows > 0
-
-    def most_tokens(self, request: Request) -> int:
-        """Tokens that the step has left for a request; one whose prompt is scored takes a row of
-        logits for each of them that is."""
-        count = min(request.num_tokens - request.num_computed, self._tokens)
-        if _unscored(request):
-            unasked = max(0, request.num_prompt_logprobs - request.num_computed)
-            count = min(count, unasked + self._logit_rows)
-        return 1 if count <= _LONGEST_RIDE and self._rides(request) else count
-
-    def _rides(self, request: Request) -> bool:
-        """Whether these are tokens that a grammar forced, and other rows decode in this step: a
-        token a step then rides along with them, since a chunk would make the step slower."""
-        forced = (
-            request.constraint is not None and request.num_computed >= request.num_prompt_tokens
-        )
-        return forced and self.plan.decode and any(r.constraint is None for r in self.plan.decoding)
-
-    def add(self, request: Request, end: int, admitted: bool = False) -> Chunk:
-        """Plan the request's tokens up to `end`."""
-        start = request.num_computed
-        samples = end == request.num_tokens
-        scored = range(0)
-        if _unscored(request):
-            first = max(start, request.num_prompt_logprobs)
-            scored = range(first, max(first, min(end, request.num_prompt_tokens - 1)))
-            request.num_prompt_logprobs += len(scored)
-        if request.slot is None:
-            raise RuntimeError("a request without a slot was planned")
-        chunk = Chunk(request, start, end - start, samples, scored, request.slot, admitted)
-        self._tokens -= chunk.count
-        self._logit_rows -= chunk.num_logit_rows
-        self._rows -= 1
-        self.plan.chunks.append(chunk)
-        self.plan.num_tokens += chunk.count
-        self.plan.decode &= chunk.count == 1
-        return chunk
-
-
-def _unscored(request: Request) -> bool:
-    """Whether prompt tokens are still to be scored; the last one has nothing after it."""
-    wanted = request.params.prompt_logprobs is not None
-    return wanted and request.num_prompt_logprobs < request.num_prompt_tokens - 1

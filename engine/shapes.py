@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from engine.errors import ConfigError
 
 _SMALLEST_MIXED = 16
+_MOST_LATE = 16  # rows that are sampled after their step at once
 _PIECE = 8  # tokens that GPUs copy to the tensor cores at least
 
 
@@ -30,6 +31,8 @@ class StepShape:
     window: int = 1  # W, tokens that each row of a decode program samples one after another
     extra_fields: int = 0  # int32 of each row besides its sampling options
     snapshots: bool = False  # rows read and leave states in slots besides their own
+    keeps_logits: bool = False  # of which rows may be sampled later
+    late: bool = False  # no step: samples `tokens` of the `rows` of an earlier one
 
     @property
     def page_updates(self) -> int:
@@ -37,6 +40,8 @@ class StepShape:
         return self.rows if self.decode else self.rows + self.tokens // self.page_size
 
     def __str__(self) -> str:
+        if self.late:
+            return f"late {self.tokens} of {self.rows} rows"
         if not self.decode:
             return f"mixed {self.tokens} tokens"
         turns = f", {self.window} steps" if self.window > 1 else ""
@@ -55,6 +60,7 @@ class Shapes:
     extra_fields: int = 0  # arguments of logits processors
     snapshots: bool = False  # of states, for the prefix cache
     max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
+    late: bool = False  # rows may be sampled after their step
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -95,6 +101,15 @@ class Shapes:
         """Decode programs of several steps, the most steps first."""
         return [replace(shape, window=window) for window in self.windows for shape in self.decode()]
 
+    def sampled_late(self) -> list[StepShape]:
+        """Programs that sample rows of a step after it, one for each number of rows."""
+        if not self.late:
+            return []
+        return [
+            replace(shape, tokens=min(shape.rows, _MOST_LATE), keeps_logits=False, late=True)
+            for shape in self.decode()
+        ]
+
     def smallest_decode(self, rows: int) -> StepShape:
         """The decode program that so many rows pad least."""
         return next(shape for shape in self.decode() if shape.rows >= rows)
@@ -111,7 +126,7 @@ class Shapes:
     def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
         return StepShape(
             tokens, rows, decode, self.table_width, self.page_size,
-            extra_fields=self.extra_fields, snapshots=self.snapshots,
+            extra_fields=self.extra_fields, snapshots=self.snapshots, keeps_logits=self.late,
         )  # fmt: skip
 
 

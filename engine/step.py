@@ -114,6 +114,8 @@ def _turn(
         sampler,
         partial(processors.apply, fields=inputs.fields[NUM_FIELDS:]) if processors else None,
     )
+    if shape.keeps_logits and shape.window == 1:
+        sampled = sampled._replace(logits=logits)
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return DeviceState(cache, table, last_token, slots, state.encoded), sampled
 

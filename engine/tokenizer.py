@@ -14,8 +14,13 @@ from tokenizers import Tokenizer as Backend
 from engine.detokenizer import Detokenizer, Pieces, decode
 from engine.errors import RequestError
 from engine.gguf_tokenizer import read_gguf_tokenizer
-from engine.tokenizer_files import TokenizerFiles, read_tokenizer
+from engine.tokenizer_files import TokenizerFiles, has_tokenizer_files, read_tokenizer
 from models.gguf.checkpoint import is_gguf
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder or GGUF file seems to have one; `Tokenizer.load` knows."""
+    return is_gguf(folder) or has_tokenizer_files(folder)
 
 
 class Tokenizer:

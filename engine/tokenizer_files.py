@@ -60,6 +60,16 @@ def read_tokenizer(folder: Path) -> TokenizerFiles | None:
     return TokenizerFiles(backend, special_tokens, _chat_templates(folder, config))
 
 
+def has_tokenizer_files(folder: Path) -> bool:
+    """Whether there is what `read_tokenizer` reads first."""
+    return (folder / "tokenizer.json").is_file() or _byte_level_bpe(folder) is not None
+
+
+def _byte_level_bpe(folder: Path) -> tuple[Path, Path] | None:
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    return (vocab, merges) if vocab.is_file() and merges.is_file() else None
+
+
 def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
@@ -94,9 +104,10 @@ def _read_backend(folder: Path, config: dict[str, Any]) -> Backend | None:
 
 
 def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> Backend | None:
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    if not (vocab.is_file() and merges.is_file()):
+    found = _byte_level_bpe(folder)
+    if found is None:
         return None
+    vocab, merges = found
     try:
         model = models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:  # as above

@@ -3,7 +3,8 @@
     build    ── source ──> compile, first mask      ──┐
     advance  ── sampled tokens ──> consume, next mask ├──> collect: what has finished, and how
                                                     ──┘
-A row whose next mask is not here yet is left out of steps; rows without a grammar never wait.
+A row whose next mask is not here yet may be computed and is not sampled; rows without a grammar
+never wait.
 llguidance lets other threads run while it works. A row that was slow is moved on by itself, so
 that it keeps no other waiting.
 

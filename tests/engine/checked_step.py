@@ -7,6 +7,7 @@ position than its own, or nothing. The step then gives NONE for all its tokens.
 
 import jax.numpy as jnp
 
+from engine.late_sampling import sample_late
 from engine.packing import FROM_SLOT, SAMPLE, unpack
 from engine.step import step
 from models.attention import mixed_batch
@@ -32,6 +33,16 @@ def checked_step(model, state, packed, *, shape, **others):
     codes = codes.at[written].set(position * vocab + after.last_token[written])
     sampled = sampled._replace(tokens=jnp.where(right, sampled.tokens, NONE))
     return after._replace(last_token=codes), sampled
+
+
+def checked_sample_late(last_token, slots, logits, packed, **others):
+    """The same for rows that are sampled after their step: their slots hold earlier tokens only."""
+    codes, vocab, slot, position = last_token, slots.counts.shape[1], packed[1], packed[2]
+    is_row = slot != codes.shape[0] - 1
+    right = jnp.all(~is_row | (codes[slot] < position * vocab))
+    after, sampled = sample_late(codes, slots, logits, packed, **others)
+    codes = codes.at[slot].set(jnp.where(is_row, position * vocab + after[slot], 0))
+    return codes, sampled._replace(tokens=jnp.where(right, sampled.tokens, NONE))
 
 
 def _slot_of_each_token(inputs, shape, table, sink):

@@ -72,4 +72,4 @@ def choose(
         np.full(width, -1, np.int32),
         state,
     )
-    return Sampled(*(np.asarray(part)[: len(sequences)] for part in sampled))
+    return jax.tree.map(lambda part: np.asarray(part)[: len(sequences)], sampled)

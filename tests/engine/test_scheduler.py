@@ -7,6 +7,7 @@ differs from the one that the request alone would give.
 """
 
 from random import Random
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.block_pool import BlockPool
+from engine.late_rows import LateRows
 from engine.messages import AddRequest
 from engine.page_key import root
 from engine.plan import Chunk, Plan
@@ -58,8 +60,9 @@ class PagedMemory:
         self.last = {}
 
     def run(self, plan: Plan):
-        """Sampled token and scored positions of each chunk."""
-        results = []
+        """Sampled token and scored positions of each chunk; `late` are the tokens that late rows
+        may be given, by their row of the logits."""
+        results, late, row = [], {}, 0
         for source, target in plan.forks:
             for place in range(self.page_size):
                 self.cells[target, place] = self.cells.get((source, place))
@@ -80,7 +83,11 @@ class PagedMemory:
             token = None
             if chunk.samples:
                 token = self.last[chunk.slot] = next_token(seen)
+            row += chunk.num_logit_rows
+            if chunk.late:
+                late[row - 1] = next_token(seen)
             results.append((chunk, token))
+        self.logits = late
         return results
 
 
@@ -94,7 +101,10 @@ PROMPTS = ANY | st.builds(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Add, step and abort in any order; one step is always in flight, as in the engine."""
+    """Add, step and abort in any order; one step is always in flight, as in the engine.
+
+    Rows with a grammar see each token, and may be forced to some, before they choose the next.
+    """
 
     @initialize(
         pages=st.integers(13, 40),
@@ -118,6 +128,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.memory = PagedMemory(4)
         self.flying = []
+        self.late = LateRows()
+        self.sampled_late = []
+        self.moving: list[Request] = []  # whose grammar is to see a token
         self.requests: dict[int, Request] = {}
         self.scored: dict[int, list[int]] = {}
         self.expected = {}
@@ -129,8 +142,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         stop=st.sets(st.integers(0, VOCAB - 1), max_size=3),
         score=st.booleans(),
         priority=st.integers(-1, 1),
+        constrained=st.booleans(),
     )
-    def add(self, prompt, salt, max_tokens, stop, score, priority):
+    def add(self, prompt, salt, max_tokens, stop, score, priority, constrained):
         number = len(self.requests)
         params = SamplingParams(
             max_tokens=max_tokens, stop_token_ids=sorted(stop), prompt_logprobs=0 if score else None
@@ -145,22 +159,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = make_request(
             message, arrival=number, seed=0, max_model_len=MAX_LEN, eos=frozenset()
         )
+        if constrained:
+            request.constraint = SimpleNamespace(ready=True)
         self.requests[number] = request
         self.scored[number] = []
         self.expected[number] = alone(prompt, max_tokens, stop)
         self.scheduler.add(request)
 
-    @rule()
-    def step(self):
-        plan = self.scheduler.schedule(lambda rows: self.windows)
+    @rule(quick=st.booleans(), forced=st.integers(0, 3))
+    def step(self, quick=True, forced=0):
+        if quick:
+            self.settle(forced)
+        plan = self.plan()
         self.check(plan)
         before, self.flying = self.flying, self.memory.run(plan)
-        self.collect(before)
+        self.late.add(plan, self.memory.logits)
+        sampled, self.sampled_late = self.sampled_late, []
+        self.collect(before + sampled)
 
     @rule()
     def interrupt(self):
         """The user stops a step that was planned and not launched."""
-        self.scheduler.undo(self.scheduler.schedule(lambda rows: self.windows))
+        self.scheduler.undo(self.plan())
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -170,6 +190,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.requests[number].status is Status.FINISHED
         self.expected[number] = None
 
+    def plan(self):
+        """Sample the rows that can be by now; then plan a step."""
+        for rows in self.late.due():
+            for each in rows:
+                request, token = each.request, each.logits[each.row]
+                self.memory.last[request.slot] = token
+                place = request.num_computed - 1
+                chunk = Chunk(request, place, 1, True, range(0), request.slot, admitted=False)
+                self.sampled_late.append((chunk, token))
+            self.late.sampled(rows)
+        return self.scheduler.schedule(lambda rows: self.windows, run_ahead=not len(self.late))
+
+    def settle(self, forced):
+        """Grammars have seen the tokens that were read; some force what comes next."""
+        for request in self.moving:
+            request.constraint.ready = True
+            for _ in range(forced):
+                if request.status is not Status.FINISHED:
+                    self.append(request, next_token(request.token_ids))
+        self.moving = []
+
+    def append(self, request, token):
+        if request.append(token):
+            self.scheduler.finish(request)
+
     def collect(self, results):
         for chunk, token in results:
             request = chunk.request
@@ -178,9 +223,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             self.scored[request.request_id] += list(chunk.scored)
             if chunk.samples:
-                reason = request.append(token)
-                if reason:
-                    self.scheduler.finish(request)
+                self.append(request, token)
+                if request.constraint is not None:
+                    request.constraint.ready = False
+                    self.moving.append(request)
 
     def check(self, plan):
         chunks, num_rows = pieces(plan), len(plan.decoding) + len(plan.chunks)

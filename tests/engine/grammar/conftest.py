@@ -9,6 +9,7 @@ from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
 from engine.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
+from tests.engine.checked_step import checked_sample_late, checked_step
 from tests.engine.conftest import make_core
 
 EOS = 2
@@ -31,8 +32,12 @@ def vocabulary(tokenizer) -> Vocabulary:
 
 @pytest.fixture(scope="session")
 def engine() -> EngineCore:
-    """4 rows of random weights, which write anything that they may."""
-    core = make_core(DEMO_FOLDER, **SETTINGS)
+    """4 rows of random weights, which write anything that they may; each step is checked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.lowering.step", checked_step)
+        patch.setattr("engine.lowering.sample_late", checked_sample_late)
+        core = make_core(DEMO_FOLDER, **SETTINGS)
+        core.wait_for_programs()
     yield core
     assert core.stats.num_compiles_after_warmup == 0
     core.close()
