@@ -9,6 +9,7 @@ Labels are bounded: a path that is not served is "none", a method that nobody ha
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -31,13 +32,18 @@ class HttpMetrics:
             "http_request_duration_seconds", "until the end of the response",
             ("handler", "method"), buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._of = cache(self._labelled)  # finding them takes longer than counting
 
     def observe(self, handler: str, method: str, status: int, seconds: float) -> None:
         """A request has ended; status 0 is one whose client left before it had an answer."""
         method = method if method in _METHODS else _OTHER
-        group = f"{status // 100}xx" if status else "4xx"
-        self._requests.labels(handler, method, group).inc()
-        self._seconds.labels(handler, method).observe(seconds)
+        requests, durations = self._of(handler, method, f"{status // 100}xx" if status else "4xx")
+        requests.inc()
+        durations.observe(seconds)
+
+    def _labelled(self, handler: str, method: str, group: str) -> tuple[Counter, Histogram]:
+        requests = self._requests.labels(handler, method, group)
+        return requests, self._seconds.labels(handler, method)
 
 
 class MeasureHttp:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from prometheus_client import (
@@ -109,7 +110,8 @@ class Metrics:
         self._max_tokens = self._histogram("vllm:request_params_max_tokens", _TOKENS)
         self._step = self._histogram("ingot:step_time_seconds", _STEP)
         self._shown = self._histogram("ingot:chunk_delay_seconds", _CHUNK)
-        self._success = self._counter("vllm:request_success", "finished_reason")
+        success = self._counter("vllm:request_success", "finished_reason")
+        self._ended = cache(lambda reason: success.labels(*self._values, reason))
         self._rejections = self._counter("vllm:admission_rejections", "reason")
         self._fallbacks = self._counter("ingot:fallbacks", "url", "outcome")
         self._parsed = self._counter(
@@ -164,7 +166,7 @@ class Metrics:
 
     def finished(self, timeline: Timeline, reason: FinishReason) -> None:
         """A choice came to its end."""
-        self._success.labels(*self._values, reason).inc()
+        self._ended(reason).inc()
         self._end_to_end.observe(time.monotonic() - timeline.arrival)
         self._prompt.observe(timeline.prompt_tokens)
         self._generation.observe(timeline.tokens)
