@@ -63,9 +63,10 @@ class PrefixCache:
             known.append(found)
         return known
 
-    def num_known(self, keys: Sequence[PageKey]) -> int:
-        """How many pages `match` finds, in steps of halves: a page is here if one after it is."""
-        return bisect.bisect_left(keys, True, key=lambda key: self._find(key) is None)
+    def num_known(self, keys: Sequence[PageKey], most: int) -> int:
+        """How many pages `match` finds of the first `most`, in steps of halves: a page is here if
+        one after it is."""
+        return bisect.bisect_left(keys, True, hi=most, key=lambda key: self._find(key) is None)
 
     def bring(self, known: Sequence[Known]) -> list[int]:
         """Pages of the device for what was matched: contents in the host get new ones.

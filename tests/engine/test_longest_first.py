@@ -40,7 +40,7 @@ def test_priority_then_what_is_known_then_arrival():
 def test_who_waits_is_compared_once_and_not_while_there_is_no_room(monkeypatch):
     s = lpm(pages=30, rows=4)
     asked = []
-    monkeypatch.setattr(s.cache, "num_known", lambda keys: asked.append(len(keys)) or 0)
+    monkeypatch.setattr(s.cache, "num_known", lambda keys, most: asked.append(len(keys)) or 0)
     s.add(make(0, [1] * 12, max_tokens=30))
     compute(s, s.schedule())
     for number in range(1, 1001):
@@ -57,6 +57,17 @@ def test_who_waits_is_compared_once_and_not_while_there_is_no_room(monkeypatch):
     assert s.waiting.peek().request_id == 2000
 
 
+def test_an_order_is_followed_for_a_few_steps():
+    """Who comes later with more that is known waits for those steps, and goes first then."""
+    s = lpm(rows=1)
+    know(s, [1] * 13)
+    for number in range(20):
+        s.add(make(number, [number + 2] * 16, max_tokens=1))
+    compute(s, s.schedule())
+    s.add(make(99, [1] * 12 + [2] * 4, max_tokens=1))
+    assert order(s)[:12].index(99) == 7
+
+
 def test_one_of_another_life_is_not_taken_for_who_was_next():
     s = lpm(pages=5, rows=2)
     s.add(make(0, [1] * 11))
@@ -67,5 +78,4 @@ def test_one_of_another_life_is_not_taken_for_who_was_next():
     s.abort([1])
     again = make(1, [3] * 3)
     s.add(again)
-    s.waiting.begin_step()
     assert s.waiting.peek() is again
