@@ -59,3 +59,13 @@ def test_numbers_of_steps_that_no_page_takes_are_refused(steps):
         ConfigError, match=f"--num-scheduler-steps must be from 1 to 16, got {steps}"
     ):
         EngineConfig(num_scheduler_steps=steps)
+
+
+def test_rows_of_every_step_can_be_sampled_later():
+    shapes = Shapes(24, 80, 100, 16, late=True)
+    assert all(step.keeps_logits for step in shapes.decode() + shapes.mixed())
+    late = [shape for shape in shapes.sampled_late() if shape.late]
+    assert [str(shape) for shape in late] == ["sample 4 of 16 rows", "sample 16 of 16 rows"]
+    taken = [shape for shape in shapes.sampled_late() if shape.takes]
+    assert {shape.rows for shape in taken} == {s.rows for s in shapes.decode() + shapes.mixed()}
+    assert Shapes(24, 80, 100, 16).sampled_late() == []
