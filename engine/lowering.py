@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from engine.late_sampling import packed_late_shape, sample_late
+from engine.late_sampling import packed_late_shape, sample_late, take
 from engine.logits_processors import LogitsProcessors
 from engine.memory import KVLayout
 from engine.packing import packed_size
@@ -48,6 +48,8 @@ def lower_step(
 ) -> jax.stages.Lowered:
     """The step of one shape, or what samples its rows later; `state` is what `abstract_state`
     returns, and is donated."""
+    if shape.takes:
+        return _lower_take(shape, state, mesh)
     if shape.late:
         return _lower_late(shape, kv, state, mesh, processors)
 
@@ -64,10 +66,19 @@ def lower_step(
     everywhere = whole(mesh)
     shardings = jax.tree.map(lambda array: array.sharding, state)
     results: Any = Sampled._make([everywhere] * len(Sampled._fields))
-    results = results._replace(logits=_logits_sharding(state, mesh))
+    results = results._replace(logits=_logits_sharding(state, mesh, 2))
     jitted = jax.jit(run, donate_argnums=1, out_shardings=(shardings, results))
     packed = jax.ShapeDtypeStruct((packed_size(shape),), np.int32, sharding=everywhere)
     return jitted.lower(abstract_leaves(layout.leaves, mesh), state, packed)
+
+
+def _lower_take(shape: StepShape, state: DeviceState, mesh: Mesh) -> jax.stages.Lowered:
+    logits = jax.ShapeDtypeStruct(
+        (1, shape.rows, state.slots.counts.shape[1]), np.float32,
+        sharding=_logits_sharding(state, mesh, 2),
+    )  # fmt: skip
+    places = jax.ShapeDtypeStruct((shape.tokens,), np.int32, sharding=whole(mesh))
+    return jax.jit(take, out_shardings=_logits_sharding(state, mesh, 1)).lower(logits, places)
 
 
 def _lower_late(
@@ -79,18 +90,17 @@ def _lower_late(
 ) -> jax.stages.Lowered:
     everywhere, vocab_size = whole(mesh), state.slots.counts.shape[1]
     run = partial(sample_late, mesh=mesh, sampler=kv.sampler, processors=processors or None)
-    logits = jax.ShapeDtypeStruct(
-        (1, shape.rows, vocab_size), np.float32, sharding=_logits_sharding(state, mesh)
-    )
+    taken = _logits_sharding(state, mesh, 1)
+    logits = jax.ShapeDtypeStruct((shape.rows, vocab_size), np.float32, sharding=taken)
     packed = jax.ShapeDtypeStruct(packed_late_shape(shape), np.int32, sharding=everywhere)
     jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
     return jitted.lower(state.last_token, state.slots, logits, packed)
 
 
-def _logits_sharding(state: DeviceState, mesh: Mesh) -> NamedSharding:
-    """Of a step's logits [1, B, V], each device has the columns that it computes."""
+def _logits_sharding(state: DeviceState, mesh: Mesh, axis: int) -> NamedSharding:
+    """Of logits, whose last axis is `axis`, each device has the columns that it computes."""
     divided = state.slots.counts.shape[1] % mesh.size == 0
-    return NamedSharding(mesh, PartitionSpec(None, None, HEAD_AXIS if divided else None))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, HEAD_AXIS if divided else None))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:

@@ -53,8 +53,9 @@ class Programs:
     options: dict[str, str | bool] = field(default_factory=dict)  # of XLA
     num_unexpected_compiles: int = 0  # inside steps
     _ready: dict[StepShape, Program] = field(default_factory=dict)
-    _late: dict[int, Program] = field(default_factory=dict)  # by the rows of the step before
-    _num_late: int = 0  # once all are ready
+    _taking: dict[int, Program] = field(default_factory=dict)  # by the step's rows of logits
+    _late: dict[int, Program] = field(default_factory=dict)  # by the rows that are sampled
+    _num_late: int = 0  # of both, once all are ready
     _failures: list[BaseException] = field(default_factory=list)
     _lowering: threading.Lock = field(default_factory=threading.Lock)
     _serving: int | None = None  # the thread that is inside a step
@@ -89,6 +90,7 @@ class Programs:
         with suppress(AssertionError, ValueError):  # it never listened, or was closed before
             jax.monitoring.unregister_event_duration_listener(self._watch)
         self._ready.clear()
+        self._taking.clear()
         self._late.clear()
 
     @property
@@ -105,11 +107,15 @@ class Programs:
     @property
     def samples_late(self) -> bool:
         """Whether rows of every step can be sampled after it: those programs are ready."""
-        return len(self._late) == self._num_late > 0
+        return len(self._taking) + len(self._late) == self._num_late > 0
+
+    def taking(self, rows: int) -> Program:
+        """What takes some of the rows of a step's logits."""
+        return self._taking[rows]
 
     def late(self, rows: int) -> Program:
-        """What samples rows of a step of so many, after it."""
-        return self._late[rows]
+        """What samples so many rows that were taken."""
+        return self._late[min(size for size in self._late if size >= rows)]
 
     def find(self, num_tokens: int, decode: bool, window: int = 1) -> Program:
         """The smallest ready program that takes so many tokens, one a row if `decode`."""
@@ -151,8 +157,10 @@ class Programs:
                 start = perf_counter()
                 compiled = lowered.compile(compiler_options=self.options)
                 program = Program(shape, compiled, perf_counter() - start)
-                if shape.late:
-                    self._late[shape.rows] = program
+                if shape.takes:
+                    self._taking[shape.rows] = program
+                elif shape.late:
+                    self._late[shape.tokens] = program
                 else:
                     self._ready[shape] = program
             except Exception as error:

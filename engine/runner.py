@@ -20,7 +20,7 @@ from engine.errors import ConfigError
 from engine.grammar.masks import MaskSender
 from engine.host_tier import HostTier
 from engine.late_rows import LateRow
-from engine.late_sampling import pack_late
+from engine.late_sampling import pack_late, pack_taken
 from engine.lowering import (
     Shardings,
     abstract_state,
@@ -222,18 +222,20 @@ class Runner:
 
     def sample_late(self, rows: Sequence[LateRow]) -> list[Launched]:
         """Start to choose tokens for some rows of one earlier step; results are as steps'."""
-        program = self.programs.late(rows[0].logits.shape[1])
-        most = program.shape.tokens
+        take = self.programs.taking(rows[0].logits.shape[1])
+        most = take.shape.tokens
         parts = [rows[first : first + most] for first in range(0, len(rows), most)]
-        return [self._sample_late(program, part) for part in parts]
+        return [self._sample_late(take, part) for part in parts]
 
-    def _sample_late(self, program: Program, rows: Sequence[LateRow]) -> Launched:
+    def _sample_late(self, take: Program, rows: Sequence[LateRow]) -> Launched:
+        program = self.programs.late(len(rows))
         plan = Plan([each.request for each in rows], [1] * len(rows), num_tokens=len(rows))
         with self.programs.serving():
             self._send_masks(plan)
+            taken = take.run(rows[0].logits, pack_taken(rows, take.shape))
             packed = pack_late(rows, program.shape, self._columns)
             state = self._state
-            last_token, sampled = program.run(state.last_token, state.slots, rows[0].logits, packed)
+            last_token, sampled = program.run(state.last_token, state.slots, taken, packed)
             self._state = state._replace(last_token=last_token)
         return _on_its_way(Launched(plan, program.shape, sampled))
 

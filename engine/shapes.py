@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from engine.errors import ConfigError
 
 _SMALLEST_MIXED = 16
-_MOST_LATE = 16  # rows that are sampled after their step at once
+_LATE = 4, 16  # rows that are sampled after their step at once: few, and the most
 _PIECE = 8  # tokens that GPUs copy to the tensor cores at least
 
 
@@ -32,7 +32,8 @@ class StepShape:
     extra_fields: int = 0  # int32 of each row besides its sampling options
     snapshots: bool = False  # rows read and leave states in slots besides their own
     keeps_logits: bool = False  # of which rows may be sampled later
-    late: bool = False  # no step: samples `tokens` of the `rows` of an earlier one
+    takes: bool = False  # no step: takes `tokens` rows of the logits of an earlier one's `rows`
+    late: bool = False  # no step: samples the first `tokens` of `rows` that were taken
 
     @property
     def page_updates(self) -> int:
@@ -40,8 +41,8 @@ class StepShape:
         return self.rows if self.decode else self.rows + self.tokens // self.page_size
 
     def __str__(self) -> str:
-        if self.late:
-            return f"late {self.tokens} of {self.rows} rows"
+        if self.takes or self.late:
+            return f"{'sample' if self.late else 'take'} {self.tokens} of {self.rows} rows"
         if not self.decode:
             return f"mixed {self.tokens} tokens"
         turns = f", {self.window} steps" if self.window > 1 else ""
@@ -102,13 +103,14 @@ class Shapes:
         return [replace(shape, window=window) for window in self.windows for shape in self.decode()]
 
     def sampled_late(self) -> list[StepShape]:
-        """Programs that sample rows of a step after it, one for each number of rows."""
+        """Programs that together sample rows of a step after it. One for each number of rows takes
+        their logits out, which compiles in no time; the sampler, which does not, is there twice."""
         if not self.late:
             return []
-        return [
-            replace(shape, tokens=min(shape.rows, _MOST_LATE), keeps_logits=False, late=True)
-            for shape in self.decode()
-        ]
+        few, most = (min(rows, self.max_num_seqs) for rows in _LATE)
+        take = [replace(s, tokens=most, keeps_logits=False, takes=True) for s in self.decode()]
+        first = replace(take[0], rows=most, takes=False, late=True)
+        return [*take, *(replace(first, tokens=tokens) for tokens in sorted({few, most}))]
 
     def smallest_decode(self, rows: int) -> StepShape:
         """The decode program that so many rows pad least."""

@@ -70,3 +70,13 @@ def test_two_steps_that_would_change_nothing_are_refused():
 def test_every_number_of_steps_that_is_taken_has_programs(ahead, steps, windows):
     config = EngineConfig(num_scheduler_steps=steps, async_scheduling=ahead)
     assert decode_windows(config.program_steps) == windows
+
+
+def test_rows_of_every_step_can_be_sampled_later():
+    shapes = Shapes(24, 80, 100, 16, late=True)
+    assert all(step.keeps_logits for step in shapes.decode() + shapes.mixed())
+    late = [shape for shape in shapes.sampled_late() if shape.late]
+    assert [str(shape) for shape in late] == ["sample 4 of 16 rows", "sample 16 of 16 rows"]
+    taken = [shape for shape in shapes.sampled_late() if shape.takes]
+    assert {shape.rows for shape in taken} == {s.rows for s in shapes.decode() + shapes.mixed()}
+    assert Shapes(24, 80, 100, 16).sampled_late() == []
