@@ -12,7 +12,7 @@ from engine.beam_core import BeamCore
 from engine.beam_params import BeamSearchParams
 from engine.core import EngineCore
 from engine.errors import RequestError
-from engine.grammar.source import grammar_source
+from engine.grammar.process import GrammarProcess
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.prompts import Prompt
@@ -30,9 +30,11 @@ class Loop:
         self,
         core: EngineCore,
         tokenizer: Tokenizer | None,
+        grammars: GrammarProcess,
         reasoning: ReasoningConfig | None = None,
     ) -> None:
         self.core = core
+        self._grammars = grammars
         self._reasoning = reasoning
         self._beams = BeamCore(core)
         self.tokenizer = tokenizer
@@ -88,15 +90,12 @@ class Loop:
         wanted = params.structured_outputs
         if wanted is None:
             return ""
-        special = self.tokenizer.mark_ids if self.tokenizer else {}
         try:
-            source = grammar_source(wanted, special)
-            self.core.check_grammar(source)
+            return self._grammars.compile(wanted)
         except RequestError as error:
             raise RequestError(
                 f"structured_outputs.{wanted.constraint}: {error}.", "structured_outputs"
             ) from None
-        return source
 
     def turn(self) -> None:
         """One step of the core; its deltas go to their inboxes."""

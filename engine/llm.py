@@ -19,6 +19,7 @@ from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
 from engine.errors import RequestError
+from engine.grammar.process import GrammarProcess
 from engine.language.local import LocalBackend
 from engine.language.state import State
 from engine.messages import ModelInfo
@@ -78,6 +79,7 @@ class LLM:
         sources = _chat_templates(tokenizer, chat_template)
         self._reasoning = config_of(reasoning_config, sources.values())
         self._core, self._tokenizer = make_core(config), tokenizer
+        self._grammars = GrammarProcess(folder, self._core.info)
         special = tokenizer.special_tokens if tokenizer else {}
         self._template = ChatTemplate(sources, special) if sources else None
         self._defaults = default_sampling_params(read_generation_config(folder))
@@ -271,6 +273,7 @@ class LLM:
 
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
+        self._grammars.close()
         self._core.close()
 
     def __enter__(self) -> "LLM":
@@ -303,7 +306,7 @@ class LLM:
 
     @cached_property
     def _loop(self) -> Loop:
-        return Loop(self.core, self._tokenizer, self._reasoning)
+        return Loop(self.core, self._tokenizer, self._grammars, self._reasoning)
 
     @cached_property
     def _pooler(self) -> Pooler:

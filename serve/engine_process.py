@@ -7,19 +7,17 @@ when the other dies. Owns the child and its socket; knows no request.
 """
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol, Self
 
 import msgspec
 
-import engine
+from engine.child_process import child_environment
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.logs import LogSettings
@@ -134,10 +132,3 @@ class EngineProcess:
         """End the engine at once."""
         if self._process.returncode is None:
             self._process.kill()
-
-
-def child_environment() -> dict[str, str]:
-    """Ours, with the folder in which `engine` lies, so that the child finds the same code."""
-    home = str(Path(engine.__file__).resolve().parent.parent)
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([home, known] if known else [home])}

@@ -8,35 +8,28 @@ only waits. Owns the workers and what they said; what the fields of a request me
 """
 
 import asyncio
-import signal
 import subprocess
-import sys
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from engine.child_process import child_environment
 from engine.errors import OverloadedError, RequestError
+from engine.grammar import worker_messages
 from engine.grammar.params import StructuredOutputsParams
+from engine.grammar.worker_messages import (
+    Compiled,
+    Remembered,
+    WorkerSettings,
+    what_ended_it,
+)
 from engine.messages import ModelInfo
 from engine.wire import HEADER, payload_size, to_frame
-from serve.engine_process import child_environment
 
 WORKERS = 2
 QUEUE_SECONDS = 10.0
-REMEMBERED_BYTES = 8 * 2**20
-_COMMAND = (sys.executable, "-P", "-m", "engine.grammar.worker")
-
-
-class _Compiled(msgspec.Struct):
-    """As `engine.grammar.worker.Compiled`, which cannot be imported without its compiler."""
-
-    source: str = ""
-    error: str | None = None
-
-
-_decoder = msgspec.msgpack.Decoder(_Compiled)
+_decoder = msgspec.msgpack.Decoder(Compiled)
 
 
 class GrammarCompiler:
@@ -44,7 +37,7 @@ class GrammarCompiler:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = Remembered(REMEMBERED_BYTES)
+        self._known = Remembered()
         self._turns = asyncio.Semaphore(WORKERS)
         self._idle: list[_Worker] = []
 
@@ -69,7 +62,7 @@ class GrammarCompiler:
         for worker in workers:
             await worker.end()
 
-    async def _ask(self, params: StructuredOutputsParams, info: ModelInfo) -> _Compiled:
+    async def _ask(self, params: StructuredOutputsParams, info: ModelInfo) -> Compiled:
         try:
             async with asyncio.timeout(QUEUE_SECONDS):
                 await self._turns.acquire()
@@ -87,34 +80,6 @@ class GrammarCompiler:
             self._turns.release()
             if worker is not None:  # it died, or its client left in the middle
                 await worker.end()
-
-
-class Remembered:
-    """Answers by what was asked, the newest, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._answers: OrderedDict[bytes, _Compiled] = OrderedDict()
-        self.num_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._answers)
-
-    def get(self, key: bytes) -> _Compiled | None:
-        if key in self._answers:
-            self._answers.move_to_end(key)
-        return self._answers.get(key)
-
-    def put(self, key: bytes, answer: _Compiled) -> None:
-        if key not in self._answers:
-            self.num_bytes += _size(key, answer)
-            self._answers[key] = answer
-        while self.num_bytes > self._max_bytes:
-            self.num_bytes -= _size(*self._answers.popitem(last=False))
-
-
-def _size(key: bytes, answer: _Compiled) -> int:
-    return len(key) + len(answer.source) + 200
 
 
 class _Worker:
@@ -135,7 +100,7 @@ class _Worker:
     async def start(cls, folder: Path, info: ModelInfo) -> "_Worker":
         """A worker that has read the model's tokenizer; raises RequestError if it cannot."""
         process = await asyncio.create_subprocess_exec(
-            *_COMMAND,
+            *worker_messages.COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child_environment(),
@@ -144,11 +109,7 @@ class _Worker:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the worker has no pipes")
         worker = cls(process, process.stdout, process.stdin)
-        settings = {
-            "folder": str(folder),
-            "vocab_size": info.vocab_size,
-            "eos_token_ids": info.eos_token_ids,
-        }
+        settings = WorkerSettings(str(folder), info.vocab_size, info.eos_token_ids)
         try:
             answer = await worker._exchange(settings)
         except BaseException:
@@ -159,17 +120,13 @@ class _Worker:
             raise RequestError(answer.error)
         return worker
 
-    async def ask(self, params: StructuredOutputsParams) -> _Compiled:
+    async def ask(self, params: StructuredOutputsParams) -> Compiled:
         """What it says, or what its death says; raises OverloadedError if that is nothing."""
         try:
             return await self._exchange(params)
         except (asyncio.IncompleteReadError, OSError):
             self.alive = False
-            code = await self._process.wait()
-            if code == -signal.SIGALRM:
-                raise OverloadedError("The machine is too busy to compile grammars.") from None
-            slow = code == -signal.SIGPROF
-            return _Compiled(error=f"it takes too {'long' if slow else 'much memory'} to compile")
+            return what_ended_it(await self._process.wait())
 
     async def end(self) -> None:
         """Kill it, if it is still there."""
@@ -178,7 +135,7 @@ class _Worker:
             self._process.kill()
         await self._process.wait()
 
-    async def _exchange(self, message: object) -> _Compiled:
+    async def _exchange(self, message: object) -> Compiled:
         self._write.write(to_frame(message))
         header = await self._read.readexactly(HEADER.size)
         return _decoder.decode(await self._read.readexactly(payload_size(*HEADER.unpack(header))))

@@ -5,7 +5,8 @@
     matcher     that text against a vocabulary: which tokens may follow
     background  matchers built and moved on in threads, while the device computes
     masks       what may follow, on the device
-    worker      the compiler as a process of its own, that can be killed
+    worker      the compiler as a process of its own, that can be killed; `worker_messages`, what
+                is said to it; `process`, how `LLM` starts one
 
 Nothing here but `masks` imports JAX.
 """

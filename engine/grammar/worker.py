@@ -5,9 +5,9 @@
 One frame comes first (`WorkerSettings`), then one `StructuredOutputsParams` at a time; a `Compiled`
 answers each. A grammar that takes more than `COMPILE_SECONDS` of the processor ends the process by
 its alarm (SIGPROF), one that needs more memory than `_EXTRA_BYTES` by the allocator: both are the
-grammar's fault, and the front starts another process. What takes longer than `WALL_SECONDS` though
-it computes less ends it by another alarm (SIGALRM): the machine is busy. It never reads or writes a
-file but the tokenizer's.
+grammar's fault, and whoever asked starts another process. What takes longer than `WALL_SECONDS`
+though it computes less ends it by another alarm (SIGALRM): the machine is busy. It never reads or
+writes a file but the tokenizer's.
 """
 
 import resource
@@ -24,6 +24,7 @@ from engine.grammar.matcher import Vocabulary, check_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
 from engine.grammar.tags import SpecialTokens
+from engine.grammar.worker_messages import Compiled, WorkerSettings
 from engine.tokenizer import Tokenizer
 from engine.wire import HEADER, payload_size, to_frame
 from models.errors import IngotError
@@ -32,21 +33,6 @@ COMPILE_SECONDS = 2.0
 WALL_SECONDS = 20.0
 _EXTRA_BYTES = 2 * 2**30  # of address space, over what the process has when it is ready
 _STACK_BYTES = 4 * 2**20  # half of what the engine's threads have, which compile it again
-
-
-class WorkerSettings(msgspec.Struct):
-    """The model: its folder, the columns of its logits, its end-of-text ids."""
-
-    folder: str
-    vocab_size: int
-    eos_token_ids: list[int]
-
-
-class Compiled(msgspec.Struct):
-    """What the engine compiles again, or what is wrong with it; no sentence, but a part of one."""
-
-    source: str = ""
-    error: str | None = None
 
 
 def compile_params(
@@ -66,7 +52,7 @@ def compile_params(
 
 
 def serve(read: BinaryIO, write: BinaryIO) -> None:
-    """Answer until the front closes its end."""
+    """Answer until the other end is closed."""
     frame = _frame(read)
     if frame is None:
         return

@@ -92,12 +92,10 @@ def test_a_call_that_is_demanded(client: openai.OpenAI) -> None:
 
 def test_what_the_model_chooses_is_bound(client: openai.OpenAI) -> None:
     """At temperature 1: every strict call is valid, and what is no call is a Pet."""
-    tool = {"type": "function", "function": {
-        "name": "add_pet", "parameters": Pet.model_json_schema(), "strict": True}}  # fmt: skip
-    wanted = {
-        "type": "json_schema",
-        "json_schema": {"name": "pet", "schema": Pet.model_json_schema()},
-    }
+    pet = Pet.model_json_schema()
+    function = {"name": "add_pet", "parameters": pet, "strict": True}
+    tool = {"type": "function", "function": function}
+    wanted = {"type": "json_schema", "json_schema": {"name": "pet", "schema": pet}}
     calls, answers = 0, 0
     for asked, options in (
         ("Add my dog Tom with the tool.", {}),

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from engine.errors import OverloadedError
+from engine.grammar import worker_messages
 from engine.grammar.params import StructuredOutputsParams
+from engine.grammar.worker_messages import Compiled, Remembered
 from engine.messages import ModelInfo
-from serve import grammars
-from serve.grammars import GrammarCompiler, Remembered, _Compiled
+from serve.grammars import GrammarCompiler
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
@@ -178,8 +179,8 @@ async def test_a_grammar_that_takes_too_much_memory_ends_its_compiler_only(
     code = (
         f"import os; from engine.grammar import worker; worker.check_grammar = lambda *_: {harm}; "
     )
-    command = (grammars._COMMAND[0], "-P", "-c", code + "worker.main()")
-    monkeypatch.setattr(grammars, "_COMMAND", command)
+    command = (worker_messages.COMMAND[0], "-P", "-c", code + "worker.main()")
+    monkeypatch.setattr(worker_messages, "COMMAND", command)
     with pytest.raises(Exception, match="too much memory"):
         await compiler.compile(StructuredOutputsParams(regex="a"), INFO)
     await compiler.close()
@@ -198,8 +199,8 @@ async def test_a_busy_machine_is_not_the_grammars_fault(
         "worker.check_grammar = lambda *given: (time.sleep(0.6), check(*given)); worker.main()"
     )
     for wall_seconds in (0.3, 60):
-        command = (grammars._COMMAND[0], "-P", "-c", code.format(wall_seconds))
-        monkeypatch.setattr(grammars, "_COMMAND", command)
+        command = (worker_messages.COMMAND[0], "-P", "-c", code.format(wall_seconds))
+        monkeypatch.setattr(worker_messages, "COMMAND", command)
         if wall_seconds < 0.6:
             with pytest.raises(OverloadedError, match="too busy"):
                 await compiler.compile(StructuredOutputsParams(regex="a"), INFO)
@@ -220,8 +221,8 @@ async def test_a_client_that_leaves_takes_the_compiler_along(compiler: GrammarCo
 def test_what_is_remembered_is_bounded() -> None:
     known = Remembered(100_000)
     for number in range(5_000):
-        known.put(b"%d" % number, _Compiled("x" * 1000))
+        known.put(b"%d" % number, Compiled("x" * 1000))
         assert known.num_bytes <= 100_000
     assert known.get(b"4999") and known.get(b"0") is None and 50 < len(known) < 100
-    known.put(b"large", _Compiled("x" * 200_000))
+    known.put(b"large", Compiled("x" * 200_000))
     assert len(known) == known.num_bytes == 0

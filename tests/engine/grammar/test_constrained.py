@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from concurrent.futures import wait
 
@@ -10,6 +11,7 @@ import pytest
 
 from engine import LLM, StructuredOutputsParams
 from engine.errors import RequestError
+from engine.grammar import worker_messages
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Constraint, compile_grammar, load_vocabulary
 from engine.messages import AddRequest
@@ -248,8 +250,9 @@ def test_aborts(engine, source):
     assert report.stats.num_free_pages == report.stats.num_pages
 
 
-def test_llm():
+def test_llm(monkeypatch):
     with LLM("demo", **SETTINGS) as llm:
+        assert llm._grammars._worker is None  # it starts with the first grammar
         person = StructuredOutputsParams(json=PERSON)
         params = SamplingParams(n=3, max_tokens=200, seed=0, structured_outputs=person)
         [output] = llm.generate("Who?", params, use_tqdm=False)
@@ -265,6 +268,25 @@ def test_llm():
             with pytest.raises(RequestError, match="structured_outputs") as caught:
                 llm.generate("Who?", SamplingParams(structured_outputs=wrong))
             assert caught.value.param == "structured_outputs"
+        _check_that_it_outlives_its_compiler(llm, monkeypatch)
+        worker = llm._grammars._worker._process
+    assert worker.returncode is not None
+
+
+def _check_that_it_outlives_its_compiler(llm, monkeypatch):
+    """A grammar that kills it is refused, now and again, and the next one is compiled."""
+    llm._grammars.close()
+    code = "import os; from engine.grammar import worker; worker.check_grammar = lambda *_: "
+    command = (sys.executable, "-P", "-c", f"{code}os.abort(); worker.main()")
+    monkeypatch.setattr(worker_messages, "COMMAND", command)
+    bad = SamplingParams(structured_outputs={"regex": "a+"})
+    for _ in range(2):
+        with pytest.raises(RequestError, match=r"structured_outputs.regex: it takes too much"):
+            llm.generate("Who?", bad, use_tqdm=False)
+        assert llm._grammars._worker is None
+    monkeypatch.undo()
+    good = SamplingParams(structured_outputs={"choice": ["yes"]})
+    assert llm.generate("Who?", good, use_tqdm=False)[0].outputs[0].text == "yes"
 
 
 def test_a_model_without_a_tokenizer_says_so(tiny_folder):
