@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Backend
 
 from engine.gguf_words import WORDS, Words, split_words
+from engine.sentencepiece import CONTROL, NORMAL, USER_DEFINED, mark_spaces, merges_of_scores
 from engine.tokenizer_files import TokenizerFiles, surround
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.gguf.checkpoint import read_gguf_metadata
 
-NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # types of tokens
-MAX_MERGES = 2**22
 ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 TEMPLATE = "tokenizer.chat_template"
 
@@ -93,43 +92,15 @@ def _sentencepiece(
     unknown = fields.token_ids("tokenizer.ggml.unknown_token_id")
     model = models.BPE(
         vocab=vocabulary,
-        merges=_merges(fields, tokens, vocabulary, types, scores),
+        merges=merges_of_scores(tokens, np.flatnonzero(types == NORMAL).tolist(), scores),
         unk_token=tokens[unknown[0]] if unknown and unknown[0] < len(tokens) else None,
         fuse_unk=True,
         byte_fallback=True,
     )
     backend = Backend(model)
     prefix = fields.flag("tokenizer.ggml.add_space_prefix", True)
-    spaces = normalizers.Replace(" ", "▁")
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), spaces] if prefix else [spaces]
-    )
-    text = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*text, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    mark_spaces(backend, "always" if prefix else "never")
     return backend
-
-
-def _merges(
-    fields: Fields,
-    tokens: list[str],
-    vocabulary: dict[str, int],
-    types: np.ndarray,
-    scores: np.ndarray,
-) -> list[tuple[str, str]]:
-    """Every way in which a token is made of two, those of better scores first."""
-    joined = {tokens[place] for place in np.flatnonzero(types == NORMAL)}
-    found: list[tuple[str, str]] = []
-    for place in np.argsort(-scores, kind="stable"):
-        token = tokens[place]
-        if token not in joined:
-            continue
-        pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        ways = [pair for pair in pairs if joined.issuperset(pair)]
-        found += sorted(ways, key=lambda pair: [vocabulary[piece] for piece in pair])
-        if len(found) > MAX_MERGES:
-            raise CheckpointError(f"{fields.where}: its tokens are made of each other in too many "
-                                  f"ways, over {MAX_MERGES}; use another file.")  # fmt: skip
-    return found
 
 
 def _added(tokens: list[str], types: np.ndarray) -> list[AddedToken]:

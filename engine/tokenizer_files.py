@@ -5,7 +5,10 @@ templates are a string, a list of named ones, or files of their own) and the che
 them. Knows nothing of what is done with the tokenizer.
 
     tokenizer.json                   the whole tokenizer, or instead of it
-    vocab.json + merges.txt          byte-level BPE, the GPT-2 way
+    vocab.json + merges.txt          byte-level BPE, the GPT-2 way, or
+    tokenizer.model, spiece.model    SentencePiece's pieces, or tiktoken's ranks, or
+    *.tiktoken, tiktoken.model       tiktoken's ranks, or
+    tekken.json                      the same with Mistral's special tokens
     tokenizer_config.json            special tokens, chat template, BOS and EOS around a text
     special_tokens_map.json          special tokens, where the former does not name them
     added_tokens.json                tokens added to vocab.json: {"<tool_call>": 151657}
@@ -22,17 +25,24 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
+from engine.gguf_words import QWEN2_WORDS
+from engine.sentencepiece_file import read_sentencepiece
+from engine.tekken_file import read_tekken
+from engine.tiktoken_file import holds_ranks, read_tiktoken
+from engine.vocabulary_file import VocabularyFile
 from models.errors import CheckpointError, UnsupportedError
 
+GPT2_END = "<|endoftext|>"  # its files are older than tokenizer_config.json and name no tokens
 SPECIAL_ROLES = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
-QWEN2_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _GPT2_CLASSES = (None, "GPT2Tokenizer", "GPT2TokenizerFast")
 _QWEN2_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_BINARY = (
+    "*.tiktoken", "tiktoken.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "spm.model",
+)  # fmt: skip
+_UNREAD = ("tokenizer.model.*", "vocab.json", "merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +57,16 @@ class TokenizerFiles:
 def read_tokenizer(folder: Path) -> TokenizerFiles | None:
     """None when the folder has no tokenizer; `CheckpointError` when what it has is malformed."""
     config = _read_object(folder / "tokenizer_config.json")
-    backend = _read_backend(folder, config)
-    if backend is None:
+    added = _added_tokens(folder, config)
+    found = _read_vocabulary(folder, config, added)
+    if found is None:
         return None
-    config = _gpt2_defaults(folder, backend, config) | config
-    _add_tokens(backend, _added_tokens(folder, config), folder)
-    special_tokens = _special_tokens(_read_object(folder / "special_tokens_map.json") | config)
+    backend = found.backend
+    _add_tokens(backend, {**found.added, **added}, folder)
+    said = {**found.config, **_read_object(folder / "special_tokens_map.json"), **config}
+    special_tokens = _special_tokens(said)
     _mark_special(backend, special_tokens, folder)
-    surround(backend, config, special_tokens)
+    surround(backend, said, special_tokens)
     backend.no_truncation()
     backend.no_padding()
     return TokenizerFiles(backend, special_tokens, _chat_templates(folder, config))
@@ -62,12 +74,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles | None:
 
 def has_tokenizer_files(folder: Path) -> bool:
     """Whether there is what `read_tokenizer` reads first."""
-    return (folder / "tokenizer.json").is_file() or _byte_level_bpe(folder) is not None
+    return bool(_present(folder, ("tokenizer.json", *_BINARY, "tekken.json"))) or _is_bpe(folder)
 
 
-def _byte_level_bpe(folder: Path) -> tuple[Path, Path] | None:
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    return (vocab, merges) if vocab.is_file() and merges.is_file() else None
+def _is_bpe(folder: Path) -> bool:
+    return (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
 
 
 def _read_text(path: Path) -> str | None:
@@ -93,21 +104,49 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_backend(folder: Path, config: dict[str, Any]) -> Backend | None:
+def _read_vocabulary(
+    folder: Path, config: dict[str, Any], added: dict[int, AddedToken]
+) -> VocabularyFile | None:
     text = _read_text(folder / "tokenizer.json")
-    if text is None:
+    if text is not None:
+        return VocabularyFile(_whole(text, folder / "tokenizer.json"))
+    if _is_bpe(folder):
         return _read_byte_level_bpe(folder, config)
+    if files := _present(folder, _BINARY):
+        if _starts_with_ranks(files[0]):
+            return read_tiktoken(files[0], config, added)
+        return read_sentencepiece(files[0], config)
+    if (folder / "tekken.json").is_file():
+        return read_tekken(folder / "tekken.json")
+    if files := _present(folder, _UNREAD):
+        raise UnsupportedError(
+            f"{files[0]} is of a kind of tokenizer that is not read; save the tokenizer as "
+            "tokenizer.json, with transformers' save_pretrained."
+        )
+    return None
+
+
+def _present(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for one in patterns for path in sorted(folder.glob(one)) if path.is_file()]
+
+
+def _starts_with_ranks(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".tiktoken" or holds_ranks(file.read(4096))
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+def _whole(text: str, path: Path) -> Backend:
     try:
         return Backend.from_str(text)
     except Exception as error:  # the Rust library raises nothing more precise
-        raise CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}.") from None
+        raise CheckpointError(f"{path} is not a tokenizer: {error}.") from None
 
 
-def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> Backend | None:
-    found = _byte_level_bpe(folder)
-    if found is None:
-        return None
-    vocab, merges = found
+def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> VocabularyFile:
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
     try:
         model = models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:  # as above
@@ -115,8 +154,11 @@ def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> Backend | None
     backend = Backend(model)
     prefix = config.get("add_prefix_space") is True
     name = config.get("tokenizer_class")
+    defaults: dict[str, Any] = {}
     if name in _GPT2_CLASSES:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        if backend.token_to_id(GPT2_END) is not None:
+            defaults = dict.fromkeys(("bos_token", "eos_token", "unk_token"), GPT2_END)
     elif name in _QWEN2_CLASSES:
         backend.normalizer = normalizers.NFC()
         words = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated")
@@ -128,16 +170,7 @@ def _read_byte_level_bpe(folder: Path, config: dict[str, Any]) -> Backend | None
             "not known; save the tokenizer as tokenizer.json."
         )
     backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def _gpt2_defaults(folder: Path, backend: Backend, config: dict[str, Any]) -> dict[str, Any]:
-    """GPT-2's files are older than tokenizer_config.json and name no special tokens."""
-    end = "<|endoftext|>"
-    named = (folder / "tokenizer.json").is_file() or config.get("tokenizer_class") in _QWEN2_CLASSES
-    if named or backend.token_to_id(end) is None:
-        return {}
-    return {"bos_token": end, "eos_token": end, "unk_token": end}
+    return VocabularyFile(backend, config=defaults)
 
 
 def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[int, AddedToken]:

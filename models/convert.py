@@ -15,9 +15,11 @@ from models.converted import Made, layout_digest, write_leaves, write_made
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import is_gguf
 from models.loading import load
+from models.orbax_leaves import find_orbax, write_orbax
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture
 
+SAVE_FORMATS = ("safetensors", "orbax")
 WEIGHTS = (*PICKLED, "*.safetensors", "*.index.json", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
@@ -28,14 +30,26 @@ def convert(
     *,
     dtype: str = "auto",
     quantization: str | None = None,
+    save_format: str = "safetensors",
 ) -> Path:
     """Load `model` as it would be run, and write that to the folder `out`, which must be empty.
+
+    Args:
+        save_format: "orbax" needs the extra of that name, and starts slower; other programs of JAX
+            read it.
 
     Raises:
         ModelError: the model cannot be loaded.
         CheckpointError: `out` holds something, or cannot be written.
-        UnsupportedError: the checkpoint is quantised, or no folder, and gains nothing from this.
+        UnsupportedError: the checkpoint is quantised, or no folder, and gains nothing from this;
+            or the package that `save_format` needs is not installed.
     """
+    if save_format not in SAVE_FORMATS:
+        raise UnsupportedError(
+            f"There is no --save-format {save_format[:40]!r}; use {' or '.join(SAVE_FORMATS)}."
+        )
+    if save_format == "orbax":
+        find_orbax()
     folder = find_folder(model)
     if is_gguf(folder):
         raise UnsupportedError("A GGUF file is not converted: give the folder of a checkpoint.")
@@ -57,7 +71,8 @@ def convert(
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         leaves = loaded.layout.leaves
-        write_leaves(out, leaves, loaded.leaves)
+        write = write_orbax if save_format == "orbax" else write_leaves
+        write(out, leaves, loaded.leaves)
         sources = find_architecture(raw).weights(loaded.config).sources
         platform = mesh.devices.flat[0].platform
         digest = layout_digest(leaves, sources)

@@ -1,10 +1,11 @@
 """A checkpoint that `ingot convert` wrote: the leaves themselves, so nothing is turned or joined.
 
     ingot.json           how they were made; written last, so a folder with it is whole
-    ingot.safetensors    "layers.0.attention.qkv.kernel@1": a leaf, as device 1 of the mesh has it
+    ingot.safetensors    "layers.0.attention.qkv.kernel@1": a leaf, as device 1 of the mesh has it,
+    ingot.orbax/         or the same as Orbax keeps it
     config.json ...      every file of the checkpoint but its weights
 
-Owns these two files, and when they may be used: for the precision, the quantisation and the number
+Owns the first two, and when they may be used: for the precision, the quantisation and the number
 of devices that they were made for, by an Ingot that would lay out the leaves alike. Knows neither
 how leaves are made of a checkpoint (`loading.py`) nor what is in them.
 """
@@ -25,6 +26,8 @@ from jaxtyping import Array
 from models.checkpoint import CONVERTED, read_object
 from models.errors import CheckpointError, UnsupportedError
 from models.flatten import Leaf
+from models.orbax_leaves import FOLDER as ORBAX
+from models.orbax_leaves import read_orbax
 from models.safetensors import DTYPES, SafetensorsFile, Tensor
 from models.sharding import named_sharding
 from models.slices import Index
@@ -120,6 +123,7 @@ def read_leaves(
 
     Raises:
         CheckpointError: they were made for other devices, or by another Ingot, or are damaged.
+        UnsupportedError: they are kept by Orbax, which is not installed.
     """
     if made.tensor_parallel_size != mesh.size:
         size = made.tensor_parallel_size
@@ -134,6 +138,8 @@ def read_leaves(
             f"{folder} was converted by an Ingot that lays out its weights in another way, or for "
             "another --max-model-len; convert the model again."
         )
+    if (folder / ORBAX).is_dir():
+        return read_orbax(folder, leaves, mesh)
     with SafetensorsFile(folder / LEAVES) as file, ThreadPoolExecutor(READERS) as pool:
         place = partial(_place, mesh=mesh, tensors=file.tensors, folder=folder)
         return tuple(pool.map(place, leaves))

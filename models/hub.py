@@ -27,6 +27,8 @@ from models.errors import ModelError
 NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?::(?P<part>[\w.-]+))?")
 SMALL = (
     "*.json", "*.jinja", "merges.txt", "additional_chat_templates/*.jinja", "*_Pooling/config.json",
+    "vocab.txt", "*.tiktoken", "tiktoken.model", "tokenizer.model", "tokenizer.model.*",
+    "spiece.model", "sentencepiece.bpe.model", "spm.model",
 )  # fmt: skip
 NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 

@@ -211,6 +211,7 @@ def convert(
     dtype: options.Dtype = "auto",
     quantization: options.Quantization = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
+    save_format: options.SaveFormat = "safetensors",
 ) -> None:
     """Write a model once more, as its weights lie on the devices, so that it starts faster."""
     from engine.model_files import located
@@ -218,7 +219,8 @@ def convert(
     from models.sharding import make_mesh
 
     folder = located(make_config(model=model)).model
-    write(folder, out, make_mesh(tensor_parallel_size), dtype=dtype, quantization=quantization)
+    mesh = make_mesh(tensor_parallel_size)
+    write(folder, out, mesh, dtype=dtype, quantization=quantization, save_format=save_format)
     typer.echo(f"written: {out}; give that folder to `ingot serve`, with the same options")
 
 

@@ -84,6 +84,12 @@ LoadFormat = Annotated[
         help="auto (safetensors, .bin or GGUF) or dummy (random weights).", rich_help_panel=_MODEL
     ),
 ]
+SaveFormat = Annotated[
+    str,
+    typer.Option(
+        help="safetensors, or orbax, which other programs of JAX read and which starts slower."
+    ),
+]
 Quantization = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,7 @@
 """A converted checkpoint loads to the same bits, and only where it was made for."""
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +15,8 @@ from models.loading import load
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.models.test_loading import CONFIG, tiny_tensors
+
+ORBAX = {"save_format": "orbax"}
 
 
 @pytest.fixture
@@ -35,13 +38,18 @@ def made(tiny: Path, devices: int = 1, **options) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("devices", "options"),
-    [(1, {}), (2, {}), (4, {}), (1, {"dtype": "bfloat16"}), (2, {"quantization": "int8"})],
-)
-def test_the_same_bits_on_the_same_devices(tiny, devices, options):
+    ("devices", "options", "how"),
+    [
+        (1, {}, {}), (2, {}, {}), (4, {}, {}), (1, {"dtype": "bfloat16"}, {}),
+        (2, {"quantization": "int8"}, {}), (4, {}, ORBAX),
+        (2, {"quantization": "int8", "dtype": "bfloat16"}, ORBAX),
+    ],
+)  # fmt: skip
+def test_the_same_bits_on_the_same_devices(tiny, devices, options, how):
     if len(jax.devices()) < devices:
         pytest.skip(f"needs {devices} devices")
-    folder, mesh = made(tiny, devices, **options), make_mesh(devices)
+    folder, mesh = made(tiny, devices, **options, **how), make_mesh(devices)
+    assert (folder / "ingot.orbax").is_dir() != (folder / "ingot.safetensors").is_file()
     before, after = load(tiny, mesh, **options), load(folder, mesh)
     assert before.layout.leaves == after.layout.leaves
     for old, new in zip(before.leaves, after.leaves, strict=True):
@@ -130,3 +138,45 @@ def test_what_cannot_be_converted_says_why(tiny, tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(UnsupportedError, match="GGUF file is not converted"):
         convert(tmp_path / "m.gguf", tmp_path / "other", mesh)
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "changed"])
+def test_damage_to_what_orbax_keeps_is_one_sentence(tiny, damage, capfd):
+    folder = made(tiny, **ORBAX)
+    largest = max((folder / "ingot.orbax").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = largest.read_bytes()
+    if damage == "lost":
+        largest.unlink()
+    else:
+        largest.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes(len(data)))
+    capfd.readouterr()
+    with pytest.raises(CheckpointError, match=r"ingot\.orbax is damaged, or not whole .*again\.$"):
+        load(folder, make_mesh(1))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_orbax_itself_restores_what_is_written(tiny):
+    orbax = pytest.importorskip("orbax.checkpoint")
+    folder, loaded = made(tiny, **ORBAX), load(tiny, make_mesh(1))
+    plain = orbax.RestoreArgs(restore_type=np.ndarray)
+    how = {leaf.paths[0]: plain for leaf in loaded.layout.leaves}
+    with orbax.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.restore(folder / "ingot.orbax", restore_args=how)
+    for leaf, array in zip(loaded.layout.leaves, loaded.leaves, strict=True):
+        np.testing.assert_array_equal(tree.pop(leaf.paths[0]), array)
+    assert not tree
+
+
+def test_orbax_is_asked_for_where_it_is_needed(tiny, tmp_path, monkeypatch):
+    folder = made(tiny, **ORBAX)
+    for name in ("orbax.checkpoint", "tensorstore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for use in (
+        lambda: load(folder, make_mesh(1)),
+        lambda: convert(tiny, tmp_path / "again", make_mesh(1), **ORBAX),
+    ):
+        with pytest.raises(UnsupportedError, match=r"pip install 'ingot\[orbax\]'"):
+            use()
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(UnsupportedError, match="no --save-format 'zarr'; use safetensors or orbax"):
+        convert(tiny, tmp_path / "again", make_mesh(1), save_format="zarr")

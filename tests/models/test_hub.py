@@ -16,7 +16,7 @@ from tests.models.fake_hub import COMMIT, FakeHub, fake_hub
 BIG = bytes(range(256)) * 4000
 SMALL_NAMES = (
     "config.json", "tokenizer.json", "chat_template.jinja", "1_Pooling/config.json",
-    "additional_chat_templates/tool_use.jinja",
+    "additional_chat_templates/tool_use.jinja", "tokenizer.model", "qwen.tiktoken",
 )  # fmt: skip
 OTHER_NAMES = (
     "README.md", "pytorch_model.bin", "model.onnx", "original/params.json", "onnx/config.json",

@@ -231,3 +231,6 @@ def test_a_model_is_converted(
     assert {"ingot.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "made").iterdir()}
     assert ingot(monkeypatch, "convert", "demo", str(tmp_path / "made")) == 2
     assert "is not empty" in capfd.readouterr().err
+    other = ("convert", "demo", str(tmp_path / "other"), "--save-format", "zarr")
+    assert ingot(monkeypatch, *other) == 2
+    assert "use safetensors or orbax" in capfd.readouterr().err

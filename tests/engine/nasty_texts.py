@@ -1,0 +1,28 @@
+"""Texts on which tokenizers differ, if they do."""
+
+NASTY = (
+    "",
+    " ",
+    "   ",
+    "a",
+    " a",
+    "  a  b   c ",
+    "\n\n \t\r\n a\n",
+    "Hello, world! I'm  here; they'LL say 'S or 'ſ, won't I'D?",
+    "naïve café e\u0301 \u212b ﬁ ½ ① Ⅳ ² ™",
+    "日本語のテキストと漢字、カタカナ。中文 mixed 中文text",
+    "한국어 텍스트",
+    "ภาษาไทย हिन्दी العربية עברית",
+    "👨‍👩‍👧 🏳️‍🌈 😀😀 \U0001f1e9\U0001f1ea",
+    "1234567890 3.14159 1,000,000 ٣٤٥ １２３",
+    "def f(x):\n    return x  # ok\n\n\n\tif (a&&b) { c[0] = '\\0'; }",
+    "CamelCaseWords snake_case SCREAMING aBcDe ǅungla",
+    "\u00a0nbsp\u2003em\u3000ideo\u200bzero\u200dwidth\ufeffbom\u2028line\x85nel",
+    "\x00\x01\x7f\x80\xad control",
+    "a" * 300,
+    " " * 300 + "x",
+    "=" * 150 + "-" * 77 + "\n" * 40,
+    "<s>x</s> <unk> <0x41> ▁▁literal",
+    "Z̷͈̈́ä̸͇ḷ̴̆g̶̱̋o̵̙͛",
+    "\U0010ffff\ue000\ufffd",
+)
