@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import RequestError
 from serve.body import read_body
+from serve.cache_namespace import own_namespace
 from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.owner import owner_of
 from serve.protocol import RequestT, decode_request
 from serve.service import Service
 from serve.whole import send_body
@@ -29,11 +31,15 @@ class GenerationRoute(ABC, Generic[RequestT]):
         try:
             body = await read_body(scope, receive, self.service.settings.max_body_bytes)
             request: RequestT = decode_request(body, self.kind)
+            request = own_namespace(request, self._cache_owner(scope))
             if self.writes:
                 self.service.check_writes()
             await unless_disconnected(receive, self._serve(request, scope, send))
         except ClientDisconnected:
             pass
+
+    def _cache_owner(self, scope: Scope) -> str:
+        return owner_of(scope) if self.service.settings.isolate_prefix_cache else ""
 
     async def serve(self, request: RequestT, scope: Scope, send: Send) -> None:
         """`answer`; a route that needs more of the scope overrides this."""
