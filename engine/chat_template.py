@@ -12,6 +12,7 @@ Messages are brought into that form.
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +25,7 @@ from engine.template_sandbox import (
     TemplateLimitError,
     TemplateRefusal,
 )
+from engine.token_guard import TokenGuard, without_marks
 from models.errors import CheckpointError
 
 RESERVED = frozenset((
@@ -40,6 +42,14 @@ Message = Mapping[str, Any]
 ContentFormat = Literal["auto", "string", "openai"]
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt. `marked` is the same for a tokenizer, where texts in it spell special tokens."""
+
+    text: str
+    marked: str | None = None
+
+
 class ChatTemplate:
     """The chat templates of a model: "default", and perhaps "tool_use" for requests with tools."""
 
@@ -48,14 +58,17 @@ class ChatTemplate:
         sources: Mapping[str, str],
         special_tokens: Mapping[str, str],
         content_format: ContentFormat = "auto",
+        guard: TokenGuard | None = None,
     ) -> None:
         """`sources` by name, `special_tokens` as {"bos_token": "<s>"}; `content_format` says what
         the content of a message is to be: text, a list of parts (openai), or what is found out.
+        `guard` is the tokenizer's.
 
         Raises `CheckpointError` for a template that cannot be compiled or reaches for what the
         sandbox forbids.
         """
         environment = SandboxedEnvironment()
+        self._guard = guard or TokenGuard(())
         self._templates = {
             name: _Template(name, source, environment, special_tokens, content_format)
             for name, source in sources.items()
@@ -69,7 +82,11 @@ class ChatTemplate:
         """Whether a request may set `variable`."""
         return variable in self._choose(with_tools).variables
 
-    def render(
+    def render(self, messages: Sequence[Message], **options: Any) -> str:
+        """The text of the prompt that `write` gives for the same."""
+        return self.write(messages, **options).text
+
+    def write(
         self,
         messages: Sequence[Message],
         *,
@@ -77,8 +94,12 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
-    ) -> str:
+    ) -> Rendered:
         """The prompt of a conversation in OpenAI's form of messages and tools.
+
+        What texts of the conversation spell is text, also if it is the name of a special token. In
+        turns of the assistant's the names that the template itself looks for ("</think>") are what
+        they say, for that is how it takes such a turn apart.
 
         `continue_final_message` leaves the last message open, for the model to go on with it;
         `variables` ({"enable_thinking": False}) must be names that the template reads. Special
@@ -96,13 +117,18 @@ class ChatTemplate:
         chat = template.adapted(_plain(messages, "messages"))
         if continue_final_message:
             _mark_end(chat)
+        offered = _plain(tools, "tools") if tools else None
+        given = _plain(variables, "chat_template_kwargs")
+        if marked := self._guard.finds([chat, offered, given]):
+            for message in chat:
+                self._guard.mark(message, template.spared(message))
+            self._guard.mark([offered, given])
         text = template.render(
-            chat,
-            tools=_plain(tools, "tools") if tools else None,
-            add_generation_prompt=add_generation_prompt,
-            **_plain(variables, "chat_template_kwargs"),
+            chat, tools=offered, add_generation_prompt=add_generation_prompt, **given
         )
-        return _cut_at_end(text) if continue_final_message else text
+        if continue_final_message:
+            text = _cut_at_end(text)
+        return Rendered(without_marks(text), text) if marked else Rendered(text)
 
     def _choose(self, with_tools: bool) -> "_Template":
         if with_tools and "tool_use" in self._templates:
@@ -150,7 +176,7 @@ class _Template:
                 {**self._special_tokens, "messages": messages, **variables}
             )
         except TemplateRefusal as error:
-            raise RequestError(str(error), "messages") from None
+            raise RequestError(without_marks(str(error)), "messages") from None
         except TemplateError as error:
             raise _unrenderable(str(error)) from None
         except Exception as error:  # templates run into any Python error
@@ -160,6 +186,10 @@ class _Template:
     def variables(self) -> frozenset[str]:
         """What a request may set."""
         return self._template.variables - RESERVED
+
+    def spared(self, message: Message) -> frozenset[str]:
+        """Names of tokens that mean what they say in `message`."""
+        return self._template.sought if message.get("role") == "assistant" else frozenset()
 
     def check_variables(self, variables: Mapping[str, Any]) -> None:
         allowed = self.variables
@@ -262,7 +292,8 @@ def _plain(value: Any, param: str) -> Any:
 
 def _unrenderable(reason: str) -> RequestError:
     return RequestError(
-        f"The chat template cannot render this conversation: {reason[:300].rstrip('.')}.",
+        "The chat template cannot render this conversation: "
+        f"{without_marks(reason)[:300].rstrip('.')}.",
         "messages",
     )
 

@@ -80,8 +80,11 @@ class LLM:
         self._reasoning = config_of(reasoning_config, sources.values())
         self._core, self._tokenizer = make_core(config), tokenizer
         self._grammars = GrammarProcess(folder, self._core.info)
-        special = tokenizer.special_tokens if tokenizer else {}
-        self._template = ChatTemplate(sources, special) if sources else None
+        self._template = (
+            ChatTemplate(sources, tokenizer.special_tokens, guard=tokenizer.guard)
+            if tokenizer and sources
+            else None
+        )
         self._defaults = default_sampling_params(read_generation_config(folder))
         self.model = model
 
@@ -147,7 +150,11 @@ class LLM:
         tools: list[dict[str, Any]] | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer a conversation, or each of several."""
+        """Answer a conversation, or each of several.
+
+        Names of special tokens in its texts are text; write the prompt with them and call
+        `generate` to have the tokens.
+        """
         several = bool(messages) and not isinstance(messages[0], dict)
         chats: Any = messages if several else [messages]
         options: dict[str, Any] = {
@@ -181,10 +188,11 @@ class LLM:
         model's answer begins.
 
         Raises:
-            RequestError: the model has no chat template, or the messages do not fit it.
+            RequestError: the model has no chat template, the messages do not fit it, or they spell
+                special tokens, which a text that grows would take for those.
         """
         backend = LocalBackend(self._loop, self._defaults)
-        chat = "" if messages is None else self._render(messages).text or ""
+        chat = "" if messages is None else _unmarked(self._render(messages))
         return State(backend, chat + text, chat=messages is not None)
 
     def embed(
@@ -362,7 +370,18 @@ class LLM:
             )
         if not messages:
             raise RequestError("messages must hold at least one message.", "messages")
-        return Prompt(self._template.render(list(messages), **options), chat=True)
+        rendered = self._template.write(list(messages), **options)
+        return Prompt(rendered.text, chat=True, marked=rendered.marked)
+
+
+def _unmarked(prompt: Prompt) -> str:
+    if prompt.marked is None:
+        return prompt.text or ""
+    raise RequestError(
+        "The messages of a state may not spell special tokens of the model; leave those out, or "
+        "use chat().",
+        "messages",
+    )
 
 
 def _chat_templates(tokenizer: Tokenizer | None, source: str | None) -> Mapping[str, str]:

@@ -13,13 +13,17 @@ PromptLike = str | Sequence[int] | dict[str, Any]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text or token ids; the text of a chat holds special tokens and its own beginning."""
+    """A text or token ids; the text of a chat holds special tokens and its own beginning.
+
+    Where texts of the chat spell such tokens, `marked` tells them apart (`engine.token_guard`).
+    """
 
     text: str | None = None
     ids: Sequence[int] | None = None
     chat: bool = False
     cache_salt: str = ""
     decoder: "Prompt | None" = None  # what the decoder begins with, where an encoder reads this
+    marked: str | None = None
 
     def for_model(
         self, tokenizer: Tokenizer | None, start: Sequence[int]
@@ -50,6 +54,8 @@ class Prompt:
             raise RequestError(
                 "This model has no tokenizer: give the prompt as a list of token ids.", "prompt"
             )
+        if self.marked is not None:
+            return tokenizer.encode(self.marked, not self.chat, marked=True)
         return tokenizer.encode(self.text, add_special_tokens=not self.chat)
 
 

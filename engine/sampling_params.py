@@ -116,6 +116,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         """Typed callers may pass anything (NumPy scalars, tuples); keep only plain values."""
         for name, convert in _CONVERSIONS.items():
             value = getattr(self, name)
+            if name in _LENGTHS and isinstance(value, Sized) and not isinstance(value, str):
+                _check_length(name, value, _LENGTHS[name])  # before any work is done on them
             if value is not None or name not in _OPTIONAL:
                 msgspec.structs.force_setattr(self, name, convert(name, value))
 
@@ -141,7 +143,6 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         ids = self.logprob_token_ids
         if ids is None:
             return
-        _check_length("logprob_token_ids", ids, MAX_LOGPROB_TOKEN_IDS)
         if not ids or len(set(ids)) < len(ids):
             raise RequestError(
                 "logprob_token_ids must hold token ids, each once; leave it out for the likeliest.",
@@ -156,16 +157,13 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         msgspec.structs.force_setattr(self, "logprobs", 0)
 
     def _check_lists(self) -> None:
-        _check_strings("stop", self.stop_strings, MAX_STOP_STRINGS)
+        _check_strings("stop", self.stop_strings)
         _require(
             sum(map(len, self.stop_strings)) <= MAX_STOP_CHARS,
             "stop", f"may hold at most {MAX_STOP_CHARS} characters in all", self,
         )  # fmt: skip
-        _check_strings("stop_regex", self.stop_regexes, MAX_STOP_REGEXES, MAX_STOP_REGEX_CHARS)
-        _check_strings("bad_words", self.bad_words or [], MAX_BAD_WORDS)
-        _check_length("stop_token_ids", self.stop_token_ids or (), MAX_STOP_TOKEN_IDS)
-        _check_length("logit_bias", self.logit_bias or (), MAX_LOGIT_BIAS)
-        _check_length("allowed_token_ids", self.allowed_token_ids or (), MAX_ALLOWED_TOKEN_IDS)
+        _check_strings("stop_regex", self.stop_regexes, MAX_STOP_REGEX_CHARS)
+        _check_strings("bad_words", self.bad_words or [])
         for token, bias in (self.logit_bias or {}).items():
             if not -100 <= bias <= 100:
                 raise RequestError(
@@ -258,6 +256,15 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "thinking_token_budget": integer,
     "extra_args": _arguments,
 }
+_LENGTHS = {
+    "stop": MAX_STOP_STRINGS,
+    "stop_regex": MAX_STOP_REGEXES,
+    "stop_token_ids": MAX_STOP_TOKEN_IDS,
+    "bad_words": MAX_BAD_WORDS,
+    "logprob_token_ids": MAX_LOGPROB_TOKEN_IDS,
+    "logit_bias": MAX_LOGIT_BIAS,
+    "allowed_token_ids": MAX_ALLOWED_TOKEN_IDS,
+}
 _OPTIONAL = {
     "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
     "logprob_token_ids", "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
@@ -292,10 +299,7 @@ def _check_length(name: str, items: Sized, limit: int) -> None:
         raise RequestError(f"{name} may hold at most {limit} entries, got {len(items)}.", name)
 
 
-def _check_strings(
-    name: str, strings: list[str], limit: int, longest: int = MAX_STOP_STRING_CHARS
-) -> None:
-    _check_length(name, strings, limit)
+def _check_strings(name: str, strings: list[str], longest: int = MAX_STOP_STRING_CHARS) -> None:
     for text in strings:
         if not 0 < len(text) <= longest:
             raise RequestError(

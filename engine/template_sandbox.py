@@ -251,11 +251,16 @@ class SandboxedEnvironment(ImmutableSandboxedEnvironment):
 
 
 class SandboxedTemplate:
-    """One compiled chat template; `variables` are the names that it reads but does not set."""
+    """One compiled chat template.
+
+    `variables` are the names that it reads but does not set, `sought` the strings that it looks
+    for in texts: "</think>" of `content.split('</think>')`.
+    """
 
     def __init__(self, environment: SandboxedEnvironment, source: str) -> None:
         tree = environment.parse(source)
         self.variables = _settable(tree) - environment.globals.keys()
+        self.sought = frozenset(_sought(tree))
         self._template = environment.from_string(_Counting().visit(tree))
 
     def render(self, variables: Mapping[str, Any]) -> str:
@@ -285,6 +290,20 @@ def _settable(tree: nodes.Template) -> frozenset[str]:
         and node.name in ("defined", "undefined", "default", "d")
     }
     return frozenset(meta.find_undeclared_variables(tree) - (own - asked))
+
+
+def _sought(tree: nodes.Template) -> Iterator[str]:
+    """The strings of `'x' in text`, `text.split('x')` and `text | replace('x', '')`."""
+    places: list[nodes.Expr] = [
+        node.expr
+        for node in tree.find_all(nodes.Compare)
+        if any(each.op in ("in", "notin") for each in node.ops)
+    ]
+    places += [one for call in tree.find_all(nodes.Call) for one in call.args]
+    places += [one for each in tree.find_all(nodes.Filter) for one in each.args]
+    for place in places:
+        if isinstance(place, nodes.Const) and isinstance(place.value, str):
+            yield place.value
 
 
 def _admit_method(

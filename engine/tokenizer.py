@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 from engine.detokenizer import Detokenizer, Pieces, decode
 from engine.errors import RequestError
 from engine.gguf_tokenizer import read_gguf_tokenizer
+from engine.token_guard import TokenGuard
 from engine.tokenizer_files import TokenizerFiles, has_tokenizer_files, read_tokenizer
 from models.gguf.checkpoint import is_gguf
 
@@ -34,6 +35,8 @@ class Tokenizer:
         """Jinja sources by name; a model with one template calls it "default"."""
         added = self._backend.get_added_tokens_decoder()
         self.special_ids = frozenset(id for id, token in added.items() if token.special)
+        self.guard = TokenGuard(added.values())
+        """Keeps the texts of a conversation from spelling special tokens."""
         self._pieces = Pieces(self._backend, self.special_ids)
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
@@ -63,11 +66,8 @@ class Tokenizer:
         return self._special_id("eos_token")
 
     @cached_property
-    def _literal(self) -> Backend:
-        """The same tokenizer, which reads the names of special tokens as plain text."""
-        backend = Backend.from_str(self._backend.to_str())
-        backend.encode_special_tokens = True
-        return backend
+    def _reading_marks(self) -> Backend:
+        return self.guard.reading_marks(self._backend)
 
     def max_chars(self, max_tokens: int) -> int:
         """Characters that `max_tokens` tokens can stand for; a longer text cannot fit.
@@ -79,15 +79,16 @@ class Tokenizer:
         return max_tokens * self._longest_token
 
     def encode(
-        self, text: str, add_special_tokens: bool = True, *, allow_special: bool = True
+        self, text: str, add_special_tokens: bool = True, *, marked: bool = False
     ) -> list[int]:
         """Ids of `text`; `add_special_tokens` adds what the model expects around a text (BOS).
 
-        With `allow_special` the names of special tokens in `text` become those tokens, as in
-        transformers and as rendered chat templates need; without, they are plain text. Raises
-        `RequestError` for a text that is no Unicode (a lone surrogate).
+        The names of special tokens in `text` become those tokens, as in transformers and as
+        rendered chat templates need; those in which `guard` has put its mark, where `marked` says
+        that it has been at work, are plain text. Raises `RequestError` for a text that is no
+        Unicode (a lone surrogate).
         """
-        backend = self._backend if allow_special else self._literal
+        backend = self._reading_marks if marked else self._backend
         try:
             # Only the batch functions let other threads run meanwhile.
             [encoding] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
@@ -102,15 +103,18 @@ class Tokenizer:
         *,
         add_special_tokens: bool = True,
         max_tokens: int | None = None,
+        marked: bool = False,
     ) -> tuple[list[int], list[int]]:
         """Ids of a text or of a pair of texts, and of which text (0, 1) each is.
 
         Longer than `max_tokens`, the longer text loses its end, and what the model expects around
-        texts is kept. Raises `RequestError` for a text that is no Unicode.
+        texts is kept; `marked` as for `encode`. Raises `RequestError` for a text that is no
+        Unicode.
         """
         texts = [first] if second is None else [first, second]
         try:
-            parts = self._backend.encode_batch(texts, add_special_tokens=False)
+            backend = self._reading_marks if marked else self._backend
+            parts = backend.encode_batch(texts, add_special_tokens=False)
         except TypeError:
             raise RequestError("The text holds a lone surrogate, which is no character.") from None
         if max_tokens is not None:

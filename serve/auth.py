@@ -4,7 +4,7 @@ Keys are kept and compared as SHA-256 digests in constant time, so neither a key
 prefix can be guessed from timing. The path is the server's own `scope["path"]`: no header has a
 say in it.
 
-`scope["state"]["owner"]` tells the clients of different keys apart; without keys there is none.
+`serve.owner` tells the clients of different keys apart afterwards.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.admin import FILES, PAGES
-from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response
+from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response, of_path
+from serve.owner import set_owner
 
 PUBLIC_PATHS = (
     frozenset({"/health", "/livez", "/readyz", "/ping", "/version", "/metrics"})
@@ -45,7 +46,8 @@ class ApiKeys:
         if scope["type"] == "lifespan" or self._allows(scope):
             await self._app(scope, receive, send)
         else:
-            refusal = error_response(401, _REFUSAL, {**CLOSE, "www-authenticate": "Bearer"})
+            body, headers = of_path(scope["path"], _REFUSAL), {"www-authenticate": "Bearer"}
+            refusal = error_response(401, body, CLOSE | headers)
             await refusal(scope, receive, send)
 
     def _allows(self, scope: Scope) -> bool:
@@ -57,14 +59,9 @@ class ApiKeys:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             key = headers.get("x-api-key", "")  # Anthropic's clients
-        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
+        # no other blanks: byte A0, at the end of "à" in UTF-8, is one of Latin-1's
+        digest = hashlib.sha256(key.strip(" \t").encode("latin-1")).digest()
         allowed = any([hmac.compare_digest(digest, known) for known in known_keys])
         if allowed:
-            scope.setdefault("state", {})["owner"] = digest.hex()
+            set_owner(scope, digest.hex())
         return allowed
-
-
-def owner_of(scope: Scope) -> str:
-    """Whose request this is: the digest of its key, or "" where no key is needed."""
-    owner: str = scope.get("state", {}).get("owner", "")
-    return owner

@@ -4,7 +4,7 @@ from starlette.types import Send
 
 from serve.chat_view import ChatView
 from serve.conversation import begin
-from serve.endpoint import GenerationRoute, send_json
+from serve.endpoint import GenerationRoute, send_whole
 from serve.protocol_chat import ChatRequest
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
@@ -31,4 +31,4 @@ class ChatRoute(GenerationRoute[ChatRequest]):
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:
-                await send_json(send, view.whole(await collect(stream)))
+                await send_whole(send, view, await collect(stream))

@@ -10,7 +10,7 @@ from engine.errors import RequestError
 from engine.sampling_params import SamplingParams
 from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.completion_view import CompletionView
-from serve.endpoint import GenerationRoute, send_json
+from serve.endpoint import GenerationRoute, send_whole
 from serve.engine_client import Prompt
 from serve.infill import ends_of, fill_in, infill_of
 from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
@@ -46,7 +46,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:
-                await send_json(send, view.whole(await collect(stream)))
+                await send_whole(send, view, await collect(stream))
 
 
 async def completion_prompts(

@@ -79,14 +79,16 @@ async def begin(
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:
     """The conversation as the model's template writes it, and its ids; raises RequestError."""
     model, info = service.model, service.client.info
-    text = await asyncio.to_thread(model.render, request)
+    rendered = await asyncio.to_thread(model.render, request)
+    marked = rendered.marked is not None
     truncated = request.truncate_prompt_tokens is not None
     [token_ids] = await encode(
         model.tokenizer,
-        [text],
+        [rendered.marked or rendered.text],
+        marked=marked,
         add_special=bool(request.add_special_tokens),
         max_tokens=None if truncated else longest_prompt(info),
         param="messages",
     )
     check_ids(token_ids, info.vocab_size, "messages")
-    return text, token_ids
+    return rendered.text, token_ids

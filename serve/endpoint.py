@@ -1,19 +1,25 @@
 """A generation route as an ASGI application: read, decode, serve; stop when the client leaves."""
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Generic
+from typing import ClassVar, Generic, Protocol
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import RequestError
+from engine.outputs import OutputDelta
 from serve.body import read_body
+from serve.cache_namespace import own_namespace
 from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.owner import owner_of
 from serve.protocol import RequestT, decode_request
 from serve.service import Service
 from serve.whole import send_body
+
+MANY_POSITIONS = 2000  # whose scores take some 20 ms to write
 
 
 class GenerationRoute(ABC, Generic[RequestT]):
@@ -29,11 +35,15 @@ class GenerationRoute(ABC, Generic[RequestT]):
         try:
             body = await read_body(scope, receive, self.service.settings.max_body_bytes)
             request: RequestT = decode_request(body, self.kind)
+            request = own_namespace(request, self._cache_owner(scope))
             if self.writes:
                 self.service.check_writes()
             await unless_disconnected(receive, self._serve(request, scope, send))
         except ClientDisconnected:
             pass
+
+    def _cache_owner(self, scope: Scope) -> str:
+        return owner_of(scope) if self.service.settings.isolate_prefix_cache else ""
 
     async def serve(self, request: RequestT, scope: Scope, send: Send) -> None:
         """`answer`; a route that needs more of the scope overrides this."""
@@ -56,6 +66,23 @@ class GenerationRoute(ABC, Generic[RequestT]):
             if own is None:
                 raise
             raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None
+
+
+class View(Protocol):
+    """Makes a response of what the engine said."""
+
+    def whole(self, deltas: dict[int, OutputDelta]) -> msgspec.Struct:
+        """The response that is not streamed."""
+
+
+async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> None:
+    """Everything at once. Where each token of a long prompt is scored, its writing takes a second,
+    for which the event loop does not wait."""
+    scored = sum(len(d.logprobs or ()) + len(d.prompt_logprobs or ()) for d in deltas.values())
+    many = scored > MANY_POSITIONS
+    await send_json(
+        send, await asyncio.to_thread(view.whole, deltas) if many else view.whole(deltas)
+    )
 
 
 async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:

@@ -92,7 +92,8 @@ def error_response(
     )
 
 
-def _of_path(path: str, body: ErrorBody) -> ErrorBody:
+def of_path(path: str, body: ErrorBody) -> ErrorBody:
+    """`body` as clients of that path expect it."""
     if path.startswith("/v1/messages"):
         return msgspec.structs.replace(body, type="error")
     return body
@@ -101,7 +102,7 @@ def _of_path(path: str, body: ErrorBody) -> ErrorBody:
 def early_response(path: str, error: Exception) -> Response:
     """What a layer before the routes answers; the body has not been read."""
     status, body = error_body(error)
-    return error_response(status, _of_path(path, body), CLOSE)
+    return error_response(status, of_path(path, body), CLOSE)
 
 
 async def handle_ingot_error(request: Request, error: Exception) -> Response:
@@ -111,7 +112,7 @@ async def handle_ingot_error(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed: %s", request.method, request.url.path, error)
     return error_response(
         status,
-        _of_path(request.url.path, body),
+        of_path(request.url.path, body),
         CLOSE if isinstance(error, TransportError) else None,
     )
 
@@ -122,13 +123,13 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
         raise error
     message = f"There is no {request.method[:16]} {request.url.path[:160]!a} here."
     body = ErrorBody(ErrorDetail(message, _type_of(error.status_code)))
-    return error_response(error.status_code, _of_path(request.url.path, body), error.headers)
+    return error_response(error.status_code, of_path(request.url.path, body), error.headers)
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:
     """For Starlette: a mistake of ours. uvicorn logs the trace."""
     status, body = error_body(error)
-    return error_response(status, _of_path(request.url.path, body))
+    return error_response(status, of_path(request.url.path, body))
 
 
 def _type_of(status: int) -> str:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.auth import owner_of
 from serve.errors import LimitError, early_response
 from serve.metrics import Metrics
+from serve.owner import owner_of
 
 
 class KeyLimits:

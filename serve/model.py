@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from engine.chat_template import ChatTemplate
+from engine.chat_template import ChatTemplate, Rendered
 from engine.errors import ConfigError, RequestError
 from engine.sampling_defaults import sampling_defaults
 from engine.tokenizer import Tokenizer
@@ -41,10 +41,10 @@ class ServedModel:
     speech: SpeechTokens | None = None  # of a model that hears
     template_defaults: Mapping[str, Any] = field(default_factory=dict)  # unless a request says it
 
-    def render(self, request: ChatRequest) -> str:
+    def render(self, request: ChatRequest) -> Rendered:
         """The prompt of a conversation; raises RequestError."""
         template = self._template_of(request)
-        return template.render(
+        return template.write(
             [message.for_template() for message in request.turns],
             tools=msgspec.to_builtins(request.tools),
             add_generation_prompt=request.generation_prompt,
@@ -125,10 +125,11 @@ def load_served_model(
     generation = _generation_config(folder, settings)
     longest = generation.get("max_new_tokens")
     sources = _sources(tokenizer, settings.chat_template)
-    special = tokenizer.special_tokens if tokenizer else {}
     templates = sources.values()
     form = settings.chat_template_content_format
-    template = ChatTemplate(sources, special, form) if sources else None
+    template = None
+    if tokenizer and sources:
+        template = ChatTemplate(sources, tokenizer.special_tokens, form, tokenizer.guard)
     return ServedModel(
         names=settings.served_model_names or (name,),
         root=name,
@@ -170,7 +171,7 @@ def _request_templates(
     if tokenizer is None:
         return None
     trusted = settings.trust_request_chat_template
-    return RequestTemplates(tokenizer.special_tokens, trusted=trusted)
+    return RequestTemplates(tokenizer, trusted=trusted)
 
 
 def _sources(tokenizer: Tokenizer | None, wanted: str | None) -> Mapping[str, str]:

@@ -90,6 +90,7 @@ class HttpOptions:
     enable_request_id_headers: answer_options.EnableRequestIdHeaders = False
     api_key: options.ApiKey = None
     admin_api_key: options.AdminApiKey = None
+    isolate_prefix_cache: options.IsolatePrefixCache = True
     stream_interval: options.StreamInterval = 1
     max_num_queued_reqs: options.MaxNumQueuedReqs = None
     max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None

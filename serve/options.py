@@ -326,6 +326,13 @@ AdminApiKey = Annotated[
         help="Key of the admin page; without it any API key opens it.",
     ),
 ]  # fmt: skip
+IsolatePrefixCache = Annotated[
+    bool,
+    typer.Option(
+        "--isolate-prefix-cache/--no-isolate-prefix-cache",
+        help="Whether each API key has a prefix cache of its own.", rich_help_panel=_SERVER,
+    ),
+]  # fmt: skip
 ServedModelName = Annotated[
     list[str] | None,
     typer.Option(help="Name in the API; repeatable.", rich_help_panel=_SERVER),

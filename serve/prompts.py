@@ -19,8 +19,9 @@ async def encode(
     add_special: bool,
     max_tokens: int | None,
     param: str,
+    marked: bool = False,
 ) -> list[list[int]]:
-    """Ids of `texts`, which field `param` holds.
+    """Ids of `texts`, which field `param` holds; `marked` as for `Tokenizer.encode`.
 
     Raises RequestError for a text that cannot fit into `max_tokens` tokens; None takes texts of any
     length, because they will be truncated.
@@ -36,7 +37,7 @@ async def encode(
                 f"{max_tokens} tokens.",
                 param,
             )
-    return await asyncio.to_thread(_encode_all, tokenizer, texts, add_special)
+    return await asyncio.to_thread(_encode_all, tokenizer, texts, add_special, marked)
 
 
 def check_ids(prompt: Sequence[int], vocab_size: int, param: str) -> None:
@@ -80,5 +81,7 @@ def truncate(prompt: list[int], request: GenerationRequest, info: ModelInfo) -> 
     return prompt[:keep] if request.truncation_side == "right" else prompt[-keep:]
 
 
-def _encode_all(tokenizer: Tokenizer, texts: Sequence[str], add_special: bool) -> list[list[int]]:
-    return [tokenizer.encode(text, add_special) for text in texts]
+def _encode_all(
+    tokenizer: Tokenizer, texts: Sequence[str], add_special: bool, marked: bool
+) -> list[list[int]]:
+    return [tokenizer.encode(text, add_special, marked=marked) for text in texts]

@@ -149,8 +149,6 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
             )
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
-        if self.cache_salt == "":
-            raise RequestError("cache_salt must be a string that is not empty.", "cache_salt")
         self._check_ids()
         if self.logprob_token_ids is not None and not self.wants_logprobs:
             raise RequestError("logprob_token_ids needs logprobs.", "logprob_token_ids")

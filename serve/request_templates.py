@@ -5,11 +5,11 @@ the sandbox of the model's own (`engine.template_sandbox`), with its bounds; the
 because even so a render may take seconds of a processor.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from engine.chat_template import ChatTemplate
 from engine.errors import RequestError
+from engine.tokenizer import Tokenizer
 from models.errors import CheckpointError
 
 MAX_TEMPLATE_CHARS = 65_536  # a model's own has some 20,000 at most; this many compile in 1.3 s
@@ -18,10 +18,10 @@ _REMEMBERED = 8
 
 
 class RequestTemplates:
-    """What requests may bring to one model with these `special_tokens`."""
+    """What requests may bring to one model with this tokenizer."""
 
-    def __init__(self, special_tokens: Mapping[str, str], *, trusted: bool) -> None:
-        self._special_tokens = special_tokens
+    def __init__(self, tokenizer: Tokenizer, *, trusted: bool) -> None:
+        self._tokenizer = tokenizer
         self._trusted = trusted
         self._compile = lru_cache(_REMEMBERED)(self._compiled)
 
@@ -42,6 +42,10 @@ class RequestTemplates:
 
     def _compiled(self, source: str) -> ChatTemplate:
         try:
-            return ChatTemplate({"default": source}, self._special_tokens)
+            return ChatTemplate(
+                {"default": source},
+                self._tokenizer.special_tokens,
+                guard=self._tokenizer.guard,
+            )
         except CheckpointError as error:
             raise RequestError(f"{_FIELD} is wrong: {error}", _FIELD) from None

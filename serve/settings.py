@@ -53,6 +53,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     enable_request_id_headers: bool = False  # a request's own id is repeated in its response
     api_keys: tuple[str, ...] = ()
     admin_api_key: str | None = None  # of /admin, instead of the others
+    isolate_prefix_cache: bool = True  # each key finds only its own prompts in the cache
     served_model_names: tuple[str, ...] = ()  # empty: the name that was given for the model
     chat_template: str | None = None  # a file, or the template itself; None is the model's own
     chat_template_content_format: Literal["auto", "string", "openai"] = "auto"

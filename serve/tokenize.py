@@ -6,6 +6,7 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.types import Send
 
 from engine.errors import RequestError
+from engine.tokenizer import Tokenizer
 from serve.conversation import prompt_of
 from serve.endpoint import GenerationRoute, send_json
 from serve.prompts import check_ids, encode
@@ -59,8 +60,12 @@ class TokenizeRoute(GenerationRoute[TokenizeRequest]):
             )
         tokens = Tokens(len(ids), limit, ids)
         if request.return_token_strs and tokenizer is not None:
-            tokens.token_strs = [tokenizer.token_text(each) for each in ids]
+            tokens.token_strs = await asyncio.to_thread(_texts, tokenizer, ids)
         await send_json(send, tokens)
+
+
+def _texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    return [tokenizer.token_text(each) for each in ids]
 
 
 class DetokenizeRequest(CheckedRequest, frozen=True, kw_only=True):

@@ -38,8 +38,11 @@ class InputReader:
         *,
         truncate: int | None = None,
         add_special_tokens: bool = True,
+        marked: bool = False,
     ) -> PoolInput:
         """Tokenise a text or a pair, cut to `truncate` tokens, -1 being all that the model takes.
+
+        `marked` as for `Tokenizer.encode`.
 
         Raises RequestError for an empty text, or one that is too long and not to be cut.
         """
@@ -49,8 +52,9 @@ class InputReader:
         longest = self.tokenizer.max_chars(limit or self.info.max_model_len)
         texts = [self._prepared(text, longest, cut=limit is not None) for text in (first, second)]
         ids, types = self.tokenizer.encode_pair(
-            texts[0] or "", texts[1], add_special_tokens=add_special_tokens, max_tokens=limit
-        )
+            texts[0] or "", texts[1], add_special_tokens=add_special_tokens, max_tokens=limit,
+            marked=marked,
+        )  # fmt: skip
         return PoolInput(ids, types if self.info.takes_token_types and second is not None else [])
 
     def ids(self, ids: Sequence[int], truncate: int | None = None) -> PoolInput:

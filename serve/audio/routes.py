@@ -14,7 +14,9 @@ from serve.audio.formats import write
 from serve.audio.protocol import AudioRequest, Seconds, TextDelta, TextDone
 from serve.audio.transcriber import Transcriber
 from serve.body import read_body
+from serve.cache_namespace import namespace
 from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.owner import owner_of
 from serve.service import Service
 from serve.sse import DATA_ONLY, send_events
 from serve.whole import send_body
@@ -40,13 +42,14 @@ class AudioRoute:
                     "start the server with a larger --max-audio-clip-filesize-mb.",
                     "file",
                 )
-            name = scope["state"]["request_id"]
-            await unless_disconnected(receive, self._answer(request, data, name, send))
+            await unless_disconnected(receive, self._answer(request, data, scope, send))
         except ClientDisconnected:
             pass
 
-    async def _answer(self, request: AudioRequest, data: bytes, name: str, send: Send) -> None:
-        work = await self._begin(request, data, name)
+    async def _answer(self, request: AudioRequest, data: bytes, scope: Scope, send: Send) -> None:
+        work = await self._begin(request, data, scope["state"]["request_id"])
+        if self._service.settings.isolate_prefix_cache:
+            work.cache_salt = namespace(owner_of(scope))
         if request.stream:
             await send_events(send, work.pieces(), _Events(work), DATA_ONLY)
             return

@@ -42,6 +42,7 @@ class Transcriber:
     name: str  # of the request
     samples: Floats
     before: Sequence[int] = ()  # ids of what was said before
+    cache_salt: str = ""
     language: str = ""
     text: str = ""
     segments: list[Segment] = field(default_factory=list)
@@ -141,14 +142,15 @@ class Transcriber:
             logprobs=0 if verbose else None,
             detokenize=False,
         )
-        return Prompt(None, ids, params, encoder_features=features)
+        return Prompt(None, ids, params, self.cache_salt, encoder_features=features)
 
     def _probe(self, features: bytes, choices: list[int]) -> Prompt:
         """Which of these tokens is the likeliest behind the first, and how likely it is."""
         params = SamplingParams(
             temperature=0, max_tokens=1, allowed_token_ids=choices, logprobs=0, detokenize=False
         )
-        return Prompt(None, [self.tokens.start], params, encoder_features=features)
+        begun = [self.tokens.start]
+        return Prompt(None, begun, params, self.cache_salt, encoder_features=features)
 
     def _ask(self, prompts: list[Prompt]) -> Any:
         self._asked += 1

@@ -37,11 +37,14 @@ async def ask_inputs(service: Service, request: InputFields) -> Answers:
     params = PoolingParams(dimensions=dimensions, use_activation=request.use_activation)
     reader, truncate = _reader(service), request.truncate_prompt_tokens
     if request.messages is not None:
-        text = await asyncio.to_thread(service.model.render, request.conversation())
+        rendered = await asyncio.to_thread(service.model.render, request.conversation())
+        text, marked = rendered.marked or rendered.text, rendered.marked is not None
         special = bool(request.add_special_tokens)
         return await _ask(
             service,
-            lambda: [reader.text(text, truncate=truncate, add_special_tokens=special)],
+            lambda: [
+                reader.text(text, truncate=truncate, add_special_tokens=special, marked=marked)
+            ],
             params,
         )
     special = request.add_special_tokens is not False

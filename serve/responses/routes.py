@@ -16,11 +16,11 @@ from starlette.types import Scope, Send
 
 from engine.errors import OverloadedError, RequestError
 from models.errors import IngotError
-from serve.auth import owner_of
 from serve.conversation import Conversation, begin
 from serve.endpoint import GenerationRoute, send_json
 from serve.errors import ErrorBody, error_body
 from serve.key_limits import KeyLimits
+from serve.owner import owner_of
 from serve.protocol_chat import ChatMessage
 from serve.responses.protocol import (
     Deleted,

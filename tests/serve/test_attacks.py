@@ -28,10 +28,12 @@ from engine.config import EngineConfig
 from serve.batch import run_batch
 from serve.responses import store as store_module
 from serve.settings import ServerSettings
+from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
 from tests.serve.served import Serve, Served, until
-from tests.serve.test_bad_input import BODIES, assert_unharmed
+from tests.serve.test_bad_input import BODIES
 from tests.serve.test_http_protocol import HEAD, REQUEST, exchange, listening
 
+__all__ = ["memory_stays_flat"]  # a fixture
 pytestmark = pytest.mark.anyio
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
@@ -116,6 +118,7 @@ VALUES: list[tuple[str, str, Any]] = [
     (RESPONSES, "temperature", -1), (RESPONSES, "top_p", 0), (RESPONSES, "top_k", -2),
     (RESPONSES, "top_logprobs", -1), (RESPONSES, "top_logprobs", 10**6),
     (RESPONSES, "seed", 2**64), (RESPONSES, "priority", 2**40), (RESPONSES, "cache_salt", ""),
+    (CHAT, "cache_salt", "x" * 1025), (MESSAGES, "cache_salt", ""), (GENERATE, "cache_salt", ""),
     (RESPONSES, "metadata", {"a": 1}), (RESPONSES, "metadata", {str(i): "" for i in range(17)}),
     (RESPONSES, "metadata", {"a" * 65: ""}), (RESPONSES, "metadata", {"a": "b" * 513}),
     (RESPONSES, "previous_response_id", 5), (RESPONSES, "include", ["\x1b[31m"]),
@@ -153,15 +156,12 @@ VALUES: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize("path", GOOD)
 async def test_a_bad_value_is_named_on_every_surface(serve: Serve, path: str) -> None:
-    """Beside a request that runs on, whose tokens stay what they are."""
     async with serve() as served:
-        served.core.step_seconds = 0.001
-        neighbour = asyncio.create_task(served.complete(prompt="abc", max_tokens=90, seed=1))
-        for _, param, value in [case for case in VALUES if case[0] == path]:
-            response = await served.post(path, **{**GOOD[path], param: value})
-            error = assert_refused(path, response)
-            assert error["param"] == param, (param, str(value)[:60], error)
-        assert (await neighbour).json()["choices"][0]["text"] == "abc" * 30
+        async with beside_a_neighbour(served):
+            for _, param, value in [case for case in VALUES if case[0] == path]:
+                response = await served.post(path, **{**GOOD[path], param: value})
+                error = assert_refused(path, response)
+                assert error["param"] == param, (param, str(value)[:60], error)
         await assert_unharmed(served)
 
 
@@ -215,9 +215,10 @@ async def test_what_is_odd_is_answered_or_refused_and_never_fails(
     path, fields = ODD[number]
     settings = ServerSettings(tool_call_parser="hermes")
     async with serve(settings, EngineConfig(max_model_len=4096)) as served:
-        response = await served.post(path, **{**GOOD[path], **fields})
-        if response.status_code != 200:
-            assert_refused(path, response)
+        async with beside_a_neighbour(served):
+            response = await served.post(path, **{**GOOD[path], **fields})
+            if response.status_code != 200:
+                assert_refused(path, response)
         await assert_unharmed(served)
     assert "Traceback" not in caplog.text and not caplog.records
 

@@ -10,7 +10,8 @@ from tests.serve.served import Serve
 pytestmark = pytest.mark.anyio
 
 KEY = "sk-ïngot-1"
-SETTINGS = ServerSettings(api_keys=("other", KEY))
+LAST = "voilà"  # its last byte is a blank in Latin-1, as which headers are read
+SETTINGS = ServerSettings(api_keys=("other", LAST, KEY))
 
 
 def bearer(key: str) -> dict[str, bytes]:
@@ -44,12 +45,21 @@ async def test_odd_paths_are_closed(serve: Serve, path: str) -> None:
     assert response.json()["error"]["code"] == "invalid_api_key"
 
 
+@pytest.mark.parametrize(("path", "kind"), [("/v1/messages", "error"), ("/v1/models", None)])
+async def test_the_refusal_reads_as_the_others_of_its_path(
+    serve: Serve, path: str, kind: str | None
+) -> None:
+    async with serve(SETTINGS) as served:
+        body = (await served.post(path)).json()
+    assert body.get("type") == kind and body["error"]["type"] == "authentication_error"
+
+
 async def test_the_right_keys_open(serve: Serve) -> None:
     async with serve(SETTINGS) as served:
         for key in SETTINGS.api_keys:
             response = await served.http.get("/v1/models", headers=bearer(key))
             assert response.status_code == 200
-        lower = {"authorization": b"bearer " + KEY.encode()}
+        lower = {"authorization": b"bearer  " + KEY.encode() + b" "}
         assert (await served.http.get("/v1/models", headers=lower)).status_code == 200
 
 

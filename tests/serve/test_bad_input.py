@@ -10,8 +10,10 @@ import pytest
 from engine.config import EngineConfig
 from serve.settings import ServerSettings
 from tests.fake_engine import FAIL_STEP, REFUSE
-from tests.serve.served import Serve, Served, event_data, until
+from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
+from tests.serve.served import Serve, event_data, until
 
+__all__ = ["memory_stays_flat"]  # a fixture
 pytestmark = pytest.mark.anyio
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -20,13 +22,6 @@ GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
 }
 FLOOD = 10**6
-
-
-async def assert_unharmed(served: Served) -> None:
-    assert (await served.http.get("/health")).status_code == 200
-    response = await served.complete(prompt="ab", max_tokens=2)
-    assert response.json()["choices"][0]["text"] == "ab"
-    assert not served.core.has_work
 
 
 def assert_error(response: Any, status: int = 400) -> dict[str, Any]:
@@ -63,10 +58,11 @@ BODIES: dict[str, bytes] = {
 async def test_a_body_that_is_no_request(serve: Serve, name: str) -> None:
     headers = {"content-type": "application/json"}
     async with serve() as served:
-        for path in (COMPLETIONS, CHAT):
-            response = await served.http.post(path, content=BODIES[name], headers=headers)
-            error = assert_error(response)
-            assert "9999" not in error["message"]
+        async with beside_a_neighbour(served):
+            for path in (COMPLETIONS, CHAT):
+                response = await served.http.post(path, content=BODIES[name], headers=headers)
+                error = assert_error(response)
+                assert "9999" not in error["message"]
         await assert_unharmed(served)
 
 

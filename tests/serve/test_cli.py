@@ -71,7 +71,8 @@ def test_every_flag_reaches_its_setting(
         "--host ::1 --port 9 "
         "--api-key a --api-key b --served-model-name x --chat-template t --generation-config vllm "
         "--max-body-bytes 2M --shutdown-timeout 4 --uvicorn-log-level info --stream-interval 4 "
-        "--trust-request-chat-template --kv-cache-metrics --kv-cache-metrics-sample 0.5 "
+        "--trust-request-chat-template --no-isolate-prefix-cache "
+        "--kv-cache-metrics --kv-cache-metrics-sample 0.5 "
         "--watchdog-timeout 9 --try-timeout 8 --fallback-url http://a/v1 "
         '--fallback-url {"url":"http://b","model":"m"}'
     )
@@ -92,6 +93,7 @@ def test_every_flag_reaches_its_setting(
             generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
             shutdown_timeout=4.0, stream_interval=4, trust_request_chat_template=True,
             uvicorn_log_level="info", watchdog_timeout=9.0, try_timeout=8.0,
+            isolate_prefix_cache=False,
             fallbacks=(
                 FallbackApi(url="http://a/v1"), FallbackApi(url="http://b", model="m"),
             ),

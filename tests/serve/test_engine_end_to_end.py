@@ -79,6 +79,55 @@ def _beams(url: str, n: int) -> list[str]:
     return [choice["text"] for choice in answer["choices"]]
 
 
+def _seeded(url: str) -> tuple[str, list[int]]:
+    """What somebody reads who asks for chance, with a seed."""
+    body = {
+        "prompt": prompt(7), "max_tokens": 150, "temperature": 1.2, "top_p": 0.95, "seed": 41,
+        "ignore_eos": True, "return_token_ids": True, "frequency_penalty": 0.3,
+    }  # fmt: skip
+    [choice] = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"]
+    return choice["text"], choice["token_ids"]
+
+
+ATTACKS: list[dict] = [
+    {"prompt": prompt(7), "max_tokens": 30, "temperature": 2, "n": 3},
+    {"prompt": prompt(7), "max_tokens": 30, "logit_bias": {"5": 100, "6": -100}, "seed": 41},
+    {"prompt": [1] * 900, "max_tokens": 4, "prompt_logprobs": 3, "cache_salt": "mine"},
+    {"prompt": prompt(7), "max_tokens": 20, "regex": "[ab ]{3,40}", "logprobs": 5},
+    {"prompt": prompt(7), "max_tokens": 20, "presence_penalty": -2, "repetition_penalty": 1.9},
+    {"prompt": prompt(7), "max_tokens": 20, "allowed_token_ids": [9], "min_tokens": 19},
+    {"prompt": prompt(7), "max_tokens": 20, "use_beam_search": True, "n": 4},
+    {"prompt": [10**6]}, {"prompt": [1] * 10**5}, {"prompt": "a", "logit_bias": {"5": 1e308}},
+    {"prompt": prompt(7), "max_tokens": 400, "stream": True, "ignore_eos": True},  # and leaves
+]  # fmt: skip
+
+
+async def _attacked(url: str) -> list[tuple[str, list[int]]]:
+    """What two such neighbours read while others try whatever might harm them."""
+    statuses = []
+
+    async def attack(client: httpx.AsyncClient, body: dict) -> None:
+        async with client.stream("POST", "/v1/completions", json=body) as answer:
+            statuses.append(answer.status_code)
+            if not body.get("stream"):
+                await answer.aread()
+
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        neighbours = [asyncio.create_task(asyncio.to_thread(_seeded, url)) for _ in range(2)]
+        while not all(each.done() for each in neighbours):
+            await asyncio.gather(*(attack(client, body) for body in ATTACKS))
+    assert set(statuses) == {200, 400}
+    return [each.result() for each in neighbours]
+
+
+def _wait_until_idle(url: str) -> None:
+    """Until what was dropped last has been."""
+    for _ in range(100):
+        if _metric(url, "vllm:num_requests_running") == 0:
+            return
+        time.sleep(0.1)
+
+
 def _metric(url: str, name: str) -> float:
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
@@ -91,6 +140,9 @@ def test_many_streams_give_what_each_gives_alone():
         assert len(set(alone)) > STREAMS / 3
         assert _beams(url, 1) == alone[1:2]
         assert len(set(_beams(url, 4))) == 4
+        quiet = _seeded(url)
+        assert len(quiet[1]) == 150 and asyncio.run(_attacked(url)) == [quiet, quiet]
+        _wait_until_idle(url)
         assert _metric(url, "vllm:kv_cache_usage_perc") == 0
     few = ("--max-model-len", "256", "--num-gpu-blocks-override", "18")
     with server(DEMO_FOLDER, "--served-model-name", "demo", *few) as url:

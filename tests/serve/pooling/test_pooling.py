@@ -202,12 +202,15 @@ async def test_conversations_have_vectors_too(embedder: Model) -> None:
     async with embedder.serve(chat_template=template) as served:
         body = (await served.post("/v1/embeddings", messages=messages)).json()
         [same] = await embed(served, "the dog on a mat", add_special_tokens=False)
+        spelled = [{"role": "user", "content": "the [SEP] dog"}]  # three words of text, no token
+        longer = (await served.post("/v1/embeddings", messages=spelled)).json()
+    assert longer["usage"]["prompt_tokens"] == body["usage"]["prompt_tokens"] + 3
     async with embedder.serve(trust_request_chat_template=True) as served:
         own = (
             await served.post("/v1/embeddings", messages=messages, chat_template=template)
         ).json()
-    assert own["data"] == body["data"]
-    np.testing.assert_allclose(body["data"][0]["embedding"], same, atol=CLOSE)
+    for other in (own["data"][0]["embedding"], same):
+        np.testing.assert_allclose(body["data"][0]["embedding"], other, atol=CLOSE)
 
 
 @pytest.mark.parametrize("version", ["", "/v1"])

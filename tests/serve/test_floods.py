@@ -1,0 +1,179 @@
+"""Much of one thing: letters, schemas, streams. Time and memory stay bounded, and others go on."""
+
+import asyncio
+import gc
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.tokenizer import Tokenizer
+from models.demo import DEMO_FOLDER
+from serve.batch import call
+from serve.grammars import Remembered
+from tests.serve.harm import assert_unharmed
+from tests.serve.served import PATIENCE, Serve, until
+from tests.serve.test_http_protocol import HEAD, listening
+
+pytestmark = pytest.mark.anyio
+MILLION = 1_000_000
+TEXTS = {
+    "spaces": " " * MILLION,
+    "one word": "a" * MILLION,
+    "emoji": "👩‍👩‍👧" * (MILLION // 20),
+    "names of tokens": "<|im_end|>" * (MILLION // 30),
+    "beginnings of names": "<|" * (MILLION // 6),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+async def test_a_million_letters_are_tokenised_while_others_are_served(
+    serve: Serve, name: str
+) -> None:
+    config = EngineConfig(max_model_len=4 * MILLION)
+    turn = {"role": "user", "content": TEXTS[name]}
+    async with serve(config=config, folder=DEMO_FOLDER) as served, asyncio.timeout(PATIENCE):
+        served.core.info.vocab_size = 2048
+        large = asyncio.create_task(served.post("/tokenize", messages=[turn]))
+        answered = 0
+        while not large.done():
+            assert (await served.complete(prompt=[5], max_tokens=2)).status_code == 200
+            answered += 1
+        tokens = (await large).json()["tokens"]
+    tokenizer = Tokenizer.load(DEMO_FOLDER)
+    assert tokenizer is not None and answered > 3
+    assert TEXTS[name] in tokenizer.decode(tokens, False)
+    assert tokens.count(1) == 2  # turns, which the template has begun
+
+
+LARGE: dict[str, dict[str, Any]] = {
+    "logit_bias": {"logit_bias": {str(each): 1 for each in range(500_000)}},
+    "allowed_token_ids": {"allowed_token_ids": [*range(100)] * 20_000},
+    "stop": {"stop": [f"x{each}" for each in range(500_000)]},
+    "bad_words": {"bad_words": [f"x{each}" for each in range(500_000)]},
+    "prompts": {"prompt": ["a"] * MILLION},
+    "ids": {"prompt": [*range(100)] * 20_000},
+    "messages": {"messages": [{"role": "user", "content": "a"}] * 9_000},
+    "tools": {"messages": [{"role": "user", "content": "a"}], "tools": [
+        {"type": "function", "function": {"name": f"f{each}", "parameters": {
+            "type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(50)}}}}
+        for each in range(1000)]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Processor seconds of each turn of the event loop. Not those of the collector, which walks
+    through what other tests have left behind."""
+    seconds: list[float] = []
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        seconds.append(time.thread_time() - begun)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    gc.disable()
+    yield seconds
+    gc.enable()
+
+
+@pytest.mark.parametrize("name", LARGE)
+async def test_a_large_body_does_not_hold_up_the_loop(
+    serve: Serve, held: list[float], name: str
+) -> None:
+    """Hardly longer than Python's json takes to read it, 0.1 s for the largest there is;
+    in processor time, for others may be at work on the machine."""
+    kind = "/v1/chat/completions" if "messages" in LARGE[name] else "/v1/completions"
+    prompt = {} if "messages" in LARGE[name] else {"prompt": "a"}
+    body = json.dumps({"max_tokens": 1, **prompt, **LARGE[name]}).encode()
+    begun = time.thread_time()
+    json.loads(body)
+    bound = time.thread_time() - begun + 0.06
+    async with serve(config=EngineConfig(max_model_len=4 * MILLION)) as served:
+        await call(served.app, kind, b"{}")
+        await asyncio.sleep(0)
+        held.clear()
+        status, *_ = await asyncio.create_task(call(served.app, kind, body))
+    assert status in (200, 400) and max(held) < bound, (sorted(held)[-3:], bound)
+
+
+async def test_a_flood_of_schemas_is_forgotten_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is remembered is bounded by bytes, the compilers by their number and their growth."""
+    bound, count = 40_000, 1200
+    monkeypatch.setattr("serve.grammars.REMEMBERED_BYTES", bound)
+    monkeypatch.chdir(tmp_path)
+    kept: list[Remembered] = []
+    monkeypatch.setattr(
+        "serve.grammars.Remembered", lambda size: kept.append(Remembered(size)) or kept[-1]
+    )
+
+    async with serve() as served:
+
+        async def ask(number: int) -> None:
+            schema = {"type": "object", "properties": {f"p{number}": {"type": "integer"}}}
+            done = await served.complete(prompt="a", max_tokens=1, json_schema=json.dumps(schema))
+            assert done.status_code == 200, done.text
+
+        await asyncio.gather(*map(ask, range(20)))
+        workers = children()
+        before = resident(workers)
+        for begin in range(20, count, 20):
+            await asyncio.gather(*map(ask, range(begin, begin + 20)))
+        assert children() == workers and len(workers) <= 2
+        assert resident(workers) - before < 8 * 2**20
+        [known] = kept
+        assert known.num_bytes <= bound and len(known) < count / 4
+        await assert_unharmed(served)
+    assert not list(tmp_path.iterdir())
+
+
+def children() -> set[int]:
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("processes are listed in /proc, which this system has not")
+    return {
+        int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()
+    }
+
+
+def resident(processes: set[int]) -> int:
+    pages = sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in processes)
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_a_thousand_streams_that_are_opened_and_dropped(serve: Serve) -> None:
+    """Over sockets, a hundred at a time; each is in the middle of its answer when it is dropped."""
+    body = json.dumps({"prompt": "ab", "max_tokens": 100, "stream": True}).encode()
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    async with serve(config=EngineConfig(max_num_seqs=100)) as served, listening(served) as port:
+
+        async def open_one() -> asyncio.StreamWriter:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            assert b"data: " in await reader.readuntil(b"data: ")
+            return writer
+
+        served.core.step_seconds = 0.002
+        files = open_files()
+        for _ in range(10):
+            writers = await asyncio.gather(*(open_one() for _ in range(100)))
+            for writer in writers:
+                writer.transport.abort()
+            await served.engine.wait_until_idle()
+            await until(lambda: not served.core.has_work)
+        await until(lambda: open_files() <= files)
+        assert len(served.core.added) == 1000 and len(served.core.aborted) > 900
+        await assert_unharmed(served)
+
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
