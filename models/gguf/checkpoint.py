@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from models.gguf import configuration
+from models.gguf.dense import FAMILIES
 from models.gguf.gpt_oss import gathered
-from models.gguf.names import CONVERTED, restored
+from models.gguf.names import restored
 from models.gguf.parts import open_gguf
 from models.gguf.reader import GGUFFile
 from models.quantised.tensors import Readable
@@ -48,5 +49,5 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
     with open_gguf(path) as file:
         name = configuration.family(file.metadata, str(path))
         heads = configuration.heads(file.metadata, str(path))
-        tensors = restored(file.tensors, CONVERTED[name], *heads)
+        tensors = restored(file.tensors, FAMILIES[name], *heads)
         yield gathered(tensors) if name == "gpt-oss" else tensors

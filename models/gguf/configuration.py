@@ -12,7 +12,7 @@ import numpy as np
 
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.gguf.names import CONVERTED
+from models.gguf.dense import DENSE, FAMILIES, adapted, norm_key
 from models.quantised.tensors import Readable
 from models.windows import FULL as FULL_LAYER
 from models.windows import SLIDING as SLIDING_LAYER
@@ -28,6 +28,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "gemma3": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
+    **{name: one.architecture for name, one in DENSE.items()},
 }
 GPT_2_KEYS: Mapping[str, str] = {
     "hidden_size": "n_embd",
@@ -37,7 +38,7 @@ GPT_2_KEYS: Mapping[str, str] = {
     "max_position_embeddings": "n_positions",
     "rms_norm_eps": "layer_norm_epsilon",
 }
-SLIDING = ("gemma2", "gemma3", "phi3", "gpt-oss")
+SLIDING = ("gemma2", "gemma3", "phi3", "gpt-oss", *(n for n, one in DENSE.items() if one.slides))
 # layers whose models divide scores by the width of all heads over their number, not by a head's
 WIDE_SCALES: Mapping[str, int] = {"gemma2": 46, "gemma3": 62}
 SOFTCAPS = {
@@ -56,15 +57,17 @@ ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
 HARMONY = {"<|return|>", "<|call|>"}  # where there are both, <|end|> ends a message, not the text
 MIXTURES: Mapping[str, str] = {
     "llama": "num_local_experts",
+    "qwen2moe": "num_experts",
     "qwen3moe": "num_experts",
     "gpt-oss": "num_local_experts",
 }
 SOFTMAX, SOFTMAX_OF_CHOSEN = 1.0, 3.0  # llama.cpp's numbers of what makes weights of scores
 BIASED = ("llama", "qwen3", "qwen3moe", "gpt-oss")  # or not, as their tensors are
 MIXTRAL = "MixtralForCausalLM"  # a "llama" with experts
+SHARED_SIZE = "expert_shared_feed_forward_length"
 UNKNOWN_ROUTING = (
     "expert_group_count", "expert_group_used_count", "expert_shared_count",
-    "expert_shared_feed_forward_length", "leading_dense_block_count", "moe_every_n_layers",
+    SHARED_SIZE, "leading_dense_block_count", "moe_every_n_layers",
 )  # fmt: skip
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
@@ -78,10 +81,10 @@ Tensors = Mapping[str, Readable]
 def family(metadata: Metadata, where: str) -> str:
     """llama.cpp's name of the architecture; raises UnsupportedError for one that is not read."""
     name = Fields(metadata, where).text("general.architecture")
-    if name not in CONVERTED:
+    if name not in FAMILIES:
         raise UnsupportedError(
             f"{where} holds a model of the architecture {name[:60]!r}; those read from GGUF files "
-            f"are {', '.join(CONVERTED)}, so use the model's safetensors."
+            f"are {', '.join(FAMILIES)}, so use the model's safetensors."
         )
     return name
 
@@ -103,6 +106,8 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
         found |= _rotation(fields, tensors, found["head_dim"], name) | _experts(
             fields, tensors, name
         )
+    if name in DENSE:
+        found = adapted(found, fields, tensors, name)
     mixtral = name == "llama" and "num_local_experts" in found
     ids = Fields(metadata, where)
     bos = ids.token_ids("tokenizer.ggml.bos_token_id")
@@ -162,7 +167,8 @@ def _section(metadata: Metadata, name: str, where: str) -> Fields:
 
 
 def _refuse(fields: Fields, name: str) -> None:
-    fields.refuse(*REFUSED)
+    known = DENSE[name].numbers if name in DENSE else ()
+    fields.refuse(*(key for key in REFUSED if key not in known))
     fields.required("attention.causal")
     if name not in MIXTURES:
         fields.refuse("expert_count")
@@ -184,7 +190,6 @@ def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
     dim = fields.integer("attention.key_length", max(1, width // count), high=MAX_HEADS)
     if fields.integer("attention.value_length", dim, high=MAX_HEADS) != dim:
         raise UnsupportedError(f"{fields.where} has values of another size than its keys.")
-    norm = "layer_norm_epsilon" if name == "gpt2" else "layer_norm_rms_epsilon"
     return {
         "vocab_size": tensors["token_embd.weight"].shape[0],
         "hidden_size": width,
@@ -194,7 +199,7 @@ def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
         "num_key_value_heads": fields.integer("attention.head_count_kv", count, high=MAX_HEADS),
         "head_dim": dim,
         "max_position_embeddings": fields.integer("context_length", high=MAX_TOKENS),
-        "rms_norm_eps": fields.number(f"attention.{norm}"),
+        "rms_norm_eps": fields.number(norm_key(name)),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": name in BIASED and "blk.0.attn_q.bias" in tensors,
         "mlp_bias": name == "llama" and "blk.0.ffn_up.bias" in tensors,
@@ -225,7 +230,8 @@ def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
     count = fields.integer("expert_count", 0, low=0)
     if not count:
         return {}
-    fields.refuse(*UNKNOWN_ROUTING)
+    shared = {SHARED_SIZE} if name == "qwen2moe" else set()
+    fields.refuse(*(key for key in UNKNOWN_ROUTING if key not in shared))
     gating = SOFTMAX_OF_CHOSEN if name == "gpt-oss" else SOFTMAX
     fields.constant("expert_gating_func", gating)
     fields.constant("expert_weights_scale", 1.0)
@@ -233,10 +239,12 @@ def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
         MIXTURES[name]: count,
         "num_experts_per_tok": fields.integer("expert_used_count"),
     }
-    if name == "qwen3moe":  # whose weights llama.cpp always makes a sum of 1
+    if name == "qwen2moe":
+        found["shared_expert_intermediate_size"] = fields.integer(SHARED_SIZE)
+    if name in ("qwen2moe", "qwen3moe"):
         found |= {
             "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
-            "norm_topk_prob": True,
+            "norm_topk_prob": name == "qwen3moe",  # which no key says
             "mlp_only_layers": [
                 layer
                 for layer in range(fields.integer("block_count", high=MAX_LAYERS))

@@ -20,31 +20,31 @@ from models.quantised.tensors import Computed, Readable
 MAX_EXPERTS = 4096  # as in a config.json, whose reader imports JAX
 FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
-_LAYER = "model.layers.*"
-_LLAMA = {
+LAYER = "model.layers.*"
+LLAMA = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
-    "blk.*.attn_norm": f"{_LAYER}.input_layernorm",
-    **{f"blk.*.attn_{x}": f"{_LAYER}.self_attn.{x}_proj" for x in "qkv"},
-    "blk.*.attn_q_norm": f"{_LAYER}.self_attn.q_norm",
-    "blk.*.attn_k_norm": f"{_LAYER}.self_attn.k_norm",
-    "blk.*.attn_output": f"{_LAYER}.self_attn.o_proj",
-    "blk.*.ffn_norm": f"{_LAYER}.post_attention_layernorm",
-    "blk.*.ffn_gate": f"{_LAYER}.mlp.gate_proj",
-    "blk.*.ffn_up": f"{_LAYER}.mlp.up_proj",
-    "blk.*.ffn_down": f"{_LAYER}.mlp.down_proj",
+    "blk.*.attn_norm": f"{LAYER}.input_layernorm",
+    **{f"blk.*.attn_{x}": f"{LAYER}.self_attn.{x}_proj" for x in "qkv"},
+    "blk.*.attn_q_norm": f"{LAYER}.self_attn.q_norm",
+    "blk.*.attn_k_norm": f"{LAYER}.self_attn.k_norm",
+    "blk.*.attn_output": f"{LAYER}.self_attn.o_proj",
+    "blk.*.ffn_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.*.ffn_gate": f"{LAYER}.mlp.gate_proj",
+    "blk.*.ffn_up": f"{LAYER}.mlp.up_proj",
+    "blk.*.ffn_down": f"{LAYER}.mlp.down_proj",
 }
 _GEMMA_2 = {
-    **_LLAMA,
-    "blk.*.post_attention_norm": f"{_LAYER}.post_attention_layernorm",
-    "blk.*.ffn_norm": f"{_LAYER}.pre_feedforward_layernorm",
-    "blk.*.post_ffw_norm": f"{_LAYER}.post_feedforward_layernorm",
+    **LLAMA,
+    "blk.*.post_attention_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.*.ffn_norm": f"{LAYER}.pre_feedforward_layernorm",
+    "blk.*.post_ffw_norm": f"{LAYER}.post_feedforward_layernorm",
 }
 _PHI_3 = {
-    **_LLAMA,
-    "blk.*.attn_qkv": f"{_LAYER}.self_attn.qkv_proj",
-    "blk.*.ffn_up": f"{_LAYER}.mlp.gate_up_proj",
+    **LLAMA,
+    "blk.*.attn_qkv": f"{LAYER}.self_attn.qkv_proj",
+    "blk.*.ffn_up": f"{LAYER}.mlp.gate_up_proj",
 }
 _GPT_2 = {
     "token_embd": "transformer.wte",
@@ -59,21 +59,21 @@ _GPT_2 = {
     "blk.*.ffn_down": "transformer.h.*.mlp.c_proj",
 }
 _MIXTRAL = {  # # is the number of an expert: the file has one tensor of all
-    **_LLAMA,
-    "blk.*.ffn_gate_inp": f"{_LAYER}.block_sparse_moe.gate",
-    "blk.*.ffn_gate_exps": f"{_LAYER}.block_sparse_moe.experts.#.w1",
-    "blk.*.ffn_down_exps": f"{_LAYER}.block_sparse_moe.experts.#.w2",
-    "blk.*.ffn_up_exps": f"{_LAYER}.block_sparse_moe.experts.#.w3",
+    **LLAMA,
+    "blk.*.ffn_gate_inp": f"{LAYER}.block_sparse_moe.gate",
+    "blk.*.ffn_gate_exps": f"{LAYER}.block_sparse_moe.experts.#.w1",
+    "blk.*.ffn_down_exps": f"{LAYER}.block_sparse_moe.experts.#.w2",
+    "blk.*.ffn_up_exps": f"{LAYER}.block_sparse_moe.experts.#.w3",
 }
-_QWEN_3_MOE = {
-    **_LLAMA,
-    "blk.*.ffn_gate_inp": f"{_LAYER}.mlp.gate",
-    **{f"blk.*.ffn_{x}_exps": f"{_LAYER}.mlp.experts.#.{x}_proj" for x in ("gate", "up", "down")},
+QWEN_3_MOE = {
+    **LLAMA,
+    "blk.*.ffn_gate_inp": f"{LAYER}.mlp.gate",
+    **{f"blk.*.ffn_{x}_exps": f"{LAYER}.mlp.experts.#.{x}_proj" for x in ("gate", "up", "down")},
 }
 _GPT_OSS = {  # experts and sinks are `gpt_oss.py`'s
-    **_LLAMA,
-    "blk.*.post_attention_norm": f"{_LAYER}.post_attention_layernorm",
-    "blk.*.ffn_gate_inp": f"{_LAYER}.mlp.router",
+    **LLAMA,
+    "blk.*.post_attention_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.*.ffn_gate_inp": f"{LAYER}.mlp.router",
 }
 _IN_LAYER = re.compile(r"blk\.([0-9]{1,4})\.")
 _KERNELS = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
@@ -91,11 +91,11 @@ class Converted:
 
 CONVERTED: Mapping[str, Converted] = {
     "llama": Converted(_MIXTRAL, paired=True),
-    "qwen2": Converted(_LLAMA),
-    "qwen3": Converted(_LLAMA),
-    "qwen3moe": Converted(_QWEN_3_MOE),
+    "qwen2": Converted(LLAMA),
+    "qwen3": Converted(LLAMA),
+    "qwen3moe": Converted(QWEN_3_MOE),
     "gpt-oss": Converted(_GPT_OSS),
-    "gemma": Converted(_LLAMA, norm_offset=True),
+    "gemma": Converted(LLAMA, norm_offset=True),
     "gemma2": Converted(_GEMMA_2, norm_offset=True),
     "gemma3": Converted(_GEMMA_2, norm_offset=True),
     "phi3": Converted(_PHI_3),
@@ -154,7 +154,7 @@ def _undone(
                 f"an even size; convert the model again."
             )
         return HalvedHeads(tensor, count)
-    if converted.norm_offset and module.endswith("norm"):
+    if converted.norm_offset and module.endswith("norm") and not tensor.name.endswith(".bias"):
         return LessOne(tensor)
     if converted.turned and module in _KERNELS and len(tensor.shape) == 2:
         return Turned(tensor)

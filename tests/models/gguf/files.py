@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.gguf.names import CONVERTED
+from models.gguf.dense import FAMILIES
 
 gguf = pytest.importorskip("gguf")
 
@@ -80,7 +80,7 @@ def converted(family: str, config: Mapping[str, Any], tensors: Arrays) -> dict[s
     """llama.cpp's tensors for those of a checkpoint."""
     if family == "gpt-oss":
         tensors = apart(tensors)
-    rules = CONVERTED[family]
+    rules = FAMILIES[family]
     theirs = {ours: gguf_name for gguf_name, ours in rules.names.items()}
     found: dict[str, np.ndarray] = {}
     for name, array in together(tensors).items():
