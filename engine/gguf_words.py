@@ -23,6 +23,10 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+SEED_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _FIRST, _REST = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _BEFORE, _SHORT = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _AFTER = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,13 +62,18 @@ _CL100K = Words((LLAMA3_WORDS,))
 _DEEPSEEK3 = Words(DEEPSEEK3_WORDS)
 _QWEN2 = Words((QWEN2_WORDS,), composed=True)
 WORDS: Mapping[str, Words] = {
-    **dict.fromkeys(("gpt-2", "gpt2", "default", "phi-2", "olmo", "gigachat"), _GPT2),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _LLAMA3),
+    **dict.fromkeys(
+        ("gpt-2", "gpt2", "default", "phi-2", "olmo", "gigachat", "exaone4", "mpt"), _GPT2
+    ),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"), _LLAMA3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), _CL100K),  # Phi-4, Smaug
+    **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe"), _CL100K),  # Phi-4, Smaug, GLM-4 of 2024
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), _DIGITS),
     **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
+    "glm4": Words((LLAMA3_WORDS,), whole=True),
+    "seed-coder": Words((SEED_WORDS,)),
+    "stablelm2": Words((QWEN2_WORDS,)),
     "deepseek-coder": Words(DEEPSEEK_CODER_WORDS),
     "tekken": Words((TEKKEN_WORDS,), whole=True, bos=True),
 }

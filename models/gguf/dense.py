@@ -146,7 +146,7 @@ def adapted(
         config["use_parallel_residual"] = fields.flag("use_parallel_residual", True)
     if family.slides:
         config |= _windows(fields)
-    return config | family.said
+    return {**config, **family.said}
 
 
 def _windows(fields: Fields) -> dict[str, Any]:
