@@ -15,7 +15,7 @@ from rich.console import Console
 
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
-from serve import options
+from serve import operation_options, options
 from serve.bench.cli import app as bench
 from serve.option_groups import (
     AnswerOptions,
@@ -177,12 +177,14 @@ def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
     model: options.Model = "demo",
+    watchdog_timeout: operation_options.WatchdogTimeout = 300.0,
     **given: Any,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format, without a server."""
     from serve.batch import run_batch_file
 
-    config, settings = _settings({"model": model, **given})
+    given |= {"model": model, "watchdog_timeout": watchdog_timeout}
+    config, settings = _settings(given)
     done, failed = run_batch_file(config, settings, input_file, output_file)
     typer.echo(f"{done} requests answered, {failed} failed; see {output_file}")
     raise typer.Exit(1 if failed and not done else 0)
