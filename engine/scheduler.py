@@ -280,6 +280,7 @@ class Scheduler:
         if _LEAST_PART * part.num_tokens < self._page_size and rest > 1:
             return None
         self.pool.share([part.page])
+        self.pool.accessed([part.page])
         return part
 
     def _start_from(

@@ -11,7 +11,7 @@ are written as they come, so their order is not that of the requests.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +29,7 @@ from serve.app import OPERATIONS, build_app
 from serve.audio.batch import form_of
 from serve.audio.form import AUDIO_PATHS
 from serve.engine_client import EngineClient
+from serve.engine_life import work
 from serve.engine_process import ENGINE_COMMAND, EngineProcess
 from serve.errors import error_body
 from serve.grammars import GrammarCompiler
@@ -183,13 +184,19 @@ async def running_app(
     process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
     try:
         info = await client.connect(process)
-        pump = asyncio.create_task(client.pump())
+        pump = asyncio.create_task(_logged(work(client, process, info, settings.watchdog_timeout)))
         service = Service(settings, config, model, client, metrics, grammars)
         yield build_app(service), info.max_num_seqs
         pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
     finally:
         await grammars.close()
         await process.stop()
+
+
+async def _logged(engine: Coroutine[Any, Any, str]) -> None:
+    """Say why it ended, which it should not do."""
+    logger.error("%s", await engine)
 
 
 def run_batch_file(

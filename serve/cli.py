@@ -5,6 +5,7 @@ stderr and exit code 2. Engine, HTTP and JAX are imported by the command that ne
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
-from serve import options
+from serve import operation_options, options
 from serve.bench.cli import app as bench
 from serve.option_groups import (
     AnswerOptions,
@@ -30,9 +31,9 @@ from serve.router.command import router
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
 
-_OBJECTS = (
-    "pooler_config", "hf_overrides", "default_chat_template_kwargs", "override_generation_config",
-    "structured_outputs_config",
+_ENGINE_OBJECTS = ("pooler_config", "hf_overrides")
+_SERVER_OBJECTS = (
+    "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip
 app = typer.Typer(
     name="ingot",
@@ -70,39 +71,44 @@ def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
     from serve.fallback.apis import parse_fallbacks
     from serve.settings import ServerSettings, make_settings
 
-    given |= {
+    engine_config = make_config(**_engine_settings(given))
+    given = _parsed(given, _SERVER_OBJECTS) | {
         "api_keys": given.get("api_key") or (),
         "fallbacks": parse_fallbacks(given.get("fallback_url")),
-        "logits_processors": given["logits_processors"] or (),
         "served_model_names": given["served_model_name"] or (),
         "allowed_hosts": options.parse_hosts(given.get("allowed_hosts")),
         "allowed_origins": options.parse_list("--allowed-origins", given.get("allowed_origins")),
     }
-    for name in _OBJECTS:
-        flag = "--" + name.replace("_", "-")
-        given[name] = options.parse_object(flag, given[name])
     given["structured_outputs_config"] = given["structured_outputs_config"] or {}
-    engine_config = make_config(**_fields_of(EngineConfig, given))
     return engine_config, make_settings(**_fields_of(ServerSettings, given))
 
 
+def _engine_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Of the options of a command, those that are the engine's."""
+    given = _parsed(given, _ENGINE_OBJECTS)
+    given["logits_processors"] = given["logits_processors"] or ()
+    return _fields_of(EngineConfig, given)
+
+
+def _parsed(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The same with objects for the JSON of these options."""
+    objects = {
+        name: options.parse_object("--" + name.replace("_", "-"), given[name]) for name in names
+    }
+    return {**given, **objects}
+
+
 @app.command()
+@takes(ModelOptions, MemoryOptions)
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: options.Model = "demo",
-    revision: options.Revision = None,
-    download_dir: options.DownloadDir = None,
     max_tokens: options.MaxTokens = 128,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
     stop: options.Stop = None,
-    dtype: options.Dtype = "auto",
-    load_format: options.LoadFormat = "auto",
-    quantization: options.Quantization = None,
-    seed: options.Seed = 0,
-    max_model_len: options.MaxModelLen = None,
-    tensor_parallel_size: options.TensorParallelSize = 1,
+    **given: Any,
 ) -> None:
     """Continue PROMPT and print the text as it comes."""
     from serve.terminal import print_continuation
@@ -110,34 +116,20 @@ def generate(
     print_continuation(
         prompt,
         _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop),
-        model=model,
-        revision=revision,
-        download_dir=download_dir,
-        dtype=dtype,
-        load_format=load_format,
-        quantization=quantization,
-        seed=seed,
-        max_model_len=max_model_len,
-        tensor_parallel_size=tensor_parallel_size,
+        **_engine_settings({"model": model, **given}),
     )
 
 
 @app.command()
+@takes(ModelOptions, MemoryOptions)
 def chat(
     model: options.Model = "demo",
-    revision: options.Revision = None,
-    download_dir: options.DownloadDir = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
-    dtype: options.Dtype = "auto",
-    load_format: options.LoadFormat = "auto",
-    quantization: options.Quantization = None,
-    seed: options.Seed = 0,
-    max_model_len: options.MaxModelLen = None,
-    tensor_parallel_size: options.TensorParallelSize = 1,
+    **given: Any,
 ) -> None:
     """Talk to the model; an empty line or Ctrl-D ends it."""
     from serve.terminal import converse
@@ -145,15 +137,7 @@ def chat(
     converse(
         system,
         _given(temperature=temperature, top_p=top_p, top_k=top_k) | {"max_tokens": max_tokens},
-        model=model,
-        revision=revision,
-        download_dir=download_dir,
-        dtype=dtype,
-        load_format=load_format,
-        quantization=quantization,
-        seed=seed,
-        max_model_len=max_model_len,
-        tensor_parallel_size=tensor_parallel_size,
+        **_engine_settings({"model": model, **given}),
     )
 
 
@@ -193,12 +177,14 @@ def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],
     model: options.Model = "demo",
+    watchdog_timeout: operation_options.WatchdogTimeout = 300.0,
     **given: Any,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format, without a server."""
     from serve.batch import run_batch_file
 
-    config, settings = _settings({"model": model, **given})
+    given |= {"model": model, "watchdog_timeout": watchdog_timeout}
+    config, settings = _settings(given)
     done, failed = run_batch_file(config, settings, input_file, output_file)
     typer.echo(f"{done} requests answered, {failed} failed; see {output_file}")
     raise typer.Exit(1 if failed and not done else 0)

@@ -77,29 +77,35 @@ class EngineLife:
             info = await self._client.connect(process)
             began = time.monotonic()
             self._on_ready(info)
-            reason = await self._work(process, info)
+            reason = await work(self._client, process, info, self._timeout)
             return _End(reason, seconds=time.monotonic() - began)
         except StartError as error:
             return _End(str(error), 2 if error.user_error else 1)
         finally:
             await process.stop()
 
-    async def _work(self, process: EngineProcess, info: ModelInfo) -> str:
-        """Until the engine ends or hangs; why, in a sentence."""
-        pump = asyncio.create_task(self._client.pump())
-        used = process.cpu_seconds if info.device == "cpu" else lambda: None
-        hang = asyncio.create_task(until_hung(self._client, self._timeout, used))
-        try:
-            await asyncio.wait({pump, hang}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                return pump.result()
-            self._client.fail_all("The engine hung at work on this request; try again soon.")
-            process.kill()
-            return f"The engine had work and finished no step for {self._timeout:g} s."
-        finally:
-            for task in (pump, hang):
-                task.cancel()
-            await asyncio.gather(pump, hang, return_exceptions=True)
+
+async def work(
+    client: EngineClient, process: EngineProcess, info: ModelInfo, watchdog_timeout: float
+) -> str:
+    """Deliver an engine's reports until it ends or hangs; why, in a sentence.
+
+    One that hangs is killed, and what it worked on fails.
+    """
+    pump = asyncio.create_task(client.pump())
+    used = process.cpu_seconds if info.device == "cpu" else lambda: None
+    hang = asyncio.create_task(until_hung(client, watchdog_timeout, used))
+    try:
+        await asyncio.wait({pump, hang}, return_when=asyncio.FIRST_COMPLETED)
+        if pump.done():
+            return pump.result()
+        client.fail_all("The engine hung at work on this request; try again soon.")
+        process.kill()
+        return f"The engine had work and finished no step for {watchdog_timeout:g} s."
+    finally:
+        for task in (pump, hang):
+            task.cancel()
+        await asyncio.gather(pump, hang, return_exceptions=True)
 
 
 async def until_hung(

@@ -4,7 +4,8 @@ that FastAPI's instrumentator gives them, as vLLM's dashboards have it.
     http_requests_total{handler="/v1/completions", method="POST", status="2xx"}
     http_request_duration_seconds_bucket{handler=..., method=..., le="1"}
 
-Labels are bounded: a path that is not served is "none", a method that nobody has "other".
+Labels are bounded: a path that is not served is "none", a method that nobody has "other". What
+orchestrators and Prometheus ask every few seconds is not counted, as in vLLM.
 """
 
 import time
@@ -18,6 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_PROBES = frozenset(
+    {"/health", "/livez", "/readyz", "/ping", "/load", "/version", "/server_info", "/metrics"}
+)
 _NOT_SERVED, _OTHER = "none", "other"
 
 
@@ -56,7 +60,7 @@ class MeasureHttp:
         self._templates = {route.endpoint: route.path for route in routes if route.param_convertors}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in _PROBES:
             await self._app(scope, receive, send)
             return
         start, failed = time.perf_counter(), True

@@ -2,7 +2,7 @@
 
     another name of one             stands for it, where it means the same
     what is so anyway               is taken, so that a command line can stay as it is, and refused
-                                    where it asks for the contrary
+                                    where it asks for anything else
     what is never done here         is refused, with what to do instead
 
 None is ever ignored.
@@ -15,11 +15,13 @@ import typer
 from engine.errors import ConfigError
 
 _PANEL = "As in vLLM and SGLang"
-_SPELLINGS = {  # SGLang's
+_SPELLINGS = {  # most are SGLang's
     "chunked-prefill-size": "max-num-batched-tokens",
     "context-length": "max-model-len",
+    "disable-log-requests": "no-enable-log-requests",  # vLLM's older name
     "disable-overlap-schedule": "no-async-scheduling",
     "disable-radix-cache": "no-enable-prefix-caching",
+    "dp-size": "data-parallel-size",
     "json-model-override-args": "hf-overrides",
     "log-level-http": "uvicorn-log-level",
     "max-queued-requests": "max-num-queued-reqs",
@@ -27,6 +29,7 @@ _SPELLINGS = {  # SGLang's
     "model-path": "model",
     "num-continuous-decode-steps": "num-scheduler-steps",
     "page-size": "block-size",
+    "pp-size": "pipeline-parallel-size",
     "random-seed": "seed",
     "schedule-policy": "scheduling-policy",
     "tokenizer-path": "tokenizer",
@@ -55,6 +58,16 @@ def _always(flag: str, why: str, *others: str) -> Any:
     )  # fmt: skip
 
 
+def _only(flag: str, value: str, why: str, *others: str) -> Any:
+    """What has one value; `why` is told to who asks for another."""
+
+    def check(given: str | None) -> None:
+        if given not in (None, value):
+            raise ConfigError(f"--{flag} can only be {value}, got {given[:60]!r}: {why}.")
+
+    return typer.Option(f"--{flag}", *others, callback=check, hidden=True)
+
+
 def _refused(flag: str, instead: str) -> Any:
     """What is not done; `instead` is told to who asks for it."""
 
@@ -72,6 +85,41 @@ EnableChunkedPrefill = Annotated[
 EnableMetrics = Annotated[bool | None, _always("enable-metrics", "metrics are at /metrics")]
 DisableLogStats = Annotated[
     bool | None, _always("disable-log-stats", "numbers are at /metrics and in no log")
+]
+DisableUvicornAccessLog = Annotated[
+    bool | None,
+    _always("disable-uvicorn-access-log", "requests are logged by --enable-log-requests only"),
+]
+EnablePromptTokensDetails = Annotated[
+    bool | None, _always("enable-prompt-tokens-details", "usage tells what was cached")
+]
+EnableCacheReport = Annotated[
+    bool | None, _always("enable-cache-report", "usage tells what was cached")
+]
+EnableServerLoadTracking = Annotated[
+    bool | None, _always("enable-server-load-tracking", "the load is at /load")
+]
+LogprobsMode = Annotated[
+    str | None,
+    _only("logprobs-mode", "raw_logprobs", "they are the model's, before any option bends them"),
+]
+GrammarBackend = Annotated[
+    str | None, _only("grammar-backend", "llguidance", "there is no other here")
+]
+PrefixCachingHashAlgo = Annotated[
+    str | None,
+    _only("prefix-caching-hash-algo", "sha256", "a page of another prompt must never be found"),
+]
+PipelineParallelSize = Annotated[
+    str | None,
+    _only("pipeline-parallel-size", "1", "--tensor-parallel-size spreads a model", "-pp"),
+]
+DataParallelSize = Annotated[
+    str | None,
+    _only("data-parallel-size", "1", "start more servers, and `ingot router` before them", "-dp"),
+]
+ApiServerCount = Annotated[
+    str | None, _only("api-server-count", "1", "one process answers thousands of requests a second")
 ]
 TrustRemoteCode = Annotated[
     bool,
@@ -101,6 +149,16 @@ class PeerOptions:
     enable_chunked_prefill: EnableChunkedPrefill = None
     enable_metrics: EnableMetrics = None
     disable_log_stats: DisableLogStats = None
+    disable_uvicorn_access_log: DisableUvicornAccessLog = None
+    enable_prompt_tokens_details: EnablePromptTokensDetails = None
+    enable_cache_report: EnableCacheReport = None
+    enable_server_load_tracking: EnableServerLoadTracking = None
+    logprobs_mode: LogprobsMode = None
+    grammar_backend: GrammarBackend = None
+    prefix_caching_hash_algo: PrefixCachingHashAlgo = None
+    pipeline_parallel_size: PipelineParallelSize = None
+    data_parallel_size: DataParallelSize = None
+    api_server_count: ApiServerCount = None
     trust_remote_code: TrustRemoteCode = False
     mem_fraction_static: MemFractionStatic = None
     enforce_eager: EnforceEager = False

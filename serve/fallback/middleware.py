@@ -104,6 +104,7 @@ class _OwnAnswer:
             self.refusal.append(message)
         else:
             self._begun.set()
+            self.body.clear()  # nobody else will need it
             await self._send(message)
 
 

@@ -54,6 +54,19 @@ def test_each_line_is_answered(model_folder: Path, tmp_path: Path) -> None:
     assert len(broken) == 2 and all(each.startswith("Line 2") for each in broken)
 
 
+def test_an_engine_that_hangs_fails_what_it_has(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_SECONDS", "1000")
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(line(f"{i}", "/v1/completions", prompt="a") for i in range(20)))
+    config, settings = EngineConfig(model=str(model_folder)), ServerSettings(watchdog_timeout=0.5)
+    assert run_batch_file(config, settings, source, target, FAKE_ENGINE) == (0, 20)
+    answers = [json.loads(each)["response"] for each in target.read_text().splitlines()]
+    assert {each["status_code"] for each in answers} == {503}
+    assert "hung" in answers[0]["body"]["error"]["message"]
+
+
 def test_what_cannot_start_says_so(model_folder: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     with pytest.raises(ConfigError, match=r"in\.jsonl"):

@@ -161,13 +161,20 @@ def test_settings_of_answers_reach_servers_and_batches(
 def test_what_is_so_anyway_is_taken_and_its_contrary_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, seen: list[Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--enable-chunked-prefill", "--disable-log-stats", "--enable-metrics")
-    assert ingot(monkeypatch, "serve", *flags) == 0
+    flags = (
+        "--enable-chunked-prefill --disable-log-stats --enable-metrics --enable-cache-report "
+        "--enable-prompt-tokens-details --enable-server-load-tracking --disable-log-requests "
+        "--disable-uvicorn-access-log --logprobs-mode raw_logprobs --grammar-backend llguidance "
+        "--prefix-caching-hash-algo sha256 -pp 1 --dp-size 1 --api-server-count 1"
+    )
+    assert ingot(monkeypatch, "serve", *flags.split()) == 0
     assert seen == [EngineConfig(), ServerSettings()]
     for given, sentence in (
         (["--no-enable-chunked-prefill"], "--no-enable-chunked-prefill cannot be had"),
         (["--trust-remote-code"], "no code of a model's repository is ever run"),
         (["--mem-fraction-static", "0.8"], "--gpu-memory-utilization is a share"),
+        (["--logprobs-mode", "processed_logits"], "--logprobs-mode can only be raw_logprobs"),
+        (["-dp", "2"], "`ingot router` before them"),
         (["--enforce-eager"], "--enforce-eager is not taken"),
         (["a", "--model", "b"], "name two models"),
         (["--override-generation-config", '{"top_n": 1}'], "has no 'top_n'; it takes temperature"),

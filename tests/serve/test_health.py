@@ -13,7 +13,7 @@ from serve.metrics import Metrics
 from serve.settings import ServerSettings
 from serve.streams import collect
 from tests.fake_engine import FakeCore
-from tests.serve.served import InProcessEngine, Serve, until
+from tests.serve.served import PATIENCE, InProcessEngine, Serve, until
 
 pytestmark = pytest.mark.anyio
 READINESS = ("/health", "/readyz", "/ping")
@@ -56,7 +56,7 @@ async def test_an_engine_that_says_nothing_is_not_ready(
             begun = await served.http.get("/readyz")
             clock.now += HUNG_SECONDS + 1
             hung = await served.http.get("/readyz")
-            refused = await served.chat("Hi", max_tokens=1)
+            refused = await asyncio.wait_for(served.chat("Hi", max_tokens=1), PATIENCE)
             alive = await served.http.get("/livez")
         await running
         again = await served.http.get("/readyz")

@@ -97,6 +97,7 @@ async def test_paths_methods_and_statuses_are_bounded(serve: Serve) -> None:
         await served.complete(prompt="a", temperature=-1)
         await served.http.get("/v1/models/tiny")
         await served.http.get("/nowhere/at/all")
+        await served.http.get("/metrics")
         await served.http.request("BREW", "/v1/completions")
         values = samples((await served.http.get("/metrics")).text)
     for handler, method, status in (
@@ -106,6 +107,7 @@ async def test_paths_methods_and_statuses_are_bounded(serve: Serve) -> None:
     ):  # fmt: skip
         labels = {"handler": handler, "method": method, "status": status}
         assert values[f"http_requests_total{labels}"] == 1
+    assert not [name for name in values if "http_" in name and "/metrics" in name]
     ended = {"handler": "/v1/completions", "method": "POST"}
     assert values[f"http_request_duration_seconds_count{ended}"] == 2
 
