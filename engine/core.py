@@ -29,6 +29,7 @@ from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
+from engine.page_forks import PageForks
 from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
@@ -46,7 +47,8 @@ from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
 MakeRunner = Callable[
-    [LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None], Runner
+    [LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None, PageForks | None],
+    Runner,
 ]
 
 
@@ -86,7 +88,8 @@ class EngineCore:
         fitted = fit(config, model, lower, self._processors.num_fields, late=late)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
-        self._runner = make_runner(model, shapes, kv, fitted.programs, tier, fitted.encoders)
+        parts = fitted.programs, tier, fitted.encoders, fitted.forks
+        self._runner = make_runner(model, shapes, kv, *parts)
         self._residency: PageResidency | None = None
         if config.kv_cache_metrics:
             self._residency = PageResidency(config.kv_cache_metrics_sample, config.seed)

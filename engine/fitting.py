@@ -35,6 +35,7 @@ from engine.memory import (
     room_for_pages,
     usable_bytes,
 )
+from engine.page_forks import FORKED_PAGES, PageForks
 from engine.programs import Programs
 from engine.sampling_state import init_slots
 from engine.shapes import Shapes
@@ -58,10 +59,11 @@ class Fitted:
     kv: KVLayout
     programs: Programs
     encoders: Programs | None  # of a model that has an encoder
+    forks: PageForks | None  # of a model without states, which are whole at borders of pages only
     weight_bytes: int  # on each device, like all of these
     slot_bytes: int
     page_bytes: int
-    temporary_bytes: int  # of all steps in flight
+    temporary_bytes: int  # of all steps in flight, and of pages that are copied between them
     usable_bytes: int | None  # besides weights; None where nobody says
 
     @property
@@ -127,6 +129,7 @@ class _Search:
         shapes = resolve_shapes(config, model.config, model.mesh)
         self._layout = resolve_layout(config, model.config, shapes, model.mesh, dtype)
         self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
+        self._guess += _guess_forks(self._layout) // self._mesh.size
         states = self._layout.states
         self._state_bytes = states.nbytes if states else 0
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
@@ -179,16 +182,22 @@ class _Search:
             encoders = encoder_programs(self._model, shapes, kv, state)
             encoders.compile_largest()
             ready = ready + encoders.ready
+        forks = None
+        if kv.states is None:
+            forks = PageForks(state.cache, kv.num_layers, mesh)
+            forks.warm_up()
         largest = max(program.temporary_bytes for program in ready)
+        copied = forks.temporary_bytes if forks else 0
         return Fitted(
             shapes=shapes,
             kv=kv,
             programs=programs,
             encoders=encoders,
+            forks=forks,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
             slot_bytes=self._slot_bytes(shapes),
             page_bytes=kv.num_pages * kv.page_bytes // mesh.size,
-            temporary_bytes=_STEPS_IN_FLIGHT * largest,
+            temporary_bytes=_STEPS_IN_FLIGHT * largest + copied,
             usable_bytes=self._usable,
         )
 
@@ -270,6 +279,11 @@ def _guess_step(model: ModelConfig, shapes: Shapes, dtype: DTypeLike) -> int:
     width = 2 * model.hidden_size + max(2 * mlp, attention, mixed)
     activations = shapes.max_num_batched_tokens * width * jnp.dtype(dtype).itemsize
     return activations + 4 * shapes.max_num_seqs * model.vocab_size * 4
+
+
+def _guess_forks(layout: KVLayout) -> int:
+    """Bytes of the pages that are copied at a time, on all devices."""
+    return 0 if layout.states else FORKED_PAGES * layout.page_bytes
 
 
 def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:

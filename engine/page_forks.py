@@ -18,7 +18,7 @@ from jaxtyping import Array, Int32
 from engine.page_copies import set_rows
 from models.attention import HEAD_AXIS, KVCache
 
-_BATCH = 8  # pages that one call copies; the sink fills it up
+FORKED_PAGES = 8  # that one call copies; the sink fills them up
 
 
 class PageForks:
@@ -32,14 +32,19 @@ class PageForks:
         self._fork: Any = jax.jit(fork, donate_argnums=0, out_shardings=pool)
 
     def warm_up(self) -> None:
-        pages = jax.ShapeDtypeStruct((2, _BATCH), np.int32, sharding=self._pages)
+        pages = jax.ShapeDtypeStruct((2, FORKED_PAGES), np.int32, sharding=self._pages)
         self._fork = self._fork.lower(self._cache, pages).compile()
+
+    @property
+    def temporary_bytes(self) -> int:
+        """Of each device, while pages are copied; the program must be compiled."""
+        return int(self._fork.memory_analysis().temp_size_in_bytes)
 
     def make(self, cache: KVCache, forks: Sequence[tuple[int, int]]) -> KVCache:
         """Copy the first page of each pair onto the second; no page is in both places."""
-        for first in range(0, len(forks), _BATCH):
-            batch = forks[first : first + _BATCH]
-            pages = np.zeros((2, _BATCH), np.int32)
+        for first in range(0, len(forks), FORKED_PAGES):
+            batch = forks[first : first + FORKED_PAGES]
+            pages = np.zeros((2, FORKED_PAGES), np.int32)
             pages[:, : len(batch)] = np.array(batch, np.int32).T
             cache = self._fork(cache, pages)
         return cache

@@ -114,6 +114,7 @@ class Runner:
         programs: Programs,
         tier: HostTier | None = None,
         encoders: Programs | None = None,
+        forks: PageForks | None = None,
     ) -> None:
         self.programs = programs
         self._model = model
@@ -130,9 +131,7 @@ class Runner:
         self.copies: PageCopies | None = None
         if tier is not None:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
-        self._forks: PageForks | None = None
-        if kv.states is None:  # those are whole at borders of pages only
-            self._forks = PageForks(self._abstract.cache, kv.num_layers, model.mesh)
+        self._forks = forks
         self._encoders = Encoders(encoders, shapes) if encoders is not None else None
         self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
@@ -149,8 +148,6 @@ class Runner:
         self._set_pages = self._set_pages.lower(self._abstract, pages).compile()
         if self.copies is not None:
             self.copies.warm_up()
-        if self._forks is not None:
-            self._forks.warm_up()
         self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
         if self._encoders is not None:
             self._encoders.warm_up(self._abstract, self._mesh)

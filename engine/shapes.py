@@ -117,8 +117,11 @@ class Shapes:
         return next(shape for shape in self.decode() if shape.rows >= rows)
 
     def largest(self) -> list[StepShape]:
-        """With these two every step can run: serve as soon as they are compiled."""
-        return [self.mixed()[-1], self.decode()[-1]]
+        """With the first two every step can run: serve as soon as they are compiled. No program
+        needs more memory than one of these, whose steps of several turns are the longest."""
+        decode = self.decode()[-1]
+        windowed = [replace(decode, window=window) for window in self.windows[:1]]
+        return [self.mixed()[-1], decode, *windowed]
 
     def fits(self, shape: StepShape, num_tokens: int, decode: bool, window: int = 1) -> bool:
         """Whether a step of so many tokens, one a row if `decode`, runs in `shape`."""

@@ -170,8 +170,8 @@ def _dataset(given: dict[str, Any]) -> "DatasetOptions":
     if name == "random":  # whose lengths vary around these
         fields |= {"random_input_len": length or 1024, "output_len": None}
         fields |= {"random_output_len": given["output_len"] or 128}
-    elif name == "multi_turn":
-        raise ConfigError("multi_turn takes a server: use `ingot bench serve` or `prefix-cache`.")
+    elif name in ("multi_turn", "random-rerank"):
+        raise ConfigError(f"{name} takes a server: use `ingot bench serve`.")
     elif length is not None:
         instead = "; use --prefix-repetition-prefix-len and -suffix-len"
         raise ConfigError(

@@ -10,7 +10,7 @@ _DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
 DatasetName = Annotated[
     str,
     typer.Option(
-        help="random, prefix_repetition, sharegpt, burstgpt, custom or multi_turn.",
+        help="random, prefix_repetition, sharegpt, burstgpt, custom, multi_turn or random-rerank.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -26,6 +26,9 @@ RandomRangeRatio = Annotated[
 ]
 RandomPrefixLen = Annotated[
     int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
+]
+RandomBatchSize = Annotated[
+    int, typer.Option(help="Documents of a query of random-rerank.", rich_help_panel=_DATA)
 ]
 PrefixLen = Annotated[
     int,
@@ -72,8 +75,8 @@ OutputLen = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="openai (completions), openai-chat, openai-responses or openai-embeddings; vllm and "
-        "ingot mean openai."
+        help="openai (completions), openai-chat, openai-responses, openai-embeddings, vllm-pooling "
+        "or vllm-rerank; vllm and ingot mean openai."
     ),
 ]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
@@ -111,6 +114,14 @@ MaxConcurrency = Annotated[
 ]
 NumWarmups = Annotated[
     int, typer.Option(help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
+]
+Profile = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help="Have the server profile itself meanwhile: POST /start_profile and /stop_profile.",
+        rich_help_panel=_TRAFFIC,
+    ),
 ]
 RampUpStrategy = Annotated[
     str | None, typer.Option(help="linear or exponential.", rich_help_panel=_TRAFFIC)

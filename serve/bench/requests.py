@@ -21,7 +21,10 @@ ENDPOINTS = {
     "openai-chat": "/v1/chat/completions",
     "openai-responses": "/v1/responses",
     "openai-embeddings": "/v1/embeddings",
+    "vllm-pooling": "/pooling",
+    "vllm-rerank": "/v1/rerank",
 }
+WHOLE = ("openai-embeddings", "vllm-pooling", "vllm-rerank")  # whose answers come at once
 _PIECES = ("response.output_text.delta", "response.reasoning_text.delta")
 _SAID = ("content", "reasoning_content", "reasoning")  # of which a piece has one, under two names
 BACKENDS = {"vllm": "openai", "ingot": "openai"}  # other names of the same
@@ -74,14 +77,14 @@ class Client:
         endpoint = self.endpoint or ENDPOINTS[self.backend]
         pieces = self.server.send("POST", endpoint, body, self.headers)
         try:
-            if self.backend == "openai-embeddings":
-                await _embedded(pieces, outcome)
+            if self.backend in WHOLE:
+                await _take_whole(pieces, outcome)
             else:
                 await _follow(pieces, outcome)
             outcome.latency = perf_counter() - outcome.start
             if not outcome.ttft:
                 outcome.error = "The answer held no piece of text."
-        except (HttpError, OSError, ValueError, msgspec.MsgspecError) as error:
+        except (HttpError, OSError, ValueError, LookupError, msgspec.MsgspecError) as error:
             outcome.error = f"{type(error).__name__}: {error}"
         return outcome
 
@@ -104,7 +107,12 @@ class Client:
 
     def payload(self, sample: Sample) -> dict[str, Any]:
         """The body of a request."""
-        if self.backend == "openai-embeddings":
+        if self.backend == "vllm-rerank":
+            documents = list(sample.documents)
+            return {
+                "model": self.model, "query": sample.text, "documents": documents,
+            } | self.extra_body  # fmt: skip
+        if self.backend in WHOLE:
             return {"model": self.model, "input": sample.token_ids} | self.extra_body
         body: dict[str, Any] = {"model": self.model, "stream": True}
         if self.backend == "openai-responses":
@@ -130,11 +138,16 @@ def _messages(sample: Sample) -> list[dict[str, str]]:
     return [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
-async def _embedded(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
-    """Read a vector, which comes at once."""
+async def _take_whole(pieces: AsyncIterator[bytes], outcome: Outcome) -> None:
+    """Read a vector, or scores of documents, which come at once."""
     answer = msgspec.json.decode(b"".join([piece async for piece in pieces]))
-    if not answer["data"][0]["embedding"]:
-        raise HttpError("The vector has no numbers.")
+    if "results" in answer:
+        if not answer["results"]:
+            raise HttpError("No document was ranked.")
+    else:
+        first = answer["data"][0]
+        if not (first["embedding"] if "embedding" in first else first["data"]):
+            raise HttpError("The vector has no numbers.")
     outcome.ttft = perf_counter() - outcome.start
 
 

@@ -125,6 +125,8 @@ def table(result: Mapping[str, Any], metrics: Sequence[str]) -> Table:
         ("All tokens / s", result["total_token_throughput"]),
         ("Most requests at once", result["max_concurrent_requests"]),
         ("CPU s / 1000 output tokens", result["cpu_seconds_per_1k_output_tokens"]),
+        ("Drafted tokens accepted (%)", result.get("spec_decode_acceptance_rate")),
+        ("  tokens of a draft's step", result.get("spec_decode_acceptance_length")),
     ]
     for name in metrics:
         made_of = [key for key in result if key.endswith(f"_{name}_ms")]

@@ -8,6 +8,7 @@ Owns the datasets, by vLLM's names. Knows no server; every one is the same for t
     burstgpt           lengths of real requests to GPT-4, of the CSV file of that name; drawn ids
     custom             JSON lines with "prompt", and perhaps "output_tokens"
     multi_turn         conversations of drawn ids, each turn behind all turns and answers before it
+    random-rerank      a query and documents of drawn ids, half of `random_input_len` tokens each
 """
 
 import csv
@@ -36,6 +37,7 @@ class Sample:
     output_len: int
     then: tuple["Sample", ...] = ()
     history: tuple[str, ...] = ()  # questions and answers before it, in turn
+    documents: tuple[str, ...] = ()  # that are to be ranked for it
 
     @property
     def turns(self) -> tuple["Sample", ...]:
@@ -63,6 +65,7 @@ class DatasetOptions:
     random_output_len: int = 128
     random_range_ratio: float = 0.0  # lengths vary by this share, both ways
     random_prefix_len: int = 0
+    random_batch_size: int = 1  # documents of a query
     prefix_len: int = 256
     suffix_len: int = 256
     num_prefixes: int = 10
@@ -123,6 +126,20 @@ def _prefix_repetition(
         yield words.sample(
             prefixes[index] + words.draw(options.suffix_len), options.output_len or 128
         )
+
+
+def _random_rerank(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    words, length = _Words(tokenizer, rng), max(1, options.random_input_len // 2)
+    if options.random_batch_size < 1:
+        raise ConfigError(f"--random-batch-size must be at least 1: {options.random_batch_size}.")
+    for _ in range(options.num_prompts):
+        query, *documents = (
+            words.sample(words.draw(length), 0) for _ in range(1 + options.random_batch_size)
+        )
+        ids = [*query.token_ids, *(i for each in documents for i in each.token_ids)]
+        yield Sample(query.text, ids, 0, documents=tuple(each.text for each in documents))
 
 
 def _multi_turn(
@@ -222,4 +239,5 @@ _DATASETS: dict[str, _Dataset] = {
     "burstgpt": _burstgpt,
     "custom": _custom,
     "multi_turn": _multi_turn,
+    "random-rerank": _random_rerank,
 }

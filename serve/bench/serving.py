@@ -18,9 +18,10 @@ from engine.tokenizer import Tokenizer
 from models.checkpoint import find_folder
 from models.errors import IngotError
 from serve.bench.arrivals import Arrivals
+from serve.bench.drafts import read_drafts
 from serve.bench.http_client import HttpError, Server
 from serve.bench.load import Load, put_load
-from serve.bench.requests import BACKENDS, ENDPOINTS, Client
+from serve.bench.requests import BACKENDS, ENDPOINTS, WHOLE, Client
 from serve.bench.results import METRICS, details, now, parse_goodput, summarise, table
 from serve.bench.samples import DatasetOptions, Sample, make_samples
 
@@ -29,7 +30,7 @@ _CHOSEN_LENGTHS = (
     "prefix_repetition",
     "multi_turn",
 )  # ending early would change the work
-_WITHOUT_IGNORE_EOS = ("openai-responses", "openai-embeddings")  # refuse what they do not know
+_WITHOUT_IGNORE_EOS = ("openai-responses", *WHOLE)  # refuse what they do not know
 
 
 class BenchError(IngotError):
@@ -55,6 +56,7 @@ class ServeOptions:
     temperature: float | None = None
     max_concurrency: int | None = None
     num_warmups: int = 0
+    profile: bool = False
     goodput: Sequence[str] = ()
     metrics: Sequence[str] = ("ttft", "tpot", "itl")
     percentiles: Sequence[float] = (99.0,)
@@ -66,8 +68,12 @@ class ServeOptions:
                 raise ConfigError(f"--percentile-metrics takes {known}; got {name!r}.")
         if not all(0 <= share <= 100 for share in self.percentiles):
             raise ConfigError("--metric-percentiles must be from 0 to 100.")
-        if self.backend == "openai-embeddings" and self.dataset.name == "multi_turn":
-            raise ConfigError("--dataset-name multi_turn takes answers, and vectors are none.")
+        if self.backend in WHOLE and self.dataset.name == "multi_turn":
+            raise ConfigError(
+                "--dataset-name multi_turn goes on with texts; use another --backend."
+            )
+        if (self.backend == "vllm-rerank") != (self.dataset.name == "random-rerank"):
+            raise ConfigError("--backend vllm-rerank and --dataset-name random-rerank go together.")
         if BACKENDS.get(self.backend, self.backend) not in ENDPOINTS:
             known = ", ".join((*ENDPOINTS, *BACKENDS))
             raise ConfigError(f"--backend must be one of {known}; got {self.backend!r}.")
@@ -91,7 +97,7 @@ def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
     goodput = parse_goodput(options.goodput)
     tokenizer = load_tokenizer(options.tokenizer)
     samples = make_samples(options.dataset, tokenizer)
-    client, load = asyncio.run(_measure(options, samples, tokenizer, console))
+    client, load, counted = asyncio.run(_measure(options, samples, tokenizer, console))
     return ServeRun(
         {
             "date": now(),
@@ -107,6 +113,7 @@ def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
             **summarise(
                 load, percentiles=options.percentiles, metrics=options.metrics, goodput=goodput
             ),
+            **counted,
         },
         load,
     )
@@ -144,7 +151,8 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 async def _measure(
     options: ServeOptions, samples: list[Sample], tokenizer: Tokenizer, console: Console | None
-) -> tuple[Client, Load]:
+) -> tuple[Client, Load, dict[str, Any]]:
+    """The load's outcomes, and what the server counted meanwhile."""
     server = Server.parse(options.base_url)
     backend = BACKENDS.get(options.backend, options.backend)
     ignore_eos = options.ignore_eos
@@ -164,6 +172,9 @@ async def _measure(
     )
     await _warm_up(client, samples, options)
     times = options.arrivals.times(len(samples), options.dataset.seed)
+    before = await read_drafts(server, options.headers)
+    if options.profile:
+        await _profile(server, "start", options.headers)
     with Progress(console=console or Console(stderr=True), transient=True) as progress:
         total = sum(len(sample.turns) for sample in samples)
         task = progress.add_task(f"{total} requests", total=total)
@@ -174,7 +185,20 @@ async def _measure(
             max_concurrency=options.max_concurrency,
             done=lambda: progress.advance(task),
         )
-    return client, load
+    if options.profile:
+        await _profile(server, "stop", options.headers)
+    after = await read_drafts(server, options.headers)
+    return client, load, after.since(before)
+
+
+async def _profile(server: Server, what: str, headers: Mapping[str, str]) -> None:
+    """Start or stop the server's profiler, which writes where the server was told to."""
+    try:
+        await server.fetch("POST", f"/{what}_profile", headers=headers)
+    except (HttpError, OSError) as error:
+        raise BenchError(
+            f"--profile takes a server with POST /{what}_profile, and this one answers: {error}"
+        ) from None
 
 
 async def _served_model(server: Server, headers: Mapping[str, str]) -> str:

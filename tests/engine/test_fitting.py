@@ -2,6 +2,7 @@
 
 import logging
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -41,6 +42,8 @@ def compiled(monkeypatch):
             self.ready = []
 
     monkeypatch.setattr(fitting, "Programs", Compiler)
+    monkeypatch.setattr(fitting, "PageForks", Mock(return_value=Mock(temporary_bytes=0)))
+    monkeypatch.setattr(fitting, "_guess_forks", lambda layout: 0)
     return pages
 
 
@@ -81,6 +84,19 @@ def test_pages_steps_and_slots_fill_the_memory_whatever_was_guessed(
         assert found.kv.num_pages == pages and found.temporary_bytes == STEPS
         assert found.kv.num_pages * found.kv.page_bytes == found.page_bytes
         assert found.programs.ready
+
+
+def test_what_copies_pages_between_steps_and_what_does_several_has_its_memory(
+    model, compiled, memory, monkeypatch
+):
+    memory(bytes_of(model, 20))
+    forks = Mock(temporary_bytes=3 * 4096)
+    monkeypatch.setattr(fitting, "PageForks", Mock(return_value=forks))
+    found = fitted(model)
+    assert found.temporary_bytes == STEPS + 3 * 4096 and found.kv.num_pages == 20 - 3
+    assert found.forks is forks and forks.warm_up.called
+    several = fitted(model, num_scheduler_steps=8, max_num_seqs=8, max_num_batched_tokens=8)
+    assert len(several.programs.ready) == 3
 
 
 def test_a_guess_that_is_near_costs_no_second_compile(model, compiled, memory, monkeypatch):
@@ -152,5 +168,7 @@ def test_one_line_says_who_has_the_memory(model, compiled, caplog):
 def test_what_xla_says_is_what_is_reserved(model):
     found = fitted(model)
     sizes = [program.temporary_bytes for program in found.programs.ready]
-    assert found.temporary_bytes == 2 * max(sizes) > 0 and len(sizes) == 2
+    copied = found.forks.temporary_bytes
+    assert found.temporary_bytes == 2 * max(sizes) + copied and len(sizes) == 2
+    assert min(sizes) > 0 and copied > 0
     found.programs.close()

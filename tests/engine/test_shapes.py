@@ -50,6 +50,7 @@ def test_decode_windows(most, windows):
     assert decode_windows(most) == windows
     shapes = Shapes(4, 32, 100, 16, windows)
     assert len(shapes.windowed()) == len(windows) * len(shapes.decode())
+    assert [shape.window for shape in shapes.largest()] == [1, 1, *windows[:1]]
     assert all(shape.page_updates == shape.rows for shape in shapes.windowed())
 
 

@@ -27,7 +27,7 @@ from serve.bench.load import Load, put_load
 from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
 from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share
-from serve.bench.serving import load_tokenizer
+from serve.bench.serving import BenchError, ServeOptions, _profile, load_tokenizer
 from tests.serve.served import PATIENCE
 from tests.serve.test_engine_end_to_end import server
 
@@ -386,13 +386,31 @@ def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
 
 def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(url):
     """Both its processes, once all is compiled; one that polls has no such moment."""
-    meter, deadline = CpuMeter.of_server(Server.parse(url)), time.monotonic() + PATIENCE
+    meter, deadline = CpuMeter.of_server(Server.parse(url)), time.monotonic() + 4 * PATIENCE
     while time.monotonic() < deadline:
         before = meter.seconds()
         time.sleep(2.0)
         if meter.seconds() - before < 0.01 * 2.0:
             return
     pytest.fail("the server was never idle")
+
+
+def test_a_server_without_a_profiler_is_said_to_have_none(url):
+    with pytest.raises(BenchError, match=r"--profile takes a server with POST /start_profile.*404"):
+        asyncio.run(_profile(Server.parse(url), "start", {}))
+
+
+def test_conversations_are_measured(url, tmp_path):
+    done = bench(
+        "serve", "--base-url", url, "--dataset-name", "multi_turn", "--num-prompts", "6",
+        "--multi-turn-num-turns", "3", "--multi-turn-first-len", "40", "--output-len", "4",
+        "--multi-turn-message-len", "3", "--save-result", "--result-dir", str(tmp_path),
+        "--result-filename", "r.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["num_prompts"], result["completed"]) == (6, 6)
+    assert result["total_cached_tokens"] >= 4 * 32  # of two turns after each first, in pages of 16
 
 
 def test_requests_that_fail_are_counted_and_the_exit_says_so(url):
@@ -466,6 +484,34 @@ def test_a_vector_is_asked_for_by_ids():
     assert server.bodies == [("/v1/embeddings", {"model": "m", "input": [5, 6]})]
     empty = Client(Answers(b'{"data": [{"embedding": []}]}'), "m", "openai-embeddings")
     assert "no numbers" in asyncio.run(empty.run(Sample("a", [5], 9))).error
+
+
+@pytest.mark.parametrize("backend, path, answer", [
+    ("vllm-pooling", "/pooling", {"data": [{"data": [[0.1], [0.2]]}]}),
+    ("vllm-rerank", "/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.5}]}),
+])  # fmt: skip
+def test_other_answers_that_come_at_once(tokenizer, backend, path, answer):
+    options = DatasetOptions("random-rerank", num_prompts=1, random_input_len=8,
+                             random_batch_size=2)  # fmt: skip
+    [sample] = make_samples(options, tokenizer)
+    assert len(sample.token_ids) == 3 * 4 and len(sample.documents) == 2
+    server = Answers(json.dumps(answer).encode())
+    outcome = asyncio.run(Client(server, "m", backend).run(sample))
+    [(asked, body)] = server.bodies
+    assert outcome.success and outcome.ttft > 0 and asked == path
+    want = {"query": sample.text, "documents": list(sample.documents)}
+    assert body == {"model": "m", **(want if "query" in body else {"input": sample.token_ids})}
+    for empty in ({"data": [{"data": []}]}, {"results": []}, {"data": []}, {"other": 1}):
+        server = Answers(json.dumps(empty).encode())
+        assert asyncio.run(Client(server, "m", backend).run(sample)).error
+
+
+@pytest.mark.parametrize("backend, dataset", [
+    ("vllm-rerank", "random"), ("openai", "random-rerank"), ("vllm-pooling", "multi_turn"),
+])  # fmt: skip
+def test_datasets_that_a_backend_does_not_take_are_refused(backend, dataset):
+    with pytest.raises(ConfigError, match="--dataset-name"):
+        ServeOptions(DatasetOptions(dataset), Arrivals(), backend=backend)
 
 
 def test_a_response_that_fails_is_an_error():
