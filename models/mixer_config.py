@@ -85,6 +85,31 @@ class GatedDelta:
 
 
 @dataclass(frozen=True)
+class KeyedDelta:
+    """The gated delta rule that forgets by key entry (KDA). Source: Kimi Linear, arXiv 2510.26692.
+
+    What is forgotten, and the gate behind the norm, are made from `head_dim` numbers each.
+    """
+
+    num_heads: int  # N
+    head_dim: int  # V and S
+    conv_width: int
+
+    @property
+    def inner(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def conv_channels(self) -> int:
+        """C: queries, keys and values."""
+        return 3 * self.inner
+
+    @property
+    def scan(self) -> Scan | None:
+        return self.num_heads, self.head_dim, self.head_dim
+
+
+@dataclass(frozen=True)
 class SelectiveScan:
     """Mamba's scan: a decay for each entry of the state. Source: arXiv 2312.00752."""
 
@@ -145,4 +170,4 @@ class LinearRecurrence:
         return 1, 1, self.inner
 
 
-Mixer = DualScan | GatedDelta | SelectiveScan | GatedConv | LinearRecurrence
+Mixer = DualScan | GatedDelta | KeyedDelta | SelectiveScan | GatedConv | LinearRecurrence

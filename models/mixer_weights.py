@@ -12,6 +12,7 @@ from models.mixer_config import (
     DualScan,
     GatedConv,
     GatedDelta,
+    KeyedDelta,
     LinearRecurrence,
     Mixer,
     SelectiveScan,
@@ -37,6 +38,8 @@ def mixer_entries(config: ModelConfig, mixer: Mixer, build: Builder, path: str) 
             yield from _dual_scan(config, mixer, build, path)
         case GatedDelta():
             yield from _gated_delta(config, mixer, build, path)
+        case KeyedDelta():
+            yield from _keyed_delta(config, mixer, build, path)
         case SelectiveScan():
             yield from _selective_scan(config, mixer, build, path)
         case GatedConv():
@@ -107,6 +110,25 @@ def _gated_delta(
     for name in ("step_bias", "log_rate"):
         yield _vector(build, f"{path}.{name}", N)
     yield _vector(build, f"{path}.norm", mixer.head_dim, "weight")
+    yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=False)
+
+
+def _keyed_delta(
+    config: ModelConfig, mixer: KeyedDelta, build: Builder, path: str
+) -> Iterator[Entry]:
+    N, H = mixer.num_heads, mixer.head_dim
+    heads, few = (N, H), (H, 1)
+    for leaf, source in build.linear(f"{path}.input", heads, heads, heads, few, few, bias=False):
+        yield leaf, replace(source, divided=False)
+    yield from build.linear(f"{path}.rates", (N, 1), bias=False)
+    kernel = build.parts(f"{path}.conv", (heads, heads, heads), "weight")
+    yield f"{path}.conv.kernel", Source(kernel, 1, transpose=True, between=True)
+    for name in ("decay", "gate"):
+        yield from build.linear(f"{path}.{name}", heads, bias=False)
+    yield _vector(build, f"{path}.step_bias", mixer.inner)
+    rate = build.parts(f"{path}.log_rate", ((N, 1),), "")
+    yield f"{path}.log_rate", Source(rate, axis=1, entry=0)  # [1, 1, N, 1] in checkpoints
+    yield _vector(build, f"{path}.norm", H, "weight")
     yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=False)
 
 

@@ -61,7 +61,7 @@ def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = N
     )
     bias = fields.flag("attention_bias", False)
     base = llama.dense(
-        Fields({**fields.raw, "num_key_value_heads": 1, "head_dim": latent.rope_dim}),
+        fields.replaced("num_key_value_heads", 1).replaced("head_dim", latent.rope_dim),
         mixture=mixture,
         latent=latent,
         qkv_bias=bias,

@@ -7,6 +7,7 @@ from models.mixer_config import (
     DualScan,
     GatedConv,
     GatedDelta,
+    KeyedDelta,
     LinearRecurrence,
     Mixer,
     SelectiveScan,
@@ -14,11 +15,17 @@ from models.mixer_config import (
 from models.mixers.dual_scan import DualScanMixer
 from models.mixers.gated_conv import GatedConvMixer
 from models.mixers.gated_delta import GatedDeltaMixer
+from models.mixers.keyed_delta import KeyedDeltaMixer
 from models.mixers.linear_recurrence import LinearRecurrenceMixer
 from models.mixers.selective_scan import SelectiveScanMixer
 
 AnyMixer = (
-    DualScanMixer | GatedDeltaMixer | SelectiveScanMixer | GatedConvMixer | LinearRecurrenceMixer
+    DualScanMixer
+    | GatedDeltaMixer
+    | KeyedDeltaMixer
+    | SelectiveScanMixer
+    | GatedConvMixer
+    | LinearRecurrenceMixer
 )
 
 
@@ -29,6 +36,8 @@ def make_mixer(config: ModelConfig, mixer: Mixer, dtype: DTypeLike) -> AnyMixer:
             return DualScanMixer(config, mixer, dtype)
         case GatedDelta():
             return GatedDeltaMixer(config, mixer, dtype)
+        case KeyedDelta():
+            return KeyedDeltaMixer(config, mixer, dtype)
         case SelectiveScan():
             return SelectiveScanMixer(config, mixer, dtype)
         case GatedConv():

@@ -48,7 +48,7 @@ class GatedDeltaMixer(nnx.Module):
         )
         rest = ((0, 0), (0, 0), (0, mixer.state_size - mixer.key_dim))
         queries, keys = (
-            jnp.pad(_unit(each.reshape(T, mixer.num_key_heads, -1)), rest)
+            jnp.pad(unit(each.reshape(T, mixer.num_key_heads, -1)), rest)
             for each in (queries, keys)
         )
         beta, step = jnp.split(self.rates(x).astype(jnp.float32), 2, axis=-1)  # [T, N] each
@@ -67,7 +67,7 @@ class GatedDeltaMixer(nnx.Module):
         return self.output(self.norm(y.reshape(T, -1), gate)), states
 
 
-def _unit(x: Float[Array, "T J S"]) -> Float[Array, "T J S"]:
+def unit(x: Float[Array, "T J S"]) -> Float[Array, "T J S"]:
     """Vectors of length 1, in float32."""
     wide = x.astype(jnp.float32)
     return wide * jax.lax.rsqrt(jnp.sum(wide * wide, -1, keepdims=True) + _EPS)

@@ -3,6 +3,7 @@
 Every device has all of their parameters. Knows no mixer.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -52,16 +53,19 @@ class ShortConv(nnx.Module):
 
 class GatedNorm(nnx.Module):
     """rms_norm(x * silu(gate)) * w, or rms_norm(x) * w * silu(gate), over each group's part of the
-    last axis, in float32. With one weight for a group where `shared`."""
+    last axis, in float32. With one weight for a group where `shared`; `act` stands for silu."""
 
-    def __init__(self, size: int, *, groups: int, gate_first: bool, shared: bool, eps: float):
+    def __init__(
+        self, size: int, *, groups: int, gate_first: bool, shared: bool, eps: float,
+        act: Callable[[Array], Array] = jax.nn.silu,
+    ):  # fmt: skip
         self.weight = vector(size // groups if shared else size)
-        self.groups, self.gate_first, self.eps = groups, gate_first, eps
+        self.groups, self.gate_first, self.eps, self.act = groups, gate_first, eps, act
 
     def __call__(
         self, x: Float[Array, "T size"], gate: Float[Array, "T size"]
     ) -> Float[Array, "T size"]:
-        wide, factor = x.astype(jnp.float32), jax.nn.silu(gate.astype(jnp.float32))
+        wide, factor = x.astype(jnp.float32), self.act(gate.astype(jnp.float32))
         if self.gate_first:
             wide = wide * factor
         grouped = wide.reshape(len(x), self.groups, -1)

@@ -38,15 +38,15 @@ def chunk_step(
     """
     (C, N, V), (J, S), wide = values.shape, keys.shape[1:], state.dtype
     h = state.reshape(J, N // J, V, S)
-    k, q = (_by_head(x, live, wide) for x in (keys, queries))  # [J, C, S]
-    v = _by_head(values, live, wide).reshape(J, -1, C, V)
-    g = _by_head(jnp.maximum(rates, LEAST_RATE), live, wide).reshape(J, -1, C)
+    k, q = (by_head(x, live, wide) for x in (keys, queries))  # [J, C, S]
+    v = by_head(values, live, wide).reshape(J, -1, C, V)
+    g = by_head(jnp.maximum(rates, LEAST_RATE), live, wide).reshape(J, -1, C)
     total = jnp.cumsum(g, axis=-1)
     since_start = jnp.exp(total)[..., None]  # [J, G, C, 1]
     seen = np.tri(C, dtype=bool)
     decay = jnp.exp(jnp.where(seen, total[..., :, None] - total[..., None, :], -jnp.inf))
     if beta is not None:
-        b = _by_head(beta, live, wide).reshape(J, -1, C, 1)
+        b = by_head(beta, live, wide).reshape(J, -1, C, 1)
         earlier = jnp.where(np.tri(C, k=-1, dtype=bool), b * decay, 0)
         inverse = unit_inverse(earlier * jnp.einsum("jts,jus->jtu", k, k)[:, None])
         v = v - since_start * jnp.einsum("jcs,jgvs->jgcv", k, h)
@@ -82,7 +82,7 @@ def lower_blocks(C: int, size: int) -> np.ndarray:
     return lower
 
 
-def _by_head(x: Float[Array, "C n *s"], live: Bool[Array, " C"], dtype: DTypeLike) -> Array:
-    """[n, C, *s], zero where not live."""
+def by_head(x: Float[Array, "C n *s"], live: Bool[Array, " C"], dtype: DTypeLike) -> Array:
+    """[n, C, *s] in `dtype`, zero where not live."""
     kept = jnp.where(live.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
     return jnp.moveaxis(kept.astype(dtype), 0, 1)

@@ -3,8 +3,8 @@
 A head's state is a matrix h [V, S]. Each token lets it decay, writes its value along its key, and
 reads it along its query:
 
-    h = decay h                      one number a head (Mamba-2, gated delta rule), or exp(dt A) for
-                                     each entry (Mamba-1)
+    h = decay h                      one number a head (Mamba-2, gated delta rule), one for each
+                                     entry of keys (Kimi), or exp(dt A) for each entry (Mamba-1)
     v = beta (v - h k)               delta rule only: what is stored along k is replaced
     h = h + v k^T
     y = h q
@@ -34,8 +34,9 @@ def ssm_scan_reference(
 
     Where `rows` ask for snapshots, the pool has those too.
 
-    N heads share J keys and queries, N / J in a group. `rates` are logarithms of the decay, W = 1;
-    with `matrix` A they are dt, W = V, and the decay is exp(dt A). `beta` makes it the delta rule.
+    N heads share J keys and queries, N / J in a group. `rates` are logarithms of the decay, W = 1,
+    or of each entry of keys, W = S; with `matrix` A they are dt, W = V, and the decay is exp(dt A).
+    `beta` makes it the delta rule.
     """
     wide = jnp.promote_types(values.dtype, jnp.float32)
     groups = values.shape[1] // keys.shape[1]
@@ -44,8 +45,9 @@ def ssm_scan_reference(
     def token(state: Array, t: Array) -> tuple[Array, Array]:
         slot, snapshot = _slots_of(t, rows, state.shape[0])
         k, q = (jnp.repeat(x[t], groups, axis=0).astype(wide) for x in (keys, queries))  # [N, S]
-        rate = rates[t].astype(wide)[:, :, None]  # [N, W, 1]
-        decay = jnp.exp(rate if matrix is None else rate * matrix.astype(wide))
+        rate = rates[t].astype(wide)  # [N, W]
+        entries = rate[:, None] if matrix is None else rate[..., None] * matrix.astype(wide)
+        decay = jnp.exp(entries)  # [N, V or 1, S or 1]
         h = state.at[slot].get(mode="fill", fill_value=0) * decay
         v = values[t].astype(wide)
         if beta is not None:

@@ -3,7 +3,7 @@
 one token a row at most    all rows side by side
 more, on a CPU             row by row, a few tokens one by one, many in chunks
 on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
-                           mosaic_chunks.py for more
+                           mosaic_chunks.py for more; decays by key entry as on a CPU
 """
 
 from functools import partial
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32
 
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.chunked import CHUNK, chunk_step
+from pallas_kernels.state_space.keyed_chunks import keyed_chunk_step
 from pallas_kernels.state_space.rows import ScanRows
 
 _FEW = 4  # tokens that cost less one by one than in a chunk
@@ -39,7 +40,8 @@ def ssm_scan(
     Raises:
         KernelError: the GPU's kernel does not take these sizes.
     """
-    if resolve(None) is Backend.MOSAIC:
+    keyed = matrix is None and rates.shape[-1] > 1
+    if resolve(None) is Backend.MOSAIC and not keyed:
         return scan_on_hopper(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
     decode = values.shape[0] <= rows.first.shape[0]
     scan = scan_side_by_side if decode else scan_row_by_row
@@ -149,7 +151,10 @@ def scan_row_by_row(
             token = begin + jnp.arange(C)
             live = (token >= first + number * C) & (token < first + length)
             v, k, q, rate, *b = (lax.dynamic_slice_in_dim(x, begin, C) for x in arrays)
-            h, out = chunk_step(h, v, k, q, rate[:, :, 0], b[0] if b else None, live)
+            if rate.shape[-1] > 1 and b:
+                h, out = keyed_chunk_step(h, v, k, q, rate, b[0], live)
+            else:
+                h, out = chunk_step(h, v, k, q, rate[:, :, 0], b[0] if b else None, live)
             old = lax.dynamic_slice_in_dim(y, begin, C)
             out = jnp.where(live[:, None, None], out.astype(y.dtype), old)
             return h, lax.dynamic_update_slice_in_dim(y, out, begin, 0)
@@ -188,7 +193,8 @@ def _token_step(
 ) -> tuple[Float[Array, "N V S"], Float[Array, "N V"]]:
     """One row's state after one token, and what the token reads from it."""
     k, q = (jnp.repeat(x, v.shape[0] // x.shape[0], axis=0).astype(h.dtype) for x in (k, q))
-    v, rate = v.astype(h.dtype), rate[..., None]  # [N, W, 1]
+    v = v.astype(h.dtype)
+    rate = rate[:, None] if matrix is None else rate[..., None]  # [N, 1, W] or [N, W, 1]
     h = h * jnp.exp(rate if matrix is None else rate * matrix)
     if beta is not None:
         v = beta[:, None] * (v - jnp.einsum("nvs,ns->nv", h, k))

@@ -225,6 +225,8 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("exaone4", {"sliding_window_pattern": "LLXG", "layer_types": None}, UnsupportedError),
         ("qwen3_next", {"attn_output_gate": False}, UnsupportedError),
         ("qwen3_5", {"attn_output_gate": False}, UnsupportedError),
+        ("kimi_linear", {"mla_use_nope": False}, UnsupportedError),
+        ("kimi_linear", {"linear_attn_config": {"kda_layers": [1, 2, 4]}}, CheckpointError),
         ("glm_moe_dsa", {"index_topk_pattern": "FTF", "indexer_types": None}, UnsupportedError),
         ("glm_moe_dsa", {"index_topk_pattern": "FF", "indexer_types": None}, CheckpointError),
         ("glm_moe_dsa", {"indexer_types": ["full", "full", "none"]}, UnsupportedError),

@@ -51,12 +51,13 @@ def make_arrays(kind, rows, T):
     Z = pool_size(rows)
     unused = sorted(set(range(Z)) - set(np.asarray(rows.read_slots)[~np.asarray(rows.fresh)]))
     state = normal(Z, N, V, S).at[jnp.asarray(unused, jnp.int32)].set(jnp.nan)
-    decay = jax.nn.softplus(normal(T, N, V)) if kind == "mamba-1" else -jnp.exp(normal(T, N, 1))
+    width = S if kind == "keyed delta" else 1
+    decay = jax.nn.softplus(normal(T, N, V)) if kind == "mamba-1" else -jnp.exp(normal(T, N, width))
     arrays = state, normal(T, N, V), normal(T, J, S) / 4, normal(T, J, S), decay
     extra = {}
     if kind == "mamba-1":
         extra["matrix"] = -jnp.exp(normal(N, V, S))
-    if kind == "delta":
+    if "delta" in kind:
         extra["beta"] = jax.nn.sigmoid(normal(T, N))
     return arrays, extra
 
@@ -67,15 +68,21 @@ def check(got, want, rows):
     np.testing.assert_allclose(got[1], want[1], atol=1e-4)  # NaN where it was NaN
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SCANNED = (
+    ([1, 1, 1], ()),
+    ([1, 1, 1], [0, 1, 1]),
+    ([5, 0, 1], ()),
+    ([5, 0, 9], [5, 0, 2]),
+    ([0, 0], ()),
+)
+
+
 @pytest.mark.parametrize(
-    "counts, after",
+    "kind, counts, after",
     [
-        ([1, 1, 1], ()),
-        ([1, 1, 1], [0, 1, 1]),
-        ([5, 0, 1], ()),
-        ([5, 0, 9], [5, 0, 2]),
-        ([0, 0], ()),
+        *((kind, *each) for kind in KINDS for each in SCANNED),
+        ("keyed delta", [1, 1, 1], ()),
+        ("keyed delta", [5, 0, 9], [5, 0, 2]),
     ],
 )
 def test_scan_equals_reference(kind, counts, after):
@@ -85,7 +92,7 @@ def test_scan_equals_reference(kind, counts, after):
     check(got, ssm_scan_reference(*arrays, rows, **extra), rows)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", [*KINDS[1:], "keyed delta"])
 def test_chunks_equal_reference_in_float64(kind):
     counts = [31, 0, 1, 32, 33, 80, 5]
     with jax.enable_x64(True):
