@@ -88,7 +88,8 @@ def test_special_tokens_are_found_in_a_text_and_go_around_it(tmp_path: Path, lla
     }
     ids = tokenizer.encode("one</s><s>two")
     assert ids[0] == 1 and ids.count(1) == 2 and ids.count(2) == 1
-    assert tokenizer.encode("x</s>", allow_special=False).count(2) == 0
+    written = tokenizer.guard.marked("x</s>")
+    assert tokenizer.encode(written, marked=True).count(2) == 0
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false, "eos_token": "<s>"}')
     other = load(tmp_path)
     assert other.encode("one")[0] != 1 and other.eos_token_id == 1
