@@ -127,6 +127,27 @@ def test_xlm_r_moves_ids_by_one(tmp_path: Path) -> None:
     assert ids == [0, *the, 2, 2, *the, 2] and len(types) == len(ids)
 
 
+def test_chatglm_has_its_tokens_behind_the_pieces(tmp_path: Path, llama: bytes) -> None:
+    tokenizer = load(write(tmp_path, llama, tokenizer_class="ChatGLMTokenizer"))
+    size = reference(llama).get_piece_size()
+    the = reference(llama).encode("soprano")
+    assert tokenizer.encode("[gMASK]sop<|user|>soprano", add_special_tokens=False) == [
+        size + 1, size + 3, size + 6, *the,
+    ]  # fmt: skip
+    assert tokenizer.encode("soprano") == [size + 1, size + 3, *the]
+    assert tokenizer.eos_token_id == 2
+
+
+def test_a_piece_is_called_as_the_folder_calls_it(tmp_path: Path) -> None:
+    model = train(**LLAMA, user_defined_symbols=["[UNUSED_TOKEN_146]"])
+    place = reference(model).piece_to_id("[UNUSED_TOKEN_146]")
+    added = {str(place): {"content": "<|im_start|>", "special": True}}
+    config = {"tokenizer_class": "InternLM2Tokenizer", "added_tokens_decoder": added}
+    tokenizer = load(write(tmp_path, model, **config))
+    assert tokenizer.encode("<|im_start|>")[1:] == [place] and place in tokenizer.special_ids
+    assert tokenizer.token_id("[UNUSED_TOKEN_146]") is None
+
+
 @pytest.mark.parametrize(
     ("change", "config", "error", "message"),
     [
@@ -134,6 +155,8 @@ def test_xlm_r_moves_ids_by_one(tmp_path: Path) -> None:
         (lambda model: b"", {}, CheckpointError, "has no pieces"),
         (lambda model: model[:20] + model, {}, CheckpointError, "is not a SentencePiece model"),
         (lambda model: model + model[: 2 + model[1]], {}, CheckpointError, "one of them twice"),
+        (lambda model: model + b"\x12\x04\xc0\x02\xff\x7f", {},
+         CheckpointError, "no piece for what is unknown"),
         (lambda model: b"\x80" * 99, {}, CheckpointError, "a number does not end"),
         (lambda model: b"version https://git-lfs", {}, CheckpointError, "is not a SentencePiece"),
         (lambda model: model + b"\x12\x02\x18\x03", {}, UnsupportedError, "of words or letters"),
