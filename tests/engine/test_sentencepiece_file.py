@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from engine.tokenizer import Tokenizer
 from models.errors import CheckpointError, ModelError, UnsupportedError
 from tests.conftest import REPOSITORY
 from tests.engine.nasty_texts import NASTY
+from tests.engine.test_gguf_tokenizer import compare_with_vectors
 from tests.engine.tokenizers_small import load
 
 LLAMA = {
@@ -77,6 +79,28 @@ def test_ids_and_texts_are_sentencepieces(tmp_path: Path, options: dict[str, Any
         assert ids == theirs.encode(text), text
         if theirs.unk_id() not in ids:  # which the package writes as " ⁇ "
             assert ours.decode(ids) == theirs.decode(ids), text
+
+
+def sized(key: int, data: bytes) -> bytes:
+    """A field of bytes, under 2**14 of them."""
+    size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+    return bytes([key << 3 | 2]) + size + data
+
+
+def test_well_known_pieces_give_the_recorded_ids(shared_data: Path, tmp_path: Path) -> None:
+    """Phi-3's, which are Llama 2's; its tokenizer.json has merges in the order of their scores."""
+    source = shared_data / "tokenizers" / "phi-3" / "tokenizer.json"
+    known = json.loads(source.read_text(encoding="utf-8"))["model"]
+    ranks = {"".join(merge.split(" ") if isinstance(merge, str) else merge): rank
+             for rank, merge in reversed(list(enumerate(known["merges"])))}  # fmt: skip
+    model = b""
+    for piece, place in sorted(known["vocab"].items(), key=lambda item: item[1]):
+        kind = 2 if place == 0 else 3 if place < 3 else 6 if place < 259 else 1
+        score = b"\x15" + struct.pack("<f", -ranks.get(piece, 10**6))
+        model += sized(1, sized(1, piece.encode()) + score + bytes([0x18, kind]))
+    trainer = b"\x18\x02" + b"\x98\x02\x01"  # BPE, bytes for letters that are no pieces
+    model += sized(2, trainer) + sized(3, b"\x20\x00")  # spaces stay as many as they are
+    compare_with_vectors(load(write(tmp_path, model)), shared_data, "phi-3")
 
 
 def test_special_tokens_are_found_in_a_text_and_go_around_it(tmp_path: Path, llama: bytes) -> None:
