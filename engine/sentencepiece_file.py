@@ -7,7 +7,8 @@
 Owns the message and which id a piece has in each class of tokenizer: XLM-R moves them by one, and
 some others in ways of their own, so a class that is not known is refused. What is not read is also
 refused: it would give other ids.
-Source: sentencepiece_model.proto; transformers' tokenizers of the same names.
+Source: sentencepiece_model.proto; transformers' tokenizers of the same names; tokenization_*.py of
+chatglm3-6b, internlm2-chat-7b and Baichuan2-7B-Chat.
 """
 
 import struct
@@ -40,9 +41,19 @@ T5_EXTRA_IDS = 100
 _BOS = {"add_bos_token": True, "add_eos_token": False}
 _EOS = {"add_bos_token": False, "add_eos_token": True}
 _XLMR_FIRST = ("<s>", "<pad>", "</s>", "<unk>")  # in the place of "<unk>", "<s>", "</s>"
+_XLMR_ROLES = {
+    "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>",
+    "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
+}  # fmt: skip
 _ROLES = {40: "unk_token", 41: "bos_token", 42: "eos_token", 43: "pad_token"}
 
-LLAMA, T5, XLMR = "llama", "t5", "xlm-r"
+_CHATGLM_NAMES = (
+    "[MASK]", "[gMASK]", "[sMASK]", "sop", "eop",
+    "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>",
+)  # fmt: skip
+_CHATGLM_BEFORE = ("[gMASK]", "sop")
+
+LLAMA, T5, XLMR, CHATGLM = "llama", "t5", "xlm-r", "chatglm"
 CLASSES: Mapping[object, str] = {
     None: LLAMA,
     **dict.fromkeys(
@@ -51,6 +62,7 @@ CLASSES: Mapping[object, str] = {
          "YiTokenizer", "PreTrainedTokenizer"), LLAMA),
     **dict.fromkeys(("T5Tokenizer", "MT5Tokenizer"), T5),
     "XLMRobertaTokenizer": XLMR,
+    "ChatGLMTokenizer": CHATGLM,
 }  # fmt: skip
 """`tokenizer_class`, without its `Fast`, to how its pieces are numbered."""
 
@@ -68,9 +80,12 @@ class _Model:
     normalizer: dict[int, Any] = field(default_factory=lambda: {2: b"", 3: 1, 4: 1, 5: 1})
 
 
-def read_sentencepiece(path: Path, config: Mapping[str, Any]) -> VocabularyFile:
+def read_sentencepiece(
+    path: Path, config: Mapping[str, Any], named: Mapping[int, AddedToken]
+) -> VocabularyFile:
     """Args:
         config: `tokenizer_config.json`.
+        named: the tokens that the files beside it add, by id.
 
     Raises:
         CheckpointError: the file is malformed.
@@ -85,7 +100,7 @@ def read_sentencepiece(path: Path, config: Mapping[str, Any]) -> VocabularyFile:
     try:
         model = _parse(path.read_bytes())
         _check(model, path)
-        return _assembled(model, CLASSES[name], config)
+        return _assembled(model, CLASSES[name], config, named)
     except (CheckpointError, UnsupportedError):
         raise
     except OSError as error:
@@ -118,6 +133,8 @@ def _parse(data: bytes) -> _Model:
 def _check(model: _Model, path: Path) -> None:
     if not model.pieces or len(set(model.pieces)) != len(model.pieces):
         raise CheckpointError(f"{path} has no pieces, or one of them twice.")
+    if not 0 <= model.trainer[40] < len(model.pieces):
+        raise CheckpointError(f"{path} has no piece for what is unknown.")
     if not np.isfinite(model.scores).all():
         raise CheckpointError(f"{path} has a score that is no finite number.")
     for what, unread in (
@@ -133,16 +150,21 @@ def _check(model: _Model, path: Path) -> None:
             )
 
 
-def _assembled(model: _Model, numbering: str, config: Mapping[str, Any]) -> VocabularyFile:
-    special = {
-        role: model.pieces[model.trainer[key]]
-        for key, role in _ROLES.items()
-        if 0 <= model.trainer[key] < len(model.pieces)
-    }
+def _assembled(
+    model: _Model, numbering: str, config: Mapping[str, Any], named: Mapping[int, AddedToken]
+) -> VocabularyFile:
     if numbering == XLMR:
         _renumber(model)
-        special |= {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
-        special["mask_token"] = "<mask>"
+    _rename(model, named)
+    special = (
+        _XLMR_ROLES
+        if numbering == XLMR
+        else {
+            role: model.pieces[model.trainer[key]]
+            for key, role in _ROLES.items()
+            if 0 <= model.trainer[key] < len(model.pieces)
+        }
+    )
     backend = Backend(_tokens(model, special["unk_token"]))
     prefix = _prefix(model, config)
     clean: list[normalizers.Normalizer] = []
@@ -153,17 +175,37 @@ def _assembled(model: _Model, numbering: str, config: Mapping[str, Any]) -> Voca
     unigram = model.trainer[3] == UNIGRAM
     split = unigram and not any(SPACE in piece[1:] for piece in model.pieces)
     mark_spaces(backend, prefix, before=clean, split=split)
-    around: dict[str, Any] = dict(_EOS if numbering == T5 else _BOS)
     added = _added(model, whole=prefix == "never")
+    return _with_own_tokens(VocabularyFile(backend, added, special), numbering, model, config)
+
+
+def _with_own_tokens(
+    made: VocabularyFile, numbering: str, model: _Model, config: Mapping[str, Any]
+) -> VocabularyFile:
+    """Tokens that are no pieces, and those that go around a text."""
+    size, added, around = len(model.pieces), dict(made.added), dict(_BOS)
     if numbering == XLMR:
         around = {}
-        added[len(model.pieces) - 1] = AddedToken("<mask>", lstrip=True, special=True)
-        backend.post_processor = processors.RobertaProcessing(
+        added[size - 1] = AddedToken("<mask>", lstrip=True, special=True)
+        made.backend.post_processor = processors.RobertaProcessing(
             ("</s>", 2), ("<s>", 0), trim_offsets=False, add_prefix_space=False
         )
     elif numbering == T5:
-        added |= _extra_ids(len(model.pieces), config)
-    return VocabularyFile(backend, added, around | special)
+        around = dict(_EOS)
+        added |= _extra_ids(size, config)
+    elif numbering == CHATGLM:
+        around = {}
+        ids = {name: size + place for place, name in enumerate(_CHATGLM_NAMES)}
+        # "sop" is a token by itself, and none within "soprano"
+        added |= {
+            one: AddedToken(name, special=True, normalized=False, single_word=name.isalpha())
+            for name, one in ids.items()
+        }
+        made.backend.post_processor = processors.TemplateProcessing(
+            single=[*_CHATGLM_BEFORE, "$A"],
+            special_tokens=[(name, ids[name]) for name in _CHATGLM_BEFORE],
+        )
+    return VocabularyFile(made.backend, added, {**around, **made.config})
 
 
 def _renumber(model: _Model) -> None:
@@ -171,6 +213,13 @@ def _renumber(model: _Model) -> None:
     model.pieces = [*_XLMR_FIRST, *model.pieces[3:], "<mask>"]
     model.scores = [*([0.0] * 4), *model.scores[3:], 0.0]
     model.types = [*([CONTROL] * 4), *model.types[3:], CONTROL]
+
+
+def _rename(model: _Model, named: Mapping[int, AddedToken]) -> None:
+    """InternLM2 calls its "[UNUSED_TOKEN_146]" "<|im_start|>" in tokenizer_config.json."""
+    for one, token in named.items():
+        if one < len(model.pieces) and token.content not in model.pieces:
+            model.pieces[one], model.types[one] = token.content, CONTROL
 
 
 def _tokens(model: _Model, unknown: str) -> models.Model:

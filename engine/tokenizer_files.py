@@ -115,7 +115,7 @@ def _read_vocabulary(
     if files := _present(folder, _BINARY):
         if _starts_with_ranks(files[0]):
             return read_tiktoken(files[0], config, added)
-        return read_sentencepiece(files[0], config)
+        return read_sentencepiece(files[0], config, added)
     if (folder / "tekken.json").is_file():
         return read_tekken(folder / "tekken.json")
     if files := _present(folder, _UNREAD):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from engine.tokenizer import Tokenizer
 from models.errors import CheckpointError, ModelError, UnsupportedError
 from tests.conftest import REPOSITORY
 from tests.engine.nasty_texts import NASTY
+from tests.engine.test_gguf_tokenizer import compare_with_vectors
 from tests.engine.tokenizers_small import load
 
 LLAMA = {
@@ -79,6 +81,28 @@ def test_ids_and_texts_are_sentencepieces(tmp_path: Path, options: dict[str, Any
             assert ours.decode(ids) == theirs.decode(ids), text
 
 
+def sized(key: int, data: bytes) -> bytes:
+    """A field of bytes, under 2**14 of them."""
+    size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+    return bytes([key << 3 | 2]) + size + data
+
+
+def test_well_known_pieces_give_the_recorded_ids(shared_data: Path, tmp_path: Path) -> None:
+    """Phi-3's, which are Llama 2's; its tokenizer.json has merges in the order of their scores."""
+    source = shared_data / "tokenizers" / "phi-3" / "tokenizer.json"
+    known = json.loads(source.read_text(encoding="utf-8"))["model"]
+    ranks = {"".join(merge.split(" ") if isinstance(merge, str) else merge): rank
+             for rank, merge in reversed(list(enumerate(known["merges"])))}  # fmt: skip
+    model = b""
+    for piece, place in sorted(known["vocab"].items(), key=lambda item: item[1]):
+        kind = 2 if place == 0 else 3 if place < 3 else 6 if place < 259 else 1
+        score = b"\x15" + struct.pack("<f", -ranks.get(piece, 10**6))
+        model += sized(1, sized(1, piece.encode()) + score + bytes([0x18, kind]))
+    trainer = b"\x18\x02" + b"\x98\x02\x01"  # BPE, bytes for letters that are no pieces
+    model += sized(2, trainer) + sized(3, b"\x20\x00")  # spaces stay as many as they are
+    compare_with_vectors(load(write(tmp_path, model)), shared_data, "phi-3")
+
+
 def test_special_tokens_are_found_in_a_text_and_go_around_it(tmp_path: Path, llama: bytes) -> None:
     tokenizer = load(write(tmp_path, llama))
     assert tokenizer.special_tokens == {
@@ -88,7 +112,8 @@ def test_special_tokens_are_found_in_a_text_and_go_around_it(tmp_path: Path, lla
     }
     ids = tokenizer.encode("one</s><s>two")
     assert ids[0] == 1 and ids.count(1) == 2 and ids.count(2) == 1
-    assert tokenizer.encode("x</s>", allow_special=False).count(2) == 0
+    written = tokenizer.guard.marked("x</s>")
+    assert tokenizer.encode(written, marked=True).count(2) == 0
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false, "eos_token": "<s>"}')
     other = load(tmp_path)
     assert other.encode("one")[0] != 1 and other.eos_token_id == 1
@@ -126,6 +151,27 @@ def test_xlm_r_moves_ids_by_one(tmp_path: Path) -> None:
     assert ids == [0, *the, 2, 2, *the, 2] and len(types) == len(ids)
 
 
+def test_chatglm_has_its_tokens_behind_the_pieces(tmp_path: Path, llama: bytes) -> None:
+    tokenizer = load(write(tmp_path, llama, tokenizer_class="ChatGLMTokenizer"))
+    size = reference(llama).get_piece_size()
+    the = reference(llama).encode("soprano")
+    assert tokenizer.encode("[gMASK]sop<|user|>soprano", add_special_tokens=False) == [
+        size + 1, size + 3, size + 6, *the,
+    ]  # fmt: skip
+    assert tokenizer.encode("soprano") == [size + 1, size + 3, *the]
+    assert tokenizer.eos_token_id == 2
+
+
+def test_a_piece_is_called_as_the_folder_calls_it(tmp_path: Path) -> None:
+    model = train(**LLAMA, user_defined_symbols=["[UNUSED_TOKEN_146]"])
+    place = reference(model).piece_to_id("[UNUSED_TOKEN_146]")
+    added = {str(place): {"content": "<|im_start|>", "special": True}}
+    config = {"tokenizer_class": "InternLM2Tokenizer", "added_tokens_decoder": added}
+    tokenizer = load(write(tmp_path, model, **config))
+    assert tokenizer.encode("<|im_start|>")[1:] == [place] and place in tokenizer.special_ids
+    assert tokenizer.token_id("[UNUSED_TOKEN_146]") is None
+
+
 @pytest.mark.parametrize(
     ("change", "config", "error", "message"),
     [
@@ -133,6 +179,8 @@ def test_xlm_r_moves_ids_by_one(tmp_path: Path) -> None:
         (lambda model: b"", {}, CheckpointError, "has no pieces"),
         (lambda model: model[:20] + model, {}, CheckpointError, "is not a SentencePiece model"),
         (lambda model: model + model[: 2 + model[1]], {}, CheckpointError, "one of them twice"),
+        (lambda model: model + b"\x12\x04\xc0\x02\xff\x7f", {},
+         CheckpointError, "no piece for what is unknown"),
         (lambda model: b"\x80" * 99, {}, CheckpointError, "a number does not end"),
         (lambda model: b"version https://git-lfs", {}, CheckpointError, "is not a SentencePiece"),
         (lambda model: model + b"\x12\x02\x18\x03", {}, UnsupportedError, "of words or letters"),

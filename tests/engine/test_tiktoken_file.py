@@ -181,7 +181,7 @@ def test_mistrals_file_says_everything_itself(tmp_path: Path, tokens: list[bytes
         "tekken", pat_str=TEKKEN_WORDS, mergeable_ranks=ranks, special_tokens={}
     )
     for text in NASTY:
-        ids = tokenizer.encode(text, allow_special=False)
+        ids = tokenizer.encode(tokenizer.guard.marked(text), marked=True)
         assert ids == [1, *(one + 100 for one in theirs.encode_ordinary(text))], text
         assert tokenizer.decode(ids) == text
     assert tokenizer.encode("a[INST]<SPECIAL_99>")[2:] == [3, 99]
