@@ -14,18 +14,19 @@ every text comes back as it was.
 
 Owns which tokens those are, and the mark. Knows nothing of templates.
 
-What it cannot do: a name of one letter has no inside. A vocabulary that finds "</s>" among its
-words without being told to look for it (Unigram, where it is listed with a good score) still does.
+A name of one letter has no inside, and stays what it is.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 _MARK, _ESCAPE, _WITHIN = "@~", "@~0", "@~1"
+_NEVER = -1e4  # the logarithm of a probability; those of words are above -30
 _SHAPE = re.compile(r"<[|｜][^<>]*[|｜]>")  # DeepSeek does not list its "<｜User｜>" as special
 
 
@@ -82,7 +83,7 @@ class TokenGuard:
 
     def reading_marks(self, backend: Backend) -> Backend:
         """A tokenizer like `backend`, with the same vocabulary in memory, that drops the marks."""
-        twin = Backend(backend.model)
+        twin = Backend(self._without_names(backend.model))
         own = [] if backend.normalizer is None else [backend.normalizer]
         dropped = [normalizers.Replace(_WITHIN, ""), normalizers.Replace(_ESCAPE, _MARK)]
         twin.normalizer = normalizers.Sequence([*dropped, *own])
@@ -93,6 +94,15 @@ class TokenGuard:
         added = backend.get_added_tokens_decoder()
         twin.add_tokens([self._found_with_marks(added[each]) for each in sorted(added)])
         return twin
+
+    def _without_names(self, model: models.Model) -> models.Model:
+        """Unigram lists "</s>" as a word like others, with the best of scores; the others have no
+        way to come to it but to be told."""
+        if not isinstance(model, models.Unigram):
+            return model
+        state = json.loads(model.__getstate__())
+        words = [(word, _NEVER if word in self.tokens else p) for word, p in state["vocab"]]
+        return models.Unigram(words, state["unk_id"], state["byte_fallback"])
 
     def _found_with_marks(self, token: AddedToken) -> AddedToken:
         """The same token, looked for before a normalizer, which drops the marks, is at work."""
