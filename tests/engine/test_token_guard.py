@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -152,7 +153,8 @@ def test_the_mark_survives_every_template(shared_data) -> None:
         template = ChatTemplate(
             {"default": source}, tokenizer.special_tokens, guard=tokenizer.guard
         )
-        bare = ChatTemplate({"default": source}, tokenizer.special_tokens)
+        bare = copy(template)
+        bare._guard = TokenGuard(())
         spelled = " ".join([*names, "<bos><eos>"])
         for kind, chat in enumerate((told, called)):
             tools = offered if kind or path.name.endswith(NEED_TOOLS) else lambda word: None
