@@ -71,7 +71,7 @@ class TokenGuard:
 
     def marked(self, text: str, spared: frozenset[str] = frozenset()) -> str:
         """`text` with the mark in it."""
-        text = text.replace(_MARK, _ESCAPE)
+        text = escaped(text)
         for name in self.tokens:
             if name in spared:
                 continue
@@ -111,6 +111,11 @@ class TokenGuard:
             token.content, single_word=token.single_word, lstrip=token.lstrip,
             rstrip=token.rstrip, normalized=normalized, special=token.special,
         )  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """A text behind a marked one, in which the names of tokens mean what they say."""
+    return text.replace(_MARK, _ESCAPE)
 
 
 def without_marks(text: str) -> str:
