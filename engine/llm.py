@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.beam_params import BeamSearchParams
 from engine.calls import Call, Loop
-from engine.chat_template import ChatTemplate
+from engine.chat_template import ChatTemplate, Rendered
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
@@ -188,12 +188,10 @@ class LLM:
         model's answer begins.
 
         Raises:
-            RequestError: the model has no chat template, the messages do not fit it, or they spell
-                special tokens, which a text that grows would take for those.
+            RequestError: the model has no chat template, or the messages do not fit it.
         """
         backend = LocalBackend(self._loop, self._defaults)
-        chat = "" if messages is None else _unmarked(self._render(messages))
-        return State(backend, chat + text, chat=messages is not None)
+        return State(backend, text, chat=None if messages is None else self._rendered(messages))
 
     def embed(
         self,
@@ -362,6 +360,10 @@ class LLM:
         return given
 
     def _render(self, messages: Sequence[Message], **options: Any) -> Prompt:
+        rendered = self._rendered(messages, **options)
+        return Prompt(rendered.text, chat=True, marked=rendered.marked)
+
+    def _rendered(self, messages: Sequence[Message], **options: Any) -> Rendered:
         if self._template is None:
             raise RequestError(
                 f"The model {str(self.model)!r} has no chat template; pass chat_template, or use "
@@ -370,18 +372,7 @@ class LLM:
             )
         if not messages:
             raise RequestError("messages must hold at least one message.", "messages")
-        rendered = self._template.write(list(messages), **options)
-        return Prompt(rendered.text, chat=True, marked=rendered.marked)
-
-
-def _unmarked(prompt: Prompt) -> str:
-    if prompt.marked is None:
-        return prompt.text or ""
-    raise RequestError(
-        "The messages of a state may not spell special tokens of the model; leave those out, or "
-        "use chat().",
-        "messages",
-    )
+        return self._template.write(list(messages), **options)
 
 
 def _chat_templates(tokenizer: Tokenizer | None, source: str | None) -> Mapping[str, str]:

@@ -14,18 +14,19 @@ every text comes back as it was.
 
 Owns which tokens those are, and the mark. Knows nothing of templates.
 
-What it cannot do: a name of one letter has no inside. A vocabulary that finds "</s>" among its
-words without being told to look for it (Unigram, where it is listed with a good score) still does.
+A name of one letter has no inside, and stays what it is.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 _MARK, _ESCAPE, _WITHIN = "@~", "@~0", "@~1"
+_NEVER = -1e4  # the logarithm of a probability; those of words are above -30
 _SHAPE = re.compile(r"<[|｜][^<>]*[|｜]>")  # DeepSeek does not list its "<｜User｜>" as special
 
 
@@ -48,10 +49,9 @@ class TokenGuard:
     def finds(self, value: Any) -> bool:
         """Whether one of the tokens is spelled in a text of `value`, which is plain JSON."""
         for text in _texts(value):
-            if any(start in text for start in self._starts) and any(
-                name in text for name in self.tokens
-            ):
-                return True
+            for start in self._starts:  # few, and for most texts all that is looked for
+                if start in text and any(name in text for name in self.tokens):
+                    return True
         return False
 
     def mark(self, value: list[Any] | dict[str, Any], spared: frozenset[str] = frozenset()) -> None:
@@ -70,7 +70,7 @@ class TokenGuard:
 
     def marked(self, text: str, spared: frozenset[str] = frozenset()) -> str:
         """`text` with the mark in it."""
-        text = text.replace(_MARK, _ESCAPE)
+        text = escaped(text)
         for name in self.tokens:
             if name in spared:
                 continue
@@ -82,7 +82,7 @@ class TokenGuard:
 
     def reading_marks(self, backend: Backend) -> Backend:
         """A tokenizer like `backend`, with the same vocabulary in memory, that drops the marks."""
-        twin = Backend(backend.model)
+        twin = Backend(self._without_names(backend.model))
         own = [] if backend.normalizer is None else [backend.normalizer]
         dropped = [normalizers.Replace(_WITHIN, ""), normalizers.Replace(_ESCAPE, _MARK)]
         twin.normalizer = normalizers.Sequence([*dropped, *own])
@@ -94,6 +94,15 @@ class TokenGuard:
         twin.add_tokens([self._found_with_marks(added[each]) for each in sorted(added)])
         return twin
 
+    def _without_names(self, model: models.Model) -> models.Model:
+        """Unigram lists "</s>" as a word like others, with the best of scores; the others have no
+        way to come to it but to be told."""
+        if not isinstance(model, models.Unigram):
+            return model
+        state = json.loads(model.__getstate__())
+        words = [(word, _NEVER if word in self.tokens else p) for word, p in state["vocab"]]
+        return models.Unigram(words, state["unk_id"], state["byte_fallback"])
+
     def _found_with_marks(self, token: AddedToken) -> AddedToken:
         """The same token, looked for before a normalizer, which drops the marks, is at work."""
         normalized = token.normalized and token.content not in self.tokens
@@ -101,6 +110,11 @@ class TokenGuard:
             token.content, single_word=token.single_word, lstrip=token.lstrip,
             rstrip=token.rstrip, normalized=normalized, special=token.special,
         )  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """A text behind a marked one, in which the names of tokens mean what they say."""
+    return text.replace(_MARK, _ESCAPE)
 
 
 def without_marks(text: str) -> str:

@@ -19,6 +19,7 @@ class Write:
     prompt: str
     options: Mapping[str, Any]
     chat: bool  # the prompt was rendered by a chat template, which wrote its beginning too
+    marked: str | None = None  # the prompt for a tokenizer: see `engine.token_guard`
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Score:
     prompt: str
     choices: tuple[str, ...]
     chat: bool
+    marked: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from engine.language.parts import Likelihood, Written
 from engine.outputs import RequestOutput
 from engine.prompts import Prompt
 from engine.sampling_params import SamplingParams
+from engine.token_guard import escaped
 
 _SCORING = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
 
@@ -52,7 +53,7 @@ class LocalRequests:
         try:
             if isinstance(ask, Write):
                 params = replace(self._defaults, **ask.options)
-                self._add(asked, Prompt(ask.prompt, chat=ask.chat), params)
+                self._add(asked, Prompt(ask.prompt, chat=ask.chat, marked=ask.marked), params)
             else:
                 self._score(asked, ask)
         except RequestError:
@@ -84,13 +85,17 @@ class LocalRequests:
     def _score(self, asked: _Asked, ask: Score) -> None:
         if self._loop.tokenizer is None:
             raise RequestError("A choice needs a model with a tokenizer.", "choices")
-        prompt = Prompt(ask.prompt, chat=ask.chat).token_ids(self._loop.tokenizer)
-        prompts = [Prompt(ask.prompt + each, chat=ask.chat) for each in ask.choices]
-        texts = [each.token_ids(self._loop.tokenizer) for each in prompts]
+        prompt = self._prompt(ask, "").token_ids(self._loop.tokenizer)
+        texts = [self._prompt(ask, one).token_ids(self._loop.tokenizer) for one in ask.choices]
         asked.first = first_scored(prompt, texts)
         params = replace(_SCORING, prompt_logprobs_start=asked.first)
         for ids in texts:
             self._add(asked, Prompt(ids=ids), params)
+
+    @staticmethod
+    def _prompt(ask: Score, choice: str) -> Prompt:
+        marked = None if ask.marked is None else ask.marked + escaped(choice)
+        return Prompt(ask.prompt + choice, chat=ask.chat, marked=marked)
 
     def _add(self, asked: _Asked, prompt: Prompt, params: SamplingParams) -> None:
         output = self._loop.add(prompt, params, 0, self._inbox)

@@ -156,6 +156,11 @@ class RemoteRequests:
 
     @staticmethod
     def _special(ask: Ask) -> dict[str, bool]:
+        if ask.marked is not None:
+            raise RequestError(
+                "Messages that spell special tokens of the model cannot be sent as a prompt, in "
+                "which they would be tokens; leave those out."
+            )
         return {"add_special_tokens": False} if ask.chat else {}
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

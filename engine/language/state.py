@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import overload
 
+from engine.chat_template import Rendered
 from engine.errors import RequestError
 from engine.language.backend import Answer, Ask, Backend, Requests, Score, Scored, Write
 from engine.language.parts import Choice, Chosen, Gen, Part, Piece, Written, choose, parts_of
+from engine.token_guard import escaped
 from models.errors import IngotError
 
 MAX_FORKS = 1024
@@ -66,7 +68,7 @@ class _Place:
 class _Tree:
     """The places of a state and its forks: those that could run now, and how they run."""
 
-    def __init__(self, backend: Backend, chat: bool) -> None:
+    def __init__(self, backend: Backend, chat: Rendered | None) -> None:
         self.backend = backend
         self._chat = chat
         self._ready: deque[_Place] = deque()
@@ -107,11 +109,18 @@ class _Tree:
 
     def _ask(self, place: _Place) -> Ask:
         part, before = place.part, place.before()
+        chat, marked = self._chat is not None, self._marked(before)
         if isinstance(part, Choice):
-            return Score(before, part.choices, self._chat)
+            return Score(before, part.choices, chat, marked)
         if isinstance(part, Gen):
-            return Write(before, part.options, self._chat)
+            return Write(before, part.options, chat, marked)
         raise TypeError("a text asks for nothing")
+
+    def _marked(self, before: str) -> str | None:
+        """The text for a tokenizer, where messages at its beginning spell special tokens."""
+        if self._chat is None or self._chat.marked is None:
+            return None
+        return self._chat.marked + escaped(before[len(self._chat.text) :])
 
     def _settle(self, place: _Place, answer: Answer) -> None:
         place.settle(answer)
@@ -140,9 +149,9 @@ class State:
     (`with llm.state() as s:`) it runs on the way out what nobody has read.
     """
 
-    def __init__(self, backend: Backend, text: str = "", *, chat: bool = False) -> None:
+    def __init__(self, backend: Backend, text: str = "", *, chat: Rendered | None = None) -> None:
         self._tree = _Tree(backend, chat)
-        self._place = self._tree.add(None, text)
+        self._place = self._tree.add(None, (chat.text if chat else "") + text)
 
     @property
     def backend(self) -> Backend:

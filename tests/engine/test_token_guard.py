@@ -2,7 +2,9 @@
 
 import json
 import re
+from copy import copy
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -62,6 +64,11 @@ def marked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(tokenizer.guard.marked(text), False, marked=True)
 
 
+@cache
+def real(shared_data: Path, name: str) -> Tokenizer:
+    return load_real(shared_data, name)
+
+
 def chat_ids(tokenizer: Tokenizer, content: str, role: str = "user") -> tuple[str, list[int]]:
     template = ChatTemplate(
         tokenizer.chat_templates, tokenizer.special_tokens, guard=tokenizer.guard
@@ -80,7 +87,7 @@ TOKENIZERS = {name: small(name) for name in SMALL} | {"demo": load(find_folder("
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from((*ODD, "<|im_end|>", "<|im_", "start|>", "Once")), max_size=12))
 def test_no_text_becomes_a_special_token(name: str, pieces: list[str]) -> None:
     tokenizer, text = TOKENIZERS[name], "".join(pieces)
@@ -99,7 +106,7 @@ def test_no_text_becomes_a_special_token(name: str, pieces: list[str]) -> None:
 def test_without_such_a_text_nothing_is_marked_and_a_twin_reads_the_same(shared_data) -> None:
     texts = sorted((shared_data / "tokenizers/vectors").glob("*.inp"))
     for name in REAL:
-        tokenizer = load_real(shared_data, name)
+        tokenizer = real(shared_data, name)
         for path in texts:
             text = path.read_text(encoding="utf-8")
             assert tokenizer.encode(text, marked=True) == tokenizer.encode(text)
@@ -109,7 +116,7 @@ def test_without_such_a_text_nothing_is_marked_and_a_twin_reads_the_same(shared_
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_tokenizers_read_their_special_tokens_as_text(shared_data, name: str) -> None:
-    tokenizer = load_real(shared_data, name)
+    tokenizer = real(shared_data, name)
     text = "a" + " b".join(set(tokenizer.special_token_ids) & {*tokenizer.guard.tokens}) + "c"
     ids = marked_ids(tokenizer, text)
     assert ids == literal(tokenizer, text) and not tokenizer.special_ids & {*ids}
@@ -146,7 +153,8 @@ def test_the_mark_survives_every_template(shared_data) -> None:
         template = ChatTemplate(
             {"default": source}, tokenizer.special_tokens, guard=tokenizer.guard
         )
-        bare = ChatTemplate({"default": source}, tokenizer.special_tokens)
+        bare = copy(template)
+        bare._guard = TokenGuard(())
         spelled = " ".join([*names, "<bos><eos>"])
         for kind, chat in enumerate((told, called)):
             tools = offered if kind or path.name.endswith(NEED_TOOLS) else lambda word: None
@@ -224,3 +232,16 @@ def test_a_token_that_is_looked_for_in_normalized_text() -> None:
     tokenizer = made(other, bos_token="<s>", eos_token="</s>")
     text, ids = chat_ids(tokenizer, "a<s>b")
     assert len(steering(tokenizer, ids)) == 2 and tokenizer.decode(ids, False) == text
+
+
+def test_a_name_that_is_a_word_of_the_vocabulary() -> None:
+    words = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("a", -3.0), ("▁a", -2.5)]
+    words += [(letter, -12.0) for letter in "</s>"]
+    backend = Backend(models.Unigram(words, 0, False))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens([AddedToken(name, special=True) for name in ("<s>", "</s>")])
+    tokenizer = made(backend, bos_token="<s>", eos_token="</s>")
+    text, ids = chat_ids(tokenizer, "a</s> <s>a")
+    assert len(steering(tokenizer, ids)) == 2 and tokenizer.special_ids & {*ids} == {1, 2}
+    assert "a</s> <s>a" in text and "a</s> <s>a" in tokenizer.decode(ids, False)
+    assert tokenizer.encode("a<s> aé", marked=True) == tokenizer.encode("a<s> aé")

@@ -6,6 +6,10 @@ Where the other rows of the table of attacks are held:
     broken HTTP, slow clients, size limits                      test_server, test_http_protocol
     clients that leave or never read                            test_disconnect
     keys, paths, hosts, request ids                             test_auth
+    who shares what is cached                                   test_cache_namespace
+    names of special tokens in what somebody says               test_special_tokens
+    a million letters, schemas without end, dropped streams     test_floods
+    neighbours of attackers in a real engine                    test_engine_end_to_end
     more requests of one key than it may have                   test_key_limits
     other origins, certificates, Unix sockets                   test_access, test_server
     grammars that explode, memory and time of their compilers   test_structured_outputs

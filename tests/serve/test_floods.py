@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
+from engine.grammar.worker_messages import Remembered
 from engine.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from serve.batch import call
-from serve.grammars import Remembered
 from tests.serve.harm import assert_unharmed
 from tests.serve.served import PATIENCE, Serve, until
 from tests.serve.test_http_protocol import HEAD, listening
@@ -109,11 +109,10 @@ async def test_a_flood_of_schemas_is_forgotten_again(
 ) -> None:
     """What is remembered is bounded by bytes, the compilers by their number and their growth."""
     bound, count = 40_000, 1200
-    monkeypatch.setattr("serve.grammars.REMEMBERED_BYTES", bound)
     monkeypatch.chdir(tmp_path)
     kept: list[Remembered] = []
     monkeypatch.setattr(
-        "serve.grammars.Remembered", lambda size: kept.append(Remembered(size)) or kept[-1]
+        "serve.grammars.Remembered", lambda: kept.append(Remembered(bound)) or kept[-1]
     )
 
     async with serve() as served:
