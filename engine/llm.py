@@ -79,7 +79,7 @@ class LLM:
         sources = _chat_templates(tokenizer, chat_template)
         self._reasoning = config_of(reasoning_config, sources.values())
         self._core, self._tokenizer = make_core(config), tokenizer
-        self._grammars = GrammarProcess(folder, self._core.info)
+        self._grammars = GrammarProcess(tokenizer_folder(config), self._core.info)
         special = tokenizer.special_tokens if tokenizer else {}
         self._template = ChatTemplate(sources, special) if sources else None
         self._defaults = default_sampling_params(read_generation_config(folder))
