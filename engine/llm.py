@@ -79,7 +79,7 @@ class LLM:
         sources = _chat_templates(tokenizer, chat_template)
         self._reasoning = config_of(reasoning_config, sources.values())
         self._core, self._tokenizer = make_core(config), tokenizer
-        self._grammars = GrammarProcess(folder, self._core.info)
+        self._grammars = GrammarProcess(tokenizer_folder(config), self._core.info)
         self._template = (
             ChatTemplate(sources, tokenizer.special_tokens, guard=tokenizer.guard)
             if tokenizer and sources

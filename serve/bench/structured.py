@@ -59,8 +59,8 @@ class Load:
 
     streams: int = 8
     neighbours: int = 16
-    tokens: int = 200
-    rounds: int = 7
+    tokens: int = 100
+    rounds: int = 15
 
 
 @dataclass
@@ -188,8 +188,8 @@ def structured(
     schema: Annotated[Path | None, typer.Option(help="A JSON schema; else a small one.")] = None,
     streams: Annotated[int, typer.Option(help="Rows that are measured.", min=1)] = 8,
     neighbours: Annotated[int, typer.Option(help="Rows beside them.", min=1)] = 16,
-    output_len: Annotated[int, typer.Option(help="Tokens of a stream.", min=2)] = 200,
-    rounds: Annotated[int, typer.Option(help="Times that both run.", min=1)] = 7,
+    output_len: Annotated[int, typer.Option(help="Tokens of a stream.", min=2)] = 100,
+    rounds: Annotated[int, typer.Option(help="Times that both run.", min=1)] = 15,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
     quantization: engine_options.Quantization = None,
