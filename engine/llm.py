@@ -279,6 +279,10 @@ class LLM:
         """What is served: sizes, classes, limits, and how long the start took."""
         return self._core.info
 
+    def reset_prefix_cache(self) -> None:
+        """Compute every prompt from its beginning again; requests that run go on."""
+        self._core.reset_prefix_cache()
+
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
         self._grammars.close()

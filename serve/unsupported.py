@@ -1,4 +1,5 @@
-"""Fields that clients of OpenAI, vLLM and SGLang know and Ingot does not serve.
+"""Fields that clients of OpenAI, vLLM and SGLang know and Ingot, or one of its routes, does not
+serve.
 
 Each is refused by name, never ignored in silence, unless its value asks for nothing: null, or one
 of the values listed here. A feature that arrives takes its row out of this table.
@@ -16,21 +17,27 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
     {
         # OpenAI
         "audio": (),
-        "function_call": ("none",),
+        "context_management": (),
+        "conversation": (),
+        "function_call": ("none", "auto"),
         "functions": ([],),
+        "max_tool_calls": (),  # of OpenAI's own tools
         "modalities": (["text"],),
         "moderation": (),
         "parallel_tool_calls": (True, False),
         "prediction": (),
+        "prompt": (),  # of OpenAI's own store of prompts
         "prompt_cache_options": (),
-        "prompt_cache_retention": (),
+        "prompt_cache_retention": ("in_memory",),
         "reasoning_effort": (),
         "tool_choice": ("none", "auto"),
         "tools": (),
-        "verbosity": (),
+        "verbosity": ("medium",),
         "web_search_options": (),
         # vLLM
         "chat_template": (),  # of completions; likewise others that only chats have
+        "continue_final_message": (False,),
+        "documents": ([],),
         "ec_transfer_params": (),
         "guided_decoding_backend": ("auto", "guidance"),
         "include_reasoning": (True,),
@@ -39,14 +46,28 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),
-        "return_prompt_text": (False,),
+        "return_prompt_text": (False,),  # of routes that make no text
         "return_weight_versions": (False,),
         "session_id": (),
         "watermarking": (),
         # SGLang
+        "audio_data": (),
+        "bootstrap_host": (),
+        "bootstrap_port": (),
+        "bootstrap_room": (),
         "custom_logit_processor": (),
+        "data_parallel_rank": (),
+        "image_data": (),
+        "input_embeds": (),
+        "log_metrics": (True,),
         "lora_path": (),
+        "return_cached_tokens_details": (False,),
+        "return_hidden_states": (False,),
+        "return_routed_experts": (False,),
         "separate_reasoning": (True,),
+        "session_params": (),
+        "stream_reasoning": (True,),
+        "video_data": (),
     }
 )
 
