@@ -72,7 +72,7 @@ from serve.pooling.routes import (
 )
 from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol_completions import Completion, CompletionRequest
-from serve.request_id import RequestIds
+from serve.request_id import OWN_ID, RequestIds
 from serve.request_log import RequestLog
 from serve.responses.protocol import (
     Deleted,
@@ -174,7 +174,7 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id"],
+            expose_headers=["x-request-id", OWN_ID],
         )
     yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
     yield Middleware(LimitKeys, limits=limits)

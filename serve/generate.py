@@ -6,7 +6,7 @@ are its checks and its work. How it is answered is `serve.generate_view`'s.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -74,6 +74,7 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     structural_tag: str | None = None
     stream_interval: int | None = None
     custom_params: dict[str, Any] | None = None  # of logits processors
+    beam_width: Literal[1] | None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -179,6 +180,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         scored = self.scored
         scores_prompt = scored is not None and scored.start >= 0
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
+        del options["beam_width"]  # the completions API searches beams
         least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
             prompt=prompt,  # type: ignore[arg-type]

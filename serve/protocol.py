@@ -1,7 +1,7 @@
 """Decoding of requests: JSON to a typed struct, once, with errors that name the field.
 
-    1. the names      unknown ones are refused with the nearest known name; known ones that Ingot
-                      does not serve are refused unless their value changes nothing
+    1. the names      unknown ones are refused with the nearest known name, unless they are null;
+                      known ones that Ingot does not serve, unless their value changes nothing
     2. the values     msgspec decodes them into the route's struct
 
 Owns the mechanism and the fields that both APIs share; the structs of a route lie beside this file.
@@ -222,8 +222,9 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
 
 
 def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> None:
-    known = is_harmless(name, msgspec.json.decode(raw))
-    if known is True:
+    value = msgspec.json.decode(raw)
+    known = is_harmless(name, value)
+    if known is True or value is None:  # which is as if it were not sent, whatever it would mean
         return
     shown = _shown(name)
     if known is False:

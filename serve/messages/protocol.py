@@ -139,6 +139,7 @@ class CountRequest(CheckedRequest, frozen=True, kw_only=True):
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    chat_template_kwargs: dict[str, Any] | None = None  # as in the chat API
     output_format: OutputFormat | None = None  # the same as output_config.format, before it
 
     @property

@@ -51,6 +51,7 @@ def chat_request(request: CountRequest, effort: str | None) -> ChatRequest:
         continue_final_message=continued,
         reasoning_effort=effort,
         include_reasoning=_shows_thinking(request.thinking),
+        chat_template_kwargs=request.chat_template_kwargs,
         response_format=_format(request.format),
         **(_options(request) if isinstance(request, MessagesRequest) else {}),
     )

@@ -166,6 +166,14 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    vllm_xargs: dict[str, Any] | None = None
     top_logprobs: int | None = None
     include: list[str] | None = None
     tools: list[FunctionTool] | None = None

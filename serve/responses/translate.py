@@ -33,6 +33,11 @@ from serve.responses.protocol import (
 )
 
 _FORMAT, _SCHEMA = "text.format", "text.format.schema"
+_SAME = (  # as in the chat API
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "logit_bias", "stop", "ignore_eos", "seed", "vllm_xargs",
+    "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt",
+)  # fmt: skip
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 
 
@@ -73,18 +78,11 @@ def chat_request(request: ResponsesRequest, turns: list[ChatMessage]) -> ChatReq
         tool_choice=_choice(request),
         parallel_tool_calls=request.parallel_tool_calls,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
-        thinking_token_budget=request.thinking_token_budget,
-        chat_template_kwargs=request.chat_template_kwargs,
         max_completion_tokens=request.max_output_tokens,
         stream=request.stream,
         logprobs=request.wants_logprobs or None,
         top_logprobs=request.top_logprobs if request.wants_logprobs else None,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        seed=request.seed,
-        priority=request.priority,
-        cache_salt=request.cache_salt,
+        **{name: getattr(request, name) for name in _SAME},
         **_format(request),
     )
     chat.check_shared()

@@ -150,7 +150,8 @@ NEUTRAL: list[tuple[str, str, Any]] = [
     (CHAT, "tool_choice", "auto"), (CHAT, "functions", []), (CHAT, "function_call", "auto"),
     (CHAT, "verbosity", "medium"), (CHAT, "stream_reasoning", True), (CHAT, "custom_params", {}),
     (CHAT, "return_hidden_states", False), (CHAT, "data_parallel_rank", None),
-    (COMPLETIONS, "session_params", None), (COMPLETIONS, "return_prompt_text", False),
+    (COMPLETIONS, "session_params", None), (CHAT, "some_name_of_tomorrow", None),
+    (COMPLETIONS, "return_prompt_text", False),
 ]  # fmt: skip
 
 

@@ -67,7 +67,10 @@ async def test_several_are_streamed_by_their_index(serve: Serve) -> None:
 
 
 async def test_each_prompt_may_have_options_of_its_own(serve: Serve) -> None:
-    options = [{"max_new_tokens": 1, "temperature": 0}, {"max_new_tokens": 3, "custom_params": {}}]
+    options = [
+        {"max_new_tokens": 1, "temperature": 0},
+        {"max_new_tokens": 3, "custom_params": {}, "beam_width": 1},
+    ]
     async with serve() as served:
         body = await served.post("/generate", input_ids=[[97], [98]], sampling_params=options)
         first, second = served.core.added

@@ -240,6 +240,11 @@ async def test_failures_are_said_and_thinking_is_left_out(serve: Serve) -> None:
             )
         ]
         thinking = {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}
+        effort = {"chat_template_kwargs": {"reasoning_effort": "low"}}
+        assert (await served.post("/v1/messages", **said("a", **effort))).status_code == 200
+        assert (
+            await served.post("/v1/messages", **said("a", chat_template_kwargs={"b": 1}))
+        ).json()["error"]["param"] == "chat_template_kwargs"
         omitted = await served.post(
             "/v1/messages", **said("<think>Hm.</think>Sure.", thinking=thinking)
         )

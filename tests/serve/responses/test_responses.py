@@ -219,6 +219,21 @@ async def test_what_changes_nothing_is_taken(serve: Serve) -> None:
     assert back.status_code == 200, back.text
 
 
+async def test_sampling_goes_to_the_engine_as_in_the_chat_api(serve: Serve) -> None:
+    options = {
+        "presence_penalty": 1.0, "frequency_penalty": 0.5, "repetition_penalty": 1.5, "min_p": 0.1,
+        "logit_bias": {"5": 1.0}, "stop": "lo", "ignore_eos": True, "seed": 3,
+    }  # fmt: skip
+    async with client(serve) as (_, served):
+        answer = await served.post("/v1/responses", input="Hello", **options)
+        wrong = await served.post("/v1/responses", input="Hello", vllm_xargs={"a": "text"})
+        params = served.core.added[0].params
+    assert answer.json()["output"][0]["content"][0]["text"] == "Hel"
+    own = {**options, "logit_bias": {5: 1.0}, "stop": None}  # the engine knows no texts
+    assert {name: getattr(params, name) for name in options} == own
+    assert wrong.json()["error"]["param"] == "vllm_xargs"
+
+
 async def test_some_tools_are_allowed(serve: Serve) -> None:
     other = {"type": "function", "name": "get_time", "parameters": {}, "strict": False}
     choice = {
