@@ -44,6 +44,8 @@ class PlainCore(Protocol):
 
     def abort(self, request_ids: Iterable[int]) -> None: ...
 
+    def reset_prefix_cache(self) -> None: ...
+
     def step(self) -> StepReport: ...
 
     def close(self) -> None: ...
@@ -114,6 +116,10 @@ class BeamCore:
                 for child in running.asked:
                     del self._asked[child]
         self._core.abort(aborted)
+
+    def reset_prefix_cache(self) -> None:
+        """As the core does."""
+        self._core.reset_prefix_cache()
 
     def step(self) -> StepReport:
         """The core's step; searches report once, when they have finished."""

@@ -144,5 +144,9 @@ class Call:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget its requests, finished or not."""
         for request_id in self.outputs:
             self._loop.abort(request_id)

@@ -186,6 +186,10 @@ class EngineCore:
         self._constrained.abort(ids)
         self._scheduler.abort(ids)
 
+    def reset_prefix_cache(self) -> None:
+        """Find nothing again that was computed until now; requests that run go on."""
+        self._scheduler.reset_prefix_cache()
+
     def step(self) -> StepReport:
         """Start the next step, then report what the one before it gave; without asynchronous
         scheduling, what the same one gave.

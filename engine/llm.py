@@ -87,6 +87,7 @@ class LLM:
         )
         self._defaults = default_sampling_params(read_generation_config(folder))
         self.model = model
+        self._queued: list[Call] = []
 
     def generate(
         self,
@@ -111,6 +112,39 @@ class LLM:
             RequestError: a prompt or an option cannot be served; names the field.
         """
         return self._run(as_prompts(prompts), sampling_params, use_tqdm, priority)
+
+    def enqueue(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        sampling_params: Params = None,
+        *,
+        priority: int = 0,
+    ) -> list[str]:
+        """Queue prompts as for `generate`, and return their ids at once. They run while
+        `wait_for_completion` waits, or beside the prompts of any other call.
+
+        Raises:
+            RequestError: a prompt or an option cannot be served; none of these is queued then.
+        """
+        several, call = as_prompts(prompts), Call(self._loop)
+        each = self._params(sampling_params, len(several))
+        try:
+            for prompt, params in zip(several, each, strict=True):
+                call.add(prompt, params, priority)
+        except BaseException:
+            call.close()
+            raise
+        self._queued.append(call)
+        return list(call.outputs)
+
+    def wait_for_completion(self, *, use_tqdm: bool = True) -> list[RequestOutput]:
+        """Run what was queued to its end; the outputs are in the order in which it was queued."""
+        calls, self._queued = self._queued, []
+        try:
+            return _finished(calls, use_tqdm)
+        finally:
+            for call in calls:
+                call.close()
 
     def beam_search(
         self,
@@ -277,6 +311,10 @@ class LLM:
         """What is served: sizes, classes, limits, and how long the start took."""
         return self._core.info
 
+    def reset_prefix_cache(self) -> None:
+        """Compute every prompt from its beginning again; requests that run go on."""
+        self._core.reset_prefix_cache()
+
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
         self._grammars.close()
@@ -333,11 +371,7 @@ class LLM:
         with Call(self._loop) as call:
             for prompt, params in zip(prompts, each, strict=True):
                 call.add(prompt, params, priority, beams)
-            total = sum(params.n for params in each)
-            with Progress(total, enabled=use_tqdm) as progress:
-                for delta in call.deltas():
-                    progress.advance(len(delta.token_ids), delta.finish_reason is not None)
-        return list(call.outputs.values())
+            return _finished([call], use_tqdm)
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[OutputDelta]:
         with Call(self._loop) as call:
@@ -373,6 +407,16 @@ class LLM:
         if not messages:
             raise RequestError("messages must hold at least one message.", "messages")
         return self._template.write(list(messages), **options)
+
+
+def _finished(calls: Sequence[Call], use_tqdm: bool) -> list[RequestOutput]:
+    outputs = [output for call in calls for output in call.outputs.values()]
+    total = sum(len(output.outputs) for output in outputs)
+    with Progress(total, enabled=use_tqdm) as progress:
+        for call in calls:
+            for delta in call.deltas():
+                progress.advance(len(delta.token_ids), delta.finish_reason is not None)
+    return outputs
 
 
 def _chat_templates(tokenizer: Tokenizer | None, source: str | None) -> Mapping[str, str]:

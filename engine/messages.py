@@ -72,6 +72,7 @@ class PoolRequest(msgspec.Struct, tag="pool", kw_only=True):
     prompt_token_ids: list[int]
     params: PoolingParams
     token_type_ids: list[int] = []  # of which text of a pair each token is; none are all 0
+    priority: int = 0
 
     @property
     def sequences(self) -> list[int]:
@@ -85,7 +86,11 @@ class AbortRequests(msgspec.Struct, tag="abort"):
     request_ids: list[int]
 
 
-ToEngine = NewRequest | PoolRequest | AbortRequests
+class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
+    """Find no beginning of a prompt again that was computed before this."""
+
+
+ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):

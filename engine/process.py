@@ -33,6 +33,7 @@ from engine.messages import (
     NewRequest,
     PoolRequest,
     RequestDelta,
+    ResetPrefixCache,
     StartEngine,
     StepReport,
     ToEngine,
@@ -56,6 +57,8 @@ class Core(Protocol):
     def add(self, message: NewRequest | PoolRequest) -> None: ...
 
     def abort(self, request_ids: list[int]) -> None: ...
+
+    def reset_prefix_cache(self) -> None: ...
 
     def step(self) -> StepReport: ...
 
@@ -129,6 +132,9 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
     for message in messages:
         if isinstance(message, AbortRequests):
             core.abort(message.request_ids)
+            continue
+        if isinstance(message, ResetPrefixCache):
+            core.reset_prefix_cache()
             continue
         try:
             core.add(message)

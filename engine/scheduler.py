@@ -89,6 +89,12 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.request_id]
 
+    def reset_prefix_cache(self) -> None:
+        """Find nothing again that was computed until now. Requests keep the pages that they own."""
+        for kept in (self.cache, self._snapshots):
+            if kept is not None:
+                kept.clear()
+
     def schedule(self, windows: Windows | None = None, *, run_ahead: bool = False) -> Plan:
         """The next step's plan; requests are moved on as if it had been computed.
 

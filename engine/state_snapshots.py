@@ -69,6 +69,11 @@ class StateSnapshots:
                 self._free.append(slot)
                 return
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._free += self._slots.values()
+        self._slots.clear()
+
     def _give_away(self) -> int | None:
         oldest = next((digest for digest in self._slots if digest not in self._used), None)
         return None if oldest is None else self._slots.pop(oldest)

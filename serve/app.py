@@ -24,10 +24,13 @@ from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.fallback.chain import FallbackChain
 from serve.fallback.middleware import Fallback
-from serve.generate import Generated, GenerateRequest, GenerateRoute
+from serve.generate import GenerateRequest, GenerateRoute
+from serve.generate_view import Generated
 from serve.health import HealthRoutes
+from serve.health_generate import HealthGenerateRoute
 from serve.hosts import ANY, AllowedHosts
 from serve.http_metrics import MeasureHttp
+from serve.info import InfoRoutes
 from serve.key_limits import KeyLimits, LimitKeys
 from serve.logs import ADMIN_STATE
 from serve.messages.protocol import (
@@ -39,7 +42,15 @@ from serve.messages.protocol import (
 )
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.models_route import ModelsRoutes
-from serve.openapi import OpenApiRoute, Operation
+from serve.openapi import Action, OpenApiRoute, Operation
+from serve.operator_routes import (
+    ABORT,
+    RESETS,
+    Aborted,
+    AbortRequest,
+    AbortResponseRoute,
+    ResetRoute,
+)
 from serve.pooling.protocol import (
     ClassifiedList,
     ClassifyRequest,
@@ -61,9 +72,14 @@ from serve.pooling.routes import (
 )
 from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol_completions import Completion, CompletionRequest
-from serve.request_id import RequestIds
+from serve.request_id import OWN_ID, RequestIds
 from serve.request_log import RequestLog
-from serve.responses.protocol import ResponseEvent, ResponseObject, ResponsesRequest
+from serve.responses.protocol import (
+    Deleted,
+    ResponseEvent,
+    ResponseObject,
+    ResponsesRequest,
+)
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
 from serve.root_path import RootPath
@@ -89,22 +105,41 @@ OPERATIONS = [
     Operation("/pooling", PoolingRequest, PooledList),
     *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
     *(Operation(path, ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
-    *(Operation(path, RerankRequest, Ranking) for path in ("/rerank", "/v1/rerank")),
+    *(Operation(f"{version}/rerank", RerankRequest, Ranking) for version in ("", "/v1", "/v2")),
     *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
-    Operation("/tokenize", TokenizeRequest, Tokens),
-    Operation("/detokenize", DetokenizeRequest, Text),
+    *(Operation(f"{version}/tokenize", TokenizeRequest, Tokens) for version in ("", "/v1")),
+    *(Operation(f"{version}/detokenize", DetokenizeRequest, Text) for version in ("", "/v1")),
 ]
 READABLE = {
     "/health": "Whether requests can be taken.",
     "/readyz": "The same.",
+    "/ready": "The same.",
     "/ping": "The same.",
+    "/health_generate": "Whether a token comes out.",
     "/livez": "Whether the server answers at all.",
     "/load": "How many sequences run or wait.",
     "/version": "The version.",
     "/server_info": "Settings, model and numbers.",
+    "/model_info": "The model.",
+    "/get_model_info": "The same.",
+    "/tokenizer_info": "The tokenizer and its chat template.",
+    "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
     "/v1/models": "What is served.",
 }
+_RESPONSE = "/v1/responses/{response_id}"
+ACTIONS = [
+    *(Action("get", path, what) for path, what in READABLE.items()),
+    Action("get", "/v1/models/{name}", "One of what is served."),
+    Action(
+        "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
+        query={"stream": "boolean", "starting_after": "integer"},
+    ),
+    Action("delete", _RESPONSE, "Forget a response, and end it.", Deleted),
+    Action("post", f"{_RESPONSE}/cancel", "End a response in the background.", ResponseObject),
+    *(Action("post", path, "Find no prompt's beginning again; for operators.") for path in RESETS),
+    Action("post", ABORT, "End a response with an error; for operators.", Aborted, AbortRequest),
+]  # fmt: skip
 
 
 def build_app(service: Service) -> Starlette:
@@ -139,7 +174,7 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id"],
+            expose_headers=["x-request-id", OWN_ID],
         )
     yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
     yield Middleware(LimitKeys, limits=limits)
@@ -164,27 +199,36 @@ def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
         "/generate": GenerateRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
         "/pooling": PoolingRoute(service),
-        "/tokenize": TokenizeRoute(service),
-        "/detokenize": DetokenizeRoute(service),
+        "/v2/rerank": RerankRoute(service),
+        ABORT: AbortResponseRoute(service),
     }
     for version in ("", "/v1"):
         routes |= {
             f"{version}/classify": ClassifyRoute(service),
             f"{version}/score": ScoreRoute(service),
             f"{version}/rerank": RerankRoute(service),
+            f"{version}/tokenize": TokenizeRoute(service),
+            f"{version}/detokenize": DetokenizeRoute(service),
         }
     routes |= {path: AudioRoute(service, task) for path, task in AUDIO_PATHS.items()}
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
-    yield Route("/v1/responses/{response_id}", stored.one, methods=["GET", "DELETE"])
-    yield Route("/v1/responses/{response_id}/cancel", stored.cancel, methods=["POST"])
+    yield Route(_RESPONSE, stored.one, methods=["GET", "DELETE"])
+    yield Route(f"{_RESPONSE}/cancel", stored.cancel, methods=["POST"])
 
 
 def _information(service: Service) -> Iterator[Route]:
     """What is told about the server."""
-    health, models = HealthRoutes(service), ModelsRoutes(service)
-    for path in ("/health", "/readyz", "/ping"):
+    health, models, info = HealthRoutes(service), ModelsRoutes(service), InfoRoutes(service)
+    for path in ("/health", "/readyz", "/ready", "/ping"):
         yield Route(path, health.ready)
+    yield Route("/health_generate", HealthGenerateRoute(service).__call__)
+    for path in ("/model_info", "/get_model_info"):
+        yield Route(path, info.model)
+    yield Route("/tokenizer_info", info.tokenizer)
+    yield Route("/v1/loads", info.loads)
+    for path in RESETS:
+        yield Route(path, ResetRoute(service).__call__, methods=["POST"])
     yield Route("/livez", health.alive)
     yield Route("/load", health.load)
     yield Route("/version", health.version)
@@ -198,4 +242,4 @@ def _information(service: Service) -> Iterator[Route]:
         yield Route(path, pages)
     yield Route(ADMIN_STATE, AdminState(service).__call__)
     yield Route("/admin/abort", AbortRoute(service), methods=["POST"])
-    yield Route("/openapi.json", OpenApiRoute(OPERATIONS, READABLE, root).__call__)
+    yield Route("/openapi.json", OpenApiRoute(OPERATIONS, ACTIONS, root).__call__)

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.admin import FILES, PAGES
 from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response, of_path
+from serve.operator_routes import OPERATOR_PATHS
 from serve.owner import set_owner
 
 PUBLIC_PATHS = (
-    frozenset({"/health", "/livez", "/readyz", "/ping", "/version", "/metrics"})
+    frozenset({"/health", "/livez", "/readyz", "/ready", "/ping", "/version", "/metrics"})
     | set(PAGES)
     | {f"/pages/{name}" for name in FILES}
 )
@@ -52,7 +53,8 @@ class ApiKeys:
 
     def _allows(self, scope: Scope) -> bool:
         path = scope["path"]
-        known_keys = self._admin if path.startswith(_ADMIN) else self._digests
+        for_admin = path.startswith(_ADMIN) or path in OPERATOR_PATHS
+        known_keys = self._admin if for_admin else self._digests
         if path in PUBLIC_PATHS or not known_keys:
             return True
         headers = Headers(scope=scope)

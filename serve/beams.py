@@ -38,6 +38,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "vllm_xargs": ({},),
+    "custom_params": ({},),
     "repetition_detection": (),
 }
 

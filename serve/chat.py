@@ -1,20 +1,28 @@
 """POST /v1/chat/completions: a conversation in, the assistant's next turn out."""
 
+from collections.abc import Mapping
+
 from starlette.types import Send
 
 from serve.chat_view import ChatView
 from serve.conversation import begin
 from serve.endpoint import GenerationRoute, send_whole
+from serve.function_view import FunctionView
 from serve.protocol_chat import ChatRequest
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
 from serve.timing import timeline_to_tell
+from serve.tool_choices import FUNCTION_FIELDS
 
 
 class ChatRoute(GenerationRoute[ChatRequest]):
     """The API that most clients use."""
 
     kind = ChatRequest
+
+    def names(self, request: ChatRequest) -> Mapping[str, str]:
+        prompt = {} if request.input_ids is None else {"messages": "input_ids"}
+        return {**prompt, **(FUNCTION_FIELDS if request.functions else {})}
 
     async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
         service = self.service
@@ -25,10 +33,11 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         view = ChatView(talk, response_id, service.model.names[0], role)
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
-            name, [talk.prompt], request.priority or 0, interval
+            name, [talk.prompt], request.priority or 0, interval, response_id
         ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
+            shown = FunctionView(view) if request.functions else view
             if request.stream:
-                await send_events(send, stream, view, DATA_ONLY)
+                await send_events(send, stream, shown, DATA_ONLY)
             else:
-                await send_whole(send, view, await collect(stream))
+                await send_whole(send, shown, await collect(stream))

@@ -90,6 +90,8 @@ class CompletionView:
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
             choice.prompt_token_ids = prompt.token_ids if begins else UNSET
+        if request.return_prompt_text and begins:
+            choice.prompt_text = self._text_of(prompt)
         if request.prompt_logprobs is not None:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
         return choice

@@ -41,7 +41,9 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             request, prompts, service.model.tokenizer, response_id, service.model.names[0]
         )
         interval = service.stream_interval(request.stream, request.stream_interval)
-        with service.client.generate(name, prompts, request.priority or 0, interval) as stream:
+        with service.client.generate(
+            name, prompts, request.priority or 0, interval, response_id
+        ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)

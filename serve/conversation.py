@@ -22,6 +22,7 @@ from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
 from serve.thinking import thinking_budget, thoughts_of
+from serve.tool_choices import plain_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ async def begin(
 ) -> Conversation:
     """Raises RequestError, or NotFoundError for a model that is not served."""
     service.check_model(request.model)
+    request = plain_tools(request)
     model, info = service.model, service.client.info
     rules = reply_rules(
         request, model.tools, model.thinking, auto_allowed=service.settings.enable_auto_tool_choice
@@ -79,6 +81,8 @@ async def begin(
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:
     """The conversation as the model's template writes it, and its ids; raises RequestError."""
     model, info = service.model, service.client.info
+    if request.input_ids is not None:
+        return await _given(service, request, request.input_ids)
     rendered = await asyncio.to_thread(model.render, request)
     marked = rendered.marked is not None
     truncated = request.truncate_prompt_tokens is not None
@@ -92,3 +96,14 @@ async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[i
     )
     check_ids(token_ids, info.vocab_size, "messages")
     return rendered.text, token_ids
+
+
+async def _given(
+    service: Service, request: ChatRequest, token_ids: list[int]
+) -> tuple[str, list[int]]:
+    """A prompt that came as ids, and the text of as many of its last as the context holds."""
+    info, tokenizer = service.client.info, service.model.tokenizer
+    check_ids(token_ids, info.vocab_size, "input_ids")
+    last = token_ids[-info.max_model_len :]
+    text = await asyncio.to_thread(tokenizer.decode, last, False) if tokenizer else ""
+    return text, token_ids

@@ -15,7 +15,7 @@ from serve.body import read_body
 from serve.cache_namespace import own_namespace
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.owner import owner_of
-from serve.protocol import RequestT, decode_request
+from serve.protocol import CheckedRequest, RequestT, decode_request
 from serve.service import Service
 from serve.whole import send_body
 
@@ -62,10 +62,15 @@ class GenerationRoute(ABC, Generic[RequestT]):
             await self.serve(request, scope, send)
         except RequestError as error:
             param = error.param or ""
-            own = {"extra_args": "vllm_xargs", **self.names(request)}.get(param)
+            own = {"extra_args": _extra_args(request), **self.names(request)}.get(param)
             if own is None:
                 raise
             raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None
+
+
+def _extra_args(request: CheckedRequest) -> str:
+    """The arguments of logits processors have two names."""
+    return "custom_params" if getattr(request, "custom_params", None) else "vllm_xargs"
 
 
 class View(Protocol):

@@ -22,6 +22,7 @@ from engine.messages import (
     EngineStats,
     FinishReason,
     ModelInfo,
+    ResetPrefixCache,
     StepReport,
     ToEngine,
 )
@@ -80,6 +81,7 @@ class _Flight:
     timelines: dict[int, Timeline]
     trace: Trace | None = None
     longest: int = 0  # tokens of a choice that has
+    shown: str = ""  # the id of the response
 
 
 class EngineClient:
@@ -183,11 +185,17 @@ class EngineClient:
 
     @contextmanager
     def generate(
-        self, request_id: str, prompts: Sequence[Prompt], priority: int = 0, interval: int = 1
+        self,
+        request_id: str,
+        prompts: Sequence[Prompt],
+        priority: int = 0,
+        interval: int = 1,
+        shown: str | None = None,
     ) -> Iterator[RequestStream]:
         """Start `prompts`; what is unfinished when the `with` ends is aborted at once.
 
         `interval`: how many tokens of a choice are read together, but for its first and last.
+        `shown`: the response's id, where it is not the `request_id`.
 
         Raises UnavailableError, EngineDeadError, OverloadedError, or RequestError of an option
         that this model cannot serve.
@@ -199,12 +207,14 @@ class EngineClient:
         stream = RequestStream(names, samples, self._metrics.shown, interval)
         try:
             for name, prompt in zip(names, prompts, strict=True):
-                self._start(name, prompt, priority, stream)
+                self._start(name, prompt, priority, stream, shown or request_id)
             yield stream
         finally:
             self._forget(names)
 
-    async def pool(self, inputs: Sequence[PoolInput], params: PoolingParams) -> list[bytes]:
+    async def pool(
+        self, inputs: Sequence[PoolInput], params: PoolingParams, priority: int = 0
+    ) -> list[bytes]:
         """The vector of each input, float32; what is unfinished on the way out is aborted.
 
         Raises as `generate`, and RequestError of an input that this model cannot serve.
@@ -213,7 +223,7 @@ class EngineClient:
         self._check_queue(len(inputs))
         if not self._num_sequences:
             self._heard = time.monotonic()
-        requests, waiters = self._pools.start(inputs, params)
+        requests, waiters = self._pools.start(inputs, params, priority)
         self._num_sequences += len(requests)
         self._idle.clear()
         try:
@@ -239,6 +249,22 @@ class EngineClient:
         if flight is not None:
             flight.stream.fail(EngineError(sentence))
         return flight is not None
+
+    def end_responses(self, response_id: str | None, sentence: str) -> int:
+        """End the responses of this id, or all, with an error; how many prompts that were."""
+        found = [
+            flight
+            for flight in self._flights.values()
+            if flight.timelines and response_id in (None, flight.shown)
+        ]
+        for flight in found:
+            flight.stream.fail(EngineError(sentence))
+        return len(found)
+
+    def reset_prefix_cache(self) -> None:
+        """Have the engine find nothing again that it has computed; raises as `generate`."""
+        self._check_open()
+        self._send([ResetPrefixCache()])
 
     def restart(self) -> None:
         """The engine is dead and another will be connected; nothing is left of the first."""
@@ -280,7 +306,9 @@ class EngineClient:
             self._metrics.rejected("queue_full")
             raise OverloadedError(f"The queue is full: {self._max_queued} requests wait already.")
 
-    def _start(self, name: str, prompt: Prompt, priority: int, stream: RequestStream) -> None:
+    def _start(
+        self, name: str, prompt: Prompt, priority: int, stream: RequestStream, shown: str
+    ) -> None:
         requests = self._processor.add(
             name,
             prompt.token_ids,
@@ -300,7 +328,7 @@ class EngineClient:
         trace = None
         if self._traces is not None:
             trace = self._traces.begin(name, prompt.num_tokens, prompt.params)
-        self._flights[name] = _Flight(stream, timelines, trace)
+        self._flights[name] = _Flight(stream, timelines, trace, shown=shown)
         self._num_sequences += len(timelines)
         self._idle.clear()
         self._metrics.started(prompt.params)

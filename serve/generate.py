@@ -1,26 +1,26 @@
 """POST /generate: SGLang's own API, with token ids in and out.
 
-The request is one to `/v1/completions` in other words; so are its checks and its work. Answers are
-cumulative when streamed, as SGLang's are.
+The request is one to `/v1/completions` in other words, or several with options of their own; so
+are its checks and its work. How it is answered is `serve.generate_view`'s.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from starlette.types import Send
 
 from engine.errors import RequestError
-from engine.outputs import OutputDelta, PositionLogprobs
 from serve.completions import completion_prompts
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
-from serve.protocol import CheckedRequest
-from serve.protocol_completions import CompletionRequest
+from serve.generate_view import GenerateView, Scored
+from serve.protocol import MAX_PROMPTS, CheckedRequest
+from serve.protocol_completions import CompletionRequest, TextOrIds
 from serve.sse import DATA_ONLY, send_events
-from serve.streams import absorb, collect
+from serve.streams import collect
 
 DEFAULT_NEW_TOKENS = 128
 _NAMES = MappingProxyType(
@@ -29,6 +29,19 @@ _NAMES = MappingProxyType(
         "min_tokens": "min_new_tokens",
         "seed": "sampling_seed",
         "logprobs": "top_logprobs_num",
+        "prompt_logprobs": "top_logprobs_num",
+        "prompt_logprobs_start": "logprob_start_len",
+        "logprob_token_ids": "token_ids_logprob",
+    }
+)
+
+
+_OF_LOGPROBS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "logprob_start_len": (None, -1),
+        "top_logprobs_num": (None, 0),
+        "token_ids_logprob": (None, []),
+        "return_text_in_logprobs": (None, False),
     }
 )
 
@@ -60,50 +73,125 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ebnf: str | None = None
     structural_tag: str | None = None
     stream_interval: int | None = None
+    custom_params: dict[str, Any] | None = None  # of logits processors
+    beam_width: Literal[1] | None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
-    """A text or ids, or a list of either; one of sampling options for all of them."""
+    """A text or ids, or a list of either; sampling options for all of them, or for each."""
 
+    needs = (("text",), ("input_ids",))
     text: str | list[str] | None = None
     input_ids: list[int | list[int]] | None = None
-    sampling_params: GenerateParams = GenerateParams()
+    sampling_params: GenerateParams | list[GenerateParams] = GenerateParams()
     return_logprob: bool | None = None
+    logprob_start_len: int | None = None  # the first token of the prompt to score; -1: none
     top_logprobs_num: int | None = None
+    token_ids_logprob: list[int] | None = None  # tokens to score at each position
+    return_text_in_logprobs: bool | None = None
     stream: bool | None = None
     rid: str | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    extra_key: str | None = None
+
+    @property
+    def prompts(self) -> TextOrIds | list[TextOrIds]:
+        return self.text if self.text is not None else self.input_ids  # type: ignore[return-value]
+
+    @property
+    def options(self) -> list[GenerateParams]:
+        """Those of each prompt, or those of all."""
+        given = self.sampling_params
+        return given if isinstance(given, list) else [given]
+
+    @property
+    def listed(self) -> bool:
+        """Whether there may be several prompts."""
+        return isinstance(self.prompts, list) and not isinstance(self.prompts[0], int)
 
     @property
     def many(self) -> bool:
         """Whether the answer is a list."""
-        prompts = self.text if self.text is not None else self.input_ids
-        listed = isinstance(prompts, list) and not isinstance(prompts[0], int)
-        return listed or (self.sampling_params.n or 1) > 1
+        return self.listed or (self.options[0].n or 1) > 1
+
+    @property
+    def scored(self) -> Scored | None:
+        """Which log-probabilities are shown, if any are."""
+        if not self.return_logprob:
+            return None
+        return Scored(
+            start=-1 if self.logprob_start_len is None else self.logprob_start_len,
+            top=self.top_logprobs_num or 0,
+            named=self.token_ids_logprob or (),
+            texts=bool(self.return_text_in_logprobs),
+        )
 
     def check_shared(self) -> None:
         if (self.text is None) == (self.input_ids is None):
             raise RequestError("Send either text or input_ids.", "text")
         if self.text == [] or self.input_ids == []:
             raise RequestError("The prompt is empty.", "text" if self.text == [] else "input_ids")
-        if self.top_logprobs_num and not self.return_logprob:
-            raise RequestError("top_logprobs_num needs return_logprob.", "top_logprobs_num")
-        if self.stream and self.many:
-            raise RequestError("Only one answer to one prompt can be streamed.", "stream")
+        if isinstance(self.sampling_params, list):
+            self._check_options(self.sampling_params)
+        for name, nothing in _OF_LOGPROBS.items():
+            if not self.return_logprob and getattr(self, name) not in nothing:
+                raise RequestError(f"{name} needs return_logprob.", name)
+        self._check_scored()
 
-    def as_completion(self) -> CompletionRequest:
-        """The same in the words of the completions API; raises RequestError."""
-        options = msgspec.structs.asdict(self.sampling_params)
+    def _check_options(self, each: list[GenerateParams]) -> None:
+        if not self.listed or len(each) != len(self.prompts):
+            raise RequestError(
+                "A list of sampling_params goes with a list of as many prompts.", "sampling_params"
+            )
+        if len(each) > MAX_PROMPTS:
+            raise RequestError(f"There may be at most {MAX_PROMPTS} prompts.", "sampling_params")
+        if len({one.n or 1 for one in each}) > 1:
+            raise RequestError("All sampling_params must have the same n.", "sampling_params")
+
+    def _check_scored(self) -> None:
+        if self.token_ids_logprob and self.top_logprobs_num:
+            raise RequestError(
+                "token_ids_logprob and top_logprobs_num exclude each other.", "token_ids_logprob"
+            )
+        start = self.logprob_start_len
+        if start is not None and start < -1:
+            raise RequestError("logprob_start_len must be at least -1.", "logprob_start_len")
+        if self.token_ids_logprob and start not in (None, -1):
+            raise RequestError(
+                "token_ids_logprob is of what is generated; leave out logprob_start_len.",
+                "logprob_start_len",
+            )
+
+    def as_completions(self) -> list[CompletionRequest]:
+        """The same in the words of the completions API: one request, or one for each prompt that
+        has options of its own; raises RequestError."""
+        if not isinstance(self.sampling_params, list):
+            return [self._completion(self.prompts, self.sampling_params)]
+        return [
+            self._completion(prompt, options)  # type: ignore[arg-type]
+            for prompt, options in zip(self.prompts, self.sampling_params, strict=True)
+        ]
+
+    def _completion(
+        self, prompt: TextOrIds | list[TextOrIds], params: GenerateParams
+    ) -> CompletionRequest:
+        options = msgspec.structs.asdict(params)
+        scored = self.scored
+        scores_prompt = scored is not None and scored.start >= 0
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
+        del options["beam_width"]  # the completions API searches beams
         least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
-            prompt=self.text if self.text is not None else self.input_ids,  # type: ignore[arg-type]
+            prompt=prompt,  # type: ignore[arg-type]
             max_tokens=new,
             min_tokens=least,
             seed=seed,
             structured_outputs=None if tag is None else {"structural_tag": tag},
-            logprobs=(self.top_logprobs_num or 0) if self.return_logprob else None,
+            logprobs=scored.top if scored else None,
+            logprob_token_ids=self.token_ids_logprob or None,
+            prompt_logprobs=scored.top if scored and scores_prompt else None,
+            prompt_logprobs_start=scored.start if scored and scores_prompt else None,
             priority=self.priority,
             cache_salt=self.cache_salt,
             rid=self.rid,
@@ -111,26 +199,6 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         )
         completion.check_shared()
         return completion
-
-
-class MetaInfo(Struct, kw_only=True):
-    """Counts, the reason of the end, and log-probabilities as (value, id, text)."""
-
-    id: str
-    finish_reason: dict[str, Any] | None
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    output_token_logprobs: list[Any] | UnsetType = UNSET
-    output_top_logprobs: list[Any] | UnsetType = UNSET
-
-
-class Generated(Struct):
-    """One answer, or what there is of it when streamed."""
-
-    text: str
-    output_ids: list[int]
-    meta_info: MetaInfo
 
 
 class GenerateRoute(GenerationRoute[GenerateRequest]):
@@ -142,75 +210,36 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         return {**_NAMES, "prompt": "input_ids" if request.text is None else "text"}
 
     async def answer(self, request: GenerateRequest, request_id: str, send: Send) -> None:
-        prompts = await completion_prompts(
-            self.service, request.as_completion(), default=DEFAULT_NEW_TOKENS
+        prompts = await self._prompts(request)
+        view = GenerateView(
+            prompts,
+            request.rid or request_id,
+            request.scored,
+            self.service.model.tokenizer,
+            indexed=request.many,
         )
-        view = _View(request, prompts, request.rid or request_id)
         priority = request.priority or 0
-        wanted = request.sampling_params.stream_interval
+        wanted = max(options.stream_interval or 1 for options in request.options)
         interval = self.service.stream_interval(request.stream, wanted)
-        with self.service.client.generate(request_id, prompts, priority, interval) as stream:
+        with self.service.client.generate(
+            request_id, prompts, priority, interval, request.rid
+        ) as stream:
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
                 return
-            deltas = await collect(stream)
-        answers = [view.answer(index, deltas[index]) for index in sorted(deltas)]
+            answers = view.whole(await collect(stream))
         await send_json(send, answers if request.many else answers[0])
 
-
-class _View:
-    """Answers so far."""
-
-    def __init__(self, request: GenerateRequest, prompts: Sequence[Prompt], name: str) -> None:
-        self._request = request
-        self._prompts = prompts
-        self._name = name
-        self._so_far: OutputDelta | None = None
-
-    def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Generated]:
-        """The answer up to now."""
-        if self._so_far is None:
-            self._so_far = deltas[0]
-        else:
-            absorb(self._so_far, deltas[0])
-        yield self.answer(0, self._so_far)
-
-    def last(self) -> Iterator[Generated]:
-        """Nothing more."""
-        return iter(())
-
-    def answer(self, index: int, delta: OutputDelta) -> Generated:
-        """One answer, as it is in `delta`."""
-        prompt = self._prompts[index // self._prompts[0].params.n]
-        info = MetaInfo(
-            id=self._name,
-            finish_reason=_finish_reason(delta, prompt),
-            prompt_tokens=prompt.num_tokens,
-            completion_tokens=len(delta.token_ids),
-            cached_tokens=delta.num_cached_tokens,
-        )
-        if self._request.return_logprob:
-            positions = delta.logprobs or []
-            info.output_token_logprobs = [_listed(each)[0] for each in positions]
-            if top := self._request.top_logprobs_num:
-                info.output_top_logprobs = [_likeliest(each)[:top] for each in positions]
-        return Generated(delta.text, delta.token_ids, info)
-
-
-def _finish_reason(delta: OutputDelta, prompt: Prompt) -> dict[str, Any] | None:
-    match delta.finish_reason:
-        case None:
-            return None
-        case "length":
-            return {"type": "length", "length": prompt.params.max_tokens}
-        case reason:
-            matched = {} if delta.stop_reason is None else {"matched": delta.stop_reason}
-            return {"type": reason, **matched}
-
-
-def _listed(position: PositionLogprobs) -> list[tuple[float, int, str | None]]:
-    return [(entry.logprob, i, entry.decoded_token) for i, entry in position.items()]
-
-
-def _likeliest(position: PositionLogprobs) -> list[tuple[float, int, str | None]]:
-    return sorted(_listed(position), key=lambda each: -each[0])
+    async def _prompts(self, request: GenerateRequest) -> list[Prompt]:
+        found: list[Prompt] = []
+        for completion in request.as_completions():
+            found += await completion_prompts(self.service, completion, default=DEFAULT_NEW_TOKENS)
+        start = request.logprob_start_len or 0
+        if len(found) * found[0].params.n > MAX_PROMPTS:
+            raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
+        if any(start >= len(prompt.token_ids) for prompt in found):
+            raise RequestError(
+                f"logprob_start_len {str(start)[:40]} is behind the end of a prompt.",
+                "logprob_start_len",
+            )
+        return found

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import LimitError, early_response
 from serve.metrics import Metrics
+from serve.operator_routes import OPERATOR_PATHS
 from serve.owner import owner_of
 
 
@@ -67,4 +68,5 @@ class LimitKeys:
 
 def _counts(scope: Scope) -> bool:
     path: str = scope["path"]
-    return scope["method"] == "POST" and not path.startswith("/admin/") and path[-7:] != "/cancel"
+    operators = path.startswith("/admin/") or path in OPERATOR_PATHS
+    return scope["method"] == "POST" and not operators and path[-7:] != "/cancel"

@@ -21,6 +21,7 @@ from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
 from serve.request_templates import RequestTemplates
 from serve.settings import ServerSettings
+from serve.tool_choices import plain_turns
 
 _EFFORTS = ("reasoning_effort", "enable_thinking", "thinking")  # the last two are on or off
 
@@ -45,7 +46,7 @@ class ServedModel:
         """The prompt of a conversation; raises RequestError."""
         template = self._template_of(request)
         return template.write(
-            [message.for_template() for message in request.turns],
+            [message.for_template() for message in plain_turns(request.turns)],
             tools=msgspec.to_builtins(request.tools),
             add_generation_prompt=request.generation_prompt,
             continue_final_message=bool(request.continue_final_message),

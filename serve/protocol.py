@@ -1,7 +1,7 @@
 """Decoding of requests: JSON to a typed struct, once, with errors that name the field.
 
-    1. the names      unknown ones are refused with the nearest known name; known ones that Ingot
-                      does not serve are refused unless their value changes nothing
+    1. the names      unknown ones are refused with the nearest known name, unless they are null;
+                      known ones that Ingot does not serve, unless their value changes nothing
     2. the values     msgspec decodes them into the route's struct
 
 Owns the mechanism and the fields that both APIs share; the structs of a route lie beside this file.
@@ -11,7 +11,7 @@ Of two equal keys the last counts, as in most JSON parsers.
 import difflib
 import re
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -37,7 +37,9 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a request."""
+    """The body of a request. `needs`: fields of which those of one group must be there."""
+
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def check_shared(self) -> None:
         """Raise RequestError for combinations that no single field shows."""
@@ -81,6 +83,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     truncation_side: Literal["left", "right"] | None = None  # which end is cut: left, unless said
     priority: int | None = None
     cache_salt: str | None = None
+    extra_key: str | None = None  # SGLang's; with a cache_salt both must be the same to share
     response_format: ResponseFormat | None = None
     structured_outputs: dict[str, Any] | None = None
     guided_json: str | dict[str, Any] | None = None
@@ -94,9 +97,11 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     repetition_detection: RepetitionDetectionParams | None = None
     thinking_token_budget: int | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
+    custom_params: dict[str, Any] | None = None  # SGLang's name of the same
     request_id: str | None = None  # what the response's id ends with, instead of one made here
     rid: str | None = None  # SGLang's: the response's whole id
     return_token_ids: bool | None = None
+    return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     use_beam_search: bool | None = None
     best_of: int | None = None
@@ -117,6 +122,17 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     def wants_logprobs(self) -> bool:
         """Whether each token is to have its log-probability."""
         return False
+
+    def check_named(self, count: int | None, field: str, *fine: int) -> None:
+        """Raise RequestError if `field` asks for the likeliest tokens where others are named; as
+        many as those is no contradiction, nor is what is `fine`."""
+        named = self.logprob_token_ids
+        if named is not None and count not in (None, 0, len(named), *fine):
+            raise RequestError(
+                f"{field} {count} asks for the likeliest tokens, and logprob_token_ids for those "
+                f"that it names; send {len(named)}, as many as it names.",
+                field,
+            )
 
     def response_id(self, kind: str, made_here: str) -> str:
         """The id that the response has; inside the server `made_here` stays the name."""
@@ -149,6 +165,10 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
             )
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
+        if self.vllm_xargs and self.custom_params:
+            raise RequestError(
+                "custom_params and vllm_xargs are the same; send one.", "custom_params"
+            )
         self._check_ids()
         if self.logprob_token_ids is not None and not self.wants_logprobs:
             raise RequestError("logprob_token_ids needs logprobs.", "logprob_token_ids")
@@ -202,8 +222,9 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
 
 
 def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> None:
-    known = is_harmless(name, msgspec.json.decode(raw))
-    if known is True:
+    value = msgspec.json.decode(raw)
+    known = is_harmless(name, value)
+    if known is True or value is None:  # which is as if it were not sent, whatever it would mean
         return
     shown = _shown(name)
     if known is False:

@@ -13,7 +13,14 @@ from engine.messages import FinishReason
 from engine.sampling_params import MAX_LOGPROBS
 from serve.protocol import GenerationRequest, Usage
 from serve.protocol_tools import (
+    AllowedToolChoice,
+    AnyToolChoice,
+    CalledFunction,
     CalledTool,
+    FunctionCall,
+    FunctionCallDelta,
+    FunctionChoice,
+    FunctionDefinition,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -24,7 +31,11 @@ from serve.timing import TimingMetrics
 
 MAX_MESSAGES = 10_000
 
-ChatFinishReason = FinishReason | Literal["tool_calls"]
+ChatFinishReason = FinishReason | Literal["tool_calls", "function_call"]
+_TEMPLATE_FIELDS = (
+    "chat_template", "chat_template_kwargs", "documents", "reasoning_effort",
+    "continue_final_message", "echo", "add_special_tokens",
+)  # fmt: skip
 
 
 class TextPart(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,12 +48,12 @@ class TextPart(Struct, frozen=True, forbid_unknown_fields=True):
 class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One turn."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[TextPart] | None = None
     name: str | None = None
     annotations: list[Any] | None = None  # of an assistant's earlier turn; carries no text
     audio: None = None
-    function_call: None = None
+    function_call: CalledFunction | None = None  # from before there were tools
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: None = None
@@ -61,6 +72,13 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise RequestError("Only a message of the assistant has tool_calls.", "messages")
         if self.tool_call_id is not None and self.role != "tool":
             raise RequestError("Only a message of role tool has a tool_call_id.", "messages")
+        if self.function_call is not None and (self.role != "assistant" or self.tool_calls):
+            raise RequestError(
+                "Only a message of the assistant has a function_call, and then no tool_calls.",
+                "messages",
+            )
+        if self.role == "function" and not self.name:
+            raise RequestError("A message of role function has the function's name.", "messages")
 
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates expect it."""
@@ -81,7 +99,9 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """`logprobs` true asks for the chosen token, `top_logprobs` k for the k likeliest as well."""
 
+    needs = (("messages",), ("input_ids",))
     messages: list[ChatMessage] | None = None
+    input_ids: list[int] | None = None  # SGLang's: what a client made of the messages itself
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -91,12 +111,13 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None  # for templates that show some
     tools: list[Tool] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: AnyToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[FunctionDefinition] | None = None  # from before there were tools
+    function_call: FunctionChoice | None = None
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
-    return_prompt_text: bool | None = None
 
     @property
     def wants_logprobs(self) -> bool:
@@ -105,7 +126,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     @property
     def choice(self) -> ToolChoice:
         """Whether tools may, must or must not be called."""
-        return self.tool_choice or ("auto" if self.tools else "none")
+        if not self.tools:
+            return "none"
+        if isinstance(self.tool_choice, AllowedToolChoice):
+            return self.tool_choice.allowed_tools.mode
+        return self.tool_choice or "auto"
 
     @property
     def turns(self) -> list[ChatMessage]:
@@ -123,8 +148,9 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
     def echoed(self, role: str) -> str:
         """What `echo` puts before an answer of that role: the turn that is continued."""
-        last = self.turns[-1]
-        return last.text if self.echo and last.role == role else ""
+        if not self.echo or self.turns[-1].role != role:
+            return ""
+        return self.turns[-1].text
 
     @property
     def limit(self) -> int | None:
@@ -138,7 +164,9 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
     def check_shared(self) -> None:
         super().check_shared()
-        if not self.turns:
+        if self.input_ids is not None:
+            self._check_ids_alone()
+        elif not self.turns:
             raise RequestError("messages must hold at least one message.", "messages")
         if len(self.turns) > MAX_MESSAGES:
             raise RequestError(f"messages may hold at most {MAX_MESSAGES} messages.", "messages")
@@ -151,7 +179,20 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         for message in self.turns:
             message.check()
         check_tools(self.tools, self.tool_choice)
+        if self.functions and self.tools:
+            raise RequestError("functions and tools exclude each other.", "functions")
         self._check_limits()
+
+    def _check_ids_alone(self) -> None:
+        """What shapes the prompt has nothing to do where the prompt is given."""
+        for name in _TEMPLATE_FIELDS:
+            if getattr(self, name):
+                raise RequestError(f"{name} has no effect on input_ids; leave it out.", name)
+        if self.add_generation_prompt is False:
+            raise RequestError(
+                "add_generation_prompt has no effect on input_ids; leave it out.",
+                "add_generation_prompt",
+            )
 
     def _check_limits(self) -> None:
         top = self.top_logprobs
@@ -161,6 +202,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             )
         if top and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true.", "top_logprobs")
+        self.check_named(top, "top_logprobs")
         newer = self.max_completion_tokens
         if newer is not None and newer < 1:
             raise RequestError(
@@ -206,6 +248,7 @@ class AnswerMessage(Struct):
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET  # the same, as SGLang and DeepSeek call it
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET  # of a request with functions
 
 
 class ChatChoice(Struct):
@@ -242,6 +285,7 @@ class Delta(Struct):
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionCallDelta | UnsetType = UNSET
 
 
 class ChunkChoice(Struct):

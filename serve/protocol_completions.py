@@ -17,6 +17,7 @@ TextOrIds = str | list[int]
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """`logprobs` k asks for the chosen token and the k likeliest at each position."""
 
+    needs = (("prompt",),)
     prompt: str | list[str | int | list[int]] | None = None
     logprobs: int | None = None
     suffix: str | None = None  # what follows the gap that is to be filled
@@ -57,6 +58,8 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             raise RequestError(
                 f"logprobs must be between 0 and {MAX_LOGPROBS}, got {self.logprobs}.", "logprobs"
             )
+        if not self.echo:  # whose tokens show the likeliest
+            self.check_named(self.logprobs, "logprobs", 1)  # 1 for "yes"
         if self.stream and self.echo and self.logprobs is not None and (self.n or 1) > 1:
             raise RequestError("echo with logprobs can be streamed for n = 1 only.", "n")
 
@@ -80,6 +83,7 @@ class CompletionChoice(Struct):
     stop_reason: int | str | UnsetType | None = UNSET
     token_ids: list[int] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
 
 

@@ -33,14 +33,43 @@ class FunctionName(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-class NamedToolChoice(Struct, frozen=True, forbid_unknown_fields=True):
+class NamedToolChoice(
+    Struct, tag_field="type", tag="function", frozen=True, forbid_unknown_fields=True
+):
     """The model has to call this tool."""
+
+    function: FunctionName
+
+
+class AllowedTool(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of the tools that may be called."""
 
     type: Literal["function"]
     function: FunctionName
 
 
+class AllowedTools(Struct, frozen=True, forbid_unknown_fields=True):
+    """The tools that may be called, and whether one of them has to be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool]
+
+
+class AllowedToolChoice(
+    Struct, tag_field="type", tag="allowed_tools", frozen=True, forbid_unknown_fields=True
+):
+    """No tool but these may be called."""
+
+    allowed_tools: AllowedTools
+
+    @property
+    def names(self) -> list[str]:
+        return [tool.function.name for tool in self.allowed_tools.tools]
+
+
 ToolChoice = Literal["none", "auto", "required"] | NamedToolChoice
+AnyToolChoice = ToolChoice | AllowedToolChoice
+FunctionChoice = Literal["none", "auto"] | FunctionName  # `function_call`, from before tools
 
 
 class CalledFunction(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,7 +119,7 @@ class ToolCallDelta(Struct):
     type: Literal["function"] | UnsetType = UNSET
 
 
-def check_tools(tools: list[Tool] | None, choice: ToolChoice | None) -> None:
+def check_tools(tools: list[Tool] | None, choice: AnyToolChoice | None) -> None:
     """Raise RequestError for tools that cannot be offered, or a choice that is not among them."""
     names = [tool.function.name for tool in tools or ()]
     if tools is not None and not tools:
@@ -106,11 +135,19 @@ def check_tools(tools: list[Tool] | None, choice: ToolChoice | None) -> None:
             )
     if len(set(names)) < len(names):
         raise RequestError("Two of the tools have the same name.", "tools")
+    _check_choice(names, choice)
+
+
+def _check_choice(names: list[str], choice: AnyToolChoice | None) -> None:
     if choice is None or isinstance(choice, str):
-        if choice in ("auto", "required") and not names:
-            raise RequestError(f"tool_choice {choice} needs tools.", "tool_choice")
-    elif choice.function.name not in names:
-        raise RequestError(
-            f"tool_choice names {choice.function.name[:64]!a}, which is not among the tools.",
-            "tool_choice",
-        )
+        if choice == "required" and not names:
+            raise RequestError("tool_choice required needs tools.", "tool_choice")
+        return
+    chosen = choice.names if isinstance(choice, AllowedToolChoice) else [choice.function.name]
+    if not chosen:
+        raise RequestError("tool_choice must allow at least one tool.", "tool_choice")
+    for name in chosen:
+        if name not in names:
+            raise RequestError(
+                f"tool_choice names {name[:64]!a}, which is not among the tools.", "tool_choice"
+            )

@@ -1,8 +1,9 @@
 """A server-made id for every request, returned as `x-request-id`.
 
-Ids that clients send in headers are not used: they may collide, or hold anything. With
-`--enable-request-id-headers` the response repeats one that is letters, digits and `_.:-`.
-A body's `request_id` or `rid` names its response and nothing else.
+Nothing is ever named by an id that a client sends in that header: it may collide with another's, or
+hold anything. One that is short and plain is logged; with `--enable-request-id-headers` a response
+repeats it, and has the server's in `x-ingot-request-id`. A body's `request_id` or `rid` names its
+response and nothing else.
 """
 
 import re
@@ -11,12 +12,13 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+OWN_ID = "x-ingot-request-id"
 _PLAIN = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class RequestIds:
-    """ASGI middleware that sets `scope["state"]["request_id"]` and the response header, and
-    `scope["state"]["status"]` once there is one."""
+    """ASGI middleware that sets `scope["state"]["request_id"]`, `client_request_id`, which is None
+    if there is none, and the response headers, and `scope["state"]["status"]` once there is one."""
 
     def __init__(self, app: ASGIApp, repeat: bool = False) -> None:
         """`repeat`: a request's own id goes into its response."""
@@ -28,15 +30,17 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(16)
+        given = Headers(scope=scope).get("x-request-id", "")
+        theirs = given if _PLAIN.fullmatch(given) else None
         state = scope.setdefault("state", {})
-        state["request_id"] = shown = request_id
-        if self._repeat:
-            given = Headers(scope=scope).get("x-request-id", "")
-            shown = given if _PLAIN.fullmatch(given) else request_id
+        state |= {"request_id": request_id, "client_request_id": theirs}
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = shown
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self._repeat and theirs is not None:
+                    headers["x-request-id"], headers[OWN_ID] = theirs, request_id
                 state["status"] = message["status"]
             await send(message)
 

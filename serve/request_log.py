@@ -35,4 +35,8 @@ class RequestLog:
                 "seconds": round(time.perf_counter() - start, 6),
                 "client": (scope.get("client") or ("",))[0],
             }
-            logger.info("%(status)d %(method)s %(path)s %(seconds).3f s %(request_id)s", fields)
+            line = "%(status)d %(method)s %(path)s %(seconds).3f s %(request_id)s"
+            if theirs := scope["state"]["client_request_id"]:
+                fields["client_request_id"] = theirs
+                line += " %(client_request_id)s"
+            logger.info(line, fields)

@@ -27,8 +27,8 @@ def sampling_params(
     wanted = {name: value for name, value in given.items() if value is not None}
     if request.no_stop_trim:
         wanted["include_stop_str_in_output"] = True
-    if request.vllm_xargs:
-        wanted["extra_args"] = request.vllm_xargs
+    if arguments := request.vllm_xargs or request.custom_params:
+        wanted["extra_args"] = arguments
     if request.logprob_token_ids is not None:  # they go before the likeliest
         fixed["logprobs"] = None
     return SamplingParams(**{**defaults, **wanted, **fixed})

@@ -1,8 +1,15 @@
-"""POST /tokenize and /detokenize: the model's tokenizer, as clients that count tokens need it."""
+"""POST /tokenize and /detokenize: the model's tokenizer, as clients that count tokens need it.
+
+vLLM's and SGLang's: the latter takes lists of texts and of ids, too, calls `text` what the former
+calls `prompt`, and can leave special tokens out of it.
+"""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict
 from starlette.types import Send
 
 from engine.errors import RequestError
@@ -10,32 +17,64 @@ from engine.tokenizer import Tokenizer
 from serve.conversation import prompt_of
 from serve.endpoint import GenerationRoute, send_json
 from serve.prompts import check_ids, encode
-from serve.protocol import CheckedRequest
-from serve.protocol_chat import ChatRequest
+from serve.protocol import MAX_PROMPTS, CheckedRequest
+from serve.protocol_chat import ChatMessage, ChatRequest
+from serve.protocol_tools import Tool
+from serve.template_fields import check_template_fields
+
+_OF_MESSAGES = {
+    "add_generation_prompt": True,
+    "continue_final_message": False,
+    "chat_template": None,
+    "chat_template_kwargs": None,
+    "documents": None,
+    "tools": None,
+    "reasoning_effort": None,
+}
 
 
-class TokenizeRequest(ChatRequest, frozen=True, kw_only=True):
+class TokenizeRequest(CheckedRequest, frozen=True, kw_only=True):
     """A `prompt`, or the `messages` of a conversation with all that its template takes."""
 
-    prompt: str | None = None
+    needs = (("prompt",), ("messages",))
+    model: str | None = None
+    prompt: str | list[str] | None = None
+    add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
+    messages: list[ChatMessage] | None = None  # this and what follows as in the chat API
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
+    reasoning_effort: str | None = None
 
     def check_shared(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             raise RequestError("Send either prompt or messages.", "prompt")
         if self.messages is not None:
-            super().check_shared()
-        elif self.chat_template is not None:
-            raise RequestError("chat_template needs messages.", "chat_template")
+            self.conversation().check_shared()
+            return
+        check_template_fields(self, _OF_MESSAGES, "prompt")
+        if self.prompt == [] or (isinstance(self.prompt, list) and len(self.prompt) > MAX_PROMPTS):
+            raise RequestError(f"prompt must hold 1 to {MAX_PROMPTS} texts.", "prompt")
+
+    def conversation(self) -> ChatRequest:
+        """`messages`, as the chat API takes them."""
+        given = {name: getattr(self, name) for name in _OF_MESSAGES}
+        return ChatRequest(
+            messages=self.messages, add_special_tokens=self.add_special_tokens, **given
+        )
 
 
 class Tokens(Struct):
-    """The ids of a text."""
+    """The ids of a text, or of each of several."""
 
-    count: int
+    count: int | list[int]
     max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | UnsetType = UNSET
+    tokens: Sequence[int | Sequence[int]]
+    token_strs: Sequence[str | Sequence[str]] | UnsetType = UNSET
 
 
 class TokenizeRoute(GenerationRoute[TokenizeRequest]):
@@ -48,37 +87,60 @@ class TokenizeRoute(GenerationRoute[TokenizeRequest]):
         service = self.service
         service.check_model(request.model)
         limit, tokenizer = service.client.info.max_model_len, service.model.tokenizer
-        if request.prompt is None:
-            _, ids = await prompt_of(service, request)
+        prompt = request.prompt
+        if prompt is None:
+            _, ids = await prompt_of(service, request.conversation())
+            found = [ids]
         else:
-            [ids] = await encode(
+            found = await encode(
                 tokenizer,
-                [request.prompt],
+                [prompt] if isinstance(prompt, str) else prompt,
                 add_special=request.add_special_tokens is not False,
                 max_tokens=limit,
                 param="prompt",
             )
-        tokens = Tokens(len(ids), limit, ids)
+        names = None
         if request.return_token_strs and tokenizer is not None:
-            tokens.token_strs = await asyncio.to_thread(_texts, tokenizer, ids)
-        await send_json(send, tokens)
+            names = await asyncio.to_thread(_texts, tokenizer, found)
+        several = Tokens([len(ids) for ids in found], limit, found, names or UNSET)
+        await send_json(send, several if isinstance(prompt, list) else _only(several))
 
 
-def _texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    return [tokenizer.token_text(each) for each in ids]
+def _only(tokens: Tokens) -> Tokens:
+    """Of one text, without the lists around it."""
+    alone: dict[str, Any] = {
+        name: value[0] if isinstance(value, list) else value
+        for name, value in asdict(tokens).items()
+    }
+    return Tokens(**alone)
+
+
+def _texts(tokenizer: Tokenizer, lists: list[list[int]]) -> list[list[str]]:
+    return [[tokenizer.token_text(each) for each in ids] for ids in lists]
 
 
 class DetokenizeRequest(CheckedRequest, frozen=True, kw_only=True):
-    """Ids whose text is wanted, special tokens included."""
+    """Ids whose text is wanted, special tokens included unless they are to be skipped."""
 
-    tokens: list[int]
+    tokens: list[int | list[int]]
     model: str | None = None
+    skip_special_tokens: bool | None = None
+
+    @property
+    def lists(self) -> list[list[int]]:
+        """The lists of ids; one, if `tokens` are ids. Raises RequestError for a mixture."""
+        ids = [each for each in self.tokens if isinstance(each, int)]
+        lists = [each for each in self.tokens if isinstance(each, list)]
+        if ids and lists:
+            raise RequestError("tokens must hold ids only, or lists of ids only.", "tokens")
+        return lists or [ids]
 
 
 class Text(Struct):
-    """The text of ids."""
+    """The text of ids, or of each of several lists of them, under both names."""
 
-    prompt: str
+    prompt: str | list[str]
+    text: str | list[str]
 
 
 class DetokenizeRoute(GenerationRoute[DetokenizeRequest]):
@@ -93,6 +155,10 @@ class DetokenizeRoute(GenerationRoute[DetokenizeRequest]):
         tokenizer = service.model.tokenizer
         if tokenizer is None:
             raise RequestError("This model has no tokenizer.", "tokens")
-        check_ids(request.tokens, service.client.info.vocab_size, "tokens")
-        text = await asyncio.to_thread(tokenizer.decode, request.tokens, False)
-        await send_json(send, Text(text))
+        lists = request.lists
+        for ids in lists:
+            check_ids(ids, service.client.info.vocab_size, "tokens")
+        skip = bool(request.skip_special_tokens)
+        texts = await asyncio.to_thread(lambda: [tokenizer.decode(ids, skip) for ids in lists])
+        shown = texts if isinstance(request.tokens[0], list) else texts[0]
+        await send_json(send, Text(shown, shown))

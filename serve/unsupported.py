@@ -1,4 +1,5 @@
-"""Fields that clients of OpenAI, vLLM and SGLang know and Ingot does not serve.
+"""Fields that clients of OpenAI, vLLM and SGLang know and Ingot, or one of its routes, does not
+serve.
 
 Each is refused by name, never ignored in silence, unless its value asks for nothing: null, or one
 of the values listed here. A feature that arrives takes its row out of this table.
@@ -16,37 +17,66 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
     {
         # OpenAI
         "audio": (),
-        "function_call": ("none",),
+        "context_management": (),
+        "conversation": (),
+        "function_call": ("none", "auto"),
         "functions": ([],),
+        "max_tool_calls": (),  # of OpenAI's own tools
         "modalities": (["text"],),
         "moderation": (),
         "parallel_tool_calls": (True, False),
         "prediction": (),
+        "prompt": (),  # of OpenAI's own store of prompts
         "prompt_cache_options": (),
-        "prompt_cache_retention": (),
+        "prompt_cache_retention": ("in_memory",),
         "reasoning_effort": (),
         "tool_choice": ("none", "auto"),
         "tools": (),
-        "verbosity": (),
+        "verbosity": ("medium",),
         "web_search_options": (),
         # vLLM
         "chat_template": (),  # of completions; likewise others that only chats have
+        "continue_final_message": (False,),
+        "documents": ([],),
         "ec_transfer_params": (),
+        "enable_response_messages": (False,),
         "guided_decoding_backend": ("auto", "guidance"),
         "include_reasoning": (True,),
+        "include_stop_str_in_output": (False,),
         "kv_transfer_params": (),
         "logits_processors": ([],),
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
         "prompt_embeds": (),
-        "return_prompt_text": (False,),
+        "return_prompt_text": (False,),  # of routes that make no text
         "return_weight_versions": (False,),
         "session_id": (),
+        "skip_special_tokens": (True,),
         "watermarking": (),
         # SGLang
+        "audio_data": (),
+        "background": (False,),
+        "bootstrap_host": (),
+        "bootstrap_port": (),
+        "bootstrap_room": (),
         "custom_logit_processor": (),
+        "data_parallel_rank": (),
+        "image_data": (),
+        "input_embeds": (),
+        "log_metrics": (True,),
         "lora_path": (),
+        "no_logs": (False,),
+        "return_bytes": (False,),
+        "return_cached_tokens_details": (False,),
+        "return_entropy": (False,),
+        "return_hidden_states": (False,),
+        "return_prompt_token_ids": (False,),
+        "return_routed_experts": (False,),
         "separate_reasoning": (True,),
+        "session_params": (),
+        "stream_reasoning": (True,),
+        "use_audio_in_video": (False,),
+        "video_data": (),
     }
 )
 

@@ -60,7 +60,7 @@ class FakeCore:
         self.waiting: dict[int, Row] = {}
         self.added: list[AddRequest] = []
         self.aborted: list[int] = []
-        self.num_steps = self.num_prompt = self.num_generated = 0
+        self.num_steps = self.num_prompt = self.num_generated = self.num_resets = 0
         self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
             architecture="FakeForCausalLM",
@@ -96,6 +96,9 @@ class FakeCore:
         for request_id in request_ids:
             if self.running.pop(request_id, None) or self.waiting.pop(request_id, None):
                 self.aborted.append(request_id)
+
+    def reset_prefix_cache(self) -> None:
+        self.num_resets += 1
 
     def step(self) -> StepReport:
         time.sleep(self.step_seconds)

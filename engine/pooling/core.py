@@ -4,6 +4,7 @@ Owns the queue and the ends of requests, and drives either runner. As in `engine
 has its next batch before the host has read the last.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic, perf_counter
@@ -86,18 +87,26 @@ class PoolingCore:
         if not isinstance(message, PoolRequest):
             raise RequestError("This engine gives vectors and writes no text.", "prompt")
         config = self._model.config
+        if message.priority and self.config.scheduling_policy != "priority":
+            raise RequestError(
+                "priority needs the setting --scheduling-policy priority.", "priority"
+            )
         check(
             message, self._spec, width=self.info.embedding_size, vocab_size=config.vocab_size,
             max_model_len=config.context_length, token_types=_token_types(self._model),
         )  # fmt: skip
         self.stats.prompt_tokens += len(message.prompt_token_ids)
         self._alive.add(message.request_id)
-        self._waiting.append(Waiting(message))
+        place = bisect_right(self._waiting, message.priority, key=_priority)
+        self._waiting.insert(place, Waiting(message))
 
     def abort(self, request_ids: Iterable[int]) -> None:
         """Forget requests; what is on the device is dropped when it comes."""
         self._alive -= set(request_ids)
         self._waiting = deque(w for w in self._waiting if w.request.request_id in self._alive)
+
+    def reset_prefix_cache(self) -> None:
+        """Nothing: vectors are not cached, nor what they are made of."""
 
     def step(self) -> StepReport:
         """Start the next batch, then report what the one before it gave.
@@ -184,6 +193,10 @@ def _make_runner(config: EngineConfig, model: LoadedPooler) -> PoolingRunner:
         shapes = decoder_shapes(rows, tokens, longest, page)
         return DecoderRunner(config, model, model.config, shapes)
     return EncoderRunner(model, encoder_shapes(rows, tokens, longest))
+
+
+def _priority(waiting: Waiting) -> int:
+    return waiting.request.priority
 
 
 def _token_types(model: LoadedPooler) -> int:

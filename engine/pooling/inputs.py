@@ -39,8 +39,10 @@ class InputReader:
         truncate: int | None = None,
         add_special_tokens: bool = True,
         marked: bool = False,
+        max_last: int | None = None,
     ) -> PoolInput:
-        """Tokenise a text or a pair, cut to `truncate` tokens, -1 being all that the model takes.
+        """Tokenise a text or a pair, cut to `truncate` tokens, -1 being all that the model takes,
+        of which the text or the second one has `max_last` at the most.
 
         `marked` as for `Tokenizer.encode`.
 
@@ -50,11 +52,20 @@ class InputReader:
             raise RequestError("This model has no tokenizer; send token ids.", "input")
         limit = self.limit(truncate)
         longest = self.tokenizer.max_chars(limit or self.info.max_model_len)
-        texts = [self._prepared(text, longest, cut=limit is not None) for text in (first, second)]
+        cut_first = limit is not None or (second is None and max_last is not None)
+        cut_second = limit is not None or max_last is not None
+        texts = [
+            self._prepared(first, longest, cut=cut_first),
+            self._prepared(second, longest, cut=cut_second),
+        ]
         ids, types = self.tokenizer.encode_pair(
-            texts[0] or "", texts[1], add_special_tokens=add_special_tokens, max_tokens=limit,
+            texts[0] or "",
+            texts[1],
+            add_special_tokens=add_special_tokens,
+            max_tokens=limit,
             marked=marked,
-        )  # fmt: skip
+            max_last=max_last,
+        )
         return PoolInput(ids, types if self.info.takes_token_types and second is not None else [])
 
     def ids(self, ids: Sequence[int], truncate: int | None = None) -> PoolInput:

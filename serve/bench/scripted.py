@@ -56,6 +56,9 @@ class ScriptedCore:
         self._waiting.append(request)
         return arrival or 0
 
+    def reset_prefix_cache(self) -> None:
+        """There is none."""
+
     def abort(self, request_ids: Iterable[int]) -> None:
         gone = set(request_ids)
         for request_id in gone:

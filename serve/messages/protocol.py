@@ -139,6 +139,7 @@ class CountRequest(CheckedRequest, frozen=True, kw_only=True):
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    chat_template_kwargs: dict[str, Any] | None = None  # as in the chat API
     output_format: OutputFormat | None = None  # the same as output_config.format, before it
 
     @property
@@ -148,6 +149,11 @@ class CountRequest(CheckedRequest, frozen=True, kw_only=True):
         return newer or self.output_format
 
     def check_shared(self) -> None:
+        thinking = self.thinking
+        if thinking and thinking.type == "disabled" and thinking.budget_tokens is not None:
+            raise RequestError(
+                "thinking.budget_tokens needs thinking that is not disabled.", "thinking"
+            )
         if self.output_format and self.output_config and self.output_config.format:
             raise RequestError(
                 "output_format and output_config.format are the same; send one.", "output_format"
@@ -165,6 +171,7 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     top_k: int | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    extra_key: str | None = None  # as in the chat API
 
 
 class ThinkingTokens(Struct):

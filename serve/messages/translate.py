@@ -46,10 +46,12 @@ def chat_request(request: CountRequest, effort: str | None) -> ChatRequest:
         model=request.model,
         messages=turns,
         tools=[_tool(tool) for tool in request.tools] if request.tools else None,
-        tool_choice=_choice(choice) if request.tools else None,
+        tool_choice=_choice(choice),
         parallel_tool_calls=not getattr(choice, "disable_parallel_tool_use", None),
         continue_final_message=continued,
         reasoning_effort=effort,
+        include_reasoning=_shows_thinking(request.thinking),
+        chat_template_kwargs=request.chat_template_kwargs,
         response_format=_format(request.format),
         **(_options(request) if isinstance(request, MessagesRequest) else {}),
     )
@@ -81,6 +83,10 @@ def _budget(thinking: Thinking | None) -> int | None:
     return None if thinking is None or thinking.type == "disabled" else thinking.budget_tokens
 
 
+def _shows_thinking(thinking: Thinking | None) -> bool:
+    return thinking is None or thinking.display != "omitted"
+
+
 def _system(request: CountRequest) -> list[ChatMessage]:
     if not request.system:
         return []
@@ -95,12 +101,19 @@ def _turns(message: Message) -> Iterator[ChatMessage]:
     rest: list[Block] = []
     for block in message.content:
         if isinstance(block, ToolResultBlock):
-            content = _text(block.content or "")
-            yield ChatMessage(role="tool", tool_call_id=block.tool_use_id, content=content)
+            yield ChatMessage(role="tool", tool_call_id=block.tool_use_id, content=_result(block))
         else:
             rest.append(block)
     if rest or not message.content:
         yield _turn(message.role, rest)
+
+
+def _result(block: ToolResultBlock) -> str:
+    """What a call gave; chat templates know no errors, so the text says that it is one."""
+    text = _text(block.content or "")
+    if not block.is_error or text[:5].lower() == "error":
+        return text
+    return f"Error: {text}" if text else "Error"
 
 
 def _turn(role: Any, blocks: list[Block]) -> ChatMessage:
@@ -131,7 +144,7 @@ def _tool(tool: AnthropicTool) -> Tool:
 def _choice(choice: AnthropicToolChoice | None) -> ToolChoice | None:
     match choice:
         case ChooseTool(name=name):
-            return NamedToolChoice("function", FunctionName(name))
+            return NamedToolChoice(FunctionName(name))
         case ChooseAny():
             return "required"
         case ChooseNone():

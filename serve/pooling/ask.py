@@ -46,6 +46,7 @@ async def ask_inputs(service: Service, request: InputFields) -> Answers:
                 reader.text(text, truncate=truncate, add_special_tokens=special, marked=marked)
             ],
             params,
+            request,
         )
     special = request.add_special_tokens is not False
 
@@ -54,13 +55,20 @@ async def ask_inputs(service: Service, request: InputFields) -> Answers:
             return reader.ids(one, truncate)
         return reader.text(one, truncate=truncate, add_special_tokens=special)
 
-    return await _ask(service, lambda: [read(one) for one in request.inputs()], params)
+    return await _ask(service, lambda: [read(one) for one in request.inputs()], params, request)
 
 
 async def ask_scores(
-    service: Service, first: Sequence[str], second: Sequence[str], request: PoolingFields
+    service: Service,
+    first: Sequence[str],
+    second: Sequence[str],
+    request: PoolingFields,
+    max_second: int | None = None,
 ) -> tuple[list[float], Usage]:
-    """How well each pair goes together: by a cross-encoder, or the cosine of two embeddings."""
+    """How well each pair goes together: by a cross-encoder, or the cosine of two embeddings.
+
+    Of each of the `second` texts `max_second` tokens are read at the most.
+    """
     pairs = match_pairs(first, second)
     if len(pairs) > MAX_INPUTS:
         raise RequestError(f"There may be at most {MAX_INPUTS} pairs.", "documents")
@@ -68,15 +76,23 @@ async def ask_scores(
     params = PoolingParams(use_activation=request.use_activation)
     if service.client.info.task == "classify":
         answers = await _ask(
-            service, lambda: [reader.text(a, b, truncate=truncate) for a, b in pairs], params
+            service,
+            lambda: [reader.text(*pair, truncate=truncate, max_last=max_second) for pair in pairs],
+            params,
+            request,
         )
         return [floats(vector)[0] for vector in answers.vectors], answers.usage
-    texts = list(dict.fromkeys([*first, *second]))
+    whole = dict.fromkeys((text, None) for text in first)
+    texts = list(whole | dict.fromkeys((text, max_second) for text in second))
     answers = await _ask(
-        service, lambda: [reader.text(text, truncate=truncate) for text in texts], params
+        service,
+        lambda: [reader.text(text, truncate=truncate, max_last=most) for text, most in texts],
+        params,
+        request,
     )
     vectors = dict(zip(texts, map(floats, answers.vectors), strict=True))
-    return [cosine(vectors[a], vectors[b]) for a, b in pairs], answers.usage
+    scores = [cosine(vectors[a, None], vectors[b, max_second]) for a, b in pairs]
+    return scores, answers.usage
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:
@@ -90,9 +106,12 @@ def _reader(service: Service) -> InputReader:
 
 
 async def _ask(
-    service: Service, read: Callable[[], list[PoolInput]], params: PoolingParams
+    service: Service,
+    read: Callable[[], list[PoolInput]],
+    params: PoolingParams,
+    request: PoolingFields,
 ) -> Answers:
     """Tokenise in a thread, for the event loop never waits for it, then ask the engine."""
     inputs = await asyncio.to_thread(read)
-    vectors = await service.client.pool(inputs, params)
+    vectors = await service.client.pool(inputs, params, request.priority or 0)
     return Answers(vectors, sum(len(each.token_ids) for each in inputs))

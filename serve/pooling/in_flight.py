@@ -29,14 +29,14 @@ class PoolsInFlight:
         return len(self._waiters)
 
     def start(
-        self, inputs: Sequence[PoolInput], params: PoolingParams
+        self, inputs: Sequence[PoolInput], params: PoolingParams, priority: int = 0
     ) -> tuple[list[PoolRequest], list[Waiter]]:
         """The messages to send, and a future for the vector of each."""
         loop, requests, waiters = asyncio.get_running_loop(), [], []
         for each in inputs:
             request = PoolRequest(
                 request_id=next(self._ids), prompt_token_ids=each.token_ids, params=params,
-                token_type_ids=each.token_type_ids,
+                token_type_ids=each.token_type_ids, priority=priority,
             )  # fmt: skip
             waiter: Waiter = loop.create_future()
             self._waiters[request.request_id] = waiter, Timeline(len(each.token_ids))

@@ -5,11 +5,15 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from engine.errors import RequestError
-from serve.protocol import CheckedRequest, Usage
+from serve.protocol import MAX_PRIORITY, CheckedRequest, Usage
 from serve.protocol_chat import ChatMessage, ChatRequest
 from serve.protocol_completions import TextOrIds
+from serve.template_fields import check_template_fields
 
 MAX_INPUTS = 2048  # as OpenAI's
+EmbedDtype = Literal["float32", "float16", "bfloat16"]
+Endianness = Literal["native", "little", "big"]
+_OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
 
 class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
@@ -18,11 +22,17 @@ class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
     model: str | None = None
     truncate_prompt_tokens: int | None = None  # -1: what the model takes
     use_activation: bool | None = None  # vectors of length 1, probabilities instead of scores
+    priority: int | None = None
+
+    def check_shared(self) -> None:
+        if abs(self.priority or 0) > MAX_PRIORITY:
+            raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
 
 
 class InputFields(PoolingFields, frozen=True, kw_only=True):
     """`input` is a text, ids, or a list of either; `messages` is a conversation instead."""
 
+    needs = (("input",), ("messages",))
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
     add_generation_prompt: bool | None = None
@@ -31,12 +41,15 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
 
     def check_shared(self) -> None:
+        super().check_shared()
         if (self.input is None) == (self.messages is None):
             raise RequestError("Send either input or messages.", "input")
         if self.messages == []:
             raise RequestError("messages must hold at least one message.", "messages")
-        if self.messages is None and self.chat_template is not None:
-            raise RequestError("chat_template needs messages.", "chat_template")
+        if self.messages is None:
+            check_template_fields(self, _OF_MESSAGES, "input")
+        for message in self.messages or ():
+            message.check()
 
     def inputs(self) -> list[TextOrIds]:
         """The inputs, each a text or its ids; raises RequestError for a list of mixed kinds."""
@@ -63,8 +76,18 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
 class EmbeddingRequest(InputFields, frozen=True, kw_only=True):
     """Texts, ids or a conversation whose vectors are wanted."""
 
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] | None = None
+    embed_dtype: EmbedDtype | None = None  # of base64 and bytes: float32, if it is left out
+    endianness: Endianness | None = None  # likewise: little
     dimensions: int | None = None
+
+    def check_shared(self) -> None:
+        super().check_shared()
+        if self.encoding_format not in (None, "float"):
+            return
+        for name, default in (("embed_dtype", "float32"), ("endianness", "little")):
+            if getattr(self, name) not in (None, default, "native"):
+                raise RequestError(f"{name} needs encoding_format base64 or bytes.", name)
 
 
 class PoolingRequest(EmbeddingRequest, frozen=True, kw_only=True):
@@ -78,6 +101,7 @@ class ClassifyRequest(InputFields, frozen=True, kw_only=True):
 class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
     """Pairs of texts: one with each of several, or as many with as many."""
 
+    needs = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
     text_1: str | list[str] | None = None
     text_2: str | list[str] | None = None
     queries: str | list[str] | None = None
@@ -86,9 +110,9 @@ class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
     data_2: str | list[str] | None = None
 
     def check_shared(self) -> None:
-        spellings = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
-        sent = [pair for pair in spellings if any(getattr(self, name) is not None for name in pair)]
-        if len(sent) != 1 or any(getattr(self, name) is None for name in sent[0]):
+        super().check_shared()
+        given = {name for pair in self.needs for name in pair if getattr(self, name) is not None}
+        if not any(given == {*pair} for pair in self.needs):
             raise RequestError(
                 "Send text_1 and text_2, or queries and documents, or data_1 and data_2.", "text_1"
             )
@@ -109,8 +133,12 @@ class RerankRequest(PoolingFields, frozen=True, kw_only=True):
     documents: list[str]
     top_n: int | None = None  # 0 is all
     return_documents: bool | None = None
+    max_tokens_per_doc: int | None = None  # what each document is cut to; 0 is all
 
     def check_shared(self) -> None:
+        super().check_shared()
+        if (self.max_tokens_per_doc or 0) < 0:
+            raise RequestError("max_tokens_per_doc must not be negative.", "max_tokens_per_doc")
         if not self.documents:
             raise RequestError("There must be at least one document.", "documents")
         if self.top_n is not None and self.top_n < 0:
@@ -118,7 +146,7 @@ class RerankRequest(PoolingFields, frozen=True, kw_only=True):
 
 
 class Embedding(Struct, kw_only=True):
-    """One vector: numbers, or the base64 of little-endian float32."""
+    """One vector: numbers, or the base64 of them."""
 
     index: int
     object: str = "embedding"

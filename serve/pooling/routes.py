@@ -1,7 +1,6 @@
 """POST /v1/embeddings, /pooling, /classify, /score and /rerank."""
 
 import time
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from engine.pooling.inputs import check_task, vector_width
 from engine.pooling_params import PoolingParams
 from serve.endpoint import GenerationRoute, send_json
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
+from serve.pooling.encodings import encoded, send_bytes
 from serve.pooling.protocol import (
     Classified,
     ClassifiedList,
@@ -58,17 +58,20 @@ class EmbeddingsRoute(PoolingRouteBase[EmbeddingRequest]):
     async def answer(self, request: EmbeddingRequest, request_id: str, send: Send) -> None:
         self.check(request)
         answers = await ask_inputs(self.service, request)
+        name = f"embd-{request_id}"
+        if request.encoding_format in ("bytes", "bytes_only"):
+            await send_bytes(send, answers, request, name, self.name)
+            return
         data = [
             Embedding(index=index, embedding=vector)
-            for index, vector in enumerate(_encoded(answers, request))
+            for index, vector in enumerate(await encoded(answers, request))
         ]
         await send_json(
             send,
             EmbeddingList(
-                id=f"embd-{request_id}", created=int(time.time()), model=self.name, data=data,
-                usage=answers.usage,
+                id=name, created=int(time.time()), model=self.name, data=data, usage=answers.usage
             ),
-        )  # fmt: skip
+        )
 
 
 class PoolingRoute(PoolingRouteBase[PoolingRequest]):
@@ -80,26 +83,36 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
     async def answer(self, request: PoolingRequest, request_id: str, send: Send) -> None:
         self.check(request)
         answers = await ask_inputs(self.service, request)
+        name = f"pool-{request_id}"
+        if request.encoding_format in ("bytes", "bytes_only"):
+            width = self._width(request)
+            await send_bytes(send, answers, request, name, self.name, width)
+            return
         data = [
             Pooled(index=index, data=vector)
-            for index, vector in enumerate(self._encoded(answers, request))
+            for index, vector in enumerate(await self._encoded(answers, request))
         ]
         await send_json(
             send,
             PooledList(
-                id=f"pool-{request_id}", created=int(time.time()), model=self.name, data=data,
-                usage=answers.usage,
+                id=name, created=int(time.time()), model=self.name, data=data, usage=answers.usage
             ),
-        )  # fmt: skip
+        )
 
-    def _encoded(
+    def _width(self, request: PoolingRequest) -> int | None:
+        """Numbers of a token's vector, where each token has one."""
+        info = self.service.client.info
+        if not info.per_token:
+            return None
+        return vector_width(info, PoolingParams(dimensions=request.dimensions))
+
+    async def _encoded(
         self, answers: Answers, request: PoolingRequest
     ) -> Sequence[list[float | list[float]] | str]:
-        info = self.service.client.info
-        if not info.per_token or request.encoding_format == "base64":
-            vectors = _encoded(answers, request)
+        width = self._width(request)
+        if width is None or request.encoding_format == "base64":
+            vectors = await encoded(answers, request)
             return [one if isinstance(one, str) else [*one] for one in vectors]
-        width = vector_width(info, PoolingParams(dimensions=request.dimensions))
         found = map(floats, answers.vectors)
         return [[one[at : at + width] for at in range(0, len(one), width)] for one in found]
 
@@ -158,7 +171,8 @@ class RerankRoute(PoolingRouteBase[RerankRequest]):
     async def answer(self, request: RerankRequest, request_id: str, send: Send) -> None:
         self.check(request)
         documents = request.documents
-        scores, usage = await ask_scores(self.service, [request.query], documents, request)
+        longest = request.max_tokens_per_doc or None
+        scores, usage = await ask_scores(self.service, [request.query], documents, request, longest)
         order = sorted(range(len(scores)), key=lambda index: -scores[index])
         shown = request.return_documents is not False
         results = [
@@ -171,9 +185,3 @@ class RerankRoute(PoolingRouteBase[RerankRequest]):
         await send_json(
             send, Ranking(id=f"rerank-{request_id}", model=self.name, usage=usage, results=results)
         )
-
-
-def _encoded(answers: Answers, request: EmbeddingRequest) -> list[list[float] | str]:
-    if request.encoding_format == "base64":
-        return [b64encode(vector).decode() for vector in answers.vectors]
-    return [floats(vector) for vector in answers.vectors]

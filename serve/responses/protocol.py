@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.errors import RequestError
 from engine.sampling_params import MAX_LOGPROBS
@@ -12,13 +12,18 @@ LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden
 
 
-class TextPart(Struct, tag_field="type", tag="input_text", frozen=True):
+class _Known(Struct, frozen=True, forbid_unknown_fields=True):
+    """A field annotated `None` is one that clients send back as null; what else it may be is not
+    served here."""
+
+
+class TextPart(_Known, tag_field="type", tag="input_text", frozen=True):
     """A text of the user's."""
 
     text: str
 
 
-class AnswerPart(Struct, tag_field="type", tag="output_text", frozen=True):
+class AnswerPart(_Known, tag_field="type", tag="output_text", frozen=True):
     """A text of an earlier answer."""
 
     text: str
@@ -26,28 +31,29 @@ class AnswerPart(Struct, tag_field="type", tag="output_text", frozen=True):
     logprobs: list[Any] | None = None
 
 
-class ThoughtPart(Struct, tag_field="type", tag="reasoning_text", frozen=True):
+class ThoughtPart(_Known, tag_field="type", tag="reasoning_text", frozen=True):
     """What was thought in an earlier turn."""
 
     text: str
 
 
-class SummaryPart(Struct, tag_field="type", tag="summary_text", frozen=True):
+class SummaryPart(_Known, tag_field="type", tag="summary_text", frozen=True):
     """A summary of what was thought."""
 
     text: str
 
 
-class MessageItem(Struct, tag_field="type", tag="message", frozen=True):
+class MessageItem(_Known, tag_field="type", tag="message", frozen=True):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart | AnswerPart]
     id: str | None = None
     status: str | None = None
+    phase: str | None = None  # a label of OpenAI's models; carries no text
 
 
-class FunctionCallItem(Struct, tag_field="type", tag="function_call", frozen=True):
+class FunctionCallItem(_Known, tag_field="type", tag="function_call", frozen=True):
     """A call of an earlier turn."""
 
     call_id: str
@@ -55,18 +61,26 @@ class FunctionCallItem(Struct, tag_field="type", tag="function_call", frozen=Tru
     arguments: str
     id: str | None = None
     status: str | None = None
+    caller: None = None
+    namespace: None = None
+    run_async: None = field(default=None, name="async")
+    async_: None = None  # the same, as the official client's `model_dump` spells it
 
 
-class FunctionOutputItem(Struct, tag_field="type", tag="function_call_output", frozen=True):
+class FunctionOutputItem(_Known, tag_field="type", tag="function_call_output", frozen=True):
     """What a call gave."""
 
     call_id: str
     output: str | list[TextPart]
     id: str | None = None
     status: str | None = None
+    name: str | None = None
+    caller: None = None
+    namespace: None = None
+    created_by: None = None
 
 
-class ReasoningItem(Struct, tag_field="type", tag="reasoning", frozen=True):
+class ReasoningItem(_Known, tag_field="type", tag="reasoning", frozen=True):
     """The reasoning of an earlier turn."""
 
     summary: list[SummaryPart]
@@ -89,26 +103,49 @@ class FunctionTool(Struct, frozen=True, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class FunctionChoice(Struct, frozen=True, forbid_unknown_fields=True):
+class FunctionChoice(
+    Struct, tag_field="type", tag="function", frozen=True, forbid_unknown_fields=True
+):
     """This function has to be called."""
+
+    name: str
+
+
+class AllowedFunction(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of those that may be called."""
 
     type: Literal["function"]
     name: str
+
+
+class AllowedFunctions(
+    Struct, tag_field="type", tag="allowed_tools", frozen=True, forbid_unknown_fields=True
+):
+    """No function but these may be called; with mode "required", one of them has to be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[AllowedFunction]
+
+
+ResponsesToolChoice = Literal["none", "auto", "required"] | FunctionChoice | AllowedFunctions
 
 
 class TextOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """The form of the answer."""
 
     format: dict[str, Any] | None = None
-    verbosity: None = None
+    verbosity: Literal["medium"] | None = None
 
 
 class ReasoningOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much to think. Reasoning is shown as it is; `summary` asks for no more than that."""
+    """How much to think. Reasoning is shown as it is and nobody sums it up: "auto" leaves that to
+    the server."""
 
     effort: str | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    summary: Literal["auto"] | None = None
+    generate_summary: Literal["auto"] | None = None  # the older name
+    context: Literal["auto"] | None = None
+    mode: Literal["standard"] | None = None
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +157,7 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     """None always means "as if it were not sent"."""
 
+    needs = (("input",),)
     model: str | None = None
     input: str | list[dict[str, Any]] | None = None
     instructions: str | None = None
@@ -128,10 +166,18 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    vllm_xargs: dict[str, Any] | None = None
     top_logprobs: int | None = None
     include: list[str] | None = None
     tools: list[FunctionTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    tool_choice: ResponsesToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     thinking_token_budget: int | None = None  # as in the chat API
@@ -146,6 +192,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     seed: int | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    extra_key: str | None = None  # as in the chat API
     chat_template_kwargs: dict[str, Any] | None = None
 
     @property
@@ -160,9 +207,9 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(
                 f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"
             )
+        if self.top_logprobs and not self.wants_logprobs:
+            raise RequestError(f"top_logprobs needs {LOGPROBS!r} in include.", "top_logprobs")
         self._check_metadata()
-        if self.background and self.stream:
-            raise RequestError("background cannot be streamed; leave out stream.", "background")
         if self.background and self.store is False:
             raise RequestError("background needs store, or its end cannot be asked for.", "store")
 

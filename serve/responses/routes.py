@@ -6,12 +6,12 @@ server.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope, Send
 
 from engine.errors import OverloadedError, RequestError
@@ -22,6 +22,7 @@ from serve.errors import ErrorBody, error_body
 from serve.key_limits import KeyLimits
 from serve.owner import owner_of
 from serve.protocol_chat import ChatMessage
+from serve.responses.event_log import AsLogged, EventLog
 from serve.responses.protocol import (
     Deleted,
     InputItem,
@@ -71,11 +72,15 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         stored = Stored(view.response, turns, owner)
         if request.background:
             self._check_room()
+            log = stored.log = EventLog() if request.stream else None
             stored.task = asyncio.create_task(self._in_background(talk, view, stored))
             self._tasks.add(stored.task)
             stored.task.add_done_callback(self._tasks.discard)
             self._store.put(stored)
-            await send_json(send, view.response)
+            if log is None:
+                await send_json(send, view.response)
+            else:
+                await send_events(send, log.after(-1), AsLogged(), _FRAMING)
             return
         if request.stream:
             name, priority = view.response.id, request.priority or 0
@@ -101,29 +106,40 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             raise RequestError("The previous response is not complete yet.", "previous_response_id")
         return stored.turns
 
-    async def _run(self, talk: Conversation, view: ResponseView) -> None:
-        """Until the response is complete."""
+    async def _run(
+        self, talk: Conversation, view: ResponseView, log: EventLog | None = None
+    ) -> None:
+        """Until the response is complete; its events go to the log, if there is one."""
         name, priority = view.response.id, talk.request.priority or 0
         with self.service.client.generate(name, [talk.prompt], priority) as stream:
             async for deltas in stream:
-                for _ in view.of(deltas):
-                    pass
-        view.finish()
+                for news in view.of(deltas):
+                    if log is not None:
+                        log.add(news)
+        if log is None:
+            view.finish()
+        else:
+            for news in view.last():
+                log.add(news)
 
     async def _in_background(self, talk: Conversation, view: ResponseView, stored: Stored) -> None:
+        log, end = stored.log, None
         try:
             with self._limits.hold(stored.owner):
-                await self._run(talk, view)
+                await self._run(talk, view, log)
             self._keep(stored)
         except asyncio.CancelledError:
-            view.response.status = "cancelled"
+            end = view.ended("cancelled")
         except Exception as error:
             if not isinstance(error, IngotError):
                 logger.exception("A response in the background failed.")
-            view.response.status = "failed"
             detail = error_body(error)[1].error
-            view.response.error = {"code": detail.type, "message": detail.message}
+            end = view.ended("failed", {"code": detail.type, "message": detail.message})
         stored.task = None
+        if log is not None:
+            if end is not None:
+                log.add(end)
+            log.close()
 
     def _keep(self, stored: Stored) -> None:
         items = [msgspec.convert(item, InputItem) for item in stored.response.output]
@@ -144,6 +160,8 @@ class StoredResponses:
             await _cancel(stored)
             self._store.delete(stored.response.id)
             return _json(Deleted(stored.response.id))
+        if request.query_params.get("stream") == "true":
+            return _replayed(stored, request.query_params.get("starting_after", "-1"))
         return _json(stored.response)
 
     async def cancel(self, request: Request) -> Response:
@@ -162,6 +180,23 @@ async def _cancel(stored: Stored) -> None:
     if stored.task is not None:
         stored.task.cancel()
         await asyncio.wait([stored.task])
+
+
+def _replayed(stored: Stored, after: str) -> Response:
+    """The events of a response behind number `after`, as long as they come."""
+    log = stored.log
+    if log is None:
+        raise RequestError(
+            "Only a response that was made with background and stream can be streamed.", "stream"
+        )
+    if not after.removeprefix("-").isdecimal() or len(after) > 18:
+        raise RequestError("starting_after must be the number of an event.", "starting_after")
+
+    async def frames() -> AsyncIterator[bytes]:
+        async for events in log.after(int(after)):
+            yield b"".join(map(named_event, events))
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
 
 
 def _json(value: ResponseObject | Deleted) -> Response:

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.errors import NotFoundError
 from serve.protocol_chat import ChatMessage
+from serve.responses.event_log import EventLog
 from serve.responses.protocol import ResponseObject
 
 MAX_RESPONSES = 1000
@@ -25,11 +26,14 @@ class Stored:
     turns: list[ChatMessage] = field(default_factory=list)
     owner: str = ""
     task: asyncio.Task[None] | None = None
+    log: EventLog | None = None  # of one that is streamed meanwhile
     num_bytes: int = 0
 
     def measure(self) -> None:
         """Count its bytes; what it holds has changed."""
-        self.num_bytes = sum(len(msgspec.json.encode(x)) for x in (self.response, self.turns))
+        events = self.log.events if self.log else []
+        held = (self.response, self.turns, events)
+        self.num_bytes = sum(len(msgspec.json.encode(each)) for each in held)
 
 
 class ResponseStore:

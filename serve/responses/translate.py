@@ -8,16 +8,20 @@ import msgspec
 from engine.errors import RequestError
 from serve.protocol_chat import MAX_MESSAGES, ChatMessage, ChatRequest
 from serve.protocol_tools import (
+    AllowedTool,
+    AllowedToolChoice,
+    AllowedTools,
+    AnyToolChoice,
     CalledFunction,
     CalledTool,
     FunctionDefinition,
     FunctionName,
     NamedToolChoice,
     Tool,
-    ToolChoice,
 )
 from serve.response_format import ResponseFormat
 from serve.responses.protocol import (
+    AllowedFunctions,
     AnswerPart,
     FunctionCallItem,
     FunctionOutputItem,
@@ -29,6 +33,11 @@ from serve.responses.protocol import (
 )
 
 _FORMAT, _SCHEMA = "text.format", "text.format.schema"
+_SAME = (  # as in the chat API
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "logit_bias", "stop", "ignore_eos", "seed", "vllm_xargs",
+    "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt",
+)  # fmt: skip
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 
 
@@ -66,21 +75,14 @@ def chat_request(request: ResponsesRequest, turns: list[ChatMessage]) -> ChatReq
         model=request.model,
         messages=(first if request.instructions else []) + turns,
         tools=[_tool(tool) for tool in request.tools] if request.tools else None,
-        tool_choice=_choice(request) if request.tools else None,
+        tool_choice=_choice(request),
         parallel_tool_calls=request.parallel_tool_calls,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
-        thinking_token_budget=request.thinking_token_budget,
-        chat_template_kwargs=request.chat_template_kwargs,
         max_completion_tokens=request.max_output_tokens,
         stream=request.stream,
         logprobs=request.wants_logprobs or None,
         top_logprobs=request.top_logprobs if request.wants_logprobs else None,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        seed=request.seed,
-        priority=request.priority,
-        cache_salt=request.cache_salt,
+        **{name: getattr(request, name) for name in _SAME},
         **_format(request),
     )
     chat.check_shared()
@@ -123,7 +125,9 @@ def _item(index: int, raw: dict[str, Any]) -> InputItem:
 def _other(item: MessageItem | FunctionOutputItem) -> ChatMessage:
     if isinstance(item, MessageItem):
         return ChatMessage(role=item.role, content=_text(item.content))
-    return ChatMessage(role="tool", tool_call_id=item.call_id, content=_text(item.output))
+    return ChatMessage(
+        role="tool", tool_call_id=item.call_id, name=item.name, content=_text(item.output)
+    )
 
 
 def _assistant(items: list[InputItem]) -> list[ChatMessage]:
@@ -160,8 +164,11 @@ def _tool(tool: Any) -> Tool:
     )
 
 
-def _choice(request: ResponsesRequest) -> ToolChoice | None:
+def _choice(request: ResponsesRequest) -> AnyToolChoice | None:
     choice = request.tool_choice
     if choice is None or isinstance(choice, str):
         return choice
-    return NamedToolChoice("function", FunctionName(choice.name))
+    if isinstance(choice, AllowedFunctions):
+        tools = [AllowedTool("function", FunctionName(tool.name)) for tool in choice.tools]
+        return AllowedToolChoice(AllowedTools(choice.mode, tools))
+    return NamedToolChoice(FunctionName(choice.name))

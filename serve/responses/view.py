@@ -19,6 +19,7 @@ from serve.responses.protocol import (
     ResponseObject,
     ResponsesRequest,
     ResponseUsage,
+    Status,
     TextOptions,
 )
 
@@ -62,6 +63,11 @@ class ResponseView:
             yield from self._shown(change, [])
         self.finish()
         yield self._event(f"response.{self.response.status}", response=self.response)
+
+    def ended(self, status: Status, error: dict[str, Any] | None = None) -> ResponseEvent:
+        """The last event of a response that does not become complete."""
+        self.response.status, self.response.error = status, error
+        return self._event(f"response.{status}", response=self.response)
 
     def finish(self) -> ResponseObject:
         """The whole response, once the engine has said everything."""

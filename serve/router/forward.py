@@ -20,6 +20,7 @@ from serve.body import read_body
 from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.errors import TransportError, UnavailableError
 from serve.fallback.chain import RESPONSES, FallbackChain
+from serve.request_id import OWN_ID
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
 from serve.router.prefixes import Beginning, beginning_of
@@ -100,7 +101,8 @@ class Forward:
                         return "503"
                     self._metrics.requests.labels(backend.url, choice).inc()
                     if path == RESPONSES:
-                        name = answer.header(b"x-request-id").decode("latin-1")
+                        own = answer.header(OWN_ID.encode()) or answer.header(b"x-request-id")
+                        name = own.decode("latin-1")
                         self._backends.remember(f"resp_{name}", backend)
                     await self._pass_on(answer, backend.url, path, send)
                     return None

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from starlette.types import Send
 
 from serve.errors import ErrorBody, ErrorDetail
+from serve.request_id import OWN_ID
 from serve.router.upstream import Answer, UpstreamError
 from serve.sse import event
 from serve.whole import send_body
@@ -17,8 +18,8 @@ from serve.whole import send_body
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 256 * 2**20
 _PASSED_ON = frozenset(
-    {b"content-type", b"cache-control", b"retry-after", b"x-request-id", b"x-accel-buffering",
-     b"www-authenticate"}
+    {b"content-type", b"cache-control", b"retry-after", b"x-request-id", OWN_ID.encode(),
+     b"x-accel-buffering", b"www-authenticate"}
 )  # fmt: skip
 logger = logging.getLogger("ingot.router")
 

@@ -114,6 +114,36 @@ def test_scores_from_a_position_on_need_no_beginning_again(core, start):
         np.testing.assert_allclose(new.logprobs, old.logprobs, atol=1e-5)
 
 
+def test_a_cache_that_is_reset_finds_nothing_and_changes_nothing(core):
+    """Neither for who comes, nor for who runs; what is computed afterwards is found again."""
+    [prompt] = prompts(1, seed=9)
+    prompt = (prompt * 40)[:40]
+    (first,) = run(core, [prompt], max_tokens=12)
+
+    def hits(**options):
+        before = core.stats.prefix_cache_hits
+        (text,) = run(core, [prompt], max_tokens=12, **options)
+        assert text.ids == first.ids
+        return core.stats.prefix_cache_hits - before
+
+    assert hits() > 0
+    core.reset_prefix_cache()
+    assert hits() == 0
+    assert hits() > 0
+    message = AddRequest(
+        request_id=10**6,
+        prompt_token_ids=prompt,
+        params=SamplingParams(max_tokens=12, temperature=0),
+    )
+    core.add(message)
+    ids = []
+    while core.has_work:
+        ids += [token for delta in core.step().deltas for token in delta.new_token_ids]
+        core.reset_prefix_cache()
+    assert ids == first.ids and core.stats.num_free_pages == core.stats.num_pages
+    assert hits() == 0
+
+
 def test_logprobs_are_those_of_the_whole_distribution(core):
     (text,) = run(core, [[5, 6, 7]], max_tokens=2, logprobs=20)
     first = text.logprobs[0]

@@ -129,6 +129,24 @@ def test_streams_give_the_whole_text_even_when_taken_by_turns(llm):
     assert second.outputs[0].text.startswith("".join(right))
 
 
+def test_what_is_queued_runs_when_it_is_waited_for(llm):
+    """Beside what another call runs; a bad prompt queues none of its company."""
+    params = SamplingParams(temperature=0, max_tokens=6)
+    expected = text(llm.generate(["Once", "The dog", "A cat"], params))
+    first = llm.enqueue(["Once", "The dog"], params)
+    [beside] = llm.generate("The dog", SamplingParams(temperature=0, max_tokens=3))
+    assert expected[1].startswith(beside.outputs[0].text)
+    second = llm.enqueue("A cat", params)
+    with pytest.raises(RequestError):
+        llm.enqueue(["Once", ""], params)
+    outputs = llm.wait_for_completion()
+    assert text(outputs) == expected
+    assert [output.request_id for output in outputs] == first + second
+    assert llm.wait_for_completion() == []
+    llm.reset_prefix_cache()
+    assert text(llm.generate(["Once"], params)) == expected[:1]
+
+
 def test_beams_read_as_vllm_s(llm):
     prompts = ["The cat", [70, 71, 72]]
     outputs = llm.beam_search(prompts, BeamSearchParams(beam_width=3, max_tokens=6))

@@ -8,13 +8,14 @@ import pytest
 
 from engine import LLM, PoolingParams
 from engine.errors import ConfigError, RequestError
+from engine.messages import PoolRequest
 from models.errors import CheckpointError, UnsupportedError
 from models.sentence_transformers import read_sentence_transformer, score_activation
 from tests.engine.pooling_folders import write_folder, write_modules
 from tests.parity.pooling_cases import CASES
 from tests.parity.pooling_goldens import read
 
-SMALL = {"max_num_seqs": 4, "max_num_batched_tokens": 64}
+SMALL = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "scheduling_policy": "priority"}
 RAW = PoolingParams(use_activation=False)
 
 
@@ -68,6 +69,23 @@ def test_the_beginning_of_a_vector_is_one_where_the_model_says_so(embedder):
     np.testing.assert_allclose(raw / np.linalg.norm(raw), whole, atol=1e-6)
     with pytest.raises(RequestError, match="dimensions is 9; this model has 8, 16"):
         embedder.embed("the dog", pooling_params=PoolingParams(dimensions=9))
+
+
+def test_who_is_more_urgent_goes_first(embedder):
+    """Of equals, who came first."""
+    core = embedder._core
+    priorities = [5, 0, 5, -1, 5, 0]
+    for number, priority in enumerate(priorities):
+        core.add(
+            PoolRequest(
+                request_id=1000 + number, prompt_token_ids=[2] * 30, params=PoolingParams(),
+                priority=priority,
+            )
+        )  # fmt: skip
+    order = []
+    while core.has_work:
+        order += [delta.request_id - 1000 for delta in core.step().deltas]
+    assert [sorted(order[i : i + 2]) for i in (0, 2, 4)] == [[1, 3], [0, 5], [2, 4]]
 
 
 def test_long_texts_are_refused_or_cut(embedder):

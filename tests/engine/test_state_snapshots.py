@@ -53,3 +53,12 @@ def test_what_was_not_computed_is_forgotten(snapshots: StateSnapshots) -> None:
     snapshots.begin_step()
     assert snapshots.longest(KEYS) == len(snapshots) == 0
     assert {snapshots.keep(KEYS[1]), snapshots.keep(KEYS[2])} == {9, 10}
+
+
+def test_all_can_be_forgotten(snapshots: StateSnapshots) -> None:
+    for key in KEYS[:2]:
+        snapshots.keep(key)
+    snapshots.clear()
+    snapshots.begin_step()
+    assert snapshots.longest(KEYS) == len(snapshots) == 0
+    assert {snapshots.keep(KEYS[1]), snapshots.keep(KEYS[2])} == {9, 10}

@@ -74,11 +74,22 @@ async def test_near_misses_do_not_open(serve: Serve) -> None:
         assert (await served.http.get("/v1/models")).status_code == 401
 
 
-async def test_ids_are_made_by_the_server(serve: Serve) -> None:
-    async with serve() as served:
-        headers = {"x-request-id": "mine"}
-        ids = {
-            (await served.http.get("/health", headers=headers)).headers["x-request-id"]
-            for _ in range(3)
-        }
-    assert len(ids) == 3 and "mine" not in ids
+@pytest.mark.parametrize("repeat", [False, True])
+async def test_ids_are_made_by_the_server_and_a_clients_may_be_echoed(
+    serve: Serve, repeat: bool
+) -> None:
+    sent_ids = {"mine-1": repeat, "": False, "a b": False, "x" * 129: False}
+    async with serve(ServerSettings(enable_request_id_headers=repeat)) as served:
+        for sent, echoed in sent_ids.items():
+            answers = [
+                (await served.http.get("/health", headers={"x-request-id": sent})).headers
+                for _ in range(3)
+            ]
+            own = {each.get("x-ingot-request-id", each["x-request-id"]) for each in answers}
+            assert len(own) == 3 and sent not in own
+            assert {each["x-request-id"] for each in answers} == ({sent} if echoed else own)
+        completion = await served.http.post(
+            "/v1/completions", headers={"x-request-id": "mine"}, json={"prompt": "a"}
+        )
+        own = completion.headers["x-ingot-request-id" if repeat else "x-request-id"]
+        assert completion.json()["id"] == f"cmpl-{own}"

@@ -123,6 +123,9 @@ ONE: list[tuple[str, str, Any]] = [
     (CHAT, "chat_template_kwargs", {"messages": []}), (CHAT, "chat_template_kwargs", {"tools": []}),
     (CHAT, "chat_template_kwargs", {"tokenize": True}), (CHAT, "chat_template_kwargs", {"zz": 1}),
     (CHAT, "chat_template_kwargs", [1]),
+    (CHAT, "input_ids", []), (CHAT, "input_ids", [300]), (CHAT, "input_ids", [5] * 128),
+    (CHAT, "input_ids", ["a"]), (CHAT, "extra_key", ""), (CHAT, "return_hidden_states", True),
+    (CHAT, "stream_reasoning", False), (CHAT, "verbosity", "low"),
 ]  # fmt: skip
 
 
@@ -144,6 +147,11 @@ NEUTRAL: list[tuple[str, str, Any]] = [
     (CHAT, "response_format", {"type": "text"}), (CHAT, "tools", None), (CHAT, "store", False),
     (CHAT, "tool_choice", "none"), (CHAT, "parallel_tool_calls", True), (CHAT, "metadata", {}),
     (CHAT, "n", None), (CHAT, "stop", None), (CHAT, "logit_bias", None), (CHAT, "seed", -1),
+    (CHAT, "tool_choice", "auto"), (CHAT, "functions", []), (CHAT, "function_call", "auto"),
+    (CHAT, "verbosity", "medium"), (CHAT, "stream_reasoning", True), (CHAT, "custom_params", {}),
+    (CHAT, "return_hidden_states", False), (CHAT, "data_parallel_rank", None),
+    (COMPLETIONS, "session_params", None), (CHAT, "some_name_of_tomorrow", None),
+    (COMPLETIONS, "return_prompt_text", False),
 ]  # fmt: skip
 
 

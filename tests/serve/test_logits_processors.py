@@ -18,9 +18,16 @@ async def test_arguments_travel(serve: Serve, path: str) -> None:
         none = await served.post(path, **prompt, max_tokens=1, vllm_xargs={})
         wrong = await served.post(path, **prompt, max_tokens=1, vllm_xargs={"a": "text"})
         beams = await served.post(path, **prompt, use_beam_search=True, vllm_xargs={"a": 1})
-        first, second = served.core.added
-    assert answer.is_success and none.is_success
-    assert first.params.extra_args == arguments and second.params.extra_args is None
+        sglang = await served.post(path, **prompt, max_tokens=1, custom_params=arguments)
+        both = await served.post(path, **prompt, vllm_xargs={"a": 1}, custom_params={"a": 1})
+        wrong_too = await served.post(path, **prompt, custom_params={"a": "text"})
+        first, second, third = served.core.added
+    assert answer.is_success and none.is_success and sglang.is_success
+    assert first.params.extra_args == third.params.extra_args == arguments
+    assert second.params.extra_args is None
+    for refused in (both, wrong_too):
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "custom_params"
     for refused in (wrong, beams):
         assert refused.status_code == 400
         assert refused.json()["error"]["param"] == "vllm_xargs"

@@ -1,26 +1,34 @@
 """/openapi.json against the routes and structs that it describes."""
 
+import msgspec
 import pytest
 from starlette.routing import Route
 
-from serve.app import OPERATIONS, READABLE
+from serve.app import ACTIONS, OPERATIONS
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_every_path_is_described(serve: Serve) -> None:
+async def test_every_path_is_described_with_its_methods(serve: Serve) -> None:
     async with serve() as served:
         body = (await served.http.get("/openapi.json")).json()
-        paths = {
-            route.path
-            for route in served.app.routes
-            if isinstance(route, Route) and "{" not in route.path
-        }
-    for_browsers = {path for path in paths if path == "/" or path.startswith(("/admin", "/pages"))}
-    assert set(body["paths"]) == paths - for_browsers - {"/openapi.json"}
-    assert {o.path for o in OPERATIONS} | set(READABLE) == set(body["paths"])
-    assert all(path in body["paths"] for path in READABLE)
+        routes = [route for route in served.app.routes if isinstance(route, Route)]
+    served_at = {
+        (method.lower(), path)
+        for route in routes
+        for path in [route.path.replace(":path}", "}")]
+        for method in route.methods or {"GET"}
+        if method != "HEAD" and path not in ("/", "/openapi.json")
+        if not path.startswith(("/admin", "/pages"))  # for browsers
+    }
+    described = {(method, path) for path, methods in body["paths"].items() for method in methods}
+    assert described == served_at
+    assert described == {("post", o.path) for o in OPERATIONS} | {
+        (action.method, action.path) for action in ACTIONS
+    }
+    parameters = body["paths"]["/v1/responses/{response_id}"]["get"]["parameters"]
+    assert [each["name"] for each in parameters if each["in"] == "path"] == ["response_id"]
 
 
 async def test_references_resolve_and_fields_are_the_structs(serve: Serve) -> None:
@@ -34,3 +42,29 @@ async def test_references_resolve_and_fields_are_the_structs(serve: Serve) -> No
         name = content[operation.media]["schema"]["$ref"].rpartition("/")[2]
         assert set(operation.takes.__struct_fields__) <= set(schemas[name]["properties"])
         assert schemas[name]["additionalProperties"] is False
+
+
+async def test_what_has_to_be_there_is_marked(serve: Serve) -> None:
+    """And without it each is refused, whatever else is sent."""
+    async with serve() as served:
+        response = await served.http.get("/openapi.json")
+        schemas = response.json()["components"]["schemas"]
+        for operation in OPERATIONS:
+            if operation.media != "application/json":
+                continue
+            schema = schemas[operation.takes.__name__]
+            alternatives = [set(each["required"]) for each in schema.get("anyOf", ())]
+            needed = {*schema.get("required", ())}
+            assert needed or alternatives, operation.path
+            answer = await served.post(operation.path)
+            assert answer.status_code == 400, operation.path
+            for name in needed:
+                kinds = schema["properties"][name].get("anyOf", [])
+                assert {"type": "null"} not in kinds
+            fields = {field.name for field in msgspec.structs.fields(operation.takes)}
+            assert needed.union(*alternatives) <= fields
+    assert schemas["CompletionRequest"]["required"] == ["prompt"]
+    assert {"required": ["messages"]} in schemas["ChatRequest"]["anyOf"]
+    assert schemas["AudioRequest"]["required"] == ["file"]
+    assert "temperature" not in schemas["TokenizeRequest"]["properties"]
+    assert schemas["ChatRequest"]["properties"]["service_tier"]["description"]

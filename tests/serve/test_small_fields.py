@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.serve.served import Serve, event_data
+from tests.serve.served import Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +41,10 @@ async def test_a_request_may_name_its_response(
         ({"rid": "x" * 257}, "rid"), ({"rid": ["a"]}, "rid"),
         ({"rid": "a", "request_id": "b"}, "rid"), ({"truncation_side": "right"}, "truncation_side"),
         ({"return_prompt_text": 1}, "return_prompt_text"),
+        ({"logprobs": True, "top_logprobs": 3, "logprob_token_ids": [1, 2]}, "top_logprobs"),
+        ({"input_ids": [72], "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"input_ids": [72], "add_generation_prompt": False}, "add_generation_prompt"),
+        ({"input_ids": [72], "continue_final_message": True}, "continue_final_message"),
         ({"spaces_between_special_tokens": "no"}, "spaces_between_special_tokens"),
     ],
 )  # fmt: skip
@@ -137,3 +141,57 @@ async def test_named_tokens_need_logprobs(serve: Serve) -> None:
         ):
             assert response.status_code == 400
             assert response.json()["error"]["param"] == "logprob_token_ids"
+
+
+async def test_completions_show_their_prompts_too(serve: Serve) -> None:
+    asked = {"prompt": ["ab", "c"], "n": 2, "max_tokens": 2, "return_prompt_text": True}
+    async with serve() as served:
+        whole = (await served.complete(**asked)).json()["choices"]
+        stream = event_data((await served.complete(**asked, stream=True)).text)[:-1]
+        ids = (await served.complete(**{**asked, "prompt": [5]})).json()["choices"]
+        text = (await served.post("/detokenize", tokens=[5])).json()["text"]
+    assert [each["prompt_text"] for each in whole] == ["ab", "ab", "c", "c"]
+    shown = {c["index"]: c["prompt_text"] for s in stream for c in s["choices"]
+             if "prompt_text" in c}  # fmt: skip
+    assert shown == {0: "ab", 1: "ab", 2: "c", 3: "c"}
+    assert ids[0]["prompt_text"] == text
+
+
+async def test_a_conversation_may_come_as_ids(serve: Serve) -> None:
+    """With messages beside them, as SGLang's clients have to send some."""
+    async with serve() as served:
+        [ids] = await tokens_of(served, "Hi")
+        plain = await served.chat("Hi", max_tokens=3, return_prompt_text=True)
+        both = await served.chat("Hi", input_ids=ids, max_tokens=3, return_prompt_text=True)
+        alone = await served.post(
+            "/v1/chat/completions", input_ids=ids, max_tokens=3, return_prompt_text=True
+        )
+        first, *others = served.core.added
+    assert all(each.prompt_token_ids == first.prompt_token_ids == ids for each in others)
+    for answer in (both, alone):
+        assert answer.json()["choices"] == plain.json()["choices"]
+        assert answer.json()["prompt_text"] == plain.json()["prompt_text"]
+
+
+async def tokens_of(served: Served, content: str) -> list[list[int]]:
+    messages = [{"role": "user", "content": content}]
+    return [(await served.post("/tokenize", messages=messages)).json()["tokens"]]
+
+
+async def test_an_extra_key_parts_the_cache_as_a_salt_does(serve: Serve) -> None:
+    asked: list[dict[str, str]] = [
+        {}, {"extra_key": "k"}, {"cache_salt": "s"}, {"cache_salt": "s", "extra_key": "k"},
+        {"cache_salt": "sk"}, {"cache_salt": "1:s", "extra_key": "k"},
+    ]  # fmt: skip
+    async with serve() as served:
+        for fields in asked:
+            for answer in (
+                await served.chat("a", max_tokens=1, **fields),
+                await served.complete(prompt="a", max_tokens=1, **fields),
+                await served.post("/generate", text="a", **fields),
+                await served.post("/v1/responses", input="a", max_output_tokens=1, **fields),
+            ):
+                assert answer.status_code == 200, answer.text
+        salts = [request.cache_salt for request in served.core.added]
+    assert salts[0] == "" and len(set(salts)) == len(asked) and salts[4] == "k"
+    assert all(salts[i] == salts[i - i % 4] for i in range(len(salts)))

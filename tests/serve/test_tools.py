@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 from engine.config import EngineConfig
 from serve.settings import ServerSettings
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.anyio
 SAYS = "{{ messages[-1].content }}{% if tools %}{% endif %}<|im_end|>"
 ROOM = EngineConfig(max_model_len=1024)
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
+FUNCTION = TOOL["function"]
 OTHER = {"type": "function", "function": {"name": "get_time", "description": None}}
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
 THOUGHT = "<think>\nHm.\n</think>\n\n"
@@ -128,12 +130,27 @@ async def test_effort_is_what_the_template_makes_of_it(
     assert body["choices"][0]["message"]["content"] == said
 
 
+def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": []}, "tools", "at least one"),
     ({"tools": [TOOL, TOOL]}, "tools", "same name"),
     ({"tools": [{"type": "web_search"}]}, "tools", "web_search"),
     ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools", "no name"),
-    ({"tool_choice": "auto"}, "tool_choice", "needs tools"),
+    ({"tool_choice": "required"}, "tool_choice", "needs tools"),
+    ({"tool_choice": allowed("get_time"), "tools": [TOOL]}, "tool_choice", "not among"),
+    ({"tool_choice": allowed("get_weather")}, "tool_choice", "not among"),
+    ({"tool_choice": allowed(), "tools": [TOOL]}, "tool_choice", "at least one"),
+    ({"functions": [FUNCTION], "tools": [TOOL]}, "functions", "exclude"),
+    ({"functions": [FUNCTION, FUNCTION]}, "functions", "Two of the functions"),
+    ({"functions": [FUNCTION], "function_call": {"name": "x"}}, "function_call", "not among"),
+    ({"function_call": {"name": "x"}}, "function_call", "needs functions"),
+    ({"messages": [{"role": "function", "content": ""}]}, "messages", "function's name"),
+    ({"messages": [{"role": "user", "content": "", "function_call": {"name": "f"}}]},
+     "messages", "function_call"),
     ({"tool_choice": "perhaps", "tools": [TOOL]}, "tool_choice", "perhaps"),
     (
         {"tool_choice": {"type": "function", "function": {"name": "x"}}, "tools": [TOOL]},
@@ -184,3 +201,65 @@ async def test_special_tokens_are_kept_for_formats_made_of_them(serve: Serve) ->
     assert json.loads(body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"])
     assert len(body["choices"][0]["message"]["tool_calls"][0]["id"]) == 9
     assert params is not None
+
+
+async def test_functions_are_the_tools_of_before(serve: Serve) -> None:
+    call = {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+    asked = {"functions": [FUNCTION], "function_call": "auto"}
+    async with serve(settings(), ROOM) as served:
+        whole = (await served.chat(f"Sure. {CALL}{CALL}", **asked)).json()
+        stream = await served.chat(f"Sure. {CALL}{CALL}", **asked, stream=True)
+        plain = (await served.chat(CALL, functions=[FUNCTION], function_call="none")).json()
+        neither = (await served.chat("Hi", functions=[], function_call="auto")).json()
+        named = await served.chat(
+            "a", functions=[FUNCTION], function_call={"name": "get_weather"}, max_tokens=1
+        )
+        assert named.status_code == 200 and '"city"' in served.core.added[-1].grammar
+    [choice] = whole["choices"]
+    assert choice["finish_reason"] == "function_call" and "tool_calls" not in choice["message"]
+    assert (choice["message"]["content"], choice["message"]["function_call"]) == ("Sure.", call)
+    choices = [each for chunk in event_data(stream.text)[:-1] for each in chunk["choices"]]
+    pieces = [c["delta"]["function_call"] for c in choices if "function_call" in c["delta"]]
+    assert pieces[0]["name"] == "get_weather" and choices[-1]["finish_reason"] == "function_call"
+    assert "".join(each["arguments"] for each in pieces) == call["arguments"]
+    assert not any("tool_calls" in each["delta"] for each in choices)
+    for body in (plain, neither):
+        assert "function_call" not in body["choices"][0]["message"]
+
+
+async def test_turns_with_functions_are_turns_with_tools(serve: Serve) -> None:
+    template = (
+        "{% for m in messages %}{{ m.role }}|{{ m.name }}|{{ m.tool_call_id }}|"
+        "{% for c in m.tool_calls %}{{ c.id }}:{{ c.function.arguments.city }}{% endfor %};"
+        "{% endfor %}{{ tools[0].function.name }}<|im_end|>"
+    )
+    called = {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+    messages = [
+        {"role": "assistant", "content": None, "function_call": called},
+        {"role": "function", "name": "get_weather", "content": "sunny"},
+    ]
+    async with serve(settings(chat_template=template), ROOM) as served:
+        response = await served.post(
+            "/v1/chat/completions", messages=messages, functions=[FUNCTION]
+        )
+    said = response.json()["choices"][0]["message"]["content"]
+    assert said == "assistant|||call00001:Rome;tool|get_weather|call00001|;get_weather"
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_of_several_tools_some_are_allowed(serve: Serve, mode: str) -> None:
+    """The model is told of no others; where a call is required, it can be of no other."""
+    template = "{% for t in tools %}{{ t.function.name }};{% endfor %}"
+    choice = allowed("get_time", mode=mode)
+    async with serve(settings(chat_template=template), ROOM) as served:
+        answer = await served.chat(tools=[TOOL, OTHER], tool_choice=choice, max_tokens=1)
+        [request] = served.core.added
+    assert answer.status_code == 200, answer.text
+    assert bytes_of(request.prompt_token_ids) == "get_time;"
+    assert "get_weather" not in request.grammar
+    assert ("get_time" in request.grammar) == (mode == "required")
+
+
+def bytes_of(token_ids: list[int]) -> str:
+    alphabet = sorted(ByteLevel.alphabet())
+    return "".join(alphabet[token] for token in token_ids)

@@ -220,3 +220,53 @@ async def test_thinking_is_counted(serve: Serve) -> None:
 
 
 OFF = {"type": "disabled"}
+
+
+SHOWN = "{{ messages[-1].content }}{% if reasoning_effort %}{% endif %}<|im_end|>"
+
+
+async def test_failures_are_said_and_thinking_is_left_out(serve: Serve) -> None:
+    def result(**fields: Any) -> dict[str, Any]:
+        return said([{"type": "tool_result", "tool_use_id": "c", **fields}])
+
+    async with client(serve, chat_template=SHOWN) as (_, served):
+        texts = [
+            (await served.post("/v1/messages", **result(**fields))).json()["content"]
+            for fields in (
+                {"content": "no file", "is_error": True},
+                {"content": "no file", "is_error": False},
+                {"content": "Error: no file", "is_error": True},
+                {"is_error": True},
+            )
+        ]
+        thinking = {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}
+        effort = {"chat_template_kwargs": {"reasoning_effort": "low"}}
+        assert (await served.post("/v1/messages", **said("a", **effort))).status_code == 200
+        assert (
+            await served.post("/v1/messages", **said("a", chat_template_kwargs={"b": 1}))
+        ).json()["error"]["param"] == "chat_template_kwargs"
+        omitted = await served.post(
+            "/v1/messages", **said("<think>Hm.</think>Sure.", thinking=thinking)
+        )
+    assert [each[0]["text"] for each in texts] == [
+        "Error: no file", "no file", "Error: no file", "Error",
+    ]  # fmt: skip
+    assert [each["type"] for each in omitted.json()["content"]] == ["text"]
+    assert omitted.json()["usage"]["output_tokens_details"]["thinking_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"tool_choice": {"type": "any"}}, 400, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "x"}}, 400, "tool_choice"),
+        ({"thinking": {"type": "disabled", "budget_tokens": 1024}}, 400, "thinking"),
+        ({"tool_choice": {"type": "auto"}}, 200, None),
+        ({"tool_choice": {"type": "none"}}, 200, None),
+    ],
+)
+async def test_what_would_have_no_effect_is_refused(serve: Serve, fields, status, param) -> None:
+    async with client(serve, chat_template=SHOWN) as (_, served):
+        answer = await served.post("/v1/messages", **said("a", **fields))
+    assert answer.status_code == status, answer.text
+    assert status == 200 or answer.json()["error"]["param"] == param

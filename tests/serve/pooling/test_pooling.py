@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -155,6 +156,30 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
         ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format", "int8"),
         ("/v1/embeddings", {"input": "a", "messages": []}, "input", "either"),
         ("/v1/embeddings", {"input": "a", "chat_template": "b"}, "chat_template", "messages"),
+        (
+            "/v1/embeddings",
+            {"input": "a", "chat_template_kwargs": {"b": 1}},
+            "chat_template_kwargs",
+            "messages",
+        ),
+        (
+            "/pooling",
+            {"input": "a", "add_generation_prompt": True},
+            "add_generation_prompt",
+            "messages",
+        ),
+        ("/v1/embeddings", {"input": "a", "embed_dtype": "float16"}, "embed_dtype", "base64"),
+        ("/v1/embeddings", {"input": "a", "endianness": "big"}, "endianness", "base64"),
+        (
+            "/v1/embeddings",
+            {"input": ["a"] * 129, "encoding_format": "bytes"},
+            "encoding_format",
+            "bytes_only",
+        ),
+        ("/v1/embeddings", {"input": "a", "priority": 1}, "priority", "--scheduling-policy"),
+        ("/v1/embeddings", {"input": "a", "priority": 2**40}, "priority", "within"),
+        ("/rerank", {"query": "a", "documents": ["a"], "max_tokens_per_doc": -1},
+         "max_tokens_per_doc", "negative"),
         ("/v1/embeddings", {}, "input", "either"),
         (
             "/v1/embeddings",
@@ -213,16 +238,14 @@ async def test_conversations_have_vectors_too(embedder: Model) -> None:
         np.testing.assert_allclose(body["data"][0]["embedding"], other, atol=CLOSE)
 
 
-@pytest.mark.parametrize("version", ["", "/v1"])
+@pytest.mark.parametrize("version", ["", "/v1", "/v2"])
 async def test_documents_are_put_in_order(ranker: Model, version: str) -> None:
     documents = ["a cat", "the sun ran far", "the dog sat on a mat"]
     async with ranker.serve() as served:
         ranks = (
             await served.post(f"{version}/rerank", query="a dog", documents=documents, top_n=2)
         ).json()
-        scores = (
-            await served.post(f"{version}/score", queries="a dog", documents=documents)
-        ).json()
+        scores = (await served.post("/v1/score", queries="a dog", documents=documents)).json()
         refused = await served.post("/v1/embeddings", input="a")
     values = [each["score"] for each in scores["data"]]
     assert all(0 < value < 1 for value in values) and len(set(values)) == 3
@@ -233,6 +256,73 @@ async def test_documents_are_put_in_order(ranker: Model, version: str) -> None:
     assert first["document"] == {"text": documents[best[0]]}
     assert scores["usage"]["total_tokens"] == 3 * 3 + 2 * 3 + 2 + 4 + 6
     assert refused.status_code == 400 and "--convert embed" in refused.json()["error"]["message"]
+
+
+async def test_documents_may_be_cut(ranker: Model, embedder: Model) -> None:
+    """Each to its first tokens, for a cross-encoder and for embeddings; 0 is all of them."""
+    query, documents = "a dog", ["the dog sat on a mat", "the dog " * 60]
+    for model in (ranker, embedder):
+        async with model.serve() as served:
+
+            async def scores(query: str, documents: list[str], **more: Any) -> list[float]:
+                body = {"query": query, "documents": documents, **more}
+                results = (await served.post("/rerank", **body)).json()["results"]
+                return [
+                    each["relevance_score"] for each in sorted(results, key=lambda e: e["index"])
+                ]
+
+            cut = await scores(query, documents, max_tokens_per_doc=2)
+            short = await scores(query, ["the dog", "the dog"])
+            whole = await scores(query, documents[:1])
+            same = await scores(query, documents[:1], max_tokens_per_doc=0)
+            own = await scores(documents[0], documents[:1], max_tokens_per_doc=2)
+        np.testing.assert_allclose(cut, short, atol=CLOSE)
+        np.testing.assert_allclose(whole, same, atol=CLOSE)
+        assert abs(whole[0] - cut[0]) > 1e-4
+        assert model is ranker or own[0] < 1 - 1e-4  # the query is whole, the document is not
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 4e-3)]
+)
+@pytest.mark.parametrize("order", ["little", "big", "native"])
+async def test_vectors_have_other_types_and_orders(
+    embedder: Model, dtype: str, close: float, order: str
+) -> None:
+    form = {"embed_dtype": dtype, "endianness": order}
+    async with embedder.serve() as served:
+        plain = await embed(served, ["the dog", "a cat sat"])
+        coded = await embed(served, ["the dog", "a cat sat"], encoding_format="base64", **form)
+        body = {"input": ["the dog", "a cat sat"], **form}
+        raw = await served.post("/v1/embeddings", encoding_format="bytes", **body)
+        only = await served.post("/pooling", encoding_format="bytes_only", **body)
+    metadata = json.loads(raw.headers["metadata"])
+    assert metadata["usage"]["prompt_tokens"] == 9 and "metadata" not in only.headers
+    assert raw.headers["content-type"] == "application/octet-stream"
+    for index, described in enumerate(metadata["data"]):
+        assert (described["index"], described["embed_dtype"]) == (index, dtype)
+        piece = raw.content[described["start"] : described["end"]]
+        [length] = described["shape"]
+        assert len(numbers(piece, dtype, order)) == length
+        for found in (piece, base64.b64decode(coded[index])):
+            np.testing.assert_allclose(
+                numbers(found, dtype, order), plain[index], atol=CLOSE, rtol=close
+            )
+    assert raw.content[: described["end"]] == raw.content and len(only.content) == len(raw.content)
+
+
+def numbers(data: bytes, dtype: str, order: str) -> np.ndarray:
+    mark = ">" if order == "big" else "<"
+    if dtype == "bfloat16":
+        return (np.frombuffer(data, f"{mark}u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(data, f"{mark}f{'2' if dtype == 'float16' else '4'}")
+
+
+async def test_a_vector_is_health_too(embedder: Model) -> None:
+    async with embedder.serve() as served:
+        assert (await served.http.get("/health_generate")).status_code == 200
+        info = (await served.http.get("/model_info")).json()
+    assert info["is_generation"] is False
 
 
 async def test_embeddings_score_by_their_cosine(embedder: Model) -> None:

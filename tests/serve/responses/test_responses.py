@@ -179,7 +179,14 @@ async def test_it_may_be_cut_off_and_scored(serve: Serve) -> None:
     ({"input": [{"type": "item_reference", "id": "x"}]}, "input", "input[0]"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "input_image"),
     ({"input": "x", "previous_response_id": "resp_x"}, "previous_response_id", "no response"),
-    ({"input": "x", "background": True, "stream": True}, "background", "stream"),
+    ({"input": "x", "tool_choice": "required"}, "tool_choice", "needs tools"),
+    ({"input": "x", "tool_choice": {"type": "function", "name": "f"}}, "tool_choice", "not among"),
+    ({"input": "x", "top_logprobs": 2}, "top_logprobs", "include"),
+    ({"input": "x", "reasoning": {"summary": "detailed"}}, "reasoning", "detailed"),
+    ({"input": [{"role": "user", "content": "x", "mood": "good"}]}, "input", "mood"),
+    ({"input": [{"role": "user", "content": [
+        {"type": "input_text", "text": "x", "size": 1}]}]}, "input", "size"),
+    ({"input": "x", "max_tool_calls": 3}, "max_tool_calls", "not supported"),
     ({"input": "x", "background": True, "store": False}, "store", "needs store"),
     ({"input": "x", "include": ["file_search_call.results"]}, "include", "not served"),
     ({"input": "x", "tools": [{"type": "web_search"}]}, "tools", "web_search"),
@@ -195,6 +202,92 @@ async def test_what_is_not_served_is_refused(
     error = response.json()["error"]
     assert response.status_code in (400, 404) and error["param"] == param
     assert sentence in error["message"]
+
+
+async def test_what_changes_nothing_is_taken(serve: Serve) -> None:
+    """Among it what the official client makes of an answer that is sent back."""
+    async with client(serve) as (api, served):
+        first = await api.responses.create(
+            model="tiny", input=f"<think>Hm.</think>Sure. {CALL}", tools=[TOOL],
+            tool_choice="auto", top_logprobs=0, reasoning={"summary": "auto"},
+            text={"verbosity": "medium"}, extra_body={"max_tool_calls": None, "prompt": None},
+        )  # fmt: skip
+        assert len(first.output) == 3
+        again = [item.model_dump() for item in first.output]
+        gave = {"type": "function_call_output", "call_id": "c", "output": "x", "id": None}
+        back = await served.post("/v1/responses", input=[*again, gave], tool_choice="none")
+    assert back.status_code == 200, back.text
+
+
+async def test_sampling_goes_to_the_engine_as_in_the_chat_api(serve: Serve) -> None:
+    options = {
+        "presence_penalty": 1.0, "frequency_penalty": 0.5, "repetition_penalty": 1.5, "min_p": 0.1,
+        "logit_bias": {"5": 1.0}, "stop": "lo", "ignore_eos": True, "seed": 3,
+    }  # fmt: skip
+    async with client(serve) as (_, served):
+        answer = await served.post("/v1/responses", input="Hello", **options)
+        wrong = await served.post("/v1/responses", input="Hello", vllm_xargs={"a": "text"})
+        params = served.core.added[0].params
+    assert answer.json()["output"][0]["content"][0]["text"] == "Hel"
+    own = {**options, "logit_bias": {5: 1.0}, "stop": None}  # the engine knows no texts
+    assert {name: getattr(params, name) for name in options} == own
+    assert wrong.json()["error"]["param"] == "vllm_xargs"
+
+
+async def test_some_tools_are_allowed(serve: Serve) -> None:
+    other = {"type": "function", "name": "get_time", "parameters": {}, "strict": False}
+    choice = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "get_time"}],
+    }
+    async with client(serve) as (_, served):
+        answer = await served.post(
+            "/v1/responses", input="a", tools=[TOOL, other], tool_choice=choice, max_output_tokens=1
+        )
+        [request] = served.core.added
+    assert answer.json()["tool_choice"] == choice and len(answer.json()["tools"]) == 2
+    assert "get_time" in request.grammar and "get_weather" not in request.grammar
+
+
+async def test_one_in_the_background_is_streamed_and_goes_on_without_its_client(
+    serve: Serve,
+) -> None:
+    async with client(serve) as (api, served):
+        stream = await api.responses.create(
+            model="tiny", input=f"<think>Hm.</think>Sure. {CALL}", tools=[TOOL],
+            background=True, stream=True,
+        )  # fmt: skip
+        events = [event async for event in stream]
+        final = events[-1].response
+        url = f"/v1/responses/{final.id}?stream=true"
+        whole = await served.http.get(url)
+        rest = await served.http.get(f"{url}&starting_after={len(events) - 3}")
+        bad = await served.http.get(f"{url}&starting_after=x")
+        plain = await api.responses.create(model="tiny", input="Hi")
+        unlogged = await served.http.get(f"/v1/responses/{plain.id}?stream=true")
+
+        served.core.step_seconds = 0.01
+        body = {"model": "tiny", "input": "x" * 60, "background": True, "stream": True}
+        left = asyncio.create_task(served.post("/v1/responses", **body))
+        await until(lambda: served.core.running)
+        left.cancel()
+        name = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        caught_up = await served.http.get(f"/v1/responses/{name}?stream=true")
+        assert not served.core.aborted
+        gone = asyncio.create_task(served.post("/v1/responses", **body))
+        await until(lambda: served.core.running)
+        other = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        await api.responses.cancel(other)
+        cancelled = await gone
+    assert final.status == "completed" and final.output_text == "Sure." and final.background
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert whole.text.count("event: ") == len(events) and rest.text.count("event: ") == 2
+    assert whole.text.endswith(rest.text)
+    assert (bad.status_code, unlogged.status_code) == (400, 400)
+    assert caught_up.text.startswith("event: response.created")
+    assert "event: response.completed" in caught_up.text and "x" * 60 in caught_up.text
+    assert cancelled.text.rstrip().split("event: ")[-1].startswith("response.cancelled")
 
 
 def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

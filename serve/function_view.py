@@ -1,0 +1,50 @@
+"""Answers to chat requests with `functions`, the tools of before there were tools.
+
+tool_calls [{"function": {"name": ..., "arguments": ...}}]    finish_reason "tool_calls"
+function_call {"name": ..., "arguments": ...}                 finish_reason "function_call"
+"""
+
+from collections.abc import Iterator
+
+from msgspec import UNSET
+
+from engine.outputs import OutputDelta
+from serve.chat_view import ChatView
+from serve.protocol_chat import ChatChunk, ChatCompletion, ChatFinishReason
+
+
+class FunctionView:
+    """What a `ChatView` shows, in these words; of several calls the first counts."""
+
+    def __init__(self, view: ChatView) -> None:
+        self._view = view
+
+    def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
+        """Its chunks."""
+        for chunk in self._view.of(deltas):
+            for choice in chunk.choices:
+                delta = choice.delta
+                if delta.tool_calls is not UNSET:
+                    delta.function_call = delta.tool_calls[0].function
+                    delta.tool_calls = UNSET
+                choice.finish_reason = _renamed(choice.finish_reason)
+            yield chunk
+
+    def last(self) -> Iterator[ChatChunk]:
+        """The counts, if they are wanted."""
+        return self._view.last()
+
+    def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
+        """The response that is not streamed."""
+        completion = self._view.whole(deltas)
+        for choice in completion.choices:
+            message = choice.message
+            if message.tool_calls is not UNSET:
+                message.function_call = message.tool_calls[0].function
+                message.tool_calls = UNSET
+            choice.finish_reason = _renamed(choice.finish_reason)
+        return completion
+
+
+def _renamed(reason: ChatFinishReason | None) -> ChatFinishReason | None:
+    return "function_call" if reason == "tool_calls" else reason
