@@ -41,6 +41,8 @@ def check_model(
         console.print(title, highlight=False)
         if info.task != "generate":
             return _check_pooler(console, llm)
+        if info.max_encoder_len:
+            return _check_encoder(console, llm, prompt, max_tokens)
         return _check_decoder(console, llm, prompt, max_tokens, tolerance)
 
 
@@ -59,11 +61,38 @@ def _check_decoder(
     try:
         reference = load_reference(llm.core.model.folder)
         tolerance = tolerance or TOLERANCES.get(llm.info.dtype, LOOSE)
-        equal = _compare(console, reference, traced, prompt, ids, written, tolerance)
+        known = prompt if llm.get_tokenizer() is not None else None
+        equal = _compare(console, reference, traced, known, ids, written, tolerance)
     except NoReferenceError as error:
         console.print(f"[yellow]not compared:[/] {escape(str(error))}.", highlight=False)
         return 0 if sound else 1
     return 0 if sound and equal else 1
+
+
+def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -> int:
+    """A model whose decoder attends to what an encoder has read: what it writes is compared."""
+    from engine.check.reference import NoReferenceError, load_reference
+    from engine.check.soundness import check_tokens
+
+    tokens = check_tokens(llm.get_tokenizer())
+    right = tokens.verdict != "failed"
+    if llm.info.mel_bins:
+        _show_findings(console, [tokens])
+        console.print("[yellow]not compared:[/] the model hears, and there is no recording here.")
+        return 0 if right else 1
+    ids = _prompt_ids(llm, prompt)
+    written = _greedy(llm, ids, max_tokens)
+    _show_findings(console, [tokens, _shown_text(llm, written)])
+    try:
+        reference = load_reference(llm.core.model.folder, encoder=True)
+        theirs = reference.generate(llm.info.decoder_prompt, len(written), read=ids)
+    except NoReferenceError as error:
+        console.print(f"[yellow]not compared:[/] {escape(str(error))}.", highlight=False)
+        return 0 if right else 1
+    console.print(f"\n[bold]beside {escape(reference.name)}[/]", highlight=False)
+    same = _same_tokens(written, theirs)
+    _show_findings(console, [same])
+    return 0 if right and same.verdict == "ok" else 1
 
 
 def _check_pooler(console: Console, llm: "LLM") -> int:
@@ -120,25 +149,22 @@ def _compare(
     console: Console,
     reference: "Reference",
     traced: "Trace",
-    prompt: str,
+    prompt: str | None,
     ids: list[int],
     written: list[int],
     tolerance: float,
 ) -> bool:
-    """Show how far the two lie apart; whether logits and tokens are the same."""
-    from engine.check.comparing import differences, first_parting
+    """Show how far the two lie apart; whether logits and tokens are the same.
+
+    Without a `prompt` the ids are of no text, and there is nothing to compare them with.
+    """
+    from engine.check.comparing import differences
     from engine.check.soundness import Finding
 
     rows = differences(traced, reference.trace(ids))
     _show_differences(console, reference.name, rows, tolerance)
-    theirs = reference.generate(ids, len(written))
-    parting = first_parting(written, theirs)
-    same = Finding("greedy tokens", "ok", f"all {len(written)} are equal")
-    if parting is not None:
-        text = f"equal until token {parting}, then {written[parting]} instead of {theirs[parting]}"
-        same = Finding("greedy tokens", "failed", text)
-    findings = [same]
-    if (known := reference.encode(prompt)) is not None:
+    findings = [_same_tokens(written, reference.generate(ids, len(written)))]
+    if prompt is not None and (known := reference.encode(prompt)) is not None:
         text = f"{len(ids)} are equal" if known == ids else f"{ids} here and {known} there"
         findings.append(Finding("prompt's ids", "ok" if known == ids else "failed", text))
     _show_findings(console, findings)
@@ -151,6 +177,17 @@ def _compare(
             highlight=False,
         )
     return right and all(finding.verdict == "ok" for finding in findings)
+
+
+def _same_tokens(written: list[int], theirs: list[int]) -> "Finding":
+    from engine.check.comparing import first_parting
+    from engine.check.soundness import Finding
+
+    parting = first_parting(written, theirs)
+    if parting is None:
+        return Finding("greedy tokens", "ok", f"all {len(written)} are equal")
+    text = f"equal until token {parting}, then {written[parting]} instead of {theirs[parting]}"
+    return Finding("greedy tokens", "failed", text)
 
 
 def _show_findings(console: Console, findings: "Iterable[Finding]") -> None:

@@ -44,19 +44,24 @@ class Reference:
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
 
-    def generate(self, tokens: list[int], count: int) -> list[int]:
-        """The `count` greedy tokens that follow, ends of text among them."""
-        return _asked(self._generate, tokens, count)
+    def generate(self, tokens: list[int], count: int, read: list[int] | None = None) -> list[int]:
+        """The `count` greedy tokens that follow, ends of text among them.
+
+        Of a model with an encoder what follows where that has read `read`.
+        """
+        return _asked(self._generate, tokens, count, read)
 
     def trace(self, tokens: list[int]) -> Trace:
         """The sequence layer by layer."""
         return _asked(self._trace, tokens)
 
-    def _generate(self, tokens: list[int], count: int) -> list[int]:
+    def _generate(self, tokens: list[int], count: int, read: list[int] | None) -> list[int]:
         out: list[int] = list(tokens)
+        name = "input_ids" if read is None else "decoder_input_ids"
+        given = {} if read is None else {"input_ids": self.torch.tensor([read])}
         with self.torch.inference_mode():
             for _ in range(count):
-                logits = self.model(self.torch.tensor([out])).logits
+                logits = self.model(**given, **{name: self.torch.tensor([out])}).logits
                 out.append(int(logits[0, -1].argmax()))
         return out[len(tokens) :]
 
@@ -69,27 +74,30 @@ class Reference:
         return Trace(dict(zip(names, states, strict=True)), logits)
 
 
-def load_reference(folder: Path) -> Reference:
-    """Raises NoReferenceError with what would help."""
+def load_reference(folder: Path, *, encoder: bool = False) -> Reference:
+    """A model without an encoder, or with one; raises NoReferenceError with what would help."""
     if find_made(folder) is not None:
         raise NoReferenceError(
             "transformers does not read what `ingot convert` wrote; check the model it was made of"
         )
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise NoReferenceError(f"the comparison with transformers needs {INSTALL}")
-    return _asked(_load, folder)
+    return _asked(_load, folder, encoder)
 
 
-def _load(folder: Path) -> Reference:
+def _load(folder: Path, encoder: bool) -> Reference:
     torch, transformers = import_module("torch"), import_module("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
     if is_gguf(folder):
         place = {"pretrained_model_name_or_path": str(folder.parent), "gguf_file": folder.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        **place, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    kind = "AutoModelForSeq2SeqLM" if encoder else "AutoModelForCausalLM"
+    model = (
+        getattr(transformers, kind)
+        .from_pretrained(**place, dtype=torch.float32, attn_implementation="eager")
+        .eval()
+    )
     tokenizer = None
     with suppress(Exception):  # of any kind: a model can be asked without
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)

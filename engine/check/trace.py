@@ -14,7 +14,6 @@ from jax.typing import DTypeLike
 
 from engine.state_slots import StateLayout
 from models.attention import KVCache, mixed_batch
-from models.errors import UnsupportedError
 from models.loading import LoadedModel
 from models.pool import make_pool
 from models.sharding import named_sharding
@@ -30,7 +29,8 @@ class Trace:
     """One sequence through a model, on the host.
 
     states: name -> [T, D], in order: the embedding, what each layer hands on, and instead of what
-        the last layer hands on, that behind the final norm.
+        the last layer hands on, that behind the final norm. Of layers that hand on several streams
+        (Gemma 3n) the first and the last of these.
     logits: [T, V], of the token behind each.
     """
 
@@ -39,16 +39,7 @@ class Trace:
 
 
 def trace(model: LoadedModel, tokens: list[int]) -> Trace:
-    """Run `model` over `tokens`, all in one step.
-
-    Raises:
-        UnsupportedError: its layers hand on several streams of states (Gemma 3n).
-    """
-    if model.config.altup is not None:
-        raise UnsupportedError(
-            f"Layers of {model.config.architecture} hand on several streams of states, which are "
-            "not compared; use a model whose layers hand on one."
-        )
+    """Run `model`, which has no encoder, over `tokens`, all in one step."""
     T = len(tokens)
     pages = 1 + -(-T // PAGE_SIZE)  # page 0 is never read
 
@@ -63,14 +54,19 @@ def trace(model: LoadedModel, tokens: list[int]) -> Trace:
             batch = replace(batch, states=state_rows(start, count, slots, positions, SLOTS))
         states = [decoder.embed(ids, positions)]
         given = decoder.layer_inputs(ids, states[0]) if decoder.layer_inputs is not None else None
-        states += [x for x, _ in decoder.run_layers(states[0], positions, batch, cache, given)]
+        streams = decoder.streams
+        first = states[0] if streams is None else streams.open(states[0])
+        handed = [x for x, _ in decoder.run_layers(first, positions, batch, cache, given)]
+        states += handed if streams is None else [streams.close(handed[-1])]
         states[-1] = decoder.norm(states[-1])
         return [state.astype(jnp.float32) for state in states], decoder.logits(states[-1])
 
     states, logits = jax.jit(run)(
         model.leaves, np.asarray(tokens, np.int32), _empty_cache(model, pages)
     )
-    names = state_names(len(states) - 1)
+    names = state_names(model.config.num_layers)
+    if len(states) < len(names):
+        names = [names[0], names[-1]]
     arrays = map(np.asarray, states)
     return Trace(dict(zip(names, arrays, strict=True)), np.asarray(logits))
 

@@ -17,7 +17,10 @@ from serve import cli
 from serve.check import _compare
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
+from tests.parity.encdec_cases import CASES as WITH_ENCODER
+from tests.parity.encdec_cases import FOLDER
 from tests.parity.goldens import read
+from tests.parity.paged import write_case
 from tests.parity.weights import tensor
 
 
@@ -120,3 +123,23 @@ def test_the_demo_is_what_transformers_computes(
     assert check(monkeypatch, "demo") == 0
     shown = capfd.readouterr().out
     assert "LlamaForCausalLM" in shown and "all 16 are equal" in shown
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["bart", "t5", "gemma3n"])
+def test_other_kinds_of_models_are_what_transformers_computes(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    if name in CASES:
+        write_case(tmp_path / name, CASES[name], read(name))
+    else:
+        write_case(tmp_path / name, WITH_ENCODER[name], read(name, FOLDER))
+    flags = ("--max-tokens", "6", "--max-model-len", "48", "--dtype", "float32")
+    assert check(monkeypatch, str(tmp_path / name), *flags) == 0
+    shown = capfd.readouterr().out
+    assert "all 6 are equal" in shown and "beside transformers" in shown
