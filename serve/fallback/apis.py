@@ -29,6 +29,8 @@ class FallbackApi(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         Server.parse(self.url)
+        if "@" in self.url or "?" in self.url:  # it is shown in /metrics
+            raise ConfigError(f"{FLAG}: keys do not belong into URLs; use api_key_env.")
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise ConfigError(f"{FLAG}: the timeout of {self.url} must be more than 0 seconds.")
         if self.api_key_env is not None and not os.environ.get(self.api_key_env, "").strip():

@@ -173,6 +173,24 @@ def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chr
         assert browser.execute_script(WIDTH) <= 390
 
 
+@browser_needed
+def test_a_page_below_a_root_path_asks_for_nothing_outside(
+    model_folder: Path, browser: webdriver.Chrome
+) -> None:
+    with running(model_folder, "--root-path", "/models/small", "--api-key", "k") as server:
+        server.wait_until(200)
+        root = f"{server.url}/models/small"
+        open_page(browser, root, "k")
+        eventually(lambda: str(model_folder) in browser.find_element(By.ID, "model").text)
+        entries = "return performance.getEntriesByType('resource').map((each) => each.name)"
+        asked = browser.execute_script(entries)
+        links = [each.get_attribute("href") for each in browser.find_elements(By.CSS_SELECTOR, "a")]
+        assert complaints(browser) == []
+        server.process.send_signal(signal.SIGTERM)
+    assert f"{root}/v1/models" in asked and links
+    assert all(each.startswith((root + "/", "data:")) for each in (*asked, *links))
+
+
 @pytest.mark.anyio
 async def test_pages_are_public_and_closed_to_others(serve: Serve) -> None:
     async with serve(ServerSettings(api_keys=("k",), admin_api_key="a")) as served:

@@ -164,6 +164,7 @@ async def test_two_servers_that_stand_in_for_each_other_ask_once(serve: Serve) -
     ("texts", "message"),
     [
         (["nowhere"], "no URL"),
+        (["http://user:key@a"], "do not belong into URLs"),
         (["http://a", "http://a"], "same URL"),
         (['{"url": "http://a", "key": "k"}'], "unknown field key"),
         (['{"url": "http://a", "api_key_env": "NOT_SET"}'], "'NOT_SET'.* is not set"),
