@@ -48,9 +48,10 @@ class Sample:
         return (self, *self.then)
 
     def next(self, answer: str, tokenizer: Tokenizer) -> "Sample":
-        """The turn after this one, which was answered so."""
+        """The turn after this one, which was answered so; a text may be more tokens when it is
+        tokenised again, and they count as `output_len` at the most."""
         turn, *rest = self.then
-        said = tokenizer.encode(answer, add_special_tokens=False)
+        said = tokenizer.encode(answer, add_special_tokens=False)[: self.output_len]
         ids = [*self.token_ids, *said, *turn.token_ids]
         history = (*self.history, self.text, answer)
         return Sample(turn.text, ids, turn.output_len, tuple(rest), history)

@@ -138,6 +138,7 @@ def test_a_conversation_goes_on_with_what_was_answered(tokenizer):
         len(second),
         len(third),
     ]
+    assert len(samples[0].next("Once upon a time " * 9, tokenizer).token_ids) == 20 + 6 + 4
     assert shared_share(options) == pytest.approx(1 - 28 / (20 + 30 + 40))
 
 
