@@ -170,7 +170,7 @@ def _dataset(given: dict[str, Any]) -> "DatasetOptions":
     if name == "random":  # whose lengths vary around these
         fields |= {"random_input_len": length or 1024, "output_len": None}
         fields |= {"random_output_len": given["output_len"] or 128}
-    elif name in ("multi_turn", "random-rerank"):
+    elif name in ("multi_turn", "random-rerank", "custom_audio"):
         raise ConfigError(f"{name} takes a server: use `ingot bench serve`.")
     elif length is not None:
         instead = "; use --prefix-repetition-prefix-len and -suffix-len"

@@ -10,12 +10,14 @@ _DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
 DatasetName = Annotated[
     str,
     typer.Option(
-        help="random, prefix_repetition, sharegpt, burstgpt, custom, multi_turn or random-rerank.",
+        help="random, prefix_repetition, sharegpt, burstgpt, custom, multi_turn, random-rerank or "
+        "custom_audio.",
         rich_help_panel=_DATA,
     ),
 ]
 DatasetPath = Annotated[
-    Path | None, typer.Option(help="File of sharegpt, burstgpt or custom.", rich_help_panel=_DATA)
+    Path | None,
+    typer.Option(help="File of sharegpt, burstgpt, custom or custom_audio.", rich_help_panel=_DATA),
 ]
 NumPrompts = Annotated[int, typer.Option(help="Requests in all.", rich_help_panel=_DATA)]
 Seed = Annotated[int, typer.Option(help="Of samples and arrivals.", rich_help_panel=_DATA)]
@@ -75,8 +77,8 @@ OutputLen = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="openai (completions), openai-chat, openai-responses, openai-embeddings, vllm-pooling "
-        "or vllm-rerank; vllm and ingot mean openai."
+        help="openai (completions), openai-chat, openai-responses, openai-embeddings, "
+        "vllm-pooling, vllm-rerank or openai-audio; vllm and ingot mean openai."
     ),
 ]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.tokenizer import Tokenizer
+from serve.bench.form import write_form
 from serve.bench.http_client import HttpError, Server
 from serve.bench.samples import Sample
 
@@ -23,9 +24,12 @@ ENDPOINTS = {
     "openai-embeddings": "/v1/embeddings",
     "vllm-pooling": "/pooling",
     "vllm-rerank": "/v1/rerank",
+    "openai-audio": "/v1/audio/transcriptions",
 }
 WHOLE = ("openai-embeddings", "vllm-pooling", "vllm-rerank")  # whose answers come at once
-_PIECES = ("response.output_text.delta", "response.reasoning_text.delta")
+_PIECES = (
+    "response.output_text.delta", "response.reasoning_text.delta", "transcript.text.delta",
+)  # fmt: skip
 _SAID = ("content", "reasoning_content", "reasoning")  # of which a piece has one, under two names
 BACKENDS = {"vllm": "openai", "ingot": "openai"}  # other names of the same
 
@@ -41,6 +45,7 @@ class Outcome:
     latency: float = 0.0
     output_tokens: int = 0
     cached_tokens: int = 0
+    audio_seconds: float = 0.0  # that were heard
     text: str = ""
     error: str = ""
 
@@ -73,10 +78,12 @@ class Client:
     async def run(self, sample: Sample) -> Outcome:
         """Send one sample and follow its answer; what fails is an outcome too."""
         outcome = Outcome(len(sample.token_ids), start=perf_counter())
-        body = msgspec.json.encode(self.payload(sample))
         endpoint = self.endpoint or ENDPOINTS[self.backend]
-        pieces = self.server.send("POST", endpoint, body, self.headers)
         try:
+            kind, body = self._body(sample)
+            headers = {**self.headers, "content-type": kind}
+            outcome.start = perf_counter()
+            pieces = self.server.send("POST", endpoint, body, headers)
             if self.backend in WHOLE:
                 await _take_whole(pieces, outcome)
             else:
@@ -105,6 +112,12 @@ class Client:
             ids = self.tokenizer.encode(outcome.text, add_special_tokens=False)
             outcome.output_tokens = len(ids)
 
+    def _body(self, sample: Sample) -> tuple[str, bytes]:
+        """Its content type, and what is sent."""
+        if sample.audio is not None:
+            return write_form(self.payload(sample), sample.audio)
+        return "application/json", msgspec.json.encode(self.payload(sample))
+
     def payload(self, sample: Sample) -> dict[str, Any]:
         """The body of a request."""
         if self.backend == "vllm-rerank":
@@ -118,12 +131,14 @@ class Client:
         if self.backend == "openai-responses":
             asked = _messages(sample) if sample.history else sample.text
             body |= {"input": asked, "max_output_tokens": sample.output_len, "store": False}
+        elif self.backend == "openai-audio":
+            body["response_format"] = "json"
         elif self.backend == "openai-chat":
             body["messages"] = _messages(sample)
             body["max_completion_tokens"] = sample.output_len
         else:
             body |= {"prompt": sample.token_ids, "max_tokens": sample.output_len}
-        if self.backend != "openai-responses":
+        if self.backend in ("openai", "openai-chat"):
             body["stream_options"] = {"include_usage": True}
         if self.ignore_eos:
             body["ignore_eos"] = True
@@ -172,6 +187,7 @@ def _take(event: Any, outcome: Outcome, last: float) -> float:
         raise HttpError(str(error))
     if usage := event.get("usage") or response.get("usage"):
         outcome.output_tokens = usage.get("completion_tokens") or usage.get("output_tokens") or 0
+        outcome.audio_seconds = usage.get("seconds") or 0.0
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         outcome.cached_tokens = details.get("cached_tokens") or 0
     text = _text(event)

@@ -70,6 +70,8 @@ def summarise(
             None if cpu is None or not tokens_out else 1000 * cpu / tokens_out
         ),
     }
+    if heard := sum(outcome.audio_seconds for outcome in good):
+        result["rtfx"] = heard / seconds  # seconds of audio in a second
     values = {
         "ttft": [outcome.ttft for outcome in good],
         "tpot": [outcome.tpot for outcome in good if outcome.output_tokens > 1],
@@ -125,6 +127,7 @@ def table(result: Mapping[str, Any], metrics: Sequence[str]) -> Table:
         ("All tokens / s", result["total_token_throughput"]),
         ("Most requests at once", result["max_concurrent_requests"]),
         ("CPU s / 1000 output tokens", result["cpu_seconds_per_1k_output_tokens"]),
+        ("Audio s / s", result.get("rtfx")),
         ("Drafted tokens accepted (%)", result.get("spec_decode_acceptance_rate")),
         ("  tokens of a draft's step", result.get("spec_decode_acceptance_length")),
     ]

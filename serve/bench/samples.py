@@ -8,6 +8,7 @@ Owns the datasets, by vLLM's names. Knows no server; every one is the same for t
     burstgpt           lengths of real requests to GPT-4, of the CSV file of that name; drawn ids
     custom             JSON lines with "prompt", and perhaps "output_tokens"
     multi_turn         conversations of drawn ids, each turn behind all turns and answers before it
+    custom_audio       JSON lines with "audio", a recording's path from the file's own folder
     random-rerank      a query and documents of drawn ids, half of `random_input_len` tokens each
 """
 
@@ -17,6 +18,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ConfigError
 from engine.tokenizer import Tokenizer
@@ -38,6 +40,7 @@ class Sample:
     then: tuple["Sample", ...] = ()
     history: tuple[str, ...] = ()  # questions and answers before it, in turn
     documents: tuple[str, ...] = ()  # that are to be ranked for it
+    audio: Path | None = None  # a recording to be written down, instead of a prompt
 
     @property
     def turns(self) -> tuple["Sample", ...]:
@@ -45,9 +48,10 @@ class Sample:
         return (self, *self.then)
 
     def next(self, answer: str, tokenizer: Tokenizer) -> "Sample":
-        """The turn after this one, which was answered so."""
+        """The turn after this one, which was answered so; a text may be more tokens when it is
+        tokenised again, and they count as `output_len` at the most."""
         turn, *rest = self.then
-        said = tokenizer.encode(answer, add_special_tokens=False)
+        said = tokenizer.encode(answer, add_special_tokens=False)[: self.output_len]
         ids = [*self.token_ids, *said, *turn.token_ids]
         history = (*self.history, self.text, answer)
         return Sample(turn.text, ids, turn.output_len, tuple(rest), history)
@@ -203,16 +207,34 @@ def _burstgpt(
 
 
 def _custom(options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random) -> Iterator[Sample]:
+    for prompt, entry in _lines(options, "prompt"):
+        length = options.output_len or int(entry.get("output_tokens", 256))
+        yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
+
+
+def _custom_audio(
+    options: DatasetOptions, tokenizer: Tokenizer, rng: random.Random
+) -> Iterator[Sample]:
+    folder = options.path.parent if options.path else Path()
+    for name, _ in _lines(options, "audio"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{options.path} names {name}, and {folder / name} is no file.")
+        yield Sample("", [], 0, audio=folder / name)
+
+
+def _lines(options: DatasetOptions, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each line says under `key`, and the whole line."""
     for number, line in enumerate(_read(options.path).splitlines()[: options.num_prompts], 1):
         try:
             entry = json.loads(line)
-            prompt = entry["prompt"]
+            found = entry[key]
         except (ValueError, TypeError, KeyError):
+            found = None
+        if not isinstance(found, str):
             raise ConfigError(
-                f'{options.path}, line {number}: it must be a JSON object with "prompt".'
-            ) from None
-        length = options.output_len or int(entry.get("output_tokens", 256))
-        yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
+                f'{options.path}, line {number}: it must be a JSON object with "{key}".'
+            )
+        yield found, entry
 
 
 def _read_json(path: Path | None) -> object:
@@ -240,4 +262,5 @@ _DATASETS: dict[str, _Dataset] = {
     "custom": _custom,
     "multi_turn": _multi_turn,
     "random-rerank": _random_rerank,
+    "custom_audio": _custom_audio,
 }

@@ -30,7 +30,8 @@ _CHOSEN_LENGTHS = (
     "prefix_repetition",
     "multi_turn",
 )  # ending early would change the work
-_WITHOUT_IGNORE_EOS = ("openai-responses", *WHOLE)  # refuse what they do not know
+_TOGETHER = {"vllm-rerank": "random-rerank", "openai-audio": "custom_audio"}
+_WITHOUT_IGNORE_EOS = ("openai-responses", "openai-audio", *WHOLE)  # refuse what they do not know
 
 
 class BenchError(IngotError):
@@ -72,8 +73,9 @@ class ServeOptions:
             raise ConfigError(
                 "--dataset-name multi_turn goes on with texts; use another --backend."
             )
-        if (self.backend == "vllm-rerank") != (self.dataset.name == "random-rerank"):
-            raise ConfigError("--backend vllm-rerank and --dataset-name random-rerank go together.")
+        for backend, dataset in _TOGETHER.items():
+            if (self.backend == backend) != (self.dataset.name == dataset):
+                raise ConfigError(f"--backend {backend} and --dataset-name {dataset} go together.")
         if BACKENDS.get(self.backend, self.backend) not in ENDPOINTS:
             known = ", ".join((*ENDPOINTS, *BACKENDS))
             raise ConfigError(f"--backend must be one of {known}; got {self.backend!r}.")

@@ -1,6 +1,7 @@
 """Numbers of a benchmark from outcomes made by hand, and whole runs against a scripted engine."""
 
 import asyncio
+import email
 import json
 import math
 import subprocess
@@ -137,6 +138,7 @@ def test_a_conversation_goes_on_with_what_was_answered(tokenizer):
         len(second),
         len(third),
     ]
+    assert len(samples[0].next("Once upon a time " * 9, tokenizer).token_ids) == 20 + 6 + 4
     assert shared_share(options) == pytest.approx(1 - 28 / (20 + 30 + 40))
 
 
@@ -508,10 +510,47 @@ def test_other_answers_that_come_at_once(tokenizer, backend, path, answer):
 
 @pytest.mark.parametrize("backend, dataset", [
     ("vllm-rerank", "random"), ("openai", "random-rerank"), ("vllm-pooling", "multi_turn"),
+    ("openai-audio", "random"), ("openai", "custom_audio"),
 ])  # fmt: skip
 def test_datasets_that_a_backend_does_not_take_are_refused(backend, dataset):
     with pytest.raises(ConfigError, match="--dataset-name"):
         ServeOptions(DatasetOptions(dataset), Arrivals(), backend=backend)
+
+
+def test_recordings_are_sent_as_files(tokenizer, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF\r\n--")
+    lines = tmp_path / "list.jsonl"
+    lines.write_text('{"audio": "a.wav"}\n')
+    [sample] = make_samples(DatasetOptions("custom_audio", lines), tokenizer)
+    forms = []
+
+    class Hears(Answers):
+        async def send(self, method, endpoint, body, headers):
+            forms.append((endpoint, body, headers))
+            for piece in self.pieces:
+                yield piece
+
+    server = Hears(
+        b'data: {"type": "transcript.text.delta", "delta": "Once upon"}\n',
+        b'data: {"type": "transcript.text.done", "text": "", "usage": {"seconds": 4}}\n',
+    )
+    client = Client(server, "m", "openai-audio", extra_body={"language": "en"}, tokenizer=tokenizer)
+    load = asyncio.run(put_load(client, [sample], [0.0]))
+    [outcome] = load.outcomes
+    assert outcome.success and outcome.text == "Once upon" and outcome.output_tokens > 0
+    assert summarise(load)["rtfx"] == pytest.approx(4 / load.duration)
+    [(endpoint, body, headers)] = forms
+    message = email.message_from_bytes(
+        b"content-type: %s\n\n" % headers["content-type"].encode() + body
+    )
+    parts = {p.get_param("name", header="content-disposition"): p.get_payload(decode=True)
+             for p in message.get_payload()}  # fmt: skip
+    assert endpoint == "/v1/audio/transcriptions"
+    assert parts == {"model": b"m", "stream": b"true", "response_format": b"json",
+                     "language": b"en", "file": b"RIFF\r\n--"}  # fmt: skip
+    lines.write_text('{"audio": "b.wav"}\n')
+    with pytest.raises(ConfigError, match=r"names b.wav, and .*b.wav is no file"):
+        make_samples(DatasetOptions("custom_audio", lines), tokenizer)
 
 
 def test_a_response_that_fails_is_an_error():
