@@ -18,6 +18,7 @@ from serve.check import _compare
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.goldens import read
+from tests.parity.paged import write_case
 from tests.parity.weights import tensor
 
 
@@ -120,3 +121,15 @@ def test_the_demo_is_what_transformers_computes(
     assert check(monkeypatch, "demo") == 0
     shown = capfd.readouterr().out
     assert "LlamaForCausalLM" in shown and "all 16 are equal" in shown
+
+
+@pytest.mark.parity
+def test_a_text_model_is_compared_inside_of_what_takes_images(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    write_case(tmp_path, CASES["qwen2_5_vl"], read("qwen2_5_vl"))
+    assert check(monkeypatch, str(tmp_path), "--max-tokens", "8", "--max-model-len", "64") == 0
+    shown = capfd.readouterr().out
+    assert "Qwen2_5_VLForConditionalGeneration" in shown and "all 8 are equal" in shown
