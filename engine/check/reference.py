@@ -20,6 +20,7 @@ from models.converted import find_made
 from models.errors import IngotError
 from models.gguf.checkpoint import is_gguf
 
+IMAGES = "ForConditionalGeneration"
 INSTALL = "pip install 'ingot[parity]'"
 Result = TypeVar("Result")
 
@@ -38,11 +39,11 @@ class Reference:
     torch: Any
 
     def encode(self, text: str) -> list[int] | None:
-        """Ids of `text`; None without a tokenizer."""
+        """Ids of `text`; None without a tokenizer, or with one that was made of nothing."""
         if self.tokenizer is None:
             return None
         ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids
+        return ids or None
 
     def generate(self, tokens: list[int], count: int, read: list[int] | None = None) -> list[int]:
         """The `count` greedy tokens that follow, ends of text among them.
@@ -92,12 +93,12 @@ def _load(folder: Path, encoder: bool) -> Reference:
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
     if is_gguf(folder):
         place = {"pretrained_model_name_or_path": str(folder.parent), "gguf_file": folder.name}
-    kind = "AutoModelForSeq2SeqLM" if encoder else "AutoModelForCausalLM"
-    model = (
-        getattr(transformers, kind)
-        .from_pretrained(**place, dtype=torch.float32, attn_implementation="eager")
-        .eval()
-    )
+    usual = transformers.AutoModelForCausalLM  # which has not all that take images as well
+    if encoder:
+        usual = transformers.AutoModelForSeq2SeqLM
+    named = transformers.AutoConfig.from_pretrained(**place).architectures or [""]
+    kind = getattr(transformers, named[0], usual) if named[0].endswith(IMAGES) else usual
+    model = kind.from_pretrained(**place, dtype=torch.float32, attn_implementation="eager").eval()
     tokenizer = None
     with suppress(Exception):  # of any kind: a model can be asked without
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)

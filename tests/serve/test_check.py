@@ -126,7 +126,7 @@ def test_the_demo_is_what_transformers_computes(
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", ["bart", "t5", "gemma3n"])
+@pytest.mark.parametrize("name", ["bart", "t5", "gemma3n", "qwen2_5_vl"])
 def test_other_kinds_of_models_are_what_transformers_computes(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
