@@ -8,7 +8,8 @@ them. Knows nothing of what is done with the tokenizer.
     vocab.json + merges.txt          byte-level BPE, the GPT-2 way, or
     tokenizer.model, spiece.model    SentencePiece's pieces, or tiktoken's ranks, or
     *.tiktoken, tiktoken.model       tiktoken's ranks, or
-    tekken.json                      the same with Mistral's special tokens
+    tekken.json                      the same with Mistral's special tokens, or
+    vocab.txt                        BERT's pieces of words
     tokenizer_config.json            special tokens, chat template, BOS and EOS around a text
     special_tokens_map.json          special tokens, where the former does not name them
     added_tokens.json                tokens added to vocab.json: {"<tool_call>": 151657}
@@ -30,6 +31,7 @@ from engine.sentencepiece_file import read_sentencepiece
 from engine.tekken_file import read_tekken
 from engine.tiktoken_file import holds_ranks, read_tiktoken
 from engine.vocabulary_file import VocabularyFile
+from engine.wordpiece_file import read_wordpiece
 from models.errors import CheckpointError, UnsupportedError
 
 GPT2_END = "<|endoftext|>"  # its files are older than tokenizer_config.json and name no tokens
@@ -42,7 +44,7 @@ _BINARY = (
     "*.tiktoken", "tiktoken.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "spm.model",
 )  # fmt: skip
-_UNREAD = ("tokenizer.model.*", "vocab.json", "merges.txt", "vocab.txt")
+_UNREAD = ("tokenizer.model.*", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ def read_tokenizer(folder: Path) -> TokenizerFiles | None:
 
 def has_tokenizer_files(folder: Path) -> bool:
     """Whether there is what `read_tokenizer` reads first."""
-    return bool(_present(folder, ("tokenizer.json", *_BINARY, "tekken.json"))) or _is_bpe(folder)
+    return bool(
+        _present(folder, ("tokenizer.json", *_BINARY, "tekken.json", "vocab.txt"))
+    ) or _is_bpe(folder)
 
 
 def _is_bpe(folder: Path) -> bool:
@@ -118,6 +122,8 @@ def _read_vocabulary(
         return read_sentencepiece(files[0], config, added)
     if (folder / "tekken.json").is_file():
         return read_tekken(folder / "tekken.json")
+    if (folder / "vocab.txt").is_file():
+        return read_wordpiece(folder / "vocab.txt", config)
     if files := _present(folder, _UNREAD):
         raise UnsupportedError(
             f"{files[0]} is of a kind of tokenizer that is not read; save the tokenizer as "

@@ -141,7 +141,7 @@ def test_glm_4_begins_every_text_with_two_tokens(tmp_path: Path, tokens: list[by
             "it cannot have -1 special tokens",
         ),
         ("tokenizer.model.v3", b"?", UnsupportedError, "kind of tokenizer that is not read"),
-        ("vocab.txt", b"[PAD]", UnsupportedError, "save the tokenizer as tokenizer.json"),
+        ("vocab.json", b"{}", UnsupportedError, "save the tokenizer as tokenizer.json"),
     ],
 )
 def test_what_is_wrong_is_said(
