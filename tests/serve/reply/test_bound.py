@@ -59,13 +59,16 @@ TAGGED = {
     "deepseek_v32": ["<｜DSML｜function_calls>", '<｜DSML｜invoke name="', "</｜DSML｜parameter>"],
 }  # fmt: skip
 NOTE = {
-    "type": "object", "additionalProperties": False, "required": ["text", "by", "tags", "colour"],
+    "type": "object", "additionalProperties": False, "required": ["text", "by", "tags", "hours"],
     "properties": {
         "text": {"type": "string", "description": "Any"}, "by": {"type": ["string", "null"]},
         "tags": {"type": ["array", "null"], "items": {"type": "boolean"}, "maxItems": 2},
-        "colour": {"$ref": "#/$defs/colour"}, "hours": {"type": "number", "maximum": 3},
+        "colour": {"$ref": "#/$defs/colour"}, "hours": {"$ref": "#/$defs/hours"},
     },
-    "$defs": {"colour": {"type": "string", "enum": ["red", "dark red"]}},
+    "$defs": {
+        "colour": {"type": "string", "enum": ["red", "dark red"]},
+        "hours": {"type": "integer", "maximum": 3, "minimum": 0},
+    },
 }  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def test_values_between_tags_are_valid(name: str, tokenizer: Tokenizer, marked: 
     grammar, chance, seen = tool_format(name, ()).grammar, random.Random(3), []
     tools = {"note": NOTE, "free": {"type": "object"}}
     answer = StructuredOutputsParams(json=ANSWER).as_format()
-    for wish in (Wish(tools, answer=answer), Wish(tools)):
+    for wish in (Wish({"free": tools["free"]}, answer=answer), Wish(tools), Wish({"note": NOTE})):
         part = grammar.bound(wish)
         for _ in range(6):
             reply, _ = written(
