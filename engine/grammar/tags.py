@@ -8,7 +8,8 @@ Where a text names special tokens of the tokenizer, the tokens are meant: a mode
 to write <|tool|> writes one token, and free text never holds one.
 
 A trigger ends the free text wherever it comes, so free text holds no trigger. `excludes` names
-other texts that it does not hold: the letters of a token's name, say.
+other texts that it does not hold: the letters of a token's name, say; and it is not `unlike` a
+regex if it matches that as a whole.
 """
 
 import json
@@ -65,7 +66,7 @@ class _Writer:
         names = sorted(self._ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names))) if names else None
         self._rules = [_TEXT]
-        self._texts: dict[tuple[str, ...], str] = {(): "TEXT"}
+        self._texts: dict[tuple[str, ...], str] = {("",): "TEXT"}
         self._grammars: list[dict[str, Any]] = []
         self._kinds: dict[str, Callable[[Part, int], str]] = {
             "const_string": self._const_string,
@@ -189,11 +190,15 @@ class _Writer:
     def _text_of(self, part: Part) -> str:
         """Free text, without what the part excludes from it."""
         excluded = tuple(_texts(part, "excludes")) if part.get("excludes") else ()
-        if excluded not in self._texts:
-            without = " | ".join(map(json.dumps, excluded))
-            body = f"TEXT & ~(TEXT ({without}) TEXT)"
-            self._texts[excluded] = self._rule(body, terminal=True)
-        return self._texts[excluded]
+        unlike = _typed(part, "unlike", str) if "unlike" in part else ""
+        if (*excluded, unlike) not in self._texts:
+            body = "TEXT"
+            if excluded:
+                body += f" & ~(TEXT ({' | '.join(map(json.dumps, excluded))}) TEXT)"
+            if unlike:
+                body += f" & ~/{regex_to_lark(unlike, '')}/"
+            self._texts[*excluded, unlike] = self._rule(body, terminal=True)
+        return self._texts[*excluded, unlike]
 
     def _text_until(self, end: str, text: str) -> str:
         """Free text, as short as it can be, and what ends it."""

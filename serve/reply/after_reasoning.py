@@ -28,4 +28,5 @@ def after_reasoning(reasoning: Thinking, prompt: str, answer: Part) -> Part:
 
 
 def _thought(reasoning: ReasoningFormat, begin: str) -> Part:
-    return text_until(reasoning.end, begin=begin, excludes=reasoning.also_ends)
+    ends = (reasoning.end, *reasoning.also_ends)  # their letters end it too, where they are tokens
+    return text_until(reasoning.end, begin=begin, excludes=ends)

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serve.reply.bound import CallsOrAnswer, Part, Wish, either, tag, tagged
 from serve.reply.events import Output
 from serve.reply.named_calls import MAX_NAME
 from serve.reply.reader import Reader, Reading, text_until
+from serve.reply.reply import Grammar
+from serve.reply.tagged_grammar import tagged_call
 from serve.reply.values import is_text, json_text, properties_of
 
 _IS_TEXT = {"true": True, "false": False}
@@ -36,6 +39,15 @@ class TaggedCalls:
     around: tuple[str, ...] = ()
     named_stays: bool = False  # what ends the name is already the first parameter
     typed: bool = False
+
+    def chosen(self) -> Grammar:
+        """Calls begin with a mark."""
+        return CallsOrAnswer(self, (self.call, *self.around))
+
+    def bound(self, wish: Wish) -> Part:
+        """The tags, and between them what each parameter's schema says."""
+        calls = (tagged_call(self, name, schema) for name, schema in wish.tools.items())
+        return tagged(wish, [tag(self.call, either(*calls))], self.around)
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
         marks = (self.call, *self.around)

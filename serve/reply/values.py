@@ -15,7 +15,7 @@ _MAX_DEPTH = 8  # of anyOf within anyOf
 
 def is_text(schema: Any) -> bool:
     """Whether a value of this schema can only be a string; so is what has no schema."""
-    types = _types(schema, 0)
+    types = types_of(schema)
     return not types or types == {"string"}
 
 
@@ -27,20 +27,38 @@ def json_text(text: str, schema: Any) -> str:
     bare = _PYTHON.get(bare, bare)
     value = parsed(bare)
     if bare != "null" and (
-        value is None or (isinstance(value, str) and "string" in _types(schema, 0))
+        value is None or (isinstance(value, str) and "string" in types_of(schema))
     ):
         return json.dumps(text, ensure_ascii=False)
     return bare
 
 
 def properties_of(tools: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The schemas of a tool's parameters; nothing if it has none or is not known."""
+    """The schemas of a tool's parameters, their references to its definitions followed; nothing if
+    it has none or is not known."""
     parameters = tools.get(name)
     found = parameters.get("properties") if isinstance(parameters, dict) else None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: _followed(schema, parameters) for key, schema in found.items()}
 
 
-def _types(schema: Any, depth: int) -> set[str]:
+def _followed(schema: Any, root: Any) -> Any:
+    """What `{"$ref": "#/$defs/Color"}` stands for, as pydantic writes it; else the schema."""
+    for _ in range(_MAX_DEPTH):
+        reference = schema.get("$ref") if isinstance(schema, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        target = root
+        for name in reference[2:].split("/"):
+            target = target.get(name) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            break
+        schema = {**target, **{k: v for k, v in schema.items() if k != "$ref"}}
+    return schema
+
+
+def types_of(schema: Any, depth: int = 0) -> set[str]:
     """The names of the JSON types that a schema allows, where it says so plainly."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return set()
@@ -50,7 +68,7 @@ def _types(schema: Any, depth: int) -> set[str]:
         types |= {each for each in named if isinstance(each, str)}
     for key in ("anyOf", "oneOf", "allOf"):
         for each in schema[key] if isinstance(schema.get(key), list) else ():
-            types |= _types(each, depth + 1)
+            types |= types_of(each, depth + 1)
     values = schema.get("enum")
     if not types and isinstance(values, list):
         types = {"string" if isinstance(value, str) else "other" for value in values}

@@ -82,7 +82,9 @@ async def test_what_is_wrong_with_tools_is_named(serve: Serve) -> None:
 
 
 STRICT = {"type": "function", "function": {**TOOL["function"], "strict": True}}
-HERMES = ServerSettings(chat_template="{{ messages[-1].content }}", tool_call_parser="hermes")
+HERMES = ServerSettings(
+    chat_template="{{ messages[-1].content }}<|im_end|>", tool_call_parser="hermes"
+)
 THOUGHTFUL = msgspec.structs.replace(HERMES, reasoning_parser="qwen3")
 WANTED = {"type": "json_schema", "json_schema": {"name": "x", "schema": WEATHER}}
 CALL = '<tool_call>{{"name": "{}", "arguments": {}}}</tool_call>'
@@ -128,8 +130,8 @@ async def test_either_of_both_is_shown_as_what_it_is(serve: Serve) -> None:
     """The scripted core says what it was told, which begins with a call or does not."""
     options = {"tools": [TOOL], "response_format": WANTED}
     async with serve(HERMES, ROOM) as served:
-        call = (await served.chat(f"{WELL}<|im_end|>", **options)).json()
-        answer = (await served.chat(f'{{"city": "{WELL}"}}<|im_end|>', **options)).json()
+        call = (await served.chat(WELL, **options)).json()
+        answer = (await served.chat(f'{{"city": "{WELL}"}}', **options)).json()
     [choice] = call["choices"]
     assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
     [choice] = answer["choices"]

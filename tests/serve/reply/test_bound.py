@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from engine.errors import RequestError
 from engine.grammar.matcher import Constraint, Vocabulary, compile_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
@@ -49,6 +50,26 @@ MARKS = {
                "<|channel|>final<|message|>", "<|channel|>commentary to=functions.get json"],
 }  # fmt: skip
 MARKS["deepseek_v31"] = MARKS["deepseek_v3"]
+TAGGED = {
+    "qwen3_coder": ["<tool_call>", "</tool_call>", "<function=", "</parameter>"],
+    "seed_oss": ["<seed:tool_call>", "<function=", "</parameter>"],
+    "minimax_m2": ["<minimax:tool_call>", '<invoke name="', "</parameter>"],
+    "glm45": ["<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>",
+              "</arg_value>"],
+    "deepseek_v32": ["<｜DSML｜function_calls>", '<｜DSML｜invoke name="', "</｜DSML｜parameter>"],
+}  # fmt: skip
+NOTE = {
+    "type": "object", "additionalProperties": False, "required": ["text", "by", "tags", "hours"],
+    "properties": {
+        "text": {"type": "string", "description": "Any"}, "by": {"type": ["string", "null"]},
+        "tags": {"type": ["array", "null"], "items": {"type": "boolean"}, "maxItems": 2},
+        "colour": {"$ref": "#/$defs/colour"}, "hours": {"$ref": "#/$defs/hours"},
+    },
+    "$defs": {
+        "colour": {"type": "string", "enum": ["red", "dark red"]},
+        "hours": {"type": "integer", "maximum": 3, "minimum": 0},
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +77,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The demo's, with the marks that are tokens of their models."""
     made = json.loads(Tokenizer.load(DEMO_FOLDER).to_json())
     known = {token["content"] for token in made["added_tokens"]}
-    marks = {m for each in MARKS.values() for m in each if m[0] in "<[" and m[-1] in ">]"} - known
+    named = {mark for each in [*MARKS.values(), *TAGGED.values()] for mark in each}
+    marks = {mark for mark in named - known if mark[0] in "<[" and mark[-1] in ">]"}
     usual = made["added_tokens"][0]
     for number, mark in enumerate([*sorted(marks), "plain"]):
         special = {"id": 2048 + number, "content": mark, "special": mark[0] == "["}
@@ -152,8 +174,73 @@ def test_calls_or_an_answer(name: str, tokenizer: Tokenizer, marked: Vocabulary)
     assert answers > 0 and count > 0
 
 
+@pytest.mark.parametrize("name", sorted(TAGGED))
+def test_values_between_tags_are_valid(name: str, tokenizer: Tokenizer, marked: Vocabulary) -> None:
+    grammar, chance, seen = tool_format(name, ()).grammar, random.Random(3), []
+    tools = {"note": NOTE, "free": {"type": "object"}}
+    answer = StructuredOutputsParams(json=ANSWER).as_format()
+    for wish in (Wish({"free": tools["free"]}, answer=answer), Wish(tools), Wish({"note": NOTE})):
+        part = grammar.bound(wish)
+        for _ in range(6):
+            reply, _ = written(
+                part, ["note", "free", "null", *TAGGED[name]], tokenizer, marked, chance
+            )
+            parser = ReplyParser(prompt="", calls=grammar, tools=tools)
+            found = summary_of_all_but_the_last(parser.feed(reply))
+            seen += found
+    for tool, arguments in seen:
+        Draft202012Validator(NOTE if tool == "note" else tools[tool]).validate(arguments)
+    notes = [arguments for tool, arguments in seen if tool == "note"]
+    assert len(notes) > 2 and len(seen) > len(notes), seen
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("null", True), (" null\n", True), ("nullify", True), ("", True), ('"5"', True), ("5 x", True),
+     ("5", False), (" -1.5e3\n", False), ("true", False), ("[a", False), ("\x1cNaN", False)],
+)  # fmt: skip
+def test_a_text_that_may_be_null_is_read_as_nothing_else(
+    text: str, fits: bool, tokenizer: Tokenizer, marked: Vocabulary
+) -> None:
+    schema = {"properties": {"by": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    part = tool_format("qwen3_coder", ()).grammar.bound(Wish({"f": schema}))
+    tag = StructuredOutputsParams(structural_tag={"format": part})
+    matcher = compile_grammar(marked, grammar_source(tag, {}))
+    call = f"<function=f><parameter=by>{text}</parameter></function>"
+    ids = [id for letter in call for id in tokenizer.encode(letter, add_special_tokens=False)]
+    assert (matcher.try_consume_tokens(ids) == len(ids)) == fits
+
+
+def summary_of_all_but_the_last(events: Any) -> Any:
+    """Its arguments may not be complete."""
+    starts = [index for index, event in enumerate(events) if hasattr(event, "id")]
+    return summary(events[: starts[-1]] if starts else [])["calls"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"pattern": "a"}, "note.x: pattern"), ({"const": 5}, "note.x: its reader"),
+        ({"enum": ["a", " b"]}, "note.x: one of"), ({"type": ["string", "integer"]}, "note.x: its"),
+        ({"type": ["string", "null"], "maxLength": 3}, "note.x: maxLength"),
+    ],
+)  # fmt: skip
+def test_values_that_tags_cannot_keep_to_are_refused(schema: Any, says: str) -> None:
+    grammar = tool_format("qwen3_coder", ()).grammar
+    if "pattern" in schema:
+        schema = {"type": "string", **schema}
+    for wrong, message in (
+        ({"properties": {"x": schema}}, says),
+        ({"properties": {}, "minProperties": 1}, "note: minProperties"),
+        ({"properties": {"a b": {}}}, "'a b'"),
+        ({"properties": {}, "required": ["x"]}, "required"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            grammar.bound(Wish({"note": wrong}))
+
+
 def test_formats_that_cannot_be_bound_are_known() -> None:
-    others = {name for name, *_ in REPLIES} - set(BINDING)
+    others = {name for name, *_ in REPLIES} - set(BINDING) - set(TAGGED)
     assert not [n for n in others if isinstance(tool_format(n, ()).grammar, BindsCalls)]
     assert all(isinstance(tool_format(n, ()).grammar, BindsCalls) for n in BINDING)
 

@@ -1,0 +1,134 @@
+"""Calls between tags as a grammar: parameter by parameter, each as its schema says.
+
+A value that can only be a text is any text up to its tag; what is no text is JSON. So a text has no
+JSON around it that could keep it to a pattern or a length: a strict tool that asks for that is
+refused by name, and so is a value of which its reader could not tell whether it is a text.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import RequestError
+from serve.reply.bound import (
+    BLANKS,
+    NOTHING,
+    Part,
+    const,
+    either,
+    in_order,
+    json_part,
+    tag,
+    text_until,
+)
+from serve.reply.values import properties_of, types_of
+
+if TYPE_CHECKING:
+    from serve.reply.tagged_calls import TaggedCalls
+
+_KEY = re.compile(r"[\w.$\-]{1,128}\Z")
+_TOLD = {"description", "title", "default", "examples", "$comment"}  # what binds nothing
+_OBJECT = {"type", "properties", "required", "additionalProperties", "$defs", "definitions",
+           "$schema", "$id", *_TOLD}  # fmt: skip
+_NEWLINE: Part = {"type": "regex", "pattern": r"\n?"}
+# texts that are read as neither a text nor null where there may be either
+_NO_TEXT = (
+    r"[\s\x1c-\x1f]*([\[{](.|\n)*|-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|"
+    r"true|false|True|False|NaN|-?Infinity)[\s\x1c-\x1f]*"
+)
+
+
+def tagged_call(form: "TaggedCalls", name: str, schema: Mapping[str, Any]) -> Part:
+    """What follows the tag that begins a call; raises RequestError for what cannot be kept to."""
+    head = const(name if form.named_stays else name + form.named[0])
+    return in_order(head, BLANKS, *_parameters(form, name, schema), const(form.end))
+
+
+def _parameters(form: "TaggedCalls", name: str, schema: Mapping[str, Any]) -> list[Part]:
+    properties, required = schema.get("properties"), schema.get("required", [])
+    _check(name, sorted(schema.keys() - _OBJECT))
+    if properties is None and not required:
+        return [_any_parameters(form)]
+    known = properties_of({name: schema}, name)
+    if not isinstance(required, list) or not set(map(str, required)) <= known.keys():
+        raise _refused(name, "required names what is not among its properties")
+    parts = []
+    for key, each in known.items():
+        if not _KEY.match(key):
+            raise _refused(name, f"the property {key[:60]!r} cannot be written in a tag")
+        part = in_order(_value(form, f"{name}.{key}", key, each, schema), BLANKS)
+        parts.append(part if key in required else either(part, NOTHING))
+    return parts
+
+
+def _any_parameters(form: "TaggedCalls") -> Part:
+    """Of a tool that says nothing of them."""
+    key = {"type": "regex", "pattern": r"[A-Za-z0-9_.$-]{1,64}"}
+    kind = const(form.keyed + (' string="true">' if form.typed else ""))
+    each = in_order(const(form.parameter), key, kind, *_before(form), _free(form), BLANKS)
+    return {"type": "tags_with_separator", "tags": [tag("", each)], "separator": ""}
+
+
+def _value(form: "TaggedCalls", where: str, key: str, schema: Any, root: Mapping[str, Any]) -> Part:
+    """A parameter's tags and what stands between them."""
+    types = types_of(schema)
+    is_text, may_be_null = types == {"string"}, types == {"string", "null"}
+    if schema in (True, {}):
+        is_text, schema = True, {}
+    if (not types and not is_text) or ("string" in types and not (is_text or may_be_null)):
+        raise _refused(where, "its reader cannot tell whether its value is a text")
+    written = _json(form, schema, root)
+    if is_text:
+        written = _text(form, where, schema)
+    elif may_be_null:
+        written = _text_or_null(form, where, schema)
+    kind = f' string="{"true" if is_text else "false"}">' if form.typed else ""
+    return in_order(const(form.parameter + key + form.keyed + kind), *_before(form), written)
+
+
+def _free(form: "TaggedCalls") -> Part:
+    """Any text up to the tag, be that a token or its letters."""
+    return text_until(form.valued, excludes=[form.valued])
+
+
+def _before(form: "TaggedCalls") -> list[Part]:
+    return [BLANKS, const(form.before_value)] if form.before_value else []
+
+
+def _json(form: "TaggedCalls", schema: Any, root: Mapping[str, Any]) -> Part:
+    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
+    whole = {**shared, **schema} if isinstance(schema, dict) else schema
+    return in_order(BLANKS, json_part(whole), BLANKS, const(form.valued))
+
+
+def _text(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    _check(where, sorted(schema.keys() - _TOLD - {"type", "enum", "const"}))
+    if values is None:
+        return _free(form)
+    texts = [v for v in values if isinstance(v, str) and v.strip() == v and form.valued not in v]
+    if not texts or len(texts) < len(values):
+        raise _refused(where, "one of its values cannot be written between tags")
+    return in_order(_NEWLINE, either(*map(const, texts)), _NEWLINE, const(form.valued))
+
+
+def _text_or_null(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
+    """A text that is read as no other kind of value; one is read as null."""
+    several = [each for name in ("anyOf", "oneOf") for each in schema.get(name, ())]
+    for each in (schema, *several):
+        _check(where, sorted(each.keys() - _TOLD - {"type", "anyOf", "oneOf"}))
+    text = {"type": "any_text", "unlike": _NO_TEXT, "excludes": [form.valued]}
+    return tag("", text, form.valued)
+
+
+def _check(where: str, unknown: list[str]) -> None:
+    if unknown:
+        raise _refused(where, f"{unknown[0]} cannot be kept to")
+
+
+def _refused(where: str, why: str) -> RequestError:
+    return RequestError(
+        f"tools: {where[:120]}: {why} as this model writes calls, whose values stand between tags; "
+        "leave out strict, or send tool_choice required.",
+        "tools",
+    )
