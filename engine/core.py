@@ -250,17 +250,14 @@ class EngineCore:
         """Choose tokens for rows of the newest step whose masks are here."""
         for rows in self._late.due():
             try:
-                self._sampled_late += self._runner.sample_late(rows)
+                self._sampled_late.append(self._runner.sample_late(rows))
             except Exception as error:
                 raise self._failed(error) from error
             self._late.sampled(rows)
 
     def _launch(self) -> bool:
-        """Plan and start a step; False if there is nothing to compute.
-
-        No row runs ahead while another's logits are still kept: those of one step may be large.
-        """
-        run_ahead = self._runner.programs.samples_late and not len(self._late)
+        """Plan and start a step; False if there is nothing to compute."""
+        run_ahead = self._runner.programs.samples_late and not self._late.full
         plan = self._scheduler.schedule(self._windows, run_ahead=run_ahead)
         if not plan.num_tokens:
             return False
@@ -271,7 +268,7 @@ class EngineCore:
             raise
         except Exception as error:
             raise self._failed(error) from error
-        self._late.add(plan, launched.sampled.logits)
+        self._late.add(launched.late)
         self._launched.append(launched)
         self.stats.num_steps += 1
         later_turns = sum(plan.counts) - len(plan.counts)

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from engine.plan import Plan
 from engine.request import Request
+
+_MOST_KEPT = 8  # arrays of 16 rows: 75 MiB where there are 152,064 tokens
 
 
 @dataclass(slots=True, eq=False)
 class LateRow:
-    """One row of the logits of an earlier step."""
+    """One row of some of an earlier step's logits."""
 
     request: Request
-    logits: Any  # float32[1, B, V] on the device
+    taken: Any  # float32[M, V] on the device
     row: int
 
 
@@ -34,20 +35,23 @@ class LateRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, plan: Plan, logits: Any) -> None:
-        """Keep what the late rows of a plan are to be chosen from."""
-        row = len(plan.decoding)
-        for chunk in plan.chunks:
-            row += chunk.num_logit_rows
-            if chunk.late:
-                self._rows.append(LateRow(chunk.request, logits, row - 1))
+    @property
+    def full(self) -> bool:
+        """Whether so much is kept for slow grammars that no more rows should run ahead."""
+        return (
+            len(self._rows) >= _MOST_KEPT and len({id(e.taken) for e in self._rows}) >= _MOST_KEPT
+        )
+
+    def add(self, rows: Sequence[LateRow]) -> None:
+        """Keep what these are to be chosen from."""
+        self._rows += rows
 
     def due(self) -> list[list[LateRow]]:
-        """Rows that can be sampled now, those of one step together. Others whose logits nobody
-        needs any more are forgotten."""
+        """Rows that can be sampled now, those together that were taken together. Others whose
+        logits nobody needs any more are forgotten."""
         self._rows = [each for each in self._rows if each.request.is_late]
         ready = [each for each in self._rows if not each.request.blocked]
-        return [list(rows) for _, rows in groupby(ready, key=lambda each: id(each.logits))]
+        return [list(rows) for _, rows in groupby(ready, key=lambda each: id(each.taken))]
 
     def sampled(self, rows: Sequence[LateRow]) -> None:
         """Tokens of these are on their way."""

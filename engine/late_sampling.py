@@ -1,12 +1,13 @@
 """Sampling after the step: rows whose mask was not known yet when their step began.
 
-    step N ── logits [1, B, V] ── take ───┐
+    step N ── logits [1, B, V] ── take ───┐        by 16 rows, so that no step's logits are kept
     packed ── slots, options ────── sample_late ──> tokens, and each in its slot for step N + 1
 
 The same sampler, options and counts as in the step, so that a token is the same wherever it is
 chosen. A row that is in no step between them finds its slot as its own step left it. Owns these
-programs and the packed input, one int32 array [2 + F, N] for N rows:
+programs and the packed input, one int32 array [3 + F, N] for N rows:
 
+    row          of what was taken
     slot         the request's, or R (the sink) for padding
     position     of the token to be chosen, in its sequence
     fields       F sampling options, and what logits processors are told
@@ -30,7 +31,7 @@ from engine.sampling_state import SlotState
 from engine.shapes import StepShape
 from pallas_kernels import Backend
 
-_HEAD = 2  # entries before the fields
+_HEAD = 3  # entries before the fields
 
 
 def packed_late_shape(shape: StepShape) -> tuple[int, int]:
@@ -39,21 +40,21 @@ def packed_late_shape(shape: StepShape) -> tuple[int, int]:
 
 
 def pack_late(rows: Sequence[LateRow], shape: StepShape, columns: SlotColumns) -> Ints:
-    """At most `shape.tokens` rows for `sample_late`, in the order in which they were taken."""
+    """At most `shape.tokens` rows, taken together, for `sample_late`."""
     packed = np.zeros(packed_late_shape(shape), np.int32)
-    packed[0].fill(columns.sink)
+    packed[1].fill(columns.sink)
     for entry, each in zip(packed.T, rows, strict=False):
         if each.request.slot is None:
             raise RuntimeError("a request without a slot was to be sampled")
-        entry[:_HEAD] = each.request.slot, each.request.num_computed
-    packed[_HEAD:] = columns.options[:, packed[0]]
+        entry[:_HEAD] = each.row, each.request.slot, each.request.num_computed
+    packed[_HEAD:] = columns.options[:, packed[1]]
     return packed
 
 
-def pack_taken(rows: Sequence[LateRow], shape: StepShape) -> Ints:
-    """Their places in the logits of their step, for `take`."""
+def pack_taken(rows: Sequence[int], shape: StepShape) -> Ints:
+    """Rows of a step's logits for `take`, at most `shape.tokens`."""
     places = np.zeros(shape.tokens, np.int32)
-    places[: len(rows)] = [each.row for each in rows]
+    places[: len(rows)] = rows
     return places
 
 
@@ -65,19 +66,18 @@ def take(logits: Float32[Array, "1 B V"], places: Int32[Array, " N"]) -> Float32
 def sample_late(
     last_token: Int32[Array, " R1"],
     slots: SlotState,
-    logits: Float32[Array, "M V"],
+    taken: Float32[Array, "M V"],
     packed: Int32[Array, "X N"],
     *,
     mesh: Mesh,
     sampler: Backend,
     processors: LogitsProcessors | None = None,
 ) -> tuple[Int32[Array, " R1"], Sampled]:
-    """Choose a token for each packed row, M >= N taken, and write it to its slot; results are as a
-    step's."""
-    slot, position = packed[:_HEAD]
+    """Choose a token for each packed row, and write it to its slot; results are as a step's."""
+    row, slot, position = packed[:_HEAD]
     fields = packed[_HEAD:]
     sampled = sample(
-        logits[: len(slot)],
+        taken[row],
         unpack_rows(fields),
         slot,
         position,

@@ -53,9 +53,14 @@ class Plan:
         return any([r.params.logprob_token_ids is not None for r in self.sampling])
 
     @property
-    def has_late(self) -> bool:
-        """Whether logits are kept for a row that is sampled later."""
-        return any([chunk.late for chunk in self.chunks])
+    def late(self) -> list[tuple[Request, int]]:
+        """Who is sampled later, and which row of the logits is kept for it."""
+        found, row = [], len(self.decoding)
+        for chunk in self.chunks:
+            row += chunk.num_logit_rows
+            if chunk.late:
+                found.append((chunk.request, row - 1))
+        return found
 
     @property
     def sampling(self) -> list[Request]:

@@ -6,7 +6,7 @@ sampled. Knows plans, slots and arrays; knows nothing of queues, stop conditions
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
@@ -34,7 +34,7 @@ from engine.packing import Ints, SlotColumns, pack
 from engine.page_copies import PageCopies
 from engine.page_forks import PageForks
 from engine.plan import Chunk, Plan
-from engine.programs import Program, Programs
+from engine.programs import Programs
 from engine.request import Request
 from engine.row_masks import row_masks
 from engine.sampling import Sampled
@@ -52,6 +52,7 @@ class Launched:
     plan: Plan
     shape: StepShape
     sampled: Sampled
+    late: list[LateRow] = field(default_factory=list, kw_only=True)
 
     @cached_property
     def wanted(self) -> tuple[Array, ...]:
@@ -213,25 +214,33 @@ class Runner:
             self._send_masks(plan)
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
-        if not plan.has_late:
-            sampled = sampled._replace(logits=None)  # they are free again when the step is done
-        return _on_its_way(Launched(plan, program.shape, sampled))
+            late = self._take(plan.late, program.shape, sampled.logits)
+        sampled = sampled._replace(logits=None)  # they are free again when the step is done
+        return _on_its_way(Launched(plan, program.shape, sampled, late=late))
 
-    def sample_late(self, rows: Sequence[LateRow]) -> list[Launched]:
-        """Start to choose tokens for some rows of one earlier step; results are as steps'."""
-        take = self.programs.taking(rows[0].logits.shape[1])
+    def _take(
+        self, rows: list[tuple[Request, int]], shape: StepShape, logits: Array | None
+    ) -> list[LateRow]:
+        """Keep the logits of rows that are sampled later."""
+        found: list[LateRow] = []
+        if not rows:
+            return found
+        take = self.programs.taking(shape.rows)
         most = take.shape.tokens
-        parts = [rows[first : first + most] for first in range(0, len(rows), most)]
-        return [self._sample_late(take, part) for part in parts]
+        for first in range(0, len(rows), most):
+            part = rows[first : first + most]
+            taken = take.run(logits, pack_taken([row for _, row in part], take.shape))
+            found += [LateRow(request, taken, place) for place, (request, _) in enumerate(part)]
+        return found
 
-    def _sample_late(self, take: Program, rows: Sequence[LateRow]) -> Launched:
+    def sample_late(self, rows: Sequence[LateRow]) -> Launched:
+        """Start to choose tokens for rows that were taken together; results are as a step's."""
         program = self.programs.late(len(rows))
         plan = Plan([each.request for each in rows], [1] * len(rows), num_tokens=len(rows))
         with self.programs.serving():
             self._send_masks(plan)
-            taken = take.run(rows[0].logits, pack_taken(rows, take.shape))
             packed = pack_late(rows, program.shape, self._columns)
-            state = self._state
+            state, taken = self._state, rows[0].taken
             last_token, sampled = program.run(state.last_token, state.slots, taken, packed)
             self._state = state._replace(last_token=last_token)
         return _on_its_way(Launched(plan, program.shape, sampled))

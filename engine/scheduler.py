@@ -170,7 +170,7 @@ class Scheduler:
             if end >= request.max_tokens or request.status is not Status.RUNNING:
                 continue
             watched = request.constraint is not None or request.thinking is not None
-            if watched and (request.blocked or request.is_late):
+            if watched and request.blocked:
                 if run_ahead and request.runs_ahead:
                     ahead.append(request)
                 continue

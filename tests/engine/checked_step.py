@@ -35,12 +35,12 @@ def checked_step(model, state, packed, *, shape, **others):
     return after._replace(last_token=codes), sampled
 
 
-def checked_sample_late(last_token, slots, logits, packed, **others):
+def checked_sample_late(last_token, slots, taken, packed, **others):
     """The same for rows that are sampled after their step: their slots hold earlier tokens only."""
-    codes, vocab, slot, position = last_token, slots.counts.shape[1], packed[0], packed[1]
+    codes, vocab, slot, position = last_token, slots.counts.shape[1], packed[1], packed[2]
     is_row = slot != codes.shape[0] - 1
     right = jnp.all(~is_row | (codes[slot] < position * vocab))
-    after, sampled = sample_late(codes, slots, logits, packed, **others)
+    after, sampled = sample_late(codes, slots, taken, packed, **others)
     codes = codes.at[slot].set(jnp.where(is_row, position * vocab + after[slot], 0))
     return codes, sampled._replace(tokens=jnp.where(right, sampled.tokens, NONE))
 

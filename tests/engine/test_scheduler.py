@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.block_pool import BlockPool
-from engine.late_rows import LateRows
+from engine.late_rows import LateRow, LateRows
 from engine.messages import AddRequest
 from engine.page_key import root
 from engine.plan import Chunk, Plan
@@ -173,7 +173,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         plan = self.plan()
         self.check(plan)
         before, self.flying = self.flying, self.memory.run(plan)
-        self.late.add(plan, self.memory.logits)
+        self.late.add([LateRow(request, self.memory.logits, row) for request, row in plan.late])
         sampled, self.sampled_late = self.sampled_late, []
         self.collect(before + sampled)
 
@@ -194,13 +194,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Sample the rows that can be by now; then plan a step."""
         for rows in self.late.due():
             for each in rows:
-                request, token = each.request, each.logits[each.row]
+                request, token = each.request, each.taken[each.row]
                 self.memory.last[request.slot] = token
                 place = request.num_computed - 1
                 chunk = Chunk(request, place, 1, True, range(0), request.slot, admitted=False)
                 self.sampled_late.append((chunk, token))
             self.late.sampled(rows)
-        return self.scheduler.schedule(lambda rows: self.windows, run_ahead=not len(self.late))
+        return self.scheduler.schedule(lambda rows: self.windows, run_ahead=not self.late.full)
 
     def settle(self, forced):
         """Grammars have seen the tokens that were read; some force what comes next."""

@@ -4,6 +4,7 @@ The engine's steps are checked: a token taken from a slot must be the newest, an
 """
 
 import json
+import threading
 from concurrent.futures import wait
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest
 from engine.sampling_params import SamplingParams
+from tests.engine.conftest import Text
 from tests.engine.grammar.test_constrained import PERSON, PROMPT, run
 
 FREE = ("", {"max_tokens": 100, "ignore_eos": True, "seed": 9})
@@ -120,6 +122,36 @@ def test_rows_that_end_while_they_wait_leave_nothing(engine, source, masks, monk
             break
     assert said == expected and len(engine._late) == 0
     assert engine.step().stats.num_free_pages == engine.stats.num_pages
+
+
+def test_a_slow_grammar_does_not_hold_up_another(engine, source, late, monkeypatch):
+    """While one row's logits are kept for a mask that does not come, the other runs ahead."""
+    free_to_go, advance = threading.Event(), Constraint.advance
+
+    def slowly(self, token_id):
+        request = engine._scheduler._requests.get(0)
+        if request is not None and self is request.constraint:
+            free_to_go.wait(30)
+        return advance(self, token_id)
+
+    monkeypatch.setattr(Constraint, "advance", slowly)
+    word, texts = source(regex="[a-z]{90}"), [Text(), Text(), Text()]
+    for number, length in enumerate([5, 20, 220]):
+        params = SamplingParams(temperature=1.0, seed=1, max_tokens=length, ignore_eos=True)
+        grammar = word if number < 2 else ""
+        engine.add(
+            AddRequest(
+                request_id=number, prompt_token_ids=PROMPT, params=params, grammar=grammar
+            )
+        )  # fmt: skip
+    while engine.has_work:
+        for delta in engine.step().deltas:
+            texts[delta.request_id].add(delta)
+        if texts[1].finish_reason is not None and not free_to_go.is_set():
+            assert len(texts[0].ids) == 1 and len(engine._late) == 1 and late.count(1) > 9
+            free_to_go.set()
+    assert [len(text.ids) for text in texts] == [5, 20, 220]
+    assert texts[0].ids == texts[1].ids[:5]
 
 
 def _fails(self, token_id):
