@@ -127,9 +127,10 @@ async def test_a_call_that_is_chosen_is_bound(serve: Serve, options, replies, ot
 async def test_either_of_both_is_shown_as_what_it_is(serve: Serve) -> None:
     """The scripted core says what it was told, which begins with a call or does not."""
     options = {"tools": [TOOL], "response_format": WANTED}
-    async with serve(HERMES, ROOM) as served:
-        call = (await served.chat(f"{WELL}<|im_end|>", **options)).json()
-        answer = (await served.chat(f'{{"city": "{WELL}"}}<|im_end|>', **options)).json()
+    says = msgspec.structs.replace(HERMES, chat_template="{{ messages[0].content }}<|im_end|>")
+    async with serve(says, ROOM) as served:
+        call = (await served.chat(WELL, **options)).json()
+        answer = (await served.chat(f'{{"city": "{WELL}"}}', **options)).json()
     [choice] = call["choices"]
     assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
     [choice] = answer["choices"]
