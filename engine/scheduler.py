@@ -9,6 +9,7 @@ scheduler owns requests, slots and pages, and knows no array.
 import bisect
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
+from secrets import token_hex
 from time import monotonic
 
 from engine.block_pool import BlockPool
@@ -90,10 +91,19 @@ class Scheduler:
         del self._requests[request.request_id]
 
     def reset_prefix_cache(self) -> None:
-        """Find nothing again that was computed until now. Requests keep the pages that they own."""
-        for kept in (self.cache, self._snapshots):
-            if kept is not None:
-                kept.clear()
+        """Find nothing again that was computed until now. Requests keep the pages that they own,
+        and what becomes of these is known under a name that nobody new asks for."""
+        if self.cache is None:
+            return
+        self.cache.clear()
+        if self._snapshots is not None:
+            self._snapshots.clear()
+        parted = token_hex(16)
+        for request in self.running:
+            request.namespace += parted
+            request.num_pages_found = 0
+            request.page_keys.clear()
+            extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
 
     def schedule(self, windows: Windows | None = None, *, run_ahead: bool = False) -> Plan:
         """The next step's plan; requests are moved on as if it had been computed.

@@ -52,12 +52,18 @@ def pieces(plan: Plan) -> list[Chunk]:
 
 
 class PagedMemory:
-    """Runs plans: (page, slot) -> token, and the last token of each row slot."""
+    """Runs plans: (page, slot) -> token, and the last token of each row slot.
+
+    The epoch changes with each reset of the cache; tokens and requests have the one they began in.
+    """
 
     def __init__(self, page_size):
         self.page_size = page_size
         self.cells = {}
         self.last = {}
+        self.epoch = 0
+        self.epochs = {}
+        self.born = {}
 
     def run(self, plan: Plan):
         """Sampled token and scored positions of each chunk; `late` are the tokens that late rows
@@ -66,6 +72,7 @@ class PagedMemory:
         for source, target in plan.forks:
             for place in range(self.page_size):
                 self.cells[target, place] = self.cells.get((source, place))
+                self.epochs[target, place] = self.epochs.get((source, place))
         for chunk in pieces(plan):
             request = chunk.request
             for position in range(chunk.start, chunk.start + chunk.count):
@@ -73,11 +80,12 @@ class PagedMemory:
                 token = known[position] if position < len(known) else self.last[chunk.slot]
                 page = request.pages[position // self.page_size]
                 self.cells[page, position % self.page_size] = token
+                self.epochs[page, position % self.page_size] = self.epoch
             end = chunk.start + chunk.count
-            seen = [
-                self.cells[request.pages[p // self.page_size], p % self.page_size]
-                for p in range(end)
-            ]
+            places = [(request.pages[p // self.page_size], p % self.page_size) for p in range(end)]
+            seen = [self.cells[place] for place in places]
+            oldest = min(self.epochs[place] for place in places)
+            assert oldest >= self.born.get(request.request_id, 0), "what was reset was found"
             known = request.token_ids[:end]
             assert seen[: len(known)] == known, "the cache holds another text"
             token = None
@@ -162,6 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if constrained:
             request.constraint = SimpleNamespace(ready=True)
         self.requests[number] = request
+        self.memory.born[number] = self.memory.epoch
         self.scored[number] = []
         self.expected[number] = alone(prompt, max_tokens, stop)
         self.scheduler.add(request)
@@ -181,6 +190,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def interrupt(self):
         """The user stops a step that was planned and not launched."""
         self.scheduler.undo(self.plan())
+
+    @rule()
+    def reset(self):
+        """Who comes now finds nothing; who runs goes on."""
+        self.scheduler.reset_prefix_cache()
+        self.memory.epoch += 1
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())

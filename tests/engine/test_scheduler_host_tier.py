@@ -30,9 +30,10 @@ class TieredMemory(PagedMemory):
             places = [(page, place) for place in range(self.page_size)]
             if not to_host:
                 assert host.content is not None
-                self.cells.update(zip(places, host.content, strict=True))
+                for place, (token, epoch) in zip(places, host.content, strict=True):
+                    self.cells[place], self.epochs[place] = token, epoch
             elif host.wanted:
-                host.content = [self.cells.get(place) for place in places]
+                host.content = [(self.cells.get(at), self.epochs.get(at)) for at in places]
         self.tier.copies.clear()
         return super().run(plan)
 
