@@ -96,6 +96,7 @@ class EngineClient:
     ) -> None:
         self._state: EngineState = "loading"
         self._heard = 0.0  # when the engine last said something, or was given its first work
+        self._owed = False  # whether it was sent something since
         self._processor = processor
         self._metrics = metrics
         self._max_queued = max_queued
@@ -119,7 +120,12 @@ class EngineClient:
     @property
     def silent_seconds(self) -> float:
         """How long the engine has had work and said nothing."""
-        return time.monotonic() - self._heard if self._num_sequences else 0.0
+        return time.monotonic() - self._heard if self._awaited else 0.0
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether the engine is to say something: it answers each message, an abort too."""
+        return self._num_sequences > 0 or self._owed
 
     @property
     def num_sequences(self) -> int:
@@ -221,7 +227,7 @@ class EngineClient:
         """
         self._check_open()
         self._check_queue(len(inputs))
-        if not self._num_sequences:
+        if not self._awaited:
             self._heard = time.monotonic()
         requests, waiters = self._pools.start(inputs, params, priority)
         self._num_sequences += len(requests)
@@ -271,6 +277,7 @@ class EngineClient:
         if self._state == "dead":
             self._state = "loading"
         self._link, self._outbox, self._stats = None, [], EngineStats()
+        self._owed = False
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
@@ -321,7 +328,7 @@ class EngineClient:
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features,
         )
-        if not self._num_sequences:  # those that a slow client still reads are no work
+        if not self._awaited:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
         timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
         stream.timelines += timelines.values()
@@ -336,7 +343,7 @@ class EngineClient:
 
     def _deliver(self, report: StepReport) -> None:
         self._stats = report.stats
-        self._heard = time.monotonic()
+        self._heard, self._owed = time.monotonic(), False
         self._metrics.engine_report(report)
         for begun in report.deltas:
             if begun.queue_seconds is not None:
@@ -407,6 +414,7 @@ class EngineClient:
         if not self._outbox:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outbox += messages
+        self._owed = True
 
     def _flush(self) -> None:
         messages, self._outbox = self._outbox, []

@@ -65,6 +65,25 @@ async def test_an_engine_that_says_nothing_is_not_ready(
     assert [each.status_code for each in (begun, alive, again)] == [200] * 3
 
 
+async def test_an_engine_that_hangs_is_one_too_when_its_clients_have_left(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    async with serve() as served:
+        with served.engine_stopped():
+            for _ in range(3):  # each leaves before the engine would be taken for hung
+                running = asyncio.create_task(served.chat("Hi", max_tokens=1))
+                await until(lambda: served.engine.num_sequences)
+                clock.now += HUNG_SECONDS / 2
+                running.cancel()
+                await until(running.done)
+            hung = await served.http.get("/readyz")
+        await until(lambda: served.engine.state == "ready")
+        clock.now += HUNG_SECONDS + 1
+        again = await served.http.get("/readyz")
+    assert (hung.status_code, again.status_code) == (503, 200)
+
+
 async def test_a_server_that_is_to_leave_while_it_loads_takes_no_requests() -> None:
     client = EngineClient(OutputProcessor(None), Metrics("tiny"))
     client.drain()
