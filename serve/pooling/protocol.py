@@ -91,7 +91,12 @@ class EmbeddingRequest(InputFields, frozen=True, kw_only=True):
 
 
 class PoolingRequest(EmbeddingRequest, frozen=True, kw_only=True):
-    """Inputs for which whatever the model gives is wanted: vectors, or scores of classes."""
+    """Inputs for which whatever the model gives is wanted: vectors, or scores of classes.
+
+    `task` names it, as vLLM does; a model gives but one of these.
+    """
+
+    task: str | None = None
 
 
 class ClassifyRequest(InputFields, frozen=True, kw_only=True):

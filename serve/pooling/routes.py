@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from starlette.types import Send
 
+from engine.errors import RequestError
 from engine.pooling.inputs import check_task, vector_width
 from engine.pooling_params import PoolingParams
 from serve.endpoint import GenerationRoute, send_json
@@ -82,6 +83,7 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
 
     async def answer(self, request: PoolingRequest, request_id: str, send: Send) -> None:
         self.check(request)
+        self._check_task(request.task)
         answers = await ask_inputs(self.service, request)
         name = f"pool-{request_id}"
         if request.encoding_format in ("bytes", "bytes_only"):
@@ -98,6 +100,12 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
                 id=name, created=int(time.time()), model=self.name, data=data, usage=answers.usage
             ),
         )
+
+    def _check_task(self, wanted: str | None) -> None:
+        info = self.service.client.info
+        given = f"token_{info.task}" if info.per_token else info.task
+        if wanted not in (None, given):
+            raise RequestError(f"This model's task is {given}; leave task out.", "task")
 
     def _width(self, request: PoolingRequest) -> int | None:
         """Numbers of a token's vector, where each token has one."""

@@ -114,7 +114,7 @@ async def test_texts_ids_and_both_encodings_are_one(embedder: Model) -> None:
         [encoded] = await embed(served, "the dog", encoding_format="base64")
         [bare] = await embed(served, "the dog", add_special_tokens=False)
         [raw] = await embed(served, "the dog", use_activation=False)
-        pooled = (await served.post("/pooling", input="the dog")).json()["data"][0]
+        pooled = (await served.post("/pooling", input="the dog", task="embed")).json()["data"][0]
     decoded = array("f", base64.b64decode(encoded)).tolist()
     for same in (ids, decoded, pooled["data"]):  # programs of other shapes round otherwise
         np.testing.assert_allclose(same, text, atol=CLOSE)
@@ -168,6 +168,7 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
             "add_generation_prompt",
             "messages",
         ),
+        ("/pooling", {"input": "a", "task": "classify"}, "task", "task is embed"),
         ("/v1/embeddings", {"input": "a", "embed_dtype": "float16"}, "embed_dtype", "base64"),
         ("/v1/embeddings", {"input": "a", "endianness": "big"}, "endianness", "base64"),
         (
