@@ -12,7 +12,8 @@ _NAME = re.compile(r"[\w.:/\-]{1,256}\Z", re.ASCII)
 
 
 class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A function; `parameters` is the JSON schema of its arguments."""
+    """A function; `parameters` is the JSON schema of its arguments. With `strict` calls keep to it
+    where the model chooses whether to call, too; those that are demanded always do."""
 
     name: str
     description: str | None = None
