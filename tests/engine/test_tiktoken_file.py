@@ -97,6 +97,13 @@ def test_well_known_ranks_give_the_recorded_ids(
         assert tokenizer.eos_token_id == 128001
 
 
+def test_a_word_that_is_a_token_is_that_token(tmp_path: Path, tokens: list[bytes]) -> None:
+    """Though no two tokens make it, as within a longer word they do not."""
+    tokenizer = load(write(tmp_path, [*tokens, b"zqzq"], "qwen.tiktoken"))
+    assert tokenizer.encode("zqzq") == [len(tokens)]
+    assert len(tokenizer.encode("zqzqz")) > 3
+
+
 def test_special_tokens_are_those_of_the_family_and_of_the_folder(
     tmp_path: Path, tokens: list[bytes]
 ) -> None:
