@@ -8,17 +8,19 @@ from typer.testing import CliRunner
 from engine.errors import ConfigError
 from engine.messages import AddRequest
 from engine.sampling_params import SamplingParams
+from serve.bench import host
 from serve.bench.cli import app
 from serve.bench.fake_device import make_fake_core
 from serve.bench.host import measure_host
 
 
-def test_the_command_prints_and_writes_what_it_found(tmp_path):
+def test_the_command_prints_and_writes_what_it_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "_WAITING", 150)
     target = tmp_path / "host.json"
     options = ["--rows", "2", "--num-steps", "20", "--output-json", str(target)]
     done = CliRunner().invoke(app, ["host", *options])
     assert done.exit_code == 0, done.output
-    for part in ("rows that decode", "1,000 wait", "with pipeline", "p99 itl"):
+    for part in ("rows that decode", "150 wait", "with pipeline", "p99 itl"):
         assert part in done.output
     found = json.loads(target.read_text())
     assert all(row["host_us"] > 0 for load in ("decode", "renewed") for row in found[load])
