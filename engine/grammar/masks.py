@@ -18,7 +18,7 @@ from jaxtyping import Array, Int32, UInt32
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
-_ROWS = (1, 8, 64)  # in one array; more are sent in several
+_ROWS = (1, 16, 64)  # in one array; more are sent in several
 
 
 class MaskSender:
