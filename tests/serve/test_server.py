@@ -349,7 +349,10 @@ def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
     with running(model_folder, *flags) as server:
         server.wait_until(200)
         body = {"prompt": "a secret", "max_tokens": 1}
-        said = httpx.post(f"{server.url}/v1/completions?key=secret", json=body)
+        said = httpx.post(
+            f"{server.url}/v1/completions?key=secret", json=body, headers={"x-request-id": "theirs"}
+        )
+        httpx.get(f"{server.url}/livez", headers={"x-request-id": "a secret"})
         httpx.get(f"{server.url}/no%0Awhere")
         server.process.send_signal(signal.SIGTERM)
         _, _, err = server.end()
@@ -357,6 +360,7 @@ def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
     [completion] = [line for line in lines if line["path"] == "/v1/completions"]
     assert completion["status"] == 200 and completion["seconds"] > 0
     assert completion["request_id"] == said.headers["x-request-id"] and "secret" not in err
+    assert completion["client_request_id"] == "theirs"
     assert [line["status"] for line in lines if line["path"] == "/no\\nwhere"] == [404]
 
 
