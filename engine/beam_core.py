@@ -28,6 +28,7 @@ from engine.messages import (
     StepReport,
     TokenLogprobs,
 )
+from engine.page_map import PageMap
 from engine.sampling_params import SamplingParams
 
 
@@ -45,6 +46,8 @@ class PlainCore(Protocol):
     def abort(self, request_ids: Iterable[int]) -> None: ...
 
     def reset_prefix_cache(self) -> None: ...
+
+    def page_map(self) -> PageMap | None: ...
 
     def step(self) -> StepReport: ...
 
@@ -120,6 +123,10 @@ class BeamCore:
     def reset_prefix_cache(self) -> None:
         """As the core does."""
         self._core.reset_prefix_cache()
+
+    def page_map(self) -> PageMap | None:
+        """The core's."""
+        return self._core.page_map()
 
     def step(self) -> StepReport:
         """The core's step; searches report once, when they have finished."""

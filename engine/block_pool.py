@@ -12,6 +12,7 @@ not know requests, tokens or devices. Page 0 is never handed out; padding reads 
 from collections import OrderedDict
 from collections.abc import Callable
 
+from engine.page_map import PageMap, draw
 from engine.page_residency import PageResidency
 
 
@@ -92,6 +93,10 @@ class BlockPool:
 
     def owners(self, page: int) -> int:
         return self._owners[page]
+
+    def map(self) -> PageMap:
+        """Which pages are owned, shared and idle."""
+        return draw(self._owners, self._idle)
 
     def _take(self) -> int:
         if self._free:

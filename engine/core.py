@@ -30,6 +30,7 @@ from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
 from engine.page_forks import PageForks
+from engine.page_map import PageMap
 from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
@@ -233,6 +234,10 @@ class EngineCore:
     def pages(self) -> dict[int, list[int]]:
         """The pages that each running request owns now, by request id."""
         return {r.request_id: list(r.pages) for r in self._scheduler.running}
+
+    def page_map(self) -> PageMap:
+        """What all pages hold; nothing needs this but somebody who looks."""
+        return self._scheduler.pool.map()
 
     def wait_for_programs(self) -> None:
         """Block until every shape has its own program; nothing needs this but measurements."""

@@ -11,6 +11,7 @@ import msgspec
 from engine.beam_params import BeamSearchParams
 from engine.config import EngineConfig
 from engine.logs import LogSettings
+from engine.page_map import PageMap
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
 from engine.thinking import ThinkingBudget
@@ -90,7 +91,11 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Find no beginning of a prompt again that was computed before this."""
 
 
-ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache
+class ReadPages(msgspec.Struct, tag="read_pages"):
+    """Say with the next report what the pages of the cache hold."""
+
+
+ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | ReadPages
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -161,6 +166,7 @@ class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
     deltas: list[RequestDelta]
     stats: EngineStats
     evictions: list[PageEviction] = []  # of the pages that are watched
+    pages: PageMap | None = None  # after `ReadPages`
     sent_at: float = 0.0  # by `time.monotonic`, which is one clock for all processes of a machine
 
 

@@ -32,12 +32,14 @@ from engine.messages import (
     ModelInfo,
     NewRequest,
     PoolRequest,
+    ReadPages,
     RequestDelta,
     ResetPrefixCache,
     StartEngine,
     StepReport,
     ToEngine,
 )
+from engine.page_map import PageMap
 from engine.wire import FrameBuffer, to_frame
 from models.errors import IngotError, ModelError
 
@@ -59,6 +61,8 @@ class Core(Protocol):
     def abort(self, request_ids: list[int]) -> None: ...
 
     def reset_prefix_cache(self) -> None: ...
+
+    def page_map(self) -> PageMap | None: ...
 
     def step(self) -> StepReport: ...
 
@@ -117,13 +121,22 @@ def run_loop(core: Core, connection: Connection) -> None:
 
 def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     """Take messages, step once and report; `stats` are the newest known, and so is the result."""
-    refusals = apply(core, connection.receive(wait=not core.has_work))
+    messages = connection.receive(wait=not core.has_work)
+    refusals = apply(core, messages)
     if refusals:
         connection.send(StepReport(deltas=refusals, stats=stats))
     report = core.step()
+    if messages:
+        report.pages = pages_asked_for(core, messages)
     report.sent_at = time.monotonic()
     connection.send(report)
     return report.stats
+
+
+def pages_asked_for(core: Core, messages: list[ToEngine]) -> PageMap | None:
+    """What the core's pages hold, if one of the messages asks."""
+    asked = any(isinstance(message, ReadPages) for message in messages)
+    return core.page_map() if asked else None
 
 
 def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
@@ -135,6 +148,8 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
             continue
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
+            continue
+        if isinstance(message, ReadPages):  # answered with the step's report
             continue
         try:
             core.add(message)

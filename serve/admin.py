@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import NotFoundError
+from engine.page_map import PageMap
 from serve import pages
 from serve.endpoint import GenerationRoute, send_json
 from serve.health import ingot_version
@@ -74,6 +75,7 @@ class AdminState:
             "names": service.model.names,
             "model": client.info,
             "stats": client.stats,
+            "pages": _picture(client.look_at_pages()),
             "totals": service.metrics.totals,
             "log": list(service.recent_log),
             "requests": [
@@ -87,6 +89,10 @@ class AdminState:
             ],
         }
         return Response(msgspec.json.encode(state), media_type="application/json")
+
+
+def _picture(pages: PageMap | None) -> dict[str, Any] | None:
+    return None if pages is None else msgspec.structs.asdict(pages)
 
 
 class AbortRequest(CheckedRequest, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from engine.messages import (
 )
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
+from engine.page_map import PageMap
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
@@ -36,6 +37,7 @@ from models.errors import IngotError
 from serve.engine_process import EngineLink
 from serve.errors import UnavailableError
 from serve.metrics import Metrics, Timeline
+from serve.page_watch import PageWatch
 from serve.pooling.in_flight import PoolsInFlight
 from serve.streams import RequestStream
 from serve.tracing import Trace, Traces
@@ -107,6 +109,7 @@ class EngineClient:
         self._outbox: list[ToEngine] = []
         self._flights: dict[str, _Flight] = {}
         self._pools = PoolsInFlight(metrics)
+        self._watch = PageWatch()
         self._num_sequences = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -272,12 +275,19 @@ class EngineClient:
         self._check_open()
         self._send([ResetPrefixCache()])
 
+    def look_at_pages(self) -> PageMap | None:
+        """What the cache's pages held a moment ago, if that is known; asks for news of it."""
+        if self.state in ("ready", "draining") and (question := self._watch.question()):
+            self._send(question)
+        return self._watch.newest
+
     def restart(self) -> None:
         """The engine is dead and another will be connected; nothing is left of the first."""
         if self._state == "dead":
             self._state = "loading"
         self._link, self._outbox, self._stats = None, [], EngineStats()
         self._owed = False
+        self._watch = PageWatch()
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
@@ -345,6 +355,8 @@ class EngineClient:
         self._stats = report.stats
         self._heard, self._owed = time.monotonic(), False
         self._metrics.engine_report(report)
+        if report.pages is not None:
+            self._watch.tell(report.pages)
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)

@@ -27,6 +27,7 @@ from engine.messages import (
     StepReport,
     TokenLogprobs,
 )
+from engine.page_map import PageMap, draw
 from engine.process import serve_engine
 
 logger = logging.getLogger("engine.fake")
@@ -60,7 +61,7 @@ class FakeCore:
         self.waiting: dict[int, Row] = {}
         self.added: list[AddRequest] = []
         self.aborted: list[int] = []
-        self.num_steps = self.num_prompt = self.num_generated = self.num_resets = 0
+        self.num_steps = self.num_prompt = self.num_generated = self.num_resets = self.num_maps = 0
         self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
             architecture="FakeForCausalLM",
@@ -99,6 +100,12 @@ class FakeCore:
 
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
+
+    def page_map(self) -> PageMap:
+        """Two pages of each row, of which all rows have one in common, and one that is idle."""
+        self.num_maps += 1
+        owners = [0, len(self.running), *([1] * len(self.running))]
+        return draw(owners + [0] * (PAGES + 1 - len(owners)), [PAGES])
 
     def step(self) -> StepReport:
         time.sleep(self.step_seconds)

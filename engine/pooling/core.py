@@ -108,6 +108,9 @@ class PoolingCore:
     def reset_prefix_cache(self) -> None:
         """Nothing: vectors are not cached, nor what they are made of."""
 
+    def page_map(self) -> None:
+        """There is no cache."""
+
     def step(self) -> StepReport:
         """Start the next batch, then report what the one before it gave.
 

@@ -59,6 +59,9 @@ class ScriptedCore:
     def reset_prefix_cache(self) -> None:
         """There is none."""
 
+    def page_map(self) -> None:
+        """There is no cache."""
+
     def abort(self, request_ids: Iterable[int]) -> None:
         gone = set(request_ids)
         for request_id in gone:

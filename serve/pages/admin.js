@@ -21,7 +21,7 @@ function tiles(now, before) {
     [whole(perSecond(now, before, "generation_tokens")), "tokens per second"],
     [whole(stats.num_running), `running of ${now.model.max_num_seqs}`],
     [whole(stats.num_waiting), "waiting"],
-    [`${whole(100 * (1 - stats.num_free_pages / stats.num_pages))} %`, "of the cache in use"],
+    [stats.num_pages ? `${whole(100 * (1 - stats.num_free_pages / stats.num_pages))} %` : "–", "of the cache in use"],
     [asked ? `${whole(100 * stats.prefix_cache_hits / asked)} %` : "–", "of prompts found cached"],
     [`${whole(100 * host)} %`, "of a step is the host's"],
     [whole(stats.num_preemptions), "preemptions"],
@@ -69,33 +69,45 @@ function charts() {
   }
 }
 
-// One square a page, or a square for several: those of each request, those that hold prefixes.
-function pages(now) {
-  const { stats, model, requests } = now;
-  const canvas = $("pages");
-  const width = canvas.clientWidth * devicePixelRatio;
-  const used = stats.num_pages - stats.num_free_pages;
-  const columns = Math.max(16, Math.floor(width / (11 * devicePixelRatio)));
-  const cells = Math.min(stats.num_pages, columns * 14);
-  const each = stats.num_pages / cells;
-  const size = width / columns;
-  canvas.width = width;
-  canvas.height = Math.ceil(cells / columns) * size;
-  const draw = canvas.getContext("2d");
+const KINDS = [["owned", "--used"], ["shared", "--shared"], ["idle", "--idle"], ["free", "--line"]];
+const SQUARE = 11; // pixels; smaller where there are more squares than fit
+
+// One square a page, or one for as many as the server put together: then the kinds are layers.
+function pages({ pages: map, model }) {
+  $("cache").hidden = !model.num_pages;
+  if (!map) return;
+  const { num_pages: total, pages_per_cell: each } = map;
+  const size = (cell) => Math.min(each, total - cell * each);
+  const free = map.owned.map((_, cell) => size(cell) - map.owned[cell] - map.shared[cell] - map.idle[cell]);
+  const layers = { ...map, free };
+  const sums = KINDS.map(([kind]) => layers[kind].reduce((sum, count) => sum + count, 0));
+  KINDS.forEach(([kind], i) => { $(`${kind}-pages`).textContent = whole(sums[i]); });
+  $("cache-size").textContent = `${whole(total)} pages of ${model.page_size} tokens`
+    + (each > 1 ? `, a square is ${each} pages` : "");
+  $("pages").setAttribute("aria-label", `Of ${total} pages of the cache `
+    + `${sums[0]} are in use, ${sums[1]} are shared, ${sums[2]} are cached, ${sums[3]} are free`);
+  paint($("pages"), layers, size);
+}
+
+function paint(canvas, layers, size) {
+  const cells = layers.owned.length, ratio = devicePixelRatio;
+  const columns = Math.max(16, Math.floor(canvas.clientWidth / SQUARE));
+  const side = canvas.clientWidth * ratio / columns, gap = 1.5 * ratio;
+  canvas.width = canvas.clientWidth * ratio;
+  canvas.height = Math.ceil(cells / columns) * side;
   const style = getComputedStyle(document.documentElement);
-  const colours = [];
-  requests.forEach((request, i) => {
-    const count = Math.ceil((request.prompt_tokens + request.generated_tokens) / model.page_size);
-    for (let k = 0; k < count; k++) colours.push(`hsl(${(i * 47 + 20) % 360} 60% 55%)`);
-  });
+  const colours = KINDS.map(([, name]) => style.getPropertyValue(name));
+  const draw = canvas.getContext("2d");
   for (let cell = 0; cell < cells; cell++) {
-    const page = Math.floor(cell * each);
-    draw.fillStyle = page < used ? colours[page] || style.getPropertyValue("--accent") : style.getPropertyValue("--line");
-    const x = (cell % columns) * size, y = Math.floor(cell / columns) * size;
-    draw.fillRect(x, y, size - devicePixelRatio * 1.5, size - devicePixelRatio * 1.5);
+    const x = (cell % columns) * side;
+    let y = (Math.floor(cell / columns) + 1) * side - gap; // from the bottom up
+    KINDS.forEach(([kind], i) => {
+      const height = (side - gap) * layers[kind][cell] / size(cell);
+      draw.fillStyle = colours[i];
+      draw.fillRect(x, y - height, side - gap, height);
+      y -= height;
+    });
   }
-  const scale = each > 1 ? `, a square is ${each.toFixed(1)} pages` : "";
-  $("cache").textContent = `Cache: ${whole(used)} of ${whole(stats.num_pages)} pages of ${model.page_size} tokens${scale}`;
 }
 
 function requests(now) {

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from engine.beam_core import BeamCore
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine, StepReport, ToEngine
-from engine.process import apply
+from engine.process import apply, pages_asked_for
 from serve.engine_client import EngineClient
 from tests.fake_engine import FakeCore
 
@@ -69,7 +69,8 @@ class InProcessEngine:
             self.dead = True
             return EngineFailed(str(error), False)
         deltas, now = refusals + report.deltas, time.monotonic()
-        return StepReport(deltas=deltas, stats=report.stats, sent_at=now)
+        pages = pages_asked_for(self._beams, messages)
+        return StepReport(deltas=deltas, stats=report.stats, pages=pages, sent_at=now)
 
     async def stop(self) -> None:
         self.dead = True

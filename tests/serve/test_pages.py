@@ -18,7 +18,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from serve.settings import ServerSettings
-from tests.serve.served import Serve
+from tests.fake_engine import PAGES
+from tests.serve.served import Serve, until
 from tests.serve.test_server import PATIENCE, Running, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -85,6 +86,25 @@ def phone(browser: webdriver.Chrome) -> Iterator[None]:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     yield
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def pixels(browser: webdriver.Chrome) -> list[str]:
+    """By their names, the colours of the cache's first three squares and of its last."""
+    return browser.execute_script(  # type: ignore[no-any-return]
+        """const canvas = document.getElementById("pages"), draw = canvas.getContext("2d");
+        const columns = Math.floor(canvas.clientWidth / 11), side = canvas.width / columns;
+        const style = getComputedStyle(document.documentElement);
+        const names = {};
+        for (const name of ["--used", "--shared", "--idle", "--line"]) {
+          draw.fillStyle = style.getPropertyValue(name);
+          names[draw.fillStyle] = name;
+        }
+        return [0, 1, 2, 63].map((cell) => {
+          const x = (cell % columns + .4) * side, y = (Math.floor(cell / columns) + .4) * side;
+          const [r, g, b] = draw.getImageData(x, y, 1, 1).data;
+          return names["#" + [r, g, b].map((v) => v.toString(16).padStart(2, "0")).join("")];
+        });"""
+    )
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
@@ -160,7 +180,10 @@ def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chr
     eventually(lambda: browser.find_element(By.ID, "state").text == "tiny: ready")
     eventually(lambda: browser.find_element(By.CSS_SELECTOR, "#requests tr button"))
     assert "FakeForCausalLM" in browser.find_element(By.ID, "facts").text
-    assert browser.execute_script("return document.getElementById('pages').height > 10")
+    eventually(lambda: browser.find_element(By.ID, "owned-pages").text == "2")
+    shown = browser.find_element(By.CLASS_NAME, "legend").text.splitlines()
+    assert [each.split()[0] for each in shown] == ["2", "0", "1", "61"]
+    assert pixels(browser) == ["--used", "--used", "--line", "--idle"]
     with phone(browser):  # while there is a request to show
         assert browser.execute_script(WIDTH) <= 390
     eventually(lambda: [browser.find_element(By.CSS_SELECTOR, "#requests tr button").click()])
@@ -189,6 +212,20 @@ def test_a_page_below_a_root_path_asks_for_nothing_outside(
         server.process.send_signal(signal.SIGTERM)
     assert f"{root}/v1/models" in asked and links
     assert all(each.startswith((root + "/", "data:")) for each in (*asked, *links))
+
+
+@pytest.mark.anyio
+async def test_the_engine_draws_its_pages_only_while_somebody_looks(serve: Serve) -> None:
+    async with serve() as served:
+        await served.complete(prompt="ab", max_tokens=3)
+        assert served.core.num_maps == 0
+        assert (await served.http.get("/admin/state")).json()["pages"] is None
+        await until(lambda: served.engine.look_at_pages())
+        for _ in range(3):  # within a second
+            seen = (await served.http.get("/admin/state")).json()["pages"]
+        assert served.core.num_maps == 1
+    assert seen["num_pages"] == PAGES and seen["pages_per_cell"] == 1
+    assert (sum(seen["owned"]), sum(seen["idle"]), seen["idle"][-1]) == (0, 1, 1)
 
 
 @pytest.mark.anyio
