@@ -92,7 +92,7 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
 
 
 class ReadPages(msgspec.Struct, tag="read_pages"):
-    """Say with the next report what the pages of the cache hold."""
+    """Report what the pages of the cache hold."""
 
 
 ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | ReadPages

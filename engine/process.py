@@ -123,11 +123,12 @@ def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     """Take messages, step once and report; `stats` are the newest known, and so is the result."""
     messages = connection.receive(wait=not core.has_work)
     refusals = apply(core, messages)
-    if refusals:
-        connection.send(StepReport(deltas=refusals, stats=stats))
+    pages = pages_asked_for(core, messages)
+    if refusals or pages is not None:
+        connection.send(StepReport(deltas=refusals, stats=stats, pages=pages))
+    if messages and not core.has_work and all(isinstance(each, ReadPages) for each in messages):
+        return stats  # a look is no step, and changes no counter
     report = core.step()
-    if messages:
-        report.pages = pages_asked_for(core, messages)
     report.sent_at = time.monotonic()
     connection.send(report)
     return report.stats
@@ -149,7 +150,7 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
             continue
-        if isinstance(message, ReadPages):  # answered with the step's report
+        if isinstance(message, ReadPages):  # changes nothing
             continue
         try:
             core.add(message)
