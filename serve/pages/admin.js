@@ -15,15 +15,15 @@ const mean = (now, before, sum, count) => {
 function tiles(now, before) {
   const { stats } = now;
   const asked = stats.prefix_cache_queries;
-  const host = before && now.stats.step_seconds > before.stats.step_seconds
-    ? (stats.host_seconds - before.stats.host_seconds) / (stats.step_seconds - before.stats.step_seconds) : 0;
+  const host = before && stats.num_steps > before.stats.num_steps
+    ? (stats.host_seconds - before.stats.host_seconds) / (stats.step_seconds - before.stats.step_seconds) : null;
   const shown = [
     [whole(perSecond(now, before, "generation_tokens")), "tokens per second"],
     [whole(stats.num_running), `running of ${now.model.max_num_seqs}`],
     [whole(stats.num_waiting), "waiting"],
     [stats.num_pages ? `${whole(100 * (1 - stats.num_free_pages / stats.num_pages))} %` : "–", "of the cache in use"],
     [asked ? `${whole(100 * stats.prefix_cache_hits / asked)} %` : "–", "of prompts found cached"],
-    [`${whole(100 * host)} %`, "of a step is the host's"],
+    [host === null ? "–" : `${whole(100 * host)} %`, "of a step is the host's"],
     [whole(stats.num_preemptions), "preemptions"],
     [whole(stats.num_compiles_after_warmup), "unexpected compiles"],
   ];
@@ -110,29 +110,54 @@ function paint(canvas, layers, size) {
   }
 }
 
+const SHOWN = 200; // requests; more are counted
+
+// Rows stay while their requests do, and so does the keyboard's focus on their buttons.
 function requests(now) {
-  const rows = now.requests.slice(0, 200).map((request) => {
-    const row = make("tr");
-    const stop = make("button", "", "Abort");
-    stop.setAttribute("aria-label", `Abort ${request.id}`);
-    stop.addEventListener("click", async () => {
-      stop.disabled = true;
-      await ask("/admin/abort", { method: "POST", body: JSON.stringify({ id: request.id }) }).catch(() => {});
-    });
-    const cell = make("td");
-    cell.append(stop);
-    row.append(make("td", "", request.id), make("td", "n", whole(request.prompt_tokens)),
-      make("td", "n", whole(request.generated_tokens)), make("td", "n", request.seconds.toFixed(1)), cell);
+  const body = $("requests");
+  const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  const wanted = now.requests.slice(0, SHOWN).map((request) => {
+    const row = rows.get(request.id) || requestRow(request.id);
+    const values = [request.prompt_tokens, request.generated_tokens].map(whole);
+    [...values, request.seconds.toFixed(1)].forEach((text, i) => { row.cells[i + 1].textContent = text; });
     return row;
   });
-  if (!rows.length) {
-    const row = make("tr"), cell = make("td", "soft", "None right now.");
-    cell.colSpan = 5;
-    row.append(cell);
-    rows.push(row);
+  const beyond = now.requests.length - wanted.length;
+  if (!wanted.length || beyond) wanted.push(noteRow(beyond ? `And ${whole(beyond)} more.` : "None right now."));
+  const focused = document.activeElement?.closest("#requests tr");
+  const place = focused ? focused.sectionRowIndex : 0;
+  for (const row of [...body.rows]) if (!wanted.includes(row)) row.remove();
+  wanted.forEach((row, i) => { if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] || null); });
+  if (focused && !focused.isConnected) { // the next one's button, or the heading of them all
+    (body.rows[Math.min(place, body.rows.length - 1)].querySelector("button") || $("requests-title")).focus();
   }
-  if (document.activeElement?.closest("#requests")) return; // do not take a button from the keyboard
-  $("requests").replaceChildren(...rows);
+}
+
+function requestRow(id) {
+  const row = make("tr"), cell = make("td"), stop = make("button", "", "Abort");
+  row.dataset.id = id;
+  stop.setAttribute("aria-label", `Abort ${id}`);
+  stop.addEventListener("click", async () => {
+    if (stop.getAttribute("aria-disabled")) return; // a disabled button would lose the focus
+    stop.setAttribute("aria-disabled", "true");
+    try {
+      await ask("/admin/abort", { method: "POST", body: JSON.stringify({ id }) });
+      $("said").textContent = `${id} was aborted.`;
+    } catch (error) {
+      $("said").textContent = error.message;
+      stop.removeAttribute("aria-disabled");
+    }
+  });
+  cell.append(stop);
+  row.append(make("td", "", id), make("td", "n"), make("td", "n"), make("td", "n"), cell);
+  return row;
+}
+
+function noteRow(text) {
+  const row = make("tr"), cell = make("td", "soft", text);
+  cell.colSpan = 5;
+  row.append(cell);
+  return row;
 }
 
 function facts(now) {

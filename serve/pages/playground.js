@@ -41,27 +41,36 @@ class Thread {
     return turn;
   }
 
+  // A question without an answer is shown and forgotten: the next request begins as this one did.
   async say(text, signal) {
-    this.turns.push({ role: "user", content: text });
-    this.show("user", text);
+    const asked = { role: "user", content: text }, turns = this.turns;
+    turns.push(asked);
+    const question = this.show("user", text);
     const turn = this.show("assistant", "");
     const answer = new Answer(turn, this.view);
+    this.view.setAttribute("aria-busy", "true");
     try {
       const started = performance.now();
       const body = JSON.stringify(this.request());
       const response = await ask("/v1/chat/completions", { method: "POST", body, signal });
       for await (const chunk of events(response)) answer.add(chunk, started);
+      answer.whole = true;
     } catch (error) {
-      if (error.name !== "AbortError") turn.append(make("div", "error", error.message));
+      const stopped = error.name === "AbortError";
+      turn.append(make("div", stopped ? "soft" : "error", stopped ? "Stopped." : error.message));
+      turn.scrollIntoView({ block: "nearest" });
     }
-    this.turns.push(answer.message());
-    return answer.summary();
+    this.view.removeAttribute("aria-busy");
+    const answered = answer.message();
+    if (answered) turns.push(answered);
+    else { turns.splice(turns.indexOf(asked), 1); question.classList.add("unanswered"); }
+    return { answered: Boolean(answered), summary: answer.summary() };
   }
 }
 
 class Answer {
   constructor(turn, view) {
-    Object.assign(this, { turn, view, text: "", thought: "", calls: [], usage: null });
+    Object.assign(this, { turn, view, text: "", thought: "", calls: [], usage: null, whole: false });
     this.body = turn.querySelector(".text");
   }
 
@@ -70,6 +79,7 @@ class Answer {
     if (chunk.usage) this.usage = chunk.usage;
     const choice = chunk.choices[0];
     if (!choice) return;
+    const atEnd = this.view.scrollTop + this.view.clientHeight >= this.view.scrollHeight - 40;
     this.first ??= performance.now() - started;
     this.last = performance.now() - started;
     const { content, reasoning, tool_calls: calls } = choice.delta;
@@ -77,7 +87,7 @@ class Answer {
     this.write(content || "", choice.logprobs ? choice.logprobs.content : []);
     this.text += content || "";
     for (const call of calls || []) this.call(call);
-    this.view.scrollTop = this.view.scrollHeight;
+    if (atEnd) this.view.scrollTop = this.view.scrollHeight; // who reads further up is left there
   }
 
   think(text) {
@@ -103,6 +113,7 @@ class Answer {
     const span = make("span", "token", token);
     const percent = (value) => `${(100 * Math.exp(value)).toFixed(1).padStart(5)} %`;
     span.style.background = `rgba(var(--mark), ${(1 - Math.exp(logprob)) * 0.45})`;
+    span.tabIndex = this.body.querySelector(".token") ? -1 : 0; // one stop; arrows go on from it
     span.dataset.tip = others.map((o) => `${percent(o.logprob)}  ${JSON.stringify(o.token)}`).join("\n");
     this.body.append(span);
   }
@@ -118,24 +129,28 @@ class Answer {
     call.view.textContent = `${call.name}(${call.arguments})`;
   }
 
+  // Null if there is nothing to go on from; calls that were cut off are no calls.
   message() {
-    const calls = this.calls.map((c) => (
+    const calls = (this.whole ? this.calls : []).map((c) => (
       { id: c.id, type: "function", function: { name: c.name, arguments: c.arguments || "{}" } }));
+    if (!this.whole && !this.text) return null;
     return { role: "assistant", content: this.text, ...(calls.length ? { tool_calls: calls } : {}) };
   }
 
   summary() {
     if (!this.usage || this.first === undefined) return "";
     const { completion_tokens: tokens, prompt_tokens: prompt } = this.usage;
-    const rate = tokens > 1 ? ((tokens - 1) / (this.last - this.first) * 1000).toFixed(1) : "–";
-    return `${prompt} + ${tokens} tokens, first after ${this.first.toFixed(0)} ms, ${rate} tokens/s`;
+    const seconds = (this.last - this.first) / 1000; // hardly any, if they came in one piece
+    const rate = tokens > 1 && seconds > 0.005 ? `, ${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
+    return `${prompt} + ${tokens} tokens, first after ${this.first.toFixed(0)} ms${rate}`;
   }
 }
 
 async function* events(response) {
   let rest = "";
-  for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
-    const blocks = (rest + text).split("\n\n");
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    const blocks = (rest + read.value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
       const data = block.replace(/^data: /, "");
@@ -154,8 +169,11 @@ async function send() {
   $("say").value = "";
   aborter = new AbortController();
   $("send").textContent = "Stop";
-  const summaries = await Promise.all(threads.map((thread) => thread.say(text, aborter.signal)));
-  $("foot").textContent = summaries.filter(Boolean).join("   |   ");
+  const mine = aborter;
+  const said = await Promise.all(threads.map((thread) => thread.say(text, mine.signal)));
+  if (aborter !== mine) return; // begun anew meanwhile
+  $("foot").textContent = said.map(({ summary }) => summary).filter(Boolean).join("   |   ");
+  if (!said.some(({ answered }) => answered) && !$("say").value) $("say").value = text; // to try again
   $("send").textContent = "Send";
   aborter = null;
   $("say").focus();
@@ -163,6 +181,8 @@ async function send() {
 
 function restart() {
   aborter?.abort();
+  aborter = null;
+  $("send").textContent = "Send";
   const wanted = $("both").checked ? 2 : 1;
   while (threads.length > wanted) {
     const thread = threads.pop();
@@ -171,6 +191,7 @@ function restart() {
   }
   while (threads.length < wanted) threads.push(new Thread(threads.length + 1));
   for (const thread of threads) { thread.turns = []; thread.view.replaceChildren(); }
+  tip(null);
   $("foot").textContent = "";
 }
 
@@ -199,15 +220,38 @@ $("say").addEventListener("keydown", (event) => {
 $("clear").addEventListener("click", restart);
 $("both").addEventListener("change", restart);
 $("key").addEventListener("change", () => { key.set($("key").value); greet(); });
-document.addEventListener("mouseover", (event) => {
-  document.querySelector(".tip")?.remove();
-  const text = event.target.dataset?.tip;
-  if (!text) return;
-  const tip = make("div", "tip", text);
-  const box = event.target.getBoundingClientRect();
-  document.body.append(tip);
-  tip.style.left = `${Math.min(box.left, innerWidth - tip.offsetWidth - 8)}px`;
+
+// What else a token could have been: under a pointer, a finger, or the keyboard's focus.
+function tip(token) {
+  const tip = $("tip");
+  document.querySelector("[aria-describedby=tip]")?.removeAttribute("aria-describedby");
+  tip.hidden = !token;
+  if (!token) return;
+  token.setAttribute("aria-describedby", "tip");
+  tip.textContent = token.dataset.tip;
+  const box = token.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
   tip.style.top = `${box.bottom + tip.offsetHeight + 8 > innerHeight ? box.top - tip.offsetHeight - 4 : box.bottom + 4}px`;
+}
+
+const tokenAt = (event) => event.target.closest?.(".token");
+for (const kind of ["mouseover", "focusin", "click"]) {
+  document.addEventListener(kind, (event) => tip(tokenAt(event)));
+}
+document.addEventListener("scroll", () => tip(document.activeElement.closest(".token")), true);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") tip(null);
+  const token = tokenAt(event);
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!token || !step) return;
+  event.preventDefault();
+  const tokens = [...token.parentElement.querySelectorAll(".token")];
+  const next = tokens[tokens.indexOf(token) + step];
+  if (!next) return;
+  token.tabIndex = -1;
+  next.tabIndex = 0;
+  next.scrollIntoView({ block: "nearest" });
+  next.focus({ preventScroll: true });
 });
 $("key").value = key.get();
 restart();

@@ -14,11 +14,16 @@ import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions import interaction
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from serve.settings import ServerSettings
 from tests.fake_engine import PAGES
+from tests.serve.page_checks import faults, unreachable
 from tests.serve.served import Serve, until
 from tests.serve.test_server import PATIENCE, Running, running
 
@@ -27,13 +32,20 @@ DRIVER = shutil.which("chromedriver")
 browser_needed = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"
 )
-WIDTH = "return document.documentElement.scrollWidth"
+NAME = "tiny/" + "A-Model-With-A-Long-Name-" * 4
 SAYS = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}<|im_end|>"
 
 
 @pytest.fixture(scope="module")
 def server(model_folder: Path) -> Iterator[Running]:
-    flags = ("--chat-template", SAYS, "--served-model-name", "tiny", "--max-model-len", "100000")
+    flags = (
+        "--chat-template",
+        SAYS,
+        "--served-model-name",
+        NAME,
+        "--max-model-len",
+        "100000",
+    )
     keys = ("--api-key", "k", "--admin-api-key", "a")
     parser = ("--tool-call-parser", "hermes", "--reasoning-parser", "qwen3")
     flags += ("--enable-log-requests",)
@@ -86,6 +98,23 @@ def phone(browser: webdriver.Chrome) -> Iterator[None]:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     yield
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def check_looks(browser: webdriver.Chrome) -> None:
+    """As it stands now, by day and by night, on a desk and on a phone."""
+    for scheme in ("dark", "light"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert faults(browser) == [], scheme
+        with phone(browser):
+            assert browser.execute_script("return innerWidth") == 390
+            assert faults(browser) == [], scheme
+    with phone(browser):
+        assert unreachable(browser) == []
+
+
+def focused(browser: webdriver.Chrome) -> WebElement:
+    return browser.switch_to.active_element
 
 
 def pixels(browser: webdriver.Chrome) -> list[str]:
@@ -154,7 +183,41 @@ def test_parts_probabilities_and_two_settings(server: Running, browser: webdrive
     browser.find_element(By.ID, "say").send_keys("again", Keys.ENTER)
     said = eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".turn .error").text)
     assert said.startswith("The schema is no JSON")
+    check_looks(browser)
+    eventually(lambda: browser.find_element(By.ID, "say").get_property("value") == "again")
+    browser.find_element(By.CSS_SELECTOR, "[data-of=schema]").clear()
+    browser.find_element(By.ID, "say").send_keys("!", Keys.ENTER)
+    eventually(lambda: answers(browser)[2] == "u:a:u: u:again! ")  # nothing of what had failed
     assert complaints(browser) == []
+
+
+@browser_needed
+def test_probabilities_by_keyboard_and_by_touch(server: Running, browser: webdriver.Chrome) -> None:
+    open_page(browser, server.url, "k")
+    browser.find_element(By.ID, "probabilities").click()
+    browser.find_element(By.ID, "say").send_keys("Hi", Keys.ENTER)
+    eventually(lambda: browser.find_element(By.ID, "send").text == "Send")
+    tip = browser.find_element(By.ID, "tip")
+    focused(browser).send_keys(Keys.SHIFT, Keys.TAB)
+    assert focused(browser).text == "u" and '%  "u"' in tip.text
+    focused(browser).send_keys(Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+    assert focused(browser).text == ":" and '%  ":"' in tip.text
+    assert focused(browser).get_attribute("aria-describedby") == "tip"
+    focused(browser).send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+    with phone(browser):
+        tap(browser, browser.find_elements(By.CSS_SELECTOR, ".token")[2])
+        eventually(lambda: '%  "H"' in tip.text)
+        assert faults(browser) == []
+        tap(browser, browser.find_element(By.ID, "say"))
+        eventually(lambda: not tip.is_displayed())
+
+
+def tap(browser: webdriver.Chrome, element: WebElement) -> None:
+    finger = PointerInput(interaction.POINTER_TOUCH, "finger")
+    actions = ActionBuilder(browser, mouse=finger)
+    actions.pointer_action.move_to(element).pointer_down().pointer_up()
+    actions.perform()
 
 
 @browser_needed
@@ -174,26 +237,39 @@ def test_the_admin_page_shows_and_aborts(server: Running, browser: webdriver.Chr
     browser.get(f"{server.url}/admin")
     browser.execute_script("sessionStorage.clear()")
     browser.get(f"{server.url}/admin")
-    ask = browser.find_element(By.ID, "key")
-    eventually(ask.is_displayed)
-    ask.send_keys("a", Keys.ENTER)
-    eventually(lambda: browser.find_element(By.ID, "state").text == "tiny: ready")
+    eventually(browser.find_element(By.ID, "key").is_displayed)
+    check_looks(browser)  # of the error, and of all that is empty
+    reach(browser, "#key").send_keys("a", Keys.ENTER)
+    eventually(lambda: browser.find_element(By.ID, "state").text == f"{NAME}: ready")
     eventually(lambda: browser.find_element(By.CSS_SELECTOR, "#requests tr button"))
     assert "FakeForCausalLM" in browser.find_element(By.ID, "facts").text
     eventually(lambda: browser.find_element(By.ID, "owned-pages").text == "2")
     shown = browser.find_element(By.CLASS_NAME, "legend").text.splitlines()
     assert [each.split()[0] for each in shown] == ["2", "0", "1", "61"]
     assert pixels(browser) == ["--used", "--used", "--line", "--idle"]
-    with phone(browser):  # while there is a request to show
-        assert browser.execute_script(WIDTH) <= 390
-    eventually(lambda: [browser.find_element(By.CSS_SELECTOR, "#requests tr button").click()])
+    check_looks(browser)
+    abort = reach(browser, "#requests button")
+    written = browser.find_element(By.CSS_SELECTOR, "#requests td.n:nth-child(3)")
+    before = written.text
+    eventually(lambda: written.text != before)  # the row lives on while the keyboard is in it
+    assert focused(browser) == abort
+    abort.send_keys(Keys.ENTER)
     request.join(timeout=PATIENCE)
+    eventually(lambda: "was aborted" in browser.find_element(By.ID, "said").text)
+    eventually(lambda: focused(browser).get_attribute("id") == "requests-title")
+    assert reach(browser, "#log").is_displayed()
     assert "operator ended this request" in ended[0]
     eventually(lambda: "POST /v1/completions" in browser.find_element(By.ID, "log").text)
     assert "/admin/state" not in browser.find_element(By.ID, "log").text
-    with phone(browser):
-        open_page(browser, server.url, "a")
-        assert browser.execute_script(WIDTH) <= 390
+
+
+def reach(browser: webdriver.Chrome, selector: str) -> WebElement:
+    """Go on by Tab until the focus is there."""
+    for _ in range(20):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        if browser.execute_script("return document.activeElement.matches(arguments[0])", selector):
+            return focused(browser)
+    raise AssertionError(f"{selector} cannot be reached by Tab")
 
 
 @browser_needed
