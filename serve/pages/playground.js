@@ -7,6 +7,7 @@ let aborter = null;
 class Thread {
   constructor(number) {
     this.turns = [];
+    this.calls = [];
     this.view = make("section", "card thread");
     this.view.setAttribute("aria-label", `Conversation ${number}`);
     this.fields = $("options").content.firstElementChild.cloneNode(true);
@@ -14,6 +15,9 @@ class Thread {
     $("threads").append(this.view);
     $("settings").append(this.fields);
   }
+
+  // Of the newest answer's calls, once one of them has a result; the others' are empty.
+  results() { return this.calls.some((call) => call.result.value) ? this.calls : []; }
 
   value(name) { return this.fields.querySelector(`[data-of=${name}]`).value.trim(); }
 
@@ -43,9 +47,12 @@ class Thread {
 
   // A question without an answer is shown and forgotten: the next request begins as this one did.
   async say(text, signal) {
-    const asked = { role: "user", content: text }, turns = this.turns;
-    turns.push(asked);
-    const question = this.show("user", text);
+    const turns = this.turns, before = turns.length, results = this.results();
+    turns.push(...results.map((call) => (
+      { role: "tool", tool_call_id: call.id, content: call.result.value })));
+    if (text) turns.push({ role: "user", content: text });
+    const question = text ? this.show("user", text) : null;
+    for (const call of results) call.result.readOnly = true;
     const turn = this.show("assistant", "");
     const answer = new Answer(turn, this.view);
     this.view.setAttribute("aria-busy", "true");
@@ -62,8 +69,15 @@ class Thread {
     }
     this.view.removeAttribute("aria-busy");
     const answered = answer.message();
-    if (answered) turns.push(answered);
-    else { turns.splice(turns.indexOf(asked), 1); question.classList.add("unanswered"); }
+    if (answered) {
+      turns.push(answered);
+      this.calls = answer.whole ? answer.calls : [];
+      for (const call of this.calls) call.ask();
+    } else {
+      turns.length = before;
+      question?.classList.add("unanswered");
+      for (const call of results) call.result.readOnly = false;
+    }
     return { answered: Boolean(answered), summary: answer.summary() };
   }
 }
@@ -120,9 +134,11 @@ class Answer {
 
   call({ index, id, function: part }) {
     if (!this.calls[index]) {
-      const view = make("div", "call");
+      const view = make("div", "call"), result = make("input");
       this.turn.append(view);
-      this.calls[index] = { id, name: part.name, arguments: "", view };
+      result.placeholder = "its result, to go on with";
+      result.setAttribute("aria-label", `Result of ${part.name}`);
+      this.calls[index] = { id, name: part.name, arguments: "", view, result, ask: () => view.after(result) };
     }
     const call = this.calls[index];
     call.arguments += part.arguments || "";
@@ -165,7 +181,7 @@ function parse(text, what) {
 
 async function send() {
   const text = $("say").value.trim();
-  if (!text) return;
+  if (!text && !threads.some((thread) => thread.results().length)) return;
   $("say").value = "";
   aborter = new AbortController();
   $("send").textContent = "Stop";
@@ -190,7 +206,7 @@ function restart() {
     thread.fields.remove();
   }
   while (threads.length < wanted) threads.push(new Thread(threads.length + 1));
-  for (const thread of threads) { thread.turns = []; thread.view.replaceChildren(); }
+  for (const thread of threads) { thread.turns = []; thread.calls = []; thread.view.replaceChildren(); }
   tip(null);
   $("foot").textContent = "";
 }
@@ -211,7 +227,8 @@ $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   if (aborter) aborter.abort(); else send();
 });
-$("say").addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => {
+  if (event.target !== $("say") && !event.target.closest(".turn input")) return;
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     if (!aborter) send();

@@ -178,6 +178,9 @@ def test_parts_probabilities_and_two_settings(server: Running, browser: webdrive
     call = '<tool_call>{"name": "get_time", "arguments": {}}</tool_call>'
     browser.find_element(By.ID, "say").send_keys(call, Keys.ENTER)
     eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".call").text == "get_time({})")
+    result = eventually(lambda: browser.find_element(By.CSS_SELECTOR, ".turn input"))
+    result.send_keys("noon", Keys.ENTER)
+    eventually(lambda: answers(browser)[1:] == ["u:a:u: t:noon "])
     eventually(lambda: browser.find_element(By.ID, "send").text == "Send")
     browser.find_element(By.CSS_SELECTOR, "[data-of=schema]").send_keys("{no")
     browser.find_element(By.ID, "say").send_keys("again", Keys.ENTER)
@@ -187,7 +190,8 @@ def test_parts_probabilities_and_two_settings(server: Running, browser: webdrive
     eventually(lambda: browser.find_element(By.ID, "say").get_property("value") == "again")
     browser.find_element(By.CSS_SELECTOR, "[data-of=schema]").clear()
     browser.find_element(By.ID, "say").send_keys("!", Keys.ENTER)
-    eventually(lambda: answers(browser)[2] == "u:a:u: u:again! ")  # nothing of what had failed
+    last = "u:a:u: t:noon a:u:a:u: t:noon  u:again! "  # nothing of what had failed
+    eventually(lambda: answers(browser)[3] == last)
     assert complaints(browser) == []
 
 
