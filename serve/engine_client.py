@@ -273,12 +273,12 @@ class EngineClient:
     def reset_prefix_cache(self) -> None:
         """Have the engine find nothing again that it has computed; raises as `generate`."""
         self._check_open()
-        self._send([ResetPrefixCache()])
+        self._tell([ResetPrefixCache()])
 
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""
         if self.state in ("ready", "draining") and (question := self._watch.question()):
-            self._send(question)
+            self._tell(question)
         return self._watch.newest
 
     def restart(self) -> None:
@@ -421,6 +421,12 @@ class EngineClient:
         """Say so if nothing is in flight any more."""
         if not self._busy:
             self._idle.set()
+
+    def _tell(self, messages: Sequence[ToEngine]) -> None:
+        """Send what is no request: an engine that had no work has been silent since now only."""
+        if not self._awaited:
+            self._heard = time.monotonic()
+        self._send(messages)
 
     def _send(self, messages: Sequence[ToEngine]) -> None:
         if not self._outbox:

@@ -149,7 +149,9 @@ function requestRow(id) {
     }
   });
   cell.append(stop);
-  row.append(make("td", "", id), make("td", "n"), make("td", "n"), make("td", "n"), cell);
+  const name = make("td", "", id);
+  name.title = id; // whole, where there is room for its beginning only
+  row.append(name, make("td", "n"), make("td", "n"), make("td", "n"), cell);
   return row;
 }
 

@@ -299,7 +299,9 @@ async def test_the_engine_draws_its_pages_only_while_somebody_looks(serve: Serve
     async with serve() as served:
         await served.complete(prompt="ab", max_tokens=3)
         assert served.core.num_maps == 0
+        served.engine._heard -= 1000  # an idle night
         assert (await served.http.get("/admin/state")).json()["pages"] is None
+        assert served.engine.state == "ready"
         await until(lambda: served.engine.look_at_pages())
         for _ in range(3):  # within a second
             seen = (await served.http.get("/admin/state")).json()["pages"]
