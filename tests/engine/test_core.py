@@ -139,6 +139,8 @@ def test_a_cache_that_is_reset_finds_nothing_and_changes_nothing(core):
     ids = []
     while core.has_work:
         ids += [token for delta in core.step().deltas for token in delta.new_token_ids]
+        owned = sum(core.page_map().owned)
+        assert owned == sum(map(len, core.pages().values()))
         if len(ids) < 6:
             core.reset_prefix_cache()
     assert ids == first.ids and core.stats.num_free_pages == core.stats.num_pages
