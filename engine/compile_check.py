@@ -3,8 +3,8 @@
     python -m engine.compile_check --target h200
 
 A decode step and a mixed step of a published model's shape, without its weights. Fails if a step
-writes a copy of weights or of the cache, or if a step on one GPU is more than one CUDA graph.
-Knows how steps are made; times nothing.
+writes a copy of weights or of the cache, if a step on one GPU is more than one CUDA graph, or if
+the weights do not fit. Knows how steps are made; times nothing.
 """
 
 import argparse
@@ -70,6 +70,7 @@ class Report:
     aliased_gib: float  # of the state, updated in place
     temporary_mib: float
     weights_gib: float  # on each device, like what follows
+    room_gib: float  # left of what the engine may use; negative where that is too little
     room_for_tokens: int  # whose keys and values fit beside weights and temporaries
     spilled_bytes: int  # by Pallas kernels
     gib_moved: float  # weights, and keys and values of full contexts
@@ -83,6 +84,12 @@ class Report:
         found = [f"writes {n} x {what}" for what, n in self.copies.items()]
         if self.spilled_bytes:
             found.append(f"kernels spill {self.spilled_bytes} bytes of registers")
+        if self.room_gib <= 0:
+            taken = self.weights_gib + self.temporary_mib / 1024
+            found.append(
+                f"weights and temporaries take {taken:.1f} of the {taken + self.room_gib:.1f} GiB "
+                "of a device; more --devices or a --quantization would make them fit"
+            )
         whole = self.command_buffers == 1 and not self.outside and not self.loops
         if self.devices == 1 and not whole:
             found.append(
@@ -145,6 +152,7 @@ def check_step(
         aliased_gib=memory.alias_size_in_bytes / GIB,
         temporary_mib=memory.temp_size_in_bytes / 2**20,
         weights_gib=weights / GIB,
+        room_gib=room / GIB,
         room_for_tokens=_tokens_in(room * mesh.size, kv),
         spilled_bytes=sum(kernel.spilled_bytes for kernel in compiled.kernels),
         gib_moved=moved / GIB,

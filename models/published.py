@@ -305,6 +305,33 @@ QWEN3_NEXT_80B_A3B: Published = {
     "tie_word_embeddings": False,
 }
 
+QWEN3_5_9B: Published = {
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "model_type": "qwen3_5_text",
+    "vocab_size": 248320,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000000.0,
+        "partial_rotary_factor": 0.25,
+    },
+    "tie_word_embeddings": False,
+}
+
 PUBLISHED: Mapping[str, Published] = {
     "llama-3.1-8b": LLAMA_3_1_8B,
     "llama-3.1-70b": LLAMA_3_1_70B,
@@ -323,4 +350,5 @@ PUBLISHED: Mapping[str, Published] = {
     "mamba-2.8b": MAMBA_2_8B,
     "codestral-mamba-7b": CODESTRAL_MAMBA_7B,
     "qwen3-next-80b-a3b": QWEN3_NEXT_80B_A3B,
+    "qwen3.5-9b": QWEN3_5_9B,
 }

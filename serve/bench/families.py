@@ -2,7 +2,8 @@
 
 One engine for each, all alive at once, which take turns: a machine is not equally fast at all
 times, so that a family is compared with the first in the same round, and what is printed is the
-middle of those ratios. Weights are dummies in float32, which take as long as any.
+middle of those ratios, and whether it is small enough. Weights are dummies in float32, which take
+as long as any.
 """
 
 import json
@@ -28,6 +29,8 @@ from serve.bench.family_shapes import FAMILIES, Config, Count, Size, count
 _PROMPT = 2  # tokens, different in each row: those of all are one step
 _OTHERS = 4  # steps of a turn that do not count: the prompts, those beside them, and the last
 _MILLION = 1e6
+_MOST = 1.15  # times the first family's seconds for each parameter are as fast as it
+_VERDICTS = {True: "yes", False: "no", None: ""}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def table(found: dict[str, Any]) -> Table:
     families: dict[str, Any] = found["families"]
     made = Table(
         f"{found['rows']} rows", "active", "read", "ms a step", "by active", "least", "most",
-        "by read", box=None, pad_edge=False,
+        "by read", box=None, pad_edge=False, caption=f"yes: at most {_MOST}",
     )  # fmt: skip
     for name, row in families.items():
         ratios = row["per_active_ratios"]
@@ -95,7 +98,9 @@ def table(found: dict[str, Any]) -> Table:
             name,
             *(f"{row[key] / _MILLION:.1f}M" for key in ("active_parameters", "numbers_read")),
             f"{row['step_ms']:.2f}",
-            *(f"{x:.2f}" for x in (row["per_active"], min(ratios), max(ratios), row["per_read"])),
+            f"{row['per_active']:.2f} {_VERDICTS[row['within_per_active']]}",
+            *(f"{x:.2f}" for x in (min(ratios), max(ratios))),
+            f"{row['per_read']:.2f} {_VERDICTS[row['within_per_read']]}".rstrip(),
         )
     return made
 
@@ -136,13 +141,18 @@ def _compared(
 ) -> dict[str, Any]:
     ratios = [mine / other for mine, other in zip(seconds, first_seconds, strict=True)]
     by_active = [ratio * first.active / count.active for ratio in ratios]
+    per_active = statistics.median(by_active)
+    per_read = statistics.median(ratios) * first.read / count.read
     return {
         "parameters": count.total,
         "active_parameters": count.active,
         "numbers_read": count.read,
         "step_ms": 1e3 * statistics.median(seconds),
-        "per_active": statistics.median(by_active),
-        "per_read": statistics.median(ratios) * first.read / count.read,
+        "per_active": per_active,
+        "per_read": per_read,
+        "within_per_active": per_active <= _MOST,
+        # several rows read more experts than one takes, for which active ones make no allowance
+        "within_per_read": per_read <= _MOST if count.routed else None,
         "per_active_ratios": by_active,
         "seconds": seconds,
     }

@@ -91,6 +91,20 @@ def _scan(size: Size) -> Config:
     }
 
 
+def _selective(size: Size) -> Config:
+    """Mamba, whose layers have no MLP: there are more of them."""
+    return {
+        "architectures": ["MambaForCausalLM"],
+        "model_type": "mamba",
+        "vocab_size": size.vocab,
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.layers * 7 // 4,
+        "state_size": 16,
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+    }
+
+
 def _delta(size: Size) -> Config:
     """Qwen3.5: three layers of the gated delta rule to one of attention with a gate."""
     return _common("Qwen3_5ForCausalLM", "qwen3_5_text", size) | {
@@ -100,6 +114,30 @@ def _delta(size: Size) -> Config:
         "linear_num_value_heads": size.heads,
         "linear_key_head_dim": _HEAD,
         "linear_value_head_dim": _HEAD,
+    }
+
+
+def _convolved(size: Size) -> Config:
+    """LFM2: three short convolutions to one layer of attention."""
+    attends = (number % 4 == 3 for number in range(size.layers))
+    return _common("Lfm2ForCausalLM", "lfm2", size) | {
+        "intermediate_size": size.hidden * 5 // 2,
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": 3,
+        "layer_types": ["full_attention" if attend else "conv" for attend in attends],
+    }
+
+
+def _recurrent(size: Size) -> Config:
+    """RecurrentGemma: two layers of RG-LRU to one of attention with one head of keys."""
+    return _common("RecurrentGemmaForCausalLM", "recurrent_gemma", size) | {
+        "intermediate_size": size.hidden * 11 // 2,  # of both halves
+        "hidden_act": "gelu_pytorch_tanh",
+        "num_key_value_heads": 1,
+        "lru_width": size.hidden,
+        "conv1d_width": 4,
+        "attention_window_size": 2048,
+        "embeddings_scale_by_sqrt_dim": True,
     }
 
 
@@ -121,8 +159,11 @@ FAMILIES: Mapping[str, Callable[[Size], Config]] = {
     "dense": _dense,
     "experts": _mixture,
     "latent": _latent,
+    "mamba": _selective,
     "mamba2": _scan,
     "delta": _delta,
+    "conv": _convolved,
+    "rglru": _recurrent,
     "gpt2": _legacy,
 }
 
@@ -134,6 +175,7 @@ class Count:
     total: int
     active: int
     read: int
+    routed: bool = False  # has experts, of which rows take different ones
 
 
 def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
@@ -149,7 +191,8 @@ def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
         routed = "expert" in leaf.axes
         active += size * taken if routed else size
         read += size * (1 - (1 - taken) ** rows) if routed else size
-    return Count(total, round(active), round(read) + rows * _state_size(config))
+    numbers_read = round(read) + rows * _state_size(config)
+    return Count(total, round(active), numbers_read, mixture is not None)
 
 
 def _state_size(config: ModelConfig) -> int:

@@ -31,8 +31,8 @@ needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_p
 SOUND = Report(
     model="m", step="decode 64 rows", devices=1, command_buffers=1, outside={}, loops=0,
     launches=9, in_branches=0, copies={}, aliased_gib=1.0, temporary_mib=1.0, weights_gib=1.0,
-    room_for_tokens=0, spilled_bytes=0, gib_moved=1.0, roofline_ms=1.0, lower_seconds=1.0,
-    compile_seconds=1.0,
+    room_gib=1.0, room_for_tokens=0, spilled_bytes=0, gib_moved=1.0, roofline_ms=1.0,
+    lower_seconds=1.0, compile_seconds=1.0,
 )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def test_copies_of_pages_leave_the_pool_where_it_is(dtype):
         ({"outside": {"Copy": 1}}, "1 CUDA graphs, 0 loops and {'Copy': 1} outside"),
         ({"loops": 3}, "1 CUDA graphs, 3 loops and nothing outside"),
         ({"command_buffers": 5, "devices": 8}, None),
+        ({"room_gib": -0.5, "temporary_mib": 512.0}, "temporaries take 1.5 of the 1.0 GiB of a"),
     ],
 )
 def test_faults_are_sentences(change, fault):

@@ -114,6 +114,13 @@ CASES: Mapping[str, Case] = {
     ),
     "whisper": Case(_whisper(), seed=3, spread=_BART),
     "t5": Case(_t5(), seed=1, spread=_TIED),
+    "t5_gated_silu": Case(  # as UL2
+        _t5(
+            d_kv=10, d_ff=48, feed_forward_proj="gated-silu", tie_word_embeddings=False,
+            num_layers=1, num_decoder_layers=2,
+        ),
+        seed=1,
+    ),
     "mt5": Case(  # as T5 1.1 and FLAN-T5
         _t5(
             architectures=["MT5ForConditionalGeneration"], model_type="mt5",

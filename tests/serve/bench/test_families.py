@@ -41,7 +41,7 @@ def test_of_experts_those_count_that_are_taken_and_those_are_read_that_someone_t
     expert = 3 * 128 * 176
     found, alone = counted("experts", SMALL), counted("experts", SMALL, 1)
     assert found.total - 96 * 128 - found.active == 4 * 6 * expert
-    assert alone.active == alone.read == found.active
+    assert alone.active == alone.read == found.active and found.routed
     assert found.read - found.active == pytest.approx(4 * expert * (8 * (1 - 0.75**8) - 2), abs=1)
 
 
@@ -56,10 +56,39 @@ def test_states_of_rows_are_read():
     assert found.read - found.active == 8 * row and alone.read - alone.active == row
 
 
+@pytest.mark.parametrize(
+    "name, row",
+    [
+        ("mamba", 7 * (256 * 16 + 3 * 256)),
+        ("conv", 3 * 2 * 128),
+        ("rglru", 3 * (128 + 3 * 128)),
+    ],
+)
+def test_states_of_other_kinds_by_hand(name, row):
+    found = counted(name, SMALL)
+    assert found.read - found.active == 8 * row and not found.routed
+
+
 def test_ratios_are_of_the_same_round():
     found = families._compared(Count(0, 10, 20), [2.0, 6.0, 1.0], Count(0, 5, 5), [1.0, 2.0, 2.0])
     assert found["per_active_ratios"] == [1.0, 1.5, 0.25]
     assert found["per_active"] == 1.0 and found["per_read"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "count, seconds, shown",
+    [
+        (Count(9, 5, 5), 1.1, ["1.10 yes", "1.10"]),
+        (Count(9, 5, 5), 1.2, ["1.20 no", "1.20"]),
+        (Count(9, 5, 20, routed=True), 4.4, ["4.40 no", "1.10 yes"]),
+        (Count(9, 5, 20, routed=True), 4.8, ["4.80 no", "1.20 no"]),
+    ],
+)
+def test_a_family_has_a_limit_and_experts_another_for_what_they_read(count, seconds, shown):
+    row = families._compared(count, [seconds], Count(9, 5, 5), [1.0])
+    made = families.table({"rows": 8, "families": {"one": row}})
+    cells = {column.header: next(iter(column.cells)) for column in made.columns}
+    assert [cells["by active"], cells["by read"]] == shown
 
 
 def test_the_command_prints_and_writes_what_it_found(tmp_path):
@@ -73,7 +102,7 @@ def test_the_command_prints_and_writes_what_it_found(tmp_path):
     for row in found.values():
         assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
     assert found["gpt2"]["per_active_ratios"] == [1.0, 1.0]
-    assert "by active" in done.output and "mamba2" in done.output
+    assert "by active" in done.output and "1.00 yes" in done.output
 
 
 def test_every_family_is_offered_and_no_other():
