@@ -150,12 +150,17 @@ def _compared(
         "step_ms": 1e3 * statistics.median(seconds),
         "per_active": per_active,
         "per_read": per_read,
-        "within_per_active": per_active <= _MOST,
+        "within_per_active": _within(per_active),
         # several rows read more experts than one takes, for which active ones make no allowance
-        "within_per_read": per_read <= _MOST if count.routed else None,
+        "within_per_read": _within(per_read) if count.routed else None,
         "per_active_ratios": by_active,
         "seconds": seconds,
     }
+
+
+def _within(ratio: float) -> bool:
+    """Of the ratio as it is printed."""
+    return round(ratio, 2) <= _MOST
 
 
 def _requests(work: Work, vocab: int, seed: int) -> list[AddRequest]:

@@ -78,8 +78,8 @@ def test_ratios_are_of_the_same_round():
 @pytest.mark.parametrize(
     "count, seconds, shown",
     [
-        (Count(9, 5, 5), 1.1, ["1.10 yes", "1.10"]),
-        (Count(9, 5, 5), 1.2, ["1.20 no", "1.20"]),
+        (Count(9, 5, 5), 1.154, ["1.15 yes", "1.15"]),
+        (Count(9, 5, 5), 1.156, ["1.16 no", "1.16"]),
         (Count(9, 5, 20, routed=True), 4.4, ["4.40 no", "1.10 yes"]),
         (Count(9, 5, 20, routed=True), 4.8, ["4.80 no", "1.20 no"]),
     ],
