@@ -45,6 +45,8 @@ class TokenGuard:
         )
         """The longest first, for one may lie within another."""
         self._starts = {name[:2] for name in self.tokens}
+        self._begun = {name[:n] for name in self.tokens for n in range(1, len(name))}
+        self._longest = max(map(len, self.tokens), default=1)
 
     def finds(self, value: Any) -> bool:
         """Whether one of the tokens is spelled in a text of `value`, which is plain JSON."""
@@ -65,6 +67,8 @@ class TokenGuard:
             for key, held in pairs:
                 name = self.marked(key, spared) if isinstance(key, str) else key
                 one[name] = self.marked(held, spared) if isinstance(held, str) else held
+                if key == "text" and isinstance(held, str) and self._begins_one(held):
+                    one[name] += _WITHIN  # the next part may end it: some templates join them
                 if isinstance(held, list | dict):
                     inner.append(held)
 
@@ -79,6 +83,10 @@ class TokenGuard:
                     break
                 text = text.replace(name, name[0] + _WITHIN + name[1:])
         return text
+
+    def _begins_one(self, text: str) -> bool:
+        """Whether a name may end in what follows `text`."""
+        return any(text[-n:] in self._begun for n in range(1, self._longest))
 
     def reading_marks(self, backend: Backend) -> Backend:
         """A tokenizer like `backend`, with the same vocabulary in memory, that drops the marks."""
@@ -134,3 +142,6 @@ def _texts(value: Any) -> Iterator[str]:
             inner += one.values()
         elif isinstance(one, list):
             inner += one
+            parts = [each.get("text") for each in one if isinstance(each, dict)]
+            if len(parts) > 1:
+                yield "".join(each for each in parts if isinstance(each, str))

@@ -42,6 +42,7 @@ logger = logging.getLogger("ingot.serve")
 
 _URLS = frozenset(operation.path for operation in OPERATIONS)
 _JSON, _EVENTS = "application/json", "text/event-stream"
+_BYTES = "application/octet-stream"
 _WAITING = 2  # requests in the engine for each of its rows, so that none is ever free
 
 
@@ -100,7 +101,7 @@ async def _answer(app: ASGIApp, number: int, line: str) -> BatchOutput:
     output = BatchOutput(f"batch_req_{uuid4().hex}", None, None)
     try:
         request = msgspec.json.decode(line, type=BatchRequest)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         output.error = _error(f"Line {number} is no request: {str(error).replace('`', '')[:200]}.")
         return output
     output.custom_id = request.custom_id
@@ -120,6 +121,8 @@ async def _answer(app: ASGIApp, number: int, line: str) -> BatchOutput:
     status, kind, body = await call(app, request.url, body, media)
     if kind.startswith(_EVENTS):
         output.error = _error(f"Line {number}: batches cannot be streamed; leave out stream.")
+    elif kind.startswith(_BYTES):
+        output.error = _error(f"Line {number}: lines hold no bytes; use encoding_format base64.")
     else:
         shown = body if kind.startswith(_JSON) else msgspec.json.encode(body.decode())
         output.response = BatchResponse(status, output.id, msgspec.Raw(shown))

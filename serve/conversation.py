@@ -47,9 +47,7 @@ async def begin(
     )
     told = partial(service.metrics.reply_read, request_type, bool(request.stream))
     rules = replace(rules, on_end=told)
-    demand = demand_of(request, model, rules)
-    if demand is not None:
-        demand = demand.written(service.settings.structured_outputs_config)
+    demand = demand_of(request, model, rules, service.settings.structured_outputs_config)
     constraint = demand.constraint if demand else None
     check_beams(request, constraint)
     params = sampling_params(

@@ -38,10 +38,6 @@ class Demand:
     reasoning: Thinking | None = None
     calls: Grammar | None = None
 
-    def written(self, config: StructuredOutputsConfig) -> "Demand":
-        """With what the server was started with."""
-        return replace(self, constraint=self.constraint.written(config))
-
     def of_reply(self, prompt: str) -> Constraint:
         """The constraint on the whole reply to `prompt`."""
         if self.reasoning is None:
@@ -53,9 +49,14 @@ class Demand:
         return rules if self.calls is None else replace(rules, calls=self.calls)
 
 
-def demand_of(request: ChatRequest, model: ServedModel, rules: ReplyRules) -> Demand | None:
-    """Raises RequestError for what cannot be demanded together, or not of this model."""
+def demand_of(
+    request: ChatRequest, model: ServedModel, rules: ReplyRules, config: StructuredOutputsConfig
+) -> Demand | None:
+    """With what the server was started with. Raises RequestError for what cannot be demanded
+    together, or not of this model."""
     wanted = constraint_of(request)
+    if wanted is not None:
+        wanted = wanted.written(config)
     reasoning = model.thinking.reasoning if model.thinking else None
     if request.choice == "auto":
         return _chosen(request, model, rules, wanted, reasoning)
@@ -69,7 +70,8 @@ def demand_of(request: ChatRequest, model: ServedModel, rules: ReplyRules) -> De
             "of them.",
             wanted.field,
         )
-    return Demand(Constraint(StructuredOutputsParams(json=schema), "tools"), reasoning)
+    forced = Constraint(StructuredOutputsParams(json=schema), "tools")
+    return Demand(forced.written(config), reasoning)
 
 
 def _chosen(

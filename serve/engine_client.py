@@ -163,6 +163,7 @@ class EngineClient:
         if not isinstance(message, ModelInfo):
             raise StartError("The engine sent a report before it was ready.", False)
         self._link, self._info = link, message
+        self._heard, self._owed = time.monotonic(), False
         if self._state == "loading":  # not draining, which it may have been told meanwhile
             self._state = "ready"
         self._metrics.model_ready(message)
@@ -282,7 +283,10 @@ class EngineClient:
         return self._watch.newest
 
     def restart(self) -> None:
-        """The engine is dead and another will be connected; nothing is left of the first."""
+        """The engine is dead and another will be connected; nothing is left of the first, and what
+        slow clients have not read yet is no work of the second."""
+        for name, flight in self._flights.items():
+            self._drop(name, flight)
         if self._state == "dead":
             self._state = "loading"
         self._link, self._outbox, self._stats = None, [], EngineStats()
@@ -391,15 +395,21 @@ class EngineClient:
         aborted: list[int] = []
         for name in names:
             flight = self._flights.pop(name, None)
-            if flight is not None and flight.timelines:
-                self._num_sequences -= len(flight.timelines)
-                aborted += self._processor.abort(name)
-                for index, timeline in list(flight.timelines.items()):
-                    del flight.timelines[index]
-                    self._end(flight, timeline, "abort")
+            if flight is not None:
+                aborted += self._drop(name, flight)
         if aborted:
             self._send([AbortRequests(aborted)])
         self._rest()
+
+    def _drop(self, name: str, flight: _Flight) -> list[int]:
+        """End the choices that have not finished; returns by which ids the engine knows them."""
+        if not flight.timelines:
+            return []
+        self._num_sequences -= len(flight.timelines)
+        for index, timeline in list(flight.timelines.items()):
+            del flight.timelines[index]
+            self._end(flight, timeline, "abort")
+        return self._processor.abort(name)
 
     def _end(self, flight: _Flight, timeline: Timeline, reason: FinishReason) -> None:
         """A choice of `flight`, which is no longer among its timelines, has ended."""

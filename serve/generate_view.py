@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer
@@ -40,8 +41,8 @@ class MetaInfo(Struct, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    input_token_logprobs: list[Any] | UnsetType = UNSET
-    input_top_logprobs: list[Any] | UnsetType = UNSET
+    input_token_logprobs: list[Any] | Raw | UnsetType = UNSET
+    input_top_logprobs: list[Any] | Raw | UnsetType = UNSET
     output_token_logprobs: list[Any] | UnsetType = UNSET
     output_top_logprobs: list[Any] | UnsetType = UNSET
     output_token_ids_logprobs: list[Any] | UnsetType = UNSET
@@ -75,6 +76,7 @@ class GenerateView:
         self._tokenizer = tokenizer
         self._indexed = indexed
         self._so_far: dict[int, OutputDelta] = {}
+        self._written: dict[int, tuple[int, list[Raw]]] = {}  # scores of so much of a prompt
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Generated]:
         """Each answer that has news, up to now."""
@@ -122,15 +124,27 @@ class GenerateView:
             ]
 
     def _score_prompt(self, info: MetaInfo, scored: Scored, place: int) -> None:
-        """From the scores that the first answer to a prompt came with."""
+        """From the scores that the first answer to a prompt came with; written once, for each
+        event of a stream repeats them."""
         found = self._so_far.get(place * self._samples)
         positions = (found.prompt_logprobs if found else None) or []
+        count, written = self._written.get(place, (-1, []))
+        if count != len(positions):
+            scores = self._prompt_scores(scored, place, positions)
+            written = [Raw(msgspec.json.encode(each)) for each in scores]
+            self._written[place] = len(positions), written
+        info.input_token_logprobs, *top = written
+        if top:
+            info.input_top_logprobs = top[0]
+
+    def _prompt_scores(
+        self, scored: Scored, place: int, positions: Sequence[PositionLogprobs | None]
+    ) -> list[list[Any]]:
         later = [each for each in positions[scored.start + 1 :] if each is not None]
         first = self._prompts[place].token_ids[scored.start]
         text = self._tokenizer.token_text(first) if scored.texts and self._tokenizer else None
-        info.input_token_logprobs = [(None, first, text), *map(self._chosen, later)]
-        if scored.top:
-            info.input_top_logprobs = [None, *map(self._likeliest, later)]
+        scores: list[list[Any]] = [[(None, first, text), *map(self._chosen, later)]]
+        return [*scores, [None, *map(self._likeliest, later)]] if scored.top else scores
 
     def _chosen(self, position: PositionLogprobs) -> Listed:
         return self._listed(*next(iter(position.items())))

@@ -181,6 +181,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         check_tools(self.tools, self.tool_choice)
         if self.functions and self.tools:
             raise RequestError("functions and tools exclude each other.", "functions")
+        if self.functions and self.tool_choice not in (None, "auto"):
+            raise RequestError("tool_choice is of tools; send function_call.", "tool_choice")
         self._check_limits()
 
     def _check_ids_alone(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from engine.errors import RequestError
 from serve.reply.events import Output
 from serve.reply.reader import Reader, Reading
 from serve.reply.reply import Grammar
@@ -111,12 +112,16 @@ def json_part(schema: Any) -> Part:
 def together(schemas: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Schemas as definitions of one that is made of them, and references to them by their names.
 
-    A schema's references to its own parts are those of the document that it is in.
+    A schema's references to its own parts are those of the document that it is in. Raises
+    RequestError for one that is nested too deeply.
     """
-    definitions = {
-        f"tool{number}": _moved(schema, f"/$defs/tool{number}")
-        for number, schema in enumerate(schemas.values())
-    }
+    try:
+        definitions = {
+            f"tool{number}": _moved(schema, f"/$defs/tool{number}")
+            for number, schema in enumerate(schemas.values())
+        }
+    except RecursionError:
+        raise RequestError("tools: a schema is nested too deeply.", "tools") from None
     references = (f"#/$defs/{name}" for name in definitions)
     return definitions, {
         name: {"$ref": each} for name, each in zip(schemas, references, strict=True)

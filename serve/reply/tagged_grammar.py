@@ -106,6 +106,8 @@ def _text(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
     _check(where, sorted(schema.keys() - _TOLD - {"type", "enum", "const"}))
     if values is None:
         return _free(form)
+    if not isinstance(values, list):
+        raise _refused(where, "enum must be a list")
     texts = [v for v in values if isinstance(v, str) and v.strip() == v and form.valued not in v]
     if not texts or len(texts) < len(values):
         raise _refused(where, "one of its values cannot be written between tags")
@@ -114,8 +116,12 @@ def _text(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
 
 def _text_or_null(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
     """A text that is read as no other kind of value; one is read as null."""
-    several = [each for name in ("anyOf", "oneOf") for each in schema.get(name, ())]
-    for each in (schema, *several):
+    several = [schema.get(name, []) for name in ("anyOf", "oneOf")]
+    if not all(isinstance(each, list) for each in several):
+        raise _refused(where, "anyOf and oneOf must be lists")
+    for each in (schema, *several[0], *several[1]):
+        if not isinstance(each, dict):
+            raise _refused(where, "its reader cannot tell whether its value is a text")
         _check(where, sorted(each.keys() - _TOLD - {"type", "anyOf", "oneOf"}))
     text = {"type": "any_text", "unlike": _NO_TEXT, "excludes": [form.valued]}
     return tag("", text, form.valued)
