@@ -5,7 +5,7 @@ follow from scores, how spaces become "▁", and the way back. Reads no file.
 Source: sentencepiece's bpe_model.cc, unigram_model.cc and normalizer.cc.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of pieces
 SPACE = "▁"
 MAX_MERGES = 2**22
+MAX_LETTERS = 2**28  # in all the ways of cutting pieces in two; Phi-3's 32,000 have 2**20
 
 Prefix = Literal["always", "first", "never"]
 """Whether a "▁" goes before every text between special tokens, before the first only, or none."""
@@ -28,8 +29,9 @@ def merges_of_scores(
     Args:
         joined: ids of the pieces that may be made of two, and be those two.
 
-    Raises ValueError if there are over `MAX_MERGES`.
+    Raises ValueError if there are over `MAX_MERGES`, or pieces are too long to look for them.
     """
+    check_lengths([pieces[one] for one in joined])
     ids = {pieces[one]: one for one in joined}
     found: list[tuple[str, str]] = []
     for place in np.argsort(-scores[joined], kind="stable").tolist():
@@ -40,6 +42,12 @@ def merges_of_scores(
         if len(found) > MAX_MERGES:
             raise ValueError(f"pieces are made of each other in over {MAX_MERGES} ways")
     return found
+
+
+def check_lengths(pieces: Iterable[str | bytes]) -> None:
+    """Raise ValueError where cutting every piece in two, in all ways, would take too long."""
+    if sum(len(piece) ** 2 for piece in pieces) > MAX_LETTERS:
+        raise ValueError("its tokens are longer than those of any vocabulary")
 
 
 def mark_spaces(

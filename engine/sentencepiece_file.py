@@ -38,6 +38,7 @@ from models.errors import CheckpointError, UnsupportedError
 
 UNIGRAM, BPE = 1, 2
 T5_EXTRA_IDS = 100
+MAX_PIECES = 2**21
 _BOS = {"add_bos_token": True, "add_eos_token": False}
 _EOS = {"add_bos_token": False, "add_eos_token": True}
 _XLMR_FIRST = ("<s>", "<pad>", "</s>", "<unk>")  # in the place of "<unk>", "<s>", "</s>"
@@ -116,6 +117,8 @@ def _parse(data: bytes) -> _Model:
             continue
         if not isinstance(value, bytes):
             raise ValueError(f"field {number} is no message")
+        if len(model.pieces) > MAX_PIECES:
+            raise ValueError(f"it has over {MAX_PIECES} pieces")
         if number == 1:
             piece: dict[int, Any] = {1: b"", 2: bytes(4), 3: NORMAL} | dict(read_fields(value))
             model.pieces.append(piece[1].decode())
@@ -169,6 +172,7 @@ def _assembled(
     prefix = _prefix(model, config)
     clean: list[normalizers.Normalizer] = []
     if model.normalizer[2]:
+        _check_replacements(model.normalizer[2])
         clean.append(normalizers.Precompiled(model.normalizer[2]))
     if model.normalizer[4]:
         clean.append(single_spaces())
@@ -177,6 +181,26 @@ def _assembled(
     mark_spaces(backend, prefix, before=clean, split=split)
     added = _added(model, whole=prefix == "never")
     return _with_own_tokens(VocabularyFile(backend, added, special), numbering, model, config)
+
+
+def _check_replacements(table: bytes) -> None:
+    """Raise ValueError where the trie or its texts are left; the Rust library does not look.
+
+    A size, units of a double array (darts-clone), and the texts, each ending in a zero.
+    """
+    size = int.from_bytes(table[:4], "little")
+    if size % 4 or not 4 <= size <= len(table) - 4:
+        raise ValueError("its table of replacements is cut off")
+    units = np.frombuffer(table, "<u4", size // 4, 4).astype(np.int64)
+    texts = np.frombuffer(table[4 + size :] + b"\0", np.uint8)
+    nodes = np.flatnonzero(units < 2**31)  # the others are places in the texts
+    found = units[nodes]
+    bases = nodes ^ ((found >> 10) << ((found & 512) >> 6))
+    if ((bases | 255) >= len(units)).any():
+        raise ValueError("its table of replacements leads out of itself")
+    places = units[bases[(found & 256) > 0]] & 0x7FFFFFFF
+    if (places >= len(texts)).any() or ((texts[places] & 0xC0) == 0x80).any():
+        raise ValueError("its table of replacements names a text that is not there")
 
 
 def _with_own_tokens(
@@ -217,8 +241,11 @@ def _renumber(model: _Model) -> None:
 
 def _rename(model: _Model, named: Mapping[int, AddedToken]) -> None:
     """InternLM2 calls its "[UNUSED_TOKEN_146]" "<|im_start|>" in tokenizer_config.json."""
+    known = set(model.pieces)
     for one, token in named.items():
-        if one < len(model.pieces) and token.content not in model.pieces:
+        if one < len(model.pieces) and token.content not in known:
+            known -= {model.pieces[one]}
+            known.add(token.content)
             model.pieces[one], model.types[one] = token.content, CONTROL
 
 

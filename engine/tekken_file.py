@@ -45,6 +45,9 @@ def read_tekken(path: Path) -> VocabularyFile:
         tokens = [b64decode(entry["token_bytes"], validate=True) for entry in entries]
         if [entry["rank"] for entry in entries] != list(range(len(tokens))):
             raise ValueError("its ranks are not 0, 1, 2, ...")
+        known = set(tokens)
+        if missing := [one for one in range(256) if bytes([one]) not in known]:
+            raise ValueError(f"the byte {missing[0]} is no token")
         backend = Backend(rank_model(tokens, special))
         split_words(backend, Words((settings["pattern"],)))
     except KeyError as error:

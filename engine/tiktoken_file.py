@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Backend
 
 from engine.detokenizer import byte_letters
 from engine.gguf_words import split_words
+from engine.sentencepiece import check_lengths
 from engine.tiktoken_families import Family, find_family, reserved
 from engine.vocabulary_file import VocabularyFile
 from models.errors import CheckpointError, UnsupportedError
@@ -90,7 +91,10 @@ def rank_model(tokens: Sequence[bytes], before: Sequence[str] = ()) -> models.BP
     Args:
         tokens: by rank.
         before: names whose ids come before those of the ranks.
+
+    Raises ValueError if tokens are too long to look for them.
     """
+    check_lengths(tokens)
     ranks = {token: rank for rank, token in enumerate(tokens)}
     letters = byte_letters()
     names = [token.decode("latin-1").translate(letters) for token in tokens]

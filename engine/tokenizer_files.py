@@ -44,6 +44,7 @@ _BINARY = (
     "*.tiktoken", "tiktoken.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "spm.model",
 )  # fmt: skip
+MAX_BYTES = 2**26  # of such a file
 _UNREAD = ("tokenizer.model.*", "vocab.json", "merges.txt")
 
 
@@ -138,6 +139,8 @@ def _present(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 def _starts_with_ranks(path: Path) -> bool:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(f"{path} has over {MAX_BYTES} bytes, as no tokenizer has.")
         with path.open("rb") as file:
             return path.suffix == ".tiktoken" or holds_ranks(file.read(4096))
     except OSError as error:

@@ -10,6 +10,7 @@ its probabilities) is not part of the model. B rows, S tokens of a row, T tokens
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from models.encoder import Classifier
 from models.sentence_transformers import Activation, Pooling
 
+_PART = 256  # rows whose logits are there at a time
 PER_TOKEN: tuple[Pooling, ...] = ("ALL", "STEP")
 Body = TypeVar("Body", bound=nnx.Module)
 
@@ -35,12 +37,23 @@ class PoolingModel(nnx.Module, Generic[Body]):
 
     def finish(self, pooled: Float[Array, "B D"]) -> Float32[Array, "B W"]:
         """The vector, or the scores of the classes, in float32."""
+        if self.returned and self.head is None:
+            return self._some_logits(pooled)
         scores = pooled if self.head is None else self.head(pooled)
         if self.returned:
-            body: Any = self.body
-            scores = body.logits(pooled) if self.head is None else scores
             scores = scores[:, np.asarray(self.returned)]
         return scores.astype(jnp.float32)
+
+    def _some_logits(self, pooled: Float[Array, "B D"]) -> Float32[Array, "B W"]:
+        """In parts: those of a whole step's tokens would be gigabytes."""
+        body: Any = self.body
+        rows, width = pooled.shape
+        part = min(rows, _PART)
+        parts = jnp.pad(pooled, ((0, -rows % part), (0, 0))).reshape(-1, part, width)
+        found: Array = jax.lax.map(
+            lambda some: body.logits(some)[:, np.asarray(self.returned)], parts
+        )
+        return found.reshape(-1, len(self.returned))[:rows]
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ SOFTCAPS = {
 REFUSED = (
     "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale",
     "attention.shared_kv_layers", "attention.temperature_scale", "embedding_scale", "logit_scale",
-    "pooling_type", "residual_scale", "rope.scaling.yarn_log_multiplier", "swin_norm",
+    "nextn_predict_layers", "pooling_type", "residual_scale", "rope.dimension_sections",
+    "rope.scaling.yarn_log_multiplier", "swin_norm",
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",

@@ -91,7 +91,9 @@ class Client:
             outcome.latency = perf_counter() - outcome.start
             if not outcome.ttft:
                 outcome.error = "The answer held no piece of text."
-        except (HttpError, OSError, ValueError, LookupError, msgspec.MsgspecError) as error:
+        except (HttpError, OSError, msgspec.MsgspecError) as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # odd JSON
             outcome.error = f"{type(error).__name__}: {error}"
         return outcome
 

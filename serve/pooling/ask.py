@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.errors import RequestError
-from engine.pooling.inputs import InputReader, PoolInput, match_pairs
+from engine.pooling.inputs import InputReader, PoolInput, match_pairs, vector_width
 from engine.pooling_params import PoolingParams
 from serve.pooling.protocol import MAX_INPUTS, EmbeddingRequest, InputFields, PoolingFields
 from serve.protocol import Usage, usage_of
 from serve.service import Service
+
+MAX_NUMBERS = 2**25  # of all vectors of tokens in an answer: 8,192 tokens of 4,096 each
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +115,12 @@ async def _ask(
 ) -> Answers:
     """Tokenise in a thread, for the event loop never waits for it, then ask the engine."""
     inputs = await asyncio.to_thread(read)
+    total, info = sum(len(each.token_ids) for each in inputs), service.client.info
+    if info.per_token and total * vector_width(info, params) > MAX_NUMBERS:
+        raise RequestError(
+            f"The vectors of {total} tokens would hold over {MAX_NUMBERS} numbers; send fewer "
+            "inputs, or shorter ones.",
+            "input",
+        )
     vectors = await service.client.pool(inputs, params, request.priority or 0)
-    return Answers(vectors, sum(len(each.token_ids) for each in inputs))
+    return Answers(vectors, total)

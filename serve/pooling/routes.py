@@ -1,5 +1,6 @@
 """POST /v1/embeddings, /pooling, /classify, /score and /rerank."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import ClassVar
@@ -121,8 +122,12 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
         if width is None or request.encoding_format == "base64":
             vectors = await encoded(answers, request)
             return [one if isinstance(one, str) else [*one] for one in vectors]
-        found = map(floats, answers.vectors)
-        return [[one[at : at + width] for at in range(0, len(one), width)] for one in found]
+        return await asyncio.to_thread(
+            lambda: [
+                [floats(one[at : at + 4 * width]) for at in range(0, len(one), 4 * width)]
+                for one in answers.vectors
+            ]
+        )
 
 
 class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):

@@ -175,7 +175,7 @@ def test_a_piece_is_called_as_the_folder_calls_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "config", "error", "message"),
     [
-        (lambda model: model[: len(model) // 2], {}, CheckpointError, "goes on after the end"),
+        (lambda model: model[:9], {}, CheckpointError, "goes on after the end"),
         (lambda model: b"", {}, CheckpointError, "has no pieces"),
         (lambda model: model[:20] + model, {}, CheckpointError, "is not a SentencePiece model"),
         (lambda model: model + model[: 2 + model[1]], {}, CheckpointError, "one of them twice"),

@@ -245,3 +245,16 @@ def test_a_name_that_is_a_word_of_the_vocabulary() -> None:
     assert len(steering(tokenizer, ids)) == 2 and tokenizer.special_ids & {*ids} == {1, 2}
     assert "a</s> <s>a" in text and "a</s> <s>a" in tokenizer.decode(ids, False)
     assert tokenizer.encode("a<s> aé", marked=True) == tokenizer.encode("a<s> aé")
+
+
+@pytest.mark.parametrize("cut", range(1, len("<|im_end|>")))
+def test_a_name_in_two_parts_of_a_message_is_text(cut: int) -> None:
+    tokenizer = byte_level("<|im_start|>", "<|im_end|>")
+    name = "<|im_end|>"
+    parts = [{"type": "text", "text": "Hi" + name[:cut]}, {"type": "text", "text": name[cut:]}]
+    joined = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    template = ChatTemplate({"default": joined}, tokenizer.special_tokens, guard=tokenizer.guard)
+    written = template.write([{"role": "user", "content": parts}])
+    assert written.marked is not None
+    ids = tokenizer.encode(written.marked, False, marked=True)
+    assert ids == literal(tokenizer, "Hi" + name)

@@ -9,8 +9,9 @@ from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine
 from engine.output_processor import OutputProcessor
+from engine.sampling_params import SamplingParams
 from serve import engine_life
-from serve.engine_client import EngineClient
+from serve.engine_client import EngineClient, Prompt
 from serve.engine_life import EngineLife, until_hung
 from serve.metrics import Metrics
 from tests.fake_engine import FakeCore
@@ -93,3 +94,32 @@ async def test_failures_far_apart_are_made_good_and_others_end_the_server(
     assert await life.run() == 1
     assert len(started) == lives and sum("started again" in each for each in said) == lives - 1
     assert said[-1] == ("Bad." if lives == 2 else "No memory.")
+
+
+async def test_what_a_slow_client_has_not_read_is_no_work_of_the_next_engine() -> None:
+    client = EngineClient(OutputProcessor(None), Metrics("m"))
+    await client.connect(Ending())
+    params = SamplingParams(max_tokens=9, detokenize=False)
+    with client.generate("slow", [Prompt(None, [1], params)]):
+        await client.pump()
+        client.restart()
+        await client.connect(Ending())
+        assert client.num_sequences == 0
+        assert client.silent_seconds < PATIENCE
+
+
+class Ending:
+    """A link to an engine that is ready, takes requests, and ends."""
+
+    has_more = False
+
+    def __init__(self) -> None:
+        self._said: list[FromEngine] = [FakeCore(EngineConfig()).info]
+
+    async def receive(self) -> FromEngine:
+        if not self._said:
+            raise EngineDeadError("It ended.")
+        return self._said.pop(0)
+
+    def send(self, message: object) -> None:
+        pass

@@ -145,6 +145,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": allowed("get_weather")}, "tool_choice", "not among"),
     ({"tool_choice": allowed(), "tools": [TOOL]}, "tool_choice", "at least one"),
     ({"functions": [FUNCTION], "tools": [TOOL]}, "functions", "exclude"),
+    ({"functions": [FUNCTION], "tool_choice": "none"}, "tool_choice", "send function_call"),
     ({"functions": [FUNCTION, FUNCTION]}, "functions", "Two of the functions"),
     ({"functions": [FUNCTION], "function_call": {"name": "x"}}, "function_call", "not among"),
     ({"function_call": {"name": "x"}}, "function_call", "needs functions"),
