@@ -23,6 +23,7 @@ from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
+from engine.interrupts import held_back
 from engine.late_rows import LateRows
 from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
@@ -42,7 +43,6 @@ from engine.shapes import Shapes
 from engine.state_slots import check_states, make_snapshots
 from engine.thinking import Thinking, ThinkingBudget
 from engine.tokenizer import has_tokenizer
-from models.checkpoint import find_folder
 from models.errors import IngotError, UnsupportedError
 from models.loading import LoadedModel, load
 from models.sharding import make_mesh
@@ -85,7 +85,7 @@ class EngineCore:
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         # steps that are read at once have nothing to run ahead of; without words is no grammar
-        late = config.async_scheduling and has_tokenizer(find_folder(config.model))
+        late = config.async_scheduling and has_tokenizer(tokenizer_folder(config))
         fitted = fit(config, model, lower, self._processors.num_fields, late=late)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
@@ -200,26 +200,28 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
-        self._settled += self._constrained.settle(self._step_seconds / 4)
-        self._sample_late()
-        began = self._launch()
+        with held_back():
+            self._settled += self._constrained.settle(self._step_seconds / 4)
+            self._sample_late()
+            began = self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling  # the newest is not waited for
         oldest = [self._launched[0]] if len(self._launched) > ahead else []
         due = oldest + self._sampled_late
         results = [self._read(each) for each in due]
         read = perf_counter()
+        with held_back():  # what is known now is said by the next step if this one is interrupted
+            if due:
+                self._step_seconds = read - start
+                for each, result in zip(due, results, strict=True):
+                    self._settled += _collect(self._scheduler, each, result)
+                self._sampled_late.clear()
+                if oldest:
+                    self._launched.popleft()
+                self._constrained.advance([r for each in due for r in each.plan.sampling])
+            elif not began:
+                self._settled += self._constrained.wait()
         deltas, self._settled = self._settled, []
-        if due:
-            self._step_seconds = read - start
-            for each, result in zip(due, results, strict=True):
-                deltas += _collect(self._scheduler, each, result)
-            self._sampled_late.clear()
-            if oldest:
-                self._launched.popleft()
-            self._constrained.advance([r for each in due for r in each.plan.sampling])
-        elif not began:
-            deltas += self._constrained.wait()
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)
         if self._residency is not None:

@@ -59,8 +59,10 @@ def what_ended_it(code: int) -> Compiled:
     """What a worker that ended in the middle of a grammar leaves to say of it.
 
     Raises:
-        OverloadedError: nothing; the machine was busy.
+        OverloadedError: nothing; the machine was busy, or somebody else ended it.
     """
+    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):  # no limit sends them
+        raise OverloadedError("The compiler of grammars was ended from outside; try again.")
     if code == -signal.SIGALRM:
         raise OverloadedError("The machine is too busy to compile grammars.")
     slow = code == -signal.SIGPROF
