@@ -48,7 +48,8 @@ def make_vocabulary(
 ) -> Vocabulary:
     """The vocabulary of a model with `vocab_size` columns of logits.
 
-    Raises `UnsupportedError` for a model that cannot end a text.
+    Raises `UnsupportedError` for a model that cannot end a text, or whose tokenizer has no bytes
+    for its tokens.
     """
     eos = sorted(eos_token_ids)
     if not eos and tokenizer.eos_token_id is not None:
@@ -56,7 +57,13 @@ def make_vocabulary(
     if not eos:
         raise UnsupportedError("Structured outputs need a model with an end-of-text token.")
     size = max(vocab_size, tokenizer.vocab_size)
-    tokens = LLTokenizer(tokenizer.to_json(), n_vocab=size, eos_token=eos)
+    try:
+        tokens = LLTokenizer(tokenizer.to_json(), n_vocab=size, eos_token=eos)
+    except ValueError:  # a decoder that it does not know
+        raise UnsupportedError(
+            "structured outputs cannot follow this model's tokenizer, for the bytes of its tokens "
+            "are not known"
+        ) from None
     return Vocabulary(tokens, _words(vocab_size), _words(size))
 
 

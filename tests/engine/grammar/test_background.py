@@ -1,12 +1,16 @@
 """Compiled grammars are kept, up to a limit; the vocabulary is a model's own."""
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models
 
 from engine.errors import RequestError
 from engine.grammar import background
 from engine.grammar.background import CompiledGrammars, ConstraintThreads
 from engine.grammar.matcher import Constraint, compile_grammar, load_vocabulary, make_vocabulary
 from engine.tokenizer import Tokenizer
+from engine.tokenizer_files import TokenizerFiles
+from models.errors import UnsupportedError
 from tests.engine.grammar.conftest import allowed
 
 
@@ -61,6 +65,14 @@ def test_vocabularies_of_well_known_models(shared_data, name):
         constraint.advance(token)
     assert b"".join(map(tokenizer.token_bytes, ids)).decode() == text
     assert constraint.finished and last < columns
+
+
+def test_tokens_whose_bytes_are_not_known_are_refused():
+    backend = Backend(models.WordLevel({"▁a": 0, "</s>": 1}, unk_token="</s>"))
+    backend.decoder = decoders.Metaspace()
+    tokenizer = Tokenizer(TokenizerFiles(backend, {"eos_token": "</s>"}, {}))
+    with pytest.raises(UnsupportedError, match="bytes of its tokens"):
+        make_vocabulary(tokenizer, 2, [1])
 
 
 def test_a_text_that_the_vocabulary_cannot_write(shared_data):
