@@ -33,7 +33,7 @@ from engine.sentencepiece import (
     merges_of_scores,
     single_spaces,
 )
-from engine.vocabulary_file import VocabularyFile
+from engine.vocabulary_file import VocabularyFile, tokenizer_class
 from models.errors import CheckpointError, UnsupportedError
 
 UNIGRAM, BPE = 1, 2
@@ -92,7 +92,7 @@ def read_sentencepiece(
         CheckpointError: the file is malformed.
         UnsupportedError: it is of a kind that is not read.
     """
-    name = str(config.get("tokenizer_class") or "").removesuffix("Fast") or None
+    name = tokenizer_class(config)
     if name not in CLASSES:
         raise UnsupportedError(
             f"How a {str(name)[:60]} numbers the pieces of {path} is not known; save the tokenizer "

@@ -17,3 +17,8 @@ class VocabularyFile:
     """Tokens that are found in a text as they are written, by id; the other files may differ."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What is so where `tokenizer_config.json` does not say it: {"eos_token": "</s>"}."""
+
+
+def tokenizer_class(config: Mapping[str, Any]) -> str | None:
+    """What `tokenizer_config.json` says that it is one of, without its `Fast`."""
+    return str(config.get("tokenizer_class") or "").removesuffix("Fast") or None

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
-from engine.vocabulary_file import VocabularyFile
+from engine.vocabulary_file import VocabularyFile, tokenizer_class
 from models.errors import CheckpointError, UnsupportedError
 
 CLASSES = (None, "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
@@ -30,7 +30,7 @@ def read_wordpiece(path: Path, config: Mapping[str, Any]) -> VocabularyFile:
         CheckpointError: the file is malformed.
         UnsupportedError: it is of a tokenizer that is not known.
     """
-    name = str(config.get("tokenizer_class") or "").removesuffix("Fast") or None
+    name = tokenizer_class(config)
     if name not in CLASSES:
         raise UnsupportedError(
             f"What a {str(name)[:60]} does with {path} is not known; save the tokenizer as "

@@ -64,7 +64,7 @@ def _check_decoder(
         known = prompt if llm.get_tokenizer() is not None else None
         equal = _compare(console, reference, traced, known, ids, written, tolerance)
     except NoReferenceError as error:
-        console.print(f"[yellow]not compared:[/] {escape(str(error))}.", highlight=False)
+        _not_compared(console, str(error))
         return 0 if sound else 1
     return 0 if sound and equal else 1
 
@@ -78,7 +78,7 @@ def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -
     right = tokens.verdict != "failed"
     if llm.info.mel_bins:
         _show_findings(console, [tokens])
-        console.print("[yellow]not compared:[/] the model hears, and there is no recording here.")
+        _not_compared(console, "the model hears, and there is no recording here")
         return 0 if right else 1
     ids = _prompt_ids(llm, prompt)
     written = _greedy(llm, ids, max_tokens)
@@ -87,7 +87,7 @@ def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -
         reference = load_reference(llm.core.model.folder, encoder=True)
         theirs = reference.generate(llm.info.decoder_prompt, len(written), read=ids)
     except NoReferenceError as error:
-        console.print(f"[yellow]not compared:[/] {escape(str(error))}.", highlight=False)
+        _not_compared(console, str(error))
         return 0 if right else 1
     console.print(f"\n[bold]beside {escape(reference.name)}[/]", highlight=False)
     same = _same_tokens(written, theirs)
@@ -106,8 +106,12 @@ def _check_pooler(console: Console, llm: "LLM") -> int:
     vectors = Finding("vectors", "ok" if finite else "failed", text)
     findings = [vectors, check_tokens(llm.get_tokenizer())]
     _show_findings(console, findings)
-    console.print("[yellow]not compared:[/] models that give vectors are checked by themselves.")
+    _not_compared(console, "models that give vectors are checked by themselves")
     return 0 if all(finding.verdict != "failed" for finding in findings) else 1
+
+
+def _not_compared(console: Console, why: str) -> None:
+    console.print(f"[yellow]not compared:[/] {escape(why)}.", highlight=False)
 
 
 def _prompt_ids(llm: "LLM", prompt: str) -> list[int]:

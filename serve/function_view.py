@@ -10,7 +10,13 @@ from msgspec import UNSET
 
 from engine.outputs import OutputDelta
 from serve.chat_view import ChatView
-from serve.protocol_chat import ChatChunk, ChatCompletion, ChatFinishReason
+from serve.protocol_chat import (
+    AnswerMessage,
+    ChatChunk,
+    ChatCompletion,
+    ChatFinishReason,
+    Delta,
+)
 
 
 class FunctionView:
@@ -23,10 +29,7 @@ class FunctionView:
         """Its chunks."""
         for chunk in self._view.of(deltas):
             for choice in chunk.choices:
-                delta = choice.delta
-                if delta.tool_calls is not UNSET:
-                    delta.function_call = delta.tool_calls[0].function
-                    delta.tool_calls = UNSET
+                _name_call(choice.delta)
                 choice.finish_reason = _renamed(choice.finish_reason)
             yield chunk
 
@@ -38,12 +41,15 @@ class FunctionView:
         """The response that is not streamed."""
         completion = self._view.whole(deltas)
         for choice in completion.choices:
-            message = choice.message
-            if message.tool_calls is not UNSET:
-                message.function_call = message.tool_calls[0].function
-                message.tool_calls = UNSET
+            _name_call(choice.message)
             choice.finish_reason = _renamed(choice.finish_reason)
         return completion
+
+
+def _name_call(said: AnswerMessage | Delta) -> None:
+    if said.tool_calls is not UNSET:
+        said.function_call = said.tool_calls[0].function
+        said.tool_calls = UNSET
 
 
 def _renamed(reason: ChatFinishReason | None) -> ChatFinishReason | None:

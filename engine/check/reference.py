@@ -39,11 +39,11 @@ class Reference:
     torch: Any
 
     def encode(self, text: str) -> list[int] | None:
-        """Ids of `text`; None without a tokenizer, or with one that was made of nothing."""
+        """Ids of `text`; None without a tokenizer."""
         if self.tokenizer is None:
             return None
         ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids or None
+        return ids
 
     def generate(self, tokens: list[int], count: int, read: list[int] | None = None) -> list[int]:
         """The `count` greedy tokens that follow, ends of text among them.

@@ -12,10 +12,8 @@ import numpy as np
 
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.gguf.dense import DENSE, FAMILIES, adapted, norm_key
+from models.gguf.dense import DENSE, FAMILIES, adapted, norm_key, pattern
 from models.quantised.tensors import Readable
-from models.windows import FULL as FULL_LAYER
-from models.windows import SLIDING as SLIDING_LAYER
 
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
@@ -222,7 +220,7 @@ def _extras(fields: Fields, name: str) -> dict[str, Any]:
         found |= {ours: fields.optional_number(theirs) for ours, theirs in SOFTCAPS.items()}
     if name == "gemma3":
         found["rope_local_base_freq"] = fields.number("rope.freq_base_swa", 10_000.0)
-        found |= _pattern(fields)
+        found |= pattern(fields, 6)
     return found
 
 
@@ -253,15 +251,6 @@ def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
             ],
         }
     return found
-
-
-def _pattern(fields: Fields) -> dict[str, Any]:
-    """Which layers slide: all but every so many, or as listed."""
-    key = "attention.sliding_window_pattern"
-    slides = fields.raw.get(key, 6)
-    if not isinstance(slides, list):
-        return {"sliding_window_pattern": fields.integer(key, 6)}
-    return {"layer_types": [SLIDING_LAYER if one else FULL_LAYER for one in slides]}
 
 
 def _head_dim(fields: Fields) -> int:

@@ -7,18 +7,16 @@ Source: `MODEL_TENSORS` of the package gguf; llama.cpp's `conversion/` and `src/
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from models.errors import UnsupportedError
-from models.fields import MAX_TOKENS, Fields
+from models.fields import Fields
 from models.gguf.names import CONVERTED, LAYER, LLAMA, QWEN_3_MOE, Converted
 from models.quantised.tensors import Readable
 from models.windows import FULL, SLIDING
 
 Tensors = Mapping[str, Readable]
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-WINDOW, PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+PATTERN = "attention.sliding_window_pattern"
 
 _BEHIND = {  # norms behind attention and MLP, and none before them
     **{k: v for k, v in LLAMA.items() if k not in ("blk.*.attn_norm", "blk.*.ffn_norm")},
@@ -69,8 +67,8 @@ class Dense:
     converted: Converted
     epsilon: str = ""
     biases: str = "attention_bias"
-    numbers: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    said: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
     slides: bool = False
 
 
@@ -137,23 +135,20 @@ def adapted(
         )
     if family.epsilon:
         config[family.epsilon] = config.pop("rms_norm_eps")
-    del config["mlp_bias"]
-    config.pop("attention_bias")
+    del config["mlp_bias"], config["attention_bias"]
     config[family.biases] = "blk.0.attn_q.bias" in tensors
     for theirs, ours in family.numbers.items():
         config[ours] = fields.number(theirs)
     if name == "stablelm":
         config["use_parallel_residual"] = fields.flag("use_parallel_residual", True)
-    if family.slides:
-        config |= _windows(fields)
+    if family.slides and config["sliding_window"]:
+        config |= pattern(fields, 4)
     return {**config, **family.said}
 
 
-def _windows(fields: Fields) -> dict[str, Any]:
-    """Which layers slide: three of four, or as listed."""
-    window = fields.integer(WINDOW, 0, low=0, high=MAX_TOKENS)
-    listed = fields.raw.get(PATTERN)
-    if not window or not isinstance(listed, list):
-        return {"sliding_window": window or None, "sliding_window_pattern": 4}
-    layers = [SLIDING if one else FULL for one in listed]
-    return {"sliding_window": window, "layer_types": layers}
+def pattern(fields: Fields, every: int) -> dict[str, Any]:
+    """Which layers slide: all but every so many, which may be said, or as listed."""
+    slides = fields.raw.get(PATTERN, every)
+    if not isinstance(slides, list):
+        return {"sliding_window_pattern": fields.integer(PATTERN, every)}
+    return {"layer_types": [SLIDING if one else FULL for one in slides]}

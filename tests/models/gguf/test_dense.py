@@ -119,6 +119,12 @@ def test_every_fourth_layer_of_smollm3_does_not_rotate_which_no_key_says(tmp_pat
     compare_leaves(found, expected)
 
 
+def test_layers_slide_as_often_as_the_file_says(tmp_path: Path) -> None:
+    path = write("cohere2", "cohere2", tmp_path, **{"attention.sliding_window_pattern": 2})
+    windows = [one.window for one in load_gguf(path).config.layer_kinds]
+    assert windows == [9, None, 9, None, 9]
+
+
 def test_norms_of_each_head_are_refused(tmp_path: Path) -> None:
     case, golden = CASES["stablelm"], read("stablelm")
     tensors = {one: tensor(case.seed, one, shape, case.spread) for one, shape in golden.tensors}
