@@ -19,7 +19,7 @@ no part of this skip it: in a step of greedy rows without options only an argmax
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ from engine.sampling_state import SlotState
 from models.attention import HEAD_AXIS
 from pallas_kernels import Backend, DrawRows, draw
 from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
+
+_BLOCK = 8  # rows
 
 
 class Sampled(NamedTuple):
@@ -73,7 +75,7 @@ def sample(
     expired = jnp.where(positions >= rows.min_position, int(Flag.MIN_TOKENS), 0)
     rows = rows._replace(flags=rows.flags & ~expired)
     in_kernel = sampler is Backend.MOSAIC
-    choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose
+    choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose_by_xla
     processed = logits if process is None else process(logits)
     chosen = choose(processed, rows, draw_rows(rows, slots, positions), state)
     tokens = jnp.where(scored, targets, chosen)
@@ -110,10 +112,28 @@ def draw_rows(
     )
 
 
+def _choose_by_xla(
+    logits: Float32[Array, "B V"], rows: SamplingRows, drawn: DrawRows, state: SlotState
+) -> Int32[Array, " B"]:
+    """Steps 2 to 8. A CPU takes a few rows at a time: rows that are sampled later, and padding,
+    lie together, and cost it an argmax (24 rows of 32,064, of which 8 draw: 2.0 ms, and 1.05)."""
+    blocks, rest = divmod(len(logits), _BLOCK)
+    if rest or blocks < 2:
+        return _choose(logits, rows, drawn, state)
+
+    def in_blocks(*arrays: Any) -> Array:
+        cut = jax.tree.map(lambda x: x.reshape(blocks, _BLOCK, *x.shape[1:]), arrays)
+        return lax.map(lambda block: _choose(*block, state), cut).reshape(-1)
+
+    at_once = partial(_choose, state=state)
+    chosen: Array = lax.platform_dependent(logits, rows, drawn, cpu=in_blocks, default=at_once)
+    return chosen
+
+
 def _choose(
     logits: Float32[Array, "B V"], rows: SamplingRows, drawn: DrawRows, state: SlotState
 ) -> Int32[Array, " B"]:
-    """Steps 2 to 8 by XLA, or an argmax where no row needs more."""
+    """The same for all rows at once, or an argmax where none needs more."""
     edits = jnp.any(has(rows.flags, EDITS))
 
     def with_options(logits: Float32[Array, "B V"], state: SlotState) -> Int32[Array, " B"]:

@@ -39,6 +39,13 @@ Quantization = Annotated[
     str | None,
     typer.Option(help="int8: Ingot's weights, and llama.cpp's in Q8_0.", rich_help_panel=_WORK),
 ]
+ServeArgs = Annotated[
+    str,
+    typer.Option(
+        help="More flags of ingot serve, in one text: '--num-scheduler-steps 8'.",
+        rich_help_panel=_PEERS,
+    ),
+]
 InputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_WORK)]
 OutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_WORK)]
 
@@ -50,6 +57,7 @@ def compare(
     llama_server: LlamaServer = None,
     vllm_python: VllmPython = None,
     transformers_python: TransformersPython = None,
+    serve_args: ServeArgs = "",
     rounds: Rounds = 5,
     clients: Clients = 16,
     num_prompts: NumPrompts = 32,
@@ -68,6 +76,7 @@ def compare(
             rounds=rounds, clients=clients, num_prompts=num_prompts, input_len=input_len,
             output_len=output_len, quantization=quantization, llama_server=llama_server,
             vllm_python=vllm_python, transformers_python=transformers_python,
+            serve_args=serve_args,
         ),
         console,
     )  # fmt: skip

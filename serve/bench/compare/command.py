@@ -1,5 +1,6 @@
 """From the options of `ingot bench compare` to engines, work and a result."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ class CompareOptions:
     llama_server: str | None = None
     vllm_python: str | None = None
     transformers_python: str | None = None
+    serve_args: str = ""  # more flags of ingot serve, as in a shell
 
     def __post_init__(self) -> None:
         for name in self.peers:
@@ -46,6 +48,10 @@ class CompareOptions:
                 raise ConfigError(f"--peers takes {', '.join(PEERS)}; got {name!r}.")
         if self.quantization not in (None, "int8"):
             raise ConfigError(f"--quantization takes int8; got {self.quantization!r}.")
+        try:
+            shlex.split(self.serve_args)
+        except ValueError as error:
+            raise ConfigError(f"--serve-args cannot be split: {error}.") from None
         for flag in ("rounds", "clients", "num_prompts", "input_len", "output_len"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag.replace('_', '-')} must be at least 1.")
@@ -135,7 +141,9 @@ def _starters(
         "llama.cpp": lambda: peers.llama_cpp(setting, options.llama_server),
         "vllm": lambda: peers.vllm(setting, options.vllm_python),
     }
-    flags = ("--quantization", options.quantization) if options.quantization else ()
+    flags = shlex.split(options.serve_args)
+    if options.quantization:
+        flags += ["--quantization", options.quantization]
     ours = {"ingot": lambda: peers.ingot(setting, "ingot", *flags)}
     return ours | {name: known[name] for name in options.peers}
 
