@@ -30,6 +30,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
+    499: "aborted_error",
     503: "service_unavailable_error",
 }
 
@@ -60,6 +61,12 @@ class LimitError(OverloadedError):
     status = 429
 
 
+class AbortedError(IngotError):
+    """The operator ended this request. No 5xx, which clients and fallbacks would try again."""
+
+    status = 499
+
+
 class TransportError(IngotError):
     """The HTTP message itself is unusable: its type, its size, its encoding, its pace."""
 
@@ -73,7 +80,7 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
     param = error.param if isinstance(error, RequestError) else None
     code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
     match error:
-        case RequestError() | OverloadedError() | EngineError() | TransportError():
+        case RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError():
             status = error.status
         case _:
             return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))
