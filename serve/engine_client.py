@@ -97,6 +97,7 @@ class EngineClient:
         max_queued: int | None = None,
         traces: Traces | None = None,
     ) -> None:
+        self.patience = HUNG_SECONDS  # longer while the engine is known to compute
         self._state: EngineState = "loading"
         self._heard = 0.0  # when the engine last said something, or was given its first work
         self._owed = False  # whether it was sent something since
@@ -118,7 +119,7 @@ class EngineClient:
     @property
     def state(self) -> EngineState:
         """Whether requests can be taken, and if not, why."""
-        hung = self._state == "ready" and self.silent_seconds > HUNG_SECONDS
+        hung = self._state == "ready" and self.silent_seconds > self.patience
         return "hung" if hung else self._state
 
     @property
@@ -423,13 +424,9 @@ class EngineClient:
         if flight.trace is not None:
             flight.trace.end()
 
-    @property
-    def _busy(self) -> bool:
-        return bool(self._flights or self._pools)
-
     def _rest(self) -> None:
         """Say so if nothing is in flight any more."""
-        if not self._busy:
+        if not self._flights and not self._pools:
             self._idle.set()
 
     def _tell(self, messages: Sequence[ToEngine]) -> None:
