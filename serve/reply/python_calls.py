@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from serve.reply.bound import (
     BLANKS,
@@ -25,6 +25,7 @@ from serve.reply.bound import (
     tagged,
 )
 from serve.reply.events import Output
+from serve.reply.json_calls import parsed
 from serve.reply.python_grammar import NAME, python_call
 from serve.reply.reader import Emit, Reader, Reading, text_until
 from serve.reply.reply import Grammar
@@ -165,8 +166,7 @@ def _string(reader: Reader, quote: str, emit: Emit) -> Reading[None]:
 def _json(literal: str, depth: int) -> str:
     """The JSON of a Python or JSON literal; of what is none, of its text."""
     text = literal.strip()
-    with suppress(ValueError, RecursionError):
-        json.loads(text, parse_constant=_refuse)
+    if text == "null" or parsed(text) is not None:
         return text
     if depth <= _MAX_DEPTH:
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -174,10 +174,6 @@ def _json(literal: str, depth: int) -> str:
             written = json.dumps(value, ensure_ascii=False, allow_nan=False)
             return written.encode().decode()  # half a surrogate pair is no text
     return json.dumps(text, ensure_ascii=False)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _value(node: ast.expr) -> Any:

@@ -59,11 +59,9 @@ TAGGED = {
     "deepseek_v32": ["<｜DSML｜function_calls>", '<｜DSML｜invoke name="', "</｜DSML｜parameter>"],
 }  # fmt: skip
 ELSEWHERE = {
-    "lfm2": ["<|tool_call_start|>", "<|tool_call_end|>"],
-    "olmo3": [],
-    "gemma3": [],
-    "pythonic": [],
-}  # of test_python_grammar.py
+    "lfm2": ["<|tool_call_start|>", "<|tool_call_end|>"], "olmo3": [], "gemma3": [], "pythonic": [],
+    "gemma4": ["<|tool_call>", "<tool_call|>", '<|"|>'], "functiongemma": ["<escape>"],
+}  # fmt: skip  # of test_argument_grammars.py
 NOTE = {
     "type": "object", "additionalProperties": False, "required": ["text", "by", "tags", "hours"],
     "properties": {
@@ -249,11 +247,20 @@ def test_values_that_tags_cannot_keep_to_are_refused(schema: Any, says: str) -> 
             grammar.bound(Wish({"note": wrong}))
 
 
-def test_a_mark_around_python_calls_is_a_token(tokenizer: Tokenizer, marked: Vocabulary) -> None:
-    part = tool_format("lfm2", ()).grammar.bound(Wish({"get_weather": WEATHER}))
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("lfm2", '<|tool_call_start|>[get_weather(city="Rome", day=31)]<|tool_call_end|>'),
+        ("gemma4", '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,day:31}<tool_call|>'),
+    ],
+)
+def test_marks_around_arguments_are_tokens(
+    name: str, call: str, tokenizer: Tokenizer, marked: Vocabulary
+) -> None:
+    part = tool_format(name, ()).grammar.bound(Wish({"get_weather": WEATHER}))
     tag = StructuredOutputsParams(structural_tag={"format": part})
     source = grammar_source(tag, tokenizer.mark_ids)
-    call = 'So <|tool_call_start|>[get_weather(city="Rome", day=31)]<|tool_call_end|> Done.'
+    call = f"So {call} Done."
     for text, fits in ((call, True), (call.replace("31", "32"), False), (call[:3], True)):
         matcher = compile_grammar(marked, source)
         ids = tokenizer.encode(text, add_special_tokens=False)
