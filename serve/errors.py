@@ -128,8 +128,9 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     """For Starlette: no such path, or no such method there."""
     if not isinstance(error, HTTPException):
         raise error
-    known = (error.headers or {}).get("Allow")  # the methods of a path that there is
-    hint = f"; send {known.replace(', HEAD', '').replace(', ', ' or ')}." if known else "."
+    allowed = (error.headers or {}).get("Allow", "").split(", ")  # of a path that there is
+    others = " or ".join(sorted(each for each in allowed if each not in ("", "HEAD")))
+    hint = f"; send {others}." if others else "."
     message = f"There is no {request.method[:16]} {request.url.path[:160]!a} here{hint}"
     body = ErrorBody(ErrorDetail(message, _type_of(error.status_code)))
     return error_response(error.status_code, of_path(request.url.path, body), error.headers)

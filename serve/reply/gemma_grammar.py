@@ -25,7 +25,9 @@ def gemma_call(form: "GemmaCalls", tool: str, schema: Mapping[str, Any]) -> Part
     parameters = parameters_of(tool, schema)
     for key in parameters.schemas:
         if not _KEY.match(key):
-            raise refused(f"{tool}.{key}", "it is no name that an argument may have")
+            raise refused(
+                f"{tool}.{key}", "no argument may have this name as this model writes calls"
+            )
     if parameters.others is False:
         values = {
             key: _value(form, value, 0) or json_value(tool, schema, key)

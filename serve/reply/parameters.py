@@ -32,7 +32,7 @@ class Parameters:
 def parameters_of(tool: str, schema: Mapping[str, Any]) -> Parameters:
     """In the order in which the tool names them; raises RequestError for what cannot be kept to."""
     if "object" not in _listed(schema.get("type", "object")):
-        raise refused(tool, "its parameters are no object")
+        raise refused(tool, "its parameters must be an object")
     check_keys(tool, schema, _OBJECT)
     named, required = schema.get("properties"), schema.get("required", [])
     known = {} if named is None else named
@@ -67,14 +67,13 @@ def check_keys(where: str, schema: Mapping[str, Any], known: Iterable[str]) -> N
     """Raise RequestError for a keyword that is not `known`."""
     unknown = sorted(schema.keys() - set(known))
     if unknown:
-        raise refused(where, f"{unknown[0]} cannot be kept to")
+        raise refused(where, f"{unknown[0]} cannot be kept to as this model writes calls")
 
 
 def refused(where: str, why: str) -> RequestError:
     """What to raise about the tool, or the parameter of a tool, that is named `where`."""
     return RequestError(
-        f"tools: {where[:120]}: {why} as this model writes calls; leave out strict, or send "
-        "tool_choice required.",
+        f"tools: {where[:120]}: {why}; leave out strict, or send tool_choice required.",
         "tools",
     )
 

@@ -43,7 +43,9 @@ def _arguments(tool: str, schema: Mapping[str, Any]) -> Part:
     elements = []
     for key, value in parameters.schemas.items():
         if not key.isidentifier():
-            raise refused(f"{tool}.{key}", "it is no name that an argument may have")
+            raise refused(
+                f"{tool}.{key}", "no argument may have this name as this model writes calls"
+            )
         names = [const(name) for name in _python_names(value)]
         written = in_order(const(f"{key}="), either(json_value(tool, schema, key), *names))
         elements.append({"content": written, "optional": key not in parameters.required})

@@ -162,6 +162,12 @@ async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
     functionary = msgspec.structs.replace(HERMES, tool_call_parser="functionary_v3_2")
     tag = {"type": "structural_tag", "structures": [], "triggers": []}
     bad = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}
+    properties = {"a": {"type": "integer"}, "b": {"type": "object", "not": {}}}
+    within = {
+        "type": "function", "function": {
+            "name": "g", "strict": True, "parameters": {"properties": properties, "required": ["a"]}
+        },
+    }  # fmt: skip
     async with serve(functionary) as served:
         for options, param in (
             ({"tools": [STRICT]}, "tools"),
@@ -173,7 +179,8 @@ async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
         assert (await served.chat("a", tools=[STRICT], tool_choice="none", max_tokens=2)).is_success
     async with serve(HERMES) as served:
         for options, param, says in (
-            ({"tools": [bad]}, "tools", '"not"'),
+            ({"tools": [STRICT, bad]}, "tools", 'tools: f: a schema has "not"'),
+            ({"tools": [OTHER, within]}, "tools", 'tools: g.b: a schema has "not"'),
             ({"tools": [TOOL], "regex": "a"}, "regex", "tool_choice none"),
             ({"tools": [STRICT], "response_format": tag}, "response_format", "leave out strict"),
         ):

@@ -184,8 +184,8 @@ def test_what_is_json_is_read_as_json(literal: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("tool", "schema", "says"),
     [
-        ("f", {"type": "array", "items": {}}, "f: its parameters are no object"),
-        ("f", {"properties": {"a b": {}}}, "f.a b: it is no name"),
+        ("f", {"type": "array", "items": {}}, "f: its parameters must be an object"),
+        ("f", {"properties": {"a b": {}}}, "f.a b: no argument"),
         ("f", {"properties": {"a": 5}}, "f.a: its schema must be an object"),
         ("f", {"properties": {}, "required": ["x"]}, "f: required"),
         ("f", {"properties": {"a": {}}, "oneOf": []}, "f: oneOf cannot be kept to"),
