@@ -31,8 +31,6 @@ class Parameters:
 
 def parameters_of(tool: str, schema: Mapping[str, Any]) -> Parameters:
     """In the order in which the tool names them; raises RequestError for what cannot be kept to."""
-    if "object" not in _listed(schema.get("type", "object")):
-        raise refused(tool, "its parameters must be an object")
     check_keys(tool, schema, _OBJECT)
     named, required = schema.get("properties"), schema.get("required", [])
     known = {} if named is None else named
@@ -76,7 +74,3 @@ def refused(where: str, why: str) -> RequestError:
         f"tools: {where[:120]}: {why}; leave out strict, or send tool_choice required.",
         "tools",
     )
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]

@@ -168,6 +168,10 @@ async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
             "name": "g", "strict": True, "parameters": {"properties": properties, "required": ["a"]}
         },
     }  # fmt: skip
+    listed = {
+        "type": "function",
+        "function": {"name": "g", "strict": True, "parameters": {"type": ["array"]}},
+    }
     async with serve(functionary) as served:
         for options, param in (
             ({"tools": [STRICT]}, "tools"),
@@ -179,6 +183,7 @@ async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
         assert (await served.chat("a", tools=[STRICT], tool_choice="none", max_tokens=2)).is_success
     async with serve(HERMES) as served:
         for options, param, says in (
+            ({"tools": [listed]}, "tools", "tools: g: the parameters of a strict tool"),
             ({"tools": [STRICT, bad]}, "tools", 'tools: f: a schema has "not"'),
             ({"tools": [OTHER, within]}, "tools", 'tools: g.b: a schema has "not"'),
             ({"tools": [TOOL], "regex": "a"}, "regex", "tool_choice none"),
