@@ -13,6 +13,7 @@ from engine.beam_params import BeamSearchParams
 from engine.core import EngineCore
 from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
+from engine.interrupts import held_back
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.prompts import Prompt
@@ -98,11 +99,13 @@ class Loop:
             ) from None
 
     def turn(self) -> None:
-        """One step of the core; its deltas go to their inboxes."""
-        processed = self._processor.process(self._beams.step())
-        self._beams.abort(processed.aborts)
-        for delta in processed.outputs:
-            self._inboxes[delta.request_id].append(delta)
+        """One step of the core; its deltas go to their inboxes, and Ctrl-C waits until they are
+        there: other calls than the one that it ends go on."""
+        with held_back():
+            processed = self._processor.process(self._beams.step())
+            self._beams.abort(processed.aborts)
+            for delta in processed.outputs:
+                self._inboxes[delta.request_id].append(delta)
 
     def abort(self, request_id: str) -> None:
         """Forget a request, finished or not."""

@@ -23,7 +23,6 @@ from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
 from engine.host_tier import HostTier
-from engine.interrupts import held_back
 from engine.late_rows import LateRows
 from engine.logits_processors import load_processors
 from engine.lowering import LowerStep, lower_step
@@ -200,27 +199,25 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
-        with held_back():
-            self._settled += self._constrained.settle(self._step_seconds / 4)
-            self._sample_late()
-            began = self._launch()
+        self._settled += self._constrained.settle(self._step_seconds / 4)
+        self._sample_late()
+        began = self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling  # the newest is not waited for
         oldest = [self._launched[0]] if len(self._launched) > ahead else []
         due = oldest + self._sampled_late
         results = [self._read(each) for each in due]
         read = perf_counter()
-        with held_back():  # what is known now is said by the next step if this one is interrupted
-            if due:
-                self._step_seconds = read - start
-                for each, result in zip(due, results, strict=True):
-                    self._settled += _collect(self._scheduler, each, result)
-                self._sampled_late.clear()
-                if oldest:
-                    self._launched.popleft()
-                self._constrained.advance([r for each in due for r in each.plan.sampling])
-            elif not began:
-                self._settled += self._constrained.wait()
+        if due:
+            self._step_seconds = read - start
+            for each, result in zip(due, results, strict=True):
+                self._settled += _collect(self._scheduler, each, result)
+            self._sampled_late.clear()
+            if oldest:
+                self._launched.popleft()
+            self._constrained.advance([r for each in due for r in each.plan.sampling])
+        elif not began:
+            self._settled += self._constrained.wait()
         deltas, self._settled = self._settled, []
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)

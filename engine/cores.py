@@ -6,6 +6,7 @@ from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.pooling.core import PoolingCore
 from models.checkpoint import CONFIG, find_folder, read_config
+from models.overrides import merged
 from models.pooling_loading import pools_by_itself
 from models.registry import architecture_name, supported
 
@@ -16,7 +17,7 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
     Raises as the engines do; ConfigError where the two settings, or they and the model, disagree.
     """
     folder = find_folder(config.model)
-    raw = {**read_config(folder), **(config.hf_overrides or {})}
+    raw = merged(read_config(folder), config.hf_overrides or {})
     converts = config.convert in ("embed", "classify")
     if config.runner == "generate":
         if converts:

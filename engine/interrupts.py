@@ -1,4 +1,4 @@
-"""Ctrl-C that comes while what the device has given away is not noted yet waits until it is."""
+"""Ctrl-C that comes while what a step gives is not where it belongs yet waits until it is."""
 
 import signal
 import threading

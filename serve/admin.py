@@ -113,6 +113,6 @@ class AbortRoute(GenerationRoute[AbortRequest]):
     kind = AbortRequest
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
-        if not self.service.client.end(request.id, "The server's operator ended this request."):
+        if not self.service.client.end(request.id):
             raise NotFoundError(f"No request {request.id[:80]!a} is in flight.", "id")
         await send_json(send, Aborted(request.id))

@@ -146,7 +146,7 @@ def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
     settings = service.settings
     limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
-    routes = [*_generation(service, limits), *_information(service)]
+    routes = [*_generation(service), *_information(service)]
     measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)
     root = [Middleware(RootPath, path=settings.root_path)] if settings.root_path else []
     return Starlette(
@@ -186,14 +186,14 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
         yield Middleware(Fallback, chain=chain, seconds=seconds)
 
 
-def _generation(service: Service, limits: KeyLimits) -> Iterator[Route]:
+def _generation(service: Service) -> Iterator[Route]:
     """What is asked of the model."""
     store = ResponseStore()
     stored = StoredResponses(store)
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
-        "/v1/responses": ResponsesRoute(service, store, limits),
+        "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),

@@ -11,8 +11,10 @@ from functools import partial
 
 import msgspec
 
+from engine.errors import RequestError
 from engine.thoughts import Thoughts
 from serve.beams import beams_of, check_beams, sampling_defaults
+from serve.blame import blamed
 from serve.demands import demand_of
 from serve.engine_client import Prompt
 from serve.metrics import RequestType
@@ -21,6 +23,7 @@ from serve.protocol_chat import ChatRequest
 from serve.reply.rules import ReplyRules, reply_rules
 from serve.sampling import fit, sampling_params
 from serve.service import Service
+from serve.structured_outputs import Constraint
 from serve.thinking import thinking_budget, thoughts_of
 from serve.tool_choices import plain_tools
 
@@ -66,7 +69,7 @@ async def begin(
     text, token_ids = await prompt_of(service, request)
     read, own = divide(truncate(token_ids, request, info), info)
     params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)
-    grammar = await service.grammar(demand.of_reply(text) if demand else None)
+    grammar = await _grammar(service, request, demand.of_reply(text) if demand else None)
     beams = beams_of(request, params, info)
     prompt = Prompt(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
@@ -74,6 +77,19 @@ async def begin(
         encoder_token_ids=read,
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
+
+
+async def _grammar(service: Service, request: ChatRequest, wanted: Constraint | None) -> str:
+    """Compiled; raises RequestError that names what is wrong."""
+    try:
+        return await service.grammar(wanted)
+    except RequestError as error:
+        if error.param != "tools":
+            raise
+        forced = request.choice != "auto"
+        tools = [t.function for t in request.tools or () if forced or t.function.strict]
+        info = service.client.info
+        raise await blamed(error, tools, service.grammars, info) from None
 
 
 async def prompt_of(service: Service, request: ChatRequest) -> tuple[str, list[int]]:

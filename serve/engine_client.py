@@ -35,7 +35,7 @@ from engine.sampling_params import SamplingParams
 from engine.thinking import ThinkingBudget
 from models.errors import IngotError
 from serve.engine_process import EngineLink
-from serve.errors import UnavailableError
+from serve.errors import AbortedError, UnavailableError
 from serve.metrics import Metrics, Timeline
 from serve.page_watch import PageWatch
 from serve.pooling.in_flight import PoolsInFlight
@@ -44,6 +44,7 @@ from serve.tracing import Trace, Traces
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."
+_ENDED = "The server's operator ended this request."
 HUNG_SECONDS = 60.0  # without a word while there is work; hardly any step takes so long
 
 
@@ -96,6 +97,7 @@ class EngineClient:
         max_queued: int | None = None,
         traces: Traces | None = None,
     ) -> None:
+        self.patience = HUNG_SECONDS  # longer while the engine is known to compute
         self._state: EngineState = "loading"
         self._heard = 0.0  # when the engine last said something, or was given its first work
         self._owed = False  # whether it was sent something since
@@ -117,7 +119,7 @@ class EngineClient:
     @property
     def state(self) -> EngineState:
         """Whether requests can be taken, and if not, why."""
-        hung = self._state == "ready" and self.silent_seconds > HUNG_SECONDS
+        hung = self._state == "ready" and self.silent_seconds > self.patience
         return "hung" if hung else self._state
 
     @property
@@ -253,22 +255,21 @@ class EngineClient:
             if timelines:
                 yield name, timelines[0].prompt_tokens, timelines
 
-    def end(self, name: str, sentence: str) -> bool:
-        """End a prompt with an error that says `sentence`; whether there is one of that name."""
-        flight = self._flights.get(name)
-        if flight is not None:
-            flight.stream.fail(EngineError(sentence))
+    def end(self, name: str) -> bool:
+        """End a prompt at the operator's wish; whether there is one of that name."""
+        if flight := self._flights.get(name):
+            flight.stream.fail(AbortedError(_ENDED))
         return flight is not None
 
-    def end_responses(self, response_id: str | None, sentence: str) -> int:
-        """End the responses of this id, or all, with an error; how many prompts that were."""
+    def end_responses(self, response_id: str | None) -> int:
+        """The same for the responses of this id, or all; how many prompts that were."""
         found = [
             flight
             for flight in self._flights.values()
             if flight.timelines and response_id in (None, flight.shown)
         ]
         for flight in found:
-            flight.stream.fail(EngineError(sentence))
+            flight.stream.fail(AbortedError(_ENDED))
         return len(found)
 
     def reset_prefix_cache(self) -> None:
@@ -423,13 +424,9 @@ class EngineClient:
         if flight.trace is not None:
             flight.trace.end()
 
-    @property
-    def _busy(self) -> bool:
-        return bool(self._flights or self._pools)
-
     def _rest(self) -> None:
         """Say so if nothing is in flight any more."""
-        if not self._busy:
+        if not self._flights and not self._pools:
             self._idle.set()
 
     def _tell(self, messages: Sequence[ToEngine]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.messages import ModelInfo
-from serve.engine_client import EngineClient, StartError
+from serve.engine_client import HUNG_SECONDS, EngineClient, StartError
 from serve.engine_process import EngineProcess
 from serve.metrics import Metrics
 
@@ -115,7 +115,8 @@ async def until_hung(
 
     `cpu_seconds` tells how much processor time it has used, where that is what computes: a step of
     a large model then takes what it takes, and an engine that computes does not hang until it has
-    taken ten times as long. Compiling is no reason to be silent: steps run what was compiled.
+    taken ten times as long; `client` refuses requests as late. Compiling is no reason to be silent:
+    steps run what was compiled.
     """
     look, before = min(_LOOK_SECONDS, seconds / 4), 0.0
     while True:
@@ -126,5 +127,7 @@ async def until_hung(
         used = cpu_seconds()
         computes = used is not None and used - before > _COMPUTING * look
         before = used or 0.0
-        if silent >= seconds * (_MOST_PATIENCE if computes else 1):
+        times = _MOST_PATIENCE if computes else 1
+        client.patience = HUNG_SECONDS * times
+        if silent >= seconds * times:
             return

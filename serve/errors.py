@@ -30,6 +30,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
+    499: "aborted_error",
     503: "service_unavailable_error",
 }
 
@@ -60,6 +61,12 @@ class LimitError(OverloadedError):
     status = 429
 
 
+class AbortedError(IngotError):
+    """The operator ended this request. No 5xx, which clients and fallbacks would try again."""
+
+    status = 499
+
+
 class TransportError(IngotError):
     """The HTTP message itself is unusable: its type, its size, its encoding, its pace."""
 
@@ -73,7 +80,7 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
     param = error.param if isinstance(error, RequestError) else None
     code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
     match error:
-        case RequestError() | OverloadedError() | EngineError() | TransportError():
+        case RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError():
             status = error.status
         case _:
             return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))
@@ -121,7 +128,10 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     """For Starlette: no such path, or no such method there."""
     if not isinstance(error, HTTPException):
         raise error
-    message = f"There is no {request.method[:16]} {request.url.path[:160]!a} here."
+    allowed = (error.headers or {}).get("Allow", "").split(", ")  # of a path that there is
+    others = " or ".join(sorted(each for each in allowed if each not in ("", "HEAD")))
+    hint = f"; send {others}." if others else "."
+    message = f"There is no {request.method[:16]} {request.url.path[:160]!a} here{hint}"
     body = ErrorBody(ErrorDetail(message, _type_of(error.status_code)))
     return error_response(error.status_code, of_path(request.url.path, body), error.headers)
 

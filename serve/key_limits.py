@@ -5,8 +5,7 @@ response in the background counts until it ends. The operator is not limited.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,6 +13,8 @@ from serve.errors import LimitError, early_response
 from serve.metrics import Metrics
 from serve.operator_routes import OPERATOR_PATHS
 from serve.owner import owner_of
+
+_PLACE = "place"  # of the request's state
 
 
 class KeyLimits:
@@ -33,16 +34,34 @@ class KeyLimits:
                 "one has ended."
             )
 
-    @contextmanager
-    def hold(self, owner: str) -> Iterator[None]:
+    def take(self, owner: str) -> "Place":
         """Count one more request of `owner`."""
-        self._at_work[owner] += 1
-        try:
-            yield
-        finally:
-            self._at_work[owner] -= 1
-            if not self._at_work[owner]:
-                del self._at_work[owner]
+        return Place(self._at_work, owner)
+
+
+class Place:
+    """One request that counts until it is given back, which is done once."""
+
+    def __init__(self, at_work: Counter[str], owner: str) -> None:
+        self._at_work = at_work
+        self._owner = owner
+        at_work[owner] += 1
+        self.kept = False  # by work that goes on behind the answer
+
+    def give_back(self) -> None:
+        """Count it no longer."""
+        self._at_work[self._owner] -= 1
+        if not self._at_work[self._owner]:
+            del self._at_work[self._owner]
+
+
+def keep_place(scope: Scope) -> Callable[[], None]:
+    """Have the request count on behind its answer, until what this gives is called."""
+    place: Place | None = scope.get("state", {}).get(_PLACE)
+    if place is None:
+        return lambda: None
+    place.kept = True
+    return place.give_back
 
 
 class LimitKeys:
@@ -62,8 +81,12 @@ class LimitKeys:
         except LimitError as error:
             await early_response(scope["path"], error)(scope, receive, send)
             return
-        with self._limits.hold(owner):
+        place = scope.setdefault("state", {})[_PLACE] = self._limits.take(owner)
+        try:
             await self._app(scope, receive, send)
+        finally:
+            if not place.kept:
+                place.give_back()
 
 
 def _counts(scope: Scope) -> bool:

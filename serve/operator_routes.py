@@ -21,7 +21,6 @@ RESETS = ("/reset_prefix_cache", "/flush_cache")
 ABORT = "/abort_request"
 OPERATOR_PATHS = frozenset({*RESETS, ABORT})
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
-_ENDED = "The server's operator ended this request."
 
 
 class ResetRoute:
@@ -68,5 +67,5 @@ class AbortResponseRoute(GenerationRoute[AbortRequest]):
     writes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
-        ended = self.service.client.end_responses(request.rid or None, _ENDED)
+        ended = self.service.client.end_responses(request.rid or None)
         await send_json(send, Aborted(ended))

@@ -9,7 +9,6 @@ Of two equal keys the last counts, as in most JSON parsers.
 """
 
 import difflib
-import re
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -18,13 +17,13 @@ import msgspec
 from engine.beam_params import EarlyStopping
 from engine.errors import RequestError
 from engine.repetition import RepetitionDetectionParams
+from serve.invalid import invalid
 from serve.response_format import ResponseFormat
 from serve.unsupported import IGNORED, is_harmless
 
 MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
 MAX_ID_CHARS = 256
-_VALIDATION_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$")
 _names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -205,7 +204,7 @@ def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
                 _check_unserved(name, raw, kind)
         request: RequestT = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
-        raise _named(error) from None
+        raise invalid(error, kind) from None
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not valid JSON: {error}.") from None
     except UnicodeDecodeError:
@@ -232,16 +231,6 @@ def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> 
     nearest = difflib.get_close_matches(name[:64], kind.__struct_fields__, n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]}?" if nearest else "."
     raise RequestError(f"There is no field {shown}{hint}", shown)
-
-
-def _named(error: msgspec.ValidationError) -> RequestError:
-    """Expected `int`, got `str` - at `$.messages[0].role`  ->  the same, with param messages."""
-    match = _VALIDATION_PATH.match(str(error))
-    what, path = (match["what"], match["path"]) if match else (str(error), None)
-    if not path:
-        return RequestError(f"The body is wrong: {what.replace('`', '')}.")
-    sentence = f"{path[:100]} is wrong: {what.replace('`', '')[:200]}."
-    return RequestError(sentence, re.split(r"[.\[]", path)[0])
 
 
 def _shown(name: str) -> str:

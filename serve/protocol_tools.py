@@ -134,6 +134,13 @@ def check_tools(tools: list[Tool] | None, choice: AnyToolChoice | None) -> None:
                 "most 256 of them.",
                 "tools",
             )
+    for function in (tool.function for tool in tools or () if tool.function.strict):
+        kind = (function.parameters or {}).get("type", "object")
+        if kind != "object" and (not isinstance(kind, list) or "object" not in kind):
+            raise RequestError(
+                f"tools: {function.name}: the parameters of a strict tool must be of type object.",
+                "tools",
+            )
     if len(set(names)) < len(names):
         raise RequestError("Two of the tools have the same name.", "tools")
     _check_choice(names, choice)

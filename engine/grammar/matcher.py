@@ -8,6 +8,7 @@ llguidance works lazily: compiling is quick, and each step's work is bounded by 
 nothing of requests and steps; everything here may run in any thread, one at a time for a matcher.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ Words = NDArray[np.int32]
 _LIMITS = LLParserLimits(
     step_lexer_fuel=200_000, step_max_items=50_000, max_lexer_states=40_000, verbose_errors=False
 )
+_UNKNOWN_KEYS = re.compile(r"Unimplemented keys: \[(.*)\]")
 _LONGEST_ERROR = 400
 _NO_TOKEN = "the model's vocabulary cannot write what must come next"
 
@@ -172,4 +174,6 @@ def _reason(matcher: LLMatcher) -> str:
     text = " ".join(line for line in lines if line.strip("^ "))
     if text.startswith("NoExtension"):
         return "no text satisfies it"
+    if unknown := _UNKNOWN_KEYS.fullmatch(text):
+        return f"a schema has {unknown[1]}, which no grammar can keep to; leave it out"
     return text[:_LONGEST_ERROR] or "it is too complex"

@@ -4,6 +4,7 @@
     {"format": {"type": "triggered_tags", "triggers": ["<f="], "tags": [...]}}
 
 The first is vLLM's older notation, the second xgrammar's; its formats are `_Writer`'s methods.
+One is this file's own: `ordered`, of elements that may be left out.
 Where a text names special tokens of the tokenizer, the tokens are meant: a model that was trained
 to write <|tool|> writes one token, and free text never holds one.
 
@@ -24,7 +25,7 @@ from engine.grammar.ebnf import is_lark, to_lark
 from engine.grammar.schema import read_schema, schema_source
 from engine.plain_values import shown
 
-MAX_PARTS = 2000
+MAX_PARTS = 10_000  # rules; 500 tools of six parameters as Python calls have fewer
 MAX_DEPTH = 50
 _KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 _TEXT = "TEXT: /(.|\\n)*/"
@@ -68,6 +69,8 @@ class _Writer:
         self._rules = [_TEXT]
         self._texts: dict[tuple[str, ...], str] = {("",): "TEXT"}
         self._grammars: list[dict[str, Any]] = []
+        self._names: dict[str, str] = {}  # of rules and grammars, by what they are
+        self._written = 0  # parts, equal ones too
         self._kinds: dict[str, Callable[[Part, int], str]] = {
             "const_string": self._const_string,
             "json_schema": self._json_schema,
@@ -77,6 +80,7 @@ class _Writer:
             "structural_tag": self._structural_tag,
             "sequence": self._sequence,
             "or": self._or,
+            "ordered": self._ordered,
             "tag": self._tag,
             "triggered_tags": self._triggered_tags,
             "tags_with_separator": self._tags_with_separator,
@@ -95,7 +99,9 @@ class _Writer:
         if not isinstance(kind, str) or kind not in self._kinds:
             known = ", ".join(self._kinds)
             raise RequestError(f"there is no format of type {shown(kind)}; there are {known}")
-        if depth > MAX_DEPTH or len(self._rules) + len(self._grammars) > MAX_PARTS:
+        self._written += 1
+        made = len(self._rules) + len(self._grammars)
+        if depth > MAX_DEPTH or made > MAX_PARTS or self._written > 5 * MAX_PARTS:
             raise RequestError("the structural tag has too many parts")
         return self._kinds[kind](part, depth + 1)
 
@@ -136,6 +142,23 @@ class _Writer:
     def _or(self, part: Part, depth: int) -> str:
         elements = _typed(part, "elements", list)
         return self._rule(" | ".join(self.part(each, depth) for each in elements))
+
+    def _ordered(self, part: Part, depth: int) -> str:
+        """Elements in order, of which the `optional` may be left out, a separator between two."""
+        separator = self._literal(_typed(part, "separator", str))
+        elements = _typed(part, "elements", list)
+        contents = [self.part(_typed(each, "content", dict), depth) for each in elements]
+        needed = [place for place, each in enumerate(elements) if not each.get("optional")]
+        rests = ['""']  # what may follow an element, from that of the last on
+        for each, content in zip(elements[:0:-1], contents[:0:-1], strict=True):
+            one = f"{separator} {content}"
+            rests.append(self._rule(f"{f'({one})?' if each.get('optional') else one} {rests[-1]}"))
+        last_first = needed[0] if needed else len(elements) - 1
+        firsts = [
+            f"{content} {rest}"
+            for content, rest in zip(contents[: last_first + 1], reversed(rests), strict=False)
+        ]
+        return self._rule(" | ".join(firsts if needed else [*firsts, '""']))
 
     def _tag(self, part: Part, depth: int) -> str:
         begin = _typed(part, "begin", str)
@@ -228,13 +251,17 @@ class _Writer:
         return [piece for piece in [*pieces, text[place:]] if piece != ""]
 
     def _rule(self, body: str, *, lazy: bool = False, terminal: bool = False) -> str:
+        """The name of a rule; equal ones are one."""
+        end = f"{'[lazy]' if lazy else ''}: {body}"
         name = f"{'R' if terminal else 'r'}{len(self._rules)}"
-        self._rules.append(f"{name}{'[lazy]' if lazy else ''}: {body}")
-        return name
+        if self._names.setdefault(name[0] + end, name) == name:
+            self._rules.append(name + end)
+        return self._names[name[0] + end]
 
     def _nested(self, grammar: dict[str, Any]) -> str:
-        name = f"g{len(self._grammars)}"
-        self._grammars.append({**grammar, "name": name})
+        name = self._names.setdefault(json.dumps(grammar), f"g{len(self._grammars)}")
+        if name == f"g{len(self._grammars)}":
+            self._grammars.append({**grammar, "name": name})
         return f"@{name}"
 
 

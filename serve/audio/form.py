@@ -10,6 +10,7 @@ from starlette.formparsers import MultiPartException
 
 from engine.errors import RequestError
 from serve.audio.protocol import AudioRequest
+from serve.invalid import invalid
 from serve.unsupported import IGNORED
 
 FORM = "multipart/form-data"
@@ -63,9 +64,7 @@ def _request(items: list[tuple[str, Any]]) -> AudioRequest:
     try:
         request = msgspec.convert(fields, AudioRequest, strict=False)
     except msgspec.ValidationError as error:
-        wrong, _, where = str(error).partition(" - at `$.")
-        field = where.rstrip("`").partition("[")[0]
-        raise RequestError(f"{field or 'The form'}: {wrong}.", field or None) from None
+        raise invalid(error, AudioRequest) from None
     request.check_shared()
     return request
 

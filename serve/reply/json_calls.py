@@ -10,7 +10,7 @@ of the answer, as it was.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from serve.reply.bound import (
     BLANKS,
@@ -194,11 +194,15 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text; None if it is none."""
+    """The value of a JSON text; None if it is none, as Python's NaN."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refused)
     except (ValueError, RecursionError):
         return None
+
+
+def _refused(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def arguments_until(reader: Reader, emit: Emit) -> Reading[bool]:

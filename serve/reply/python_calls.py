@@ -2,51 +2,103 @@
 
     [get_weather(city="Rome", days=3), get_time()]
 
-Only literals are arguments; they are read, never run.
+Only literals are arguments, Python's or JSON's; they are read, never run.
 """
 
 import ast
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from serve.reply.bound import (
+    BLANKS,
+    CallsOrAnswer,
+    Part,
+    Wish,
+    const,
+    either,
+    in_order,
+    several_of,
+    tag,
+    tagged,
+)
 from serve.reply.events import Output
+from serve.reply.json_calls import parsed
+from serve.reply.python_grammar import NAME, python_call
 from serve.reply.reader import Emit, Reader, Reading, text_until
+from serve.reply.reply import Grammar
 
-_NAME = re.compile(r"[A-Za-z_][\w.\-]{0,255}\Z")
 _MAX_DEPTH = 50  # of brackets; Python's parser is recursive
 _JSON_NAMES = {"true": True, "false": False, "null": None}
+# a reply that begins as a list of calls does
+_LIST = r"[\s\x1c-\x1f]*\[[\s\x1c-\x1f]*[A-Za-z_][^(\]\n{]*\((.|\n)*"
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
 
 @dataclass(frozen=True)
 class PythonCalls:
-    """Calls after `begin`; without one, a reply that begins with a list of them."""
+    """Calls after `begin`; without one, a reply that begins with a list of them.
+
+    `known_only`: what else is called is no call, but the answer.
+    """
 
     begin: tuple[str, ...] = ()
     end: tuple[str, ...] = ()
     listed: bool = True
+    known_only: bool = False
+
+    def chosen(self) -> Grammar:
+        """Calls begin with a mark, or else with the name of a tool."""
+        return CallsOrAnswer(self, self.begin) if self.begin else replace(self, known_only=True)
+
+    def bound(self, wish: Wish) -> Part:
+        """Calls between the marks; without any, calls are the whole reply or none of it."""
+        one = wish.one_call and wish.answer is not None
+        call = _any_of(wish, "")
+        if not self.begin:
+            # one lexeme up to the bracket, or a text that begins so far like it takes precedence
+            first, more = (
+                _any_of(wish, r"[ \n]{0,3}\["),
+                tag("", in_order(const(","), BLANKS, call)),
+            )
+            others = {"type": "tags_with_separator", "tags": [more], "separator": ""}
+            calls = in_order(first, *([] if one else [others]), BLANKS, const("]"))
+            text = {"type": "any_text", "unlike": _LIST, "excludes": list(wish.excludes)}
+            return either(calls, wish.answer or text)
+        if self.listed:
+            several = several_of([in_order(BLANKS, call)], ",", one=one)
+            calls = in_order(BLANKS, const("["), several, const("]"))
+        else:
+            calls = in_order(BLANKS, several_of([call], "\n", one=one))
+        closed = in_order(calls, BLANKS, either(*map(const, self.end)))
+        return tagged(wish, [tag(begin, closed) for begin in self.begin])
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
         if not self.begin:
-            yield from self._calls(reader, out, "")
+            yield from self._calls(reader, out, tools, "")
             yield from reader.rest(out.content)
             return
         while mark := (yield from reader.until(*self.begin, emit=out.content)):
-            yield from self._calls(reader, out, mark)
+            yield from self._calls(reader, out, tools, mark)
             if self.end:
                 yield from reader.blanks()
                 yield from reader.accept(*self.end)
 
-    def _calls(self, reader: Reader, out: Output, mark: str) -> Reading[None]:
+    def _calls(
+        self, reader: Reader, out: Output, tools: Mapping[str, Any], mark: str
+    ) -> Reading[None]:
         before = out.num_calls
         reader.record()
         yield from reader.blanks()
         if not self.listed or (yield from reader.accept("[")):
-            while (yield from _call(reader, out, self.end)):
+            yield from reader.blanks()
+            while name := (yield from _name(reader, self.end)):
+                if self.known_only and name not in tools:
+                    break
+                out.begin_call(name)
+                yield from _arguments(reader, out)
                 yield from reader.blanks()
                 yield from reader.accept(",")
                 yield from reader.blanks()
@@ -56,13 +108,19 @@ class PythonCalls:
             out.content(mark + text)
 
 
-def _call(reader: Reader, out: Output, end: tuple[str, ...]) -> Reading[bool]:
-    """Read `name(key=value, ...)`; False if what follows is none."""
+def _any_of(wish: Wish, before: str) -> Part:
+    return either(*(python_call(name, schema, before) for name, schema in wish.tools.items()))
+
+
+def _name(reader: Reader, end: tuple[str, ...]) -> Reading[str]:
+    """Read up to the bracket behind a name, and give the name; "" if what follows is no call."""
     head, stop = yield from text_until(reader, "(", "]", "\n", "{", *end, keep=True)
-    if stop != "(" or not _NAME.match(head.strip()):
-        return False
+    return head.strip() if stop == "(" and NAME.match(head.strip()) else ""
+
+
+def _arguments(reader: Reader, out: Output) -> Reading[None]:
+    """Read `(key=value, ...)`."""
     yield from reader.accept("(")
-    out.begin_call(head.strip())
     before = "{"
     while (yield from reader.blanks()) not in (")", ""):
         key, stop = yield from text_until(reader, "=", ")", keep=True)
@@ -75,7 +133,6 @@ def _call(reader: Reader, out: Output, end: tuple[str, ...]) -> Reading[bool]:
         yield from reader.accept(",")
     yield from reader.accept(")")
     out.arguments("{}" if before == "{" else "}")
-    return True
 
 
 def _literal(reader: Reader) -> Reading[tuple[str, int]]:
@@ -109,10 +166,13 @@ def _string(reader: Reader, quote: str, emit: Emit) -> Reading[None]:
 def _json(literal: str, depth: int) -> str:
     """The JSON of a Python or JSON literal; of what is none, of its text."""
     text = literal.strip()
+    if text == "null" or parsed(text) is not None:
+        return text
     if depth <= _MAX_DEPTH:
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = _value(ast.parse(text, mode="eval").body)
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+            written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            return written.encode().decode()  # half a surrogate pair is no text
     return json.dumps(text, ensure_ascii=False)
 
 

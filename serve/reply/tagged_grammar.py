@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import RequestError
 from serve.reply.bound import (
     BLANKS,
     NOTHING,
@@ -21,15 +20,13 @@ from serve.reply.bound import (
     tag,
     text_until,
 )
+from serve.reply.parameters import TOLD, check_keys, parameters_of, refused
 from serve.reply.values import properties_of, types_of
 
 if TYPE_CHECKING:
     from serve.reply.tagged_calls import TaggedCalls
 
 _KEY = re.compile(r"[\w.$\-]{1,128}\Z")
-_TOLD = {"description", "title", "default", "examples", "$comment"}  # what binds nothing
-_OBJECT = {"type", "properties", "required", "additionalProperties", "$defs", "definitions",
-           "$schema", "$id", *_TOLD}  # fmt: skip
 _NEWLINE: Part = {"type": "regex", "pattern": r"\n?"}
 # texts that are read as neither a text nor null where there may be either
 _NO_TEXT = (
@@ -45,19 +42,18 @@ def tagged_call(form: "TaggedCalls", name: str, schema: Mapping[str, Any]) -> Pa
 
 
 def _parameters(form: "TaggedCalls", name: str, schema: Mapping[str, Any]) -> list[Part]:
-    properties, required = schema.get("properties"), schema.get("required", [])
-    _check(name, sorted(schema.keys() - _OBJECT))
-    if properties is None and not required:
+    parameters = parameters_of(name, schema)
+    if parameters.others not in (True, {}, False):
+        raise refused(name, "additionalProperties cannot be kept to")
+    if parameters.others is not False:
         return [_any_parameters(form)]
     known = properties_of({name: schema}, name)
-    if not isinstance(required, list) or not set(map(str, required)) <= known.keys():
-        raise _refused(name, "required names what is not among its properties")
     parts = []
     for key, each in known.items():
         if not _KEY.match(key):
-            raise _refused(name, f"the property {key[:60]!r} cannot be written in a tag")
+            raise refused(name, f"the property {key[:60]!r} cannot be written in a tag")
         part = in_order(_value(form, f"{name}.{key}", key, each, schema), BLANKS)
-        parts.append(part if key in required else either(part, NOTHING))
+        parts.append(part if key in parameters.required else either(part, NOTHING))
     return parts
 
 
@@ -76,7 +72,7 @@ def _value(form: "TaggedCalls", where: str, key: str, schema: Any, root: Mapping
     if schema in (True, {}):
         is_text, schema = True, {}
     if (not types and not is_text) or ("string" in types and not (is_text or may_be_null)):
-        raise _refused(where, "its reader cannot tell whether its value is a text")
+        raise refused(where, "its reader cannot tell whether its value is a text")
     written = _json(form, schema, root)
     if is_text:
         written = _text(form, where, schema)
@@ -103,14 +99,14 @@ def _json(form: "TaggedCalls", schema: Any, root: Mapping[str, Any]) -> Part:
 
 def _text(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) -> Part:
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    _check(where, sorted(schema.keys() - _TOLD - {"type", "enum", "const"}))
+    check_keys(where, schema, TOLD | {"type", "enum", "const"})
     if values is None:
         return _free(form)
     if not isinstance(values, list):
-        raise _refused(where, "enum must be a list")
+        raise refused(where, "enum must be a list")
     texts = [v for v in values if isinstance(v, str) and v.strip() == v and form.valued not in v]
     if not texts or len(texts) < len(values):
-        raise _refused(where, "one of its values cannot be written between tags")
+        raise refused(where, "one of its values cannot be written between tags")
     return in_order(_NEWLINE, either(*map(const, texts)), _NEWLINE, const(form.valued))
 
 
@@ -118,23 +114,10 @@ def _text_or_null(form: "TaggedCalls", where: str, schema: Mapping[str, Any]) ->
     """A text that is read as no other kind of value; one is read as null."""
     several = [schema.get(name, []) for name in ("anyOf", "oneOf")]
     if not all(isinstance(each, list) for each in several):
-        raise _refused(where, "anyOf and oneOf must be lists")
+        raise refused(where, "anyOf and oneOf must be lists")
     for each in (schema, *several[0], *several[1]):
         if not isinstance(each, dict):
-            raise _refused(where, "its reader cannot tell whether its value is a text")
-        _check(where, sorted(each.keys() - _TOLD - {"type", "anyOf", "oneOf"}))
+            raise refused(where, "its reader cannot tell whether its value is a text")
+        check_keys(where, each, TOLD | {"type", "anyOf", "oneOf"})
     text = {"type": "any_text", "unlike": _NO_TEXT, "excludes": [form.valued]}
     return tag("", text, form.valued)
-
-
-def _check(where: str, unknown: list[str]) -> None:
-    if unknown:
-        raise _refused(where, f"{unknown[0]} cannot be kept to")
-
-
-def _refused(where: str, why: str) -> RequestError:
-    return RequestError(
-        f"tools: {where[:120]}: {why} as this model writes calls, whose values stand between tags; "
-        "leave out strict, or send tool_choice required.",
-        "tools",
-    )

@@ -19,7 +19,7 @@ from models.errors import IngotError
 from serve.conversation import Conversation, begin
 from serve.endpoint import GenerationRoute, send_json
 from serve.errors import ErrorBody, error_body
-from serve.key_limits import KeyLimits
+from serve.key_limits import keep_place
 from serve.owner import owner_of
 from serve.protocol_chat import ChatMessage
 from serve.responses.event_log import AsLogged, EventLog
@@ -51,36 +51,28 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
 
     kind = ResponsesRequest
 
-    def __init__(self, service: Service, store: ResponseStore, limits: KeyLimits) -> None:
+    def __init__(self, service: Service, store: ResponseStore) -> None:
         super().__init__(service)
         self._store = store
-        self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
 
     def names(self, request: ResponsesRequest) -> Mapping[str, str]:
         return {**_NAMES, "response_format": format_field(request)}
 
     async def serve(self, request: ResponsesRequest, scope: Scope, send: Send) -> None:
-        await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))
+        await self.answer(request, scope["state"]["request_id"], send, scope)
 
     async def answer(
-        self, request: ResponsesRequest, request_id: str, send: Send, owner: str = ""
+        self, request: ResponsesRequest, request_id: str, send: Send, scope: Scope | None = None
     ) -> None:
+        owner = owner_of(scope or {})
         turns = self._before(request, owner) + new_turns(request)
         talk = await begin(self.service, chat_request(request, turns), "responses")
         view = ResponseView(request, talk, f"resp_{request_id}", self.service.model.names[0])
         stored = Stored(view.response, turns, owner)
         if request.background:
-            self._check_room()
-            log = stored.log = EventLog() if request.stream else None
-            stored.task = asyncio.create_task(self._in_background(talk, view, stored))
-            self._tasks.add(stored.task)
-            stored.task.add_done_callback(self._tasks.discard)
-            self._store.put(stored)
-            if log is None:
-                await send_json(send, view.response)
-            else:
-                await send_events(send, log.after(-1), AsLogged(), _FRAMING)
+            stored.log = EventLog() if request.stream else None
+            await self._answer_later(talk, view, stored, send, scope or {})
             return
         if request.stream:
             name, priority = view.response.id, request.priority or 0
@@ -93,9 +85,22 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         if request.store is not False and view.response.status in ("completed", "incomplete"):
             self._keep(stored)
 
-    def _check_room(self) -> None:
+    async def _answer_later(
+        self, talk: Conversation, view: ResponseView, stored: Stored, send: Send, scope: Scope
+    ) -> None:
+        """Begin a response in the background, and send its beginning or its events."""
         if len(self._tasks) >= MAX_BACKGROUND:
             raise OverloadedError(f"{MAX_BACKGROUND} responses in the background run already.")
+        stored.task = asyncio.create_task(self._in_background(talk, view, stored))
+        self._tasks.add(stored.task)
+        stored.task.add_done_callback(self._tasks.discard)
+        give_back = keep_place(scope)
+        stored.task.add_done_callback(lambda _: give_back())
+        self._store.put(stored)
+        if stored.log is None:
+            await send_json(send, view.response)
+        else:
+            await send_events(send, stored.log.after(-1), AsLogged(), _FRAMING)
 
     def _before(self, request: ResponsesRequest, owner: str) -> list[ChatMessage]:
         previous = request.previous_response_id
@@ -125,8 +130,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
     async def _in_background(self, talk: Conversation, view: ResponseView, stored: Stored) -> None:
         log, end = stored.log, None
         try:
-            with self._limits.hold(stored.owner):
-                await self._run(talk, view, log)
+            await self._run(talk, view, log)
             self._keep(stored)
         except asyncio.CancelledError:
             end = view.ended("cancelled")

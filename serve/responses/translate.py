@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import RequestError
+from serve.invalid import invalid
 from serve.protocol_chat import MAX_MESSAGES, ChatMessage, ChatRequest
 from serve.protocol_tools import (
     AllowedTool,
@@ -118,8 +119,7 @@ def _item(index: int, raw: dict[str, Any]) -> InputItem:
         item: InputItem = msgspec.convert({"type": "message", **raw}, InputItem)
         return item
     except msgspec.ValidationError as error:
-        what = str(error).replace("`", "")[:200]
-        raise RequestError(f"input[{index}] is wrong: {what}.", "input") from None
+        raise invalid(error, InputItem, f"input[{index}]") from None
 
 
 def _other(item: MessageItem | FunctionOutputItem) -> ChatMessage:

@@ -5,7 +5,13 @@ import threading
 
 import pytest
 
+from engine.calls import Call, Loop
+from engine.config import EngineConfig
 from engine.interrupts import held_back
+from engine.messages import StepReport
+from engine.prompts import Prompt
+from engine.sampling_params import SamplingParams
+from tests.fake_engine import FakeCore
 
 
 def test_an_interrupt_inside_is_raised_behind() -> None:
@@ -43,3 +49,28 @@ def test_a_process_that_ignores_it_goes_on_doing_so() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_what_an_interrupted_step_gave_another_call_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The step is done, and nobody has its report yet."""
+    core = FakeCore(EngineConfig())
+    loop = Loop(core, None, None)  # type: ignore[arg-type]
+    params = SamplingParams(max_tokens=5, detokenize=False)
+    first, second = Call(loop), Call(loop)
+    for call in (first, second):
+        call.add(Prompt(ids=[72, 105]), params)
+    step = core.step
+
+    def interrupted() -> StepReport:
+        report = step()
+        signal.raise_signal(signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(core, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt), first:
+        list(first.deltas())
+    monkeypatch.setattr(core, "step", step)
+    written = [token for delta in second.deltas() for token in delta.token_ids]
+    assert written == [72, 105, 72, 105, 72]

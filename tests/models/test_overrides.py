@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import CheckpointError, UnsupportedError
 from models.loading import load
-from models.overrides import overridden
+from models.overrides import merged, overridden
 from models.pooling_loading import load_pooler
 from models.registry import find_architecture
 from models.sharding import make_mesh
@@ -27,6 +27,31 @@ def test_overrides_go_before_the_file() -> None:
     assert changed["architectures"] == ["LlamaForCausalLM"] and changed["head_dim"] == 8
     assert changed["vocab_size"] == RAW["vocab_size"]
     assert overridden(RAW, None, read) == dict(RAW)
+
+
+def test_of_a_configuration_within_one_only_what_is_named_changes() -> None:
+    raw = {
+        **RAW, "rope_scaling": {"rope_type": "linear", "factor": 2},
+        "text_config": {"hidden_size": 8, "rope_scaling": {"rope_type": "yarn"}},
+        "quantization_config": {"quant_method": "fp8", "fmt": "e4m3"},
+    }  # fmt: skip
+    change = {
+        "rope_scaling": {"rope_type": "llama3"}, "quantization_config": {"quant_method": "awq"},
+        "text_config": {"rope_scaling": {"factor": 4}, "hidden_size": 16}, "new_config": {"a": 1},
+    }  # fmt: skip
+    assert merged(raw, change) == {
+        **raw, **change, "text_config": {"rope_scaling": {"factor": 4}, "hidden_size": 16},
+    }  # fmt: skip
+    assert merged(raw, {"text_config": {"x": 1}})["text_config"] == {**raw["text_config"], "x": 1}
+
+
+def test_what_a_text_config_does_not_read_is_an_error() -> None:
+    raw = CASES["gemma3_images"].config
+    layers = raw["text_config"]["num_hidden_layers"]
+    changed = overridden(raw, {"text_config": {"num_hidden_layers": layers + 1}}, read)
+    assert changed["text_config"] == {**raw["text_config"], "num_hidden_layers": layers + 1}
+    with pytest.raises(UnsupportedError, match=r"'text_config\.rms_norm_epps', .*'rms_norm_eps'\?"):
+        overridden(raw, {"text_config": {"rms_norm_epps": 1}}, read)
 
 
 @pytest.mark.parametrize("key", ["rope_thetta", "torch_dtype"])

@@ -126,6 +126,25 @@ async def test_a_call_that_is_chosen_is_bound(serve: Serve, options, replies, ot
         assert [text for text in others if accepts(request.grammar, before + text)] == []
 
 
+@pytest.mark.parametrize("before", ["", "<think>[weather(</think>\n\n"])
+async def test_python_calls_behind_thoughts_are_bound(serve: Serve, before: str) -> None:
+    call = '[weather(city="Rome"), now(a=1)]'
+    wrong = [call.replace("Rome", "rome"), "[weather()]", f"{call} Hm."]
+    settings = msgspec.structs.replace(
+        THOUGHTFUL if before else HERMES, tool_call_parser="pythonic"
+    )
+    async with serve(settings) as served:
+        for options, replies, others in (
+            ({}, [call, "Hello.", "[so"], wrong),
+            ({"response_format": WANTED}, [call, '{"city": "Rome"}'], [*wrong, "Hello."]),
+        ):
+            answer = await served.chat("a", max_tokens=3, tools=[STRICT, OTHER], **options)
+            assert answer.is_success, answer.text
+            grammar = served.core.added[-1].grammar
+            assert [text for text in replies if not accepts(grammar, before + text)] == []
+            assert [text for text in others if accepts(grammar, before + text)] == []
+
+
 async def test_either_of_both_is_shown_as_what_it_is(serve: Serve) -> None:
     """The scripted core says what it was told, which begins with a call or does not."""
     options = {"tools": [TOOL], "response_format": WANTED}
@@ -140,21 +159,33 @@ async def test_either_of_both_is_shown_as_what_it_is(serve: Serve) -> None:
 
 
 async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
-    pythonic = msgspec.structs.replace(HERMES, tool_call_parser="pythonic")
+    functionary = msgspec.structs.replace(HERMES, tool_call_parser="functionary_v3_2")
     tag = {"type": "structural_tag", "structures": [], "triggers": []}
     bad = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}
-    async with serve(pythonic) as served:
+    properties = {"a": {"type": "integer"}, "b": {"type": "object", "not": {}}}
+    within = {
+        "type": "function", "function": {
+            "name": "g", "strict": True, "parameters": {"properties": properties, "required": ["a"]}
+        },
+    }  # fmt: skip
+    listed = {
+        "type": "function",
+        "function": {"name": "g", "strict": True, "parameters": {"type": ["array"]}},
+    }
+    async with serve(functionary) as served:
         for options, param in (
             ({"tools": [STRICT]}, "tools"),
             ({"tools": [TOOL], "response_format": WANTED}, "response_format"),
         ):
             error = (await served.chat("a", **options)).json()["error"]
-            assert error["param"] == param and "--tool-call-parser pythonic" in error["message"]
+            assert error["param"] == param and "--tool-call-parser functionary" in error["message"]
         assert (await served.chat("a", tools=[TOOL], max_tokens=2)).is_success
         assert (await served.chat("a", tools=[STRICT], tool_choice="none", max_tokens=2)).is_success
     async with serve(HERMES) as served:
         for options, param, says in (
-            ({"tools": [bad]}, "tools", '"not"'),
+            ({"tools": [listed]}, "tools", "tools: g: the parameters of a strict tool"),
+            ({"tools": [STRICT, bad]}, "tools", 'tools: f: a schema has "not"'),
+            ({"tools": [OTHER, within]}, "tools", 'tools: g.b: a schema has "not"'),
             ({"tools": [TOOL], "regex": "a"}, "regex", "tool_choice none"),
             ({"tools": [STRICT], "response_format": tag}, "response_format", "leave out strict"),
         ):

@@ -11,7 +11,7 @@ from engine.messages import EngineFailed, FromEngine
 from engine.output_processor import OutputProcessor
 from engine.sampling_params import SamplingParams
 from serve import engine_life
-from serve.engine_client import EngineClient, Prompt
+from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
 from serve.engine_life import EngineLife, until_hung
 from serve.metrics import Metrics
 from tests.fake_engine import FakeCore
@@ -51,6 +51,7 @@ async def test_silence_at_work_is_a_hang(looks: Any, silent: float) -> None:
     async with asyncio.timeout(PATIENCE):
         await until_hung(looks, 0.01, looks.cpu_seconds)
     assert looks.silent == pytest.approx(silent, abs=0.002)
+    assert (looks.patience > HUNG_SECONDS) == (silent == 0.1)  # of requests, too
 
 
 class Failing:

@@ -55,6 +55,9 @@ async def test_an_engine_that_says_nothing_is_not_ready(
             await until(lambda: served.engine.num_sequences)
             begun = await served.http.get("/readyz")
             clock.now += HUNG_SECONDS + 1
+            served.engine.patience *= 2  # a step that computes on a CPU
+            computing = await served.http.get("/readyz")
+            served.engine.patience /= 2
             hung = await served.http.get("/readyz")
             refused = await asyncio.wait_for(served.chat("Hi", max_tokens=1), PATIENCE)
             alive = await served.http.get("/livez")
@@ -62,7 +65,7 @@ async def test_an_engine_that_says_nothing_is_not_ready(
         again = await served.http.get("/readyz")
     assert (hung.status_code, hung.json()) == (503, {"status": "hung"})
     assert refused.status_code == 503 and refused.headers["retry-after"]
-    assert [each.status_code for each in (begun, alive, again)] == [200] * 3
+    assert [each.status_code for each in (begun, computing, alive, again)] == [200] * 4
 
 
 async def test_an_engine_that_hangs_is_one_too_when_its_clients_have_left(

@@ -64,6 +64,26 @@ async def test_a_response_in_the_background_counts_until_it_ends(serve: Serve) -
     ]  # fmt: skip
 
 
+async def test_one_that_is_streamed_counts_once_and_without_its_client(serve: Serve) -> None:
+    body = {"input": "ab", "max_output_tokens": 60, "background": True, "stream": True}
+    path = "/v1/responses"
+    async with serve(SETTINGS) as served:
+
+        async def statuses(count: int) -> list[int]:
+            posts = [served.http.post(path, json=body, headers=ONE) for _ in range(count)]
+            return sorted([each.status_code for each in await asyncio.gather(*posts)])
+
+        assert await statuses(3) == [200, 200, 429]
+        served.core.step_seconds = 0.01
+        left = asyncio.create_task(statuses(2))
+        await until(lambda: len(served.core.running) == 2)
+        left.cancel()  # the clients go, the responses do not
+        with served.engine_stopped():
+            assert await statuses(1) == [429]
+        await served.engine.wait_until_idle()
+        assert await statuses(1) == [200]
+
+
 def test_it_needs_keys() -> None:
     with pytest.raises(ConfigError, match="needs --api-key"):
         ServerSettings(max_concurrent_requests_per_key=1)

@@ -117,6 +117,12 @@ def test_too_many_parts_are_refused(source):
     nested: dict = {"type": "any_text"}
     for _ in range(60):
         nested = {"type": "sequence", "elements": [nested]}
-    for wrong in (nested, {"type": "or", "elements": [{"type": "regex", "pattern": "a"}] * 3000}):
+    several = [{"type": "regex", "pattern": f"a{number}"} for number in range(10_100)]
+    for elements in (several, several[:1] * 50_100):
+        assert source(structural_tag={"format": {"type": "or", "elements": elements[:1500]}})
+    for wrong in (
+        nested,
+        *({"type": "or", "elements": e} for e in (several, several[:1] * 50_100)),
+    ):
         with pytest.raises(RequestError, match="too many parts"):
             source(structural_tag={"format": wrong})

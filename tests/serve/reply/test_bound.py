@@ -58,6 +58,10 @@ TAGGED = {
               "</arg_value>"],
     "deepseek_v32": ["<｜DSML｜function_calls>", '<｜DSML｜invoke name="', "</｜DSML｜parameter>"],
 }  # fmt: skip
+ELSEWHERE = {
+    "lfm2": ["<|tool_call_start|>", "<|tool_call_end|>"], "olmo3": [], "gemma3": [], "pythonic": [],
+    "gemma4": ["<|tool_call>", "<tool_call|>", '<|"|>'], "functiongemma": ["<escape>"],
+}  # fmt: skip  # of test_argument_grammars.py
 NOTE = {
     "type": "object", "additionalProperties": False, "required": ["text", "by", "tags", "hours"],
     "properties": {
@@ -77,7 +81,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The demo's, with the marks that are tokens of their models."""
     made = json.loads(Tokenizer.load(DEMO_FOLDER).to_json())
     known = {token["content"] for token in made["added_tokens"]}
-    named = {mark for each in [*MARKS.values(), *TAGGED.values()] for mark in each}
+    named = {
+        mark for each in [*MARKS.values(), *TAGGED.values(), *ELSEWHERE.values()] for mark in each
+    }
     marks = {mark for mark in named - known if mark[0] in "<[" and mark[-1] in ">]"}
     usual = made["added_tokens"][0]
     for number, mark in enumerate([*sorted(marks), "plain"]):
@@ -234,13 +240,35 @@ def test_values_that_tags_cannot_keep_to_are_refused(schema: Any, says: str) -> 
         ({"properties": {}, "minProperties": 1}, "note: minProperties"),
         ({"properties": {"a b": {}}}, "'a b'"),
         ({"properties": {}, "required": ["x"]}, "required"),
+        ({"additionalProperties": {"type": "integer"}}, "note: additionalProperties"),
     ):
         with pytest.raises(RequestError, match=message):
             grammar.bound(Wish({"note": wrong}))
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("lfm2", '<|tool_call_start|>[get_weather(city="Rome", day=31)]<|tool_call_end|>'),
+        ("gemma4", '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,day:31}<tool_call|>'),
+    ],
+)
+def test_marks_around_arguments_are_tokens(
+    name: str, call: str, tokenizer: Tokenizer, marked: Vocabulary
+) -> None:
+    part = tool_format(name, ()).grammar.bound(Wish({"get_weather": WEATHER}))
+    tag = StructuredOutputsParams(structural_tag={"format": part})
+    source = grammar_source(tag, tokenizer.mark_ids)
+    call = f"So {call} Done."
+    for text, fits in ((call, True), (call.replace("31", "32"), False), (call[:3], True)):
+        matcher = compile_grammar(marked, source)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        whole = matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+        assert whole == fits
+
+
 def test_formats_that_cannot_be_bound_are_known() -> None:
-    others = {name for name, *_ in REPLIES} - set(BINDING) - set(TAGGED)
+    others = {name for name, *_ in REPLIES} - {*BINDING, *TAGGED, *ELSEWHERE}
     assert not [n for n in others if isinstance(tool_format(n, ()).grammar, BindsCalls)]
     assert all(isinstance(tool_format(n, ()).grammar, BindsCalls) for n in BINDING)
 

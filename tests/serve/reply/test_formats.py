@@ -82,6 +82,9 @@ REPLIES: list[tuple[str, str, str, list[Any]]] = [
      [LONG]),
     ("functiongemma", "<start_function_call>call:f{a:[1,{b:<escape>c,}<escape>}],d:null}"
      "<end_function_call>", "", [("f", {"a": [1, {"b": "c,}"}], "d": None})]),
+    ("gemma4", '<|tool_call>call:f{"a b": ["x, {y}",{c:"<|\\"|>"}],d:"q" r,e:NaN,f:null}'
+     "<tool_call|>", "",
+     [("f", {"a b": ["x, {y}", {"c": '<|"|>'}], "d": '"q" r', "e": "NaN", "f": None})]),
     ("apertus", '<|tools_prefix|>[{"get_weather": {"city": "Rome"}}, {"get_time": {}}]'
      "<|tools_suffix|>", "", [ROME, TIME]),
     ("jamba", '<tool_calls>[{"name": "get_time", "arguments": {}}]</tool_calls>', "", [TIME]),

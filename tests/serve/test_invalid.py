@@ -1,0 +1,49 @@
+"""What does not fit a field is said with the field's place and with what would fit."""
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.errors import RequestError
+from serve.messages.protocol import MessagesRequest
+from serve.protocol import decode_request
+from serve.protocol_chat import ChatRequest
+from serve.responses.protocol import ResponsesRequest
+from serve.responses.translate import new_turns
+
+IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "says", "param"),
+    [
+        (ChatRequest, {"messages": [{"role": "wizard"}]},
+         "messages[0].role must be one of 'assistant', 'developer', 'function', 'system', 'tool', "
+         "'user'; got 'wizard'.", "messages"),
+        (ChatRequest, {"messages": [{"role": "user", "content": IMAGE}]},
+         "messages[0].content[0].type must be 'text'; got 'image_url'.", "messages"),
+        (ChatRequest, {"messages": [{}]}, "messages[0].role is missing.", "messages"),
+        (ChatRequest, {"messages": [{"role": "user", "contnt": 1}]},
+         "messages[0].contnt is no field here.", "messages"),
+        (ChatRequest, {"tool_choice": {"type": "{}"}},
+         "tool_choice.type must be one of 'function', 'allowed_tools'; got '{}'.", "tool_choice"),
+        (ChatRequest, {"tool_choice": "x"},
+         "tool_choice must be one of 'auto', 'none', 'required'; got 'x'.", "tool_choice"),
+        (ChatRequest, {"stop": [1]}, "stop[0] is wrong: Expected str, got int.", "stop"),
+        (ChatRequest, [], "The body is wrong: Expected object, got array.", None),
+        (MessagesRequest, {"model": "m", "messages": []}, "max_tokens is missing.", "max_tokens"),
+        (ResponsesRequest, {"input": [{"type": "input_audio"}]},
+         "input[0].type must be one of 'message', 'function_call', 'function_call_output', "
+         "'reasoning'; got 'input_audio'.", "input"),
+        (ResponsesRequest, {"input": [{"role": "user", "content": [{"type": "x"}]}]},
+         "input[0].content[0].type must be one of", "input"),
+    ],
+)  # fmt: skip
+def test_what_would_fit_is_said(kind: Any, body: Any, says: str, param: str | None) -> None:
+    with pytest.raises(RequestError) as error:
+        request = decode_request(json.dumps(body).encode(), kind)
+        new_turns(request)
+    message = str(error.value)
+    assert message == says or (not says.endswith(".") and message.startswith(says)), message
+    assert error.value.param == param
