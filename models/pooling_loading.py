@@ -41,7 +41,12 @@ from models.registry import (
     supported_encoders,
 )
 from models.reward_heads import REWARDS, reward_head, reward_sources
-from models.sentence_transformers import Pooling, read_sentence_transformer, score_activation
+from models.sentence_transformers import (
+    Pooling,
+    read_sentence_transformer,
+    said_of_pooling,
+    score_activation,
+)
 from models.weights import Part, Source, WeightMap
 
 CLASSIFIES = "ForSequenceClassification"
@@ -77,7 +82,7 @@ def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
     """
     name = architecture_name(raw, str(folder / CONFIG))
     if name in supported():
-        return read_sentence_transformer(folder) is not None
+        return said_of_pooling(folder, raw) is not None
     return name in supported_encoders() or _family(name) is not None
 
 
@@ -233,7 +238,7 @@ def _spec(
     use_activation: bool | None,
 ) -> PoolingSpec:
     fields = Fields(raw)
-    said = read_sentence_transformer(folder)
+    said = said_of_pooling(folder, raw)
     own: Pooling = "LAST" if isinstance(plan.config, ModelConfig) else "CLS"
     lower = said is not None and said.lower_case
     labels: tuple[str, ...] = ()
