@@ -57,6 +57,7 @@ _GENERATES = ("ForCausalLM", "LMHeadModel")
 class LoadedPooler:
     """A pooling model whose parameters are on the devices of its mesh."""
 
+    folder: Path
     config: ModelConfig | EncoderConfig
     architecture: str
     spec: PoolingSpec
@@ -131,7 +132,7 @@ def load_pooler(
         leaves = random_leaves(shape.leaves, mesh, seed, offset, {})
     else:
         leaves = read_leaves(folder, shape, plan.weights, mesh, method)
-    return LoadedPooler(config, _name(raw), spec, shape, leaves, mesh)
+    return LoadedPooler(folder, config, _name(raw), spec, shape, leaves, mesh)
 
 
 def _name(raw: Mapping[str, Any]) -> str:

@@ -11,12 +11,13 @@ import pytest
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import read_gguf_config
 from models.gguf.encoders import ENCODERS
-from models.pooling_loading import LoadedPooler, load_pooler
+from models.pooling_loading import LoadedPooler, load_pooler, pools_by_itself
 from models.sharding import make_mesh
+from tests.models.gguf import files
 from tests.models.gguf.files import gguf, write_gguf
 from tests.models.gguf.test_families import load_gguf
 from tests.models.safetensors_files import write_checkpoint
-from tests.parity import encdec_cases, goldens, pooling_cases, pooling_goldens
+from tests.parity import cases, encdec_cases, goldens, pooling_cases, pooling_goldens
 from tests.parity.paged import load_case, write_case
 from tests.parity.weights import tensor
 
@@ -198,6 +199,24 @@ def test_a_classifier_without_its_pooler_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf", "bert", keys("bert", config), arrays)
     with pytest.raises(UnsupportedError, match="lacks the pooler"):
         read_gguf_config(path)
+
+
+def test_a_decoders_file_may_say_that_it_gives_vectors(tmp_path: Path) -> None:
+    """As Qwen3-Embedding's does; a head that ranks is not read."""
+    case, golden = cases.CASES["qwen3"], goldens.read("qwen3")
+    arrays = {n: tensor(case.seed, n, s, case.spread) for n, s in golden.tensors}
+    path = tmp_path / "a.gguf"
+
+    def raw(pooling: int) -> dict[str, Any]:
+        said = files.metadata("qwen3", case.config) | {"qwen3.pooling_type": pooling}
+        write_gguf(path, "qwen3", said, files.converted("qwen3", case.config, arrays))
+        return read_gguf_config(path)
+
+    assert not pools_by_itself(path, raw(0))
+    assert pools_by_itself(path, raw(3))
+    assert (pooler(path).spec.pooling, pooler(path).spec.activation) == ("LAST", "normalize")
+    with pytest.raises(UnsupportedError, match="ranks texts with a head that is not read"):
+        raw(4)
 
 
 def test_every_kind_of_file_is_tested() -> None:
