@@ -53,10 +53,10 @@ class PoolingReference:
         """[1, D], or [T, D] where each token has one."""
         spec = self.ours.spec
         rows = {"CLS": last[:1], "LAST": last[-1:], "MEAN": last.mean(0)[None]}
-        found = rows.get(spec.pooling, last)
-        if not spec.use_activation:
-            return found
-        return found / np.linalg.norm(found, axis=-1, keepdims=True)
+        found: np.ndarray = rows.get(spec.pooling, last)
+        if spec.use_activation:
+            found = found / np.linalg.norm(found, axis=-1, keepdims=True)
+        return found
 
     def _rewards(self, last: np.ndarray, tokens: list[int]) -> np.ndarray:
         """[T, W], or those of the tokens that end a step."""
