@@ -15,10 +15,7 @@ from engine import LLM
 from engine.check import pooling_reference, reference
 from engine.check.trace import Trace
 from serve.check_pooling import check_pooler
-from tests.engine.pooling_folders import write_folder, write_modules, write_tokenizer
-from tests.models.safetensors_files import write_checkpoint
-from tests.parity import encdec_cases, goldens
-from tests.parity.weights import tensor
+from tests.engine.pooling_folders import write_folder, write_modules
 from tests.serve.test_check import check
 
 PROMPT = "the dogs sat on a mat"
@@ -100,6 +97,7 @@ PARITY = {  # what is compared, and by what name of transformers
     "bert_cross_encoder": ("scores", "BertForSequenceClassification"),
     "distilbert": ("vector", "DistilBertModel"),
     "modernbert_classifier": ("scores", "ModernBertForSequenceClassification"),
+    "umt5_encoder": ("vector", "UMT5EncoderModel"),
     "qwen3_reward": ("scores", "Qwen3ForSequenceClassification"),
 }
 
@@ -121,23 +119,3 @@ def test_vectors_and_scores_are_those_of_transformers(
     shown = capfd.readouterr().out
     assert theirs in shown and re.search(rf"^{what} +\S+e-0[5-9]", shown, re.M)
     assert re.search(r"prompt's ids +ok", shown)
-
-
-@pytest.mark.parity
-def test_the_encoder_of_t5_is_that_of_transformers(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    case, golden = encdec_cases.CASES["umt5"], goldens.read("umt5", encdec_cases.FOLDER)
-    arrays = {n: tensor(case.seed, n, s, case.spread) for n, s in golden.tensors}
-    name = "UMT5EncoderModel"
-    write_checkpoint(
-        tmp_path,
-        {**case.config, "architectures": [name], "is_encoder_decoder": False},
-        {n: a for n, a in arrays.items() if not n.startswith(("decoder", "lm_head"))},
-    )
-    write_tokenizer(tmp_path)
-    write_modules(tmp_path, {"pooling_mode_mean_tokens": True}, "Normalize")
-    assert check(monkeypatch, str(tmp_path), *FLAGS) == 0
-    assert name in capfd.readouterr().out
