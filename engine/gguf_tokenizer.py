@@ -3,13 +3,14 @@
     tokenizer.ggml.model   gpt2: byte-level BPE, with merges and `tokenizer.ggml.pre`, which names
                            how a text is split into words
                            llama: SentencePiece's BPE, whose merges follow from scores
+                           bert, t5: `gguf_pieces.py`'s
     tokenizer.chat_template, tokenizer.chat_template.<name>
 
 Owns the keys and their checks. What is the same for files of Hugging Face is `tokenizer_files`'s.
 Source: `Keys.Tokenizer` of the package gguf; llama.cpp's `llama-vocab.cpp`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Backend
 
+from engine.gguf_pieces import as_in_vocab_txt, read_unigram, read_word_pieces, surround_pairs
 from engine.gguf_words import WORDS, Words, split_words
 from engine.sentencepiece import CONTROL, NORMAL, USER_DEFINED, mark_spaces, merges_of_scores
 from engine.tokenizer_files import TokenizerFiles, surround
@@ -24,7 +26,11 @@ from models.errors import CheckpointError, UnsupportedError
 from models.fields import Fields
 from models.gguf.checkpoint import read_gguf_metadata
 
-ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+ROLES = {
+    "bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token",
+    "cls": "cls_token", "seperator": "sep_token", "mask": "mask_token",
+}  # fmt: skip
+BERT_ROLES = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 TEMPLATE = "tokenizer.chat_template"
 
 Metadata = Mapping[str, Any]
@@ -40,22 +46,25 @@ def read_gguf_tokenizer(path: Path) -> TokenizerFiles | None:
     fields = Fields(read_gguf_metadata(path), str(path))
     if "tokenizer.ggml.model" not in fields:
         return None
-    kind = fields.option("tokenizer.ggml.model", ("gpt2", "llama"))
+    kind = fields.option("tokenizer.ggml.model", _BUILD)
     tokens = _texts(fields, "tokenizer.ggml.tokens")
+    types = _numbers(fields, "tokenizer.ggml.token_type", len(tokens), NORMAL)
+    if kind == "bert":
+        tokens = as_in_vocab_txt(tokens, types)
     vocabulary = {token: place for place, token in enumerate(tokens)}
     if not tokens or len(vocabulary) != len(tokens):
         raise CheckpointError(f"{path}: tokenizer.ggml.tokens is empty or names a token twice.")
-    types = _numbers(fields, "tokenizer.ggml.token_type", len(tokens), NORMAL)
-    build = _byte_level if kind == "gpt2" else _sentencepiece
     try:
-        backend = build(fields, tokens, vocabulary, types)
+        backend = _BUILD[kind](fields, tokens, vocabulary, types)
     except (CheckpointError, UnsupportedError):
         raise
     except Exception as error:  # the Rust library raises nothing more precise
         raise CheckpointError(f"{path} does not hold a vocabulary: {error}.") from None
-    backend.add_tokens(_added(tokens, types))
     special = _special(fields, tokens)
-    surround(backend, _around(fields, kind), special)
+    if kind == "bert":
+        special = _bert_roles(special)
+    backend.add_tokens(_added(tokens, types, special if kind != "bert" else {}))
+    _surround(backend, fields, kind, special)
     return TokenizerFiles(backend, special, _templates(fields))
 
 
@@ -103,10 +112,51 @@ def _sentencepiece(
     return backend
 
 
-def _added(tokens: list[str], types: np.ndarray) -> list[AddedToken]:
-    """Tokens that are found in a text as they are written, and of which some are special."""
+def _word_pieces(
+    fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
+) -> Backend:
+    special = _bert_roles(_special(fields, tokens))
+    if missing := sorted({special[role] for role in BERT_ROLES} - vocabulary.keys()):
+        raise CheckpointError(f"{fields.where} has no {missing[0]} in its vocabulary.")
+    backend = read_word_pieces(fields, vocabulary, special["unk_token"])
+    names = sorted(text for text in special.values())
+    backend.add_special_tokens([AddedToken(one, normalized=False) for one in names])
+    return backend
+
+
+def _unigram(
+    fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
+) -> Backend:
+    scores = _numbers(fields, "tokenizer.ggml.scores", len(tokens), 0).astype(np.float64)
+    unknown = _special(fields, tokens).get("unk_token", "<unk>")
+    if unknown not in vocabulary:
+        raise CheckpointError(f"{fields.where} has no token for what is unknown.")
+    backend = read_unigram(fields, tokens, types, scores, unknown)
+    backend.add_special_tokens([AddedToken(unknown, special=True, normalized=False)])
+    return backend
+
+
+_BUILD: Mapping[str, Callable[[Fields, list[str], dict[str, int], np.ndarray], Backend]] = {
+    "gpt2": _byte_level,
+    "llama": _sentencepiece,
+    "bert": _word_pieces,
+    "t5": _unigram,
+}
+
+
+def _added(tokens: list[str], types: np.ndarray, special: Mapping[str, str]) -> list[AddedToken]:
+    """Tokens that are found in a text as they are written, and of which some are special.
+
+    A mask takes the space in front of it, but for BERT's.
+    """
+    mask = special.get("mask_token")
     return [
-        AddedToken(tokens[place], special=bool(types[place] == CONTROL), normalized=False)
+        AddedToken(
+            tokens[place],
+            special=bool(types[place] == CONTROL),
+            normalized=False,
+            lstrip=tokens[place] == mask,
+        )
         for place in np.flatnonzero((types == CONTROL) | (types == USER_DEFINED))
         if tokens[place]
     ]
@@ -125,13 +175,33 @@ def _special(fields: Fields, tokens: list[str]) -> dict[str, str]:
     return special
 
 
-def _around(fields: Fields, kind: str) -> dict[str, bool]:
-    """Whether BOS and EOS go around a text, where no key says it as llama.cpp has it."""
+def _bert_roles(special: Mapping[str, str]) -> dict[str, str]:
+    """BERT's, of which the first files do not name all; others call [CLS] BOS."""
+    named = {"cls_token": special["bos_token"]} if "bos_token" in special else {}
+    return BERT_ROLES | named | dict(special)
+
+
+def _surround(backend: Backend, fields: Fields, kind: str, special: dict[str, str]) -> None:
     words = WORDS.get(fields.text("tokenizer.ggml.pre", "default"), Words())
-    bos = kind == "llama" or words.bos
+    around = _around(fields, kind, words)
+    if kind == "bert":
+        surround_pairs(backend, (special["cls_token"], special["sep_token"]), 1, typed=True)
+    elif kind == "t5" or words.between:
+        bos, eos = (
+            special.get(role) if around[f"add_{role}"] else None
+            for role in ("bos_token", "eos_token")
+        )
+        surround_pairs(backend, (bos, eos), words.between or (2 if bos else 1))
+    else:
+        surround(backend, around, special)
+
+
+def _around(fields: Fields, kind: str, words: Words) -> dict[str, bool]:
+    """Whether BOS and EOS go around a text, where no key says it as llama.cpp has it."""
+    bos, eos = kind == "llama" or words.bos, kind == "t5" or words.between > 0
     return {
         f"add_{role}_token": fields.flag(f"tokenizer.ggml.add_{role}_token", default)
-        for role, default in (("bos", bos), ("eos", False))
+        for role, default in (("bos", bos), ("eos", eos))
     }
 
 

@@ -52,6 +52,7 @@ class Words:
     whole: bool = False  # a word that is a token is that token, whatever the merges say
     composed: bool = False  # letters and their accents are one character first (NFC)
     bos: bool = False  # before a text, where no key says it
+    between: int = 0  # encoders': EOS between two texts, and one behind them
 
 
 _LLAMA3 = Words((LLAMA3_WORDS,), whole=True, bos=True)
@@ -71,6 +72,8 @@ WORDS: Mapping[str, Words] = {
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), _DIGITS),
     **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
+    "roberta-bpe": Words(gpt2=True, bos=True, between=2),
+    "modern-bert": Words(gpt2=True, composed=True, bos=True, between=1),
     "glm4": Words((LLAMA3_WORDS,), whole=True),
     "seed-coder": Words((SEED_WORDS,)),
     "stablelm2": Words((QWEN2_WORDS,)),

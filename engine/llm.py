@@ -26,6 +26,7 @@ from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.pooling.calls import Pooler, texts_of
+from engine.pooling.core import PoolingCore
 from engine.pooling.inputs import check_task
 from engine.pooling.outputs import (
     ClassificationRequestOutput,
@@ -305,6 +306,11 @@ class LLM:
             f"The model {str(self.model)!r} gives vectors and writes no text; use embed(), "
             "classify(), score() or encode(), or runner='generate' if it can write."
         )
+
+    @property
+    def pooling_core(self) -> PoolingCore:
+        """The same of a model that gives vectors; raises RequestError for others."""
+        return self._pooler.core
 
     @property
     def info(self) -> ModelInfo:

@@ -44,6 +44,14 @@ def merges_of_scores(
     return found
 
 
+def scores_in_texts(scores: Sequence[float], types: Sequence[int]) -> list[float]:
+    """ "<0x41>" and "</s>" in a text are letters: whatever else is there is taken before them."""
+    found = (NORMAL, USER_DEFINED)
+    pairs = list(zip(scores, types, strict=True))
+    worst = min((score for score, kind in pairs if kind in found), default=0.0) - 10_000
+    return [score if kind in found else worst for score, kind in pairs]
+
+
 def check_lengths(pieces: Iterable[str | bytes]) -> None:
     """Raise ValueError where cutting every piece in two, in all ways, would take too long."""
     if sum(len(piece) ** 2 for piece in pieces) > MAX_LETTERS:

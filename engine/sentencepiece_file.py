@@ -31,6 +31,7 @@ from engine.sentencepiece import (
     Prefix,
     mark_spaces,
     merges_of_scores,
+    scores_in_texts,
     single_spaces,
 )
 from engine.vocabulary_file import VocabularyFile, tokenizer_class
@@ -172,7 +173,7 @@ def _assembled(
     prefix = _prefix(model, config)
     clean: list[normalizers.Normalizer] = []
     if model.normalizer[2]:
-        _check_replacements(model.normalizer[2])
+        check_replacements(model.normalizer[2])
         clean.append(normalizers.Precompiled(model.normalizer[2]))
     if model.normalizer[4]:
         clean.append(single_spaces())
@@ -183,7 +184,7 @@ def _assembled(
     return _with_own_tokens(VocabularyFile(backend, added, special), numbering, model, config)
 
 
-def _check_replacements(table: bytes) -> None:
+def check_replacements(table: bytes) -> None:
     """Raise ValueError where the trie or its texts are left; the Rust library does not look.
 
     A size, units of a double array (darts-clone), and the texts, each ending in a zero.
@@ -252,7 +253,7 @@ def _rename(model: _Model, named: Mapping[int, AddedToken]) -> None:
 def _tokens(model: _Model, unknown: str) -> models.Model:
     fallback = bool(model.trainer[35])
     if model.trainer[3] == UNIGRAM:
-        scored = list(zip(model.pieces, _scores_in_texts(model), strict=True))
+        scored = list(zip(model.pieces, scores_in_texts(model.scores, model.types), strict=True))
         return models.Unigram(scored, model.pieces.index(unknown), fallback)
     types = np.array(model.types)
     joined = np.flatnonzero((types == NORMAL) | (types == USER_DEFINED)).tolist()
@@ -263,14 +264,6 @@ def _tokens(model: _Model, unknown: str) -> models.Model:
         fuse_unk=True,
         byte_fallback=fallback,
     )
-
-
-def _scores_in_texts(model: _Model) -> list[float]:
-    """ "<0x41>" and "</s>" in a text are letters: whatever else is there is taken before them."""
-    found = (NORMAL, USER_DEFINED)
-    pairs = list(zip(model.scores, model.types, strict=True))
-    worst = min((score for score, kind in pairs if kind in found), default=0.0) - 10_000
-    return [score if kind in found else worst for score, kind in pairs]
 
 
 def _prefix(model: _Model, config: Mapping[str, Any]) -> Prefix:

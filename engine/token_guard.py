@@ -17,16 +17,15 @@ Owns which tokens those are, and the mark. Knows nothing of templates.
 A name of one letter has no inside, and stays what it is.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tokenizers import AddedToken, models, normalizers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 _MARK, _ESCAPE, _WITHIN = "@~", "@~0", "@~1"
-_NEVER = -1e4  # the logarithm of a probability; those of words are above -30
+_CUT = "\ufdd0"  # no character, by Unicode, so that nobody writes it
 _SHAPE = re.compile(r"<[|｜][^<>]*[|｜]>")  # DeepSeek does not list its "<｜User｜>" as special
 
 
@@ -90,26 +89,23 @@ class TokenGuard:
 
     def reading_marks(self, backend: Backend) -> Backend:
         """A tokenizer like `backend`, with the same vocabulary in memory, that drops the marks."""
-        twin = Backend(self._without_names(backend.model))
+        twin = Backend(backend.model)
+        # Unigram lists "</s>" as a word like others: it comes to it unless the two parts are apart
+        cut = _CUT if isinstance(backend.model, models.Unigram) else ""
         own = [] if backend.normalizer is None else [backend.normalizer]
-        dropped = [normalizers.Replace(_WITHIN, ""), normalizers.Replace(_ESCAPE, _MARK)]
+        dropped = [normalizers.Replace(_WITHIN, cut), normalizers.Replace(_ESCAPE, _MARK)]
         twin.normalizer = normalizers.Sequence([*dropped, *own])
-        if backend.pre_tokenizer is not None:
-            twin.pre_tokenizer = backend.pre_tokenizer
+        split = backend.pre_tokenizer
+        if cut:
+            apart = pre_tokenizers.Split(cut, behavior="removed")
+            split = apart if split is None else pre_tokenizers.Sequence([split, apart])
+        if split is not None:
+            twin.pre_tokenizer = split
         if backend.post_processor is not None:
             twin.post_processor = backend.post_processor
         added = backend.get_added_tokens_decoder()
         twin.add_tokens([self._found_with_marks(added[each]) for each in sorted(added)])
         return twin
-
-    def _without_names(self, model: models.Model) -> models.Model:
-        """Unigram lists "</s>" as a word like others, with the best of scores; the others have no
-        way to come to it but to be told."""
-        if not isinstance(model, models.Unigram):
-            return model
-        state = json.loads(model.__getstate__())
-        words = [(word, _NEVER if word in self.tokens else p) for word, p in state["vocab"]]
-        return models.Unigram(words, state["unk_id"], state["byte_fallback"])
 
     def _found_with_marks(self, token: AddedToken) -> AddedToken:
         """The same token, looked for before a normalizer, which drops the marks, is at work."""

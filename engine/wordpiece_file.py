@@ -46,17 +46,33 @@ def read_wordpiece(path: Path, config: Mapping[str, Any]) -> VocabularyFile:
     ids = {line.removesuffix("\r"): place for place, line in enumerate(lines)}
     if missing := sorted({*ROLES.values()} - ids.keys() - {"[MASK]"}):
         raise CheckpointError(f"{path} is no vocabulary of BERT: it has no {missing[0]}.")
-    backend = Backend(models.WordPiece(ids, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(
-        handle_chinese_chars=config.get("tokenize_chinese_chars") is not False,
-        strip_accents=strip,
+    backend = word_pieces(
+        ids,
         lowercase=config.get("do_lower_case") is not False,
+        strip_accents=strip,
+        chinese=config.get("tokenize_chinese_chars") is not False,
     )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece("##")
     backend.post_processor = processors.BertProcessing(
         ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
     )
     roles = {role: text for role, text in ROLES.items() if text in ids}
     added = {ids[text]: AddedToken(text, special=True, normalized=False) for text in roles.values()}
     return VocabularyFile(backend, added, roles)
+
+
+def word_pieces(
+    ids: Mapping[str, int],
+    *,
+    unknown: str = "[UNK]",
+    lowercase: bool,
+    strip_accents: bool | None,
+    chinese: bool = True,
+) -> Backend:
+    """A backend with these pieces; accents go as capitals do where nothing is said of them."""
+    backend = Backend(models.WordPiece(dict(ids), unk_token=unknown))
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=chinese, strip_accents=strip_accents, lowercase=lowercase
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece("##")
+    return backend

@@ -7,7 +7,7 @@ cache: a row is computed once, whole. What lies behind a row's length is padding
 sees. B rows, S tokens of a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -79,7 +79,14 @@ class Encoder(nnx.Module):
         return self.run(self.embed(tokens, types), lengths)
 
     def run(self, x: Float[Array, "B S D"], lengths: Int32[Array, " B"]) -> Float[Array, "B S D"]:
-        """The layers, from what the first of them reads."""
+        """The layers, from what the first of them reads, and the norm behind the last."""
+        *_, last = self.run_layers(x, lengths)
+        return last if self.norm is None else self.norm(last)
+
+    def run_layers(
+        self, x: Float[Array, "B S D"], lengths: Int32[Array, " B"]
+    ) -> Iterator[Float[Array, "B S D"]]:
+        """What each layer hands on."""
         positions = jnp.arange(x.shape[1])
         ropes = [kind.rope for kind in self.config.layer_kinds]
         turns: dict[RopeConfig | None, Rotation] = {
@@ -90,7 +97,7 @@ class Encoder(nnx.Module):
         bias = _bias(self.config, self.relative_bias)
         for layer, rope in zip(self.layers, ropes, strict=True):
             x = _run_layer(layer, x, turns.get(rope), lengths, bias)
-        return x if self.norm is None else self.norm(x)
+            yield x
 
 
 class EncoderLayer(nnx.Module):

@@ -41,7 +41,12 @@ from models.registry import (
     supported_encoders,
 )
 from models.reward_heads import REWARDS, reward_head, reward_sources
-from models.sentence_transformers import Pooling, read_sentence_transformer, score_activation
+from models.sentence_transformers import (
+    Pooling,
+    read_sentence_transformer,
+    said_of_pooling,
+    score_activation,
+)
 from models.weights import Part, Source, WeightMap
 
 CLASSIFIES = "ForSequenceClassification"
@@ -52,6 +57,7 @@ _GENERATES = ("ForCausalLM", "LMHeadModel")
 class LoadedPooler:
     """A pooling model whose parameters are on the devices of its mesh."""
 
+    folder: Path
     config: ModelConfig | EncoderConfig
     architecture: str
     spec: PoolingSpec
@@ -77,7 +83,7 @@ def pools_by_itself(folder: Path, raw: Mapping[str, Any]) -> bool:
     """
     name = architecture_name(raw, str(folder / CONFIG))
     if name in supported():
-        return read_sentence_transformer(folder) is not None
+        return said_of_pooling(folder, raw) is not None
     return name in supported_encoders() or _family(name) is not None
 
 
@@ -126,7 +132,7 @@ def load_pooler(
         leaves = random_leaves(shape.leaves, mesh, seed, offset, {})
     else:
         leaves = read_leaves(folder, shape, plan.weights, mesh, method)
-    return LoadedPooler(config, _name(raw), spec, shape, leaves, mesh)
+    return LoadedPooler(folder, config, _name(raw), spec, shape, leaves, mesh)
 
 
 def _name(raw: Mapping[str, Any]) -> str:
@@ -233,7 +239,7 @@ def _spec(
     use_activation: bool | None,
 ) -> PoolingSpec:
     fields = Fields(raw)
-    said = read_sentence_transformer(folder)
+    said = said_of_pooling(folder, raw)
     own: Pooling = "LAST" if isinstance(plan.config, ModelConfig) else "CLS"
     lower = said is not None and said.lower_case
     labels: tuple[str, ...] = ()

@@ -5,6 +5,8 @@
     sentence_bert_config.json     the longest text, and whether letters are lowered
     config.json                   of cross-encoders: what is done to their scores
 
+A GGUF file says which states are pooled, and nothing of lengths: llama.cpp makes them 1.
+
 Owns these files. Imports no JAX; what is done is `pooling.py`'s.
 """
 
@@ -16,6 +18,7 @@ from typing import Any, Literal
 from models.checkpoint import read_list, read_object
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_TOKENS, Fields
+from models.gguf.checkpoint import is_gguf
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
@@ -63,6 +66,15 @@ def read_sentence_transformer(folder: Path) -> SentenceTransformer | None:
         max_tokens=settings.integer("max_seq_length", high=MAX_TOKENS) if limited else None,
         lower_case=settings.flag("do_lower_case", False),
     )
+
+
+def said_of_pooling(folder: Path, raw: Mapping[str, Any]) -> SentenceTransformer | None:
+    """The same of a folder or a GGUF file, whose config.json `raw` is; raises likewise."""
+    if not is_gguf(folder):
+        return read_sentence_transformer(folder)
+    known = {name: name for name in _NAMES.values()}
+    pooling = raw.get("pooling_type")
+    return SentenceTransformer(known[pooling], True, None, False) if pooling in known else None
 
 
 def score_activation(raw: Mapping[str, Any], num_labels: int) -> Activation:

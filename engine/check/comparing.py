@@ -27,13 +27,16 @@ class Difference:
 def differences(ours: Trace, reference: Trace) -> list[Difference]:
     """Every layer in order, then the logits; layers that one of the two lacks are infinitely far.
 
+    Numbers of one row have no deviation to speak of: they are compared with their root mean square.
+
     Columns of logits that only one side has (a padded vocabulary) are not compared.
     """
     rows = [
         _difference(name, state, reference.states.get(name)) for name, state in ours.states.items()
     ]
     columns = min(ours.logits.shape[1], reference.logits.shape[1])
-    return [*rows, _difference("logits", ours.logits[:, :columns], reference.logits[:, :columns])]
+    last = _difference(ours.what, ours.logits[:, :columns], reference.logits[:, :columns])
+    return [*rows, last]
 
 
 def first_parting(ours: list[int], reference: list[int]) -> int | None:
@@ -48,4 +51,5 @@ def _difference(name: str, ours: np.ndarray, reference: np.ndarray | None) -> Di
     if reference is None or ours.shape != reference.shape:
         return Difference(name, float("inf"), float("inf"))
     largest = float(np.abs(ours.astype(np.float64) - reference).max())
-    return Difference(name, largest, largest / max(float(reference.std()), 1e-30))
+    spread = reference.std() if len(reference) > 1 else np.sqrt(np.mean(np.square(reference)))
+    return Difference(name, largest, largest / max(float(spread), 1e-30))

@@ -38,11 +38,11 @@ class Reference:
     tokenizer: Any  # None if it has none that transformers can load
     torch: Any
 
-    def encode(self, text: str) -> list[int] | None:
-        """Ids of `text`; None without a tokenizer."""
+    def encode(self, *texts: str) -> list[int] | None:
+        """Ids of a text or of a pair; None without a tokenizer."""
         if self.tokenizer is None:
             return None
-        ids: list[int] = self.tokenizer(text)["input_ids"]
+        ids: list[int] = self.tokenizer(*texts)["input_ids"]
         return ids
 
     def generate(self, tokens: list[int], count: int, read: list[int] | None = None) -> list[int]:
@@ -50,11 +50,11 @@ class Reference:
 
         Of a model with an encoder what follows where that has read `read`.
         """
-        return _asked(self._generate, tokens, count, read)
+        return asked(self._generate, tokens, count, read)
 
     def trace(self, tokens: list[int]) -> Trace:
         """The sequence layer by layer."""
-        return _asked(self._trace, tokens)
+        return asked(self._trace, tokens)
 
     def _generate(self, tokens: list[int], count: int, read: list[int] | None) -> list[int]:
         out: list[int] = list(tokens)
@@ -77,27 +77,39 @@ class Reference:
 
 def load_reference(folder: Path, *, encoder: bool = False) -> Reference:
     """A model without an encoder, or with one; raises NoReferenceError with what would help."""
+
+    def choose(transformers: Any, name: str) -> Any:
+        usual = transformers.AutoModelForCausalLM  # which has not all that take images as well
+        if encoder:
+            usual = transformers.AutoModelForSeq2SeqLM
+        return getattr(transformers, name, usual) if name.endswith(IMAGES) else usual
+
+    return open_reference(folder, choose)
+
+
+def open_reference(folder: Path, choose: Callable[[Any, str], Any]) -> Reference:
+    """The model of a folder; `choose` has its class by the package and the name in config.json.
+
+    Raises NoReferenceError with what would help.
+    """
     if find_made(folder) is not None:
         raise NoReferenceError(
             "transformers does not read what `ingot convert` wrote; check the model it was made of"
         )
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise NoReferenceError(f"the comparison with transformers needs {INSTALL}")
-    return _asked(_load, folder, encoder)
+    return asked(_load, folder, choose)
 
 
-def _load(folder: Path, encoder: bool) -> Reference:
+def _load(folder: Path, choose: Callable[[Any, str], Any]) -> Reference:
     torch, transformers = import_module("torch"), import_module("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
     if is_gguf(folder):
         place = {"pretrained_model_name_or_path": str(folder.parent), "gguf_file": folder.name}
-    usual = transformers.AutoModelForCausalLM  # which has not all that take images as well
-    if encoder:
-        usual = transformers.AutoModelForSeq2SeqLM
     named = transformers.AutoConfig.from_pretrained(**place).architectures or [""]
-    kind = getattr(transformers, named[0], usual) if named[0].endswith(IMAGES) else usual
+    kind = choose(transformers, named[0])
     model = kind.from_pretrained(**place, dtype=torch.float32, attn_implementation="eager").eval()
     tokenizer = None
     with suppress(Exception):  # of any kind: a model can be asked without
@@ -106,7 +118,7 @@ def _load(folder: Path, encoder: bool) -> Reference:
     return Reference(name, model, tokenizer, torch)
 
 
-def _asked(what: Callable[..., Result], *arguments: Any) -> Result:
+def asked(what: Callable[..., Result], *arguments: Any) -> Result:
     """Whatever transformers raises, which is anything, as one sentence."""
     try:
         with warnings.catch_warnings():

@@ -35,7 +35,7 @@ class Finding:
 
 def check_activations(trace: Trace) -> Finding:
     """Whether every layer gives numbers, and which is the first that does not."""
-    for name, state in [*trace.states.items(), ("logits", trace.logits)]:
+    for name, state in [*trace.states.items(), (trace.what, trace.logits)]:
         if not np.isfinite(state).all():
             share = float(np.mean(~np.isfinite(state)))
             return Finding("activations", "failed", f"{name}: {share:.0%} are no finite numbers")

@@ -1,21 +1,27 @@
-"""What each layer of a loaded model gives for one sequence of tokens.
+"""What each layer of a loaded decoder gives for one sequence of tokens.
 
 Owns running the layers in the open. The engine's own step does the same in one program, of which
 only the sampled tokens come out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from engine.state_slots import StateLayout
 from models.attention import KVCache, mixed_batch
+from models.config import ModelConfig
+from models.decoder import Decoder
 from models.loading import LoadedModel
 from models.pool import make_pool
+from models.pooling_loading import LoadedPooler
 from models.sharding import named_sharding
 from models.states import States, state_rows
 from pallas_kernels import Backend
@@ -31,20 +37,32 @@ class Trace:
     states: name -> [T, D], in order: the embedding, what each layer hands on, and instead of what
         the last layer hands on, that behind the final norm. Of layers that hand on several streams
         (Gemma 3n) the first and the last of these.
-    logits: [T, V], of the token behind each.
+    logits: [T, V], of the token behind each; or what else comes of the states, by its name `what`.
     """
 
     states: dict[str, np.ndarray]
     logits: np.ndarray
+    what: str = "logits"
 
 
 def trace(model: LoadedModel, tokens: list[int]) -> Trace:
     """Run `model`, which has no encoder, over `tokens`, all in one step."""
+    states, logits = run_decoder(model, tokens, lambda decoder: decoder, lambda d, x: d.logits(x))
+    return Trace(states, logits)
+
+
+def run_decoder(
+    model: LoadedModel | LoadedPooler,
+    tokens: list[int],
+    body: Callable[[Any], Decoder],
+    finish: Callable[[Decoder, Array], Array],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The states of the decoder that is the `body` of a model, and what `finish` makes of them."""
     T = len(tokens)
     pages = 1 + -(-T // PAGE_SIZE)  # page 0 is never read
 
     def run(leaves: tuple[Array, ...], ids: Array, cache: KVCache) -> tuple[list[Array], Array]:
-        decoder = model.layout.unflatten(leaves)
+        decoder = body(model.layout.unflatten(leaves))
         positions = jnp.arange(T, dtype=jnp.int32)
         start, count = jnp.zeros(1, jnp.int32), jnp.full(1, T, jnp.int32)
         table = jnp.arange(1, pages, dtype=jnp.int32)[None]
@@ -59,16 +77,15 @@ def trace(model: LoadedModel, tokens: list[int]) -> Trace:
         handed = [x for x, _ in decoder.run_layers(first, positions, batch, cache, given)]
         states += handed if streams is None else [streams.close(handed[-1])]
         states[-1] = decoder.norm(states[-1])
-        return [state.astype(jnp.float32) for state in states], decoder.logits(states[-1])
+        return [state.astype(jnp.float32) for state in states], finish(decoder, states[-1])
 
-    states, logits = jax.jit(run)(
+    states, last = jax.jit(run)(
         model.leaves, np.asarray(tokens, np.int32), _empty_cache(model, pages)
     )
     names = state_names(model.config.num_layers)
     if len(states) < len(names):
         names = [names[0], names[-1]]
-    arrays = map(np.asarray, states)
-    return Trace(dict(zip(names, arrays, strict=True)), np.asarray(logits))
+    return dict(zip(names, map(np.asarray, states), strict=True)), np.asarray(last)
 
 
 def state_names(layers: int) -> list[str]:
@@ -76,26 +93,29 @@ def state_names(layers: int) -> list[str]:
     return ["embedding", *(f"layer {n}" for n in range(layers - 1)), f"layer {layers - 1}, normed"]
 
 
-def _empty_cache(model: LoadedModel, pages: int) -> KVCache:
+def _empty_cache(model: LoadedModel | LoadedPooler, pages: int) -> KVCache:
     config = model.config
+    if not isinstance(config, ModelConfig):
+        raise TypeError(f"{config.architecture} is no decoder")
     pool = make_pool(config, model.mesh.size, Backend.XLA)
     shape = (pool.rows * pages, pool.heads, PAGE_SIZE, pool.head_dim)
     sharding = named_sharding(model.mesh, (None, "heads", None, None))
-    dtype = next(leaf.dtype for leaf in model.layout.leaves if "embedding" in leaf.paths)
+    tables = {"embedding", "body.embedding"}
+    dtype = next(leaf.dtype for leaf in model.layout.leaves if tables & {*leaf.paths})
     keys, values = (jax.device_put(jnp.zeros(shape, dtype), sharding) for _ in "kv")
     values = None if config.latent is not None else values
     index = None
     if config.latent is not None and config.latent.index is not None:
         index = jnp.zeros((*shape[:3], config.latent.index.dim), dtype)
         index = jax.device_put(index, sharding)
-    return KVCache(keys, values, states=_empty_states(model, dtype), index_keys=index)
+    return KVCache(keys, values, states=_empty_states(config, model.mesh, dtype), index_keys=index)
 
 
-def _empty_states(model: LoadedModel, dtype: DTypeLike) -> States | None:
-    mixer = model.config.mixer
+def _empty_states(config: ModelConfig, mesh: Mesh, dtype: DTypeLike) -> States | None:
+    mixer = config.mixer
     if mixer is None:
         return None
     conv = mixer.conv_width - 1, mixer.conv_channels
-    layout = StateLayout(model.config.num_mixers, SLOTS, conv, mixer.scan, dtype)
-    states: States = jax.device_put(layout.zeros(), named_sharding(model.mesh, ()))
+    layout = StateLayout(config.num_mixers, SLOTS, conv, mixer.scan, dtype)
+    states: States = jax.device_put(layout.zeros(), named_sharding(mesh, ()))
     return states

@@ -62,7 +62,7 @@ class PoolingCore:
             hf_overrides=config.hf_overrides,
         )  # fmt: skip
         loaded = perf_counter()
-        self._model, self._spec = model, model.spec
+        self.model, self._spec = model, model.spec
         self._runner = _make_runner(config, model)
         self._runner.programs.compile_largest()
         self._runner.programs.compile_rest()
@@ -86,14 +86,14 @@ class PoolingCore:
         self._check_alive()
         if not isinstance(message, PoolRequest):
             raise RequestError("This engine gives vectors and writes no text.", "prompt")
-        config = self._model.config
+        config = self.model.config
         if message.priority and self.config.scheduling_policy != "priority":
             raise RequestError(
                 "priority needs the setting --scheduling-policy priority.", "priority"
             )
         check(
             message, self._spec, width=self.info.embedding_size, vocab_size=config.vocab_size,
-            max_model_len=config.context_length, token_types=_token_types(self._model),
+            max_model_len=config.context_length, token_types=_token_types(self.model),
         )  # fmt: skip
         self.stats.prompt_tokens += len(message.prompt_token_ids)
         self._alive.add(message.request_id)

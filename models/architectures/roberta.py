@@ -30,7 +30,8 @@ IGNORED = ("*embeddings.position_ids", "*pooler.dense.*", "lm_head.*")
 
 def config(raw: Mapping[str, Any]) -> EncoderConfig:
     fields = Fields(raw)
-    return bert.encoder(fields, offset=fields.integer("pad_token_id", 1, low=0) + 1)
+    # -1 is a table without the rows in front, as GGUF files have it
+    return bert.encoder(fields, offset=fields.integer("pad_token_id", 1, low=-1) + 1)
 
 
 def weights(config: EncoderConfig) -> WeightMap:

@@ -19,14 +19,11 @@ MLPS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True), "gated-silu":
 
 
 def config(raw: Mapping[str, Any]) -> ModelConfig:
-    fields = Fields(raw)
-    D, heads = fields.integer("d_model"), fields.integer("num_heads", high=MAX_HEADS)
-    activation, gated = MLPS[fields.option("feed_forward_proj", MLPS, "relu")]
-    layers = fields.integer("num_layers", high=MAX_LAYERS)
-    own_layers = fields.integer("num_decoder_layers", layers, high=MAX_LAYERS)
+    fields, encoder = Fields(raw), read_encoder(raw)
+    D, heads = encoder.hidden_size, encoder.num_heads
+    own_layers = fields.integer("num_decoder_layers", encoder.num_layers, high=MAX_LAYERS)
     tied = fields.flag("tie_word_embeddings", True)
     start = fields.token_ids("decoder_start_token_id") or fields.token_ids("pad_token_id")
-    encoder = _encoder(fields, heads, layers, activation, gated)
     return ModelConfig(
         architecture=fields.texts("architectures")[0],
         vocab_size=fields.integer("vocab_size"),
@@ -38,8 +35,8 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         max_position_embeddings=MAX_TOKENS,  # distances have no end
         context_length=encoder.context_length,
         layer_kinds=(LayerKind(),) * own_layers,
-        activation=activation,
-        gated_mlp=gated,
+        activation=encoder.activation,
+        gated_mlp=encoder.gated_mlp,
         norm_eps=encoder.norm_eps,
         attention_scale=1.0,
         logit_scale=D**-0.5 if tied else 1.0,
@@ -55,9 +52,11 @@ def weights(config: ModelConfig) -> WeightMap:
     return encoder_decoder_weights(config, *names(config), ignored=IGNORED, optional_prefix="")
 
 
-def _encoder(
-    fields: Fields, heads: int, layers: int, activation: str, gated: bool
-) -> EncoderConfig:
+def read_encoder(raw: Mapping[str, Any]) -> EncoderConfig:
+    """The encoder, whose tokens the decoder's table embeds."""
+    fields = Fields(raw)
+    activation, gated = MLPS[fields.option("feed_forward_proj", MLPS, "relu")]
+    layers = fields.integer("num_layers", high=MAX_LAYERS)
     length = fields.integer("n_positions", 512, high=MAX_TOKENS)
     architecture = fields.texts("architectures")[0]
     return EncoderConfig(
@@ -65,7 +64,7 @@ def _encoder(
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("d_model"),
         intermediate_size=fields.integer("d_ff"),
-        num_heads=heads,
+        num_heads=fields.integer("num_heads", high=MAX_HEADS),
         head_size=fields.integer("d_kv", high=MAX_HEADS),
         max_position_embeddings=length,
         context_length=length,

@@ -32,16 +32,20 @@ def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
         "layers.*.mlp.down": f"{DECODER}.layer.2.DenseReluDense.wo",
         "norm": "decoder.final_layer_norm",
     }
+    return decoder, encoder_names(config.gated_mlp)
+
+
+def encoder_names(gated: bool) -> EncoderNames:
+    """Of the tensors of the encoder, but for the embedding."""
     mlp = f"{ENCODER}.layer.1.DenseReluDense"
-    encoder = {
+    return {
         "relative_bias": f"encoder.block.0.{BIAS}",
         "layers.*.qkv": tuple(f"{ENCODER}.layer.0.SelfAttention.{x}" for x in "qkv"),
         "layers.*.o": f"{ENCODER}.layer.0.SelfAttention.o",
         "layers.*.relative_bias": f"{ENCODER}.{BIAS}",
         "layers.*.attention_norm": f"{ENCODER}.layer.0.layer_norm",
-        "layers.*.up": (f"{mlp}.wi_0", f"{mlp}.wi_1") if config.gated_mlp else f"{mlp}.wi",
+        "layers.*.up": (f"{mlp}.wi_0", f"{mlp}.wi_1") if gated else f"{mlp}.wi",
         "layers.*.down": f"{mlp}.wo",
         "layers.*.mlp_norm": f"{ENCODER}.layer.1.layer_norm",
         "norm": "encoder.final_layer_norm",
     }
-    return decoder, encoder

@@ -11,6 +11,7 @@ from typing import Any
 
 from models.gguf import configuration
 from models.gguf.dense import FAMILIES
+from models.gguf.encoders import ENCODERS, encoder_tensors
 from models.gguf.gpt_oss import gathered
 from models.gguf.names import restored
 from models.gguf.parts import open_gguf
@@ -48,6 +49,9 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
     """
     with open_gguf(path) as file:
         name = configuration.family(file.metadata, str(path))
+        if name in ENCODERS:
+            yield encoder_tensors(name, file.tensors)
+            return
         heads = configuration.heads(file.metadata, str(path))
         tensors = restored(file.tensors, FAMILIES[name], *heads)
         yield gathered(tensors) if name == "gpt-oss" else tensors

@@ -13,6 +13,7 @@ import numpy as np
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.gguf.dense import DENSE, FAMILIES, adapted, norm_key, pattern
+from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
 from models.quantised.tensors import Readable
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -46,7 +47,7 @@ SOFTCAPS = {
 REFUSED = (
     "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale",
     "attention.shared_kv_layers", "attention.temperature_scale", "embedding_scale", "logit_scale",
-    "nextn_predict_layers", "pooling_type", "residual_scale", "rope.dimension_sections",
+    "nextn_predict_layers", "residual_scale", "rope.dimension_sections",
     "rope.scaling.yarn_log_multiplier", "swin_norm",
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
@@ -80,10 +81,10 @@ Tensors = Mapping[str, Readable]
 def family(metadata: Metadata, where: str) -> str:
     """llama.cpp's name of the architecture; raises UnsupportedError for one that is not read."""
     name = Fields(metadata, where).text("general.architecture")
-    if name not in FAMILIES:
+    if name not in FAMILIES and name not in ENCODERS:
         raise UnsupportedError(
             f"{where} holds a model of the architecture {name[:60]!r}; those read from GGUF files "
-            f"are {', '.join(FAMILIES)}, so use the model's safetensors."
+            f"are {', '.join((*FAMILIES, *ENCODERS))}, so use the model's safetensors."
         )
     return name
 
@@ -96,7 +97,19 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
         UnsupportedError: the architecture, or something that it asks for, is not supported.
     """
     name = family(metadata, where)
-    fields = _section(metadata, name, where)
+    fields, ids = _section(metadata, name, where), Fields(metadata, where)
+    encodes = name in ENCODERS
+    found = (encoder_config if encodes else _decoder)(name, fields, tensors)
+    return {
+        "model_type": name,
+        "bos_token_id": list(ids.token_ids("tokenizer.ggml.bos_token_id")),
+        "eos_token_id": eos_token_ids(metadata, where),
+        **found,
+        **pooling_type(fields, ranks=encodes),
+    }
+
+
+def _decoder(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any]:
     _refuse(fields, name)
     found = _sizes(fields, tensors, name) | _extras(fields, name)
     if name == "gpt2":
@@ -108,15 +121,7 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
     if name in DENSE:
         found = adapted(found, fields, tensors, name)
     mixtral = name == "llama" and "num_local_experts" in found
-    ids = Fields(metadata, where)
-    bos = ids.token_ids("tokenizer.ggml.bos_token_id")
-    return {
-        "architectures": [MIXTRAL if mixtral else ARCHITECTURES[name]],
-        "model_type": name,
-        "bos_token_id": list(bos),
-        "eos_token_id": eos_token_ids(metadata, where),
-        **found,
-    }
+    return {"architectures": [MIXTRAL if mixtral else ARCHITECTURES[name]], **found}
 
 
 def heads(metadata: Metadata, where: str) -> tuple[int, int]:

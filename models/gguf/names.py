@@ -75,7 +75,7 @@ _GPT_OSS = {  # experts and sinks are `gpt_oss.py`'s
     "blk.*.post_attention_norm": f"{LAYER}.post_attention_layernorm",
     "blk.*.ffn_gate_inp": f"{LAYER}.mlp.router",
 }
-_IN_LAYER = re.compile(r"blk\.([0-9]{1,4})\.")
+_IN_LAYER = re.compile(r"(?:(?:enc|dec)\.)?blk\.([0-9]{1,4})\.")
 _KERNELS = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 
@@ -218,3 +218,16 @@ class Turned(_Wrapped):
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows `start` to `stop`, for which the whole tensor is read."""
         return self.tensor.read().T[start:stop]
+
+
+@dataclass(frozen=True)
+class Row(_Wrapped):
+    """[D] as [1, D]: ggml's tools leave out a last axis of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return 1, *self.tensor.shape
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows `start` to `stop`."""
+        return self.tensor.read()[None][start:stop]

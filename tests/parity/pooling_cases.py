@@ -140,6 +140,28 @@ def _decoder(architecture: str, model_type: str, **changes: Any) -> dict[str, An
     }
 
 
+def _t5(architecture: str, model_type: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": VOCAB,
+        "d_model": 40,
+        "d_kv": 12,
+        "d_ff": 56,
+        "num_layers": 2,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 12,
+        "relative_attention_max_distance": 30,
+        "feed_forward_proj": "relu",
+        "layer_norm_epsilon": 1e-6,
+        "n_positions": 48,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "is_encoder_decoder": False,
+        **changes,
+    }
+
+
 _QWEN2 = _decoder("Qwen2ForCausalLM", "qwen2", hidden_size=64)
 _INTERNLM2 = _decoder("LlamaForCausalLM", "llama")
 
@@ -164,6 +186,10 @@ CASES: Mapping[str, PoolingCase] = {
     "nomic": PoolingCase(_nomic("NomicBertModel"), "MEAN"),
     "nomic_classifier": PoolingCase(
         _nomic("NomicBertForSequenceClassification", id2label=LABELS_3), seed=1
+    ),
+    "t5_encoder": PoolingCase(_t5("T5EncoderModel", "t5"), "MEAN"),
+    "umt5_encoder": PoolingCase(
+        _t5("UMT5EncoderModel", "umt5", feed_forward_proj="gated-gelu"), "MEAN", seed=1
     ),
     "qwen3_embedding": PoolingCase(_decoder("Qwen3Model", "qwen3"), "LAST"),
     "llama_mean": PoolingCase(_decoder("LlamaModel", "llama"), "MEAN"),

@@ -33,11 +33,15 @@ def build(case: PoolingCase, folder: Path) -> tuple[Any, list[tuple[str, tuple[i
         if case.classifies
         else transformers.AutoModel
     )
+    name = case.config["architectures"][0]
+    if name.endswith("EncoderModel"):  # which to the others is a whole T5
+        kind = getattr(transformers, name)
     fields = {k: v for k, v in json.loads(json.dumps(case.config)).items() if k != "model_type"}
     if "id2label" in fields:
         fields["id2label"] = {int(number): name for number, name in fields["id2label"].items()}
     config = transformers.AutoConfig.for_model(case.config["model_type"], **fields)
-    kind.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    made = kind.from_config if hasattr(kind, "from_config") else kind._from_config
+    made(config, dtype=torch.float32).save_pretrained(folder)
     file = folder / "model.safetensors"
     with safe_open(file, "numpy") as written:
         shapes = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
