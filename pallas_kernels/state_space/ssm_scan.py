@@ -1,7 +1,7 @@
 """The scan of Mamba-1, Mamba-2 and the gated delta rule over packed rows, one token or many.
 
-one token a row at most    all rows side by side
-more, on a CPU             row by row, a few tokens one by one, many in chunks
+a decode step              all rows side by side
+more tokens, on a CPU      row by row, a few tokens one by one, many in chunks
 on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
                            mosaic_chunks.py for more; decays by key entry as on a CPU
 """
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.chunked import CHUNK, chunk_step
 from pallas_kernels.state_space.keyed_chunks import keyed_chunk_step
-from pallas_kernels.state_space.rows import ScanRows
+from pallas_kernels.state_space.rows import ScanRows, begin, put_single
 
 _FEW = 4  # tokens that cost less one by one than in a chunk
 
@@ -31,10 +31,12 @@ def ssm_scan(
     *,
     matrix: Float32[Array, "N V S"] | None = None,
     beta: Float32[Array, "T N"] | None = None,
+    single: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
     """Every token's output, and the pool of states, updated in place where it is donated.
 
-    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`).
+    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`); where
+    `single`, row b has token b or none.
     Specification: `reference.ssm_scan_reference`; padding gives any value.
 
     Raises:
@@ -43,8 +45,7 @@ def ssm_scan(
     keyed = matrix is None and rates.shape[-1] > 1
     if resolve(None) is Backend.MOSAIC and not keyed:
         return scan_on_hopper(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
-    decode = values.shape[0] <= rows.first.shape[0]
-    scan = scan_side_by_side if decode else scan_row_by_row
+    scan = scan_side_by_side if single else scan_row_by_row
     return scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
 
 
@@ -78,39 +79,21 @@ def scan_on_hopper(
 
 def scan_side_by_side(
     state: Float[Array, "Z N V S"],
-    values: Float[Array, "T N V"],
-    keys: Float[Array, "T J S"],
-    queries: Float[Array, "T J S"],
-    rates: Float[Array, "T N W"],
+    values: Float[Array, "B N V"],
+    keys: Float[Array, "B J S"],
+    queries: Float[Array, "B J S"],
+    rates: Float[Array, "B N W"],
     rows: ScanRows,
     *,
     matrix: Float[Array, "N V S"] | None = None,
-    beta: Float[Array, "T N"] | None = None,
-) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-    """A token of every row at a time: in a decode step that is one turn."""
-    T = values.shape[0]
-    h = jnp.where(rows.fresh[:, None, None, None], 0.0, state[rows.read_slots])  # [B, N, V, S]
+    beta: Float[Array, "B N"] | None = None,
+) -> tuple[Float[Array, "B N V"], Float[Array, "Z N V S"]]:
+    """Row b's only token is token b."""
     arrays = (
         (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
     )
-    step = jax.vmap(partial(_token_step, matrix))
-
-    def turn(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        h, y, state = carry
-        live = index < rows.length
-        t = jnp.where(live, rows.first + index, T - 1)
-        new, out = step(h, *(x[t] for x in arrays))
-        y = y.at[jnp.where(live, t, T)].set(out.astype(y.dtype), mode="drop")
-        if rows.snapshots is not None:
-            kept = index + 1 == rows.snapshots.after
-            slots = jnp.where(kept, rows.snapshots.slots, state.shape[0])
-            state = state.at[slots].set(new, mode="drop")
-        return jnp.where(live[:, None, None, None], new, h), y, state
-
-    start = h, jnp.zeros_like(values), state
-    h, y, state = lax.fori_loop(0, rows.length.max(), turn, start)
-    slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
-    return y, state.at[slots].set(h, mode="drop")
+    h, y = jax.vmap(partial(_token_step, matrix))(begin(state, rows), *arrays)
+    return y.astype(values.dtype), put_single(state, h, rows)
 
 
 def scan_row_by_row(
