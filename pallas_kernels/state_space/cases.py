@@ -113,7 +113,7 @@ class ConvCase(Case):
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
-        conv = partial(causal_conv, single=True)
+        conv = causal_conv
         if interpret:
             from pallas_kernels.state_space.mosaic_conv import mosaic_conv
 

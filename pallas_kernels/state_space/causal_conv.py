@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.dispatch import Backend, resolve
-from pallas_kernels.state_space.rows import ScanRows, begin, put, put_single
+from pallas_kernels.state_space.rows import ScanRows
 
 
 def causal_conv(
@@ -16,26 +16,22 @@ def causal_conv(
     weight: Float[Array, "W C"],
     state: Float[Array, "Z W1 C"],
     rows: ScanRows,
-    *,
-    single: bool = False,
 ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
     """Each token's weighted sum of the last W inputs of its row; the last W - 1 are kept as state.
 
-    Where `single`, row b has token b or none. Specification: `reference.causal_conv_reference`;
-    padding gives any value. With `state` donated the pool is updated in place.
+    Specification: `reference.causal_conv_reference`; padding gives any value. With `state` donated
+    the pool is updated in place.
     """
     if resolve(None) is Backend.MOSAIC:
         from pallas_kernels.state_space.mosaic_conv import mosaic_conv, takes_conv
 
         if takes_conv(x, rows):
             return mosaic_conv(x, weight, state, rows)
-    if single:
-        return _of_single_tokens(x, weight, state, rows)
     T, W = x.shape[0], weight.shape[0]
     token = jnp.arange(T)
     row = jnp.searchsorted(rows.first + rows.length, token, side="right", method="compare_all")
     row = jnp.minimum(row, rows.first.shape[0] - 1)
-    kept = begin(state, rows)  # [B, W1, C]
+    kept = jnp.where(rows.fresh[:, None, None], 0, state[rows.read_slots])  # [B, W1, C]
     total = jnp.zeros(x.shape, jnp.float32)
     for back in range(W):
         before = token - back
@@ -48,22 +44,6 @@ def causal_conv(
     if rows.snapshots is not None:
         state = _advance(x, kept, state, rows, *rows.snapshots)
     return total.astype(x.dtype), state
-
-
-def _of_single_tokens(
-    x: Float[Array, "B C"],
-    weight: Float[Array, "W C"],
-    state: Float[Array, "Z W1 C"],
-    rows: ScanRows,
-) -> tuple[Float[Array, "B C"], Float[Array, "Z W1 C"]]:
-    """A row's inputs are its own token and what it has kept: nothing is looked up."""
-    kept = begin(state, rows)  # [B, W1, C]
-    wide, weight = kept.astype(jnp.float32), weight.astype(jnp.float32)
-    y = x.astype(jnp.float32) * weight[-1]
-    for place in reversed(range(kept.shape[1])):
-        y += wide[:, place] * weight[place]
-    new = jnp.concatenate([kept[:, 1:], x[:, None].astype(kept.dtype)], axis=1)
-    return y.astype(x.dtype), put_single(state, new, rows)
 
 
 def _advance(
@@ -79,4 +59,5 @@ def _advance(
     place = after[:, None] - W1 + jnp.arange(W1)  # [B, W1]
     new = x[jnp.clip(rows.first[:, None] + place, 0, x.shape[0] - 1)]
     old = jnp.take_along_axis(kept, jnp.clip(place + W1, 0, W1 - 1)[:, :, None], axis=1)
-    return put(state, jnp.where((place >= 0)[:, :, None], new, old), after, slots)
+    last = jnp.where((place >= 0)[:, :, None], new, old).astype(state.dtype)
+    return state.at[jnp.where(after > 0, slots, state.shape[0])].set(last, mode="drop")

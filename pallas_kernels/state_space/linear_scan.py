@@ -10,7 +10,7 @@ Left to XLA: few kernels of products and sums, whose number grows with the logar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.state_space.rows import ScanRows, begin, put, put_single
+from pallas_kernels.state_space.rows import ScanRows
 
 _GROUP = 8  # tokens of one row of a kernel's work
 
@@ -25,20 +25,18 @@ def linear_scan(
 ) -> tuple[Float[Array, "T C"], Float[Array, "Z C"]]:
     """Every token's h, and the pool, updated in place where it is donated; padding gives any value.
 
-    Where `single`, row b has token b or none. Specification: with values `inputs`, keys and queries
-    of 1 and rates log `decay`, `reference.ssm_scan_reference` with V = S = 1.
+    No row has more than one token where `single` says so. Specification: with values `inputs`, keys
+    and queries of 1 and rates log `decay`, `reference.ssm_scan_reference` with V = S = 1.
     """
-    if single:
-        h = inputs + decay * begin(state, rows)
-        return h, put_single(state, h, rows)
     T, B = inputs.shape[0], rows.first.shape[0]
     token = jnp.arange(T)
     row = jnp.searchsorted(rows.first + rows.length, token, side="right", method="compare_all")
     row = jnp.minimum(row, B - 1)
-    kept = begin(state, rows)  # [B, C]
+    kept = jnp.where(rows.fresh[:, None], 0, state[rows.read_slots])  # [B, C]
     begins = (token == rows.first[row])[:, None]
     h = inputs + jnp.where(begins, decay * kept[row], 0)
-    h = _prefixes(jnp.where(begins, 0, decay), h)
+    if not single:
+        h = _prefixes(jnp.where(begins, 0, decay), h)
     state = _put(state, h, rows, rows.length, rows.slots)
     if rows.snapshots is not None:
         state = _put(state, h, rows, *rows.snapshots)
@@ -75,4 +73,5 @@ def _put(
     slots: Int32[Array, " B"],
 ) -> Float[Array, "Z C"]:
     """The pool with the states of rows after so many of their tokens, if not none."""
-    return put(state, h[jnp.maximum(rows.first + after - 1, 0)], after, slots)
+    last = h[jnp.maximum(rows.first + after - 1, 0)]
+    return state.at[jnp.where(after > 0, slots, state.shape[0])].set(last, mode="drop")

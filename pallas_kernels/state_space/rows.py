@@ -14,8 +14,7 @@ later    d8 d9 ...               begins as c did: first token 8, sources = 7, sl
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Int32
 
 
 class Snapshots(NamedTuple):
@@ -39,28 +38,3 @@ class ScanRows(NamedTuple):
     def read_slots(self) -> Int32[Array, " B"]:
         """Where the states before the first tokens are; of no use for rows that are fresh."""
         return self.slots if self.sources is None else self.sources
-
-
-def begin(state: Float[Array, "Z *S"], rows: ScanRows) -> Float[Array, "B *S"]:
-    """The states before the rows' first tokens: zero where a row is fresh, were the slot NaN."""
-    fresh = rows.fresh.reshape(-1, *[1] * (state.ndim - 1))
-    return jnp.where(fresh, 0, state[rows.read_slots])
-
-
-def put(
-    state: Float[Array, "Z *S"],
-    new: Float[Array, "B *S"],
-    after: Int32[Array, " B"],
-    slots: Int32[Array, " B"],
-) -> Float[Array, "Z *S"]:
-    """The pool with what rows leave behind `after` of their tokens, where that is not 0."""
-    places = jnp.where(after > 0, slots, state.shape[0])
-    return state.at[places].set(new.astype(state.dtype), mode="drop")
-
-
-def put_single(
-    state: Float[Array, "Z *S"], new: Float[Array, "B *S"], rows: ScanRows
-) -> Float[Array, "Z *S"]:
-    """The pool with what rows of one token leave, and their snapshots, which are the same."""
-    state = put(state, new, rows.length, rows.slots)
-    return state if rows.snapshots is None else put(state, new, *rows.snapshots)

@@ -1,14 +1,11 @@
 """The scan of Mamba-1, Mamba-2 and the gated delta rule over packed rows, one token or many.
 
-a decode step              all rows side by side
+a decode step              all rows side by side: token_step.py
 more tokens, on a CPU      row by row, a few tokens one by one, many in chunks
 on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
                            mosaic_chunks.py for more; decays by key entry as on a CPU
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
@@ -16,7 +13,8 @@ from jaxtyping import Array, Float, Float32
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.chunked import CHUNK, chunk_step
 from pallas_kernels.state_space.keyed_chunks import keyed_chunk_step
-from pallas_kernels.state_space.rows import ScanRows, begin, put_single
+from pallas_kernels.state_space.rows import ScanRows
+from pallas_kernels.state_space.token_step import scan_side_by_side, token_step
 
 _FEW = 4  # tokens that cost less one by one than in a chunk
 
@@ -77,25 +75,6 @@ def scan_on_hopper(
     return mosaic_scan(*arrays, beta=beta, interpret=interpret)
 
 
-def scan_side_by_side(
-    state: Float[Array, "Z N V S"],
-    values: Float[Array, "B N V"],
-    keys: Float[Array, "B J S"],
-    queries: Float[Array, "B J S"],
-    rates: Float[Array, "B N W"],
-    rows: ScanRows,
-    *,
-    matrix: Float[Array, "N V S"] | None = None,
-    beta: Float[Array, "B N"] | None = None,
-) -> tuple[Float[Array, "B N V"], Float[Array, "Z N V S"]]:
-    """Row b's only token is token b."""
-    arrays = (
-        (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
-    )
-    h, y = jax.vmap(partial(_token_step, matrix))(begin(state, rows), *arrays)
-    return y.astype(values.dtype), put_single(state, h, rows)
-
-
 def scan_row_by_row(
     state: Float[Array, "Z N V S"],
     values: Float[Array, "T N V"],
@@ -125,8 +104,9 @@ def scan_row_by_row(
 
         def by_token(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             h, y = carry
-            h, out = _token_step(matrix, h, *(x[t] for x in arrays))
-            return h, y.at[t].set(out.astype(y.dtype))
+            v, k, q, rate, *b = (lax.dynamic_slice_in_dim(x, t, 1) for x in arrays)
+            h, out = token_step(h, v, k, q, rate, matrix, *b)
+            return h, y.at[t].set(out[0].astype(y.dtype))
 
         def by_chunk(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             h, y = carry
@@ -163,23 +143,3 @@ def scan_row_by_row(
 
     state, y = lax.fori_loop(0, (rows.length > 0).sum(), row, (state, jnp.zeros_like(values)))
     return y, state
-
-
-def _token_step(
-    matrix: Float[Array, "N V S"] | None,
-    h: Float[Array, "N V S"],
-    v: Float[Array, "N V"],
-    k: Float[Array, "J S"],
-    q: Float[Array, "J S"],
-    rate: Float[Array, "N W"],
-    beta: Float[Array, " N"] | None = None,
-) -> tuple[Float[Array, "N V S"], Float[Array, "N V"]]:
-    """One row's state after one token, and what the token reads from it."""
-    k, q = (jnp.repeat(x, v.shape[0] // x.shape[0], axis=0).astype(h.dtype) for x in (k, q))
-    v = v.astype(h.dtype)
-    rate = rate[:, None] if matrix is None else rate[..., None]  # [N, 1, W] or [N, W, 1]
-    h = h * jnp.exp(rate if matrix is None else rate * matrix)
-    if beta is not None:
-        v = beta[:, None] * (v - jnp.einsum("nvs,ns->nv", h, k))
-    h = h + v[..., None] * k[:, None, :]
-    return h, jnp.einsum("nvs,ns->nv", h, q)
