@@ -91,7 +91,7 @@ def table(found: dict[str, Any]) -> Table:
     made = Table(
         f"{found['rows']} rows", "active", "read", "ms a step", "by active", "least", "most",
         "bound", "by read", box=None, pad_edge=False,
-        caption=f"yes: at most {_MOST}; bound: by active, if all is read as fast as the first reads",
+        caption=f"yes: at most {_MOST}; bound: by active, if read as fast as the first reads",
     )  # fmt: skip
     for name, row in families.items():
         ratios = row["per_active_ratios"]
