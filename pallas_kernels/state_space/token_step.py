@@ -7,17 +7,13 @@ On a CPU XLA makes of this one loop over the states, one product and one loop th
 if rows and heads are one axis: with two, each of those who read the new states computes them anew.
 """
 
-import math
 from functools import partial
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Float32, Int32
 
+from pallas_kernels.exponential import quick_exp
 from pallas_kernels.state_space.rows import ScanRows
-
-_TERMS = [math.log(2) ** n / math.factorial(n) for n in range(8)]  # of 2^x: 7e-9 off at 1/2
-_LEAST = -126.0  # exponent of the smallest number that is not subnormal
 
 
 def scan_side_by_side(
@@ -59,28 +55,11 @@ def token_step(
     if matrix is None:
         h = h * jnp.exp(rate).reshape(len(h), 1, -1)
     else:
-        h = h * _forgotten(rate[..., None], matrix).reshape(h.shape)
+        h = h * quick_exp(rate[..., None] * matrix).reshape(h.shape)
     if beta is not None:
         wide = beta.reshape(-1, 1) * (wide - jnp.einsum("nvs,ns->nv", h, k))
     h = h + wide[..., None] * k[:, None, :]
     return h, jnp.einsum("nvs,ns->nv", h, q).reshape(v.shape)
-
-
-def _forgotten(
-    rate: Float32[Array, "B N V 1"], matrix: Float32[Array, "N V S"]
-) -> Float32[Array, "B N V S"]:
-    """exp(rate matrix), of which there is one for each number of a state, for products up to 0.
-
-    XLA's exponential took four times as long as all else that is done to a state (a core of an
-    EPYC, JAX 0.11.2): 2^x by its whole and its broken part does not.
-    """
-    x = jnp.maximum((rate * math.log2(math.e)) * matrix, _LEAST)
-    whole = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
-    broken, power = x - whole, jnp.float32(_TERMS[-1])
-    for term in _TERMS[-2::-1]:
-        power = power * broken + jnp.float32(term)
-    exponent = whole.astype(jnp.int32) << 23
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(power, jnp.int32) + exponent, x.dtype)
 
 
 def _places(slots: Int32[Array, " B"], N: int) -> tuple[Int32[Array, " BN"], Int32[Array, " BN"]]:
