@@ -36,6 +36,7 @@ class StateRows:
 
     rows: ScanRows
     slots_per_layer: int = field(metadata={"static": True})
+    single: bool = field(metadata={"static": True}, default=False)  # row b has token b or none
 
     def of(self, layer: Int32[Array, ""]) -> ScanRows:
         """The slots of one layer."""
@@ -96,7 +97,8 @@ def scan(
 
     def run(pool: Array, *arrays: Array | ScanRows | None) -> tuple[Array, Array]:
         *others, matrix, beta = arrays
-        return ssm_scan(pool, *others, matrix=matrix, beta=beta)  # type: ignore[arg-type]
+        kind = {"matrix": matrix, "beta": beta, "single": rows.single}
+        return ssm_scan(pool, *others, **kind)  # type: ignore[arg-type]
 
     if states.scan is None:
         raise TypeError("this model's states have no scan")
@@ -113,14 +115,12 @@ def linear_scan(
     inputs: Float32[Array, "T C"],
     decay: Float32[Array, "T C"],
     mesh: Mesh | None,
-    *,
-    single: bool,
 ) -> tuple[Float32[Array, "T C"], States]:
     """Each channel's state after each token, in states of 1 by 1 by C; as `pallas_kernels`'."""
     if states.scan is None:
         raise TypeError("this model's states have no scan")
     shape = states.scan.shape
-    run = _everywhere(partial(scan_channels, single=single), mesh)
+    run = _everywhere(partial(scan_channels, single=rows.single), mesh)
     y, pool = run(states.scan.reshape(-1, shape[-1]), inputs, decay, rows.of(layer))
     return y, states._replace(scan=pool.reshape(shape))
 

@@ -50,7 +50,6 @@ class LinearRecurrenceMixer(nnx.Module):
             inputs * entering * jnp.where(first, 1, room),
             jnp.exp(rate),
             batch.mesh,
-            single=batch.blocks is None,
         )
         return self.output(y.astype(x.dtype) * self.activation(beside)), states
 

@@ -4,6 +4,7 @@ Every device has all of their parameters. Knows no mixer.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -29,7 +30,7 @@ def rows_of(batch: AttentionBatch) -> StateRows:
     """The slots of the step's rows."""
     if batch.states is None:
         raise TypeError("a layer with a state needs a batch with slots")
-    return batch.states
+    return replace(batch.states, single=batch.blocks is None)
 
 
 class ShortConv(nnx.Module):

@@ -20,6 +20,7 @@ from models.mixer_config import SelectiveScan
 from models.mixers.parts import ShortConv, inwards, outwards, rows_of, vector
 from models.states import States, scan
 from pallas_kernels import rms_norm
+from pallas_kernels.exponential import quick_exp
 
 
 class SelectiveScanMixer(nnx.Module):
@@ -59,7 +60,7 @@ class SelectiveScanMixer(nnx.Module):
             queries[:, None],
             step,
             batch.mesh,
-            matrix=-jnp.exp(self.log_rate[...])[None],
+            matrix=-quick_exp(self.log_rate[...])[None],
         )
         y = (y.reshape(-1, mixer.inner) + values * self.skip[...]) * jax.nn.silu(gate)
         return self.output(y.astype(x.dtype)), states

@@ -5,6 +5,11 @@
 XLA copies what a dynamic index picks before it multiplies. A piece is copied into the cache and
 read from there, so that each weight comes from memory once; weights in fewer bits become float32 on
 that way. Tiles of no expert are not visited.
+
+    all tokens ─> every expert at once ─> out of those that each token chose
+
+A few tokens that choose nearly all experts go through every one of them instead, which copies
+nothing: 8 tokens, 2 of 8 experts, took 10.6 ms for 13.6 (two cores of an EPYC, JAX 0.11.2).
 """
 
 from functools import partial
@@ -40,6 +45,8 @@ def xla_experts(
 ) -> Float[Array, "T D"]:
     """`experts` without a kernel."""
     E = jax.tree.leaves(down)[0].shape[0]
+    if tile is None and _reads_all(x, chosen, gate_up, down):
+        return _through_all(x, weights, chosen, gate_up, down, activation, gate_up_bias, down_bias)
     size = tile or choose_tile(chosen.size, E)
     tiles = sort_into_tiles(chosen, E, size)
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -57,6 +64,39 @@ def xla_experts(
     out = lax.fori_loop(0, count, one, zeros).reshape(-1, x.shape[1])
     picked = out.at[tiles.place].get(mode="fill", fill_value=0)  # [T, k, D]
     return jnp.asarray((picked * weights[:, :, None]).sum(1).astype(x.dtype))
+
+
+def _reads_all(x: Array, chosen: Array, gate_up: Any, down: Any) -> bool:
+    """Whether rows cost nothing, and more than 3 of 5 experts would be read anyway."""
+    if is_packed(gate_up) or is_packed(down) or len(x) > _FEW or chosen.size <= len(down):
+        return False
+    # numbers of another type would be converted all at once
+    return bool(x.dtype == gate_up.dtype == down.dtype == jnp.float32)
+
+
+def _through_all(
+    x: Float[Array, "T D"],
+    weights: Float[Array, "T k"],
+    chosen: Int32[Array, "T k"],
+    gate_up: Float[Array, "E D F2"],
+    down: Float[Array, "E F D"],
+    activation: str,
+    gate_up_bias: Float[Array, "E F2"] | None,
+    down_bias: Float[Array, "E D"] | None,
+) -> Float[Array, "T D"]:
+    """What experts make of tokens that did not choose them is left out, were it NaN."""
+
+    def multiply(x: Array, weight: Array, bias: Array | None) -> Array:
+        out = jnp.einsum("eta,eac->etc", x, weight)
+        return out if bias is None else out + bias[:, None]
+
+    E = len(down)
+    hidden = multiply(jnp.broadcast_to(x, (E, *x.shape)), gate_up, gate_up_bias)
+    active = activate(activation, jnp.split(hidden, num_parts(activation), axis=-1))
+    out = multiply(active.astype(x.dtype), down, down_bias)  # [E, T, D]
+    taken = chosen == jnp.arange(E)[:, None, None]  # [E, T, k]
+    share = jnp.where(taken, weights, 0).sum(-1)[:, :, None]
+    return jnp.where(taken.any(-1)[:, :, None], out * share, 0).sum(0).astype(x.dtype)
 
 
 def _nothing(*arrays: Any) -> Array:

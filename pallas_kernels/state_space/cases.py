@@ -59,7 +59,9 @@ class ScanCase(Case):
     def run(
         self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        scan = partial(scan_on_hopper, interpret=True) if interpret else ssm_scan
+        scan = partial(ssm_scan, single=self.tokens == 1)
+        if interpret:
+            scan = partial(scan_on_hopper, interpret=True)
         return scan(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
 
     def reference(self, *arrays: Array) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:

@@ -1,14 +1,11 @@
 """The scan of Mamba-1, Mamba-2 and the gated delta rule over packed rows, one token or many.
 
-one token a row at most    all rows side by side
-more, on a CPU             row by row, a few tokens one by one, many in chunks
+a decode step              all rows side by side: token_step.py
+more tokens, on a CPU      row by row, a few tokens one by one, many in chunks
 on a Hopper GPU            Mamba-1: mosaic_selective.py; others: mosaic_scan.py for decode steps,
                            mosaic_chunks.py for more; decays by key entry as on a CPU
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
@@ -17,6 +14,7 @@ from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.state_space.chunked import CHUNK, chunk_step
 from pallas_kernels.state_space.keyed_chunks import keyed_chunk_step
 from pallas_kernels.state_space.rows import ScanRows
+from pallas_kernels.state_space.token_step import scan_side_by_side, token_step
 
 _FEW = 4  # tokens that cost less one by one than in a chunk
 
@@ -31,10 +29,12 @@ def ssm_scan(
     *,
     matrix: Float32[Array, "N V S"] | None = None,
     beta: Float32[Array, "T N"] | None = None,
+    single: bool = False,
 ) -> tuple[Float[Array, "T N V"], Float32[Array, "Z N V S"]]:
     """Every token's output, and the pool of states, updated in place where it is donated.
 
-    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`).
+    Rows may begin and end anywhere in the step, and leave a snapshot anywhere (`rows.py`); where
+    `single`, row b has token b or none.
     Specification: `reference.ssm_scan_reference`; padding gives any value.
 
     Raises:
@@ -43,8 +43,7 @@ def ssm_scan(
     keyed = matrix is None and rates.shape[-1] > 1
     if resolve(None) is Backend.MOSAIC and not keyed:
         return scan_on_hopper(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
-    decode = values.shape[0] <= rows.first.shape[0]
-    scan = scan_side_by_side if decode else scan_row_by_row
+    scan = scan_side_by_side if single else scan_row_by_row
     return scan(state, values, keys, queries, rates, rows, matrix=matrix, beta=beta)
 
 
@@ -76,43 +75,6 @@ def scan_on_hopper(
     return mosaic_scan(*arrays, beta=beta, interpret=interpret)
 
 
-def scan_side_by_side(
-    state: Float[Array, "Z N V S"],
-    values: Float[Array, "T N V"],
-    keys: Float[Array, "T J S"],
-    queries: Float[Array, "T J S"],
-    rates: Float[Array, "T N W"],
-    rows: ScanRows,
-    *,
-    matrix: Float[Array, "N V S"] | None = None,
-    beta: Float[Array, "T N"] | None = None,
-) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-    """A token of every row at a time: in a decode step that is one turn."""
-    T = values.shape[0]
-    h = jnp.where(rows.fresh[:, None, None, None], 0.0, state[rows.read_slots])  # [B, N, V, S]
-    arrays = (
-        (values, keys, queries, rates) if beta is None else (values, keys, queries, rates, beta)
-    )
-    step = jax.vmap(partial(_token_step, matrix))
-
-    def turn(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        h, y, state = carry
-        live = index < rows.length
-        t = jnp.where(live, rows.first + index, T - 1)
-        new, out = step(h, *(x[t] for x in arrays))
-        y = y.at[jnp.where(live, t, T)].set(out.astype(y.dtype), mode="drop")
-        if rows.snapshots is not None:
-            kept = index + 1 == rows.snapshots.after
-            slots = jnp.where(kept, rows.snapshots.slots, state.shape[0])
-            state = state.at[slots].set(new, mode="drop")
-        return jnp.where(live[:, None, None, None], new, h), y, state
-
-    start = h, jnp.zeros_like(values), state
-    h, y, state = lax.fori_loop(0, rows.length.max(), turn, start)
-    slots = jnp.where(rows.length > 0, rows.slots, state.shape[0])
-    return y, state.at[slots].set(h, mode="drop")
-
-
 def scan_row_by_row(
     state: Float[Array, "Z N V S"],
     values: Float[Array, "T N V"],
@@ -142,8 +104,9 @@ def scan_row_by_row(
 
         def by_token(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             h, y = carry
-            h, out = _token_step(matrix, h, *(x[t] for x in arrays))
-            return h, y.at[t].set(out.astype(y.dtype))
+            v, k, q, rate, *b = (lax.dynamic_slice_in_dim(x, t, 1) for x in arrays)
+            h, out = token_step(h, v, k, q, rate, matrix, *b)
+            return h, y.at[t].set(out[0].astype(y.dtype))
 
         def by_chunk(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             h, y = carry
@@ -180,23 +143,3 @@ def scan_row_by_row(
 
     state, y = lax.fori_loop(0, (rows.length > 0).sum(), row, (state, jnp.zeros_like(values)))
     return y, state
-
-
-def _token_step(
-    matrix: Float[Array, "N V S"] | None,
-    h: Float[Array, "N V S"],
-    v: Float[Array, "N V"],
-    k: Float[Array, "J S"],
-    q: Float[Array, "J S"],
-    rate: Float[Array, "N W"],
-    beta: Float[Array, " N"] | None = None,
-) -> tuple[Float[Array, "N V S"], Float[Array, "N V"]]:
-    """One row's state after one token, and what the token reads from it."""
-    k, q = (jnp.repeat(x, v.shape[0] // x.shape[0], axis=0).astype(h.dtype) for x in (k, q))
-    v = v.astype(h.dtype)
-    rate = rate[:, None] if matrix is None else rate[..., None]  # [N, 1, W] or [N, W, 1]
-    h = h * jnp.exp(rate if matrix is None else rate * matrix)
-    if beta is not None:
-        v = beta[:, None] * (v - jnp.einsum("nvs,ns->nv", h, k))
-    h = h + v[..., None] * k[:, None, :]
-    return h, jnp.einsum("nvs,ns->nv", h, q)

@@ -138,7 +138,7 @@ def test_without_a_gate_there_are_two_products():
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
-@pytest.mark.parametrize("T", [1, 40])
+@pytest.mark.parametrize("T", [1, 5, 40])  # 5 choose more than there are experts
 @pytest.mark.parametrize(
     "activation, biased",
     [
@@ -151,6 +151,14 @@ def test_experts_equal_reference(T, activation, biased):
     got = experts(*arrays, activation=activation, **options)
     want = experts_reference(*arrays, activation=activation, **options)
     np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("T", [2, 5])
+def test_an_expert_of_nan_harms_only_those_who_chose_it(T):
+    (x, weights, chosen, gate_up, down), _ = arguments(T, 6, 2, 24, 20, jnp.float32, False)
+    bad = chosen[0, 0]
+    got = experts(x, weights, chosen, gate_up, down.at[bad].set(jnp.nan))
+    np.testing.assert_array_equal(np.isnan(got).any(1), (np.asarray(chosen) == bad).any(1))
 
 
 def test_pieces_of_a_matrix_add_up(monkeypatch):

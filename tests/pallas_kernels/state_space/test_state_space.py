@@ -225,8 +225,33 @@ def test_a_row_that_is_not_a_number_keeps_to_itself(wrong):
     assert not np.isnan(state[rows.slots[1:]]).any()
 
 
-@pytest.mark.parametrize("after", [(), [1, 0, 1]])
-def test_rows_of_single_tokens_need_no_prefixes(after):
-    rows, state = make_rows([1, 1, 1], {0}, after), jnp.arange(20.0).reshape(10, 2)
-    arrays = state[: pool_size(rows)], jnp.ones((3, 2)), jnp.full((3, 2), 0.5)
-    check(linear_scan(*arrays, rows, single=True), linear_scan(*arrays, rows), rows)
+def make_single_rows(after):
+    """A token of each row in its own place, and a row in the middle that has none."""
+    rows = make_rows([1, 1, 1, 1], {0}, after)
+    return rows._replace(length=jnp.asarray([1, 1, 0, 1], jnp.int32))
+
+
+def check_live(got, want, rows):
+    live = np.asarray(rows.length) > 0
+    np.testing.assert_allclose(got[0][live], want[0][live], atol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5)
+
+
+SNAPSHOTS = pytest.mark.parametrize("after", [(), [1, 0, 0, 1]])
+
+
+@SNAPSHOTS
+@pytest.mark.parametrize("kind", [*KINDS, "keyed delta"])
+def test_scan_of_single_tokens_equals_reference(kind, after):
+    rows = make_single_rows(after)
+    arrays, extra = make_arrays(kind, rows, 4)
+    got = ssm_scan(*arrays, rows, **extra, single=True)
+    check_live(got, ssm_scan_reference(*arrays, rows, **extra), rows)
+
+
+@SNAPSHOTS
+def test_channels_of_single_tokens_need_no_prefixes(after):
+    rows = make_single_rows(after)
+    state = jnp.arange(2.0 * pool_size(rows)).reshape(-1, 2)
+    arrays = state, jnp.ones((4, 2)), jnp.full((4, 2), 0.5)
+    check_live(linear_scan(*arrays, rows, single=True), linear_scan(*arrays, rows), rows)

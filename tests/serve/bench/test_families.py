@@ -72,7 +72,7 @@ def test_states_of_other_kinds_by_hand(name, row):
 def test_ratios_are_of_the_same_round():
     found = families._compared(Count(0, 10, 20), [2.0, 6.0, 1.0], Count(0, 5, 5), [1.0, 2.0, 2.0])
     assert found["per_active_ratios"] == [1.0, 1.5, 0.25]
-    assert found["per_active"] == 1.0 and found["per_read"] == 0.5
+    assert found["per_active"] == 1.0 and found["bound"] == 2.0 and found["per_read"] == 0.5
 
 
 @pytest.mark.parametrize(
