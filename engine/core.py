@@ -35,6 +35,7 @@ from engine.page_map import PageMap
 from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
+from engine.prompt_embeds import EmbedsAtWork
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
@@ -121,6 +122,7 @@ class EngineCore:
         warm_up = self._runner.warm_up()
         self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
         self.info.warm_up_seconds = warm_up
+        self._embeds = EmbedsAtWork(self.info)
         self.stats.num_host_pages = self.info.num_host_pages
 
     @property
@@ -139,11 +141,12 @@ class EngineCore:
             RequestError: it cannot be served as it is written.
         """
         self._check_alive()
-        info = self.info
+        info, embeds = self.info, self._embeds.of(message)
         by_priority = self.config.scheduling_policy == "priority"
         admission.check(
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
+            embeds=embeds is not None,
         )  # fmt: skip
         extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
@@ -158,6 +161,7 @@ class EngineCore:
             max_model_len=info.max_model_len,
             eos=self._eos,
             max_encoder_len=info.max_encoder_len,
+            embeds=embeds,
         )
         request.extra_fields = extra_fields
         if message.thinking is not None:
@@ -369,6 +373,7 @@ def _info(
         max_encoder_len=shapes.max_encoder_len,
         decoder_prompt=model.decoder_prompt,
         mel_bins=model.config.encoder.mel_bins if model.config.encoder else 0,
+        prompt_embeds_size=kv.given.size if kv.given else 0,
     )
 
 

@@ -39,6 +39,8 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     thinking: ThinkingBudget | None = None
     encoder_token_ids: list[int] = []  # what the encoder reads, of a model that has one
     encoder_features: bytes = b""  # what it hears instead: float32 [frames, mels], little-endian
+    prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
+    same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has
 
     @property
     def sequences(self) -> list[int]:
@@ -203,6 +205,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     max_encoder_len: int = 0  # tokens that an encoder reads; 0: there is none, texts go on
     decoder_prompt: list[int] = []  # with which a decoder begins that has an encoder
     mel_bins: int = 0  # of the spectrograms that it takes, two frames a position, instead of text
+    prompt_embeds_size: int = 0  # D of the embeddings that prompts may be; 0: tokens only
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

@@ -19,6 +19,7 @@ from engine.encoder_pages import EncoderInput
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
+from engine.prompt_embeds import PromptEmbeds
 from engine.sampling_options import needs_admission
 from engine.sampling_params import SamplingParams
 from engine.thinking import Thinking
@@ -70,6 +71,7 @@ class Request:
     extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
     encoder: EncoderInput | None = None  # of a model that has an encoder
+    embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
 
     @property
     def num_tokens(self) -> int:
@@ -172,6 +174,7 @@ def make_request(
     max_model_len: int,
     eos: frozenset[int],
     max_encoder_len: int = 0,
+    embeds: PromptEmbeds | None = None,
 ) -> Request:
     """A `Request` of a message that `admission` has checked; `seed` is for one without its own."""
     params = message.params
@@ -192,11 +195,19 @@ def make_request(
         priority=message.priority,
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
-        namespace=encoder.namespace if encoder else message.cache_salt,
+        namespace=_namespace(message.cache_salt, encoder, embeds),
         observed=needs_admission(params),
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
+        embeds=embeds,
     )
+
+
+def _namespace(cache_salt: str, encoder: EncoderInput | None, embeds: PromptEmbeds | None) -> str:
+    """In which its pages are found: by whom they hold the same for."""
+    if embeds is not None:
+        return embeds.namespace(cache_salt)
+    return encoder.namespace if encoder else cache_salt
 
 
 def _first_scored(params: SamplingParams) -> int:

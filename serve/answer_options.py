@@ -51,6 +51,15 @@ MaxLogprobs = Annotated[
     int,
     typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_PANEL),
 ]
+EnablePromptEmbeds = Annotated[
+    bool,
+    typer.Option(
+        "--enable-prompt-embeds/--no-enable-prompt-embeds",
+        help="Take prompts that are embeddings: prompt_embeds of completions, input_embeds of "
+        "/generate.",
+        rich_help_panel=_PANEL,
+    ),
+]
 RootPath = Annotated[
     str,
     typer.Option(

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
+import msgspec
+
 from engine.beam_core import BeamCore
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
@@ -29,6 +31,7 @@ from engine.messages import (
 )
 from engine.page_map import PageMap, draw
 from engine.process import serve_engine
+from engine.prompt_embeds import EmbedsAtWork, PromptEmbeds
 
 logger = logging.getLogger("engine.fake")
 VOCAB = 300
@@ -36,6 +39,7 @@ CONTEXT = 128
 END = 257  # of a turn; the demo templates of the tests end turns with it
 REFUSE, FAIL_STEP, KILL = 290, 291, 292
 PAGES, PAGE_SIZE = 64, 16
+WIDTH = 4  # of embeddings
 ENCODER, ENCODED = "encoder", 60  # the model of this name has one, that reads so many tokens
 
 
@@ -43,6 +47,7 @@ ENCODER, ENCODED = "encoder", 60  # the model of this name has one, that reads s
 class Row:
     request: AddRequest
     output: list[int] = field(default_factory=list)
+    embeds: PromptEmbeds | None = None
 
 
 class FakeCore:
@@ -76,7 +81,9 @@ class FakeCore:
             compile_seconds=1.5,
             max_encoder_len=ENCODED if config.model == ENCODER else 0,
             decoder_prompt=[97, 98] if config.model == ENCODER else [],
+            prompt_embeds_size=WIDTH if config.enable_prompt_embeds else 0,
         )
+        self.embeds = EmbedsAtWork(self.info)
 
     @property
     def has_work(self) -> bool:
@@ -90,7 +97,11 @@ class FakeCore:
         self.added.append(request)
         if arrival is None:
             self.num_prompt += len(request.prompt_token_ids)
-        self.waiting[request.request_id] = Row(request)
+        embeds = self.embeds.of(request)
+        if embeds is not None:  # a row's first number says what is answered
+            said = embeds.rows[:, 0].astype(int).tolist()
+            request = msgspec.structs.replace(request, prompt_token_ids=said)
+        self.waiting[request.request_id] = Row(request, embeds=embeds)
         return len(self.added) if arrival is None else arrival
 
     def abort(self, request_ids: list[int]) -> None:
