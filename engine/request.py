@@ -72,6 +72,7 @@ class Request:
     num_reported: int = 0  # generated tokens that the front knows of
     encoder: EncoderInput | None = None  # of a model that has an encoder
     embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
+    num_states: int | None = None  # tokens whose hidden states are told, or not asked for
 
     @property
     def num_tokens(self) -> int:
@@ -126,10 +127,13 @@ class Request:
     def num_reusable(self) -> int:
         """Leading tokens that need not be computed if the cache has them.
 
-        The last is needed for its logits, and those before scored tokens for theirs; what was
-        generated is counted as it enters the model, where sampling depends on it.
+        The last is needed for its logits, and those before scored tokens for theirs, or for their
+        hidden states; what was generated is counted as it enters the model, where sampling depends
+        on it.
         """
         known = len(self.token_ids) - 1
+        if self.num_states is not None:
+            known = min(known, self.num_states)
         if self.params.prompt_logprobs is not None:
             known = min(known, _first_scored(self.params))
         return min(known, self.num_prompt_tokens) if self.observed else known
@@ -200,6 +204,7 @@ def make_request(
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
         embeds=embeds,
+        num_states=message.hidden_from,
     )
 
 

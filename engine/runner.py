@@ -66,7 +66,10 @@ class Launched:
 
     def read(self) -> "Results":
         """Wait for the step; raises what the device raised."""
-        return Results(*map(np.asarray, self.wanted))
+        results = Results(*map(np.asarray, self.wanted))
+        if self.sampled.hidden is not None:
+            results.hidden = np.asarray(self.sampled.hidden)
+        return results
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Results:
     logprobs: np.ndarray | None = None
     ranks: Ints | None = None
     scored: np.ndarray | None = None  # [W, B, S]: of the tokens that the request names
+    hidden: np.ndarray | None = None  # [W, T, D]: of all tokens, if somebody asks
 
     @cached_property
     def token_ids(self) -> list[list[int]]:
@@ -223,7 +227,9 @@ class Runner:
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
             late = self._take(plan.late, program.shape, sampled.logits)
-        sampled = sampled._replace(logits=None)  # they are free again when the step is done
+        hidden = sampled.hidden if program.shape.keeps_hidden and plan.wants_hidden else None
+        # what nobody asks for is free again when the step is done
+        sampled = sampled._replace(logits=None, hidden=hidden)
         return _on_its_way(Launched(plan, program.shape, sampled, late=late))
 
     def _take(
@@ -276,7 +282,8 @@ class Runner:
 
 
 def _on_its_way(launched: Launched) -> Launched:
-    for array in launched.wanted:
+    hidden = launched.sampled.hidden
+    for array in (*launched.wanted, *([] if hidden is None else [hidden])):
         array.copy_to_host_async()
     return launched
 

@@ -120,6 +120,8 @@ def _turn(
     )
     if shape.keeps_logits and shape.window == 1:
         sampled = sampled._replace(logits=logits)
+    if shape.keeps_hidden:
+        sampled = sampled._replace(hidden=hidden)
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return state._replace(cache=cache, last_token=last_token, slots=slots), sampled
 

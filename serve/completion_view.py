@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.hidden_states import last_state
 from serve.logprobs import completion_logprobs, prompt_logprobs
 from serve.metrics import Timeline
 from serve.protocol import Usage
@@ -94,6 +95,8 @@ class CompletionView:
             choice.prompt_text = self._text_of(prompt)
         if request.prompt_logprobs is not None:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
+        if request.return_hidden_states:
+            choice.hidden_states = last_state(delta)
         return choice
 
     def _logprobs(self, index: int, prompt: Prompt, delta: OutputDelta) -> CompletionLogprobs:

@@ -93,6 +93,8 @@ async def completion_prompts(
         for position, token_ids in enumerate(ids)
     ]
     grammar = await service.grammar(constraint)
+    if request.return_hidden_states:
+        prompts = [replace(prompt, hidden="last") for prompt in prompts]
     return [replace(prompt, grammar=grammar) for prompt in prompts]
 
 

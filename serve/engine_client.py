@@ -26,7 +26,7 @@ from engine.messages import (
     StepReport,
     ToEngine,
 )
-from engine.output_processor import OutputProcessor
+from engine.output_processor import HiddenStates, OutputProcessor
 from engine.outputs import OutputDelta
 from engine.page_map import PageMap
 from engine.pooling.inputs import PoolInput
@@ -69,6 +69,7 @@ class Prompt:
     encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
     encoder_features: bytes = b""  # what it hears instead
     embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.prompt_embeds`
+    hidden: HiddenStates = "none"  # which hidden states are wanted
 
     @property
     def num_tokens(self) -> int:
@@ -337,7 +338,7 @@ class EngineClient:
             beams=prompt.beams, thinking=prompt.thinking,
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features,
-            prompt_embeds=prompt.embeds,
+            prompt_embeds=prompt.embeds, hidden=prompt.hidden,
         )  # fmt: skip
         if not self._awaited:  # those that a slow client still reads are no work
             self._heard = time.monotonic()

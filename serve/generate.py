@@ -4,7 +4,10 @@ The request is one to `/v1/completions` in other words, or several with options 
 are its checks and its work. How it is answered is `serve.generate_view`'s.
 """
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -17,8 +20,9 @@ from serve.completions import completion_prompts
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
 from serve.generate_view import GenerateView, Scored
+from serve.hidden_states import check_size
 from serve.prompt_embeds import listed
-from serve.protocol import MAX_PROMPTS, CheckedRequest
+from serve.protocol import MAX_PROMPTS, CheckedRequest, check_states
 from serve.protocol_completions import CompletionRequest, TextOrIds
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
@@ -91,6 +95,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     top_logprobs_num: int | None = None
     token_ids_logprob: list[int] | None = None  # tokens to score at each position
     return_text_in_logprobs: bool | None = None
+    return_hidden_states: bool | None = None  # of the prompt, and of all tokens but the last
     stream: bool | None = None
     rid: str | None = None
     priority: int | None = None
@@ -153,6 +158,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             if not self.return_logprob and getattr(self, name) not in nothing:
                 raise RequestError(f"{name} needs return_logprob.", name)
         self._check_scored()
+        if self.return_hidden_states:
+            check_states(self.stream)
 
     def _check_options(self, each: list[GenerateParams]) -> None:
         if not self.listed or len(each) != len(self.embeds or self.prompts):
@@ -251,7 +258,10 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
                 return
-            answers = view.whole(await collect(stream))
+            deltas = await collect(stream)
+            whole = partial(view.whole, deltas)
+            states = request.return_hidden_states  # many numbers to write
+            answers = await asyncio.to_thread(whole) if states else whole()
         await send_json(send, answers if request.many else answers[0])
 
     async def _prompts(self, request: GenerateRequest) -> list[Prompt]:
@@ -263,6 +273,9 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             found += await completion_prompts(
                 self.service, completion, default=DEFAULT_NEW_TOKENS, embeds=own
             )
+        if request.return_hidden_states:
+            check_size(found, self.service.client.info)
+            found = [replace(prompt, hidden="all") for prompt in found]
         start = request.logprob_start_len or 0
         if len(found) * found[0].params.n > MAX_PROMPTS:
             raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")

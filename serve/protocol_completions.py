@@ -91,6 +91,7 @@ class CompletionChoice(Struct):
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
+    hidden_states: list[float] | UnsetType = UNSET
 
 
 class Completion(Struct, kw_only=True):

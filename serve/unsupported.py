@@ -69,7 +69,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),
         "return_entropy": (False,),
-        "return_hidden_states": (False,),
+        "return_hidden_states": (False,),  # of routes that give none
         "return_prompt_token_ids": (False,),
         "return_routed_experts": (False,),
         "separate_reasoning": (True,),
