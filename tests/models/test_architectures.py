@@ -376,9 +376,10 @@ def test_blocks_of_zamba2_are_read_where_they_are_used_first_and_may_be_repeated
 
 
 def test_who_takes_embeddings_and_scales_them() -> None:
-    """As transformers does with `inputs_embeds`."""
-    assert all(parse(RAW[name]).scales_given for name in ("granite", "recurrent_gemma"))
-    assert not any(parse(RAW[name]).scales_given for name in ("gemma", "gemma2", "falcon_h1"))
+    """They are as transformers' embedding layers give them, of which Gemma's scale their rows."""
+    scaled = ("granite", "recurrent_gemma", "falcon_h1")
+    assert all(parse(RAW[name]).scales_given for name in scaled)
+    assert not any(parse(RAW[name]).scales_given for name in ("gemma", "gemma2", "gemma3"))
     assert "token ids" in (unable(parse(RAW["gemma3n"])) or "")
     assert "encoder" in (unable(parse(RAW["bart"])) or "")
     assert unable(parse(RAW["gemma"])) is None
