@@ -2,6 +2,7 @@
 
 from engine.errors import RequestError
 from engine.messages import AddRequest
+from engine.prompt_embeds import check_options
 from engine.sampling_state import check_bad_words
 
 MAX_PRIORITY = 2**31 - 1
@@ -15,8 +16,12 @@ def check(
     by_priority: bool,
     max_encoder_len: int = 0,
     mel_bins: int = 0,
+    embeds: bool = False,
 ) -> None:
-    """Raise `RequestError` naming the field that cannot be served by this model."""
+    """Raise `RequestError` naming the field that cannot be served by this model.
+
+    `embeds`: the prompt is embeddings, and its ids say only how many.
+    """
     prompt = message.prompt_token_ids
     if not prompt:
         raise RequestError("The prompt is empty: it must hold at least one token.", "prompt")
@@ -26,7 +31,10 @@ def check(
             "and at least one must be left to generate.",
             "prompt",
         )
-    _check_ids("prompt", prompt, vocab_size)
+    if embeds:
+        check_options(message.params, beams=False)
+    else:
+        _check_ids("prompt", prompt, vocab_size)
     if mel_bins:
         _check_features(message, max_encoder_len, mel_bins)
     else:

@@ -16,6 +16,7 @@ from engine.grammar.process import GrammarProcess
 from engine.interrupts import held_back
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
+from engine.prompt_embeds import GIVEN, rows_of
 from engine.prompts import Prompt
 from engine.reasoning_config import ReasoningConfig, thinking_budget
 from engine.sampling_params import SamplingParams
@@ -56,14 +57,19 @@ class Loop:
         Raises `RequestError`.
         """
         request_id = str(next(self._ids))
-        read, token_ids = prompt.for_model(self.tokenizer, self.core.info.decoder_prompt)
+        info = self.core.info
+        read: list[int] = []
+        token_ids: list[int] = []
+        embeds = None if prompt.embeds is None else rows_of(prompt.embeds, info)
+        if embeds is None:
+            read, token_ids = prompt.for_model(self.tokenizer, info.decoder_prompt)
         thinking = thinking_budget(
             params.thinking_token_budget, self._reasoning, token_ids, self.tokenizer,
-            self.core.info.max_model_len,
+            info.max_model_len,
         )  # fmt: skip
         messages = self._processor.add(
             request_id,
-            token_ids,
+            token_ids if embeds is None else [GIVEN] * len(embeds),
             params,
             priority=priority,
             cache_salt=prompt.cache_salt,
@@ -71,6 +77,7 @@ class Loop:
             beams=beams,
             thinking=thinking,
             encoder_token_ids=read,
+            prompt_embeds=b"" if embeds is None else embeds.tobytes(),
         )
         self._inboxes[request_id] = inbox
         try:

@@ -79,6 +79,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     # decode steps that the device has at once if nobody waits, in two programs if asynchronous
     num_scheduler_steps: int = 1
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
+    enable_prompt_embeds: bool = False  # prompts may be embeddings instead of tokens
+    enable_return_hidden_states: bool = False  # requests may ask for the last layer's states
     compilation_cache_dir: str | None = None  # None is the user's cache folder
     compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
 

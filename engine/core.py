@@ -22,6 +22,7 @@ from engine.fitting import Fitted, fit
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
+from engine.hidden_states import check_hidden, states_of_chunk, states_of_row
 from engine.host_tier import HostTier
 from engine.late_rows import LateRows
 from engine.logits_processors import load_processors
@@ -34,6 +35,7 @@ from engine.page_map import PageMap
 from engine.page_residency import PageResidency
 from engine.plan import Chunk
 from engine.programs import Program, Programs
+from engine.prompt_embeds import EmbedsAtWork
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling_state import MAX_EOS_IDS
@@ -120,6 +122,7 @@ class EngineCore:
         warm_up = self._runner.warm_up()
         self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
         self.info.warm_up_seconds = warm_up
+        self._embeds = EmbedsAtWork(self.info)
         self.stats.num_host_pages = self.info.num_host_pages
 
     @property
@@ -138,11 +141,13 @@ class EngineCore:
             RequestError: it cannot be served as it is written.
         """
         self._check_alive()
-        info = self.info
+        info, embeds = self.info, self._embeds.of(message)
+        check_hidden(message, info)
         by_priority = self.config.scheduling_policy == "priority"
         admission.check(
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
+            embeds=embeds is not None,
         )  # fmt: skip
         extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
@@ -157,6 +162,7 @@ class EngineCore:
             max_model_len=info.max_model_len,
             eos=self._eos,
             max_encoder_len=info.max_encoder_len,
+            embeds=embeds,
         )
         request.extra_fields = extra_fields
         if message.thinking is not None:
@@ -366,6 +372,8 @@ def _info(
         max_encoder_len=shapes.max_encoder_len,
         decoder_prompt=model.decoder_prompt,
         mel_bins=model.config.encoder.mel_bins if model.config.encoder else 0,
+        prompt_embeds_size=kv.given.size if kv.given else 0,
+        hidden_size=model.config.hidden_size if shapes.hidden else 0,
     )
 
 
@@ -375,14 +383,21 @@ def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list
     for row, (request, count) in enumerate(zip(plan.decoding, plan.counts, strict=True)):
         request.num_in_flight -= count
         if request.status is not Status.FINISHED:
-            deltas.append(_sampled(scheduler, request, results, row, count))
-    row = len(plan.decoding)
+            newest = len(request.token_ids) - 1  # which this row has computed
+            deltas.append(delta := _sampled(scheduler, request, results, row, count))
+            if results.hidden is not None:
+                delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
+    row = token = len(plan.decoding)
     for chunk in plan.chunks:
         request = chunk.request
         request.num_in_flight -= chunk.samples
-        if request.status is not Status.FINISHED and (chunk.samples or chunk.scored):
-            deltas.append(_delta(scheduler, chunk, results, row))
-        row += chunk.num_logit_rows
+        if request.status is not Status.FINISHED:
+            told = results.hidden is not None and request.num_states is not None
+            if chunk.samples or chunk.scored or told:
+                deltas.append(delta := _delta(scheduler, chunk, results, row))
+                if results.hidden is not None:
+                    delta.hidden_states = states_of_chunk(chunk, results.hidden[0, token:])
+        row, token = row + chunk.num_logit_rows, token + chunk.count
     return deltas
 
 

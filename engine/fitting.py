@@ -131,7 +131,8 @@ class _Search:
         self._guess = _STEPS_IN_FLIGHT * _guess_step(model.config, shapes, dtype)
         self._guess += _guess_forks(self._layout) // self._mesh.size
         states = self._layout.states
-        self._state_bytes = states.nbytes if states else 0
+        given = self._layout.given
+        self._state_bytes = (states.nbytes if states else 0) + (given.nbytes if given else 0)
         self._explicit = bool(config.num_gpu_blocks_override or config.kv_cache_memory_bytes)
 
     def guess(self) -> int:
@@ -230,7 +231,7 @@ class _Search:
             )
 
     def _slot_bytes(self, shapes: Shapes) -> int:
-        """Of all that is kept for each request besides pages."""
+        """Of all that is kept besides pages: for each request, and for the tokens of a step."""
         return _slot_bytes(shapes, self._model) + self._state_bytes
 
     def _too_small(self, shapes: Shapes, kv: KVLayout, temporary: int) -> str:

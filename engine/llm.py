@@ -98,7 +98,9 @@ class LLM:
         use_tqdm: bool = True,
         priority: int = 0,
     ) -> list[RequestOutput]:
-        """Continue each prompt: a text, a list of token ids, or `{"prompt_token_ids": [...]}`.
+        """Continue each prompt: a text, a list of token ids, or `{"prompt_token_ids": [...]}`; with
+        `enable_prompt_embeds=True` also `{"prompt_embeds": array}`, a row [D] for each token as the
+        model's embedding layer gives it in transformers.
 
         All prompts are checked before any is run. `use_tqdm` shows progress once it takes long.
 

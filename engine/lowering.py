@@ -135,8 +135,9 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     if kv.states is not None:
         cache = cache._replace(states=kv.states.zeros())
     slots = init_slots(shapes.max_num_seqs, vocab_size)
+    given = kv.given.zeros() if kv.given is not None else None
     return new_state(
-        cache, slots,
+        cache, slots, given,
         num_slots=shapes.max_num_seqs, table_width=shapes.table_width,
         encoder_width=shapes.encoder_width,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from engine.attention_backend import resolve_backend, resolve_sampler
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
+from engine.given_rows import GivenLayout, resolve_given
 from engine.host_tier import STAGED_PAGES, HostTier
 from engine.shapes import Shapes, decode_windows
 from engine.state_slots import StateLayout, resolve_states
@@ -54,6 +55,7 @@ class KVLayout:
     sampler: Backend = Backend.XLA  # which draws tokens
     states: StateLayout | None = None  # of layers that have them, beside the pages
     index_dim: int = 0  # of a key by which a latent is chosen, beside it; 0 where none is
+    given: GivenLayout | None = None  # of embeddings that prompts bring
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -95,7 +97,7 @@ def resolve_shapes(
     snapshots = model.mixer is not None and config.enable_prefix_caching
     return Shapes(
         rows, min(tokens, useful), length, page, windows,
-        snapshots=snapshots, max_encoder_len=encoder,
+        snapshots=snapshots, max_encoder_len=encoder, hidden=config.enable_return_hidden_states,
     )  # fmt: skip
 
 
@@ -113,6 +115,7 @@ def resolve_layout(
     return KVLayout(
         pool.rows, 1, pool.heads, shapes.page_size, pool.head_dim, dtype, backend, latent, sampler,
         states, index.dim if index is not None else 0,
+        resolve_given(config, model, shapes, computed),
     )  # fmt: skip
 
 

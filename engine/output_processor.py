@@ -13,13 +13,14 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import force_setattr
 
 from engine.beam_params import BeamSearchParams
 from engine.detokenizer import Detokenizer
 from engine.errors import RequestError
+from engine.last_state import LastState
 from engine.messages import (
     AddBeams,
     AddRequest,
@@ -29,6 +30,7 @@ from engine.messages import (
     TokenLogprobs,
 )
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
+from engine.prompt_embeds import check_options
 from engine.repetition import Repetition
 from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 from engine.stop import Either, Found, Stops, StopStrings, StopWatcher
@@ -38,6 +40,7 @@ from engine.tokenizer import Tokenizer
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
+HiddenStates = Literal["none", "last", "all"]
 _REMEMBERED = 64  # sets of stops, and of bad words
 _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 
@@ -53,6 +56,7 @@ class _Child:
     watcher: StopWatcher | None  # None without stop strings and regexes
     repetition: Repetition | None = None
     num_tokens: int = 0
+    last_state: LastState | None = None
     num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
 
     def grow(self, token_id: int) -> str | Found:
@@ -104,13 +108,17 @@ class OutputProcessor:
         thinking: ThinkingBudget | None = None,
         encoder_token_ids: list[int] | None = None,
         encoder_features: bytes = b"",
+        prompt_embeds: bytes = b"",
+        hidden: HiddenStates = "none",
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
         `grammar` is what `engine.grammar.source` made of the params' structured outputs.
         With `beams` they are the n best that a search finds; of `params` what concerns texts
         counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
-        one, whose decoder goes on with the prompt.
+        one, whose decoder goes on with the prompt. `prompt_embeds` are what the prompt is, if it
+        is no tokens; its ids say how many then. `hidden`: which hidden states are wanted: of all
+        tokens, or that from which the last one was chosen.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -120,16 +128,13 @@ class OutputProcessor:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
         self._check_text_options(params)
         _check_start(params, len(prompt_token_ids))
+        if prompt_embeds:
+            check_options(params, beams=beams is not None)
         if (params.structured_outputs is None) != (not grammar):
             raise ValueError("structured outputs come with their grammar")
-        stops = self._stops(tuple(params.stop_strings), tuple(params.stop_regexes))
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
-        engine_ids = [next(self._ids) for _ in range(params.n)]
-        for index, engine_id in enumerate(engine_ids):
-            self._children[engine_id] = self._child(
-                request_id, index, prompt_token_ids, params, stops
-            )
-        self._requests[request_id] = set(engine_ids)
+        known = [] if prompt_embeds else prompt_token_ids
+        engine_ids = self._add_children(request_id, known, params, hidden)
         shared: dict[str, Any] = {
             "prompt_token_ids": prompt_token_ids,
             "priority": priority,
@@ -139,18 +144,14 @@ class OutputProcessor:
         if beams is not None:
             scores = params.logprobs
             return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
-        return [
-            AddRequest(
-                request_id=engine_id,
-                encoder_features=encoder_features,
-                params=_child_params(params, index),
-                bad_word_ids=bad_word_ids,
-                grammar=grammar,
-                thinking=thinking,
-                **shared,
-            )
-            for index, engine_id in enumerate(engine_ids)
-        ]
+        shared |= {
+            "encoder_features": encoder_features,
+            "bad_word_ids": bad_word_ids,
+            "grammar": grammar,
+            "thinking": thinking,
+            "hidden_from": _first_hidden(hidden, len(prompt_token_ids)),
+        }
+        return _samples(engine_ids, params, prompt_embeds, shared)
 
     def process(self, report: StepReport) -> ProcessedStep:
         """Outputs of one step; deltas of sequences that ended or were aborted are ignored."""
@@ -178,6 +179,23 @@ class OutputProcessor:
     def num_unfinished(self) -> int:
         """Requests that have not ended, in [0, inf)."""
         return len(self._requests)
+
+    def _add_children(
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        hidden: HiddenStates,
+    ) -> list[int]:
+        """Continuations of a prompt; the ids under which the engine is to know them."""
+        stops = self._stops(tuple(params.stop_strings), tuple(params.stop_regexes))
+        engine_ids = [next(self._ids) for _ in range(params.n)]
+        for index, engine_id in enumerate(engine_ids):
+            child = self._child(request_id, index, prompt_token_ids, params, stops)
+            child.last_state = LastState() if hidden == "last" else None
+            self._children[engine_id] = child
+        self._requests[request_id] = set(engine_ids)
+        return engine_ids
 
     def _check_text_options(self, params: SamplingParams) -> None:
         for name in ("stop", "stop_regex"):
@@ -251,6 +269,11 @@ class OutputProcessor:
             output.num_preemptions = delta.num_preemptions
         if delta.finish_reason != "error":
             self._write(child, delta, output)
+        if child.last_state is not None:
+            last = child.last_state.grow(delta.hidden_states, len(output.token_ids))
+            output.hidden_states = last if output.finish_reason else None
+        elif delta.hidden_states:
+            output.hidden_states = delta.hidden_states
         if delta.logprobs is not None:
             kept = delta.logprobs[: len(output.token_ids)]
             ranked = child.params.logprob_token_ids is None
@@ -309,6 +332,28 @@ class OutputProcessor:
         self._requests[request_id].discard(engine_id)
         if not self._requests[request_id]:
             del self._requests[request_id]
+
+
+def _samples(
+    engine_ids: Sequence[int], params: SamplingParams, embeds: bytes, shared: dict[str, Any]
+) -> list[NewRequest]:
+    """One request for each; what is large is in the first, and the others name it."""
+    first = engine_ids[0] if embeds else None
+    return [
+        AddRequest(
+            request_id=engine_id,
+            params=_child_params(params, index),
+            prompt_embeds=b"" if index else embeds,
+            same_embeds_as=first if index else None,
+            **shared,
+        )
+        for index, engine_id in enumerate(engine_ids)
+    ]
+
+
+def _first_hidden(wanted: HiddenStates, prompt_tokens: int) -> int | None:
+    """The first token whose hidden states the engine is to tell."""
+    return {"none": None, "last": prompt_tokens - 1, "all": 0}[wanted]
 
 
 def _check_start(params: SamplingParams, prompt_tokens: int) -> None:

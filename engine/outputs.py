@@ -50,6 +50,7 @@ class OutputDelta(msgspec.Struct, kw_only=True):
     num_external_tokens: int = 0  # of those cached, what was in the host's memory
     num_preemptions: int = 0  # so far
     queue_seconds: float | None = None  # with the first tokens: from arrival to a row
+    hidden_states: list[bytes] | None = None  # of more tokens, in order, each float32 [D]
     error: str | None = None  # with finish_reason "error": a sentence for the client
     error_param: str | None = None
 

@@ -53,6 +53,12 @@ class Plan:
         return any([r.params.logprob_token_ids is not None for r in self.sampling])
 
     @property
+    def wants_hidden(self) -> bool:
+        """Whether some row's hidden states are to be read."""
+        rows = [*self.decoding, *(chunk.request for chunk in self.chunks)]
+        return any([r.num_states is not None for r in rows])
+
+    @property
     def late(self) -> list[tuple[Request, int]]:
         """Who is sampled later, and which row of the logits is kept for it."""
         found, row = [], len(self.decoding)

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from engine.errors import RequestError
+from engine.prompt_embeds import FIELD
 from engine.tokenizer import Tokenizer
 
 PromptLike = str | Sequence[int] | dict[str, Any]
@@ -24,6 +25,7 @@ class Prompt:
     cache_salt: str = ""
     decoder: "Prompt | None" = None  # what the decoder begins with, where an encoder reads this
     marked: str | None = None
+    embeds: Any = None  # an array [tokens, D] instead of all these
 
     def for_model(
         self, tokenizer: Tokenizer | None, start: Sequence[int]
@@ -46,6 +48,8 @@ class Prompt:
 
     def token_ids(self, tokenizer: Tokenizer | None) -> list[int]:
         """Raises `RequestError` for an empty text, and for any where the model has no tokenizer."""
+        if self.embeds is not None:
+            raise RequestError("prompt_embeds cannot be used here; give a text or ids.", FIELD)
         if self.ids is not None:
             return [int(token) for token in self.ids]
         if not self.text:
@@ -69,7 +73,8 @@ def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
 
 
 def as_prompt(prompt: PromptLike) -> Prompt:
-    """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM.
+    """A text, a list of token ids, or a dict with `prompt_token_ids` or `prompt`, as in vLLM; or
+    with `prompt_embeds`, an array [tokens, D], where the engine takes those.
 
     A dict may have a `cache_salt`: only prompts with the same one share what is cached of them. For
     models with an encoder, which reads any other prompt, it may have an `encoder_prompt` and a
@@ -90,6 +95,8 @@ def as_prompt(prompt: PromptLike) -> Prompt:
 def _of_dict(prompt: dict[str, Any]) -> Prompt:
     if "encoder_prompt" in prompt:
         return _of_two(prompt)
+    if prompt.get(FIELD) is not None:
+        return _of_embeds(prompt)
     ids, text = prompt.get("prompt_token_ids"), prompt.get("prompt")
     salt = prompt.get("cache_salt", "")
     known = {"prompt_token_ids", "prompt", "cache_salt"}
@@ -101,9 +108,21 @@ def _of_dict(prompt: dict[str, Any]) -> Prompt:
         )
     if (ids is not None and not _is_ids(ids)) or not isinstance(text, str | None):
         raise RequestError('"prompt_token_ids" is a list of integers, "prompt" a text.', "prompt")
-    if not isinstance(salt, str):
+    return Prompt(text=text, ids=ids, cache_salt=_salt(salt))
+
+
+def _salt(value: object) -> str:
+    if not isinstance(value, str):
         raise RequestError('"cache_salt" is a string.', "cache_salt")
-    return Prompt(text=text, ids=ids, cache_salt=salt)
+    return value
+
+
+def _of_embeds(prompt: dict[str, Any]) -> Prompt:
+    if prompt.keys() - {FIELD, "cache_salt"}:
+        raise RequestError(
+            'Beside "prompt_embeds" a prompt dict has "cache_salt" and nothing else.', FIELD
+        )
+    return Prompt(embeds=prompt[FIELD], cache_salt=_salt(prompt.get("cache_salt", "")))
 
 
 def _of_two(prompt: dict[str, Any]) -> Prompt:

@@ -19,6 +19,7 @@ from engine.encoder_pages import EncoderInput
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
+from engine.prompt_embeds import PromptEmbeds
 from engine.sampling_options import needs_admission
 from engine.sampling_params import SamplingParams
 from engine.thinking import Thinking
@@ -70,6 +71,8 @@ class Request:
     extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
     encoder: EncoderInput | None = None  # of a model that has an encoder
+    embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
+    num_states: int | None = None  # tokens whose hidden states are told, or not asked for
 
     @property
     def num_tokens(self) -> int:
@@ -124,10 +127,13 @@ class Request:
     def num_reusable(self) -> int:
         """Leading tokens that need not be computed if the cache has them.
 
-        The last is needed for its logits, and those before scored tokens for theirs; what was
-        generated is counted as it enters the model, where sampling depends on it.
+        The last is needed for its logits, and those before scored tokens for theirs, or for their
+        hidden states; what was generated is counted as it enters the model, where sampling depends
+        on it.
         """
         known = len(self.token_ids) - 1
+        if self.num_states is not None:
+            known = min(known, self.num_states)
         if self.params.prompt_logprobs is not None:
             known = min(known, _first_scored(self.params))
         return min(known, self.num_prompt_tokens) if self.observed else known
@@ -172,6 +178,7 @@ def make_request(
     max_model_len: int,
     eos: frozenset[int],
     max_encoder_len: int = 0,
+    embeds: PromptEmbeds | None = None,
 ) -> Request:
     """A `Request` of a message that `admission` has checked; `seed` is for one without its own."""
     params = message.params
@@ -192,11 +199,20 @@ def make_request(
         priority=message.priority,
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
-        namespace=encoder.namespace if encoder else message.cache_salt,
+        namespace=_namespace(message.cache_salt, encoder, embeds),
         observed=needs_admission(params),
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
+        embeds=embeds,
+        num_states=message.hidden_from,
     )
+
+
+def _namespace(cache_salt: str, encoder: EncoderInput | None, embeds: PromptEmbeds | None) -> str:
+    """In which its pages are found: by whom they hold the same for."""
+    if embeds is not None:
+        return embeds.namespace(cache_salt)
+    return encoder.namespace if encoder else cache_salt
 
 
 def _first_scored(params: SamplingParams) -> int:

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from engine.encoder_programs import Encoders
 from engine.errors import ConfigError
+from engine.given_rows import GivenRows
 from engine.grammar.masks import MaskSender
 from engine.host_tier import HostTier
 from engine.late_rows import LateRow
@@ -65,7 +66,10 @@ class Launched:
 
     def read(self) -> "Results":
         """Wait for the step; raises what the device raised."""
-        return Results(*map(np.asarray, self.wanted))
+        results = Results(*map(np.asarray, self.wanted))
+        if self.sampled.hidden is not None:
+            results.hidden = np.asarray(self.sampled.hidden)
+        return results
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Results:
     logprobs: np.ndarray | None = None
     ranks: Ints | None = None
     scored: np.ndarray | None = None  # [W, B, S]: of the tokens that the request names
+    hidden: np.ndarray | None = None  # [W, T, D]: of all tokens, if somebody asks
 
     @cached_property
     def token_ids(self) -> list[list[int]]:
@@ -134,6 +139,7 @@ class Runner:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
         self._forks = forks
         self._encoders = Encoders(encoders, shapes) if encoders is not None else None
+        self._given = GivenRows(kv.given) if kv.given is not None else None
         self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
 
     def warm_up(self) -> float:
@@ -152,6 +158,8 @@ class Runner:
         self._masks.warm_up(self._abstract.slots.allowed, whole(self._mesh))
         if self._encoders is not None:
             self._encoders.warm_up(self._abstract, self._mesh)
+        if self._given is not None:
+            self._given.warm_up(self._abstract.given, whole(self._mesh))
         seconds = perf_counter() - start
         self.programs.compile_rest()
         return seconds
@@ -168,10 +176,11 @@ class Runner:
             request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
         )
         if request.observed:
+            prompt = request.token_ids[: request.num_prompt_tokens]
             packed = pack_options(
                 request.slot,
                 params,
-                prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
+                prompt_token_ids=() if request.embeds is not None else prompt,
                 stop_token_ids=request.banned_token_ids,
                 bad_word_ids=request.bad_word_ids,
                 vocab_size=self._vocab_size,
@@ -212,10 +221,15 @@ class Runner:
                     self._send_found_pages(chunk)
                     self._encode(chunk.request)
             self._send_masks(plan)
+            if self._given is not None and self._state.given is not None:
+                given = self._given.send(self._state.given, plan)
+                self._state = self._state._replace(given=given)
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self._model.leaves, self._state, packed)
             late = self._take(plan.late, program.shape, sampled.logits)
-        sampled = sampled._replace(logits=None)  # they are free again when the step is done
+        hidden = sampled.hidden if program.shape.keeps_hidden and plan.wants_hidden else None
+        # what nobody asks for is free again when the step is done
+        sampled = sampled._replace(logits=None, hidden=hidden)
         return _on_its_way(Launched(plan, program.shape, sampled, late=late))
 
     def _take(
@@ -268,7 +282,8 @@ class Runner:
 
 
 def _on_its_way(launched: Launched) -> Launched:
-    for array in launched.wanted:
+    hidden = launched.sampled.hidden
+    for array in (*launched.wanted, *([] if hidden is None else [hidden])):
         array.copy_to_host_async()
     return launched
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32
 
 from engine.logit_edits import EDITS, edit, has
 from engine.logprobs import compute_logprobs, no_logprobs
@@ -47,6 +47,7 @@ class Sampled(NamedTuple):
     ranks: Int32[Array, " B"]  # of the token; 1 is the likeliest
     scored: Float32[Array, "B S"]  # logprobs of `logprob_token_ids`
     logits: Float32[Array, "B V"] | None = None  # of a step of which rows may be sampled later
+    hidden: Float[Array, "T D"] | None = None  # of all tokens of a step, where somebody may ask
 
 
 def sample(

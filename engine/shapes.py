@@ -32,6 +32,7 @@ class StepShape:
     extra_fields: int = 0  # int32 of each row besides its sampling options
     snapshots: bool = False  # rows read and leave states in slots besides their own
     keeps_logits: bool = False  # of which rows may be sampled later
+    keeps_hidden: bool = False  # gives the hidden states of all tokens
     takes: bool = False  # no step: takes `tokens` rows of the logits of an earlier one's `rows`
     late: bool = False  # no step: samples the first `tokens` of `rows` that were taken
 
@@ -62,6 +63,7 @@ class Shapes:
     snapshots: bool = False  # of states, for the prefix cache
     max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
     late: bool = False  # rows may be sampled after their step
+    hidden: bool = False  # requests may ask for hidden states
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -132,6 +134,7 @@ class Shapes:
         return StepShape(
             tokens, rows, decode, self.table_width, self.page_size,
             extra_fields=self.extra_fields, snapshots=self.snapshots, keeps_logits=self.late,
+            keeps_hidden=self.hidden,
         )  # fmt: skip
 
 

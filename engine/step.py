@@ -14,16 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Float, Int32
 
 from engine.logits_processors import LogitsProcessors
 from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
+from engine.prompt_embeds import GIVEN
 from engine.sampling import Sampled, sample
 from engine.sampling_options import NUM_FIELDS, unpack_rows
 from engine.sampling_state import SlotState, observe
 from engine.shapes import StepShape
 from models.attention import AttentionBatch, EncodedRows, KVCache, decode_batch, mixed_batch
 from models.decoder import Decoder
+from models.given import Given
 from models.states import StateRows, States, state_rows
 from pallas_kernels import Backend
 from pallas_kernels.state_space import Snapshots
@@ -37,6 +39,7 @@ class DeviceState(NamedTuple):
     last_token: Int32[Array, " R1"]  # what each slot sampled last
     slots: SlotState
     encoded: EncodedRows | None = None  # by slot; of models that have an encoder
+    given: Float[Array, "E D"] | None = None  # embeddings of this step's tokens that have no id
 
 
 def step(
@@ -99,7 +102,8 @@ def _turn(
     token_slot = inputs.slot.at[batch.row].get(mode="fill", fill_value=table.shape[0] - 1)
     tokens = jnp.where(inputs.tokens == FROM_SLOT, state.last_token[token_slot], inputs.tokens)
 
-    hidden, cache = model(tokens, inputs.positions, batch, state.cache)  # [T, D]
+    given = _given(state, tokens)
+    hidden, cache = model(tokens, inputs.positions, batch, state.cache, given)  # [T, D]
     logits = model.logits(hidden[inputs.logit_token])  # [B, V]
 
     slots = _observe(state.slots, inputs, tokens, batch)
@@ -116,8 +120,17 @@ def _turn(
     )
     if shape.keeps_logits and shape.window == 1:
         sampled = sampled._replace(logits=logits)
+    if shape.keeps_hidden:
+        sampled = sampled._replace(hidden=hidden)
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
-    return DeviceState(cache, table, last_token, slots, state.encoded), sampled
+    return state._replace(cache=cache, last_token=last_token, slots=slots), sampled
+
+
+def _given(state: DeviceState, tokens: Int32[Array, " T"]) -> Given | None:
+    """The embeddings of tokens that have no id; None where all have one."""
+    if state.given is None:
+        return None
+    return Given(tokens == GIVEN, state.given[: tokens.shape[0]])
 
 
 def _after(inputs: StepInputs, turns: Int32[Array, ""], sink: int) -> StepInputs:
@@ -192,7 +205,13 @@ def _write_back(
 
 
 def new_state(
-    cache: KVCache, slots: SlotState, *, num_slots: int, table_width: int, encoder_width: int = 0
+    cache: KVCache,
+    slots: SlotState,
+    given: Float[Array, "E D"] | None = None,
+    *,
+    num_slots: int,
+    table_width: int,
+    encoder_width: int = 0,
 ) -> DeviceState:
     """A state in which nothing is computed and every table entry is the sink page."""
     table = jnp.zeros((num_slots + 1, table_width), jnp.int32)
@@ -201,4 +220,4 @@ def new_state(
     if encoder_width:
         pages = jnp.zeros((num_slots + 1, encoder_width), jnp.int32)
         encoded = EncodedRows(pages, jnp.zeros_like(nothing))
-    return DeviceState(cache, table, nothing, slots, encoded)
+    return DeviceState(cache, table, nothing, slots, encoded, given)

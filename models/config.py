@@ -237,6 +237,7 @@ class ModelConfig:
     learned_positions: bool = False
     position_offset: int = 0  # rows of their table before that of position 0
     embedding_scale: float = 1.0
+    scales_given: bool = False  # embeddings that a prompt brings too: its layer does not scale them
     embedding_norm: bool = False
     attention_scale: float | None = None  # of scores q.k; None is 1 / sqrt(H)
     score_growth: ScoreGrowth | None = None

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from models.altup import Alternation, Laurel, Streams
 from models.attention import AttentionBatch, KVCache
 from models.config import LayerKind, ModelConfig
+from models.given import Given
 from models.latent import LatentAttention
 from models.layer_inputs import InputGate, InputTable
 from models.layers import LayerNorm, Linear, RMSNorm, softcap
@@ -65,12 +66,19 @@ class Decoder(nnx.Module):
         return Layer(self.config, kind, dtype, shards)
 
     def embed(
-        self, tokens: Int32[Array, " T"], positions: Int32[Array, " T"]
+        self,
+        tokens: Int32[Array, " T"],
+        positions: Int32[Array, " T"],
+        given: Given | None = None,
     ) -> Float[Array, "T D"]:
         """What the first layer reads."""
         x = self.embedding[...][tokens]  # [T, D]
+        if given is not None and self.config.scales_given:
+            x = given.put(x)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        if given is not None and not self.config.scales_given:
+            x = given.put(x)
         if self.position_embedding is not None:
             x = x + self.position_embedding[...][positions + self.config.position_offset]
         return self.embedding_norm(x)
@@ -81,12 +89,13 @@ class Decoder(nnx.Module):
         positions: Int32[Array, " T"],
         batch: AttentionBatch,
         cache: KVCache,
+        given: Given | None = None,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """Hidden states behind the final norm, and the cache with this step's keys and values."""
-        x = self.embed(tokens, positions)  # [T, D]
-        given = self.layer_inputs(tokens, x) if self.layer_inputs is not None else None
+        x = self.embed(tokens, positions, given)  # [T, D]
+        inputs = self.layer_inputs(tokens, x) if self.layer_inputs is not None else None
         x = x if self.streams is None else self.streams.open(x)  # [S, T, D]
-        *_, (x, cache) = self.run_layers(x, positions, batch, cache, given)
+        *_, (x, cache) = self.run_layers(x, positions, batch, cache, inputs)
         x = x if self.streams is None else self.streams.close(x)
         return self.norm(x), cache._replace(chosen=None)
 

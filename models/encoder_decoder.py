@@ -20,6 +20,7 @@ from models.cross_attention import CrossAttention, places
 from models.decoder import Decoder, Layer, make_norm
 from models.encoder import Encoder
 from models.errors import UnsupportedError
+from models.given import Given
 from models.relative_bias import backward_bias
 from models.rope import Rotation
 
@@ -81,10 +82,11 @@ class EncoderDecoder(Decoder):
         positions: Int32[Array, " T"],
         batch: AttentionBatch,
         cache: KVCache,
+        given: Given | None = None,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """As a decoder's, of rows that were encoded."""
         batch = _with_bias(batch, self.config, self.relative_bias)
-        return super().__call__(tokens, positions, batch, cache)
+        return super().__call__(tokens, positions, batch, cache, given)
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""

@@ -51,6 +51,23 @@ MaxLogprobs = Annotated[
     int,
     typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_PANEL),
 ]
+EnableReturnHiddenStates = Annotated[
+    bool,
+    typer.Option(
+        "--enable-return-hidden-states/--no-enable-return-hidden-states",
+        help="Let requests ask for the last layer's states (return_hidden_states).",
+        rich_help_panel=_PANEL,
+    ),
+]
+EnablePromptEmbeds = Annotated[
+    bool,
+    typer.Option(
+        "--enable-prompt-embeds/--no-enable-prompt-embeds",
+        help="Take prompts that are embeddings: prompt_embeds of completions, input_embeds of "
+        "/generate.",
+        rich_help_panel=_PANEL,
+    ),
+]
 RootPath = Annotated[
     str,
     typer.Option(

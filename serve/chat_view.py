@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from engine.outputs import OutputDelta
 from serve.conversation import Conversation
+from serve.hidden_states import last_state
 from serve.logprobs import chat_logprobs, prompt_logprobs
 from serve.metrics import Timeline
 from serve.protocol import Usage
@@ -123,6 +124,7 @@ class ChatView:
             finish_reason=reply.finish_reason(delta),
             stop_reason=delta.stop_reason,
             token_ids=delta.token_ids if self._request.return_token_ids else UNSET,
+            hidden_states=last_state(delta) if self._request.return_hidden_states else UNSET,
         )
 
     def _logprobs(self, delta: OutputDelta) -> ChatLogprobs | None:

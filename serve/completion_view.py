@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.hidden_states import last_state
 from serve.logprobs import completion_logprobs, prompt_logprobs
 from serve.metrics import Timeline
 from serve.protocol import Usage
@@ -89,11 +90,13 @@ class CompletionView:
             choice.stop_reason = delta.stop_reason
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
-            choice.prompt_token_ids = prompt.token_ids if begins else UNSET
+            choice.prompt_token_ids = prompt.token_ids if begins and not prompt.embeds else UNSET
         if request.return_prompt_text and begins:
             choice.prompt_text = self._text_of(prompt)
         if request.prompt_logprobs is not None:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
+        if request.return_hidden_states:
+            choice.hidden_states = last_state(delta)
         return choice
 
     def _logprobs(self, index: int, prompt: Prompt, delta: OutputDelta) -> CompletionLogprobs:
@@ -102,7 +105,7 @@ class CompletionView:
             positions += delta.prompt_logprobs or []
         num_echoed = len(positions)
         positions += delta.logprobs or []
-        first = prompt.token_ids[0]
+        first = 0 if prompt.embeds else prompt.token_ids[0]
         shown, self._offsets[index] = completion_logprobs(
             positions,
             self._request.logprobs or 0,
@@ -115,7 +118,7 @@ class CompletionView:
         return shown
 
     def _text_of(self, prompt: Prompt) -> str:
-        if prompt.text is not None:
-            return prompt.text
+        if prompt.text is not None or prompt.embeds:
+            return prompt.text or ""
         skip = prompt.params.skip_special_tokens
         return self._tokenizer.decode(prompt.token_ids, skip) if self._tokenizer else ""

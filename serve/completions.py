@@ -1,5 +1,6 @@
 """POST /v1/completions: prompts in, continuations out, whole or streamed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,12 +8,14 @@ import msgspec
 from starlette.types import Send
 
 from engine.errors import RequestError
+from engine.prompt_embeds import Rows
 from engine.sampling_params import SamplingParams
 from serve.beams import beams_of, check_beams, sampling_defaults
 from serve.completion_view import CompletionView
 from serve.endpoint import GenerationRoute, send_whole
 from serve.engine_client import Prompt
 from serve.infill import ends_of, fill_in, infill_of
+from serve.prompt_embeds import check_embeds, decoded, embedded_prompt
 from serve.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.protocol import MAX_PROMPTS
 from serve.protocol_completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -52,10 +55,19 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
 
 
 async def completion_prompts(
-    service: Service, request: CompletionRequest, *, default: int = DEFAULT_MAX_TOKENS
+    service: Service,
+    request: CompletionRequest,
+    *,
+    default: int = DEFAULT_MAX_TOKENS,
+    embeds: Sequence[Rows] = (),
 ) -> list[Prompt]:
-    """Each prompt with its ids and options, `default` for max_tokens; raises RequestError."""
-    sent, info = request.prompts(), service.client.info
+    """Each prompt with its ids and options, `default` for max_tokens; raises RequestError.
+
+    `embeds` are prompts that come as embeddings, besides those that the request holds.
+    """
+    info = service.client.info
+    embeds = [*embeds, *await decoded(request.prompt_embeds, info)]
+    sent = [] if embeds and not request.prompt else request.prompts()
     constraint = constraint_of(request)
     if constraint is not None:
         constraint = constraint.written(service.settings.structured_outputs_config)
@@ -65,7 +77,9 @@ async def completion_prompts(
     params = _params(service, request, constraint)
     params.check_vocabulary(info.vocab_size)
     service.check_logprobs(params, "logprobs")
-    if params.n * len(sent) > MAX_PROMPTS:
+    if embeds:
+        check_embeds(request, params)
+    if params.n * (len(sent) + len(embeds)) > MAX_PROMPTS:
         raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")
     texts = [prompt for prompt in sent if isinstance(prompt, str)]
     ids = [prompt for prompt in sent if not isinstance(prompt, str)]
@@ -73,11 +87,14 @@ async def completion_prompts(
         params, ids = await _fill_in(service, request, params, texts, ids)
     elif texts:
         ids = await _encode(service, request, texts)
-    prompts = [
+    prompts = [embedded_prompt(service, request, params, default, rows) for rows in embeds]
+    prompts += [
         _prompt(service, request, params, default, texts[position] if texts else None, token_ids)
         for position, token_ids in enumerate(ids)
     ]
     grammar = await service.grammar(constraint)
+    if request.return_hidden_states:
+        prompts = [replace(prompt, hidden="last") for prompt in prompts]
     return [replace(prompt, grammar=grammar) for prompt in prompts]
 
 

@@ -75,6 +75,7 @@ async def begin(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
         thinking=thinking_budget(request, model, text, info.max_model_len),
         encoder_token_ids=read,
+        hidden="last" if request.return_hidden_states else "none",
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
 

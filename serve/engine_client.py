@@ -26,7 +26,7 @@ from engine.messages import (
     StepReport,
     ToEngine,
 )
-from engine.output_processor import OutputProcessor
+from engine.output_processor import HiddenStates, OutputProcessor
 from engine.outputs import OutputDelta
 from engine.page_map import PageMap
 from engine.pooling.inputs import PoolInput
@@ -69,6 +69,8 @@ class Prompt:
     thinking: ThinkingBudget | None = None
     encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
     encoder_features: bytes = b""  # what it hears instead
+    embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.prompt_embeds`
+    hidden: HiddenStates = "none"  # which hidden states are wanted
 
     @property
     def num_tokens(self) -> int:
@@ -332,17 +334,13 @@ class EngineClient:
         self, name: str, prompt: Prompt, priority: int, stream: RequestStream, shown: str
     ) -> None:
         requests = self._processor.add(
-            name,
-            prompt.token_ids,
-            prompt.params,
-            priority=priority,
-            cache_salt=prompt.cache_salt,
-            grammar=prompt.grammar,
-            beams=prompt.beams,
-            thinking=prompt.thinking,
+            name, prompt.token_ids, prompt.params,
+            priority=priority, cache_salt=prompt.cache_salt, grammar=prompt.grammar,
+            beams=prompt.beams, thinking=prompt.thinking,
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features,
-        )
+            prompt_embeds=prompt.embeds, hidden=prompt.hidden,
+        )  # fmt: skip
         if not self._awaited:  # those that a slow client still reads are no work
             self._heard = time.monotonic()
         timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}

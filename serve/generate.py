@@ -4,7 +4,10 @@ The request is one to `/v1/completions` in other words, or several with options 
 are its checks and its work. How it is answered is `serve.generate_view`'s.
 """
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -17,7 +20,9 @@ from serve.completions import completion_prompts
 from serve.endpoint import GenerationRoute, send_json
 from serve.engine_client import Prompt
 from serve.generate_view import GenerateView, Scored
-from serve.protocol import MAX_PROMPTS, CheckedRequest
+from serve.hidden_states import check_size
+from serve.prompt_embeds import listed
+from serve.protocol import MAX_PROMPTS, CheckedRequest, check_states
 from serve.protocol_completions import CompletionRequest, TextOrIds
 from serve.sse import DATA_ONLY, send_events
 from serve.streams import collect
@@ -78,17 +83,19 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
-    """A text or ids, or a list of either; sampling options for all of them, or for each."""
+    """A text, ids or embeddings, or a list of these; sampling options for all, or for each."""
 
-    needs = (("text",), ("input_ids",))
+    needs = (("text",), ("input_ids",), ("input_embeds",))
     text: str | list[str] | None = None
     input_ids: list[int | list[int]] | None = None
+    input_embeds: list[list[float | list[float]]] | None = None
     sampling_params: GenerateParams | list[GenerateParams] = GenerateParams()
     return_logprob: bool | None = None
     logprob_start_len: int | None = None  # the first token of the prompt to score; -1: none
     top_logprobs_num: int | None = None
     token_ids_logprob: list[int] | None = None  # tokens to score at each position
     return_text_in_logprobs: bool | None = None
+    return_hidden_states: bool | None = None  # of the prompt, and of all tokens but the last
     stream: bool | None = None
     rid: str | None = None
     priority: int | None = None
@@ -97,7 +104,16 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> TextOrIds | list[TextOrIds]:
+        """Texts or ids; None where they are embeddings."""
         return self.text if self.text is not None else self.input_ids  # type: ignore[return-value]
+
+    @property
+    def embeds(self) -> list[Any]:
+        """Prompts that are embeddings, each a list of a token's numbers."""
+        if self.input_embeds is None:
+            return []
+        first = next(iter(self.input_embeds[0]), 0.0)
+        return self.input_embeds if isinstance(first, list) else [self.input_embeds]
 
     @property
     def options(self) -> list[GenerateParams]:
@@ -108,6 +124,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     @property
     def listed(self) -> bool:
         """Whether there may be several prompts."""
+        if self.input_embeds is not None:
+            return self.embeds is self.input_embeds
         return isinstance(self.prompts, list) and not isinstance(self.prompts[0], int)
 
     @property
@@ -128,19 +146,23 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         )
 
     def check_shared(self) -> None:
-        if (self.text is None) == (self.input_ids is None):
-            raise RequestError("Send either text or input_ids.", "text")
-        if self.text == [] or self.input_ids == []:
-            raise RequestError("The prompt is empty.", "text" if self.text == [] else "input_ids")
+        prompts = {name: getattr(self, name) for [name] in self.needs}
+        sent = [name for name, value in prompts.items() if value is not None]
+        if len(sent) != 1:
+            raise RequestError("Send one of text, input_ids and input_embeds.", "text")
+        if prompts[sent[0]] == []:
+            raise RequestError("The prompt is empty.", sent[0])
         if isinstance(self.sampling_params, list):
             self._check_options(self.sampling_params)
         for name, nothing in _OF_LOGPROBS.items():
             if not self.return_logprob and getattr(self, name) not in nothing:
                 raise RequestError(f"{name} needs return_logprob.", name)
         self._check_scored()
+        if self.return_hidden_states:
+            check_states(self.stream)
 
     def _check_options(self, each: list[GenerateParams]) -> None:
-        if not self.listed or len(each) != len(self.prompts):
+        if not self.listed or len(each) != len(self.embeds or self.prompts):
             raise RequestError(
                 "A list of sampling_params goes with a list of as many prompts.", "sampling_params"
             )
@@ -155,6 +177,10 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
                 "token_ids_logprob and top_logprobs_num exclude each other.", "token_ids_logprob"
             )
         start = self.logprob_start_len
+        if self.input_embeds is not None and start not in (None, -1):
+            raise RequestError(
+                "logprob_start_len scores tokens, and input_embeds has none.", "logprob_start_len"
+            )
         if start is not None and start < -1:
             raise RequestError("logprob_start_len must be at least -1.", "logprob_start_len")
         if self.token_ids_logprob and start not in (None, -1):
@@ -168,9 +194,10 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         has options of its own; raises RequestError."""
         if not isinstance(self.sampling_params, list):
             return [self._completion(self.prompts, self.sampling_params)]
+        prompts = self.prompts or [None] * len(self.embeds)
         return [
             self._completion(prompt, options)  # type: ignore[arg-type]
-            for prompt, options in zip(self.prompts, self.sampling_params, strict=True)
+            for prompt, options in zip(prompts, self.sampling_params, strict=True)
         ]
 
     def _completion(
@@ -207,7 +234,11 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
     kind = GenerateRequest
 
     def names(self, request: GenerateRequest) -> Mapping[str, str]:
-        return {**_NAMES, "prompt": "input_ids" if request.text is None else "text"}
+        return {
+            **_NAMES,
+            "prompt": "input_ids" if request.text is None else "text",
+            "prompt_embeds": "input_embeds",
+        }
 
     async def answer(self, request: GenerateRequest, request_id: str, send: Send) -> None:
         prompts = await self._prompts(request)
@@ -227,13 +258,24 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
                 return
-            answers = view.whole(await collect(stream))
+            deltas = await collect(stream)
+            whole = partial(view.whole, deltas)
+            states = request.return_hidden_states  # many numbers to write
+            answers = await asyncio.to_thread(whole) if states else whole()
         await send_json(send, answers if request.many else answers[0])
 
     async def _prompts(self, request: GenerateRequest) -> list[Prompt]:
         found: list[Prompt] = []
-        for completion in request.as_completions():
-            found += await completion_prompts(self.service, completion, default=DEFAULT_NEW_TOKENS)
+        embeds = request.embeds and await listed(request.embeds, self.service.client.info)
+        each = isinstance(request.sampling_params, list)
+        for place, completion in enumerate(request.as_completions()):
+            own = embeds[place : place + 1] if each else embeds
+            found += await completion_prompts(
+                self.service, completion, default=DEFAULT_NEW_TOKENS, embeds=own
+            )
+        if request.return_hidden_states:
+            check_size(found, self.service.client.info)
+            found = [replace(prompt, hidden="all") for prompt in found]
         start = request.logprob_start_len or 0
         if len(found) * found[0].params.n > MAX_PROMPTS:
             raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from engine.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.hidden_states import all_states
 from serve.streams import absorb
 
 Listed = tuple[float | None, int, str | None]
@@ -46,6 +47,7 @@ class MetaInfo(Struct, kw_only=True):
     output_token_logprobs: list[Any] | UnsetType = UNSET
     output_top_logprobs: list[Any] | UnsetType = UNSET
     output_token_ids_logprobs: list[Any] | UnsetType = UNSET
+    hidden_states: list[Raw] | UnsetType = UNSET
 
 
 class Generated(Struct):
@@ -112,6 +114,8 @@ class GenerateView:
             self._score(info, self._scored, delta.logprobs or [])
             if self._scored.start >= 0:
                 self._score_prompt(info, self._scored, index // self._samples)
+        if prompt.hidden == "all":
+            info.hidden_states = all_states(delta, prompt.num_tokens)
         return Generated(delta.text, delta.token_ids, info)
 
     def _score(self, info: MetaInfo, scored: Scored, positions: Sequence[PositionLogprobs]) -> None:

@@ -72,6 +72,8 @@ class AnswerOptions:
     override_generation_config: answer_options.OverrideGenerationConfig = None
     structured_outputs_config: answer_options.StructuredOutputsConfig = None
     max_logprobs: answer_options.MaxLogprobs = 20
+    enable_prompt_embeds: answer_options.EnablePromptEmbeds = False
+    enable_return_hidden_states: answer_options.EnableReturnHiddenStates = False
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25
 

@@ -102,6 +102,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     return_token_ids: bool | None = None
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
+    return_hidden_states: bool | None = None  # SGLang's: of the last layer, at the last token
     use_beam_search: bool | None = None
     best_of: int | None = None
     length_penalty: float | None = None
@@ -157,6 +158,8 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(
                 "prompt_logprobs cannot be streamed; leave out stream.", "prompt_logprobs"
             )
+        if self.return_hidden_states:
+            check_states(self.stream, self.use_beam_search)
         if self.prompt_logprobs_start and (self.prompt_logprobs is None or self.echo):
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs, without echo.",
@@ -191,6 +194,18 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
                 raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
         if self.request_id is not None and self.rid is not None:
             raise RequestError("request_id and rid both name the response; send one.", "rid")
+
+
+def check_states(stream: bool | None, beams: bool | None = None) -> None:
+    """Raise RequestError for what does not go with return_hidden_states."""
+    if stream:
+        raise RequestError(
+            "return_hidden_states cannot be streamed; leave out stream.", "return_hidden_states"
+        )
+    if beams:
+        raise RequestError(
+            "return_hidden_states cannot be used with use_beam_search.", "return_hidden_states"
+        )
 
 
 RequestT = TypeVar("RequestT", bound=CheckedRequest)

@@ -262,6 +262,7 @@ class ChatChoice(Struct):
     finish_reason: ChatFinishReason | None = None
     stop_reason: int | str | UnsetType | None = UNSET
     token_ids: list[int] | UnsetType = UNSET
+    hidden_states: list[float] | UnsetType = UNSET
 
 
 class ChatCompletion(Struct, kw_only=True):

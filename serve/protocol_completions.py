@@ -17,14 +17,20 @@ TextOrIds = str | list[int]
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     """`logprobs` k asks for the chosen token and the k likeliest at each position."""
 
-    needs = (("prompt",),)
+    needs = (("prompt",), ("prompt_embeds",))
     prompt: str | list[str | int | list[int]] | None = None
+    prompt_embeds: str | list[str] | None = None  # base64 of tensors; answered before `prompt`
     logprobs: int | None = None
     suffix: str | None = None  # what follows the gap that is to be filled
 
     def prompts(self) -> list[TextOrIds]:
-        """The prompts, each a text or its ids; raises RequestError for a list of mixed kinds."""
+        """The prompts, each a text or its ids; raises RequestError for a list of mixed kinds.
+
+        Beside prompts of embeddings an empty one is none.
+        """
         prompt = self.prompt
+        if self.prompt_embeds is not None and not prompt:
+            return []
         if isinstance(prompt, str):
             return [prompt]
         if not prompt:
@@ -85,6 +91,7 @@ class CompletionChoice(Struct):
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
+    hidden_states: list[float] | UnsetType = UNSET
 
 
 class Completion(Struct, kw_only=True):

@@ -136,6 +136,7 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.token_ids += later.token_ids
     delta.logprobs = _joined(delta.logprobs, later.logprobs)
     delta.prompt_logprobs = _joined(delta.prompt_logprobs, later.prompt_logprobs)
+    delta.hidden_states = _joined(delta.hidden_states, later.hidden_states)
     delta.finish_reason = later.finish_reason
     delta.stop_reason = later.stop_reason
     delta.num_cached_tokens = max(delta.num_cached_tokens, later.num_cached_tokens)

@@ -47,7 +47,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "logits_processors": ([],),
         "media_io_kwargs": (),
         "mm_processor_kwargs": (),
-        "prompt_embeds": (),
+        "prompt_embeds": (),  # of routes that take none
         "return_prompt_text": (False,),  # of routes that make no text
         "return_weight_versions": (False,),
         "session_id": (),
@@ -62,14 +62,14 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "custom_logit_processor": (),
         "data_parallel_rank": (),
         "image_data": (),
-        "input_embeds": (),
+        "input_embeds": (),  # likewise
         "log_metrics": (True,),
         "lora_path": (),
         "no_logs": (False,),
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),
         "return_entropy": (False,),
-        "return_hidden_states": (False,),
+        "return_hidden_states": (False,),  # of routes that give none
         "return_prompt_token_ids": (False,),
         "return_routed_experts": (False,),
         "separate_reasoning": (True,),

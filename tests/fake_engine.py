@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from engine.beam_core import BeamCore
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
+from engine.hidden_states import check_hidden
 from engine.messages import (
     AddRequest,
     EngineStats,
@@ -29,6 +33,7 @@ from engine.messages import (
 )
 from engine.page_map import PageMap, draw
 from engine.process import serve_engine
+from engine.prompt_embeds import EmbedsAtWork, PromptEmbeds
 
 logger = logging.getLogger("engine.fake")
 VOCAB = 300
@@ -36,6 +41,7 @@ CONTEXT = 128
 END = 257  # of a turn; the demo templates of the tests end turns with it
 REFUSE, FAIL_STEP, KILL = 290, 291, 292
 PAGES, PAGE_SIZE = 64, 16
+WIDTH = 4  # of embeddings and hidden states
 ENCODER, ENCODED = "encoder", 60  # the model of this name has one, that reads so many tokens
 
 
@@ -43,6 +49,7 @@ ENCODER, ENCODED = "encoder", 60  # the model of this name has one, that reads s
 class Row:
     request: AddRequest
     output: list[int] = field(default_factory=list)
+    embeds: PromptEmbeds | None = None
 
 
 class FakeCore:
@@ -76,7 +83,10 @@ class FakeCore:
             compile_seconds=1.5,
             max_encoder_len=ENCODED if config.model == ENCODER else 0,
             decoder_prompt=[97, 98] if config.model == ENCODER else [],
+            prompt_embeds_size=WIDTH if config.enable_prompt_embeds else 0,
+            hidden_size=WIDTH if config.enable_return_hidden_states else 0,
         )
+        self.embeds = EmbedsAtWork(self.info)
 
     @property
     def has_work(self) -> bool:
@@ -87,10 +97,15 @@ class FakeCore:
             raise RequestError("The engine does not like this prompt.", "prompt")
         if request.priority and self.config.scheduling_policy != "priority":
             raise RequestError("priority needs --scheduling-policy priority.", "priority")
+        check_hidden(request, self.info)
         self.added.append(request)
         if arrival is None:
             self.num_prompt += len(request.prompt_token_ids)
-        self.waiting[request.request_id] = Row(request)
+        embeds = self.embeds.of(request)
+        if embeds is not None:  # a row's first number says what is answered
+            said = embeds.rows[:, 0].astype(int).tolist()
+            request = msgspec.structs.replace(request, prompt_token_ids=said)
+        self.waiting[request.request_id] = Row(request, embeds=embeds)
         return len(self.added) if arrival is None else arrival
 
     def abort(self, request_ids: list[int]) -> None:
@@ -138,6 +153,11 @@ class FakeCore:
             count = request.params.prompt_logprobs
             first = max(1, request.params.prompt_logprobs_start)
             delta.prompt_logprobs = [scores(each, count) for each in prompt[first:]]
+        if request.hidden_from is not None:  # that of token t is t, t, t ..
+            newest = len(prompt) - 1 + len(row.output)
+            first = newest if row.output else request.hidden_from
+            states = [np.full(WIDTH, place, "<f4") for place in range(first, newest + 1)]
+            delta.hidden_states = [state.tobytes() for state in states]
         row.output.append(token)
         delta.finish_reason = self._end(row, token)
         if delta.finish_reason is not None:

@@ -39,6 +39,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         mlp_bias=fields.flag("mlp_bias", False),
         mlp_scales=_factors(fields, "mlp_multipliers", 2),
         embedding_scale=_factor(fields, "embedding_multiplier"),
+        scales_given=True,
         logit_scale=_factor(fields, "lm_head_multiplier"),
     )
     # queries, keys and values are linear in what attention reads

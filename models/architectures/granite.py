@@ -32,6 +32,7 @@ def dense(fields: Fields, **switches: Any) -> ModelConfig:
     return llama.dense(
         fields,
         embedding_scale=fields.number("embedding_multiplier", 1.0),
+        scales_given=True,
         residual_scale=fields.number("residual_multiplier", 1.0),
         qkv_bias=bias,
         o_bias=bias,

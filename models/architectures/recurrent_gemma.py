@@ -63,6 +63,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         windows=[window] * layers,
         norm_offset=True,
         embedding_scale=float(jnp.bfloat16(math.sqrt(width))),  # rounded in every dtype
+        scales_given=True,
         qkv_bias=fields.flag("attention_bias", False),
         o_bias=True,
         mlp_bias=True,

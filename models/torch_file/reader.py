@@ -1,4 +1,4 @@
-"""Reads what `torch.save` writes of a state dict: what each tensor is called, and its rows.
+"""Reads what `torch.save` writes of a state dict, or of one tensor: names, and rows.
 
     since PyTorch 1.6: a zip archive           before: five pickles, and the storages behind them
     ┌──────────────────────────────────┐       ┌────────┬──────────┬────────┬──────┬──────┬───────┐
@@ -97,6 +97,13 @@ class TorchFile:
         self._file.close()
 
     def _read(self) -> dict[str, Readable]:
+        held, places = self._held()
+        if type(held) is not dict:
+            self._fail(f"it holds a {type(held).__name__} and no state dict")
+        return {name: self._tensor(name, value, places) for name, value in held.items()}
+
+    def _held(self) -> tuple[Any, Places]:
+        """What was saved, and where its storages lie."""
         start = self._file.read(len(LFS))
         if start == LFS:
             raise CheckpointError(
@@ -104,12 +111,9 @@ class TorchFile:
             )
         try:
             archive = start.startswith(ZIP)
-            held, places = self._archive() if archive else self._pickles()
+            return self._archive() if archive else self._pickles()
         except PickleError as error:
             self._fail(str(error), error.instead)
-        if type(held) is not dict:
-            self._fail(f"it holds a {type(held).__name__} and no state dict")
-        return {name: self._tensor(name, value, places) for name, value in held.items()}
 
     def _archive(self) -> tuple[Any, Places]:
         try:
@@ -212,9 +216,16 @@ class TorchFile:
         raise CheckpointError(f"{self.path} is not a PyTorch file to read: {what}; {instead}.")
 
 
+class TensorFile(TorchFile):
+    """One that holds a tensor and nothing around it: `tensors` has that one."""
+
+    def _read(self) -> dict[str, Readable]:
+        return {"tensor": self._tensor("tensor", *self._held())}
+
+
 def _widths(held: Any) -> dict[str, int]:
     """Storage's key -> bytes of one number, of those that tensors have."""
-    values = held.values() if type(held) is dict else ()
+    values = held.values() if type(held) is dict else (held,)
     storages: list[Storage] = [value.storage for value in values if type(value) is View]
     return {storage.key: storage.dtype.itemsize for storage in storages}
 

@@ -18,6 +18,7 @@ from models import architectures
 from models.config import ModelConfig
 from models.encoder_decoder import make_decoder
 from models.errors import CheckpointError, ModelError, UnsupportedError
+from models.given import unable
 from models.mixer_config import DualScan
 from models.registry import find_architecture, supported
 from models.weights import Source, Stack, WeightMap
@@ -372,6 +373,16 @@ def test_blocks_of_zamba2_are_read_where_they_are_used_first_and_may_be_repeated
     assert ignored == [3]
     with pytest.raises(UnsupportedError, match="tie_word_embeddings"):
         parse(RAW["zamba2"], tie_word_embeddings=False)
+
+
+def test_who_takes_embeddings_and_scales_them() -> None:
+    """They are as transformers' embedding layers give them, of which Gemma's scale their rows."""
+    scaled = ("granite", "recurrent_gemma", "falcon_h1")
+    assert all(parse(RAW[name]).scales_given for name in scaled)
+    assert not any(parse(RAW[name]).scales_given for name in ("gemma", "gemma2", "gemma3"))
+    assert "token ids" in (unable(parse(RAW["gemma3n"])) or "")
+    assert "encoder" in (unable(parse(RAW["bart"])) or "")
+    assert unable(parse(RAW["gemma"])) is None
 
 
 def test_gates_of_recurrent_gemma_divide_its_width() -> None:

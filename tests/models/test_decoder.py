@@ -19,6 +19,7 @@ from models.attention import AttentionBatch, KVCache, mixed_batch
 from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth, SharedBlocks
 from models.decoder import Decoder
 from models.errors import UnsupportedError
+from models.given import Given
 from models.layers import split_columns
 from models.rope import RopeConfig, Rotation
 from models.weight_map import weight_map
@@ -242,6 +243,28 @@ def test_a_window_hides_what_lies_before_it() -> None:
 )
 def test_every_switch_is_connected(switch: dict[str, object]) -> None:
     assert np.abs(run(replace(CONFIG, **switch)) - run(CONFIG)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {},
+        {"embedding_scale": 5.0},
+        {"embedding_scale": 5.0, "scales_given": True},
+        {"learned_positions": True, "embedding_norm": True},
+    ],
+)
+def test_rows_of_the_embedding_layer_stand_for_their_tokens(switch: dict[str, Any]) -> None:
+    """Whether the layer scales them or the model does is the family's."""
+    config = replace(CONFIG, **switch)
+    made, positions = make(config), jnp.arange(len(TOKENS))
+    scale = 1.0 if config.scales_given else config.embedding_scale
+    tokens = jnp.asarray(TOKENS).at[jnp.array([0, 3, 4])].set(-2)
+    rows = made.embedding[...][TOKENS] * scale
+    given = Given(tokens == -2, jnp.where((tokens == -2)[:, None], rows, jnp.nan))
+    np.testing.assert_array_equal(
+        made.embed(tokens, positions, given), made.embed(jnp.asarray(TOKENS), positions)
+    )
 
 
 def test_a_softcap_bounds_logits() -> None:

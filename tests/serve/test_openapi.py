@@ -63,7 +63,8 @@ async def test_what_has_to_be_there_is_marked(serve: Serve) -> None:
                 assert {"type": "null"} not in kinds
             fields = {field.name for field in msgspec.structs.fields(operation.takes)}
             assert needed.union(*alternatives) <= fields
-    assert schemas["CompletionRequest"]["required"] == ["prompt"]
+    assert schemas["ResponsesRequest"]["required"] == ["input"]
+    assert {"required": ["prompt_embeds"]} in schemas["CompletionRequest"]["anyOf"]
     assert {"required": ["messages"]} in schemas["ChatRequest"]["anyOf"]
     assert schemas["AudioRequest"]["required"] == ["file"]
     assert "temperature" not in schemas["TokenizeRequest"]["properties"]

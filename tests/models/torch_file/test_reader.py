@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from models.checkpoint import open_tensors
 from models.errors import CheckpointError
-from models.torch_file.reader import TorchFile
+from models.torch_file.reader import TensorFile, TorchFile
 from tests.models.torch_file.torch_files import (
     archive,
     name,
@@ -265,6 +265,14 @@ def test_files_that_pytorch_writes_are_read(tmp_path: Path, new: bool) -> None:
             np.testing.assert_array_equal(
                 found[key].read().astype(np.float32), tensor.detach().float().numpy(), key
             )
+    alone = tmp_path / "alone.pt"
+    grown = torch.nn.Embedding(5, 4)(torch.tensor([[3, 1]])).bfloat16()  # with a gradient to come
+    torch.save(grown, alone, _use_new_zipfile_serialization=new)
+    with TensorFile(alone) as file:
+        [tensor] = file.tensors.values()
+        np.testing.assert_array_equal(
+            tensor.read().astype(np.float32), grown.detach().float().numpy()
+        )
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
