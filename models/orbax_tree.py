@@ -15,6 +15,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def find_tree(folder: Path) -> Path | None:
     found = [
         place
         for place in places
-        if LEAVES not in place.parts and any((place / n).is_file() for n in (METADATA, DATABASE))
+        if LEAVES not in place.parts and any(isfile(place / n) for n in (METADATA, DATABASE))
     ]
     tops = [place for place in found if not any(other in place.parents for other in found)]
     if len(tops) > 1:
