@@ -277,6 +277,12 @@ DENSE: Mapping[str, Case] = {
         "model_type": "gemma4_unified",
         "text_config": gemma4(),
     }, spread=GEMMA_4, stand_in=StandIn(gemma4(), stand_ins.gemma3n)),
+    "gemma4_12b_text": Case({
+        **gemma4(vocab_size=31, num_hidden_layers=2,
+                 layer_types=["sliding_attention", "full_attention"]),
+        "architectures": ["Gemma4UnifiedForCausalLM"],
+        "model_type": "gemma4_unified_text",
+    }, spread=GEMMA_4, seed=1),
     "gemma4_e2b": Case({
         "architectures": ["Gemma4ForConditionalGeneration"],
         "model_type": "gemma4",
