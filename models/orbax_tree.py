@@ -177,7 +177,8 @@ def _open(tensorstore: Any, spec: Mapping[str, Any], **options: Any) -> Any:
 
 
 def _chunk_bytes(store: Any) -> int:
-    return prod(store.chunk_layout.read_chunk.shape) * int(store.dtype.numpy_dtype.itemsize)
+    size: int = prod(store.chunk_layout.read_chunk.shape) * store.dtype.numpy_dtype.itemsize
+    return size
 
 
 def find_package(name: str, needed: str, without: str = "") -> Any:
