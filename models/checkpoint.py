@@ -7,6 +7,8 @@
     pytorch_model.bin              the same as PyTorch saves it, where there is no safetensors file,
     pytorch_model.bin.index.json   and its index
 
+or, where there are none of these, a tree that Orbax wrote: `orbax_tree.py`.
+
 A GGUF file is a checkpoint by itself: `gguf/` reads it as if it were such a folder.
 
 Owns finding and opening these. Refuses to know what the configuration means (`architectures/`),
@@ -27,6 +29,7 @@ from models.gguf.checkpoint import (
     read_gguf_config,
     read_gguf_generation_config,
 )
+from models.orbax_tree import INSTEAD, METADATA, describe, find_tree, open_tree
 from models.quantised.tensors import Readable
 from models.safetensors import SafetensorsFile
 from models.torch_file.reader import TorchFile
@@ -78,6 +81,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         return read_gguf_config(folder)
     path = folder / CONFIG
     if not path.is_file():
+        if (tree := find_tree(folder)) is not None:
+            raise CheckpointError(f"{described(tree)}, and there is no {path}; {INSTEAD}.")
         files = sorted(folder.glob("*.gguf"))
         instead = files[0] if files else "the folder of a Hugging Face checkpoint"
         raise CheckpointError(f"{folder} has no {CONFIG}; give {instead}.")
@@ -103,6 +108,9 @@ def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
         with open_gguf_tensors(folder) as restored:
             yield restored
         return
+    if (tree := weights_tree(folder)) is not None:
+        yield open_tree(tree, read_object(tree / METADATA))
+        return
     tensors: dict[str, Readable] = {}
     index, weight_map, filenames = _weight_files(folder)
     with ExitStack() as files:
@@ -122,6 +130,17 @@ def open_tensors(folder: Path) -> Iterator[Mapping[str, Readable]]:
                 f"it; download {folder} again."
             )
         yield tensors
+
+
+def weights_tree(folder: Path) -> Path | None:
+    """The tree that has the weights of a folder without files of weights, if one does."""
+    files = (INDEX, WEIGHTS, TORCH_INDEX, TORCH_WEIGHTS, CONVERTED)
+    return None if any((folder / name).is_file() for name in files) else find_tree(folder)
+
+
+def described(tree: Path) -> str:
+    """The beginning of a sentence about a tree that is not read."""
+    return describe(tree, read_object(tree / METADATA))
 
 
 def _weight_files(folder: Path) -> tuple[str, dict[str, str], list[str]]:

@@ -79,6 +79,7 @@ class Mixture:
     weigh_inputs: bool = False  # weights multiply what experts read, and not what they give
     shared_size: int = 0  # intermediate size of the MLP that every token goes through; 0 is none
     shared_gate: bool = False  # its output is multiplied by sigmoid(x w)
+    shared_mean: bool = False  # it and the experts are averaged, not added
     latent_size: int | None = None  # experts read and give so many numbers, projected from and to D
     beside_mlp: bool = False  # added to a layer's MLP, each of the two between norms of its own
     # of `beside_mlp`: the router reads x through a norm, and weights are scaled expert by expert

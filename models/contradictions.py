@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import read_config
+from models.checkpoint import described, read_config, weights_tree
 from models.errors import CheckpointError
+from models.orbax_tree import INSTEAD
 from models.quantised.tensors import Readable
 from models.safetensors import Tensor
 
@@ -23,6 +24,10 @@ _INSTEAD = "use the config.json that belongs to these weights"
 
 def missing_tensor(name: str, held: Iterable[str], folder: Path) -> CheckpointError:
     """The model that config.json describes has this tensor, and the weights `held` have not."""
+    if (tree := weights_tree(folder)) is not None:
+        return CheckpointError(
+            f"{described(tree)}, and none for {name!r}, which config.json calls for; {INSTEAD}."
+        )
     return CheckpointError(
         f"{folder} lacks tensor {name!r}, which its config.json calls for"
         f"{_why_missing(name, held, read_config(folder))}; {_INSTEAD}, or download them again."

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from models.checkpoint import CONVERTED, PICKLED, find_folder, read_config
+from models.checkpoint import CONVERTED, PICKLED, find_folder, read_config, weights_tree
 from models.converted import Made, layout_digest, write_leaves, write_made
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import is_gguf
 from models.loading import load
 from models.orbax_leaves import find_orbax, write_orbax
+from models.orbax_tree import is_part
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture
 
@@ -84,10 +85,12 @@ def convert(
 
 def _carried(folder: Path, out: Path) -> Iterator[Path]:
     """Every file but weights, code, which nothing here runs, hidden ones and what was written."""
+    tree = weights_tree(folder)
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
         weights = any(fnmatchcase(path.name, pattern) for pattern in WEIGHTS)
+        weights = weights or (tree is not None and is_part(path, tree))
         unused = hidden or weights or path.suffix == ".py"
         if path.is_file() and not unused and not path.is_relative_to(out):
             yield path

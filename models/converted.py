@@ -26,8 +26,8 @@ from jaxtyping import Array
 from models.checkpoint import CONVERTED, read_object
 from models.errors import CheckpointError, UnsupportedError
 from models.flatten import Leaf
-from models.orbax_leaves import FOLDER as ORBAX
 from models.orbax_leaves import read_orbax
+from models.orbax_tree import LEAVES as ORBAX
 from models.safetensors import DTYPES, SafetensorsFile, Tensor
 from models.sharding import named_sharding
 from models.slices import Index

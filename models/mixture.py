@@ -91,7 +91,7 @@ class MixtureOfExperts(nnx.Module):
         shared = self.shared(x)
         if self.shared_gate is not None:
             shared = shared * jax.nn.sigmoid(self.shared_gate(x))
-        return out + shared
+        return (out + shared) * 0.5 if self.mixture.shared_mean else out + shared
 
     def _route(self, x: Float[Array, "T D"]) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
         mixture, bias = self.mixture, self.router.bias

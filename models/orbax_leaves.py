@@ -5,11 +5,10 @@
 
 Orbax writes them, and can restore them; they are read by TensorStore, on which it rests, for that
 takes two thirds of the time. Owns what is said to both, and their errors made into ours. When
-leaves may be used, and which they are, is said in `converted.py`. Both packages are optional, and
-imported only here.
+leaves may be used, and which they are, is said in `converted.py`; trees of others are read by
+`orbax_tree.py`. Both packages are optional.
 """
 
-import importlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,19 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from models.errors import CheckpointError, UnsupportedError
+from models.errors import CheckpointError
 from models.flatten import Leaf
+from models.orbax_tree import LEAVES, find_package, first_line
 from models.sharding import named_sharding
 
-FOLDER = "ingot.orbax"
 _READERS = 4  # leaves read at the same time
+_NEEDED = "Leaves in Orbax's format need orbax and tensorstore"
+_WITHOUT = ", or convert the model without --save-format orbax"
 
 
 def find_orbax() -> Any:
     """The package that writes; raises UnsupportedError where it is not installed."""
-    return _find("orbax.checkpoint")
+    return find_package("orbax.checkpoint", _NEEDED, _WITHOUT)
 
 
 def write_orbax(folder: Path, leaves: tuple[Leaf, ...], arrays: tuple[Array, ...]) -> None:
@@ -43,14 +44,14 @@ def write_orbax(folder: Path, leaves: tuple[Leaf, ...], arrays: tuple[Array, ...
     orbax = find_orbax()
     tree = {leaf.paths[0]: array for leaf, array in zip(leaves, arrays, strict=True)}
     handler = orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, use_compression=False)
-    path = (folder / FOLDER).absolute()
+    path = (folder / LEAVES).absolute()
     try:
         with orbax.Checkpointer(handler) as checkpointer:
             checkpointer.save(path, args=orbax.args.PyTreeSave(tree))
     except OSError:
         raise
     except Exception as error:  # of Orbax, TensorStore and XLA, which raise whatever they like
-        raise CheckpointError(f"Orbax cannot write {path}: {_first(error)}.") from error
+        raise CheckpointError(f"Orbax cannot write {path}: {first_line(error)}.") from error
 
 
 def read_orbax(folder: Path, leaves: tuple[Leaf, ...], mesh: Mesh) -> tuple[Array, ...]:
@@ -60,8 +61,8 @@ def read_orbax(folder: Path, leaves: tuple[Leaf, ...], mesh: Mesh) -> tuple[Arra
         CheckpointError: what is there is damaged, or has other leaves.
         UnsupportedError: TensorStore is not installed.
     """
-    tensorstore = _find("tensorstore")
-    path = (folder / FOLDER).absolute()
+    tensorstore = find_package("tensorstore", _NEEDED, _WITHOUT)
+    path = (folder / LEAVES).absolute()
     place = partial(_place, mesh=mesh, path=path)
     try:
         stores = [tensorstore.open(_where(path, leaf), open=True, read=True) for leaf in leaves]
@@ -71,18 +72,8 @@ def read_orbax(folder: Path, leaves: tuple[Leaf, ...], mesh: Mesh) -> tuple[Arra
         raise
     except Exception as error:  # TensorStore has ValueError, and what the disk may raise
         raise CheckpointError(
-            f"{path} is damaged, or not whole ({_first(error)}); convert the model again."
+            f"{path} is damaged, or not whole ({first_line(error)}); convert the model again."
         ) from error
-
-
-def _find(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UnsupportedError(
-            f"Leaves in Orbax's format need {name.partition('.')[0]}; run pip install "
-            "'ingot[orbax]', or convert the model without --save-format orbax."
-        ) from None
 
 
 def _where(path: Path, leaf: Leaf) -> dict[str, Any]:
@@ -97,9 +88,3 @@ def _place(leaf: Leaf, store: Any, *, mesh: Mesh, path: Path) -> Array:
     return jax.make_array_from_callback(
         leaf.shape, named_sharding(mesh, leaf.axes), lambda part: found[part].read().result()
     )
-
-
-def _first(error: Exception) -> str:
-    """What an error says, without the specification that TensorStore adds."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition(" [")[0][:200]

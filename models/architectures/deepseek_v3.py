@@ -48,7 +48,9 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return latent_model(fields, read_biased_mixture(fields))
 
 
-def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = None) -> ModelConfig:
+def latent_model(
+    fields: Fields, mixture: Mixture | None, index: LatentIndex | None = None
+) -> ModelConfig:
     """The keys that all with latent attention write alike."""
     latent = Latent(
         query_rank=fields.integer("q_lora_rank") if "q_lora_rank" in fields else None,
@@ -68,7 +70,8 @@ def latent_model(fields: Fields, mixture: Mixture, index: LatentIndex | None = N
         o_bias=bias,
     )
     rope = read_rope(fields, latent.rope_dim)
-    kinds = tuple(LayerKind(rope=rope, experts=sparse) for sparse in read_first_dense(fields))
+    sparse = read_first_dense(fields) if mixture else [False] * base.num_layers
+    kinds = tuple(LayerKind(rope=rope, experts=experts) for experts in sparse)
     scale = (latent.key_dim + latent.rope_dim) ** -0.5 * yarn_score_scale(fields)
     width = latent.rank + latent.rope_dim
     return replace(base, head_dim=width, layer_kinds=kinds, attention_scale=scale)

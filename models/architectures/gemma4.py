@@ -21,13 +21,14 @@ from models.windows import FULL, SLIDING, read_layer_types, read_windows
 
 UNIFIED = "Gemma4UnifiedForConditionalGeneration"
 WITH_MORE = ("Gemma4ForConditionalGeneration", UNIFIED)
-ARCHITECTURES = ("Gemma4ForCausalLM", *WITH_MORE)
+UNIFIED_TEXT = "Gemma4UnifiedForCausalLM"
+ARCHITECTURES = ("Gemma4ForCausalLM", UNIFIED_TEXT, *WITH_MORE)
 DEFAULTS = {"head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
             "sliding_window": 512, "num_key_value_heads": 4, "rope_parameters": {
                 SLIDING: {"rope_theta": 1e4},
                 FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25,
                        "rope_theta": 1e6}}}  # fmt: skip
-OWN_DEFAULTS = {UNIFIED: {"sliding_window": 1024, "hidden_size_per_layer_input": 0}}
+UNIFIED_DEFAULTS = {"sliding_window": 1024, "hidden_size_per_layer_input": 0}
 LAYER, BESIDE = llama.LAYER, "layers.*.beside"
 NAMES: Names = {
     **gemma2.NAMES,
@@ -51,7 +52,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     name = outer.texts("architectures")[0]
     text = outer.section("text_config") if name in WITH_MORE else outer
     written = {key: value for key, value in text.raw.items() if value is not None}
-    usual = {**DEFAULTS, **OWN_DEFAULTS.get(name, {})}
+    usual = {**DEFAULTS, **(UNIFIED_DEFAULTS if name in (UNIFIED, UNIFIED_TEXT) else {})}
     fields = Fields({**usual, **written, "architectures": [name]}, text.where, gemma2.RENAMED)
     fields.refuse("attention_bias")
     fields.option("use_bidirectional_attention", ("vision",), "vision")  # of images only

@@ -16,16 +16,15 @@ weights = llama.weights
 def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields(raw)
     fields.refuse("sparse_config", "num_experts")
-    layers, width = (
-        fields.integer("num_hidden_layers", high=MAX_LAYERS),
-        fields.integer("hidden_size"),
-    )
     bias = fields.flag("attention_bias", False)
-    return llama.dense(
-        fields,
-        embedding_scale=fields.number("scale_emb", 1.0),
-        residual_scale=fields.number("scale_depth", 1.0) / math.sqrt(layers),
-        logit_scale=fields.integer("dim_model_base", 1) / width,
-        qkv_bias=bias,
-        o_bias=bias,
-    )
+    return llama.dense(fields, qkv_bias=bias, o_bias=bias, **factors(fields))
+
+
+def factors(fields: Fields) -> dict[str, float]:
+    """Of embeddings, of what layers add, and of logits."""
+    layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
+    return {
+        "embedding_scale": fields.number("scale_emb", 1.0),
+        "residual_scale": fields.number("scale_depth", 1.0) / math.sqrt(layers),
+        "logit_scale": fields.integer("dim_model_base", 1) / fields.integer("hidden_size"),
+    }

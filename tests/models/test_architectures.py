@@ -407,3 +407,43 @@ def test_olmo_hybrid_is_read_as_published_and_as_transformers_writes_it() -> Non
         True, True, True, False, True,
     ]  # fmt: skip
     assert [kind.mixer for kind in parse(short, num_hidden_layers=2).layer_kinds] == [True, False]
+
+
+def test_deci_states_layers_in_two_ways() -> None:
+    kinds = parse(RAW["decilm"]).layer_kinds
+    assert [(kind.attention, kind.kv_heads) for kind in kinds] == [
+        (True, 2), (False, None), (True, 1), (True, 2),
+    ]  # fmt: skip
+    assert [(kind.mlp, kind.mlp_size) for kind in kinds] == [
+        (True, 256), (True, 512), (True, 512), (False, None),
+    ]  # fmt: skip
+    older = {key: one for key, one in RAW["decilm"].items() if key != "block_configs"}
+    older |= {"intermediate_size": 56, "num_key_value_heads_per_layer": [4, 2, 1, 1]}
+    assert [kind.kv_heads for kind in parse(older).layer_kinds] == [4, 2, 1, 1]
+    with pytest.raises(CheckpointError, match="num_key_value_heads_per_layer is no list of 5"):
+        parse(older, num_hidden_layers=5)
+    blocks = RAW["decilm"]["block_configs"]
+    linear = {"attention": blocks[0]["attention"], "ffn": {"replace_with_linear": True}}
+    with pytest.raises(UnsupportedError, match="block_configs: 0: ffn: replace_with_linear"):
+        parse(RAW["decilm"], block_configs=[linear, *blocks[1:]])
+
+
+def test_command_a_plus_says_how_experts_are_weighed_and_joined() -> None:
+    config = parse(RAW["cohere2_moe"])
+    assert [(kind.window, kind.rope is None) for kind in config.layer_kinds] == [
+        (None, False), (9, False), (None, True),
+    ]  # fmt: skip
+    assert config.mixture is not None
+    assert (config.mixture.shared_mean, config.intermediate_size) == (True, 56)
+    other = parse(
+        RAW["cohere2_moe"], rms_norm_eps=1e-6, expert_selection_fn="softmax", norm_topk_prob=False,
+        shared_expert_combination_strategy="sum", prefix_dense_sliding_window_pattern=2,
+    )  # fmt: skip
+    assert other.mixture is not None and other.mixture.renormalize
+    assert (other.norm, other.norm_eps, other.mixture.shared_mean) == ("rms", 1e-6, False)
+    assert [kind.window for kind in other.layer_kinds] == [9, 9, None]
+
+
+def test_mellum_counts_its_experts_under_two_names() -> None:
+    raw = {key: one for key, one in RAW["mellum"].items() if key != "num_experts"}
+    assert parse(raw, num_local_experts=6) == parse(RAW["mellum"])

@@ -1,7 +1,8 @@
 """What is done to a model of transformers that stands in for one it does not have.
 
 Each function changes a model in place. Written from the model code that the authors publish beside
-their weights: `modeling_baichuan.py` of Baichuan-13B and of Baichuan2.
+their weights: `modeling_baichuan.py` of Baichuan-13B and of Baichuan2, `modeling_decilm.py` of
+Llama-3_3-Nemotron-Super-49B.
 """
 
 import math
@@ -28,6 +29,18 @@ def linear_biases(model: transformers.PreTrainedModel) -> None:
 def head_of_unit_rows(model: transformers.PreTrainedModel) -> None:
     """Logits come from rows of length 1."""
     model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
+
+
+def layers_of_their_own_sizes(model: transformers.PreTrainedModel) -> None:
+    """Rows and columns of matrices end where the checkpoint has no more numbers."""
+    for layer in model.model.layers:
+        for module in layer.modules():
+            if isinstance(module, torch.nn.Linear):
+                there = ~module.weight.data.isnan()
+                module.weight.data = module.weight.data[there.any(1)][:, there.any(0)]
+        attention = layer.self_attn
+        kv_heads = len(attention.k_proj.weight) // attention.head_dim
+        attention.num_key_value_groups = model.config.num_attention_heads // kv_heads
 
 
 def alibi_slopes(heads: int) -> list[float]:

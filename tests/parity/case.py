@@ -23,7 +23,7 @@ class StandIn:
 
     config: that model's.
     packed: its tensors as the architecture's own checkpoints have them, by name and order of rows.
-        No number is changed, lost or used twice.
+        No number is changed or used twice, and those that are lost an alteration takes away.
     zeros: parts of the names of its tensors that are 0, which the architecture has none of.
     alterations: what is done to it besides, names of functions in `alterations.py`.
     """

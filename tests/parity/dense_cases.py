@@ -126,6 +126,14 @@ _E2B = {
 }
 GEMMA_4 = Spread(embedding=0.1, gain=1.3)
 
+
+def _block(group: int | None, mult: float | None) -> dict[str, Any]:
+    """A layer of a search; None is nothing in its place."""
+    attention = {"n_heads_in_group": group, "no_op": group is None, "replace_with_linear": False}
+    ffn = {"ffn_mult": mult, "no_op": mult is None, "replace_with_linear": False}
+    return {"attention": attention, "ffn": ffn}
+
+
 DENSE: Mapping[str, Case] = {
     "olmo": Case(_dense("OlmoForCausalLM", "olmo", clip_qkv=1.5)),
     "olmo2": Case(_dense("Olmo2ForCausalLM", "olmo2")),
@@ -218,6 +226,23 @@ DENSE: Mapping[str, Case] = {
         "vocab_size": 67,
         "word_embed_proj_dim": 40,
     }, spread=TIED),
+    "biogpt": Case({
+        "architectures": ["BioGptForCausalLM"],
+        "model_type": "biogpt",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "hidden_act": "gelu",
+        "hidden_size": 40,
+        "intermediate_size": 56,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "scale_embedding": True,
+        "vocab_size": 31,
+    }, spread=Spread(embedding=0.02, gain=1.6), seed=2),
+    "codegen": Case(_gpt("CodeGenForCausalLM", "codegen", n_embd=64, n_head=8, n_layer=2,
+                         rotary_dim=6, tie_word_embeddings=False, vocab_size=31), seed=2),
     "falcon_7b": Case(_falcon(multi_query=True, parallel_attn=True), spread=TIED),
     "falcon_40b": Case(_falcon(new_decoder_architecture=True, num_kv_heads=2), spread=TIED),
     "falcon_11b": Case(_falcon(new_decoder_architecture=True, num_kv_heads=2, bias=True,
@@ -252,6 +277,12 @@ DENSE: Mapping[str, Case] = {
         "model_type": "gemma4_unified",
         "text_config": gemma4(),
     }, spread=GEMMA_4, stand_in=StandIn(gemma4(), stand_ins.gemma3n)),
+    "gemma4_12b_text": Case({
+        **gemma4(vocab_size=31, num_hidden_layers=2,
+                 layer_types=["sliding_attention", "full_attention"]),
+        "architectures": ["Gemma4UnifiedForCausalLM"],
+        "model_type": "gemma4_unified_text",
+    }, spread=GEMMA_4, seed=1),
     "gemma4_e2b": Case({
         "architectures": ["Gemma4ForConditionalGeneration"],
         "model_type": "gemma4",
@@ -276,6 +307,16 @@ DENSE: Mapping[str, Case] = {
     "baichuan": Case(_dense("BaiChuanForCausalLM", "baichuan", num_key_value_heads=4), seed=3,
                      stand_in=StandIn(_dense("LlamaForCausalLM", "llama", num_key_value_heads=4),
                                       stand_ins.baichuan)),
+    "decilm": Case(_dense("DeciLMForCausalLM", "nemotron-nas", vocab_size=31,
+                          num_hidden_layers=4, num_key_value_heads=None, intermediate_size=None,
+                          block_configs=[_block(2, 9.0), _block(None, 15.0), _block(4, 15.0),
+                                         _block(2, None)]),
+                   stand_in=StandIn(_dense("LlamaForCausalLM", "llama", vocab_size=31,
+                                           num_hidden_layers=4, intermediate_size=512),
+                                    stand_ins.decilm,
+                                    zeros=("layers.1.self_attn", "layers.1.input_layernorm",
+                                           "layers.3.mlp", "layers.3.post_attention_layernorm"),
+                                    alterations=("layers_of_their_own_sizes",))),
     "internlm2": Case(_dense("InternLM2ForCausalLM", "internlm2", bias=True),
                       stand_in=StandIn(_dense("LlamaForCausalLM", "llama", attention_bias=True),
                                        stand_ins.internlm2)),

@@ -23,8 +23,7 @@ class EncodedRun(PagedRun):
         tables, self.table = self.table[:, OWN_PAGES:], self.table[:, :OWN_PAGES]
         heard = isinstance(source, np.ndarray)
         length = len(source) // 2 if heard else len(source)
-        lengths = np.array([length, length, 0], np.int32)
-        self.encoded = EncodedRows(jnp.asarray(tables), jnp.asarray(lengths))
+        self.encoded = EncodedRows(jnp.asarray(tables), jnp.full(ROWS, length, jnp.int32))
         tokens = source if heard else np.array(source + [0] * (PADDED - length), np.int32)
         layout = model.layout
 
@@ -32,7 +31,7 @@ class EncodedRun(PagedRun):
             return layout.unflatten(leaves).encode(tokens, encoded, cache, pages_per_layer=PAGES)
 
         run = jax.jit(encode, donate_argnums=1)
-        for row in range(ROWS - 1):
+        for row in range(ROWS):
             one = EncodedRows(self.encoded.page_table[row][None], self.encoded.lengths[row][None])
             self.cache = run(model.leaves, self.cache, tokens, one)
 

@@ -1,10 +1,13 @@
 """Runs a loaded model on one token sequence, through the paged cache, in the ways an engine would.
 
-    row 0   whole prompt in one piece          then 64 tokens, one a step
-    row 1   prompt in a short and a long chunk   the same
-    row 2   never lives                          never lives
+    step     0         1         2 .. 17   18      19 .. 34  35          36 .. 65
+    row 0    prompt    .         a token   a token a token   a token     a token
+    row 1    7 of it   the rest  a token   a token a token   a token     a token
+    row 2    .         5 tokens  a token   .       a token   11 tokens   a token
 
-Owns the two compiled steps. Knows nothing of what the answers should be.
+Row 2 is another length behind the others, waits for a step, and ends in step 34: what begins in 35
+has its slot and its pages, in another order. Owns this order and the two compiled steps. Knows
+nothing of what the answers should be.
 """
 
 from collections.abc import Callable
@@ -31,11 +34,22 @@ from tests.parity.weights import tensor
 
 ROWS = 3
 CHUNK = 7  # tokens of row 1's first chunk
+BEHIND, LATER = 5, 11  # those that row 2 begins with, and those that its successor does
 TOKENS = 48  # of a prefill step: the longest prompt and a short chunk fit
 PAGE_SIZE = 16
 PAGES_A_ROW = 16
 PAGES = 1 + ROWS * PAGES_A_ROW
 SLOTS = (2, 0, 1)  # of the rows' states
+WAYS = ("one piece", "chunks", "a row behind", "a row in its place")
+
+Counts = tuple[int, int, int]  # tokens that the rows are given in a step
+
+
+def schedule(prompt: int, steps: int) -> list[Counts]:
+    """What the rows are given: the prompt, and `steps` tokens that follow it."""
+    short, half = min(CHUNK, prompt - 1), [(1, 1, 1)] * (steps // 4)
+    decodes = [*half, (1, 1, 0), *half, (1, 1, LATER), *[(1, 1, 1)] * steps]
+    return [(prompt, short, 0), (0, prompt - short, BEHIND), *decodes[:steps]]
 
 
 def write_case(folder: Path, case: Case, golden: Golden) -> None:
@@ -51,7 +65,7 @@ def load_case(folder: Path, case: Case, shards: int = 1) -> LoadedModel:
 
 
 class PagedRun:
-    """Two rows of one model; every method returns float32 logits of the tokens it was given."""
+    """Three rows of one model, in float32."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
@@ -70,36 +84,43 @@ class PagedRun:
         pages = np.random.default_rng(0).permutation(np.arange(1, PAGES))
         self.table = pages.reshape(ROWS, PAGES_A_ROW).astype(np.int32)
 
-    def prefill(self, prompt: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits [prompt, V] of row 0, and of row 1."""
-        whole, short = len(prompt), min(CHUNK, len(prompt) - 1)
-        first = self._mixed(prompt, prompt[:short], 0)
-        second = self._mixed([], prompt[short:], short)
-        parts = first[whole : whole + short], second[: whole - short]
-        return first[:whole], np.concatenate(parts)
+    def follow(self, tokens: list[int], prompt: int) -> dict[str, np.ndarray]:
+        """Logits [n, V] of the first n of `tokens`, of which `prompt` come first: for each way."""
+        rows: list[list[np.ndarray]] = [[] for _ in WAYS]
+        live = [0, 1, 2]
+        for counts in schedule(prompt, len(tokens) - prompt):
+            if counts[2] == LATER:
+                live[2] = 3
+                self.table = np.stack([*self.table[:2], np.roll(self.table[2], -1)])
+            starts = [len(rows[row]) for row in live]
+            given = [tokens[at : at + n] for at, n in zip(starts, counts, strict=True)]
+            step = self._mixed if max(counts) > 1 else self._decode
+            for row, logits in zip(live, step(given, starts), strict=True):
+                rows[row].extend(logits)
+        return {way: np.stack(row) for way, row in zip(WAYS, rows, strict=True) if row}
 
-    def decode(self, token: int, position: int) -> np.ndarray:
-        """Logits [2, V] of both rows, given the same token at the same position."""
-        tokens = np.array([token, token, 0], np.int32)
-        positions = np.array([position, position, 0], np.int32)
-        live = np.array([True, True, False])
+    def _decode(self, given: list[list[int]], starts: list[int]) -> list[np.ndarray]:
+        """Logits [count, V] of each row, which is given one token at most."""
+        live = np.array([len(tokens) for tokens in given], bool)
+        tokens = np.array([sum(tokens) for tokens in given], np.int32)
+        positions = np.where(live, starts, 0).astype(np.int32)
         logits, self.cache = self._decode_step(
             self.model.leaves, self.cache, tokens, positions, self.table, live
         )
-        return np.asarray(logits)[:2]
+        return [one[None][: len(tokens)] for one, tokens in zip(logits, given, strict=True)]
 
-    def _mixed(self, first: list[int], second: list[int], start: int) -> np.ndarray:
-        """One step over row 0's tokens from position 0 and row 1's from position `start`."""
+    def _mixed(self, given: list[list[int]], starts: list[int]) -> list[np.ndarray]:
+        """Likewise, of any number, which continue at the positions `starts`."""
         tokens, positions = np.zeros(TOKENS, np.int32), np.zeros(TOKENS, np.int32)
-        used = len(first) + len(second)
-        tokens[:used] = first + second
-        positions[:used] = [*range(len(first)), *range(start, start + len(second))]
-        starts = np.array([0, len(first), used], np.int32)
-        counts = np.array([len(first), len(second), 0], np.int32)
+        counts = np.array([len(tokens) for tokens in given], np.int32)
+        ends = np.cumsum(counts, dtype=np.int32)
+        for row, start, count, end in zip(given, starts, counts, ends, strict=True):
+            tokens[end - count : end] = row
+            positions[end - count : end] = range(start, start + count)
         logits, self.cache = self._mixed_step(
-            self.model.leaves, self.cache, tokens, positions, self.table, starts, counts
+            self.model.leaves, self.cache, tokens, positions, self.table, ends - counts, counts
         )
-        return np.asarray(logits)
+        return np.split(np.asarray(logits)[: ends[-1]], ends[:-1])
 
     @cached_property
     def _mixed_step(self) -> Callable[..., tuple[Array, KVCache]]:

@@ -88,6 +88,17 @@ def chatglm(tensors: Arrays) -> Arrays:
     })  # fmt: skip
 
 
+def bailing(tensors: Arrays) -> Arrays:
+    return renamed(joined(tensors, "query_key_value", groups=1), {
+        "embed_tokens": "word_embeddings",
+        "self_attn.q_norm": "attention.query_layernorm",
+        "self_attn.k_norm": "attention.key_layernorm",
+        "self_attn.o_proj": "attention.dense",
+        "self_attn": "attention",
+        "e_score_correction_bias": "expert_bias",
+    })  # fmt: skip
+
+
 def halves(tensors: Arrays, heads: Mapping[str, int]) -> dict[str, np.ndarray]:
     """With rotated pairs, that are neighbours in a head, as the two halves of one."""
     out = dict(tensors)
@@ -128,6 +139,18 @@ def qwen3_5_moe(tensors: Arrays) -> Arrays:
         packed[f"{mlp}.experts.gate_up_proj"] = np.concatenate([gate, up], axis=1)
         packed[f"{mlp}.experts.down_proj"] = down
     return gemma3n(packed)
+
+
+def decilm(tensors: Arrays) -> Arrays:
+    """Half of the MLP in layer 0, and in layer 2 half of the heads of keys and values."""
+    out = dict(tensors)
+    for name, one in tensors.items():
+        rows, columns = one.shape[0], one.shape[-1]
+        if "layers.0.mlp.down_proj" in name:
+            out[name] = one[:, : columns // 2]
+        elif "layers.0.mlp" in name or re.search("layers.2.*[kv]_proj", name):
+            out[name] = one[: rows // 2]
+    return out
 
 
 def same_names(tensors: Arrays) -> Arrays:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.parity.encdec_cases import CASES, FOLDER, encoder_prompt, spectrogram
@@ -19,12 +18,7 @@ def test_logits_and_tokens_are_those_of_transformers(name: str, tmp_path: Path) 
     write_case(tmp_path, case, golden)
     source = spectrogram(case) if "num_mel_bins" in case.config else encoder_prompt(case)
     run = EncodedRun(load_case(tmp_path, case), source)
-    rows = [list(prefill) for prefill in run.prefill(golden.tokens[: case.prompt_length])]
-    for position in range(case.prompt_length, len(golden.tokens)):
-        for row, logits in zip(rows, run.decode(golden.tokens[position], position), strict=True):
-            row.append(logits)
-    for row, way in zip(rows, ("one piece", "chunks"), strict=True):
-        compare(golden, np.stack(row), way)
+    compare(golden, run.follow(golden.tokens, case.prompt_length))
 
 
 def test_each_case_has_its_golden_and_nothing_else_lies_there() -> None:

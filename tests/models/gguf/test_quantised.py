@@ -72,9 +72,9 @@ def test_a_mix_of_blocks_is_the_model_of_its_numbers(
     writer.write_tensors_to_file()
     writer.close()
     logits = [
-        PagedRun(load(path, make_mesh(1), dtype="float32", quantization=quantization)).prefill(
-            [3, 14, 15, 9, 26]
-        )[0]
+        PagedRun(load(path, make_mesh(1), dtype="float32", quantization=quantization)).follow(
+            [3, 14, 15, 9, 26], 5
+        )["one piece"]
         for path in (tmp_path / "a.gguf", tmp_path / "folder")
     ]
     assert np.ptp(logits[1]) > 0.01

@@ -123,9 +123,7 @@ def loaded(folder: Path, shards: int = 1, **options: Any) -> LoadedModel:
 
 def logits(model: LoadedModel) -> np.ndarray:
     """Logits [T, V] of TOKENS: all but the last in a prefill, and that one in a decode step."""
-    run = PagedRun(model)
-    first, _ = run.prefill(TOKENS[:-1])
-    return np.concatenate([first, run.decode(TOKENS[-1], len(TOKENS) - 1)[:1]])
+    return PagedRun(model).follow(TOKENS, len(TOKENS) - 1)["one piece"]
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
