@@ -5,10 +5,13 @@ from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.pooling.core import PoolingCore
+from engine.settings import flag
 from models.checkpoint import CONFIG, find_folder, read_config
 from models.overrides import merged
 from models.pooling_loading import pools_by_itself
 from models.registry import architecture_name, supported
+
+_OF_TEXTS = ("logits_processors", "enable_prompt_embeds", "enable_return_hidden_states")
 
 
 def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
@@ -29,8 +32,9 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
             )
         return EngineCore(config)
     if config.runner == "pooling" or converts or pools_by_itself(folder, raw):
-        if config.logits_processors:
-            raise ConfigError("--logits-processors are for models that write text; leave them out.")
+        for name in _OF_TEXTS:
+            if getattr(config, name):
+                raise ConfigError(f"{flag(name)} is for models that write text; leave it out.")
         return PoolingCore(config)
     return EngineCore(config)
 

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from engine.beam_params import BeamSearchParams
-from engine.errors import RequestError
+from engine.calls import Call, Loop
+from engine.config import EngineConfig
+from engine.cores import make_core as find_core
+from engine.errors import ConfigError, RequestError
+from engine.given_rows import resolve_given
+from engine.grammar.process import GrammarProcess
 from engine.messages import AddRequest, ModelInfo
 from engine.output_processor import OutputProcessor
 from engine.prompt_embeds import GIVEN, decode, rows_of
+from engine.prompts import as_prompt
 from engine.sampling_params import SamplingParams
+from engine.shapes import Shapes
+from models.registry import find_architecture
 from tests.engine.conftest import VOCAB, Text, make_core
 from tests.models.safetensors_files import write_safetensors
 from tests.models.torch_file.torch_files import archive, storage, text, view
+from tests.parity.dense_cases import DENSE
 
 INFO = ModelInfo(
     architecture="A", vocab_size=9, max_model_len=8, num_parameters=1, eos_token_ids=[],
@@ -87,6 +96,17 @@ def test_arrays_and_lists_become_rows_of_the_models_numbers() -> None:
     ):
         with pytest.raises(RequestError, match=message):
             rows_of(value, INFO)
+
+
+def test_models_that_need_tokens_or_write_none_are_named(tiny_folder: Path) -> None:
+    raw = DENSE["gemma3n"].config
+    config = EngineConfig(model=str(tiny_folder), enable_prompt_embeds=True)
+    with pytest.raises(ConfigError, match="cannot serve Gemma3nForCausalLM, for each of its lay"):
+        resolve_given(config, find_architecture(raw).config(raw), Shapes(1, 8, 8, 16), "float32")
+    for name in ("enable_prompt_embeds", "enable_return_hidden_states"):
+        settings = {"model": str(tiny_folder), "runner": "pooling", name: True}
+        with pytest.raises(ConfigError, match="for models that write text"):
+            find_core(EngineConfig(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +217,24 @@ def test_samples_of_a_prompt_share_what_came_once(core, table) -> None:
     same([*texts.values()], run(core, [ids]) * 3)
     with pytest.raises(RequestError, match="were refused"):
         core.add(messages[1])
+
+
+def test_callers_in_python_give_arrays(core, table, tiny_folder) -> None:
+    [ids] = prompts_of(20)
+    loop = Loop(core, None, GrammarProcess(tiny_folder, core.info))
+    with Call(loop) as call:
+        for prompt in ({"prompt_embeds": table[ids], "cache_salt": "f"}, ids):
+            call.add(as_prompt(prompt), SamplingParams(**GREEDY))
+        list(call.deltas())
+        given, plain = call.outputs.values()
+        assert given.outputs[0].token_ids == plain.outputs[0].token_ids
+        assert (given.prompt, given.prompt_token_ids) == (None, [])
+        with pytest.raises(RequestError, match=r"takes \[tokens, 32\]"):
+            call.add(as_prompt({"prompt_embeds": ROWS}), SamplingParams())
+    with pytest.raises(RequestError, match='"cache_salt" and nothing else'):
+        as_prompt({"prompt_embeds": ROWS, "prompt": "a"})
+    with pytest.raises(RequestError, match="give a text or ids"):
+        as_prompt({"prompt_embeds": ROWS}).token_ids(None)
 
 
 def test_what_needs_tokens_is_refused(core, table) -> None:
