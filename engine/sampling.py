@@ -124,7 +124,8 @@ def _choose_by_xla(
 
     def in_blocks(*arrays: Any) -> Array:
         cut = jax.tree.map(lambda x: x.reshape(blocks, _BLOCK, *x.shape[1:]), arrays)
-        return lax.map(lambda block: _choose(*block, state), cut).reshape(-1)
+        found: Array = lax.map(lambda block: _choose(*block, state), cut)
+        return found.reshape(-1)
 
     at_once = partial(_choose, state=state)
     chosen: Array = lax.platform_dependent(logits, rows, drawn, cpu=in_blocks, default=at_once)
