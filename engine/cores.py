@@ -31,6 +31,8 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
     if config.runner == "pooling" or converts or pools_by_itself(folder, raw):
         if config.logits_processors:
             raise ConfigError("--logits-processors are for models that write text; leave them out.")
+        if config.enable_lora:
+            raise ConfigError("--enable-lora is for models that write text; leave it out.")
         return PoolingCore(config)
     return EngineCore(config)
 
