@@ -32,6 +32,7 @@ from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
+from engine.model_info import info_of
 from engine.page_forks import PageForks
 from engine.page_map import PageMap
 from engine.page_residency import PageResidency
