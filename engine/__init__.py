@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.language import Remote, State, choice, function, gen
     from engine.llm import LLM
     from engine.logits_processors import LogitsProcessor
+    from engine.lora_request import LoRARequest
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.pooling_params import PoolingParams
     from engine.reasoning_config import ReasoningConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "LLM": "engine.llm",
     "LogitsProcessor": "engine.logits_processors",
+    "LoRARequest": "engine.lora_request",
     "SamplingParams": "engine.sampling_params",
     "StructuredOutputsParams": "engine.grammar.params",
     "BeamSearchParams": "engine.beam_params",
@@ -40,9 +42,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LogitsProcessor",
-    "PoolingParams", "ReasoningConfig", "Remote", "RepetitionDetectionParams", "RequestOutput",
-    "SamplingParams", "State", "StructuredOutputsParams", "choice", "function", "gen",
+    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LoRARequest",
+    "LogitsProcessor", "PoolingParams", "ReasoningConfig", "Remote", "RepetitionDetectionParams",
+    "RequestOutput", "SamplingParams", "State", "StructuredOutputsParams", "choice", "function",
+    "gen",
 ]  # fmt: skip
 
 

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from engine.beam_search import BeamSearch
 from engine.errors import RequestError
+from engine.lora_request import LoRARequest
 from engine.messages import (
     AddBeams,
     AddRequest,
@@ -46,6 +49,8 @@ class PlainCore(Protocol):
     def abort(self, request_ids: Iterable[int]) -> None: ...
 
     def reset_prefix_cache(self) -> None: ...
+
+    def load_adapter(self, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -124,6 +129,10 @@ class BeamCore:
         """As the core does."""
         self._core.reset_prefix_cache()
 
+    def load_adapter(self, lora: LoRARequest) -> None:
+        """As the core does."""
+        self._core.load_adapter(lora)
+
     def page_map(self) -> PageMap | None:
         """The core's."""
         return self._core.page_map()
@@ -138,6 +147,8 @@ class BeamCore:
             running = self._asked.pop(delta.request_id, None)
             if running is None:
                 deltas.append(delta)
+            elif delta.error is not None:
+                deltas += self._fail(running, delta)
             elif self._take(running, delta):
                 deltas += self._advance(running)
         report.deltas = deltas
@@ -160,6 +171,7 @@ class BeamCore:
                 priority=message.priority,
                 cache_salt=message.cache_salt,
                 encoder_token_ids=message.encoder_token_ids,
+                lora=message.lora,
             )
             running.arrival = self._core.add(request, running.arrival)
             running.asked[request.request_id] = number
@@ -172,6 +184,16 @@ class BeamCore:
             running.queue_seconds = delta.queue_seconds
         [running.tops[running.asked.pop(delta.request_id)]] = delta.logprobs or []
         return not running.asked
+
+    def _fail(self, running: _Running, delta: RequestDelta) -> Iterator[RequestDelta]:
+        """A beam cannot go on, and so its search; the core has ended that beam."""
+        for request_id in running.message.request_ids:
+            if self._searches.pop(request_id, None) is not None:
+                yield replace(delta, request_id=request_id)
+        del running.asked[delta.request_id]
+        for child in running.asked:
+            del self._asked[child]
+        self._core.abort(running.asked)
 
     def _advance(self, running: _Running) -> Iterator[RequestDelta]:
         """Go on with the search; the sequences that it found, if it has ended."""

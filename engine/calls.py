@@ -78,6 +78,7 @@ class Loop:
             thinking=thinking,
             encoder_token_ids=read,
             prompt_embeds=b"" if embeds is None else embeds.tobytes(),
+            lora=prompt.lora,
         )
         self._inboxes[request_id] = inbox
         try:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import ConfigError
+from engine.lora_request import LoRARequest
 from engine.settings import convert_settings, flag
 
 SCHEDULER_STEPS = (1, 2, 4, 8, 16)  # at most the smallest page: a row begins one page
@@ -23,7 +24,7 @@ CACHE_DTYPES = {
 _MOST_GIB = 2**20  # more than a machine has
 _POSITIVE = (
     "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes",
-    "num_gpu_blocks_override", "tensor_parallel_size",
+    "num_gpu_blocks_override", "tensor_parallel_size", "max_loras", "max_lora_rank",
 )  # fmt: skip
 
 
@@ -81,6 +82,11 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     enable_prompt_embeds: bool = False  # prompts may be embeddings instead of tokens
     enable_return_hidden_states: bool = False  # requests may ask for the last layer's states
+    enable_lora: bool = False  # requests may name adapters
+    lora_modules: tuple[LoRARequest, ...] = ()  # those that are known from the start
+    max_loras: int = 1  # adapters that requests in one step may have
+    max_lora_rank: int = 16
+    max_cpu_loras: int | None = None  # kept in the host's memory; None: as many as max_loras
     compilation_cache_dir: str | None = None  # None is the user's cache folder
     compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
 
@@ -92,6 +98,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {value}.")
         self._check_scheduler_steps()
+        self._check_adapters()
         if self.max_model_len == 1:
             raise ConfigError("--max-model-len must be at least 2: a prompt, and a token after it.")
         if self.block_size is not None and self.block_size not in PAGE_SIZES:
@@ -123,6 +130,18 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
                     "--kv-offloading-size keeps pages of the prefix cache, and "
                     "--no-enable-prefix-caching turns that off; leave one of them out."
                 )
+
+    def _check_adapters(self) -> None:
+        if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
+            raise ConfigError(
+                f"--max-cpu-loras {self.max_cpu_loras} is below --max-loras {self.max_loras}; "
+                "what a step computes with comes from there."
+            )
+        if self.lora_modules and not self.enable_lora:
+            raise ConfigError("--lora-modules needs --enable-lora.")
+        names = [lora.lora_name for lora in self.lora_modules]
+        if len({*names}) < len(names):
+            raise ConfigError(f"--lora-modules names an adapter twice: {', '.join(names)[:200]}.")
 
     def _check_scheduler_steps(self) -> None:
         if self.num_scheduler_steps not in SCHEDULER_STEPS:

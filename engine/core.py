@@ -14,11 +14,12 @@ from functools import partial
 from time import perf_counter
 
 from engine import admission
+from engine.adapters import LostAdapter, check_adapter, make_adapters
 from engine.block_pool import BlockPool
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError, RequestError
-from engine.fitting import Fitted, fit
+from engine.fitting import fit
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
@@ -26,10 +27,12 @@ from engine.hidden_states import check_hidden, states_of_chunk, states_of_row
 from engine.host_tier import HostTier
 from engine.late_rows import LateRows
 from engine.logits_processors import load_processors
+from engine.lora_request import LoRARequest
 from engine.lowering import LowerStep, lower_step
 from engine.memory import KVLayout, claim_device_memory, make_tier
-from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
+from engine.model_info import info_of
 from engine.page_forks import PageForks
 from engine.page_map import PageMap
 from engine.page_residency import PageResidency
@@ -80,7 +83,8 @@ class EngineCore:
             quantization=config.quantization, seed=config.seed,
             max_model_len=config.asked_model_len, hf_overrides=config.hf_overrides,
         )  # fmt: skip
-        self.model = model
+        self._adapters = make_adapters(config, model)
+        self.model = model = self._adapters.model if self._adapters else model
         loaded = perf_counter()
         check_states(config, model.config, mesh)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
@@ -104,15 +108,14 @@ class EngineCore:
             longest_prefix_first=config.scheduling_policy == "lpm",
             tier=tier,
             snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
+            adapters=self._adapters.slots if self._adapters else None,
         )
         self._windows = self._runner.programs.windows if shapes.windows else None
-        self._eos = _end_of_text_ids(model)
-        self._random = random.Random(config.seed)
+        self._eos, self._random = _end_of_text_ids(model), random.Random(config.seed)
         self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
         self._settled: list[RequestDelta] = []  # not reported yet: an interrupt keeps them here
-        self._step_seconds = 0.0  # of the last step that was read
-        self._arrivals = 0
+        self._arrivals, self._step_seconds = 0, 0.0  # the seconds of the last step that was read
         self._launched: deque[Launched] = deque()  # the oldest first; two at the most
         self._late = LateRows()
         self._sampled_late: list[Launched] = []  # and not read yet
@@ -120,7 +123,7 @@ class EngineCore:
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self._tier, self._page_bytes = tier, kv.page_bytes
         warm_up = self._runner.warm_up()
-        self.info = _info(model, fitted, tier, loaded - start, perf_counter() - loaded)
+        self.info = info_of(model, fitted, tier, loaded - start, perf_counter() - loaded)
         self.info.warm_up_seconds = warm_up
         self._embeds = EmbedsAtWork(self.info)
         self.stats.num_host_pages = self.info.num_host_pages
@@ -149,6 +152,7 @@ class EngineCore:
             by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
             embeds=embeds is not None,
         )  # fmt: skip
+        check_adapter(self._adapters, message.lora)
         extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
@@ -191,6 +195,10 @@ class EngineCore:
         ids = list(request_ids)
         self._constrained.abort(ids)
         self._scheduler.abort(ids)
+
+    def load_adapter(self, lora: LoRARequest) -> None:
+        """Read an adapter, unless it is known; raises `RequestError` saying why it cannot be."""
+        check_adapter(self._adapters, lora)
 
     def reset_prefix_cache(self) -> None:
         """Find nothing again that was computed until now; requests that run go on."""
@@ -272,7 +280,13 @@ class EngineCore:
         if not plan.num_tokens:
             return False
         try:
+            if self._adapters is not None:
+                self._adapters.bring(self._runner)
             launched = self._runner.launch(plan)
+        except LostAdapter as error:  # what was planned is planned anew without its requests
+            self._scheduler.undo(plan)
+            self._settled += error.end_requests(self._scheduler)
+            return self._launch()
         except KeyboardInterrupt:  # a notebook's stop button: what was planned is planned anew
             self._scheduler.undo(plan)
             raise
@@ -338,43 +352,6 @@ def _load_vocabulary(config: EngineConfig, model: LoadedModel) -> Vocabulary:
     """What grammars are followed in; read in a thread, while programs are compiled."""
     folder = tokenizer_folder(config)
     return load_vocabulary(folder, model.config.vocab_size, model.eos_token_ids)
-
-
-def _info(
-    model: LoadedModel,
-    fitted: Fitted,
-    tier: HostTier | None,
-    load_seconds: float,
-    compile_seconds: float,
-) -> ModelInfo:
-    shapes, kv = fitted.shapes, fitted.kv
-    leaves, devices = model.leaves, model.mesh.devices
-    return ModelInfo(
-        architecture=model.config.architecture,
-        vocab_size=model.config.vocab_size,
-        max_model_len=shapes.max_model_len,
-        num_parameters=model.num_parameters,
-        eos_token_ids=sorted(model.eos_token_ids),
-        max_num_seqs=shapes.max_num_seqs,
-        num_pages=kv.num_pages - 1,
-        page_size=shapes.page_size,
-        load_seconds=load_seconds,
-        compile_seconds=compile_seconds,
-        dtype=str(leaves[0].dtype),
-        quantization=model.quantization,
-        device=devices.flat[0].device_kind,
-        num_devices=devices.size,
-        attention_backend=kv.backend.value,
-        parameter_bytes=sum(leaf.nbytes for leaf in leaves),
-        kv_cache_bytes=kv.num_pages * kv.page_bytes,
-        temporary_bytes=fitted.temporary_bytes,
-        num_host_pages=0 if tier is None else tier.capacity,
-        max_encoder_len=shapes.max_encoder_len,
-        decoder_prompt=model.decoder_prompt,
-        mel_bins=model.config.encoder.mel_bins if model.config.encoder else 0,
-        prompt_embeds_size=kv.given.size if kv.given else 0,
-        hidden_size=model.config.hidden_size if shapes.hidden else 0,
-    )
 
 
 def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:

@@ -11,7 +11,12 @@ from models.overrides import merged
 from models.pooling_loading import pools_by_itself
 from models.registry import architecture_name, supported
 
-_OF_TEXTS = ("logits_processors", "enable_prompt_embeds", "enable_return_hidden_states")
+_OF_TEXTS = (
+    "logits_processors",
+    "enable_lora",
+    "enable_prompt_embeds",
+    "enable_return_hidden_states",
+)
 
 
 def make_core(config: EngineConfig) -> EngineCore | PoolingCore:

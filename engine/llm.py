@@ -22,6 +22,7 @@ from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
 from engine.language.local import LocalBackend
 from engine.language.state import State
+from engine.lora_request import LoRARequest
 from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
@@ -37,7 +38,7 @@ from engine.pooling.outputs import (
 )
 from engine.pooling_params import PoolingParams
 from engine.progress import Progress
-from engine.prompts import Prompt, PromptLike, as_prompt, as_prompts
+from engine.prompts import Adapters, Prompt, PromptLike, as_prompt, as_prompts, with_adapters
 from engine.reasoning_config import ReasoningConfig
 from engine.reasoning_config import reasoning_config as config_of
 from engine.sampling_defaults import default_sampling_params
@@ -96,6 +97,7 @@ class LLM:
         sampling_params: Params = None,
         *,
         use_tqdm: bool = True,
+        lora_request: Adapters = None,
         priority: int = 0,
     ) -> list[RequestOutput]:
         """Continue each prompt: a text, a list of token ids, or `{"prompt_token_ids": [...]}`; with
@@ -103,6 +105,7 @@ class LLM:
         model's embedding layer gives it in transformers.
 
         All prompts are checked before any is run. `use_tqdm` shows progress once it takes long.
+        With `enable_lora` each may have an adapter: `lora_request=LoRARequest("sql", 1, "path")`.
 
         What the output must satisfy is said in the sampling params: a JSON schema, a regex, a list
         of choices, a grammar or structural tags. Every output that ends with "stop" satisfies it,
@@ -114,13 +117,15 @@ class LLM:
         Raises:
             RequestError: a prompt or an option cannot be served; names the field.
         """
-        return self._run(as_prompts(prompts), sampling_params, use_tqdm, priority)
+        several = with_adapters(as_prompts(prompts), lora_request)
+        return self._run(several, sampling_params, use_tqdm, priority)
 
     def enqueue(
         self,
         prompts: PromptLike | Sequence[PromptLike],
         sampling_params: Params = None,
         *,
+        lora_request: Adapters = None,
         priority: int = 0,
     ) -> list[str]:
         """Queue prompts as for `generate`, and return their ids at once. They run while
@@ -129,7 +134,7 @@ class LLM:
         Raises:
             RequestError: a prompt or an option cannot be served; none of these is queued then.
         """
-        several, call = as_prompts(prompts), Call(self._loop)
+        several, call = with_adapters(as_prompts(prompts), lora_request), Call(self._loop)
         each = self._params(sampling_params, len(several))
         try:
             for prompt, params in zip(several, each, strict=True):
@@ -155,6 +160,7 @@ class LLM:
         params: BeamSearchParams,
         *,
         use_tqdm: bool = True,
+        lora_request: Adapters = None,
         priority: int = 0,
     ) -> list[BeamSearchOutput]:
         """The `beam_width` best continuations of each prompt, as transformers finds them.
@@ -174,7 +180,8 @@ class LLM:
             max_tokens=params.max_tokens,
             logprobs=min(2 * params.beam_width, MAX_LOGPROBS),
         )
-        found = self._run(as_prompts(prompts), shown, use_tqdm, priority, params)
+        several = with_adapters(as_prompts(prompts), lora_request)
+        found = self._run(several, shown, use_tqdm, priority, params)
         return [BeamSearchOutput.of(output, self.get_tokenizer()) for output in found]
 
     def chat(
@@ -183,6 +190,7 @@ class LLM:
         sampling_params: Params = None,
         *,
         use_tqdm: bool = True,
+        lora_request: Adapters = None,
         add_generation_prompt: bool = True,
         tools: list[dict[str, Any]] | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
@@ -200,23 +208,30 @@ class LLM:
             "variables": chat_template_kwargs,
         }
         prompts = [self._render(chat, **options) for chat in chats]
-        return self._run(prompts, sampling_params, use_tqdm, 0)
+        return self._run(with_adapters(prompts, lora_request), sampling_params, use_tqdm, 0)
 
     def stream(
-        self, prompt: PromptLike, sampling_params: SamplingParams | None = None
+        self,
+        prompt: PromptLike,
+        sampling_params: SamplingParams | None = None,
+        *,
+        lora_request: LoRARequest | None = None,
     ) -> Iterator[OutputDelta]:
         """Continue one prompt, piece by piece: `for piece in llm.stream("Hi"): piece.text`."""
-        return self._stream(as_prompt(prompt), sampling_params)
+        [one] = with_adapters([as_prompt(prompt)], lora_request)
+        return self._stream(one, sampling_params)
 
     def stream_chat(
         self,
         messages: Sequence[Message],
         sampling_params: SamplingParams | None = None,
         *,
+        lora_request: LoRARequest | None = None,
         tools: list[dict[str, Any]] | None = None,
     ) -> Iterator[OutputDelta]:
         """Answer one conversation, piece by piece."""
-        return self._stream(self._render(messages, tools=tools), sampling_params)
+        [one] = with_adapters([self._render(messages, tools=tools)], lora_request)
+        return self._stream(one, sampling_params)
 
     def state(self, text: str = "", *, messages: Sequence[Message] | None = None) -> State:
         """A text that grows by `gen`, `choice` and forks: see `engine.language`.

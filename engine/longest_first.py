@@ -26,6 +26,7 @@ class LongestFirst(WaitingQueue):
 
     def begin_step(self) -> None:
         """After some steps, forget the order but for the next one."""
+        super().begin_step()
         self._steps += 1
         if self._steps >= _STEPS:
             del self._order[:-1]
@@ -40,6 +41,11 @@ class LongestFirst(WaitingQueue):
             order[:] = reversed(compared)
             self._steps = 0
         return order[-1] if order else None
+
+    def set_aside(self, request: Request) -> bool:
+        """Whoever is next then was not compared with it."""
+        self._order = [each for each in self._order if each is not request]
+        return super().set_aside(request)
 
     def _known(self, request: Request) -> int:
         """Pages of its beginning that it could have from the cache."""

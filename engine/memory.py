@@ -97,7 +97,8 @@ def resolve_shapes(
     snapshots = model.mixer is not None and config.enable_prefix_caching
     return Shapes(
         rows, min(tokens, useful), length, page, windows,
-        snapshots=snapshots, max_encoder_len=encoder, hidden=config.enable_return_hidden_states,
+        snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
+        hidden=config.enable_return_hidden_states,
     )  # fmt: skip
 
 

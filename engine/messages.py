@@ -11,6 +11,7 @@ import msgspec
 from engine.beam_params import BeamSearchParams
 from engine.config import EngineConfig
 from engine.logs import LogSettings
+from engine.lora_request import LoRARequest
 from engine.page_map import PageMap
 from engine.pooling_params import PoolingParams
 from engine.sampling_params import SamplingParams
@@ -42,6 +43,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
     same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has
     hidden_from: int | None = None  # the first token whose hidden states are wanted
+    lora: LoRARequest | None = None  # its adapter
 
     @property
     def sequences(self) -> list[int]:
@@ -59,6 +61,7 @@ class AddBeams(msgspec.Struct, tag="beams", kw_only=True):
     priority: int = 0
     cache_salt: str = ""
     encoder_token_ids: list[int] = []
+    lora: LoRARequest | None = None
 
     @property
     def sequences(self) -> list[int]:
@@ -94,11 +97,23 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Find no beginning of a prompt again that was computed before this."""
 
 
+class LoadAdapter(msgspec.Struct, tag="load_adapter"):
+    """Read an adapter and say whether requests can have it, as if this were one that ends."""
+
+    request_id: int  # below 0, where no request's is
+    lora: LoRARequest
+
+    @property
+    def sequences(self) -> list[int]:
+        """The ids under which it is answered."""
+        return [self.request_id]
+
+
 class ReadPages(msgspec.Struct, tag="read_pages"):
     """Report what the pages of the cache hold."""
 
 
-ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | ReadPages
+ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | LoadAdapter | ReadPages
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):

@@ -10,12 +10,12 @@ import msgspec
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from models.checkpoint import find_folder
-from models.hub import fetch, is_hub_name
+from models.hub import fetch, fetch_adapter, is_hub_name
 
 
 def located(config: EngineConfig) -> EngineConfig:
-    """The same settings with local paths for model and tokenizer, downloaded if they are names on
-    the hub.
+    """The same settings with local paths for model, tokenizer and adapters, downloaded if they are
+    names on the hub.
 
     Raises:
         HubError: it cannot be had from there.
@@ -24,6 +24,11 @@ def located(config: EngineConfig) -> EngineConfig:
     if config.tokenizer is not None and is_hub_name(config.tokenizer):
         found = fetch(config.tokenizer, download_dir=config.download_dir, weights=False)
         config = msgspec.structs.replace(config, tokenizer=str(found))
+    adapters = tuple(
+        msgspec.structs.replace(lora, lora_path=adapter_path(lora.lora_path, config.download_dir))
+        for lora in config.lora_modules
+    )
+    config = msgspec.structs.replace(config, lora_modules=adapters)
     if is_hub_name(config.model):
         path = fetch(
             config.model,
@@ -38,6 +43,12 @@ def located(config: EngineConfig) -> EngineConfig:
             f"one; leave it out."
         )
     return config
+
+
+def adapter_path(path: str, download_dir: str | None = None) -> str:
+    """Where an adapter lies, which is downloaded if `path` is a name on the hub; raises
+    HubError."""
+    return str(fetch_adapter(path, download_dir)) if is_hub_name(path) else path
 
 
 def tokenizer_folder(config: EngineConfig) -> Path:

@@ -21,6 +21,7 @@ from engine.beam_params import BeamSearchParams
 from engine.detokenizer import Detokenizer
 from engine.errors import RequestError
 from engine.last_state import LastState
+from engine.lora_request import LoRARequest
 from engine.messages import (
     AddBeams,
     AddRequest,
@@ -110,6 +111,7 @@ class OutputProcessor:
         encoder_features: bytes = b"",
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
+        lora: LoRARequest | None = None,
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
 
@@ -136,11 +138,9 @@ class OutputProcessor:
         known = [] if prompt_embeds else prompt_token_ids
         engine_ids = self._add_children(request_id, known, params, hidden)
         shared: dict[str, Any] = {
-            "prompt_token_ids": prompt_token_ids,
-            "priority": priority,
-            "cache_salt": cache_salt,
-            "encoder_token_ids": encoder_token_ids or [],
-        }
+            "prompt_token_ids": prompt_token_ids, "priority": priority, "cache_salt": cache_salt,
+            "encoder_token_ids": encoder_token_ids or [], "lora": lora,
+        }  # fmt: skip
         if beams is not None:
             scores = params.logprobs
             return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]

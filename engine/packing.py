@@ -18,6 +18,10 @@ and, with snapshots of states:
     source       B   the slot in which each row's state is found
     kept_*       B   a state to be kept: behind so many of the row's tokens, or 0; in which slot
 
+and, with adapters:
+
+    adapter      B   the slot of each row's adapter, or -1
+
 Host and device read the same `sections`, so the two cannot drift apart.
 """
 
@@ -29,6 +33,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
+from engine.adapter_slots import NO_ADAPTER
 from engine.plan import Plan
 from engine.sampling_options import NUM_FIELDS, Field, Flag
 from engine.shapes import StepShape
@@ -58,6 +63,7 @@ class StepInputs:
     source: Int32[Array, " B"] | None = None
     kept_after: Int32[Array, " B"] | None = None
     kept_slot: Int32[Array, " B"] | None = None
+    adapter: Int32[Array, " B"] | None = None
 
 
 @cache
@@ -73,6 +79,8 @@ def sections(shape: StepShape) -> dict[str, tuple[int, tuple[int, ...]]]:
     }  # fmt: skip
     if shape.snapshots:
         shapes |= {"source": B, "kept_after": B, "kept_slot": B}
+    if shape.adapters:
+        shapes |= {"adapter": B}
     offset, found = 0, {}
     for name, dims in shapes.items():
         found[name] = (offset, dims)
@@ -106,12 +114,16 @@ class SlotColumns:
         self.options = np.zeros((NUM_FIELDS + extra_fields, num_slots + 1), np.int32)
         self.observed = np.full(num_slots + 1, num_slots, np.int32)
         self.prompt_len = np.zeros(num_slots + 1, np.int32)
+        self.adapter = np.full(num_slots + 1, NO_ADAPTER, np.int32)
 
-    def admit(self, slot: int, options: Ints, *, observed: bool, prompt_len: int) -> None:
+    def admit(
+        self, slot: int, options: Ints, *, observed: bool, prompt_len: int, adapter: int
+    ) -> None:
         """Describe the request that has just taken a slot."""
         self.options[:, slot] = options
         self.observed[slot] = slot if observed else self.sink
         self.prompt_len[slot] = prompt_len
+        self.adapter[slot] = adapter
 
     def set_flag(self, slot: int, flag: Flag, is_set: bool) -> None:
         """Change one flag of the request in a slot."""
@@ -137,6 +149,8 @@ def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:
     views["observed"][:] = columns.observed[views["slot"]]
     views["prompt_len"][:] = columns.prompt_len[views["slot"]]
     views["fields"][:] = columns.options[:, views["logit_slot"]]
+    if shape.adapters:
+        views["adapter"][:] = columns.adapter[views["slot"]]
     if shape.snapshots:
         _pack_states(plan, views, columns.sink)
     return packed

@@ -25,10 +25,12 @@ import msgspec
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.logs import log_engine
+from engine.lora_request import LoRARequest
 from engine.messages import (
     AbortRequests,
     EngineFailed,
     EngineStats,
+    LoadAdapter,
     ModelInfo,
     NewRequest,
     PoolRequest,
@@ -61,6 +63,8 @@ class Core(Protocol):
     def abort(self, request_ids: list[int]) -> None: ...
 
     def reset_prefix_cache(self) -> None: ...
+
+    def load_adapter(self, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -141,8 +145,9 @@ def pages_asked_for(core: Core, messages: list[ToEngine]) -> PageMap | None:
 
 
 def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
-    """Hand the messages to the core; returns the end of each request that it refused."""
-    refusals = []
+    """Hand the messages to the core; returns the end of each request that it refused, and of each
+    adapter that it has."""
+    refusals: list[RequestDelta] = []
     for message in messages:
         if isinstance(message, AbortRequests):
             core.abort(message.request_ids)
@@ -153,13 +158,19 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
         if isinstance(message, ReadPages):  # changes nothing
             continue
         try:
-            core.add(message)
+            if isinstance(message, LoadAdapter):
+                core.load_adapter(message.lora)
+                refusals.append(RequestDelta(request_id=message.request_id, finish_reason="stop"))
+            else:
+                core.add(message)
         except RequestError as error:
             refusals += _refusal(message, error)
     return refusals
 
 
-def _refusal(request: NewRequest | PoolRequest, error: RequestError) -> list[RequestDelta]:
+def _refusal(
+    request: NewRequest | PoolRequest | LoadAdapter, error: RequestError
+) -> list[RequestDelta]:
     return [
         RequestDelta(
             request_id=request_id,

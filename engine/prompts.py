@@ -6,10 +6,12 @@ from numbers import Integral
 from typing import Any
 
 from engine.errors import RequestError
+from engine.lora_request import LoRARequest
 from engine.prompt_embeds import FIELD
 from engine.tokenizer import Tokenizer
 
 PromptLike = str | Sequence[int] | dict[str, Any]
+Adapters = LoRARequest | Sequence[LoRARequest | None] | None
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Prompt:
     decoder: "Prompt | None" = None  # what the decoder begins with, where an encoder reads this
     marked: str | None = None
     embeds: Any = None  # an array [tokens, D] instead of all these
+    lora: LoRARequest | None = None
 
     def for_model(
         self, tokenizer: Tokenizer | None, start: Sequence[int]
@@ -70,6 +73,22 @@ def as_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
     if prompts and _is_ids(prompts):
         return [as_prompt(prompts)]  # type: ignore[arg-type]
     return [as_prompt(prompt) for prompt in prompts]  # type: ignore[arg-type]
+
+
+def with_adapters(prompts: list[Prompt], lora_request: Adapters) -> list[Prompt]:
+    """The same with one adapter for all of them, or one or none for each."""
+    if lora_request is None:
+        return prompts
+    each: list[LoRARequest | None] = (
+        [lora_request] * len(prompts) if isinstance(lora_request, LoRARequest) else [*lora_request]
+    )
+    if not all(isinstance(lora, LoRARequest | None) for lora in each):
+        raise RequestError("lora_request must be a LoRARequest, or a list of them.", "lora_request")
+    if len(each) != len(prompts):
+        raise RequestError(
+            f"{len(each)} lora_requests were given for {len(prompts)} prompts.", "lora_request"
+        )
+    return [replace(prompt, lora=lora) for prompt, lora in zip(prompts, each, strict=True)]
 
 
 def as_prompt(prompt: PromptLike) -> Prompt:

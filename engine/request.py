@@ -15,8 +15,10 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.adapter_slots import NO_ADAPTER
 from engine.encoder_pages import EncoderInput
 from engine.grammar.matcher import Constraint
+from engine.lora_request import LoRARequest, namespace
 from engine.messages import AddRequest, FinishReason
 from engine.page_key import PageKey
 from engine.prompt_embeds import PromptEmbeds
@@ -73,6 +75,8 @@ class Request:
     encoder: EncoderInput | None = None  # of a model that has an encoder
     embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
     num_states: int | None = None  # tokens whose hidden states are told, or not asked for
+    lora: LoRARequest | None = None  # its adapter
+    adapter_slot: int = NO_ADAPTER  # while it runs
 
     @property
     def num_tokens(self) -> int:
@@ -199,12 +203,13 @@ def make_request(
         priority=message.priority,
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
-        namespace=_namespace(message.cache_salt, encoder, embeds),
+        namespace=_namespace(namespace(message.cache_salt, message.lora), encoder, embeds),
         observed=needs_admission(params),
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
         embeds=embeds,
         num_states=message.hidden_from,
+        lora=message.lora,
     )
 
 

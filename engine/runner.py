@@ -124,6 +124,7 @@ class Runner:
     ) -> None:
         self.programs = programs
         self._model = model
+        self.leaves = model.leaves  # those of adapters change between steps
         self._mesh = model.mesh
         self._kv = kv
         self._vocab_size = model.config.vocab_size
@@ -173,8 +174,9 @@ class Runner:
         if request.extra_fields is not None:
             options = np.concatenate([options, request.extra_fields])
         self._columns.admit(
-            request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens
-        )
+            request.slot, options, observed=request.observed, prompt_len=request.num_prompt_tokens,
+            adapter=request.adapter_slot,
+        )  # fmt: skip
         if request.observed:
             prompt = request.token_ids[: request.num_prompt_tokens]
             packed = pack_options(
@@ -201,8 +203,8 @@ class Runner:
     def _encode(self, request: Request) -> None:
         """What its decoder attends to, unless that lies in its pages already."""
         if self._encoders is not None and request.encoder is not None and request.slot is not None:
-            leaves = self._model.leaves
-            self._state = self._encoders.run(leaves, self._state, request.slot, request.encoder)
+            leaves, slot = self.leaves, request.slot
+            self._state = self._encoders.run(leaves, self._state, slot, request.encoder)
 
     def _send_masks(self, plan: Plan) -> None:
         masks = row_masks(plan, self._columns, self._vocab_size)
@@ -225,7 +227,7 @@ class Runner:
                 given = self._given.send(self._state.given, plan)
                 self._state = self._state._replace(given=given)
             packed = pack(plan, program.shape, self._columns)
-            self._state, sampled = program.run(self._model.leaves, self._state, packed)
+            self._state, sampled = program.run(self.leaves, self._state, packed)
             late = self._take(plan.late, program.shape, sampled.logits)
         hidden = sampled.hidden if program.shape.keeps_hidden and plan.wants_hidden else None
         # what nobody asks for is free again when the step is done
@@ -277,7 +279,7 @@ class Runner:
             self._encoders.close()
         if self.copies is not None:
             self.copies.close()
-        for array in (*self._model.leaves, *jax.tree.leaves(self._state)):
+        for array in (*self.leaves, *jax.tree.leaves(self._state)):
             array.delete()
 
 

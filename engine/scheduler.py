@@ -12,6 +12,7 @@ from operator import attrgetter
 from secrets import token_hex
 from time import monotonic
 
+from engine.adapter_slots import AdapterSlots
 from engine.block_pool import BlockPool
 from engine.encoder_pages import EncoderPages
 from engine.host_tier import HostTier
@@ -43,8 +44,10 @@ class Scheduler:
         longest_prefix_first: bool = False,
         tier: HostTier | None = None,
         snapshots: StateSnapshots | None = None,
+        adapters: AdapterSlots | None = None,
     ) -> None:
         self.pool = pool
+        self._adapters = adapters
         self._snapshots = snapshots
         self.cache = PrefixCache(pool, tier) if prefix_caching else None
         self._encoders = EncoderPages(pool, self.cache, page_size, max_num_batched_tokens)
@@ -123,9 +126,7 @@ class Scheduler:
         for request in prompts:
             if request.status is Status.RUNNING and step.open:
                 self._continue(request, step)
-        while step.open and self._free_slots and (first := self.waiting.peek()):
-            if not self._admit(first, step):
-                break
+        self._admit_some(step)
         self.pool.release([page for page, _ in plan.forks])
         for chunk in plan.chunks:
             chunk.request.num_in_flight += chunk.samples
@@ -236,6 +237,17 @@ class Scheduler:
                 return False
         return True
 
+    def _admit_some(self, step: StepBudget) -> None:
+        """Waiting requests in their order; who has no adapter passes those that wait for theirs."""
+        if self._adapters is not None:
+            self._adapters.begin_step()
+        while step.open and self._free_slots and (first := self.waiting.peek()):
+            if self._adapters is not None and self._adapters.holds_up(first.lora):
+                if not self.waiting.set_aside(first):
+                    return
+            elif not self._admit(first, step):
+                return
+
     def _admit(self, request: Request, step: StepBudget) -> bool:
         """Give a waiting request a slot, and pages for all its tokens: cached ones, and new ones.
 
@@ -262,6 +274,8 @@ class Scheduler:
         self.waiting.discard(request)
         request.status = Status.RUNNING
         request.slot = self._free_slots.pop()
+        if self._adapters is not None:
+            request.adapter_slot = self._adapters.take(request.lora)
         bisect.insort(self.running, request, key=attrgetter("order"))
         self._plan(step, request, request.num_computed + step.most_tokens(request), admitted=True)
         return True
@@ -429,5 +443,7 @@ class Scheduler:
             self.cache.release(keys, request.pages, request.num_pages_found)
         request.pages = []
         self._encoders.give_back(request)
+        if self._adapters is not None:
+            self._adapters.release(request.lora)
         if request.slot is not None:
             self._free_slots.append(request.slot)

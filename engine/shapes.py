@@ -31,6 +31,7 @@ class StepShape:
     window: int = 1  # W, tokens that each row of a decode program samples one after another
     extra_fields: int = 0  # int32 of each row besides its sampling options
     snapshots: bool = False  # rows read and leave states in slots besides their own
+    adapters: bool = False  # rows have adapters
     keeps_logits: bool = False  # of which rows may be sampled later
     keeps_hidden: bool = False  # gives the hidden states of all tokens
     takes: bool = False  # no step: takes `tokens` rows of the logits of an earlier one's `rows`
@@ -61,6 +62,7 @@ class Shapes:
     windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
     extra_fields: int = 0  # arguments of logits processors
     snapshots: bool = False  # of states, for the prefix cache
+    adapters: bool = False
     max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
     late: bool = False  # rows may be sampled after their step
     hidden: bool = False  # requests may ask for hidden states
@@ -133,8 +135,8 @@ class Shapes:
     def _shape(self, tokens: int, rows: int, decode: bool) -> StepShape:
         return StepShape(
             tokens, rows, decode, self.table_width, self.page_size,
-            extra_fields=self.extra_fields, snapshots=self.snapshots, keeps_logits=self.late,
-            keeps_hidden=self.hidden,
+            extra_fields=self.extra_fields, snapshots=self.snapshots, adapters=self.adapters,
+            keeps_logits=self.late, keeps_hidden=self.hidden,
         )  # fmt: skip
 
 

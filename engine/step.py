@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
+from engine.adapter_slots import NO_ADAPTER
 from engine.logits_processors import LogitsProcessors
 from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
 from engine.prompt_embeds import GIVEN
@@ -96,6 +97,9 @@ def _turn(
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
     if state.cache.states is not None:
         batch = replace(batch, states=_state_rows(inputs, state.cache.states, model))
+    if inputs.adapter is not None:
+        adapter = inputs.adapter.at[batch.row].get(mode="fill", fill_value=NO_ADAPTER)
+        batch = replace(batch, adapter=adapter)
     if state.encoded is not None:
         rows = jax.tree.map(lambda array: array[inputs.slot], state.encoded)
         batch = replace(batch, encoded=rows)

@@ -6,6 +6,7 @@ from itertools import count
 from engine.request import Request
 
 _MOST_STALE = 64  # entries that nobody may come by, while the first keeps waiting
+_MOST_ASIDE = 64  # in a step: each is put into the queue again
 _Entry = tuple[tuple[int, int], int, Request]
 
 
@@ -19,12 +20,23 @@ class WaitingQueue:
         self._heap: list[_Entry] = []
         self._serials = count()
         self._members: dict[int, int] = {}  # request id: serial of its entry; others are stale
+        self._aside: dict[int, Request] = {}
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._members) + len(self._aside)
 
     def begin_step(self) -> None:
         """Another step is planned from now on."""
+        aside, self._aside = self._aside, {}
+        for request in aside.values():
+            self.push(request)
+
+    def set_aside(self, request: Request) -> bool:
+        """Let others pass who waits for more than a slot, until the next step; False if so many
+        were that nobody else should be looked at."""
+        self.discard(request)
+        self._aside[request.request_id] = request
+        return len(self._aside) < _MOST_ASIDE
 
     def push(self, request: Request) -> None:
         serial = next(self._serials)
@@ -52,6 +64,7 @@ class WaitingQueue:
 
     def discard(self, request: Request) -> None:
         self._members.pop(request.request_id, None)
+        self._aside.pop(request.request_id, None)
         if len(self._heap) > _MOST_STALE + 2 * len(self._members):
             self._heap = list(filter(self._is_live, self._heap))
             heapq.heapify(self._heap)

@@ -92,6 +92,7 @@ class AttentionBatch:
     states: StateRows | None = None  # where layers with a state find them
     encoded: EncodedRows | None = None  # of models that have an encoder
     distance_bias: Float32[Array, "N R"] | None = None  # of scores, by how far back a key lies
+    adapter: Int32[Array, " T"] | None = None  # each token's slot; of models with adapters
 
 
 def decode_batch(

@@ -22,6 +22,7 @@ from models.given import Given
 from models.latent import LatentAttention
 from models.layer_inputs import InputGate, InputTable
 from models.layers import LayerNorm, Linear, RMSNorm, softcap
+from models.low_rank import choose_slots
 from models.mixers import make_mixer
 from models.mixture import ExpertsBeside, MixtureOfExperts
 from models.mlp import MLP, GatedMLP, make_mlp
@@ -279,6 +280,8 @@ def _run_layer(
     given: Float[Array, "T P"] | Lent | None = None,
 ) -> tuple[Float[Array, "*S T D"], KVCache]:
     """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
+    if batch.adapter is not None:
+        choose_slots(layer, batch.adapter)
     return layer(index, place, x, turn, batch, cache, given)
 
 

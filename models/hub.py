@@ -30,6 +30,8 @@ SMALL = (
     "vocab.txt", "*.tiktoken", "tiktoken.model", "tokenizer.model", "tokenizer.model.*",
     "spiece.model", "sentencepiece.bpe.model", "spm.model",
 )  # fmt: skip
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
@@ -81,6 +83,19 @@ def fetch(
     if weights:
         asked.download(_weights(asked.name, folder, files))
     return folder
+
+
+def fetch_adapter(name: str, download_dir: str | None = None) -> Path:
+    """The folder of an adapter, downloaded if the cache does not have it; raises HubError."""
+    if ":" in name:
+        raise HubError(f"An adapter is the whole of a repository; write org/name, not {name!r}.")
+    asked = _Repository(name, None, download_dir)
+    files = asked.files()
+    if files is None:
+        return asked.cached()
+    if ADAPTER_CONFIG not in files:
+        raise HubError(f"{name} has no {ADAPTER_CONFIG}, so it is no adapter in PEFT's layout.")
+    return asked.download([ADAPTER_CONFIG, *[f for f in ADAPTER_WEIGHTS if f in files][:1]])
 
 
 class _Repository:

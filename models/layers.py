@@ -47,10 +47,12 @@ class Linear(nnx.Module):
     ):
         self.kernel: Any = nnx.Param(jnp.zeros((inputs, outputs), dtype), axes=axes)
         self.bias = nnx.Param(jnp.zeros(outputs, dtype), axes=axes[1:]) if bias else None
+        self.adapters: Any = None  # a module whose product is added: `low_rank.py`
 
     def __call__(self, x: Float[Array, "*T inputs"]) -> Float[Array, "*T outputs"]:
         y = self.product(x)
-        return y if self.bias is None else y + self.bias[...]
+        y = y if self.bias is None else y + self.bias[...]
+        return y if self.adapters is None else y + self.adapters(x)
 
     def product(
         self, x: Float[Array, "*T inputs"], dtype: DTypeLike | None = None

@@ -9,7 +9,7 @@ time, never the model (on a CPU device the model itself, once). Refuses to know 
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,9 @@ class LoadedModel:
     num_parameters: int = 0  # not counting scales
     quantization: str | None = None  # "int8"
     dtype: str = "float32"  # that was settled
+    weights: WeightMap = field(
+        default_factory=lambda: WeightMap({})
+    )  # where the parameters lie in the checkpoint
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -146,7 +149,9 @@ def load(
     count = num_parameters(plan, kernels)
     generation = read_generation_config(folder)
     used = quantization or (method.name if method else None)
-    return LoadedModel(folder, config, generation, plan, leaves, mesh, count, used, compute.name)
+    return LoadedModel(
+        folder, config, generation, plan, leaves, mesh, count, used, compute.name, weights
+    )
 
 
 def _read_settings(

@@ -5,7 +5,7 @@
     heads            tensor      outputs of QKV, inputs of the attention's output product
     mlp              tensor      outputs of gate and up, inputs of down
     expert           tensor      whole experts
-    embed, choice,   (none)      the whole of it on every device
+    embed, choice,   (none)      the whole of it on every device, and so of all other names
 
 Owns the mesh and this table. Refuses to know the models that use the names.
 """
@@ -28,6 +28,7 @@ MESH_AXES: Mapping[str | None, str | None] = {
     "choice": None,
     "latent": None,
     "position": None,
+    "rank": None,
     None: None,
 }
 

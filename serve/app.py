@@ -14,6 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
+from serve.adapter_routes import (
+    AdapterChanged,
+    LoadAdapterRoute,
+    LoadRequest,
+    UnloadAdapterRoute,
+    UnloadRequest,
+)
 from serve.admin import FILES, PAGES, AbortRoute, AdminState, Pages
 from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
@@ -45,7 +52,9 @@ from serve.models_route import ModelsRoutes
 from serve.openapi import Action, OpenApiRoute, Operation
 from serve.operator_routes import (
     ABORT,
+    LOAD,
     RESETS,
+    UNLOAD,
     Aborted,
     AbortRequest,
     AbortResponseRoute,
@@ -139,6 +148,8 @@ ACTIONS = [
     Action("post", f"{_RESPONSE}/cancel", "End a response in the background.", ResponseObject),
     *(Action("post", path, "Find no prompt's beginning again; for operators.") for path in RESETS),
     Action("post", ABORT, "End a response with an error; for operators.", Aborted, AbortRequest),
+    Action("post", LOAD, "Serve an adapter; for operators.", AdapterChanged, LoadRequest),
+    Action("post", UNLOAD, "Serve it no longer; for operators.", AdapterChanged, UnloadRequest),
 ]  # fmt: skip
 
 
@@ -201,6 +212,8 @@ def _generation(service: Service) -> Iterator[Route]:
         "/pooling": PoolingRoute(service),
         "/v2/rerank": RerankRoute(service),
         ABORT: AbortResponseRoute(service),
+        LOAD: LoadAdapterRoute(service),
+        UNLOAD: UnloadAdapterRoute(service),
     }
     for version in ("", "/v1"):
         routes |= {

@@ -25,6 +25,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.model_files import located, tokenizer_folder
 from engine.output_processor import OutputProcessor
+from serve.adapters import AdapterNames
 from serve.app import OPERATIONS, build_app
 from serve.audio.batch import form_of
 from serve.audio.form import AUDIO_PATHS
@@ -188,7 +189,8 @@ async def running_app(
     try:
         info = await client.connect(process)
         pump = asyncio.create_task(_logged(work(client, process, info, settings.watchdog_timeout)))
-        service = Service(settings, config, model, client, metrics, grammars)
+        adapters = AdapterNames(config.lora_modules, model.names)
+        service = Service(settings, config, model, client, metrics, grammars, adapters=adapters)
         yield build_app(service), info.max_num_seqs
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)

@@ -30,7 +30,7 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         name = f"chatcmpl-{request_id}"
         response_id = request.response_id("chatcmpl", request_id)
         role = service.settings.response_role
-        view = ChatView(talk, response_id, service.model.names[0], role)
+        view = ChatView(talk, response_id, service.answers_as(talk.prompt), role)
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
             name, [talk.prompt], request.priority or 0, interval, response_id

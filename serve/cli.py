@@ -16,8 +16,10 @@ from rich.console import Console
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
 from serve import operation_options, options
+from serve.adapter_options import parse_lora_modules
 from serve.bench.cli import app as bench
 from serve.option_groups import (
+    AdapterOptions,
     AnswerOptions,
     HttpOptions,
     MemoryOptions,
@@ -48,7 +50,10 @@ app.command("router")(router)
 
 
 @app.command()
-@takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions, PeerOptions)
+@takes(
+    ModelOptions, MemoryOptions, AdapterOptions, AnswerOptions, HttpOptions, OperationOptions,
+    PeerOptions,
+)  # fmt: skip
 def serve(
     model: Annotated[str | None, typer.Argument(help=options.MODEL_HELP)] = None,
     named_model: options.NamedModel = None,
@@ -87,6 +92,7 @@ def _engine_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Of the options of a command, those that are the engine's."""
     given = _parsed(given, _ENGINE_OBJECTS)
     given["logits_processors"] = given["logits_processors"] or ()
+    given["lora_modules"] = parse_lora_modules(given.get("lora_modules"))
     return _fields_of(EngineConfig, given)
 
 
@@ -172,7 +178,7 @@ def check(
 
 
 @app.command("run-batch")
-@takes(ModelOptions, MemoryOptions, AnswerOptions, PeerOptions)
+@takes(ModelOptions, MemoryOptions, AdapterOptions, AnswerOptions, PeerOptions)
 def run_batch(
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests, as JSONL.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where answers go.")],

@@ -41,7 +41,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         prompts = await completion_prompts(service, request)
         name, response_id = f"cmpl-{request_id}", request.response_id("cmpl", request_id)
         view = CompletionView(
-            request, prompts, service.model.tokenizer, response_id, service.model.names[0]
+            request, prompts, service.model.tokenizer, response_id, service.answers_as(prompts[0])
         )
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
@@ -117,8 +117,10 @@ def _prompt(
     if request.thinking_token_budget is not None:
         shown = text or _end_of(service, own)
         thinking = thinking_budget(request, service.model, shown, info.max_model_len)
-    salt = request.cache_salt or ""
-    return Prompt(text, own, params, salt, beams=beams, thinking=thinking, encoder_token_ids=read)
+    return Prompt(
+        text, own, params, request.cache_salt or "", beams=beams, thinking=thinking,
+        encoder_token_ids=read, lora=service.adapter_of(request),
+    )  # fmt: skip
 
 
 def _end_of(service: Service, token_ids: list[int]) -> str:

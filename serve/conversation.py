@@ -74,7 +74,7 @@ async def begin(
     prompt = Prompt(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
         thinking=thinking_budget(request, model, text, info.max_model_len),
-        encoder_token_ids=read,
+        encoder_token_ids=read, lora=service.adapter_of(request),
         hidden="last" if request.return_hidden_states else "none",
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.beam_params import BeamSearchParams
 from engine.errors import EngineDeadError, EngineError, OverloadedError
+from engine.lora_request import LoRARequest
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -26,19 +26,19 @@ from engine.messages import (
     StepReport,
     ToEngine,
 )
-from engine.output_processor import HiddenStates, OutputProcessor
+from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
 from engine.page_map import PageMap
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
-from engine.sampling_params import SamplingParams
-from engine.thinking import ThinkingBudget
 from models.errors import IngotError
+from serve.adapter_loads import AdapterLoads
 from serve.engine_process import EngineLink
 from serve.errors import AbortedError, UnavailableError
 from serve.metrics import Metrics, Timeline
 from serve.page_watch import PageWatch
 from serve.pooling.in_flight import PoolsInFlight
+from serve.prompt import Prompt as Prompt
 from serve.streams import RequestStream
 from serve.tracing import Trace, Traces
 
@@ -54,28 +54,6 @@ class StartError(IngotError):
     def __init__(self, message: str, user_error: bool) -> None:
         super().__init__(message)
         self.user_error = user_error
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt with its own options; `text` is None for a prompt that came as ids."""
-
-    text: str | None
-    token_ids: list[int]
-    params: SamplingParams
-    cache_salt: str = ""
-    grammar: str = ""  # of the params' structured outputs, compiled
-    beams: BeamSearchParams | None = None
-    thinking: ThinkingBudget | None = None
-    encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
-    encoder_features: bytes = b""  # what it hears instead
-    embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.prompt_embeds`
-    hidden: HiddenStates = "none"  # which hidden states are wanted
-
-    @property
-    def num_tokens(self) -> int:
-        """Of both."""
-        return len(self.token_ids) + len(self.encoder_token_ids)
 
 
 @dataclass(slots=True)
@@ -114,6 +92,7 @@ class EngineClient:
         self._flights: dict[str, _Flight] = {}
         self._pools = PoolsInFlight(metrics)
         self._watch = PageWatch()
+        self._loads = AdapterLoads()
         self._num_sequences = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -195,6 +174,7 @@ class EngineClient:
             for flight in self._flights.values():
                 flight.stream.fail(EngineError(_FAILED))
             self._pools.fail(EngineError(_FAILED))
+            self._loads.fail(EngineError(_FAILED))
         return reason
 
     @contextmanager
@@ -279,6 +259,13 @@ class EngineClient:
         self._check_open()
         self._tell([ResetPrefixCache()])
 
+    async def load_adapter(self, lora: LoRARequest) -> None:
+        """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
+        self._check_open()
+        message, loaded = self._loads.start(lora)
+        self._tell([message])
+        await loaded
+
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""
         if self.state in ("ready", "draining") and (question := self._watch.question()):
@@ -293,8 +280,7 @@ class EngineClient:
         if self._state == "dead":
             self._state = "loading"
         self._link, self._outbox, self._stats = None, [], EngineStats()
-        self._owed = False
-        self._watch = PageWatch()
+        self._owed, self._watch = False, PageWatch()
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
@@ -336,7 +322,7 @@ class EngineClient:
         requests = self._processor.add(
             name, prompt.token_ids, prompt.params,
             priority=priority, cache_salt=prompt.cache_salt, grammar=prompt.grammar,
-            beams=prompt.beams, thinking=prompt.thinking,
+            beams=prompt.beams, thinking=prompt.thinking, lora=prompt.lora,
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features,
             prompt_embeds=prompt.embeds, hidden=prompt.hidden,
@@ -345,9 +331,7 @@ class EngineClient:
             self._heard = time.monotonic()
         timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
         stream.timelines += timelines.values()
-        trace = None
-        if self._traces is not None:
-            trace = self._traces.begin(name, prompt.num_tokens, prompt.params)
+        trace = self._traces.begin(name, prompt.num_tokens, prompt.params) if self._traces else None
         self._flights[name] = _Flight(stream, timelines, trace, shown=shown)
         self._num_sequences += len(timelines)
         self._idle.clear()
@@ -363,6 +347,7 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
+        self._loads.see(report.deltas)
         if self._pools:
             report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
@@ -393,8 +378,7 @@ class EngineClient:
         """Drop these prompts; what is unfinished of them leaves the engine, too."""
         aborted: list[int] = []
         for name in names:
-            flight = self._flights.pop(name, None)
-            if flight is not None:
+            if (flight := self._flights.pop(name, None)) is not None:
                 aborted += self._drop(name, flight)
         if aborted:
             self._send([AbortRequests(aborted)])

@@ -101,6 +101,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     priority: int | None = None
     cache_salt: str | None = None
     extra_key: str | None = None
+    lora_path: str | list[str | None] | None = None  # names of adapters: of all, or of each
 
     @property
     def prompts(self) -> TextOrIds | list[TextOrIds]:
@@ -129,6 +130,11 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         return isinstance(self.prompts, list) and not isinstance(self.prompts[0], int)
 
     @property
+    def apart(self) -> bool:
+        """Whether each prompt has options, or an adapter, of its own."""
+        return isinstance(self.sampling_params, list) or isinstance(self.lora_path, list)
+
+    @property
     def many(self) -> bool:
         """Whether the answer is a list."""
         return self.listed or (self.options[0].n or 1) > 1
@@ -154,6 +160,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError("The prompt is empty.", sent[0])
         if isinstance(self.sampling_params, list):
             self._check_options(self.sampling_params)
+        if isinstance(self.lora_path, list):
+            self._check_listed("lora_path", len(self.lora_path))
         for name, nothing in _OF_LOGPROBS.items():
             if not self.return_logprob and getattr(self, name) not in nothing:
                 raise RequestError(f"{name} needs return_logprob.", name)
@@ -162,14 +170,15 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             check_states(self.stream)
 
     def _check_options(self, each: list[GenerateParams]) -> None:
-        if not self.listed or len(each) != len(self.embeds or self.prompts):
-            raise RequestError(
-                "A list of sampling_params goes with a list of as many prompts.", "sampling_params"
-            )
-        if len(each) > MAX_PROMPTS:
-            raise RequestError(f"There may be at most {MAX_PROMPTS} prompts.", "sampling_params")
+        self._check_listed("sampling_params", len(each))
         if len({one.n or 1 for one in each}) > 1:
             raise RequestError("All sampling_params must have the same n.", "sampling_params")
+
+    def _check_listed(self, name: str, count: int) -> None:
+        if not self.listed or count != len(self.embeds or self.prompts):
+            raise RequestError(f"A list of {name} goes with a list of as many prompts.", name)
+        if count > MAX_PROMPTS:
+            raise RequestError(f"There may be at most {MAX_PROMPTS} prompts.", name)
 
     def _check_scored(self) -> None:
         if self.token_ids_logprob and self.top_logprobs_num:
@@ -190,18 +199,21 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             )
 
     def as_completions(self) -> list[CompletionRequest]:
-        """The same in the words of the completions API: one request, or one for each prompt that
-        has options of its own; raises RequestError."""
-        if not isinstance(self.sampling_params, list):
-            return [self._completion(self.prompts, self.sampling_params)]
+        """The same in the words of the completions API: one request, or one for each prompt where
+        these have options or adapters of their own; raises RequestError."""
+        given, adapters = self.sampling_params, self.lora_path
+        if not self.apart:
+            return [self._completion(self.prompts, given, adapters)]  # type: ignore[arg-type]
         prompts = self.prompts or [None] * len(self.embeds)
+        options = given if isinstance(given, list) else [given] * len(prompts)
+        names = adapters if isinstance(adapters, list) else [adapters] * len(prompts)
         return [
-            self._completion(prompt, options)  # type: ignore[arg-type]
-            for prompt, options in zip(prompts, self.sampling_params, strict=True)
+            self._completion(prompt, each, name)  # type: ignore[arg-type]
+            for prompt, each, name in zip(prompts, options, names, strict=True)
         ]
 
     def _completion(
-        self, prompt: TextOrIds | list[TextOrIds], params: GenerateParams
+        self, prompt: TextOrIds | list[TextOrIds], params: GenerateParams, lora_path: str | None
     ) -> CompletionRequest:
         options = msgspec.structs.asdict(params)
         scored = self.scored
@@ -221,6 +233,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             prompt_logprobs_start=scored.start if scored and scores_prompt else None,
             priority=self.priority,
             cache_salt=self.cache_salt,
+            lora_path=lora_path,
             rid=self.rid,
             **options,
         )
@@ -267,9 +280,8 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
     async def _prompts(self, request: GenerateRequest) -> list[Prompt]:
         found: list[Prompt] = []
         embeds = request.embeds and await listed(request.embeds, self.service.client.info)
-        each = isinstance(request.sampling_params, list)
         for place, completion in enumerate(request.as_completions()):
-            own = embeds[place : place + 1] if each else embeds
+            own = embeds[place : place + 1] if request.apart else embeds
             found += await completion_prompts(
                 self.service, completion, default=DEFAULT_NEW_TOKENS, embeds=own
             )

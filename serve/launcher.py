@@ -22,6 +22,7 @@ from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from engine.model_files import tokenizer_folder
 from engine.output_processor import OutputProcessor
+from serve.adapters import AdapterNames
 from serve.app import build_app
 from serve.engine_client import EngineClient
 from serve.engine_life import EngineLife
@@ -160,9 +161,10 @@ class Launcher:
             OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
         )
         self._grammars = GrammarCompiler(tokenizer_folder(engine_config))
+        adapters = AdapterNames(engine_config.lora_modules, model.names)
         service = Service(
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
-            traces,
+            traces, adapters,
         )  # fmt: skip
         self._server = RenewableServer(
             uvicorn.Config(

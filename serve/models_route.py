@@ -1,4 +1,4 @@
-"""GET /v1/models: the names under which the one model is served."""
+"""GET /v1/models: the names under which the one model is served, and its adapters."""
 
 import time
 from typing import Any
@@ -7,7 +7,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import NotFoundError
 from serve.service import Service
 
 
@@ -20,24 +19,25 @@ class ModelsRoutes:
 
     async def every(self, _: Request) -> Response:
         """GET /v1/models."""
-        cards = [self._card(name) for name in self._service.model.names]
+        service = self._service
+        cards = [self._card(name) for name in (*service.model.names, *service.adapters)]
         return _json({"object": "list", "data": cards})
 
     async def one(self, request: Request) -> Response:
         """GET /v1/models/{name}."""
         name = request.path_params["name"]
-        if name not in self._service.model.names:
-            raise NotFoundError(f"The model {name[:100]!r} is not served here.", "model")
+        self._service.check_model(name)
         return _json(self._card(name))
 
     def _card(self, name: str) -> dict[str, Any]:
+        model, adapter = self._service.model, self._service.adapters.get(name)
         return {
             "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "ingot",
-            "root": self._service.model.root,
-            "parent": None,
+            "root": adapter.lora_path if adapter else model.root,
+            "parent": (adapter.base_model_name or model.names[0]) if adapter else None,
             "max_model_len": self._service.client.info.max_model_len,
         }
 

@@ -19,7 +19,8 @@ from serve.service import Service
 
 RESETS = ("/reset_prefix_cache", "/flush_cache")
 ABORT = "/abort_request"
-OPERATOR_PATHS = frozenset({*RESETS, ABORT})
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"  # `adapter_routes`
+OPERATOR_PATHS = frozenset({*RESETS, ABORT, LOAD, UNLOAD})
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from serve import answer_options, operation_options, options
+from serve import adapter_options, answer_options, operation_options, options
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -54,6 +54,16 @@ class MemoryOptions:
     logits_processors: options.LogitsProcessors = None
     compilation_cache_dir: options.CompilationCacheDir = None
     compilation_cache_size: options.CompilationCacheSize = 4.0
+
+
+class AdapterOptions:
+    """What may be computed beside the model's matrices."""
+
+    enable_lora: adapter_options.EnableLora = False
+    lora_modules: adapter_options.LoraModules = None
+    max_loras: adapter_options.MaxLoras = 1
+    max_lora_rank: adapter_options.MaxLoraRank = 16
+    max_cpu_loras: adapter_options.MaxCpuLoras = None
 
 
 class AnswerOptions:

@@ -66,4 +66,5 @@ def embedded_prompt(
         cache_salt=request.cache_salt or "",
         thinking=thinking_budget(request, service.model, "", context),
         embeds=rows.tobytes(),
+        lora=service.adapter_of(request),
     )

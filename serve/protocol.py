@@ -83,6 +83,7 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     priority: int | None = None
     cache_salt: str | None = None
     extra_key: str | None = None  # SGLang's; with a cache_salt both must be the same to share
+    lora_path: str | None = None  # SGLang's: the name of an adapter, as `model` may be
     response_format: ResponseFormat | None = None
     structured_outputs: dict[str, Any] | None = None
     guided_json: str | dict[str, Any] | None = None

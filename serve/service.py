@@ -1,15 +1,18 @@
 """What every route needs: the settings, the model, the engine, and the metrics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
 from engine.errors import NotFoundError, RequestError
+from engine.lora_request import LoRARequest
 from engine.sampling_params import SamplingParams
-from serve.engine_client import EngineClient
+from serve.adapters import AdapterNames
+from serve.engine_client import EngineClient, Prompt
 from serve.grammars import GrammarCompiler
 from serve.metrics import Metrics
 from serve.model import ServedModel
+from serve.protocol import GenerationRequest
 from serve.settings import ServerSettings
 from serve.structured_outputs import Constraint
 from serve.tracing import Traces
@@ -27,13 +30,23 @@ class Service:
     grammars: GrammarCompiler
     recent_log: Sequence[str] = ()
     traces: Traces | None = None
+    adapters: AdapterNames = field(default_factory=AdapterNames)
 
     def check_model(self, name: str | None) -> None:
         """Raise NotFoundError for a model that is not served; None is the one that is."""
-        if name is not None and name not in self.model.names:
+        if name is not None and name not in self.model.names and name not in self.adapters:
             raise NotFoundError(
                 f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
             )
+
+    def adapter_of(self, request: GenerationRequest) -> LoRARequest | None:
+        """The adapter that a request asks for; raises NotFoundError for one that is not served."""
+        self.check_model(request.model)
+        return self.adapters.wanted(request.model, request.lora_path)
+
+    def answers_as(self, prompt: Prompt) -> str:
+        """The model's name in a response."""
+        return prompt.lora.lora_name if prompt.lora else self.model.names[0]
 
     def check_logprobs(self, params: SamplingParams, field: str) -> None:
         """Raise RequestError for more than the server allows; `field` asked for the answer's."""

@@ -64,7 +64,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "image_data": (),
         "input_embeds": (),  # likewise
         "log_metrics": (True,),
-        "lora_path": (),
+        "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),

@@ -23,6 +23,7 @@ from engine.beam_core import BeamCore
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.hidden_states import check_hidden
+from engine.lora_request import LoRARequest
 from engine.messages import (
     AddRequest,
     EngineStats,
@@ -115,6 +116,10 @@ class FakeCore:
 
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
+
+    def load_adapter(self, lora: LoRARequest) -> None:
+        if lora.lora_path == "nowhere":
+            raise RequestError("nowhere has no adapter_config.json.", "lora_request")
 
     def page_map(self) -> PageMap:
         """Two pages of each row, of which all rows have one in common, and one that is idle."""

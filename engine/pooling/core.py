@@ -14,6 +14,7 @@ import numpy as np
 from engine.compilation_cache import use_compilation_cache
 from engine.config import EngineConfig, PoolerConfig
 from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
+from engine.lora_request import LoRARequest
 from engine.memory import claim_device_memory, is_cpu
 from engine.messages import (
     EngineStats,
@@ -104,6 +105,10 @@ class PoolingCore:
         """Forget requests; what is on the device is dropped when it comes."""
         self._alive -= set(request_ids)
         self._waiting = deque(w for w in self._waiting if w.request.request_id in self._alive)
+
+    def load_adapter(self, lora: LoRARequest) -> None:
+        """Raises RequestError: adapters are for models that write text."""
+        raise RequestError("This engine gives vectors and has no adapters.", "lora_name")
 
     def reset_prefix_cache(self) -> None:
         """Nothing: vectors are not cached, nor what they are made of."""

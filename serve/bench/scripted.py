@@ -18,6 +18,7 @@ from itertools import cycle, islice
 
 from engine.beam_core import BeamCore
 from engine.config import EngineConfig
+from engine.lora_request import LoRARequest
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.process import serve_engine
 from engine.tokenizer import Tokenizer
@@ -58,6 +59,9 @@ class ScriptedCore:
 
     def reset_prefix_cache(self) -> None:
         """There is none."""
+
+    def load_adapter(self, lora: LoRARequest) -> None:
+        """There is nothing to compute with it."""
 
     def page_map(self) -> None:
         """There is no cache."""

@@ -50,7 +50,7 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
         service = self.service
         talk = await begin(service, chat_request(request, effort(service, request)), "other")
         response_id = f"msg_{request_id}"
-        view = MessagesView(talk, response_id, service.model.names[0])
+        view = MessagesView(talk, response_id, service.answers_as(talk.prompt))
         interval = service.stream_interval(request.stream)
         with service.client.generate(
             response_id, [talk.prompt], request.priority or 0, interval

@@ -68,7 +68,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         owner = owner_of(scope or {})
         turns = self._before(request, owner) + new_turns(request)
         talk = await begin(self.service, chat_request(request, turns), "responses")
-        view = ResponseView(request, talk, f"resp_{request_id}", self.service.model.names[0])
+        name = self.service.answers_as(talk.prompt)
+        view = ResponseView(request, talk, f"resp_{request_id}", name)
         stored = Stored(view.response, turns, owner)
         if request.background:
             stored.log = EventLog() if request.stream else None

@@ -16,7 +16,7 @@ MAX_BLOCKS = 1024  # a beginning that is longer is told apart by its first 64 Ki
 MAX_HASHES = 65_536  # of one backend
 
 _IN_PROMPT_ORDER = (
-    "model", "cache_salt", "tools", "system", "instructions",
+    "model", "lora_path", "cache_salt", "tools", "system", "instructions",
     "messages", "prompt", "input", "text", "input_ids",
 )  # fmt: skip
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -10,7 +10,7 @@ import pytest
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.model_files import located
-from models.hub import HubError, fetch, is_hub_name
+from models.hub import HubError, fetch, fetch_adapter, is_hub_name
 from tests.models.fake_hub import COMMIT, FakeHub, fake_hub
 
 BIG = bytes(range(256)) * 4000
@@ -59,6 +59,20 @@ def test_what_is_needed_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Monk
         hub.log.clear()
         assert get(hub, tmp_path, monkeypatch) == folder
         assert hub.fetched() == []
+
+
+def test_an_adapter_is_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = made("adapter_config.json", "adapter_model.safetensors")
+    with fake_hub(FakeHub(wanted | made("adapter_model.bin", "README.md", "config.json"))) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        folder = fetch_adapter("org/name", str(tmp_path))
+        assert {path.name for path in folder.iterdir()} == set(wanted)
+    with fake_hub(FakeHub(SMALL)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(HubError, match="so it is no adapter"):
+            fetch_adapter("org/name", str(tmp_path / "other"))
+        with pytest.raises(HubError, match="write org/name"):
+            fetch_adapter("org/name:Q4", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import EngineConfig
 from engine.output_processor import OutputProcessor
+from serve.adapters import AdapterNames
 from serve.app import build_app
 from serve.engine_client import EngineClient
 from serve.grammars import GrammarCompiler
@@ -78,7 +79,10 @@ def serve(model_folder: Path) -> Serve:
         await client.connect(InProcessEngine(core))
         pump = asyncio.create_task(client.pump())
         grammars = GrammarCompiler(folder)
-        service = Service(settings, config, model, client, metrics, grammars, traces=traces)
+        adapters = AdapterNames(config.lora_modules, model.names)
+        service = Service(
+            settings, config, model, client, metrics, grammars, traces=traces, adapters=adapters
+        )
         served = Served(build_app(service), core, client)
         async with served.http:
             yield served

@@ -146,7 +146,7 @@ VALUES: list[tuple[str, str, Any]] = [
     (GENERATE, "text", ""), (GENERATE, "text", []), (GENERATE, "text", ["a"] * 10**6),
     (GENERATE, "text", "a" * 5_000_000), (GENERATE, "text", 5),
     (GENERATE, "rid", 5), (GENERATE, "sampling_params", {"max_new": 1}),
-    (GENERATE, "sampling_params", []), (GENERATE, "priority", 2**40), (GENERATE, "lora_path", "/x"),
+    (GENERATE, "sampling_params", []), (GENERATE, "priority", 2**40), (GENERATE, "lora_path", 7),
     (GENERATE, "custom_logit_processor", "gASV"),
     ("/tokenize", "prompt", ""), ("/tokenize", "prompt", "a" * 5_000_000),
     ("/tokenize", "prompt", 5),

@@ -1,0 +1,122 @@
+"""Adapters by name: the model of a request, lora_path, /v1/models, loading and unloading."""
+
+import pytest
+import typer
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.lora_request import LoRARequest
+from serve.adapter_options import parse_lora_modules
+from serve.adapters import AdapterNames
+from serve.settings import ServerSettings
+from tests.serve.served import Serve, Served
+
+pytestmark = pytest.mark.anyio
+
+SQL = LoRARequest("sql", 1, "/adapters/sql")
+LAW = LoRARequest("law", 2, "/adapters/law", "base/model")
+CONFIG = EngineConfig(enable_lora=True, lora_modules=(SQL, LAW))
+SHORT = {"max_tokens": 2}
+
+
+def asked(served: Served) -> LoRARequest | None:
+    return served.core.added[-1].lora
+
+
+async def test_every_api_takes_an_adapter_s_name_for_its_model(serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        text = (await served.complete(prompt="ab", model="sql", **SHORT)).json()
+        assert (text["model"], asked(served)) == ("sql", SQL)
+        talk = (await served.chat(model="law", **SHORT)).json()
+        assert (talk["model"], asked(served)) == ("law", LAW)
+        one = await served.post("/v1/responses", input="ab", model="sql", max_output_tokens=2)
+        assert (one.json()["model"], asked(served)) == ("sql", SQL)
+        turn = [{"role": "user", "content": "a"}]
+        said = await served.post("/v1/messages", messages=turn, model="law", **SHORT)
+        assert (said.json()["model"], asked(served)) == ("law", LAW)
+        beams = {"use_beam_search": True, "n": 2, "temperature": 0}
+        assert (await served.complete(prompt="ab", model="sql", **SHORT, **beams)).is_success
+        assert asked(served) == SQL
+        counted = await served.post("/v1/messages/count_tokens", messages=turn, model="sql")
+        ids = await served.post("/tokenize", prompt="ab", model="sql")
+        assert counted.is_success and ids.is_success
+        plain = (await served.complete(prompt="ab", model="tiny", **SHORT)).json()
+        assert (plain["model"], asked(served)) == ("tiny", None)
+        wrong = await served.complete(prompt="ab", model="sqk", **SHORT)
+        assert wrong.status_code == 404 and wrong.json()["error"]["param"] == "model"
+
+
+async def test_sglang_s_field_names_one_too(serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        short = {"sampling_params": {"max_new_tokens": 2}}
+        await served.post("/generate", text="ab", lora_path="sql", **short)
+        assert asked(served) == SQL
+        both = await served.post("/generate", text=["a", "b"], lora_path=["law", None], **short)
+        assert both.is_success
+        assert [each.lora for each in served.core.added[-2:]] == [LAW, None]
+        await served.chat(lora_path="law", **SHORT)
+        assert asked(served) == LAW
+        few = await served.post("/generate", text=["a", "b"], lora_path=["law"], **short)
+        unknown = await served.post("/generate", text="ab", lora_path="nobody", **short)
+        two = await served.chat(model="sql", lora_path="law", **SHORT)
+    found = [(each.status_code, each.json()["error"]["param"]) for each in (few, unknown, two)]
+    assert found == [(400, "lora_path"), (404, "lora_path"), (400, "lora_path")]
+
+
+async def test_they_are_listed_beside_the_model(serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        cards = (await served.http.get("/v1/models")).json()["data"]
+        one = (await served.http.get("/v1/models/law")).json()
+    assert [(card["id"], card["root"], card["parent"]) for card in cards] == [
+        ("tiny", "tiny", None), ("sql", "/adapters/sql", "tiny"),
+        ("law", "/adapters/law", "base/model"),
+    ]  # fmt: skip
+    assert one == cards[2]
+
+
+async def test_an_operator_loads_and_unloads_them(serve: Serve) -> None:
+    settings = ServerSettings(api_keys=("user",), admin_api_key="admin")
+    async with serve(settings, CONFIG) as served:
+
+        async def post(path: str, key: str = "admin", **body: object) -> tuple[int, str]:
+            headers = {"authorization": f"Bearer {key}"}
+            answer = await served.http.post(path, json=body, headers=headers)
+            return answer.status_code, answer.text
+
+        new = {"lora_name": "new", "lora_path": "somewhere"}
+        load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+        assert (await post(load, "user", **new))[0] == 401
+        assert (await post(load, **new))[0] == 200
+        assert (await post("/v1/completions", "user", prompt="a", model="new", **SHORT))[0] == 200
+        first = asked(served)
+        assert first is not None and first.lora_int_id > 2 and first.lora_path == "somewhere"
+        assert "is served already" in (await post(load, **new))[1]
+        assert (await post(load, **new, load_inplace=True))[0] == 200
+        assert (await post("/v1/completions", "user", prompt="a", model="new", **SHORT))[0] == 200
+        assert asked(served) != first  # what was computed with the first is not found again
+        status, text = await post(load, lora_name="bad", lora_path="nowhere")
+        assert status == 400 and "nowhere has no adapter_config.json." in text
+        assert (await post("/v1/completions", "user", prompt="a", model="bad"))[0] == 404
+        assert (await post(unload, lora_name="new"))[0] == 200
+        assert (await post(unload, lora_name="new"))[0] == 404
+        assert (await post("/v1/completions", "user", prompt="a", model="new"))[0] == 404
+
+
+async def test_a_server_without_room_for_any_loads_none(serve: Serve) -> None:
+    async with serve() as served:
+        answer = await served.post("/v1/load_lora_adapter", lora_name="a", lora_path="b")
+    assert answer.status_code == 400 and "--enable-lora" in answer.text
+
+
+def test_the_flag_takes_names_with_paths_and_json() -> None:
+    found = parse_lora_modules(["a=b=c", '{"name": "d", "path": "e", "base_model_name": "f"}'])
+    found += parse_lora_modules(['[{"name": "g", "path": "h"}]'])
+    assert [(each["lora_name"], each["lora_path"], each["base_model_name"]) for each in found] == [
+        ("a", "b=c", None), ("d", "e", "f"), ("g", "h", None),
+    ]  # fmt: skip
+    assert [each["lora_int_id"] for each in found] == [1, 2, 1]
+    for wrong in ("a", "=b", "a=", '{"name": "a"}', '{"name": "a", "path": "b", "rank": 1}'):
+        with pytest.raises(typer.BadParameter, match="--lora-modules"):
+            parse_lora_modules([wrong])
+    with pytest.raises(ConfigError, match="as the model is"):
+        AdapterNames([SQL], ["sql"])
