@@ -122,12 +122,13 @@ def _choose_by_xla(
     if rest or blocks < 2:
         return _choose(logits, rows, drawn, state)
 
+    at_once = partial(_choose, state=state)
+
     def in_blocks(*arrays: Any) -> Array:
         cut = jax.tree.map(lambda x: x.reshape(blocks, _BLOCK, *x.shape[1:]), arrays)
-        found: Array = lax.map(lambda block: _choose(*block, state), cut)
+        found: Array = lax.map(lambda block: at_once(*block), cut)
         return found.reshape(-1)
 
-    at_once = partial(_choose, state=state)
     chosen: Array = lax.platform_dependent(logits, rows, drawn, cpu=in_blocks, default=at_once)
     return chosen
 
