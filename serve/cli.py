@@ -15,8 +15,9 @@ from rich.console import Console
 
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
-from serve import operation_options, options
+from serve import answer_options, operation_options, options
 from serve.bench.cli import app as bench
+from serve.help import Commands
 from serve.option_groups import (
     AnswerOptions,
     HttpOptions,
@@ -35,7 +36,7 @@ _ENGINE_OBJECTS = ("pooler_config", "hf_overrides")
 _SERVER_OBJECTS = (
     "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip
-app = typer.Typer(
+app = Commands(
     name="ingot",
     help="Run language models on JAX: an OpenAI-compatible server, and a prompt in the terminal.",
     no_args_is_help=True,
@@ -44,13 +45,12 @@ app = typer.Typer(
     context_settings={"token_normalize_func": our_name},
 )
 app.add_typer(bench, name="bench")
-app.command("router")(router)
 
 
 @app.command()
 @takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions, PeerOptions)
 def serve(
-    model: Annotated[str | None, typer.Argument(help=options.MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)] = None,
     named_model: options.NamedModel = None,
     **given: Any,
 ) -> None:
@@ -64,6 +64,9 @@ def serve(
         raise typer.BadParameter("MODEL and --model name two models; give one.")
     model = model or named_model or "demo"
     raise typer.Exit(run_server(*_settings({"model": model, **given})))
+
+
+app.command()(router)
 
 
 def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
@@ -101,13 +104,13 @@ def _parsed(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 @app.command()
 @takes(ModelOptions, MemoryOptions)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
     model: options.Model = "demo",
-    max_tokens: options.MaxTokens = 128,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    stop: options.Stop = None,
+    max_tokens: answer_options.MaxTokens = 128,
+    temperature: answer_options.Temperature = None,
+    top_p: answer_options.TopP = None,
+    top_k: answer_options.TopK = None,
+    stop: answer_options.Stop = None,
     **given: Any,
 ) -> None:
     """Continue PROMPT and print the text as it comes."""
@@ -125,10 +128,10 @@ def generate(
 def chat(
     model: options.Model = "demo",
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
+    max_tokens: answer_options.MaxTokens = None,
+    temperature: answer_options.Temperature = None,
+    top_p: answer_options.TopP = None,
+    top_k: answer_options.TopK = None,
     **given: Any,
 ) -> None:
     """Talk to the model; an empty line or Ctrl-D ends it."""
@@ -143,11 +146,11 @@ def chat(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     revision: options.Revision = None,
     download_dir: options.DownloadDir = None,
     prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
-    max_tokens: options.MaxTokens = 16,
+    max_tokens: answer_options.MaxTokens = 16,
     tolerance: Annotated[
         float | None, typer.Option(help="Share of the deviation by which logits may differ.")
     ] = None,
@@ -192,8 +195,10 @@ def run_batch(
 
 @app.command()
 def convert(
-    model: Annotated[str, typer.Argument(help="A local folder, or a name on the hub.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A local folder, a name on the hub, or 'demo'.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     dtype: options.Dtype = "auto",
     quantization: options.Quantization = None,
     tensor_parallel_size: options.TensorParallelSize = 1,

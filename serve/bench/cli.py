@@ -14,10 +14,9 @@ from serve.bench.compare.cli import compare, prefix_cache
 from serve.bench.offline_cli import latency, startup, throughput
 from serve.bench.printing import print_paths, report, write_json
 from serve.bench.structured import structured
+from serve.help import Commands
 
-app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
-for _command in (compare, prefix_cache, throughput, latency, startup, structured):
-    app.command()(_command)
+app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 _console = Console()
 
 
@@ -73,8 +72,8 @@ def serve(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sweep(
     context: typer.Context,
-    max_concurrency: Annotated[str | None, typer.Option(help="As 1,4,16.")] = None,
-    request_rate: Annotated[str | None, typer.Option(help="As 1,2,inf.")] = None,
+    max_concurrency: Annotated[str | None, typer.Option(help="Values to try, as 1,4,16.")] = None,
+    request_rate: Annotated[str | None, typer.Option(help="Values to try, as 1,2,inf.")] = None,
     result_dir: options.ResultDir = Path("sweep"),
     plot: options.Plot = None,
 ) -> None:
@@ -97,6 +96,10 @@ def sweep(
         from serve.bench.plots import draw_sweep
 
         print_paths(_console, draw_sweep(results, values, plot))
+
+
+for _command in (latency, throughput, startup, compare, prefix_cache, structured):
+    app.command()(_command)
 
 
 @app.command("kv-cache")
