@@ -236,10 +236,18 @@ def main() -> None:
     try:
         app()
     except IngotError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {_escaped(str(error))}", highlight=False
-        )
+        _say_wrong(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say_wrong(f"Cannot use {error.filename}: {error.strerror}.")
+        sys.exit(2)
+
+
+def _say_wrong(sentence: str) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {_escaped(sentence)}", highlight=False)
 
 
 def _fields_of(kind: type[Struct], given: dict[str, Any]) -> dict[str, Any]:

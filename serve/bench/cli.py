@@ -11,9 +11,8 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
-from serve.bench.offline_cli import latency, startup, throughput
+from serve.bench.offline_cli import latency, startup, structured, throughput
 from serve.bench.printing import print_paths, report, write_json
-from serve.bench.structured import structured
 from serve.help import Commands
 
 app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)

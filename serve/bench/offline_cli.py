@@ -1,4 +1,7 @@
-"""`ingot bench throughput`, `latency` and `startup`: their options; an engine without a server."""
+"""`ingot bench throughput`, `latency`, `startup` and `structured`: an engine without a server.
+
+Owns their options; what they measure is in the files of those names.
+"""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -158,6 +161,35 @@ def startup(
         found = measure_startup(settings, warm_starts=warm_starts, beside=other)
     for table in tables(found, (shape or model, str(beside))):
         _console.print(table)
+    write_json(_console, found, output_json)
+
+
+def structured(
+    model: engine_options.Model = "demo",
+    schema: Annotated[Path | None, typer.Option(help="A JSON schema; else a small one.")] = None,
+    streams: Annotated[int, typer.Option(help="Rows that are measured.", min=1)] = 8,
+    neighbours: Annotated[int, typer.Option(help="Rows beside them.", min=1)] = 16,
+    output_len: Annotated[int, typer.Option(help="Tokens of a stream.", min=2)] = 100,
+    rounds: Annotated[int, typer.Option(help="Times that both run.", min=1)] = 15,
+    dtype: engine_options.Dtype = "auto",
+    load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
+    max_model_len: engine_options.MaxModelLen = None,
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    output_json: options.OutputJson = None,
+) -> None:
+    """Streams beside rows that keep to a JSON schema, and beside rows that do not."""
+    from serve.bench.structured import Load, measure_structured, read_schema, table
+
+    settings = {
+        "model": model, "dtype": dtype, "load_format": load_format, "quantization": quantization,
+        "max_model_len": max_model_len, "max_num_batched_tokens": max_num_batched_tokens,
+        "tensor_parallel_size": tensor_parallel_size,
+    }  # fmt: skip
+    load = Load(streams, neighbours, output_len, rounds)
+    found = measure_structured(settings, load, read_schema(schema))
+    _console.print(table(found))
     write_json(_console, found, output_json)
 
 

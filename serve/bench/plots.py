@@ -13,6 +13,7 @@ from serve.bench.load import Load
 
 _WIDTH, _HEIGHT = 7.0, 4.0  # inches
 _BINS = 60
+_KINDS = (".png", ".svg")
 _INK, _ACCENT, _SOFT = "#22313f", "#c0562f", "#3a7ca5"
 
 
@@ -88,7 +89,8 @@ def _write(plt: Any, figure: Any, target: Path) -> list[Path]:
         axis.spines[["top"]].set_visible(False)
     figure.tight_layout()
     target.parent.mkdir(parents=True, exist_ok=True)
-    paths = [target.with_suffix(suffix) for suffix in (".png", ".svg")]
+    name = target.stem if target.suffix in _KINDS else target.name
+    paths = [target.with_name(name + suffix) for suffix in _KINDS]
     for path in paths:
         figure.savefig(path, dpi=150)
     plt.close(figure)

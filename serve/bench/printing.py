@@ -19,6 +19,7 @@ def report(console: Console, found: dict[str, Any], target: Path | None) -> None
 def write_json(console: Console, found: dict[str, Any], target: Path | None) -> None:
     """All of it in `target`, if there is one."""
     if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(found, indent=2))
         console.print(f"written: {target}")
 
