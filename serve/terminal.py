@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from engine.sampling_params import SamplingParams
 
@@ -22,25 +24,31 @@ class Piece(Protocol):
 
 def print_continuation(prompt: str, sampling: Mapping[str, Any], **settings: Any) -> None:
     """Load the model, continue `prompt`, and write the text to stdout as it comes."""
-    from engine import LLM
-
     SamplingParams(**sampling)  # a wrong option is found before the model is loaded
-    with LLM(**settings) as llm:
+    with _loaded(settings) as llm:
         _write(llm.stream(prompt, _params(llm, sampling)))
 
 
 def converse(system: str | None, sampling: Mapping[str, Any], **settings: Any) -> None:
     """Ask, answer, remember; until an empty line or the end of the input."""
-    from engine import LLM
-
     SamplingParams(**sampling)  # a wrong option is found before the model is loaded
-    with LLM(**settings) as llm:
+    with _loaded(settings) as llm:
         params = _params(llm, sampling)
         messages = [{"role": "system", "content": system}] if system else []
         for question in _questions():
             messages.append({"role": "user", "content": question})
             answer = _write(llm.stream_chat(messages, params))
             messages.append({"role": "assistant", "content": answer})
+
+
+def _loaded(settings: Mapping[str, Any]) -> "LLM":
+    """The engine; a terminal says so meanwhile, for the first start compiles."""
+    console = Console(stderr=True)
+    status = console.status(f"loading {escape(settings['model'])} ...")
+    with status if console.is_terminal else nullcontext():
+        from engine import LLM
+
+        return LLM(**settings)
 
 
 def _params(llm: "LLM", sampling: Mapping[str, Any]) -> SamplingParams:
