@@ -57,7 +57,8 @@ function chart(svg, first, second) {
   const ground = document.createElementNS("http://www.w3.org/2000/svg", "line");
   for (const [name, value] of [["x1", 0], ["x2", KEPT], ["y1", 99.5], ["y2", 99.5]]) ground.setAttribute(name, value);
   svg.replaceChildren(ground, line(second, "second"), line(first, ""));
-  const peak = (values, what) => make("span", "", highest(values) ? `${what} ${whole(highest(values))}` : "");
+  const digits = (value) => value.toLocaleString(undefined, { maximumFractionDigits: value < 100 ? 1 : 0 });
+  const peak = (values, what) => make("span", "", highest(values) ? `${what} ${digits(highest(values))}` : "");
   svg.previousElementSibling.replaceChildren(peak(first, "peak"), peak(second, "dashed: peak"));
 }
 
