@@ -28,6 +28,7 @@ from serve.option_groups import (
 )
 from serve.peer_options import PeerOptions, our_name
 from serve.router.command import router
+from serve.status import status
 
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
@@ -211,7 +212,8 @@ def convert(
 
     folder = located(make_config(model=model)).model
     mesh = make_mesh(tensor_parallel_size)
-    write(folder, out, mesh, dtype=dtype, quantization=quantization, save_format=save_format)
+    with status(f"writing {out} ..."):
+        write(folder, out, mesh, dtype=dtype, quantization=quantization, save_format=save_format)
     typer.echo(f"written: {out}; give that folder to `ingot serve`, with the same options")
 
 

@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 
 from engine.sampling_params import SamplingParams
+from serve.status import status
 
 if TYPE_CHECKING:
     from engine import LLM
@@ -43,9 +42,7 @@ def converse(system: str | None, sampling: Mapping[str, Any], **settings: Any) -
 
 def _loaded(settings: Mapping[str, Any]) -> "LLM":
     """The engine; a terminal says so meanwhile, for the first start compiles."""
-    console = Console(stderr=True)
-    status = console.status(f"loading {escape(settings['model'])} ...")
-    with status if console.is_terminal else nullcontext():
+    with status(f"loading {settings['model']} ..."):
         from engine import LLM
 
         return LLM(**settings)
