@@ -59,6 +59,8 @@ def _row(names: str, text: str) -> tuple[str, str]:
         text = re.sub(
             r"default: (no-)?[\w-]+", lambda m: f"default: {'off' if m[1] else 'on'}", text
         )
+    text = re.sub(r"\s*\[x>=\d+\]$|; x>=\d+(?=\]$)", "", text)  # who goes below is told so
+    names = names.replace(" range>", ">")
     if len(names) > _LONG:
         names = names.replace(", ", ",\n  ")
     extra = re.search(r"\[[a-z ]+: \S+\]$", text)

@@ -130,8 +130,8 @@ def kv_cache(
 @app.command()
 def host(
     rows: Annotated[str, typer.Option(help="Requests at a time, as 8,64,256.")] = "8,64,256",
-    device_ms: Annotated[float, typer.Option(help="How long a device step takes.")] = 5.0,
-    num_steps: Annotated[int, typer.Option(help="Steps that are timed.")] = 200,
+    device_ms: Annotated[float, typer.Option(min=0, help="How long a device step takes.")] = 5.0,
+    num_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 200,
     scheduling_policy: Annotated[
         str,
         typer.Option(
@@ -149,6 +149,8 @@ def host(
     from serve.bench.host import measure_host, tables
 
     numbers = [int(number) for number in _numbers(rows, "--rows")]
+    if min(numbers) < 1:
+        raise ConfigError(f"--rows must be at least 1, got {rows}.")
     found = measure_host(
         numbers, device_seconds=device_ms / 1e3, steps=num_steps, parts=parts.split(","),
         policies=scheduling_policy.split(","),
@@ -185,7 +187,7 @@ def families(
 
 @app.command()
 def front(
-    streams: Annotated[int, typer.Option(help="Streams of the demo model at a time.")] = 256,
+    streams: Annotated[int, typer.Option(min=1, help="Streams of the demo model at a time.")] = 256,
     output_json: options.OutputJson = None,
 ) -> None:
     """The HTTP front: its start, its rates, and what it bears."""
@@ -245,9 +247,11 @@ def _serve_options(given: dict[str, Any]) -> Any:
 def _swept(max_concurrency: str | None, request_rate: str | None) -> tuple[str, list[str]]:
     if (max_concurrency is None) == (request_rate is None):
         raise ConfigError("A sweep needs either --max-concurrency 1,4,16 or --request-rate 1,2.")
-    if max_concurrency is not None:
-        return "max-concurrency", max_concurrency.split(",")
-    return "request-rate", str(request_rate).split(",")
+    name = "max-concurrency" if request_rate is None else "request-rate"
+    values = (max_concurrency or str(request_rate)).split(",")
+    if any(number <= 0 for number in _numbers(",".join(values), f"--{name}")):
+        raise ConfigError(f"--{name} must be above 0, got {','.join(values)}.")
+    return name, values
 
 
 def _header(text: str) -> tuple[str, str]:

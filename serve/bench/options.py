@@ -19,51 +19,60 @@ DatasetPath = Annotated[
     Path | None,
     typer.Option(help="File of sharegpt, burstgpt, custom or custom_audio.", rich_help_panel=_DATA),
 ]
-NumPrompts = Annotated[int, typer.Option(help="Requests in all.", rich_help_panel=_DATA)]
+NumPrompts = Annotated[int, typer.Option(min=1, help="Requests in all.", rich_help_panel=_DATA)]
 Seed = Annotated[int, typer.Option(help="Where samples and arrivals begin.", rich_help_panel=_DATA)]
-RandomInputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_DATA)]
-RandomOutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_DATA)]
+RandomInputLen = Annotated[
+    int, typer.Option(min=1, help="Tokens of a prompt.", rich_help_panel=_DATA)
+]
+RandomOutputLen = Annotated[
+    int, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=_DATA)
+]
 RandomRangeRatio = Annotated[
     float, typer.Option(help="Lengths vary by this share, both ways.", rich_help_panel=_DATA)
 ]
 RandomPrefixLen = Annotated[
-    int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
+    int, typer.Option(min=0, help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
 ]
 RandomBatchSize = Annotated[
-    int, typer.Option(help="Documents of a query of random-rerank.", rich_help_panel=_DATA)
+    int, typer.Option(min=1, help="Documents of a query of random-rerank.", rich_help_panel=_DATA)
 ]
 PrefixLen = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-prefix-len", help="Tokens of a prefix.", rich_help_panel=_DATA
+        "--prefix-repetition-prefix-len", min=0, help="Tokens of a prefix.", rich_help_panel=_DATA
     ),
 ]
 SuffixLen = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-suffix-len", help="Tokens of a suffix.", rich_help_panel=_DATA
+        "--prefix-repetition-suffix-len", min=0, help="Tokens of a suffix.", rich_help_panel=_DATA
     ),
 ]
 NumPrefixes = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-num-prefixes", help="Different prefixes.", rich_help_panel=_DATA
+        "--prefix-repetition-num-prefixes", min=1, help="Different prefixes.", rich_help_panel=_DATA
     ),
 ]
 NumTurns = Annotated[
     int,
-    typer.Option("--multi-turn-num-turns", help="Turns of a conversation.", rich_help_panel=_DATA),
+    typer.Option(
+        "--multi-turn-num-turns", min=1, help="Turns of a conversation.", rich_help_panel=_DATA
+    ),
 ]
 FirstLen = Annotated[
     int,
     typer.Option(
-        "--multi-turn-first-len", help="Tokens of its first message.", rich_help_panel=_DATA
+        "--multi-turn-first-len", min=1, help="Tokens of its first message.", rich_help_panel=_DATA
     ),
 ]
 MessageLen = Annotated[
     int,
     typer.Option(
-        "--multi-turn-message-len", help="Tokens of every other message.", rich_help_panel=_DATA
+        "--multi-turn-message-len",
+        min=1,
+        help="Tokens of every other message.",
+        rich_help_panel=_DATA,
     ),
 ]
 OutputLen = Annotated[
@@ -73,6 +82,7 @@ OutputLen = Annotated[
         "--sharegpt-output-len",
         "--custom-output-len",
         "--prefix-repetition-output-len",
+        min=1,
         help="Tokens of every answer, whatever the dataset says.",
         rich_help_panel=_DATA,
     ),
@@ -121,10 +131,10 @@ Burstiness = Annotated[
     typer.Option(help="1 is Poisson, less is burstier.", rich_help_panel=_TRAFFIC),
 ]
 MaxConcurrency = Annotated[
-    int | None, typer.Option(help="Requests in flight at most.", rich_help_panel=_TRAFFIC)
+    int | None, typer.Option(min=1, help="Requests in flight at most.", rich_help_panel=_TRAFFIC)
 ]
 NumWarmups = Annotated[
-    int, typer.Option(help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
+    int, typer.Option(min=0, help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
 ]
 Profile = Annotated[
     bool,

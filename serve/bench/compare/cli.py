@@ -33,8 +33,8 @@ TransformersPython = Annotated[
     typer.Option(help="A Python that has PyTorch and transformers.", rich_help_panel=_PEERS),
 ]
 Rounds = Annotated[int, typer.Option(help="Times that each engine runs.", rich_help_panel=_WORK)]
-Clients = Annotated[int, typer.Option(help="Requests at a time.", rich_help_panel=_WORK)]
-NumPrompts = Annotated[int, typer.Option(help="Requests of a round.", rich_help_panel=_WORK)]
+Clients = Annotated[int, typer.Option(min=1, help="Requests at a time.", rich_help_panel=_WORK)]
+NumPrompts = Annotated[int, typer.Option(min=1, help="Requests of a round.", rich_help_panel=_WORK)]
 Quantization = Annotated[
     str | None,
     typer.Option(help="int8: Ingot's weights, and llama.cpp's in Q8_0.", rich_help_panel=_WORK),
@@ -46,8 +46,8 @@ ServeArgs = Annotated[
         rich_help_panel=_PEERS,
     ),
 ]
-InputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_WORK)]
-OutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_WORK)]
+InputLen = Annotated[int, typer.Option(min=1, help="Tokens of a prompt.", rich_help_panel=_WORK)]
+OutputLen = Annotated[int, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=_WORK)]
 
 
 def compare(
