@@ -5,12 +5,14 @@ on a line of its own. What options are called and mean is in `options` and the f
 """
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 _WIDTH = {"max_content_width": 110}
+Function = TypeVar("Function", bound=Callable[..., Any])
 _LONG = 76  # of 80 columns
 _HYPHEN, _SPACE = "\u2011", "\u00a0"  # at which no line ends: `--max-logprobs`, `[default: 1]`
 
@@ -22,7 +24,7 @@ class Commands(typer.Typer):
         settings = _WIDTH | (context_settings or {})
         super().__init__(cls=_Group, rich_markup_mode=None, context_settings=settings, **given)
 
-    def command(self, name: str | None = None, **given: Any) -> Any:
+    def command(self, name: str | None = None, **given: Any) -> Callable[[Function], Function]:
         """As Typer's own."""
         return super().command(name, cls=_Command, **given)
 
