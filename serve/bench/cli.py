@@ -73,19 +73,24 @@ def sweep(
     context: typer.Context,
     max_concurrency: Annotated[str | None, typer.Option(help="Values to try, as 1,4,16.")] = None,
     request_rate: Annotated[str | None, typer.Option(help="Values to try, as 1,2,inf.")] = None,
+    seed: options.Seed = 0,
     result_dir: options.ResultDir = Path("sweep"),
     plot: options.Plot = None,
 ) -> None:
-    """Run `ingot bench serve` once for each value; its other options follow."""
+    """Run `ingot bench serve` once for each value; its other options follow.
+
+    Each run has a seed of its own, so that random prompts are in no cache of the run before.
+    """
     name, values = _swept(max_concurrency, request_rate)
     if plot:
         from serve.bench.plots import check_plots
 
         check_plots()
     results, command = [], typer.main.get_command(app)
-    for value in values:
+    for number, value in enumerate(values):
         filename = f"{name}-{value}.json"
         own = [f"--{name}", value, "--save-result", "--result-filename", filename]
+        own += ["--seed", str(seed + number)]
         arguments = ["serve", *context.args, *own, "--result-dir", str(result_dir)]
         _console.rule(f"{name} {value}", align="left")
         if command(arguments, standalone_mode=False):
@@ -94,7 +99,7 @@ def sweep(
     if plot:
         from serve.bench.plots import draw_sweep
 
-        print_paths(_console, draw_sweep(results, values, plot))
+        print_paths(_console, draw_sweep(results, name, values, plot))
 
 
 for _command in (latency, throughput, startup, compare, prefix_cache, structured):

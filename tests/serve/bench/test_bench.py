@@ -382,6 +382,7 @@ def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
     assert done.returncode == 0, done.stderr
     results = [json.loads((tmp_path / f"max-concurrency-{n}.json").read_text()) for n in (1, 2)]
     assert [result["max_concurrency"] for result in results] == [1, 2]
+    assert results[1]["total_cached_tokens"] <= 8  # the first prompt, which is tried beforehand
     assert not math.isnan(results[0]["median_tpot_ms"])
     assert (tmp_path / "sweep.svg").exists()
 
