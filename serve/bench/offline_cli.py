@@ -3,6 +3,7 @@
 Owns their options; what they measure is in the files of those names.
 """
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,10 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.printing import report, write_json
+from serve.status import status
 
 if TYPE_CHECKING:
+    from engine import LLM
     from serve.bench.samples import DatasetOptions
 
 _console = Console()
@@ -54,7 +57,6 @@ def throughput(
 ) -> None:
     """All prompts at once through the engine, without a server."""
     given = dict(locals())
-    from engine import LLM
     from serve.bench.offline import measure_throughput
     from serve.bench.samples import make_samples
     from serve.bench.serving import load_tokenizer
@@ -62,14 +64,13 @@ def throughput(
     dataset = _dataset(given)
     where = _where(model, revision, download_dir, load_format, hf_overrides)
     samples = make_samples(dataset, load_tokenizer(where["model"]))
-    with LLM(
+    with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
         report(_console, measure_throughput(llm, samples, n=n), output_json)
 
 
@@ -95,7 +96,6 @@ def latency(
     output_json: options.OutputJson = None,
 ) -> None:
     """One batch again and again through the engine, without a server."""
-    from engine import LLM
     from serve.bench.offline import measure_latency
     from serve.bench.samples import DatasetOptions, make_samples
     from serve.bench.serving import load_tokenizer
@@ -104,14 +104,13 @@ def latency(
     where = _where(model, revision, download_dir, load_format, hf_overrides)
     samples = make_samples(dataset, load_tokenizer(where["model"]))
     # what a run leaves in the prefix cache would be found by the next
-    with LLM(
+    with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=batch_size * n,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
         found = measure_latency(
             llm, [sample.token_ids for sample in samples],
             output_len=output_len, n=n, warmups=num_iters_warmup, iterations=num_iters,
@@ -158,7 +157,10 @@ def startup(
         if beside is not None and not beside.exists():
             convert(settings, beside)
         other = None if beside is None else str(beside)
-        found = measure_startup(settings, warm_starts=warm_starts, beside=other)
+        found = measure_startup(
+            settings, warm_starts=warm_starts, beside=other,
+            tell=partial(_console.print, highlight=False, style="dim"),
+        )  # fmt: skip
     for table in tables(found, (shape or model, str(beside))):
         _console.print(table)
     write_json(_console, found, output_json)
@@ -191,6 +193,16 @@ def structured(
     found = measure_structured(settings, load, read_schema(schema))
     _console.print(table(found))
     write_json(_console, found, output_json)
+
+
+def _loaded(**settings: Any) -> "LLM":
+    """An engine that compiles no more; on a terminal a line says so until then."""
+    from engine import LLM
+
+    with status(f"loading {settings['model']} ..."):
+        llm = LLM(**settings)
+        llm.core.wait_for_programs()
+    return llm
 
 
 def _dataset(given: dict[str, Any]) -> "DatasetOptions":

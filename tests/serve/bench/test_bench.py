@@ -354,7 +354,7 @@ def test_the_parts_of_a_start():
 def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
     commands, asked = [], []
 
-    def measure(settings, **others):
+    def measure(settings, *, tell, **others):
         asked.append(others)
         raise ConfigError("That is enough.")
 
