@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 
-
 _UNITS = {"avg_latency": " (s)", "elapsed_time": " (s)"}
 
 
