@@ -1,6 +1,5 @@
 """`ingot bench compare` and `prefix-cache`: their options, and what is printed."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from serve.bench import options
+from serve.bench.printing import write_json
 
 if TYPE_CHECKING:
     from serve.bench.compare.rounds import Comparison
@@ -117,7 +117,5 @@ def prefix_cache(
 def _show(found: "list[Comparison]", console: Console, output_json: Path | None) -> None:
     for comparison in found:
         console.print(comparison.table())
-    if output_json is not None:
-        content = {comparison.mode: comparison.as_json() for comparison in found}
-        output_json.write_text(json.dumps(content, indent=2))
-        console.print(f"written: {output_json}")
+    content = {comparison.mode: comparison.as_json() for comparison in found}
+    write_json(console, content, output_json)
