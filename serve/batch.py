@@ -235,7 +235,7 @@ def run_batch_file(
         with (
             source.open(encoding="utf-8", errors="replace") as lines,
             _other_file(target, source).open("w", encoding="utf-8") as output,
-            status(f"loading {config.model} ...") as tell,
+            status(f"loading and compiling {config.model} ...") as tell,
         ):
             return asyncio.run(run(tell))
     except OSError as error:

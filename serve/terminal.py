@@ -42,7 +42,7 @@ def converse(system: str | None, sampling: Mapping[str, Any], **settings: Any) -
 
 def _loaded(settings: Mapping[str, Any]) -> "LLM":
     """The engine; a terminal says so meanwhile, for the first start compiles."""
-    with status(f"loading {settings['model']} ..."):
+    with status(f"loading and compiling {settings['model']} ..."):
         from engine import LLM
 
         return LLM(**settings)

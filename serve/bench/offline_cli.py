@@ -199,7 +199,7 @@ def _loaded(**settings: Any) -> "LLM":
     """An engine that compiles no more; on a terminal a line says so until then."""
     from engine import LLM
 
-    with status(f"loading {settings['model']} ..."):
+    with status(f"loading and compiling {settings['model']} ..."):
         llm = LLM(**settings)
         llm.core.wait_for_programs()
     return llm
