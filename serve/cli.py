@@ -48,6 +48,24 @@ app = Commands(
 app.add_typer(bench, name="bench")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from serve.health import ingot_version
+
+        typer.echo(f"ingot {ingot_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ingot(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 @takes(ModelOptions, MemoryOptions, AnswerOptions, HttpOptions, OperationOptions, PeerOptions)
 def serve(

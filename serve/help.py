@@ -31,19 +31,11 @@ class Commands(typer.Typer):
 
 class _Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                kind = "Options" if parameter.param_type_name == "option" else "Arguments"
-                group = getattr(parameter, "rich_help_panel", None) or kind
-                groups.setdefault(group, []).append(_row(*record))
-        for title, rows in groups.items():
-            _write(formatter, title, rows)
+        _write_options(self, ctx, formatter)
 
     def get_help(self, ctx: Any) -> str:
         """The whole text."""
-        return super().get_help(ctx).replace(_HYPHEN, "-").replace(_SPACE, " ")
+        return _plain(super().get_help(ctx))
 
 
 class _Group(TyperGroup):
@@ -53,6 +45,23 @@ class _Group(TyperGroup):
             (_bold(name), each.get_short_help_str(1000)) for name, each in commands.items() if each
         ]
         _write(formatter, "Commands", rows)
+        _write_options(self, ctx, formatter)
+
+    def get_help(self, ctx: Any) -> str:
+        """The whole text."""
+        return _plain(super().get_help(ctx))
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            kind = "Options" if parameter.param_type_name == "option" else "Arguments"
+            group = getattr(parameter, "rich_help_panel", None) or kind
+            groups.setdefault(group, []).append(_row(*record))
+    for title, rows in groups.items():
+        _write(formatter, title, rows)
 
 
 def _row(names: str, text: str) -> tuple[str, str]:
@@ -74,6 +83,10 @@ def _row(names: str, text: str) -> tuple[str, str]:
 def _write(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
     with formatter.section(_bold(title)):
         formatter.write_dl(rows)
+
+
+def _plain(text: str) -> str:
+    return text.replace(_HYPHEN, "-").replace(_SPACE, " ")
 
 
 def _bold(text: str) -> str:

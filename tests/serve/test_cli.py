@@ -122,6 +122,8 @@ def test_help_shows_every_name_whole_on_a_narrow_terminal(
     assert ingot(monkeypatch, "serve", "--help") == 0
     text = capfd.readouterr().out
     assert "[default: off]" in text and "[default: on]" in text
+    assert ingot(monkeypatch, "--help") == ingot(monkeypatch, "--version") == 0
+    assert re.search(r"--version .*\n.*--help .*\ningot \S+$", capfd.readouterr().out.strip())
     assert text.index("Model:") < text.index("Server:") < text.index("Operation:")
 
 
