@@ -23,5 +23,5 @@ async function ask(path, options = {}) {
   if (response.ok) return response;
   let sentence = `${response.status} ${response.statusText}`;
   try { sentence = (await response.json()).error.message; } catch { /* no JSON, no sentence */ }
-  throw new Error(sentence);
+  throw new Error(response.status === 401 && !key.get() ? "This server asks for an API key." : sentence);
 }
