@@ -34,7 +34,8 @@ def throughput(
     num_prompts: options.NumPrompts = 1000,
     seed: options.Seed = 0,
     input_len: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a prompt of random; 1024 if not given.")
+        int | None,
+        typer.Option(min=1, help="Tokens of a prompt of random; else 1024, or what fits."),
     ] = None,
     output_len: options.OutputLen = None,
     random_range_ratio: options.RandomRangeRatio = 0.0,
@@ -58,12 +59,14 @@ def throughput(
     """All prompts at once through the engine, without a server."""
     given = dict(locals())
     from serve.bench.offline import measure_throughput
-    from serve.bench.samples import make_samples
+    from serve.bench.samples import make_samples, that_fits
     from serve.bench.serving import load_tokenizer
 
     dataset = _dataset(given)
     where = _where(model, revision, download_dir, load_format, hf_overrides)
-    samples = make_samples(dataset, load_tokenizer(where["model"]))
+    tokenizer = load_tokenizer(where["model"])
+    any_length = dataset.name == "random" and input_len is None
+    samples = [] if any_length else make_samples(dataset, tokenizer)
     with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
@@ -71,6 +74,8 @@ def throughput(
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
+        if any_length:
+            samples = make_samples(that_fits(dataset, llm.core.info.max_model_len), tokenizer)
         report(_console, measure_throughput(llm, samples, n=n), output_json)
 
 
