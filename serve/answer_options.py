@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-_MODEL, _ANSWERS, _SAMPLING, _SERVER = "Model", "Answers", "Sampling", "Server"
+_MODEL, _PANEL, _SAMPLING, _SERVER = "Model", "Answers", "Sampling", "Server"
 
 Tokenizer = Annotated[
     str | None,
@@ -16,7 +16,7 @@ DefaultChatTemplateKwargs = Annotated[
         metavar="JSON",
         help='What requests pass to the chat template if they do not say it themselves: '
         '{"enable_thinking": false}.',
-        rich_help_panel=_ANSWERS,
+        rich_help_panel=_PANEL,
     ),
 ]  # fmt: skip
 ChatTemplateContentFormat = Annotated[
@@ -24,11 +24,11 @@ ChatTemplateContentFormat = Annotated[
     typer.Option(
         help="How the chat template is given a message: string, openai (a list of parts), or auto: "
         "as it takes it.",
-        rich_help_panel=_ANSWERS,
+        rich_help_panel=_PANEL,
     ),
 ]
 ResponseRole = Annotated[
-    str, typer.Option(help="Role of the turns that are answered.", rich_help_panel=_ANSWERS)
+    str, typer.Option(help="Role of the turns that are answered.", rich_help_panel=_PANEL)
 ]
 OverrideGenerationConfig = Annotated[
     str | None,
@@ -44,7 +44,7 @@ StructuredOutputsConfig = Annotated[
         metavar="JSON",
         help='For all requests: {"disable_any_whitespace": true, "reasoning_parser": "qwen3"}; the '
         "backend is guidance.",
-        rich_help_panel=_ANSWERS,
+        rich_help_panel=_PANEL,
     ),
 ]
 MaxLogprobs = Annotated[
