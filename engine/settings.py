@@ -24,7 +24,9 @@ def convert_settings(settings: dict[str, Any], kind: type[Settings]) -> Settings
     try:
         return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"A setting has the wrong type: {error}.") from None
+        what, _, where = str(error).partition(" - at `$.")
+        name = flag(where.rstrip("`")) if where else "A setting"
+        raise ConfigError(f"{name} has the wrong type: {what.replace('`', '')}.") from None
 
 
 def flag(name: str) -> str:

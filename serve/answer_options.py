@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-_PANEL = "Answers"
+_MODEL, _PANEL, _SAMPLING, _SERVER = "Model", "Answers", "Sampling", "Server"
 
 Tokenizer = Annotated[
     str | None,
-    typer.Option(help="Folder or hub name, if the model's is elsewhere.", rich_help_panel=_PANEL),
+    typer.Option(help="Folder or hub name, if the model's is elsewhere.", rich_help_panel=_MODEL),
 ]
 DefaultChatTemplateKwargs = Annotated[
     str | None,
@@ -35,7 +35,7 @@ OverrideGenerationConfig = Annotated[
     typer.Option(
         metavar="JSON",
         help='Sampling defaults that go before the model\'s: {"temperature": 0.5}.',
-        rich_help_panel=_PANEL,
+        rich_help_panel=_SAMPLING,
     ),
 ]
 StructuredOutputsConfig = Annotated[
@@ -49,7 +49,7 @@ StructuredOutputsConfig = Annotated[
 ]
 MaxLogprobs = Annotated[
     int,
-    typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_PANEL),
+    typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_SAMPLING),
 ]
 EnableReturnHiddenStates = Annotated[
     bool,
@@ -72,14 +72,33 @@ RootPath = Annotated[
     str,
     typer.Option(
         metavar="PATH", help="Where a proxy has put the server: /models/small.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=_SERVER,
     ),
 ]  # fmt: skip
 EnableRequestIdHeaders = Annotated[
     bool,
     typer.Option(
         "--enable-request-id-headers/--no-enable-request-id-headers",
-        help="Repeat a request's X-Request-Id in its response; without it each gets one of ours.",
-        rich_help_panel=_PANEL,
+        help="Responses repeat their request's X-Request-Id; without one they get one of ours.",
+        rich_help_panel=_SERVER,
     ),
+]
+
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Most tokens to generate.", rich_help_panel=_SAMPLING)
+]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Only the likeliest tokens, up to this probability.", rich_help_panel=_SAMPLING
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Only so many of the likeliest tokens.", rich_help_panel=_SAMPLING),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Text that ends it; repeatable.", rich_help_panel=_SAMPLING),
 ]

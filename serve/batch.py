@@ -11,7 +11,7 @@ are written as they come, so their order is not that of the requests.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,6 +38,7 @@ from serve.metrics import Metrics
 from serve.model import load_served_model, model_folder
 from serve.service import Service
 from serve.settings import ServerSettings
+from serve.status import status
 
 logger = logging.getLogger("ingot.serve")
 
@@ -74,9 +75,17 @@ class BatchOutput(msgspec.Struct):
 
 
 async def run_batch(
-    lines: Iterable[str], output: TextIO, app: ASGIApp, *, concurrency: int
+    lines: Iterable[str],
+    output: TextIO,
+    app: ASGIApp,
+    *,
+    concurrency: int,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:
-    """Answer each line; returns how many were answered well, and how many were not."""
+    """Answer each line; returns how many were answered well, and how many were not.
+
+    `tell` is told of both as they grow.
+    """
     done = failed = 0
     running: set[asyncio.Task[BatchOutput]] = set()
     requests = _requests(lines)
@@ -92,6 +101,7 @@ async def run_batch(
             done, failed = done + good, failed + (not good)
             output.write(msgspec.json.encode(answer).decode() + "\n")
         output.flush()
+        tell(f"{done} requests answered, {failed} failed ...")
 
 
 def _requests(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -204,6 +214,12 @@ async def _logged(engine: Coroutine[Any, Any, str]) -> None:
     logger.error("%s", await engine)
 
 
+def _other_file(target: Path, source: Path) -> Path:
+    if target.exists() and target.samefile(source):
+        raise ConfigError(f"Answers written to {target} would replace the requests; name another.")
+    return target
+
+
 def run_batch_file(
     config: EngineConfig,
     settings: ServerSettings,
@@ -213,16 +229,17 @@ def run_batch_file(
 ) -> tuple[int, int]:
     """Answer the requests of a file; raises ConfigError for files that cannot be used."""
 
-    async def run() -> tuple[int, int]:
+    async def run(tell: Callable[[str], None]) -> tuple[int, int]:
         async with running_app(config, settings, command) as (app, rows):
-            return await run_batch(lines, output, app, concurrency=_WAITING * rows)
+            return await run_batch(lines, output, app, concurrency=_WAITING * rows, tell=tell)
 
     try:
         with (
             source.open(encoding="utf-8", errors="replace") as lines,
-            target.open("w", encoding="utf-8") as output,
+            _other_file(target, source).open("w", encoding="utf-8") as output,
+            status(f"loading and compiling {config.model} ...") as tell,
         ):
-            return asyncio.run(run())
+            return asyncio.run(run(tell))
     except OSError as error:
         raise ConfigError(
             f"Cannot use the file {error.filename}: {error.strerror or error}."

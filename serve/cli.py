@@ -15,9 +15,10 @@ from rich.console import Console
 
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
-from serve import operation_options, options
+from serve import answer_options, operation_options, options
 from serve.adapter_options import parse_lora_modules
 from serve.bench.cli import app as bench
+from serve.help import Commands
 from serve.option_groups import (
     AdapterOptions,
     AnswerOptions,
@@ -29,6 +30,7 @@ from serve.option_groups import (
 )
 from serve.peer_options import PeerOptions, our_name
 from serve.router.command import router
+from serve.status import status
 
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
@@ -37,7 +39,7 @@ _ENGINE_OBJECTS = ("pooler_config", "hf_overrides")
 _SERVER_OBJECTS = (
     "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip
-app = typer.Typer(
+app = Commands(
     name="ingot",
     help="Run language models on JAX: an OpenAI-compatible server, and a prompt in the terminal.",
     no_args_is_help=True,
@@ -46,7 +48,24 @@ app = typer.Typer(
     context_settings={"token_normalize_func": our_name},
 )
 app.add_typer(bench, name="bench")
-app.command("router")(router)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from serve.health import ingot_version
+
+        typer.echo(f"ingot {ingot_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ingot(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -55,7 +74,7 @@ app.command("router")(router)
     PeerOptions,
 )  # fmt: skip
 def serve(
-    model: Annotated[str | None, typer.Argument(help=options.MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)] = None,
     named_model: options.NamedModel = None,
     **given: Any,
 ) -> None:
@@ -69,6 +88,9 @@ def serve(
         raise typer.BadParameter("MODEL and --model name two models; give one.")
     model = model or named_model or "demo"
     raise typer.Exit(run_server(*_settings({"model": model, **given})))
+
+
+app.command()(router)
 
 
 def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
@@ -107,13 +129,13 @@ def _parsed(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 @app.command()
 @takes(ModelOptions, MemoryOptions)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
     model: options.Model = "demo",
-    max_tokens: options.MaxTokens = 128,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    stop: options.Stop = None,
+    max_tokens: answer_options.MaxTokens = 128,
+    temperature: answer_options.Temperature = None,
+    top_p: answer_options.TopP = None,
+    top_k: answer_options.TopK = None,
+    stop: answer_options.Stop = None,
     **given: Any,
 ) -> None:
     """Continue PROMPT and print the text as it comes."""
@@ -131,10 +153,10 @@ def generate(
 def chat(
     model: options.Model = "demo",
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
+    max_tokens: answer_options.MaxTokens = None,
+    temperature: answer_options.Temperature = None,
+    top_p: answer_options.TopP = None,
+    top_k: answer_options.TopK = None,
     **given: Any,
 ) -> None:
     """Talk to the model; an empty line or Ctrl-D ends it."""
@@ -149,11 +171,11 @@ def chat(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     revision: options.Revision = None,
     download_dir: options.DownloadDir = None,
     prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
-    max_tokens: options.MaxTokens = 16,
+    max_tokens: answer_options.MaxTokens = 16,
     tolerance: Annotated[
         float | None, typer.Option(help="Share of the deviation by which logits may differ.")
     ] = None,
@@ -198,8 +220,10 @@ def run_batch(
 
 @app.command()
 def convert(
-    model: Annotated[str, typer.Argument(help="A local folder, or a name on the hub.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A local folder, a name on the hub, or 'demo'.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     dtype: options.Dtype = "auto",
     quantization: options.Quantization = None,
     tensor_parallel_size: options.TensorParallelSize = 1,
@@ -212,7 +236,8 @@ def convert(
 
     folder = located(make_config(model=model)).model
     mesh = make_mesh(tensor_parallel_size)
-    write(folder, out, mesh, dtype=dtype, quantization=quantization, save_format=save_format)
+    with status(f"writing {out} ..."):
+        write(folder, out, mesh, dtype=dtype, quantization=quantization, save_format=save_format)
     typer.echo(f"written: {out}; give that folder to `ingot serve`, with the same options")
 
 
@@ -237,10 +262,18 @@ def main() -> None:
     try:
         app()
     except IngotError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {_escaped(str(error))}", highlight=False
-        )
+        _say_wrong(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say_wrong(f"Cannot use {error.filename}: {error.strerror}.")
+        sys.exit(2)
+
+
+def _say_wrong(sentence: str) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {_escaped(sentence)}", highlight=False)
 
 
 def _fields_of(kind: type[Struct], given: dict[str, Any]) -> dict[str, Any]:

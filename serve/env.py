@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 PACKAGES = (
-    "ingot", "jax", "jaxlib", "flax", "numpy", "tokenizers", "huggingface-hub", "jinja2", "msgspec",
-    "starlette", "uvicorn", "h11", "prometheus-client", "typer", "rich",
+    "ingot", "jax", "jaxlib", "flax", "numpy", "tokenizers", "huggingface-hub", "jinja2",
+    "llguidance", "msgspec", "starlette", "uvicorn", "h11", "prometheus-client", "typer", "rich",
 )  # fmt: skip
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
 MEMINFO = Path("/proc/meminfo")

@@ -1,5 +1,6 @@
 """The listening socket: an address and port, or a path for a Unix socket; and its TLS."""
 
+import errno
 import os
 import socket
 import ssl
@@ -25,7 +26,8 @@ def bind(settings: ServerSettings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"Cannot listen on {host}:{port}: {_reason(error)}.") from None
+        hint = "; --port 0 picks a free one" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"Cannot listen on {host}:{port}: {_reason(error)}{hint}.") from None
     return listener
 
 

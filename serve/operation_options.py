@@ -4,25 +4,25 @@ from typing import Annotated
 
 import typer
 
-_SERVER = "Server"
+_OPERATION = "Operation"
 
 KvCacheMetrics = Annotated[
     bool,
     typer.Option(
         "--kv-cache-metrics/--no-kv-cache-metrics",
         help="Show in /metrics how long pages stay in the cache, by a sample of them.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 KvCacheMetricsSample = Annotated[
-    float, typer.Option(help="Share of pages in that sample.", rich_help_panel=_SERVER)
+    float, typer.Option(help="Share of pages in that sample.", rich_help_panel=_OPERATION)
 ]
 WatchdogTimeout = Annotated[
     float,
     typer.Option(
         help="Seconds that a step may take before the engine is taken for hung, ended and started "
         "again.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 FallbackUrl = Annotated[
@@ -32,13 +32,13 @@ FallbackUrl = Annotated[
         help="An OpenAI-compatible API for what cannot be answered here: https://host/v1, or "
         '{"url": ..., "api_key_env": "NAME", "model": ..., "timeout": 20}; repeatable, asked in '
         "order.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 TryTimeout = Annotated[
     float | None,
     typer.Option(
         help="Seconds until an answer begins, before the next server or API is asked.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]

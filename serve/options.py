@@ -13,7 +13,8 @@ import typer
 _UNITS = {
     "": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30,
 }  # fmt: skip
-_SERVER, _MODEL, _LIMITS, _SAMPLING = "Server", "Model", "Limits and memory", "Sampling"
+_MODEL, _LIMITS, _SAMPLING = "Model", "Limits and memory", "Sampling"
+_ANSWERS, _SERVER, _OPERATION = "Answers", "Server", "Operation"
 
 
 def parse_count(text: str) -> int:
@@ -62,7 +63,7 @@ Model = Annotated[
 ]
 NamedModel = Annotated[
     str | None,
-    typer.Option("--model", help="The same as MODEL.", rich_help_panel=_MODEL),
+    typer.Option("--model", help="The same as MODEL above.", rich_help_panel=_MODEL),
 ]
 Revision = Annotated[
     str | None,
@@ -131,21 +132,27 @@ HfOverrides = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_MODEL)]
+Seed = Annotated[int, typer.Option(help="Where everything random begins.", rich_help_panel=_MODEL)]
 MaxModelLen = Annotated[
     Any,
     typer.Option(
-        parser=parse_length, metavar="TOKENS", help="Context; 32k and 32K work. auto: what fits.",
+        parser=parse_length,
+        metavar="TOKENS",
+        help="Most tokens of a prompt and its answer, as 32768, 32k or 32K, or auto: what fits "
+        "into memory; if not given, the model's own.",
         rich_help_panel=_LIMITS,
     ),
-]  # fmt: skip
+]
 MaxNumSeqs = Annotated[
-    int | None, typer.Option(help="Requests that run at a time.", rich_help_panel=_LIMITS)
+    int | None, typer.Option(help="Requests that run at a time, at most.", rich_help_panel=_LIMITS)
 ]
 MaxNumBatchedTokens = Annotated[
     int | None,
     typer.Option(
-        parser=parse_count, metavar="TOKENS", help="Tokens in one step.", rich_help_panel=_LIMITS
+        parser=parse_count,
+        metavar="TOKENS",
+        help="Tokens in one step, at most.",
+        rich_help_panel=_LIMITS,
     ),
 ]
 MaxNumQueuedReqs = Annotated[
@@ -167,7 +174,7 @@ AttentionBackend = Annotated[
     str,
     typer.Option(
         help="auto (the device's own), mosaic (Hopper), triton (also Ampere, Ada), xla (slow).",
-        rich_help_panel=_MODEL,
+        rich_help_panel=_LIMITS,
     ),
 ]
 GpuMemoryUtilization = Annotated[
@@ -176,12 +183,13 @@ GpuMemoryUtilization = Annotated[
 KvCacheMemoryBytes = Annotated[
     int | None,
     typer.Option(
-        parser=parse_count, metavar="BYTES", help="Cache size, instead of a share.",
+        parser=parse_count, metavar="BYTES", help="Cache size in bytes, instead of a share.",
         rich_help_panel=_LIMITS,
     ),
 ]  # fmt: skip
 NumGpuBlocksOverride = Annotated[
-    int | None, typer.Option(help="Pages, instead of a share.", rich_help_panel=_LIMITS)
+    int | None,
+    typer.Option(help="Cache size in pages, instead of a share.", rich_help_panel=_LIMITS),
 ]
 KvOffloadingSize = Annotated[
     float | None,
@@ -212,7 +220,7 @@ EnablePrefixCaching = Annotated[
     bool,
     typer.Option(
         "--enable-prefix-caching/--no-enable-prefix-caching",
-        help="Do not compute the beginning of a prompt that an earlier one had.",
+        help="Compute the beginning of a prompt only once, however many prompts have it.",
         rich_help_panel=_LIMITS,
     ),
 ]
@@ -236,6 +244,7 @@ NumSchedulerSteps = Annotated[
 LogitsProcessors = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="CLASS",
         help="A class of yours that changes logits, as module:Class, or the name of an entry "
         "point; repeatable.",
         rich_help_panel=_SAMPLING,
@@ -248,13 +257,15 @@ CompilationCacheDir = Annotated[
 CompilationCacheSize = Annotated[
     float,
     typer.Option(
-        help="GiB there; beyond, a start deletes what was used least recently.",
+        help="GiB kept there; a start deletes what is beyond, least recently used first.",
         rich_help_panel=_LIMITS,
     ),
 ]
 
 Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER)]
-Port = Annotated[int, typer.Option(help="0 picks a free one.", rich_help_panel=_SERVER)]
+Port = Annotated[
+    int, typer.Option(help="Port to listen on; 0 picks a free one.", rich_help_panel=_SERVER)
+]
 Uds = Annotated[
     str | None,
     typer.Option(help="Path of a Unix socket, instead of a port.", rich_help_panel=_SERVER),
@@ -287,7 +298,7 @@ EnableLogRequests = Annotated[
     typer.Option(
         "--enable-log-requests/--no-enable-log-requests",
         help="One line a request on stderr, without its text.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 EnablePerRequestMetrics = Annotated[
@@ -295,34 +306,34 @@ EnablePerRequestMetrics = Annotated[
     typer.Option(
         "--enable-per-request-metrics/--no-enable-per-request-metrics",
         help="Responses with one answer say how long it took.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 LogLevel = Annotated[
     str,
-    typer.Option(help="critical, error, warning, info or debug.", rich_help_panel=_SERVER),
+    typer.Option(help="critical, error, warning, info or debug.", rich_help_panel=_OPERATION),
 ]
-LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_SERVER)]
+LogFormat = Annotated[str, typer.Option(help="text or json.", rich_help_panel=_OPERATION)]
 OtlpTracesEndpoint = Annotated[
     str | None,
     typer.Option(
         help="Collector of OpenTelemetry's traces, as http://localhost:4318/v1/traces; needs the "
         "extra otel.",
         metavar="URL",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_OPERATION,
     ),
 ]
 ApiKey = Annotated[
     list[str] | None,
     typer.Option(
-        envvar="INGOT_API_KEY", show_envvar=True, help="Key that clients must send; repeatable.",
-        rich_help_panel=_SERVER,
+        envvar="INGOT_API_KEY", show_envvar=True, metavar="KEY", rich_help_panel=_SERVER,
+        help="Key that clients must send; repeatable.",
     ),
 ]  # fmt: skip
 AdminApiKey = Annotated[
     str | None,
     typer.Option(
-        envvar="INGOT_ADMIN_API_KEY", show_envvar=True, rich_help_panel=_SERVER,
+        envvar="INGOT_ADMIN_API_KEY", show_envvar=True, metavar="KEY", rich_help_panel=_SERVER,
         help="Key of the admin page; without it any API key opens it.",
     ),
 ]  # fmt: skip
@@ -335,18 +346,18 @@ IsolatePrefixCache = Annotated[
 ]  # fmt: skip
 ServedModelName = Annotated[
     list[str] | None,
-    typer.Option(help="Name in the API; repeatable.", rich_help_panel=_SERVER),
+    typer.Option(metavar="NAME", help="Name in the API; repeatable.", rich_help_panel=_ANSWERS),
 ]
 ChatTemplate = Annotated[
     str | None,
-    typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_SERVER),
+    typer.Option(help="A Jinja file, or the template itself.", rich_help_panel=_ANSWERS),
 ]
 TrustRequestChatTemplate = Annotated[
     bool,
     typer.Option(
         "--trust-request-chat-template/--no-trust-request-chat-template",
         help="Let requests bring their own chat template.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_ANSWERS,
     ),
 ]
 ToolCallParser = Annotated[
@@ -354,14 +365,14 @@ ToolCallParser = Annotated[
     typer.Option(
         help="How the model writes calls of tools: auto (its chat template shows it), none, or a "
         "name as vLLM's.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_ANSWERS,
     ),
 ]
 ReasoningParser = Annotated[
     str,
     typer.Option(
         help="How the model writes its reasoning: auto, none, or a name as vLLM's.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_ANSWERS,
     ),
 ]
 EnableAutoToolChoice = Annotated[
@@ -369,7 +380,7 @@ EnableAutoToolChoice = Annotated[
     typer.Option(
         "--enable-auto-tool-choice/--no-enable-auto-tool-choice",
         help="Let the model choose whether it calls tools.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=_ANSWERS,
     ),
 ]
 StreamInterval = Annotated[
@@ -382,7 +393,7 @@ StreamInterval = Annotated[
 GenerationConfig = Annotated[
     str,
     typer.Option(
-        help="Sampling defaults: auto (the model's) or vllm (none).", rich_help_panel=_SERVER
+        help="Sampling defaults: auto (the model's) or vllm (none).", rich_help_panel=_SAMPLING
     ),
 ]
 MaxBodyBytes = Annotated[
@@ -396,19 +407,9 @@ MaxAudioClipFilesizeMb = Annotated[
 ]
 ShutdownTimeout = Annotated[
     float,
-    typer.Option(help="Seconds that running requests get to finish.", rich_help_panel=_SERVER),
+    typer.Option(help="Seconds that running requests get to finish.", rich_help_panel=_OPERATION),
 ]
 UvicornLogLevel = Annotated[
     str,
-    typer.Option(help="critical, error, warning, info, debug, trace.", rich_help_panel=_SERVER),
-]
-
-MaxTokens = Annotated[
-    int | None, typer.Option(help="Most tokens to generate.", rich_help_panel=_SAMPLING)
-]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
-TopP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
-TopK = Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING)]
-Stop = Annotated[
-    list[str] | None, typer.Option(help="Text that ends it; repeatable.", rich_help_panel=_SAMPLING)
+    typer.Option(help="critical, error, warning, info, debug, trace.", rich_help_panel=_OPERATION),
 ]

@@ -62,7 +62,7 @@ def run_server(
         )
         return await launcher.run()
 
-    out.print(f"[dim]loading {escape(name)} ...[/]")
+    out.print(f"[dim]loading and compiling {escape(name)} ...[/]")
     try:
         return asyncio.run(serve())
     finally:

@@ -41,7 +41,8 @@ def print_summary(
     table.add_row("start", f"load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s")
     table.add_row("URL", f"[bold]{url}/v1[/]")
     if settings.uds is None:
-        table.add_row("pages", f"{url} to try it, {url}/admin to watch it")
+        table.add_row("playground", url)
+        table.add_row("admin", f"{url}/admin")
     console.print(table)
     console.print()
     console.print(

@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 
 from engine.sampling_params import SamplingParams
+from serve.status import status
 
 if TYPE_CHECKING:
     from engine import LLM
@@ -22,25 +23,29 @@ class Piece(Protocol):
 
 def print_continuation(prompt: str, sampling: Mapping[str, Any], **settings: Any) -> None:
     """Load the model, continue `prompt`, and write the text to stdout as it comes."""
-    from engine import LLM
-
     SamplingParams(**sampling)  # a wrong option is found before the model is loaded
-    with LLM(**settings) as llm:
+    with _loaded(settings) as llm:
         _write(llm.stream(prompt, _params(llm, sampling)))
 
 
 def converse(system: str | None, sampling: Mapping[str, Any], **settings: Any) -> None:
     """Ask, answer, remember; until an empty line or the end of the input."""
-    from engine import LLM
-
     SamplingParams(**sampling)  # a wrong option is found before the model is loaded
-    with LLM(**settings) as llm:
+    with _loaded(settings) as llm:
         params = _params(llm, sampling)
         messages = [{"role": "system", "content": system}] if system else []
         for question in _questions():
             messages.append({"role": "user", "content": question})
             answer = _write(llm.stream_chat(messages, params))
             messages.append({"role": "assistant", "content": answer})
+
+
+def _loaded(settings: Mapping[str, Any]) -> "LLM":
+    """The engine; a terminal says so meanwhile, for the first start compiles."""
+    with status(f"loading and compiling {settings['model']} ..."):
+        from engine import LLM
+
+        return LLM(**settings)
 
 
 def _params(llm: "LLM", sampling: Mapping[str, Any]) -> SamplingParams:

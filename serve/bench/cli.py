@@ -11,13 +11,11 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
-from serve.bench.offline_cli import latency, startup, throughput
+from serve.bench.offline_cli import latency, startup, structured, throughput
 from serve.bench.printing import print_paths, report, write_json
-from serve.bench.structured import structured
+from serve.help import Commands
 
-app = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
-for _command in (compare, prefix_cache, throughput, latency, startup, structured):
-    app.command()(_command)
+app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 _console = Console()
 
 
@@ -73,21 +71,26 @@ def serve(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sweep(
     context: typer.Context,
-    max_concurrency: Annotated[str | None, typer.Option(help="As 1,4,16.")] = None,
-    request_rate: Annotated[str | None, typer.Option(help="As 1,2,inf.")] = None,
+    max_concurrency: Annotated[str | None, typer.Option(help="Values to try, as 1,4,16.")] = None,
+    request_rate: Annotated[str | None, typer.Option(help="Values to try, as 1,2,inf.")] = None,
+    seed: options.Seed = 0,
     result_dir: options.ResultDir = Path("sweep"),
     plot: options.Plot = None,
 ) -> None:
-    """Run `ingot bench serve` once for each value; its other options follow."""
+    """Run `ingot bench serve` once for each value; its other options follow.
+
+    Each run has a seed of its own, so that random prompts are in no cache of the run before.
+    """
     name, values = _swept(max_concurrency, request_rate)
     if plot:
         from serve.bench.plots import check_plots
 
         check_plots()
     results, command = [], typer.main.get_command(app)
-    for value in values:
+    for number, value in enumerate(values):
         filename = f"{name}-{value}.json"
         own = [f"--{name}", value, "--save-result", "--result-filename", filename]
+        own += ["--seed", str(seed + number)]
         arguments = ["serve", *context.args, *own, "--result-dir", str(result_dir)]
         _console.rule(f"{name} {value}", align="left")
         if command(arguments, standalone_mode=False):
@@ -96,7 +99,11 @@ def sweep(
     if plot:
         from serve.bench.plots import draw_sweep
 
-        print_paths(_console, draw_sweep(results, values, plot))
+        print_paths(_console, draw_sweep(results, name, values, plot))
+
+
+for _command in (latency, throughput, startup, compare, prefix_cache, structured):
+    app.command()(_command)
 
 
 @app.command("kv-cache")
@@ -128,8 +135,8 @@ def kv_cache(
 @app.command()
 def host(
     rows: Annotated[str, typer.Option(help="Requests at a time, as 8,64,256.")] = "8,64,256",
-    device_ms: Annotated[float, typer.Option(help="How long a device step takes.")] = 5.0,
-    num_steps: Annotated[int, typer.Option(help="Steps that are timed.")] = 200,
+    device_ms: Annotated[float, typer.Option(min=0, help="How long a device step takes.")] = 5.0,
+    num_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 200,
     scheduling_policy: Annotated[
         str,
         typer.Option(
@@ -147,6 +154,8 @@ def host(
     from serve.bench.host import measure_host, tables
 
     numbers = [int(number) for number in _numbers(rows, "--rows")]
+    if min(numbers) < 1:
+        raise ConfigError(f"--rows must be at least 1, got {rows}.")
     found = measure_host(
         numbers, device_seconds=device_ms / 1e3, steps=num_steps, parts=parts.split(","),
         policies=scheduling_policy.split(","),
@@ -183,7 +192,7 @@ def families(
 
 @app.command()
 def front(
-    streams: Annotated[int, typer.Option(help="Streams of the demo model at a time.")] = 256,
+    streams: Annotated[int, typer.Option(min=1, help="Streams of the demo model at a time.")] = 256,
     output_json: options.OutputJson = None,
 ) -> None:
     """The HTTP front: its start, its rates, and what it bears."""
@@ -243,9 +252,11 @@ def _serve_options(given: dict[str, Any]) -> Any:
 def _swept(max_concurrency: str | None, request_rate: str | None) -> tuple[str, list[str]]:
     if (max_concurrency is None) == (request_rate is None):
         raise ConfigError("A sweep needs either --max-concurrency 1,4,16 or --request-rate 1,2.")
-    if max_concurrency is not None:
-        return "max-concurrency", max_concurrency.split(",")
-    return "request-rate", str(request_rate).split(",")
+    name = "max-concurrency" if request_rate is None else "request-rate"
+    values = (max_concurrency or str(request_rate)).split(",")
+    if any(number <= 0 for number in _numbers(",".join(values), f"--{name}")):
+        raise ConfigError(f"--{name} must be above 0, got {','.join(values)}.")
+    return name, values
 
 
 def _header(text: str) -> tuple[str, str]:

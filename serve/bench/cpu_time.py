@@ -5,6 +5,7 @@ Nobody publishes it, and it is what a server costs besides its GPU. Linux only: 
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from socket import gaierror, gethostbyname
 
@@ -16,11 +17,11 @@ _LOOK_SECONDS = 2.0
 _QUIET = 0.05  # of one core: who uses less while nobody asks is done with starting
 
 
+@dataclass(frozen=True)
 class CpuMeter:
     """A process and all that it started."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    pid: int
 
     @classmethod
     def of_server(cls, server: Server) -> "CpuMeter | None":
@@ -38,7 +39,7 @@ class CpuMeter:
     def seconds(self) -> float:
         """User and system time so far, of children that have ended too."""
         parents = {pid: stat for pid in _pids() if (stat := stat_of(pid))}
-        family, grown = {self._pid}, True
+        family, grown = {self.pid}, True
         while grown:
             more = {pid for pid, stat in parents.items() if stat[0] in family} - family
             family |= more

@@ -47,7 +47,8 @@ async def put_load(
 
     outcomes = [turn for turns in await asyncio.gather(*map(one, samples, times)) for turn in turns]
     duration = perf_counter() - begin
-    used = meter.seconds() - cpu if meter else None
+    still = meter is not None and CpuMeter.of_server(client.server) == meter  # or it has died
+    used = meter.seconds() - cpu if meter and still else None
     for outcome in outcomes:
         client.complete(outcome)
     return Load(outcomes, duration, used)

@@ -1,5 +1,9 @@
-"""`ingot bench throughput`, `latency` and `startup`: their options; an engine without a server."""
+"""`ingot bench throughput`, `latency`, `startup` and `structured`: an engine without a server.
 
+Owns their options; what they measure is in the files of those names.
+"""
+
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +15,10 @@ from engine.errors import ConfigError
 from serve import options as engine_options
 from serve.bench import options
 from serve.bench.printing import report, write_json
+from serve.status import status
 
 if TYPE_CHECKING:
+    from engine import LLM
     from serve.bench.samples import DatasetOptions
 
 _console = Console()
@@ -28,7 +34,8 @@ def throughput(
     num_prompts: options.NumPrompts = 1000,
     seed: options.Seed = 0,
     input_len: Annotated[
-        int | None, typer.Option(help="Tokens of a prompt of random; 1024 if not given.")
+        int | None,
+        typer.Option(min=1, help="Tokens of a prompt of random; else 1024, or what fits."),
     ] = None,
     output_len: options.OutputLen = None,
     random_range_ratio: options.RandomRangeRatio = 0.0,
@@ -36,7 +43,7 @@ def throughput(
     prefix_len: options.PrefixLen = 256,
     suffix_len: options.SuffixLen = 256,
     num_prefixes: options.NumPrefixes = 10,
-    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
+    n: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
     quantization: engine_options.Quantization = None,
@@ -51,22 +58,24 @@ def throughput(
 ) -> None:
     """All prompts at once through the engine, without a server."""
     given = dict(locals())
-    from engine import LLM
     from serve.bench.offline import measure_throughput
-    from serve.bench.samples import make_samples
+    from serve.bench.samples import make_samples, that_fits
     from serve.bench.serving import load_tokenizer
 
     dataset = _dataset(given)
     where = _where(model, revision, download_dir, load_format, hf_overrides)
-    samples = make_samples(dataset, load_tokenizer(where["model"]))
-    with LLM(
+    tokenizer = load_tokenizer(where["model"])
+    any_length = dataset.name == "random" and input_len is None
+    samples = [] if any_length else make_samples(dataset, tokenizer)
+    with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
+        if any_length:
+            samples = make_samples(that_fits(dataset, llm.core.info.max_model_len), tokenizer)
         report(_console, measure_throughput(llm, samples, n=n), output_json)
 
 
@@ -75,12 +84,12 @@ def latency(
     revision: engine_options.Revision = None,
     download_dir: engine_options.DownloadDir = None,
     hf_overrides: engine_options.HfOverrides = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.")] = 8,
-    input_len: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 32,
-    output_len: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
-    n: Annotated[int, typer.Option(help="Answers to each prompt.")] = 1,
-    num_iters_warmup: Annotated[int, typer.Option(help="Runs before the clock.")] = 10,
-    num_iters: Annotated[int, typer.Option(help="Runs that count.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time.")] = 8,
+    input_len: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 32,
+    output_len: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 128,
+    n: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 1,
+    num_iters_warmup: Annotated[int, typer.Option(min=0, help="Runs before the clock.")] = 10,
+    num_iters: Annotated[int, typer.Option(min=1, help="Runs that count.")] = 30,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
     quantization: engine_options.Quantization = None,
@@ -92,7 +101,6 @@ def latency(
     output_json: options.OutputJson = None,
 ) -> None:
     """One batch again and again through the engine, without a server."""
-    from engine import LLM
     from serve.bench.offline import measure_latency
     from serve.bench.samples import DatasetOptions, make_samples
     from serve.bench.serving import load_tokenizer
@@ -101,14 +109,13 @@ def latency(
     where = _where(model, revision, download_dir, load_format, hf_overrides)
     samples = make_samples(dataset, load_tokenizer(where["model"]))
     # what a run leaves in the prefix cache would be found by the next
-    with LLM(
+    with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=batch_size * n,
         max_num_batched_tokens=max_num_batched_tokens,
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=False,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
-        llm.core.wait_for_programs()
         found = measure_latency(
             llm, [sample.token_ids for sample in samples],
             output_len=output_len, n=n, warmups=num_iters_warmup, iterations=num_iters,
@@ -155,10 +162,52 @@ def startup(
         if beside is not None and not beside.exists():
             convert(settings, beside)
         other = None if beside is None else str(beside)
-        found = measure_startup(settings, warm_starts=warm_starts, beside=other)
+        found = measure_startup(
+            settings, warm_starts=warm_starts, beside=other,
+            tell=partial(_console.print, highlight=False, style="dim"),
+        )  # fmt: skip
     for table in tables(found, (shape or model, str(beside))):
         _console.print(table)
     write_json(_console, found, output_json)
+
+
+def structured(
+    model: engine_options.Model = "demo",
+    schema: Annotated[Path | None, typer.Option(help="A JSON schema; else a small one.")] = None,
+    streams: Annotated[int, typer.Option(help="Rows that are measured.", min=1)] = 8,
+    neighbours: Annotated[int, typer.Option(help="Rows beside them.", min=1)] = 16,
+    output_len: Annotated[int, typer.Option(help="Tokens of a stream.", min=2)] = 100,
+    rounds: Annotated[int, typer.Option(help="Times that both run.", min=1)] = 15,
+    dtype: engine_options.Dtype = "auto",
+    load_format: engine_options.LoadFormat = "auto",
+    quantization: engine_options.Quantization = None,
+    max_model_len: engine_options.MaxModelLen = None,
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    output_json: options.OutputJson = None,
+) -> None:
+    """Streams beside rows that keep to a JSON schema, and beside rows that do not."""
+    from serve.bench.structured import Load, measure_structured, read_schema, table
+
+    settings = {
+        "model": model, "dtype": dtype, "load_format": load_format, "quantization": quantization,
+        "max_model_len": max_model_len, "max_num_batched_tokens": max_num_batched_tokens,
+        "tensor_parallel_size": tensor_parallel_size,
+    }  # fmt: skip
+    load = Load(streams, neighbours, output_len, rounds)
+    found = measure_structured(settings, load, read_schema(schema))
+    _console.print(table(found))
+    write_json(_console, found, output_json)
+
+
+def _loaded(**settings: Any) -> "LLM":
+    """An engine that compiles no more; on a terminal a line says so until then."""
+    from engine import LLM
+
+    with status(f"loading and compiling {settings['model']} ..."):
+        llm = LLM(**settings)
+        llm.core.wait_for_programs()
+    return llm
 
 
 def _dataset(given: dict[str, Any]) -> "DatasetOptions":

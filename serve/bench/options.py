@@ -19,48 +19,61 @@ DatasetPath = Annotated[
     Path | None,
     typer.Option(help="File of sharegpt, burstgpt, custom or custom_audio.", rich_help_panel=_DATA),
 ]
-NumPrompts = Annotated[int, typer.Option(help="Requests in all.", rich_help_panel=_DATA)]
-Seed = Annotated[int, typer.Option(help="Of samples and arrivals.", rich_help_panel=_DATA)]
-RandomInputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_DATA)]
-RandomOutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_DATA)]
+NumPrompts = Annotated[int, typer.Option(min=1, help="Requests in all.", rich_help_panel=_DATA)]
+Seed = Annotated[int, typer.Option(help="Where samples and arrivals begin.", rich_help_panel=_DATA)]
+RandomInputLen = Annotated[
+    int, typer.Option(min=1, help="Tokens of a prompt.", rich_help_panel=_DATA)
+]
+RandomOutputLen = Annotated[
+    int, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=_DATA)
+]
 RandomRangeRatio = Annotated[
     float, typer.Option(help="Lengths vary by this share, both ways.", rich_help_panel=_DATA)
 ]
 RandomPrefixLen = Annotated[
-    int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
+    int, typer.Option(min=0, help="Tokens that all prompts begin with.", rich_help_panel=_DATA)
 ]
 RandomBatchSize = Annotated[
-    int, typer.Option(help="Documents of a query of random-rerank.", rich_help_panel=_DATA)
+    int, typer.Option(min=1, help="Documents of a query of random-rerank.", rich_help_panel=_DATA)
 ]
 PrefixLen = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-prefix-len", help="Tokens of a prefix.", rich_help_panel=_DATA
+        "--prefix-repetition-prefix-len", min=0, help="Tokens of a prefix.", rich_help_panel=_DATA
     ),
 ]
 SuffixLen = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-suffix-len", help="Tokens of a suffix.", rich_help_panel=_DATA
+        "--prefix-repetition-suffix-len", min=0, help="Tokens of a suffix.", rich_help_panel=_DATA
     ),
 ]
 NumPrefixes = Annotated[
     int,
     typer.Option(
-        "--prefix-repetition-num-prefixes", help="Different prefixes.", rich_help_panel=_DATA
+        "--prefix-repetition-num-prefixes", min=1, help="Different prefixes.", rich_help_panel=_DATA
     ),
 ]
 NumTurns = Annotated[
     int,
-    typer.Option("--multi-turn-num-turns", help="Turns of a conversation.", rich_help_panel=_DATA),
+    typer.Option(
+        "--multi-turn-num-turns", min=1, help="Turns of a conversation.", rich_help_panel=_DATA
+    ),
 ]
 FirstLen = Annotated[
     int,
-    typer.Option("--multi-turn-first-len", help="Tokens of the first.", rich_help_panel=_DATA),
+    typer.Option(
+        "--multi-turn-first-len", min=1, help="Tokens of its first message.", rich_help_panel=_DATA
+    ),
 ]
 MessageLen = Annotated[
     int,
-    typer.Option("--multi-turn-message-len", help="Of each other.", rich_help_panel=_DATA),
+    typer.Option(
+        "--multi-turn-message-len",
+        min=1,
+        help="Tokens of every other message.",
+        rich_help_panel=_DATA,
+    ),
 ]
 OutputLen = Annotated[
     int | None,
@@ -69,6 +82,7 @@ OutputLen = Annotated[
         "--sharegpt-output-len",
         "--custom-output-len",
         "--prefix-repetition-output-len",
+        min=1,
         help="Tokens of every answer, whatever the dataset says.",
         rich_help_panel=_DATA,
     ),
@@ -82,15 +96,20 @@ Backend = Annotated[
     ),
 ]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
-Endpoint = Annotated[str | None, typer.Option(help="Instead of the backend's own path.")]
-Model = Annotated[str | None, typer.Option(help="Its name there; asked for if not given.")]
+Endpoint = Annotated[str | None, typer.Option(help="Path, instead of the backend's own.")]
+Model = Annotated[str | None, typer.Option(help="The model's name there; asked for if not given.")]
 TokenizerFolder = Annotated[
-    str, typer.Option("--tokenizer", help="A model, as in serve; its ids make the prompts.")
+    str, typer.Option("--tokenizer", help="A model, as in serve, whose tokens make the prompts.")
 ]
 ApiKey = Annotated[
-    str | None, typer.Option(envvar=["OPENAI_API_KEY", "INGOT_API_KEY"], help="Sent as a bearer.")
+    str | None,
+    typer.Option(
+        envvar=["OPENAI_API_KEY", "INGOT_API_KEY"], show_envvar=True, help="Sent as a bearer token."
+    ),
 ]
-Header = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, sent with each request.")]
+Header = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Sent with each request; repeatable.")
+]
 ExtraBody = Annotated[
     str | None, typer.Option(help="A JSON object whose fields go into each request.")
 ]
@@ -98,11 +117,11 @@ IgnoreEos = Annotated[
     bool | None,
     typer.Option(
         "--ignore-eos/--no-ignore-eos",
-        help="Generate to the full length; by default where lengths are chosen, not real.",
+        help="Generate to the full length; by default so where the dataset makes lengths up.",
         show_default=False,
     ),
 ]
-Temperature = Annotated[float | None, typer.Option(help="If not the server's own.")]
+Temperature = Annotated[float | None, typer.Option(help="Instead of the server's default.")]
 
 RequestRate = Annotated[
     float, typer.Option(help="Requests a second; inf sends all at once.", rich_help_panel=_TRAFFIC)
@@ -112,10 +131,10 @@ Burstiness = Annotated[
     typer.Option(help="1 is Poisson, less is burstier.", rich_help_panel=_TRAFFIC),
 ]
 MaxConcurrency = Annotated[
-    int | None, typer.Option(help="Requests in flight at most.", rich_help_panel=_TRAFFIC)
+    int | None, typer.Option(min=1, help="Requests in flight at most.", rich_help_panel=_TRAFFIC)
 ]
 NumWarmups = Annotated[
-    int, typer.Option(help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
+    int, typer.Option(min=0, help="Requests before the clock starts.", rich_help_panel=_TRAFFIC)
 ]
 Profile = Annotated[
     bool,
@@ -138,18 +157,28 @@ RampUpEnd = Annotated[
 
 Goodput = Annotated[
     list[str] | None,
-    typer.Option(help="Limit in ms: ttft:500, tpot:50, e2el:9000.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        metavar="NAME:MS",
+        help="A limit, as ttft:500, tpot:50 or e2el:9000; repeatable.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 PercentileMetrics = Annotated[
-    str, typer.Option(help="Of ttft, tpot, itl, e2el.", rich_help_panel=_OUTPUT)
+    str, typer.Option(help="Which to show, of ttft, tpot, itl, e2el.", rich_help_panel=_OUTPUT)
 ]
-MetricPercentiles = Annotated[str, typer.Option(help="As 50,90,99.", rich_help_panel=_OUTPUT)]
-SaveResult = Annotated[bool, typer.Option(help="Write a JSON file.", rich_help_panel=_OUTPUT)]
+MetricPercentiles = Annotated[
+    str, typer.Option(help="Which percentiles of them, as 50,90,99.", rich_help_panel=_OUTPUT)
+]
+SaveResult = Annotated[
+    bool, typer.Option(help="Write the result as a JSON file.", rich_help_panel=_OUTPUT)
+]
 SaveDetailed = Annotated[
-    bool, typer.Option(help="With what each request did.", rich_help_panel=_OUTPUT)
+    bool, typer.Option(help="The same, with what each request did.", rich_help_panel=_OUTPUT)
 ]
-ResultDir = Annotated[Path, typer.Option(help="Folder of that file.", rich_help_panel=_OUTPUT)]
-ResultFilename = Annotated[str | None, typer.Option(help="Its name.", rich_help_panel=_OUTPUT)]
+ResultDir = Annotated[Path, typer.Option(help="Folder of result files.", rich_help_panel=_OUTPUT)]
+ResultFilename = Annotated[
+    str | None, typer.Option(help="Name of the result file.", rich_help_panel=_OUTPUT)
+]
 Plot = Annotated[
     Path | None,
     typer.Option(help="Draw PLOT.png and PLOT.svg; needs matplotlib.", rich_help_panel=_OUTPUT),

@@ -13,6 +13,7 @@ from serve.bench.load import Load
 
 _WIDTH, _HEIGHT = 7.0, 4.0  # inches
 _BINS = 60
+_KINDS = (".png", ".svg")
 _INK, _ACCENT, _SOFT = "#22313f", "#c0562f", "#3a7ca5"
 
 
@@ -48,7 +49,7 @@ def draw_run(load: Load, title: str, target: Path) -> list[Path]:
 
 
 def draw_sweep(
-    results: Sequence[Mapping[str, Any]], labels: Sequence[str], target: Path
+    results: Sequence[Mapping[str, Any]], name: str, values: Sequence[str], target: Path
 ) -> list[Path]:
     """One point a run: median time per output token against output tokens a second."""
     plt = _pyplot()
@@ -56,14 +57,18 @@ def draw_sweep(
     x = [result["output_throughput"] for result in results]
     y = [result["median_tpot_ms"] for result in results]
     axis.plot(x, y, marker="o", color=_ACCENT)
-    for label, where in zip(labels, zip(x, y, strict=True), strict=True):
-        axis.annotate(label, where, textcoords="offset points", xytext=(6, 6), color=_INK)
+    for value, where in zip(values, zip(x, y, strict=True), strict=True):
+        axis.annotate(
+            value, where, textcoords="offset points", xytext=(-6, 6), ha="right", color=_INK
+        )
     axis.set_xlabel("output tokens / s, all requests")
     axis.set_ylabel("ms per output token, median")
     axis.set_xlim(left=0, right=1.12 * max(x))
     axis.set_ylim(bottom=0, top=1.15 * max(y))
     axis.spines["right"].set_visible(False)
-    axis.set_title("Throughput against latency", loc="left", color=_INK)
+    axis.set_title(
+        f"Throughput against latency, by {name.replace('-', ' ')}", loc="left", color=_INK
+    )
     return _write(plt, figure, target)
 
 
@@ -88,7 +93,8 @@ def _write(plt: Any, figure: Any, target: Path) -> list[Path]:
         axis.spines[["top"]].set_visible(False)
     figure.tight_layout()
     target.parent.mkdir(parents=True, exist_ok=True)
-    paths = [target.with_suffix(suffix) for suffix in (".png", ".svg")]
+    name = target.stem if target.suffix in _KINDS else target.name
+    paths = [target.with_name(name + suffix) for suffix in _KINDS]
     for path in paths:
         figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -112,18 +112,19 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def table(result: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     """A result for the terminal."""
+    seconds = result["duration"]
     made = Table(show_header=False, box=None, pad_edge=False)
     rows = [
         ("Successful requests", result["completed"]),
         ("Failed requests", result["failed"]),
-        ("Duration (s)", result["duration"]),
+        ("Duration (s)", seconds),
         ("Input tokens", result["total_input_tokens"]),
         ("  found in the prefix cache", result["total_cached_tokens"]),
         ("Output tokens", result["total_output_tokens"]),
         ("Requests / s", result["request_throughput"]),
         ("  within goodput", result["request_goodput"]),
         ("Output tokens / s", result["output_throughput"]),
-        ("  in the busiest second", result["max_output_tokens_per_s"]),
+        ("  in the busiest second", result["max_output_tokens_per_s"] if seconds >= 1 else None),
         ("All tokens / s", result["total_token_throughput"]),
         ("Most requests at once", result["max_concurrent_requests"]),
         ("CPU s / 1000 output tokens", result["cpu_seconds_per_1k_output_tokens"]),
@@ -137,8 +138,14 @@ def table(result: Mapping[str, Any], metrics: Sequence[str]) -> Table:
         rows += [(f"  {key.removesuffix(f'_{name}_ms')}", result[key]) for key in made_of]
     for label, value in rows:
         if value is not None:
-            made.add_row(label, f"{value:,.2f}" if isinstance(value, float) else f"{value}")
+            made.add_row(label, _shown(value))
     return made
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _spread(name: str, values: Sequence[float], percentiles: Sequence[float]) -> dict[str, float]:

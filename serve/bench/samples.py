@@ -79,6 +79,13 @@ class DatasetOptions:
     output_len: int | None = None  # of every answer, whatever the dataset says
 
 
+def that_fits(options: DatasetOptions, context: int) -> DatasetOptions:
+    """The same with random prompts that leave room for their answers in `context` tokens."""
+    longest = (context - options.random_prefix_len) / (1 + options.random_range_ratio)
+    room = int(longest) - options.random_output_len
+    return replace(options, random_input_len=max(1, min(options.random_input_len, room)))
+
+
 def make_samples(options: DatasetOptions, tokenizer: Tokenizer) -> list[Sample]:
     """The samples; raises ConfigError for an unknown dataset, or a file that does not fit it."""
     if options.name not in _DATASETS:

@@ -221,7 +221,8 @@ async def _warm_up(client: Client, samples: list[Sample], options: ServeOptions)
     """One request must work before many are sent."""
     first = await client.run(samples[0])
     if not first.success:
-        raise BenchError(f"The server failed a first request: {first.error}")
+        sizes = f"{len(samples[0].token_ids)} tokens in and {samples[0].output_len} out"
+        raise BenchError(f"The server failed a first request, of {sizes}: {first.error}")
     firsts = [replace(sample, then=()) for sample in samples]
     rest = [firsts[index % len(firsts)] for index in range(options.num_warmups)]
     times = [0.0] * len(rest)

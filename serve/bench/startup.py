@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter, time
@@ -36,12 +36,16 @@ _PARTS = {
 
 
 def measure_startup(
-    settings: dict[str, Any], *, warm_starts: int = 1, beside: str | None = None
+    settings: dict[str, Any],
+    *,
+    warm_starts: int = 1,
+    beside: str | None = None,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Seconds of each part, `cold` once and `warm` each time; raises BenchError.
 
     `beside` is another folder of the same model, which starts in turn with the first: its starts,
-    and of each pair of warm ones the first's time by its own.
+    and of each pair of warm ones the first's time by its own. `tell` is told what begins.
     """
     models = [settings] if beside is None else [settings, {**settings, "model": beside}]
     with ExitStack() as stack:
@@ -50,9 +54,11 @@ def measure_startup(
             {**model, "compilation_cache_dir": cache}
             for model, cache in zip(models, caches, strict=True)
         ]
+        tell("cold start")
         cold = [_start(model) for model in models]
         rounds = []
         for index in range(warm_starts):
+            tell(f"warm start {index + 1} of {warm_starts}")
             order = models if index % 2 == 0 else models[::-1]
             starts = [_start(model) for model in order]
             rounds.append(starts if index % 2 == 0 else starts[::-1])

@@ -14,17 +14,13 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
 from engine.errors import ConfigError
 from engine.messages import AddRequest, RequestDelta
 from engine.sampling_params import SamplingParams
-from serve import options as engine_options
-from serve.bench import options
 from serve.bench.results import percentile
 from serve.bench.serving import BenchError
 
@@ -183,34 +179,17 @@ def table(found: dict[str, Any]) -> Table:
     return made
 
 
-def structured(
-    model: engine_options.Model = "demo",
-    schema: Annotated[Path | None, typer.Option(help="A JSON schema; else a small one.")] = None,
-    streams: Annotated[int, typer.Option(help="Rows that are measured.", min=1)] = 8,
-    neighbours: Annotated[int, typer.Option(help="Rows beside them.", min=1)] = 16,
-    output_len: Annotated[int, typer.Option(help="Tokens of a stream.", min=2)] = 100,
-    rounds: Annotated[int, typer.Option(help="Times that both run.", min=1)] = 15,
-    dtype: engine_options.Dtype = "auto",
-    load_format: engine_options.LoadFormat = "auto",
-    quantization: engine_options.Quantization = None,
-    max_model_len: engine_options.MaxModelLen = None,
-    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
-    tensor_parallel_size: engine_options.TensorParallelSize = 1,
-    output_json: options.OutputJson = None,
-) -> None:
-    """Streams beside rows that keep to a JSON schema, and beside rows that do not."""
-    settings = {
-        "model": model, "dtype": dtype, "load_format": load_format, "quantization": quantization,
-        "max_model_len": max_model_len, "max_num_batched_tokens": max_num_batched_tokens,
-        "tensor_parallel_size": tensor_parallel_size,
-    }  # fmt: skip
-    load = Load(streams, neighbours, output_len, rounds)
-    found = measure_structured(settings, load, RECORD if schema is None else _read(schema))
-    console = Console()
-    console.print(table(found))
-    if output_json is not None:
-        output_json.write_text(json.dumps(found, indent=2))
-        console.print(f"written: {output_json}")
+def read_schema(path: Path | None) -> dict[str, Any]:
+    """Of this file, or the small one; raises ConfigError."""
+    if path is None:
+        return RECORD
+    try:
+        schema = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--schema {path} cannot be read as JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise ConfigError(f"--schema {path} holds no JSON object.")
+    return schema
 
 
 def _rounds(llm: "LLM", load: Load, grammar: str) -> Iterator[dict[str, dict[str, float]]]:
@@ -260,13 +239,3 @@ def _source(llm: "LLM", schema: dict[str, Any]) -> str:
     source = grammar_source(StructuredOutputsParams(json=schema), {})
     llm.core.check_grammar(source)
     return source
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        schema = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--schema {path} cannot be read as JSON: {error}.") from None
-    if not isinstance(schema, dict):
-        raise ConfigError(f"--schema {path} holds no JSON object.")
-    return schema

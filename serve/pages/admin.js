@@ -5,6 +5,9 @@ const KEPT = 180; // seconds in the charts
 const history = [];
 
 const whole = (value) => Math.round(value).toLocaleString();
+const duration = (seconds) => (seconds < 3600
+  ? `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`
+  : `${Math.floor(seconds / 86400)} d ${Math.floor(seconds / 3600) % 24} h ${Math.floor(seconds / 60) % 60} min`);
 const perSecond = (now, before, name) => (
   before ? Math.max(0, now.stats[name] - before.stats[name]) / (now.uptime - before.uptime) : 0);
 const mean = (now, before, sum, count) => {
@@ -34,11 +37,12 @@ function tiles(now, before) {
   }));
 }
 
-// Each line has a scale of its own: what matters is how it moves.
+// Each line has a scale of its own, for what matters is how it moves; above it is its highest point.
 function chart(svg, first, second) {
   svg.setAttribute("viewBox", `0 0 ${KEPT} 100`);
+  const highest = (values) => Math.max(0, ...values.filter((value) => value !== null));
   const line = (values, className) => {
-    const top = Math.max(1e-9, ...values.filter((value) => value !== null)) * 1.1;
+    const top = Math.max(1e-9, highest(values)) * 1.02;
     let path = "", pen = "M";
     values.forEach((value, i) => {
       if (value === null) { pen = "M"; return; }
@@ -53,6 +57,9 @@ function chart(svg, first, second) {
   const ground = document.createElementNS("http://www.w3.org/2000/svg", "line");
   for (const [name, value] of [["x1", 0], ["x2", KEPT], ["y1", 99.5], ["y2", 99.5]]) ground.setAttribute(name, value);
   svg.replaceChildren(ground, line(second, "second"), line(first, ""));
+  const digits = (value) => value.toLocaleString(undefined, { maximumFractionDigits: value < 100 ? 1 : 0 });
+  const peak = (values, what) => make("span", "", highest(values) ? `${what} ${digits(highest(values))}` : "");
+  svg.previousElementSibling.replaceChildren(peak(first, "peak"), peak(second, "dashed: peak"));
 }
 
 function charts() {
@@ -173,7 +180,7 @@ function facts(now) {
     Start: `load ${model.load_seconds.toFixed(1)} s, compile ${model.compile_seconds.toFixed(1)} s`,
     Steps: whole(stats.num_steps),
     "Padding in steps": stats.padded_tokens ? `${whole(100 * (1 - stats.scheduled_tokens / stats.padded_tokens))} %` : "–",
-    Uptime: `${whole(now.uptime)} s`,
+    Uptime: duration(now.uptime),
     Version: now.version,
   };
   $("facts").replaceChildren(...Object.entries(rows).map(([name, value]) => {

@@ -11,7 +11,6 @@ class Thread {
     this.view = make("section", "card thread");
     this.view.setAttribute("aria-label", `Conversation ${number}`);
     this.fields = $("options").content.firstElementChild.cloneNode(true);
-    this.fields.querySelector("legend").textContent = number > 1 ? `Settings ${number}` : "";
     $("threads").append(this.view);
     $("settings").append(this.fields);
   }
@@ -157,8 +156,9 @@ class Answer {
     if (!this.usage || this.first === undefined) return "";
     const { completion_tokens: tokens, prompt_tokens: prompt } = this.usage;
     const seconds = (this.last - this.first) / 1000; // hardly any, if they came in one piece
-    const rate = tokens > 1 && seconds > 0.005 ? `, ${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
-    return `${prompt} + ${tokens} tokens, first after ${this.first.toFixed(0)} ms${rate}`;
+    const rate = ((tokens - 1) / seconds).toLocaleString(undefined, { maximumSignificantDigits: 3 });
+    return `${prompt} tokens of prompt, ${tokens} written, the first after ${this.first.toFixed(0)} ms`
+      + (tokens > 1 && seconds > 0.005 ? `, ${rate} tokens/s` : "");
   }
 }
 
@@ -206,7 +206,11 @@ function restart() {
     thread.fields.remove();
   }
   while (threads.length < wanted) threads.push(new Thread(threads.length + 1));
-  for (const thread of threads) { thread.turns = []; thread.calls = []; thread.view.replaceChildren(); }
+  threads.forEach((thread, i) => {
+    Object.assign(thread, { turns: [], calls: [] });
+    thread.view.replaceChildren();
+    thread.fields.querySelector("legend").textContent = wanted > 1 ? `Settings ${i + 1}` : "";
+  });
   tip(null);
   $("foot").textContent = "";
 }

@@ -8,6 +8,7 @@ Owns their state and the choice; it sends nothing but questions after their heal
 """
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import Literal
 from serve.bench.http_client import Server
 from serve.router.prefixes import Beginning, SeenPrefixes
 from serve.router.upstream import Call, UpstreamError, ask
+
+logger = logging.getLogger("ingot.router")
 
 HEALTH_SECONDS = 2.0  # between two checks, and the time that one may take
 WORTH = 0.3  # share of a beginning that must be known before it outweighs an idle backend
@@ -34,6 +37,7 @@ class Backend:
     url: str
     server: Server
     is_healthy: bool = False
+    is_lost: bool = False  # which was said
     at_work: int = 0
     asked: int = 0
     seen: SeenPrefixes = field(default_factory=SeenPrefixes)
@@ -62,7 +66,11 @@ class Backend:
                 break
         if healthy and not self.is_healthy:
             self.seen.clear()
-        self.is_healthy = healthy
+        if not healthy and not self.is_lost:
+            logger.warning("%s is not ready; it is asked nothing until it is.", self.url)
+        elif healthy and self.is_lost:
+            logger.warning("%s is ready.", self.url)
+        self.is_healthy, self.is_lost = healthy, not healthy
 
 
 class Backends:

@@ -30,7 +30,7 @@ from engine.errors import ConfigError
         ({"max_num_seq": 4}, "no setting 'max_num_seq'; did you mean max_num_seqs[?]"),
         ({"seed": 10**30}, "--seed must be between"),
         ({"tensor_parallel_size": 10**30}, "--tensor-parallel-size must be between"),
-        ({"max_num_seqs": "many"}, "wrong type"),
+        ({"max_num_seqs": "many"}, "--max-num-seqs has the wrong type"),
     ],
 )
 def test_wrong_settings(settings, message):

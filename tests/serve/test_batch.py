@@ -71,7 +71,10 @@ def test_what_cannot_start_says_so(model_folder: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     with pytest.raises(ConfigError, match=r"in\.jsonl"):
         run_batch_file(EngineConfig(model=str(model_folder)), TINY, source, target, FAKE_ENGINE)
-    source.write_text("")
+    source.write_text("\n")
+    with pytest.raises(ConfigError, match="would replace the requests"):
+        run_batch_file(EngineConfig(model=str(model_folder)), TINY, source, source, FAKE_ENGINE)
+    assert source.read_text() == "\n"
     with pytest.raises(StartError, match="unlucky"):
         run_batch_file(
             EngineConfig(model=str(model_folder), seed=666), TINY, source, target, FAKE_ENGINE

@@ -24,3 +24,11 @@ def test_the_front_imports_no_jax() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, timeout=90
     )
     assert result.stdout == "imported\n", result.stderr
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    program = "import serve.cli, sys; print({'numpy', 'starlette'} & {*sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=90
+    )
+    assert result.stdout == "set()\n", result.stderr

@@ -290,6 +290,9 @@ def test_a_page_below_a_root_path_asks_for_nothing_outside(
         links = [each.get_attribute("href") for each in browser.find_elements(By.CSS_SELECTOR, "a")]
         assert complaints(browser) == []
         server.process.send_signal(signal.SIGTERM)
+    browser.execute_script("greet()")
+    shown = browser.find_element(By.ID, "model")
+    eventually(lambda: shown.text == "The server does not answer.")
     assert f"{root}/v1/models" in asked and links
     assert all(each.startswith((root + "/", "data:")) for each in (*asked, *links))
 

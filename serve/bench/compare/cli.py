@@ -1,6 +1,5 @@
 """`ingot bench compare` and `prefix-cache`: their options, and what is printed."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from serve.bench import options
+from serve.bench.printing import write_json
 
 if TYPE_CHECKING:
     from serve.bench.compare.rounds import Comparison
@@ -33,8 +33,8 @@ TransformersPython = Annotated[
     typer.Option(help="A Python that has PyTorch and transformers.", rich_help_panel=_PEERS),
 ]
 Rounds = Annotated[int, typer.Option(help="Times that each engine runs.", rich_help_panel=_WORK)]
-Clients = Annotated[int, typer.Option(help="Requests at a time.", rich_help_panel=_WORK)]
-NumPrompts = Annotated[int, typer.Option(help="Requests of a round.", rich_help_panel=_WORK)]
+Clients = Annotated[int, typer.Option(min=1, help="Requests at a time.", rich_help_panel=_WORK)]
+NumPrompts = Annotated[int, typer.Option(min=1, help="Requests of a round.", rich_help_panel=_WORK)]
 Quantization = Annotated[
     str | None,
     typer.Option(help="int8: Ingot's weights, and llama.cpp's in Q8_0.", rich_help_panel=_WORK),
@@ -46,8 +46,8 @@ ServeArgs = Annotated[
         rich_help_panel=_PEERS,
     ),
 ]
-InputLen = Annotated[int, typer.Option(help="Tokens of a prompt.", rich_help_panel=_WORK)]
-OutputLen = Annotated[int, typer.Option(help="Tokens of an answer.", rich_help_panel=_WORK)]
+InputLen = Annotated[int, typer.Option(min=1, help="Tokens of a prompt.", rich_help_panel=_WORK)]
+OutputLen = Annotated[int, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=_WORK)]
 
 
 def compare(
@@ -117,7 +117,5 @@ def prefix_cache(
 def _show(found: "list[Comparison]", console: Console, output_json: Path | None) -> None:
     for comparison in found:
         console.print(comparison.table())
-    if output_json is not None:
-        content = {comparison.mode: comparison.as_json() for comparison in found}
-        output_json.write_text(json.dumps(content, indent=2))
-        console.print(f"written: {output_json}")
+    content = {comparison.mode: comparison.as_json() for comparison in found}
+    write_json(console, content, output_json)

@@ -27,7 +27,7 @@ from serve.bench.http_client import Server
 from serve.bench.load import Load, put_load
 from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
-from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share
+from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share, that_fits
 from serve.bench.serving import BenchError, ServeOptions, _profile, load_tokenizer
 from tests.serve.served import PATIENCE
 from tests.serve.test_engine_end_to_end import server
@@ -354,7 +354,7 @@ def test_the_parts_of_a_start():
 def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
     commands, asked = [], []
 
-    def measure(settings, **others):
+    def measure(settings, *, tell, **others):
         asked.append(others)
         raise ConfigError("That is enough.")
 
@@ -373,6 +373,14 @@ def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
     assert commands == [["-m", "serve", "convert", "demo", str(tmp_path / "made"), *flags]]
 
 
+def test_random_prompts_leave_room_for_their_answers(tokenizer):
+    options = DatasetOptions(num_prompts=40, random_range_ratio=0.5, random_prefix_len=10)
+    samples = make_samples(that_fits(options, 400), tokenizer)
+    longest = max(len(sample.token_ids) + sample.output_len for sample in samples)
+    assert 300 < longest <= 400
+    assert that_fits(options, 4096) == options
+
+
 def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
     done = bench(
         "sweep", "--max-concurrency", "1,2", "--result-dir", str(tmp_path), "--plot",
@@ -382,6 +390,7 @@ def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):
     assert done.returncode == 0, done.stderr
     results = [json.loads((tmp_path / f"max-concurrency-{n}.json").read_text()) for n in (1, 2)]
     assert [result["max_concurrency"] for result in results] == [1, 2]
+    assert results[1]["total_cached_tokens"] <= 8  # the first prompt, which is tried beforehand
     assert not math.isnan(results[0]["median_tpot_ms"])
     assert (tmp_path / "sweep.svg").exists()
 

@@ -248,13 +248,18 @@ async def test_a_request_that_ends_servers_does_not_reach_all_of_them() -> None:
     assert asked == 2
 
 
-async def test_all_down_is_a_503_that_says_when_to_come_back() -> None:
+async def test_all_down_is_a_503_that_says_when_to_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with routed(1, 2) as router:
+        await router.backends.check()  # once more, about which nothing is said
         response = await router.complete(prompt="a", stream=True)
         health = await router.http.get("/health")
     for each in (response, health):
         assert each.status_code == 503 and each.headers["retry-after"] == "1"
     assert response.json()["error"]["type"] == "service_unavailable_error"
+    said = [each.message for each in caplog.records if "not ready" in each.message]
+    assert len(said) == 2 and "http://127.0.0.1:1" in said[0]
 
 
 async def test_the_fallback_answers_with_its_own_key_and_model(
