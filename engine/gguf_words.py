@@ -40,6 +40,34 @@ DEEPSEEK3_WORDS = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+QWEN35_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+EXAONE_MOE_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_HAN = r"&&[^\p{Han}]]"
+KIMI_WORDS = (
+    rf"[\p{{Han}}]+|{_BEFORE}{_FIRST[:-1]}{_HAN}*{_REST[:-1]}{_HAN}+{_SHORT}"
+    rf"|{_BEFORE}{_FIRST[:-1]}{_HAN}+{_REST[:-1]}{_HAN}*{_SHORT}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# letters with two cases, but for small ones of Armenian, Georgian, Coptic and newer blocks
+_CASED = (
+    r"[[\p{Lu}\p{Ll}\p{Lt}]&&[^\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C8F}\x{2D00}-\x{2D2D}"
+    r"\x{A790}-\x{A7FA}\x{AB30}-\x{AB68}\x{10570}-\x{105BC}\x{10D50}-\x{10D8F}\x{16E40}-\x{16E7F}"
+    r"\x{1D400}-\x{1DFFF}]]"
+)
+DEEPSEEK_LLM_WORDS = (
+    r"[\r\n]",
+    rf"\s?{_CASED}+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}",
+)
 DEEPSEEK_CODER_WORDS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -64,17 +92,35 @@ _DEEPSEEK3 = Words(DEEPSEEK3_WORDS)
 _QWEN2 = Words((QWEN2_WORDS,), composed=True)
 WORDS: Mapping[str, Words] = {
     **dict.fromkeys(
-        ("gpt-2", "gpt2", "default", "phi-2", "olmo", "gigachat", "exaone4", "mpt"), _GPT2
+        (
+            "gpt-2",
+            "gpt2",
+            "default",
+            "phi-2",
+            "olmo",
+            "gigachat",
+            "exaone4",
+            "mpt",
+            "granite-docling",
+        ),
+        _GPT2,
     ),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"), _LLAMA3),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"), _LLAMA3
+    ),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
     **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe"), _CL100K),  # Phi-4, Smaug, GLM-4 of 2024
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), _DIGITS),
-    **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
+    **dict.fromkeys(("gpt-4o", "llama4", "minimax-m2"), _GPT4O),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
     "roberta-bpe": Words(gpt2=True, bos=True, between=2),
     "modern-bert": Words(gpt2=True, composed=True, bos=True, between=1),
-    "glm4": Words((LLAMA3_WORDS,), whole=True),
+    **dict.fromkeys(("glm4", "glm5"), Words((LLAMA3_WORDS,), whole=True)),
+    "hunyuan": Words((QWEN2_WORDS,), whole=True),
+    "kimi-k2": Words((KIMI_WORDS,), whole=True),
+    "qwen35": Words((QWEN35_WORDS,), composed=True),
+    "exaone-moe": Words((EXAONE_MOE_WORDS,)),
+    "deepseek-llm": Words(DEEPSEEK_LLM_WORDS),
     "seed-coder": Words((SEED_WORDS,)),
     "stablelm2": Words((QWEN2_WORDS,)),
     "deepseek-coder": Words(DEEPSEEK_CODER_WORDS),

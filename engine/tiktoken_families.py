@@ -9,18 +9,11 @@ Owns the table, with where each row is from, and which row a folder means.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine.gguf_words import GPT4O_WORDS, LLAMA3_WORDS, QWEN2_WORDS, Words
+from engine.gguf_words import GPT4O_WORDS, KIMI_WORDS, LLAMA3_WORDS, QWEN2_WORDS, Words
 
 Names = dict[int, str]
 """Special tokens by id."""
 
-_LETTER, _HAN = r"\p{Lm}\p{Lo}\p{M}", r"&&[^\p{Han}]]"
-_FIRST, _REST = rf"[\p{{Lu}}\p{{Lt}}{_LETTER}{_HAN}", rf"[\p{{Ll}}{_LETTER}{_HAN}"
-_BEFORE, _SHORT = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-KIMI_WORDS = (
-    rf"[\p{{Han}}]+|{_BEFORE}{_FIRST}*{_REST}+{_SHORT}|{_BEFORE}{_FIRST}+{_REST}*{_SHORT}"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _END = "<|endoftext|>"
 _LLAMA3 = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from models.gguf import configuration
-from models.gguf.dense import FAMILIES
 from models.gguf.encoders import ENCODERS, encoder_tensors
+from models.gguf.families import FAMILIES
 from models.gguf.gpt_oss import gathered
 from models.gguf.names import restored
 from models.gguf.parts import open_gguf
@@ -52,6 +52,6 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
         if name in ENCODERS:
             yield encoder_tensors(name, file.tensors)
             return
-        heads = configuration.heads(file.metadata, str(path))
-        tensors = restored(file.tensors, FAMILIES[name], *heads)
+        fields = configuration.section(file.metadata, name, str(path))
+        tensors = restored(file.tensors, FAMILIES[name], fields)
         yield gathered(tensors) if name == "gpt-oss" else tensors

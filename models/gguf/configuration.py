@@ -12,8 +12,11 @@ import numpy as np
 
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.gguf.dense import DENSE, FAMILIES, adapted, norm_key, pattern
+from models.gguf.dense import DENSE, adapted, norm_key, pattern
 from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
+from models.gguf.families import FAMILIES, STATED
+from models.gguf.rotation import MAX_LIST, rotation
+from models.gguf.stated import described
 from models.quantised.tensors import Readable
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -28,6 +31,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "phi3": "Phi3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
     **{name: one.architecture for name, one in DENSE.items()},
+    **{name: one.architecture for name, one in STATED.items()},
 }
 GPT_2_KEYS: Mapping[str, str] = {
     "hidden_size": "n_embd",
@@ -72,7 +76,6 @@ UNKNOWN_ROUTING = (
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
 CONTROL = 3  # of the types of tokens
-MAX_LIST = 4096  # numbers of one key of the architecture
 
 Metadata = Mapping[str, Any]
 Tensors = Mapping[str, Readable]
@@ -97,7 +100,7 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
         UnsupportedError: the architecture, or something that it asks for, is not supported.
     """
     name = family(metadata, where)
-    fields, ids = _section(metadata, name, where), Fields(metadata, where)
+    fields, ids = section(metadata, name, where), Fields(metadata, where)
     encodes = name in ENCODERS
     found = (encoder_config if encodes else _decoder)(name, fields, tensors)
     return {
@@ -111,24 +114,35 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
 
 def _decoder(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any]:
     _refuse(fields, name)
+    named = {"architectures": [ARCHITECTURES[name]]}
+    if name in STATED:
+        return named | described(STATED[name], fields, tensors)
     found = _sizes(fields, tensors, name) | _extras(fields, name)
     if name == "gpt2":
         found = {GPT_2_KEYS.get(key, key): value for key, value in found.items()}
     else:
-        found |= _rotation(fields, tensors, found["head_dim"], name) | _experts(
-            fields, tensors, name
-        )
+        found |= rotation(fields, tensors, found["head_dim"]) | _experts(fields, tensors, name)
+    if name == "gpt-oss" and found["rope_scaling"] is not None:
+        found["rope_scaling"]["truncate"] = False  # which no key says
     if name in DENSE:
         found = adapted(found, fields, tensors, name)
-    mixtral = name == "llama" and "num_local_experts" in found
-    return {"architectures": [MIXTRAL if mixtral else ARCHITECTURES[name]], **found}
+    if name == "llama" and "num_local_experts" in found:
+        found["architectures"] = [MIXTRAL]
+    return named | found
 
 
-def heads(metadata: Metadata, where: str) -> tuple[int, int]:
-    """Heads of queries, and of keys and values."""
-    fields = _section(metadata, family(metadata, where), where)
-    count = fields.integer("attention.head_count", high=MAX_HEADS)
-    return count, fields.integer("attention.head_count_kv", count, high=MAX_HEADS)
+def section(metadata: Metadata, name: str, where: str) -> Fields:
+    """The architecture's keys, without its name in front; raises CheckpointError."""
+    found: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if not key.startswith(f"{name}."):
+            continue
+        if isinstance(value, np.ndarray | list) and len(value) > MAX_LIST:
+            raise CheckpointError(f"{where}: {key[:80]} has {len(value)} values; convert it again.")
+        found[key.removeprefix(f"{name}.")] = (
+            value.tolist() if isinstance(value, np.ndarray) else value
+        )
+    return Fields(found, where)
 
 
 def generation_config(metadata: Metadata, where: str) -> dict[str, Any]:
@@ -156,24 +170,12 @@ def eos_token_ids(metadata: Metadata, where: str) -> list[int]:
     return sorted(ids)
 
 
-def _section(metadata: Metadata, name: str, where: str) -> Fields:
-    """The architecture's keys, without its name in front."""
-    found: dict[str, Any] = {}
-    for key, value in metadata.items():
-        if not key.startswith(f"{name}."):
-            continue
-        if isinstance(value, np.ndarray | list) and len(value) > MAX_LIST:
-            raise CheckpointError(f"{where}: {key[:80]} has {len(value)} values; convert it again.")
-        found[key.removeprefix(f"{name}.")] = (
-            value.tolist() if isinstance(value, np.ndarray) else value
-        )
-    return Fields(found, where)
-
-
 def _refuse(fields: Fields, name: str) -> None:
-    known = DENSE[name].numbers if name in DENSE else ()
+    known = DENSE[name].numbers if name in DENSE else STATED[name].known if name in STATED else ()
     fields.refuse(*(key for key in REFUSED if key not in known))
     fields.required("attention.causal")
+    if name in STATED:
+        return
     if name not in MIXTURES:
         fields.refuse("expert_count")
     if name not in SLIDING:
@@ -260,61 +262,3 @@ def _experts(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
 
 def _head_dim(fields: Fields) -> int:
     return fields.integer("attention.key_length", high=MAX_HEADS)
-
-
-def _rotation(fields: Fields, tensors: Tensors, head_dim: int, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"rope_theta": fields.number("rope.freq_base", 10_000.0)}
-    rotated = fields.integer("rope.dimension_count", head_dim, high=MAX_HEADS)
-    if rotated != head_dim:
-        found["partial_rotary_factor"] = (rotated + 0.5) / head_dim  # rounded down to `rotated`
-    scaling = _factors(tensors, fields) or _scaling(fields)
-    if "rope.scaling.original_context_length" in fields:
-        found["original_max_position_embeddings"] = fields.integer(
-            "rope.scaling.original_context_length", high=MAX_TOKENS
-        )
-    if name == "gpt-oss" and scaling is not None:
-        scaling["truncate"] = False  # which no key says
-    return found | {"rope_scaling": scaling}
-
-
-def _factors(tensors: Tensors, fields: Fields) -> dict[str, Any] | None:
-    """A divisor for each pair: Llama 3's, which are the same for every context, and LongRoPE's."""
-    if "rope_freqs.weight" in tensors:
-        every = _numbers(tensors["rope_freqs.weight"])
-        return {"type": "longrope", "short_factor": every, "long_factor": every,
-                "attention_factor": 1.0}  # fmt: skip
-    long, short = (tensors.get(f"rope_factors_{which}.weight") for which in ("long", "short"))
-    if long is None or short is None:
-        return None
-    return {
-        "type": "longrope",
-        "short_factor": _numbers(short),
-        "long_factor": _numbers(long),
-        "attention_factor": fields.number("rope.scaling.attn_factor", 1.0),
-    }
-
-
-def _numbers(tensor: Readable) -> list[float]:
-    if len(tensor.shape) != 1 or tensor.shape[0] > MAX_LIST:
-        raise CheckpointError(
-            f"Tensor {tensor.name!r} has the shape {list(tensor.shape)}; it must be a short list."
-        )
-    return [float(str(one)) for one in tensor.read().astype(np.float32)]
-
-
-def _scaling(fields: Fields) -> dict[str, Any] | None:
-    if "rope.scale_linear" in fields:  # the key of the first files
-        return {"type": "linear", "factor": fields.number("rope.scale_linear")}
-    kind = fields.option("rope.scaling.type", ("none", "linear", "yarn"), "none")
-    if kind == "none":
-        return None
-    found: dict[str, Any] = {"type": kind, "factor": fields.number("rope.scaling.factor")}
-    if kind == "linear":
-        return found
-    fields.constant("rope.scaling.attn_factor", 1.0)
-    fields.constant("rope.scaling.yarn_attn_factor", 1.0)
-    fields.constant("rope.scaling.yarn_ext_factor", 1.0)
-    for key in ("beta_fast", "beta_slow"):
-        if f"rope.scaling.yarn_{key}" in fields:
-            found[key] = fields.number(f"rope.scaling.yarn_{key}")
-    return found

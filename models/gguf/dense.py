@@ -11,7 +11,7 @@ from typing import Any
 
 from models.errors import UnsupportedError
 from models.fields import Fields
-from models.gguf.names import CONVERTED, LAYER, LLAMA, QWEN_3_MOE, Converted
+from models.gguf.names import LAYER, LLAMA, QWEN_3_MOE, Converted
 from models.quantised.tensors import Readable
 from models.windows import FULL, SLIDING
 
@@ -61,6 +61,7 @@ class Dense:
     numbers: keys that only some families have -> what config.json calls them.
     said: what config.json says and no key does.
     slides: layers may have windows.
+    sliding: the class of its models whose layers have.
     """
 
     architecture: str
@@ -70,6 +71,7 @@ class Dense:
     numbers: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
     slides: bool = False
+    sliding: str = ""
 
 
 _GRANITE = {
@@ -90,7 +92,7 @@ DENSE: Mapping[str, Dense] = {
     "glm4": Dense("Glm4ForCausalLM", Converted(_GLM_4)),
     "granite": Dense("GraniteForCausalLM", Converted(LLAMA, paired=True), numbers=_GRANITE),
     "nemotron": Dense("NemotronForCausalLM", Converted(LLAMA, norm_offset=True), "norm_eps"),
-    "olmo2": Dense("Olmo2ForCausalLM", Converted(_BEHIND)),
+    "olmo2": Dense("Olmo2ForCausalLM", Converted(_BEHIND), slides=True, sliding="Olmo3ForCausalLM"),
     "phi2": Dense("PhiForCausalLM", Converted(_PHI), "layer_norm_eps"),
     "qwen2moe": Dense("Qwen2MoeForCausalLM", Converted(_QWEN_2_MOE), biases="qkv_bias"),
     "seed_oss": Dense("SeedOssForCausalLM", Converted(_SEED)),
@@ -107,10 +109,6 @@ DENSE: Mapping[str, Dense] = {
         biases="use_bias",
         said={"sliding_window": 4096},
     ),
-}
-FAMILIES: Mapping[str, Converted] = {
-    **CONVERTED,
-    **{name: one.converted for name, one in DENSE.items()},
 }
 
 
@@ -143,6 +141,7 @@ def adapted(
         config["use_parallel_residual"] = fields.flag("use_parallel_residual", True)
     if family.slides and config["sliding_window"]:
         config |= pattern(fields, 4)
+        config |= {"architectures": [family.sliding]} if family.sliding else {}
     return {**config, **family.said}
 
 

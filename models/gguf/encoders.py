@@ -16,7 +16,8 @@ from typing import Any
 from models.errors import CheckpointError, UnsupportedError
 from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.gguf import t5
-from models.gguf.names import Converted, Row, restored
+from models.gguf.names import Converted, restored
+from models.gguf.undoing import Row
 from models.quantised.tensors import Readable
 
 Tensors = Mapping[str, Readable]
@@ -76,12 +77,12 @@ _RANK = 4
 def encoder_tensors(name: str, tensors: Tensors) -> dict[str, Readable]:
     """The tensors as the Hugging Face checkpoint has them; raises CheckpointError."""
     if name in t5.ARCHITECTURES:
-        return restored(t5.needed(tensors), Converted(t5.names(tensors)), 1, 1)
+        return restored(t5.needed(tensors), Converted(t5.names(tensors)), Fields({}))
     whole = {
         key: Row(tensor) if key in _ONE_ROW and len(tensor.shape) == 1 else tensor
         for key, tensor in tensors.items()
     }
-    return restored(whole, Converted(_NAMES[name]), 1, 1)
+    return restored(whole, Converted(_NAMES[name]), Fields({}))
 
 
 def encoder_config(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any]:

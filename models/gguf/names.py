@@ -9,13 +9,14 @@ Source: `MODEL_TENSORS` of the package gguf; llama.cpp's `convert_hf_to_gguf.py`
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from models.errors import CheckpointError
-from models.quantised.tensors import Computed, Readable
+from models.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.gguf.joining import Join
+from models.gguf.undoing import HalfOfEach, HalvedHeads, LessOne, Turned
+from models.quantised.tensors import Readable
 
 MAX_EXPERTS = 4096  # as in a config.json, whose reader imports JAX
 FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -35,7 +36,7 @@ LLAMA = {
     "blk.*.ffn_up": f"{LAYER}.mlp.up_proj",
     "blk.*.ffn_down": f"{LAYER}.mlp.down_proj",
 }
-_GEMMA_2 = {
+GEMMA_2 = {
     **LLAMA,
     "blk.*.post_attention_norm": f"{LAYER}.post_attention_layernorm",
     "blk.*.ffn_norm": f"{LAYER}.pre_feedforward_layernorm",
@@ -79,14 +80,31 @@ _IN_LAYER = re.compile(r"(?:(?:enc|dec)\.)?blk\.([0-9]{1,4})\.")
 _KERNELS = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 
+Undo = Callable[[Readable, Fields], Readable]
+
+
+def plain(undo: Callable[[Readable], Readable]) -> Undo:
+    """One that reads no key of the architecture."""
+    return lambda tensor, fields: undo(tensor)
+
+
 @dataclass(frozen=True)
 class Converted:
-    """What the converter did to a family."""
+    """What the converter did to a family.
+
+    names: of the file's tensors without ".weight" and ".bias", or whole where the checkpoint's end
+        otherwise -> the checkpoint's.
+    undone: whole names, * the layer -> what gives the checkpoint's tensor.
+    behind: layers that predict further tokens have names here; else they are not read.
+    """
 
     names: Mapping[str, str]
     paired: bool = False  # pairs that are rotated together are neighbours, not half a head apart
     norm_offset: bool = False  # it added the 1 that the model would add
     turned: bool = False  # kernels, which the checkpoint has as [in, out]
+    undone: Mapping[str, Undo] = field(default_factory=dict)
+    joined: tuple[Join, ...] = ()
+    behind: bool = False
 
 
 CONVERTED: Mapping[str, Converted] = {
@@ -96,37 +114,106 @@ CONVERTED: Mapping[str, Converted] = {
     "qwen3moe": Converted(QWEN_3_MOE),
     "gpt-oss": Converted(_GPT_OSS),
     "gemma": Converted(LLAMA, norm_offset=True),
-    "gemma2": Converted(_GEMMA_2, norm_offset=True),
-    "gemma3": Converted(_GEMMA_2, norm_offset=True),
+    "gemma2": Converted(GEMMA_2, norm_offset=True),
+    "gemma3": Converted(GEMMA_2, norm_offset=True),
     "phi3": Converted(_PHI_3),
     "gpt2": Converted(_GPT_2, turned=True),
 }
 
 
 def restored(
-    tensors: Mapping[str, Readable], converted: Converted, heads: int, kv_heads: int
+    tensors: Mapping[str, Readable], converted: Converted, fields: Fields
 ) -> dict[str, Readable]:
     """The tensors as the Hugging Face checkpoint had them; names not known stay as they are.
 
-    Raises CheckpointError if two tensors have one name, or rows do not divide into heads.
+    `fields` are the architecture's keys. Raises CheckpointError if two tensors have one name, or
+    rows do not divide into heads.
     """
+    unread = "nextn_predict_layers" in fields and not converted.behind
+    whole = _without_factors(tensors, num_layers(fields) if unread else None)
     found: dict[str, Readable] = {}
-    for name, tensor in tensors.items():
-        if name in FACTORS:  # which the configuration has
-            continue
-        module, _, leaf = name.rpartition(".")
-        layer = match[1] if (match := _IN_LAYER.match(name)) else ""
-        pattern = module.replace(f"blk.{layer}.", "blk.*.", 1)
-        known = converted.names.get(pattern)
-        ours = name if known is None else f"{known.replace('*', layer)}.{leaf}"
-        whole = _undone(tensor, pattern.rpartition(".")[2], converted, heads, kv_heads)
-        for one, part in _parts(ours, whole):
+    for name, tensor in (*_joined(whole, converted, fields), *_renamed(whole, converted, fields)):
+        for one, part in _parts(name, tensor):
             if one in found:
                 raise CheckpointError(
                     f"Two tensors of the GGUF file stand for {one!r}; convert again."
                 )
             found[one] = part
     return found
+
+
+def num_layers(fields: Fields) -> int:
+    """Without those behind the last, which predict further tokens."""
+    further = fields.integer("nextn_predict_layers", 0, low=0, high=MAX_LAYERS)
+    return fields.integer("block_count", low=further + 1, high=MAX_LAYERS) - further
+
+
+def widest(fields: Fields, key: str, default: int | None = None) -> int:
+    """A number of all layers, or the largest of a list of them: 0 is of layers without."""
+    if isinstance(fields.raw.get(key), list):
+        return max(fields.integers(key), default=0)
+    return fields.integer(key, default, low=0)
+
+
+def _without_factors(
+    tensors: Mapping[str, Readable], layers: int | None
+) -> dict[str, tuple[str, str, Readable]]:
+    """Name -> name with * for the layer, the layer or "", and the tensor."""
+    found: dict[str, tuple[str, str, Readable]] = {}
+    for name, tensor in tensors.items():
+        layer = match[1] if (match := _IN_LAYER.match(name)) else ""
+        behind = layers is not None and layer != "" and int(layer) >= layers
+        if name in FACTORS or behind:  # which the configuration has
+            continue
+        for one, part in _halves(name, tensor):
+            found[one] = one.replace(f"blk.{layer}.", "blk.*.", 1), layer, part
+    return found
+
+
+def _halves(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:
+    """Gate and up of experts, which the converter can write as one; the tensor else."""
+    fits = len(tensor.shape) == 3 and tensor.shape[1] % 2 == 0
+    if not name.endswith("ffn_gate_up_exps.weight") or not fits:
+        yield name, tensor
+        return
+    for which in ("gate", "up"):
+        yield name.replace("gate_up", which), HalfOfEach(tensor, which == "up")
+
+
+def _joined(
+    whole: dict[str, tuple[str, str, Readable]], converted: Converted, fields: Fields
+) -> Iterator[tuple[str, Readable]]:
+    """What is made of several tensors, which are taken out of `whole`."""
+    for join in converted.joined:
+        layers = {layer for one, layer, _ in whole.values() if layer and one in join.parts}
+        for layer in sorted(layers, key=int):
+            names = [part.replace("*", layer) for part in join.parts]
+            parts = [whole.pop(name)[2] for name in names if name in whole]
+            if join.unless.replace("*", layer) in whole:
+                continue
+            name = join.name.replace("*", layer)
+            if len(parts) < len(names):
+                raise CheckpointError(
+                    f"{fields.where} has {parts[0].name!r} and not all of {', '.join(names)}, "
+                    f"which are one tensor {name!r}; convert the model again."
+                )
+            yield name, join.made(name, parts, fields)
+
+
+def _renamed(
+    whole: Mapping[str, tuple[str, str, Readable]], converted: Converted, fields: Fields
+) -> Iterator[tuple[str, Readable]]:
+    for name, (pattern, layer, tensor) in whole.items():
+        module, _, leaf = pattern.rpartition(".")
+        if pattern in converted.names:
+            ours = converted.names[pattern].replace("*", layer)
+        elif module in converted.names:
+            ours = f"{converted.names[module].replace('*', layer)}.{leaf}"
+        else:
+            ours = name
+        undo = converted.undone.get(pattern)
+        module = module.rpartition(".")[2]
+        yield ours, undo(tensor, fields) if undo else _undone(tensor, module, converted, fields)
 
 
 def _parts(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:
@@ -143,12 +230,11 @@ def _parts(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:
         yield name.replace("#", str(expert)), tensor.entry(expert)
 
 
-def _undone(
-    tensor: Readable, module: str, converted: Converted, heads: int, kv_heads: int
-) -> Readable:
+def _undone(tensor: Readable, module: str, converted: Converted, fields: Fields) -> Readable:
     if converted.paired and module in ("attn_q", "attn_k"):
-        count = heads if module == "attn_q" else kv_heads
-        if tensor.shape[0] % (2 * count):
+        key = "attention.head_count" if module == "attn_q" else "attention.head_count_kv"
+        count = widest(fields, key, widest(fields, "attention.head_count"))
+        if not 0 < count <= MAX_HEADS or tensor.shape[0] % (2 * count):
             raise CheckpointError(
                 f"Tensor {tensor.name!r} has {tensor.shape[0]} rows, which are no {count} heads of "
                 f"an even size; convert the model again."
@@ -159,75 +245,3 @@ def _undone(
     if converted.turned and module in _KERNELS and len(tensor.shape) == 2:
         return Turned(tensor)
     return tensor
-
-
-@dataclass(frozen=True)
-class _Wrapped(Computed):
-    tensor: Readable
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.tensor.name
-
-    @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self.tensor.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.tensor.shape
-
-
-@dataclass(frozen=True)
-class HalvedHeads(_Wrapped):
-    """Rows 0, 2, 4 .. of each head first, then 1, 3, 5 .. ."""
-
-    heads: int
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop`, of heads that are read whole."""
-        stop = self.shape[0] if stop is None else stop
-        size = self.shape[0] // self.heads
-        first, last = start // size, -(-stop // size)
-        rows = self.tensor.read(first * size, last * size)
-        pairs = rows.reshape(last - first, size // 2, 2, *self.shape[1:])
-        halves = pairs.swapaxes(1, 2).reshape(rows.shape)
-        return halves[start - first * size : stop - first * size]
-
-
-@dataclass(frozen=True)
-class LessOne(_Wrapped):
-    """w - 1, so that what the model adds gives w again."""
-
-    dtype = np.dtype(np.float32)
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Indices `start` to `stop`, in float32."""
-        less: np.ndarray = self.tensor.read(start, stop).astype(np.float32) - np.float32(1)
-        return less
-
-
-@dataclass(frozen=True)
-class Turned(_Wrapped):
-    """[out, in] as [in, out]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.tensor.shape[::-1]
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop`, for which the whole tensor is read."""
-        return self.tensor.read().T[start:stop]
-
-
-@dataclass(frozen=True)
-class Row(_Wrapped):
-    """[D] as [1, D]: ggml's tools leave out a last axis of one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return 1, *self.tensor.shape
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop`."""
-        return self.tensor.read()[None][start:stop]

@@ -27,6 +27,10 @@ def words(name: str, text: str) -> list[str]:
         ("tekken", "iPhoneXS", "i|Phone|XS"),
         ("deepseek-v3", "x12345東京です.foo, bar", "x|123|45|東京です|.foo|,| bar"),
         ("deepseek-v3", "don't\n\n", "don|'t|\n\n"),
+        ("qwen35", "nai\u0308ve 12", "nai\u0308ve| |1|2"),
+        ("exaone-moe", "one two, 12", "one two|,| |1|2"),
+        ("kimi-k2", "abc東京 HelloWorld 1234", "abc|東京| Hello|World| |123|4"),
+        ("deepseek-llm", "don't 12, 東京です\nx ", "don|'|t| |1|2|,| |東京です|\n|x| "),
         ("deepseek-coder", "def f(x1):\n東京", "def| f|(|x|1|):|\n|東京"),
     ],
 )

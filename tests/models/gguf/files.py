@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.gguf.dense import FAMILIES
+from models.gguf.families import FAMILIES
 
 gguf = pytest.importorskip("gguf")
 
@@ -128,7 +128,9 @@ def together(tensors: Arrays) -> dict[str, np.ndarray]:
     """With the matrices of all experts of a layer as one: ...experts.#.w1.weight [E, F, D]."""
     found: dict[str, list[np.ndarray]] = {}
     for name in sorted(tensors, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
-        found.setdefault(re.sub(r"experts\.\d+\.", "experts.#.", name), []).append(tensors[name])
+        found.setdefault(re.sub(r"(experts|projections)\.\d+\.", r"\1.#.", name), []).append(
+            tensors[name]
+        )
     return {k: np.stack(each) if "#" in k else each[0] for k, each in found.items()}
 
 
