@@ -94,6 +94,10 @@ def open_tree(tree: Path, metadata: Mapping[str, Any]) -> dict[str, Readable]:
         weight = f"{module}.weight"
         if leaf in _WEIGHTS and weight not in tensors and store.rank <= 2:
             name, store = weight, store.T if leaf == "kernel" else store
+        if name in held:
+            raise CheckpointError(
+                f"{tree} has two arrays that Flax calls weights of {module!r}; {INSTEAD}."
+            )
         held[name] = OrbaxTensor(name, store, tree)
     return held
 

@@ -13,7 +13,7 @@ from models.fields import MAX_HEADS, Fields
 ARCHITECTURES = ("DeciLMForCausalLM",)
 BLOCKS, PER_LAYER = "block_configs", "num_key_value_heads_per_layer"
 MULTIPLE = 256  # of which every MLP's size is one
-LINEAR = ("replace_with_linear", "sparsify")  # searched for and not found worth it
+LINEAR = ("replace_with_linear", "sparsify")  # Nemotron 51B has layers of the first
 WINDOWED = ("window_length", "num_sink_tokens", "use_prefill_window_in_sink_attention")
 
 weights = llama.weights

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from models.errors import CheckpointError
 from models.fields import Fields
 from models.gguf.joining import Join, by_key_head
+from models.gguf.mixtures import routed
 from models.gguf.names import LAYER, LLAMA, Converted, Undo, plain
 from models.gguf.stated import Found, Stated, Tensors, layers_with
 from models.gguf.undoing import LogRates, Reordered, ReorderedInputs, convolution, flat
@@ -29,10 +30,8 @@ _DELTA = {
     "blk.*.ssm_out": f"{_MIXER}.out_proj",
 }
 _EXPERTS = {
-    "blk.*.ffn_gate_inp": f"{_MLP}.gate",
+    **routed(_MLP, "shared_expert"),
     "blk.*.ffn_gate_inp_shexp": f"{_MLP}.shared_expert_gate",
-    **{f"blk.*.ffn_{x}_exps": f"{_MLP}.experts.#.{x}_proj" for x in ("gate", "up", "down")},
-    **{f"blk.*.ffn_{x}_shexp": f"{_MLP}.shared_expert.{x}_proj" for x in ("gate", "up", "down")},
 }
 _NEXT = {**_DELTA, **_EXPERTS, "blk.*.ssm_in": f"{_MIXER}.in_proj_qkvz",
          "blk.*.ssm_ba": f"{_MIXER}.in_proj_ba"}  # fmt: skip

@@ -135,9 +135,7 @@ def restored(
     for name, tensor in (*_joined(whole, converted, fields), *_renamed(whole, converted, fields)):
         for one, part in _parts(name, tensor):
             if one in found:
-                raise CheckpointError(
-                    f"Two tensors of the GGUF file stand for {one!r}; convert again."
-                )
+                raise _twice(one)
             found[one] = part
     return found
 
@@ -166,8 +164,14 @@ def _without_factors(
         if name in FACTORS or behind:  # which the configuration has
             continue
         for one, part in _halves(name, tensor):
+            if one in found:
+                raise _twice(one)
             found[one] = one.replace(f"blk.{layer}.", "blk.*.", 1), layer, part
     return found
+
+
+def _twice(name: str) -> CheckpointError:
+    return CheckpointError(f"Two tensors of the GGUF file stand for {name!r}; convert again.")
 
 
 def _halves(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:

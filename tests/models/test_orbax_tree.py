@@ -160,3 +160,9 @@ def test_tensorstore_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "tensorstore", None)
     with pytest.raises(UnsupportedError, match=r"needs tensorstore; run pip .*'ingot\[orbax\]'\.$"):
         load(folder, make_mesh(1))
+
+
+def test_two_weights_of_one_module_are_not_chosen_between(folder: Path) -> None:
+    """A kernel in fewer bits has a scale."""
+    save(folder / "weights", {"lm_head": {"kernel": np.ones((2, 3)), "scale": np.ones((1, 3))}})
+    assert refused(folder).startswith("M/weights has two arrays that Flax calls weights of 'lm_h")

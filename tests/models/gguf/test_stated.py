@@ -221,3 +221,10 @@ def test_layers_of_jamba_that_are_not_evenly_apart_are_refused(tmp_path: Path) -
     more = {"blk.2.attn_q.weight": np.ones((40, 40), np.float32)}
     with pytest.raises(UnsupportedError, match=r"attention in layers \[1, 2\], which are not even"):
         settings(write("jamba", tmp_path, added=more))
+
+
+def test_gate_and_up_in_one_and_apart_are_not_chosen_between(tmp_path: Path) -> None:
+    gate = tensors_of("olmoe")["blk.1.ffn_gate_exps.weight"]
+    both = {"blk.1.ffn_gate_up_exps.weight": np.concatenate([gate, gate], axis=1)}
+    with pytest.raises(CheckpointError, match=r"Two tensors .*\.1\.ffn_gate_exps\.weight'; conv"):
+        opened(write("olmoe", tmp_path, both))
