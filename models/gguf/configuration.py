@@ -101,6 +101,8 @@ def config(metadata: Metadata, tensors: Tensors, where: str) -> dict[str, Any]:
     """
     name = family(metadata, where)
     fields, ids = section(metadata, name, where), Fields(metadata, where)
+    if "token_embd.weight" not in tensors:  # which has the size of the vocabulary
+        raise CheckpointError(f"{where} lacks tensor 'token_embd.weight'; download it again.")
     encodes = name in ENCODERS
     found = (encoder_config if encodes else _decoder)(name, fields, tensors)
     return {
@@ -187,10 +189,6 @@ def _refuse(fields: Fields, name: str) -> None:
 
 
 def _sizes(fields: Fields, tensors: Tensors, name: str) -> dict[str, Any]:
-    if "token_embd.weight" not in tensors:
-        raise CheckpointError(
-            f"{fields.where} lacks tensor 'token_embd.weight'; download it again."
-        )
     count = fields.integer("attention.head_count", high=MAX_HEADS)
     width = fields.integer("embedding_length")
     dim = fields.integer("attention.key_length", max(1, width // count), high=MAX_HEADS)

@@ -90,10 +90,6 @@ def encoder_config(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any
 
     Raises CheckpointError and UnsupportedError.
     """
-    if "token_embd.weight" not in tensors:
-        raise CheckpointError(
-            f"{fields.where} lacks tensor 'token_embd.weight'; download it again."
-        )
     words = {"vocab_size": tensors["token_embd.weight"].shape[0]}
     if name in t5.ARCHITECTURES:
         return words | t5.config(name, fields, tensors)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.errors import CheckpointError, UnsupportedError
+from models.errors import UnsupportedError
 from models.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.gguf.names import Converted, num_layers, widest
 from models.gguf.rotation import rotation
@@ -121,10 +121,6 @@ def _check_rest(row: Stated, fields: Fields) -> None:
 
 
 def _sizes(row: Stated, fields: Fields, tensors: Tensors) -> Found:
-    if "token_embd.weight" not in tensors:
-        raise CheckpointError(
-            f"{fields.where} lacks tensor 'token_embd.weight'; download it again."
-        )
     width, keys = fields.integer("embedding_length"), (row.epsilon, *EPSILONS)
     found: Found = {
         "vocab_size": tensors["token_embd.weight"].shape[0],

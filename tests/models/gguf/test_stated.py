@@ -228,3 +228,8 @@ def test_gate_and_up_in_one_and_apart_are_not_chosen_between(tmp_path: Path) -> 
     both = {"blk.1.ffn_gate_up_exps.weight": np.concatenate([gate, gate], axis=1)}
     with pytest.raises(CheckpointError, match=r"Two tensors .*\.1\.ffn_gate_exps\.weight'; conv"):
         opened(write("olmoe", tmp_path, both))
+
+
+def test_a_file_without_an_embedding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.gguf lacks tensor 'token_embd\.weight'"):
+        read_gguf_config(write("olmoe", tmp_path, without="^token_embd"))
