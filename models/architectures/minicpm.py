@@ -20,7 +20,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return llama.dense(fields, qkv_bias=bias, o_bias=bias, **factors(fields))
 
 
-def factors(fields: Fields) -> dict[str, float]:
+def factors(fields: Fields) -> dict[str, Any]:
     """Of embeddings, of what layers add, and of logits."""
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
     return {
