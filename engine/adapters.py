@@ -7,6 +7,7 @@ a slot. A copy is compiled once, for all adapters and slots. Owns when files are
 copied. Who has which slot is `adapter_slots.py`'s.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from engine.model_files import adapter_path
 from engine.runner import Runner
 from engine.scheduler import Scheduler
 from models.adapter_files import read_adapter
-from models.errors import ModelError
+from models.errors import CheckpointError, ModelError
 from models.loading import LoadedModel
 from models.lora import AdaptedModel, with_adapters
 from models.sharding import named_sharding
@@ -93,13 +94,20 @@ class Adapters:
 
     def _arrays(self, lora: LoRARequest) -> Arrays:
         arrays = self._host.pop(lora, None)
-        if arrays is None:
-            folder = Path(adapter_path(lora.lora_path)).expanduser()
-            arrays = read_adapter(folder, self._adapted)
-        self._host[lora] = arrays
+        self._host[lora] = arrays = arrays or self._read(lora)
         while len(self._host) > self._kept:
             del self._host[next(iter(self._host))]
         return arrays
+
+    def _read(self, lora: LoRARequest) -> Arrays:
+        try:
+            folder = Path(os.path.expanduser(adapter_path(lora.lora_path)))
+            return read_adapter(folder, self._adapted)
+        except OSError as error:  # a folder that nobody may look into, or no name for one
+            raise CheckpointError(
+                f"Cannot read adapter {lora.lora_name[:100]!r} at {lora.lora_path[:100]}: "
+                f"{error.strerror}."
+            ) from None
 
 
 def make_adapters(config: EngineConfig, model: LoadedModel) -> Adapters | None:

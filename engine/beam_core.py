@@ -146,7 +146,8 @@ class BeamCore:
         for delta in report.deltas:
             running = self._asked.pop(delta.request_id, None)
             if running is None:
-                deltas.append(delta)
+                if delta.request_id >= 0:  # else of a beam whose search has just failed
+                    deltas.append(delta)
             elif delta.error is not None:
                 deltas += self._fail(running, delta)
             elif self._take(running, delta):

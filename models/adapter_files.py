@@ -144,7 +144,12 @@ def _paired(path: Path, tensors: Mapping[str, Readable]) -> dict[str, Halves]:
                 f"{path} has tensor {name!r}; adapters are supported that have lora_A.weight and "
                 "lora_B.weight of linear maps and nothing else."
             )
-        found.setdefault(match["matrix"], {})[match["half"]] = tensor
+        halves = found.setdefault(match["matrix"], {})
+        if match["half"] in halves:
+            raise CheckpointError(
+                f"{path} has lora_{match['half']} of {match['matrix']!r} twice; download it again."
+            )
+        halves[match["half"]] = tensor
     for matrix, halves in found.items():
         if len(halves) < 2:
             raise CheckpointError(

@@ -44,7 +44,8 @@ class HubError(ModelError):
 
 def is_hub_name(model: str) -> bool:
     """Whether `model` may be a name on the hub, which a path that exists is not."""
-    return NAME.fullmatch(model) is not None and not Path(model).exists()
+    # Path's own would raise for what is too long for a path
+    return NAME.fullmatch(model) is not None and not os.path.exists(model)
 
 
 def fetch(
@@ -161,6 +162,10 @@ class _Repository:
         where = f"{self._endpoint or 'https://huggingface.co'}/{self.name}"
         try:
             return what()
+        except errors.HFValidationError:
+            raise HubError(
+                f"There is no folder {self.name[:100]!r}, and the hub has no such names; check it."
+            ) from None
         except errors.GatedRepoError:
             raise HubError(
                 f"The model {self.name} is gated: accept its terms at {where}, and give a token "

@@ -51,8 +51,7 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
         service, name = self.service, request.lora_name
         if not service.engine_config.enable_lora:
             raise RequestError("This server was started without --enable-lora.", "lora_name")
-        if name in service.model.names or (name in service.adapters and not request.load_inplace):
-            raise RequestError(f"{name[:100]!r} is served already; use another name.", "lora_name")
+        self._check_name(request)
         cache = service.engine_config.download_dir
         try:
             path = await asyncio.to_thread(adapter_path, request.lora_path, cache)
@@ -60,8 +59,14 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
             raise RequestError(str(error), "lora_path") from None
         lora = service.adapters.made(name, path)
         await service.client.load_adapter(lora)
+        self._check_name(request)  # which another may have taken meanwhile
         service.adapters.serve(lora)
         await send_json(send, AdapterChanged(name, "loaded"))
+
+    def _check_name(self, request: LoadRequest) -> None:
+        name, service = request.lora_name, self.service
+        if name in service.model.names or (name in service.adapters and not request.load_inplace):
+            raise RequestError(f"{name[:100]!r} is served already; use another name.", "lora_name")
 
 
 class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):

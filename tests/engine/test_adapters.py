@@ -127,6 +127,12 @@ def test_a_folder_that_is_gone_ends_its_own_requests_only(core, adapters, tmp_pa
     assert [(d.request_id, d.finish_reason) for d in ended] == [(1, "error"), (2, "error")]
 
 
+@pytest.mark.parametrize("path", ["/" + "a" * 5000, "~nobody-of-this-name/a"])
+def test_a_path_that_is_none_is_refused_and_the_engine_goes_on(core, path):
+    with pytest.raises(RequestError, match=r"File name too long|no adapter_config\.json"):
+        core.load_adapter(LoRARequest("a", 9, path))
+
+
 def test_what_cannot_be_served_is_said(tiny_folder, adapters, tmp_path):
     with pytest.raises(RequestError, match="lora_int_id must be at least 1"):
         LoRARequest("a", 0, "b")

@@ -5,7 +5,7 @@ import pytest
 from engine.beam_core import BeamCore
 from engine.beam_params import BeamSearchParams
 from engine.errors import RequestError
-from engine.messages import AddBeams, AddRequest, RequestDelta
+from engine.messages import AddBeams, AddRequest, RequestDelta, StepReport
 from engine.output_processor import OutputProcessor
 from engine.sampling_params import SamplingParams
 from tests.engine.conftest import make_core, run
@@ -117,6 +117,21 @@ def test_a_sequence_that_is_not_wanted_any_more_is_not_reported(core):
     while served.has_work:
         found |= {delta.request_id for delta in served.step().deltas}
     assert found == {0, 2}
+
+
+def test_a_search_that_fails_ends_once_and_leaves_nothing(core, monkeypatch):
+    served = BeamCore(core)
+    served.add(beams(3, 40, range(5, 8)))
+    while len(core.pages()) < 3:
+        assert served.step().deltas == []
+    asked = list(core.pages())
+    lost = [RequestDelta(request_id=i, finish_reason="error", error="lost") for i in asked]
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "step", lambda: StepReport(deltas=lost, stats=core.stats))
+        assert [delta.request_id for delta in served.step().deltas] == [5, 6, 7]
+    core.abort(asked)
+    while served.has_work:
+        assert served.step().deltas == []
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,10 @@ def other(changes: dict) -> dict[str, np.ndarray]:
             halves({"model.layers.9.self_attn.q_proj.weight": (40, 40)}, 3, 0),
             "this model's 3 layers",
         ),
+        (
+            other({f"{Q}.lora_A.default.weight": np.zeros((3, 40), np.float32)}),
+            "has lora_A of 'model.layers.0.self_attn.q_proj' twice",
+        ),
         ({}, "holds no tensors"),
     ],
 )

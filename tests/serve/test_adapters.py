@@ -1,5 +1,7 @@
 """Adapters by name: the model of a request, lora_path, /v1/models, loading and unloading."""
 
+import asyncio
+
 import pytest
 import typer
 
@@ -99,6 +101,12 @@ async def test_an_operator_loads_and_unloads_them(serve: Serve) -> None:
         assert (await post("/v1/completions", "user", prompt="a", model="bad"))[0] == 404
         assert (await post(unload, lora_name="new"))[0] == 200
         assert (await post(unload, lora_name="new"))[0] == 404
+        at_once = await asyncio.gather(post(load, **new), post(load, **new))
+        assert sorted(status for status, _ in at_once) == [200, 400]
+        assert (await post(unload, lora_name="new"))[0] == 200
+        for path in ("a/" + "b" * 5000, "a/b--c"):
+            status, text = await post(load, lora_name="wrong", lora_path=path)
+            assert status == 400 and "the hub has no such names" in text
         assert (await post("/v1/completions", "user", prompt="a", model="new"))[0] == 404
 
 
