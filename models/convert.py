@@ -5,6 +5,7 @@ Owns which files are carried over. What is written of the weights is `converted.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -63,10 +64,8 @@ def convert(
     if (folder / CONVERTED).is_file():
         raise CheckpointError(f"{folder} is converted already; give what it was made from.")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise CheckpointError(f"{out} is not empty; give a folder that is, or a new one.")
-        loaded = load(folder, mesh, dtype=dtype, quantization=quantization)
+        with _new_folder(out):
+            loaded = load(folder, mesh, dtype=dtype, quantization=quantization)
         for path in _carried(folder, out):
             target = out / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +80,21 @@ def convert(
     except OSError as error:
         raise CheckpointError(f"Cannot write {out}: {error.strerror}.") from error
     return out
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Make the folder, unless it is there and empty; an error inside leaves none behind."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise CheckpointError(f"{out} is not empty; give a folder that is, or a new one.")
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            out.rmdir()
+        raise
 
 
 def _carried(folder: Path, out: Path) -> Iterator[Path]:

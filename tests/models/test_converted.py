@@ -138,6 +138,10 @@ def test_what_cannot_be_converted_says_why(tiny, tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(UnsupportedError, match="GGUF file is not converted"):
         convert(tmp_path / "m.gguf", tmp_path / "other", mesh)
+    (tiny / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(UnsupportedError, match="int3"):
+        convert(tiny, tmp_path / "other", mesh, dtype="int3")
+    assert not (tmp_path / "other").exists(), "nothing is left of it"
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "changed"])
