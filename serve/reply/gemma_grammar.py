@@ -7,9 +7,10 @@ is JSON, which is read as well.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import RequestError
 from serve.reply.bound import Part, const, either, in_order, json_part, tag, text_until
 from serve.reply.parameters import TOLD, Parameters, json_value, parameters_of, refused
 
@@ -73,7 +74,10 @@ def _value(form: "GemmaCalls", schema: Any, depth: int) -> Part | None:
 def _object(form: "GemmaCalls", schema: Mapping[str, Any], depth: int) -> Part | None:
     if schema.keys() - TOLD - {"type", "properties", "required", "additionalProperties"}:
         return None
-    parameters = parameters_of("", schema)
+    try:
+        parameters = parameters_of("", schema)
+    except RequestError:
+        return None
     values = {key: _value(form, each, depth + 1) for key, each in parameters.schemas.items()}
     if not all(values.values()) or not all(map(_KEY.match, values)):
         return None
@@ -99,7 +103,7 @@ def _text(form: "GemmaCalls") -> Part:
 
 def _one_of(form: "GemmaCalls", values: Any) -> Part | None:
     """Of some texts."""
-    plain = isinstance(values, Sequence) and all(
+    plain = isinstance(values, list) and all(
         isinstance(value, str) and form.quote not in value for value in values
     )
     texts = [const(form.quote + value + form.quote) for value in values] if plain else []

@@ -7,6 +7,7 @@ Only literals are arguments, Python's or JSON's; they are read, never run.
 
 import ast
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -170,10 +171,17 @@ def _json(literal: str, depth: int) -> str:
         return text
     if depth <= _MAX_DEPTH:
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = _value(ast.parse(text, mode="eval").body)
+            value = _value(_parsed(text))
             written = json.dumps(value, ensure_ascii=False, allow_nan=False)
             return written.encode().decode()  # half a surrogate pair is no text
     return json.dumps(text, ensure_ascii=False)
+
+
+def _parsed(text: str) -> ast.expr:
+    """What Python warns of, as "\\d", is for nobody here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode="eval").body
 
 
 def _value(node: ast.expr) -> Any:

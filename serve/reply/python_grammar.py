@@ -15,6 +15,7 @@ from serve.reply.bound import Part, const, either, in_order, json_part, tag
 from serve.reply.parameters import TOLD, json_value, parameters_of, refused
 
 NAME = re.compile(r"[A-Za-z_][\w.\-]{0,255}\Z")
+_MAX_DEPTH = 8  # of anyOf; deeper in, only JSON's names are written
 _NAMES = {"boolean": ("True", "False"), "null": ("None",)}
 _UNTOUCHED = TOLD | {
     "type", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "multipleOf",
@@ -61,13 +62,13 @@ def _any_arguments(schema: Any) -> Part:
     return {"type": "tags_with_separator", "tags": [tag("", each)], "separator": ", "}
 
 
-def _python_names(schema: Any) -> list[str]:
+def _python_names(schema: Any, depth: int = 0) -> list[str]:
     """How Python spells values that the schema plainly allows."""
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return []
     options = schema.get("anyOf")
     if isinstance(options, list) and schema.keys() <= TOLD | {"anyOf"}:
-        return sorted({name for option in options for name in _python_names(option)})
+        return sorted({name for option in options for name in _python_names(option, depth + 1)})
     types = schema.get("type") if schema.keys() <= _UNTOUCHED else None
     listed = types if isinstance(types, list) else [types]
     return [name for kind in listed for name in _NAMES.get(str(kind), ())]

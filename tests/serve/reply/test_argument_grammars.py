@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -175,8 +176,10 @@ def test_an_answer_beside_calls_is_not_taken_for_one() -> None:
         ('"a\\/b"', "a/b"), ('"\\ud83d\\ude00"', "😀"), ("1e400", float("inf")),
         ('{"a": [true, None]}', {"a": [True, None]}), ("NaN", "NaN"), ("'\\ud800'", "'\\ud800'"),
         ("[" * 60 + "]" * 60, json.loads("[" * 60 + "]" * 60)), ("[null, false]", [None, False]),
+        ("'\\d'", "\\d"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("error")
 def test_what_is_json_is_read_as_json(literal: str, value: Any) -> None:
     assert read([f"[f(a={literal})]"], "pythonic", {})["calls"] == [("f", {"a": value})]
 
@@ -198,3 +201,34 @@ def test_what_python_calls_cannot_keep_to_is_refused(tool: str, schema: Any, say
         with pytest.raises(RequestError, match=says) as error:
             grammar.bound(Wish({tool: schema}))
         assert error.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"type": "object", "properties": [1]}, "properties must be an object"),
+        ({"enum": "abc"}, "enum must be an array"),
+        ({"type": "object", "properties": {"b": {}}, "required": 5}, "array for 'required'"),
+    ],
+)
+def test_what_no_schema_says_within_a_parameter_is_refused(
+    value: Any, says: str, vocabulary: Vocabulary
+) -> None:
+    """In the words of the schema's compiler, behind which its tool is named."""
+    for name in BEGINS:
+        grammar = tool_format(name, ()).grammar
+        assert isinstance(grammar, BindsCalls)
+        part = grammar.bound(Wish({"f": {"properties": {"a": value}, "required": ["a"]}}))
+        source = grammar_source(StructuredOutputsParams(structural_tag={"format": part}), {})
+        with pytest.raises(RequestError, match=says):
+            compile_grammar(vocabulary, source)
+
+
+def test_alternatives_as_deep_as_a_body_may_be() -> None:
+    value: dict[str, Any] = {"type": "null"}
+    for _ in range(600):
+        value = {"anyOf": [value]}
+    grammar = tool_format("pythonic", ()).grammar
+    assert isinstance(grammar, BindsCalls)
+    with suppress(RequestError):
+        assert grammar.bound(Wish({"f": {"properties": {"a": value}}}))
