@@ -33,6 +33,10 @@ class _Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`MODEL` for an argument that is needed, which Typer puts in braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def get_help(self, ctx: Any) -> str:
         """The whole text."""
         return _plain(super().get_help(ctx))

@@ -119,6 +119,7 @@ def test_help_shows_every_name_whole_on_a_narrow_terminal(
         }
         assert names <= set(re.findall(r"[\w-]+", text)), words
         assert not {*"…\u2011\u00a0"} & set(text)
+        assert "{" not in text.splitlines()[0]
     assert ingot(monkeypatch, "serve", "--help") == 0
     text = capfd.readouterr().out
     assert "[default: off]" in text and "[default: on]" in text
