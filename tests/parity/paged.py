@@ -107,7 +107,8 @@ class PagedRun:
         logits, self.cache = self._decode_step(
             self.model.leaves, self.cache, tokens, positions, self.table, live
         )
-        return [one[None][: len(tokens)] for one, tokens in zip(logits, given, strict=True)]
+        answers = np.asarray(logits)  # or steps queue up, and sums over devices wait for each other
+        return [one[None][: len(tokens)] for one, tokens in zip(answers, given, strict=True)]
 
     def _mixed(self, given: list[list[int]], starts: list[int]) -> list[np.ndarray]:
         """Likewise, of any number, which continue at the positions `starts`."""

@@ -219,7 +219,7 @@ def test_models_are_named_as_in_serve(monkeypatch, command):
 @pytest.mark.parametrize(
     "flags, lengths",
     [
-        ([], (1024, 128)),
+        ([], (1000 - 128, 128)),
         (["--input-len", "9", "--output-len", "3"], (9, 3)),
         (["--random-prefix-len", "4", "--input-len", "9"], (13, 128)),
         (["--dataset-name", "custom"], (3, 9)),
@@ -231,7 +231,9 @@ def test_models_are_named_as_in_serve(monkeypatch, command):
 def test_throughput_takes_the_lengths_of_its_dataset(monkeypatch, tmp_path, flags, lengths):
     lines, seen = tmp_path / "custom.jsonl", []
     lines.write_text('{"prompt": "Once upon a", "output_tokens": 9}\n')
-    monkeypatch.setattr("engine.llm.LLM", MagicMock())
+    engine = MagicMock()
+    engine.return_value.__enter__.return_value.core.info.max_model_len = 1000
+    monkeypatch.setattr("engine.llm.LLM", engine)
     monkeypatch.setattr(
         "serve.bench.offline.measure_throughput", lambda llm, samples, n: seen.extend(samples) or {}
     )
