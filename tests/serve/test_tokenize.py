@@ -68,7 +68,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
     ("/tokenize", {"prompt": "x" * 100_000}, 400, "prompt"),
     ("/detokenize", {"tokens": [300]}, 400, "tokens"),
     ("/detokenize", {"tokens": []}, 400, "tokens"),
-    ("/detokenize", {}, 400, None),
+    ("/detokenize", {}, 400, "tokens"),
 ])  # fmt: skip
 async def test_what_cannot_be_done(
     serve: Serve, path: str, fields: dict[str, Any], status: int, param: str | None
