@@ -17,6 +17,8 @@ from serve.settings import ServerSettings
 from serve.structured_outputs import Constraint
 from serve.tracing import Traces
 
+_MOST_TOLD = 8  # names in an error
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -35,9 +37,9 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """Raise NotFoundError for a model that is not served; None is the one that is."""
         if name is not None and name not in self.model.names and name not in self.adapters:
-            raise NotFoundError(
-                f"The model {name[:100]!r} is not served here; {self.model.names[0]!r} is.", "model"
-            )
+            served = [self.model.names[0], *self.adapters][:_MOST_TOLD]
+            listed = f"{', '.join(map(repr, served))} {'is' if len(served) == 1 else 'are'}"
+            raise NotFoundError(f"The model {name[:100]!r} is not served here; {listed}.", "model")
 
     def adapter_of(self, request: GenerationRequest) -> LoRARequest | None:
         """The adapter that a request asks for; raises NotFoundError for one that is not served."""

@@ -46,6 +46,7 @@ async def test_every_api_takes_an_adapter_s_name_for_its_model(serve: Serve) -> 
         assert (plain["model"], asked(served)) == ("tiny", None)
         wrong = await served.complete(prompt="ab", model="sqk", **SHORT)
         assert wrong.status_code == 404 and wrong.json()["error"]["param"] == "model"
+        assert "'tiny', 'sql', 'law' are" in wrong.json()["error"]["message"]
 
 
 async def test_sglang_s_field_names_one_too(serve: Serve) -> None:
