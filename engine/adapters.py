@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Int32
@@ -158,9 +157,9 @@ def _copy(
     """A and B of one adapter after the other, each into its slot of those that are held."""
     changed = []
     for place, (all_slots, one) in enumerate(zip(held, given, strict=True)):
-        start: list[Any] = [jnp.int32(0), jnp.int32(0)]
-        start[_slot_axis(place)] = slot * one.shape[_slot_axis(place)]
-        changed.append(lax.dynamic_update_slice(all_slots, one, start))
+        axis = _slot_axis(place)
+        start = slot * one.shape[axis]
+        changed.append(lax.dynamic_update_slice_in_dim(all_slots, one, start, axis))
     return tuple(changed)
 
 

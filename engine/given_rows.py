@@ -71,7 +71,7 @@ class GivenRows:
     def __init__(self, layout: GivenLayout) -> None:
         self._piece = min(_PIECE, layout.num_rows), layout.size
         self._dtype = jnp.dtype(layout.dtype)
-        self._write: Any = jax.jit(_write, donate_argnums=0)
+        self._write: Any = None  # compiled by `warm_up`
 
     def warm_up(self, rows: Any, sharding: NamedSharding) -> None:
         """Compile it; `rows` describes the buffer."""

@@ -73,11 +73,10 @@ def weights(config: ModelConfig) -> WeightMap:
 
 def _gates(config: ModelConfig) -> dict[str, Source]:
     """Of heads, from tensors of their own."""
-    return {
-        f"layers.{layer}.attention.gate.kernel": Source(
-            (Part(f"model.layers.{layer}.self_attn.gate_proj.weight", config.num_heads, H),),
-            1,
-            True,
-        )
-        for layer, H in enumerate([config.head_dim] * config.num_layers)
-    }
+
+    def gate(layer: int) -> Source:
+        name = f"model.layers.{layer}.self_attn.gate_proj.weight"
+        return Source((Part(name, config.num_heads, config.head_dim),), 1, True)
+
+    layers = range(config.num_layers)
+    return {f"layers.{layer}.attention.gate.kernel": gate(layer) for layer in layers}
