@@ -8,30 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.beam_params import BeamSearchParams
+    from engine.adapters.request import LoRARequest
+    from engine.beams.params import BeamSearchParams
     from engine.config import EngineConfig
     from engine.grammar.params import StructuredOutputsParams
     from engine.language import Remote, State, choice, function, gen
     from engine.llm import LLM
-    from engine.logits_processors import LogitsProcessor
-    from engine.lora_request import LoRARequest
     from engine.outputs import CompletionOutput, RequestOutput
     from engine.pooling_params import PoolingParams
-    from engine.reasoning_config import ReasoningConfig
-    from engine.repetition import RepetitionDetectionParams
-    from engine.sampling_params import SamplingParams
+    from engine.reasoning.config import ReasoningConfig
+    from engine.sampling.logits_processors import LogitsProcessor
+    from engine.sampling.params import SamplingParams
+    from engine.stopping.repetition import RepetitionDetectionParams
 
 _HOMES = {
     "LLM": "engine.llm",
-    "LogitsProcessor": "engine.logits_processors",
-    "LoRARequest": "engine.lora_request",
-    "SamplingParams": "engine.sampling_params",
+    "LogitsProcessor": "engine.sampling.logits_processors",
+    "LoRARequest": "engine.adapters.request",
+    "SamplingParams": "engine.sampling.params",
     "StructuredOutputsParams": "engine.grammar.params",
-    "BeamSearchParams": "engine.beam_params",
+    "BeamSearchParams": "engine.beams.params",
     "PoolingParams": "engine.pooling_params",
     "EngineConfig": "engine.config",
-    "ReasoningConfig": "engine.reasoning_config",
-    "RepetitionDetectionParams": "engine.repetition",
+    "ReasoningConfig": "engine.reasoning.config",
+    "RepetitionDetectionParams": "engine.stopping.repetition",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
     "gen": "engine.language",

@@ -11,10 +11,10 @@ from typing import Any
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.shapes import Shapes
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import (
     AttentionShape,

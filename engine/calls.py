@@ -8,19 +8,19 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count
 
-from engine.beam_core import BeamCore
-from engine.beam_params import BeamSearchParams
+from engine.beams.core import BeamCore
+from engine.beams.params import BeamSearchParams
 from engine.core import EngineCore
 from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
 from engine.interrupts import held_back
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
-from engine.prompt_embeds import GIVEN, rows_of
 from engine.prompts import Prompt
-from engine.reasoning_config import ReasoningConfig, thinking_budget
-from engine.sampling_params import SamplingParams
-from engine.tokenizer import Tokenizer
+from engine.reasoning.config import ReasoningConfig, thinking_budget
+from engine.sampling.params import SamplingParams
+from engine.tokenizers.tokenizer import Tokenizer
+from engine.vectors.prompt_embeds import GIVEN, rows_of
 
 Inbox = deque[OutputDelta]
 

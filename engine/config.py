@@ -1,14 +1,14 @@
 """Every setting of the engine, validated once and then frozen; names and defaults are vLLM's.
 
-`None` means "chosen from the model and the machine"; `engine.memory` resolves those.
+`None` means "chosen from the model and the machine"; `engine.compiling.memory` resolves those.
 """
 
 from typing import Any, Literal
 
 import msgspec
 
+from engine.adapters.request import LoRARequest
 from engine.errors import ConfigError
-from engine.lora_request import LoRARequest
 from engine.settings import convert_settings, flag
 
 SCHEDULER_STEPS = (1, 2, 4, 8, 16)  # at most the smallest page: a row begins one page

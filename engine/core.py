@@ -13,42 +13,42 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from time import perf_counter
 
-from engine import admission
-from engine.adapters import LostAdapter, check_adapter, make_adapters
-from engine.block_pool import BlockPool
-from engine.compilation_cache import use_compilation_cache
+from engine.adapters.loading import LostAdapter, check_adapter, make_adapters
+from engine.adapters.request import LoRARequest
+from engine.cache.block_pool import BlockPool
+from engine.cache.host_tier import HostTier
+from engine.cache.page_forks import PageForks
+from engine.cache.page_map import PageMap
+from engine.cache.page_residency import PageResidency
+from engine.cache.state_slots import check_states, make_snapshots
+from engine.compiling.compilation_cache import use_compilation_cache
+from engine.compiling.fitting import fit
+from engine.compiling.lowering import LowerStep, lower_step
+from engine.compiling.memory import KVLayout, claim_device_memory, make_tier
+from engine.compiling.programs import Program, Programs
+from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError, EngineError, RequestError
-from engine.fitting import fit
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests, report
-from engine.hidden_states import check_hidden, states_of_chunk, states_of_row
-from engine.host_tier import HostTier
-from engine.late_rows import LateRows
-from engine.logits_processors import load_processors
-from engine.lora_request import LoRARequest
-from engine.lowering import LowerStep, lower_step
-from engine.memory import KVLayout, claim_device_memory, make_tier
 from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
 from engine.model_info import info_of
-from engine.page_forks import PageForks
-from engine.page_map import PageMap
-from engine.page_residency import PageResidency
-from engine.plan import Chunk
-from engine.programs import Program, Programs
-from engine.prompt_embeds import EmbedsAtWork
+from engine.reasoning.thinking import Thinking, ThinkingBudget
 from engine.request import Request, Status, make_request
 from engine.runner import Launched, Results, Runner
-from engine.sampling_state import MAX_EOS_IDS
-from engine.scheduler import Scheduler
-from engine.shapes import Shapes
-from engine.state_slots import check_states, make_snapshots
-from engine.thinking import Thinking, ThinkingBudget
-from engine.tokenizer import has_tokenizer
+from engine.sampling.late_rows import LateRows
+from engine.sampling.logits_processors import load_processors
+from engine.sampling.state import MAX_EOS_IDS
+from engine.scheduling import admission
+from engine.scheduling.plan import Chunk
+from engine.scheduling.scheduler import Scheduler
+from engine.tokenizers.tokenizer import has_tokenizer
+from engine.vectors.hidden_states import check_hidden, states_of_chunk, states_of_row
+from engine.vectors.prompt_embeds import EmbedsAtWork
+from models.checkpoints.loading import LoadedModel, load
 from models.errors import IngotError, UnsupportedError
-from models.loading import LoadedModel, load
 from models.sharding import make_mesh
 
 MakeRunner = Callable[

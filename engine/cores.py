@@ -1,13 +1,13 @@
 """Which engine a model runs in: the one that writes text, or the one that gives vectors."""
 
-from engine.beam_core import BeamCore
+from engine.beams.core import BeamCore
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.pooling.core import PoolingCore
 from engine.settings import flag
-from models.checkpoint import CONFIG, find_folder, read_config
-from models.overrides import merged
+from models.checkpoints.checkpoint import CONFIG, find_folder, read_config
+from models.config.overrides import merged
 from models.pooling_loading import pools_by_itself
 from models.registry import architecture_name, supported
 

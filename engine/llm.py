@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from engine.beam_params import BeamSearchParams
+from engine.adapters.request import LoRARequest
+from engine.beams.params import BeamSearchParams
 from engine.calls import Call, Loop
-from engine.chat_template import ChatTemplate, Rendered
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
@@ -22,7 +22,6 @@ from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
 from engine.language.local import LocalBackend
 from engine.language.state import State
-from engine.lora_request import LoRARequest
 from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
@@ -39,12 +38,13 @@ from engine.pooling.outputs import (
 from engine.pooling_params import PoolingParams
 from engine.progress import Progress
 from engine.prompts import Adapters, Prompt, PromptLike, as_prompt, as_prompts, with_adapters
-from engine.reasoning_config import ReasoningConfig
-from engine.reasoning_config import reasoning_config as config_of
-from engine.sampling_defaults import default_sampling_params
-from engine.sampling_params import MAX_LOGPROBS, SamplingParams
-from engine.tokenizer import Tokenizer
-from models.checkpoint import find_folder, read_generation_config
+from engine.reasoning.config import ReasoningConfig
+from engine.reasoning.config import reasoning_config as config_of
+from engine.sampling.defaults import default_sampling_params
+from engine.sampling.params import MAX_LOGPROBS, SamplingParams
+from engine.templates.chat_template import ChatTemplate, Rendered
+from engine.tokenizers.tokenizer import Tokenizer
+from models.checkpoints.checkpoint import find_folder, read_generation_config
 
 Message = dict[str, Any]
 Params = SamplingParams | Sequence[SamplingParams] | None

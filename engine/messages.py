@@ -8,14 +8,14 @@ from typing import Literal
 
 import msgspec
 
-from engine.beam_params import BeamSearchParams
+from engine.adapters.request import LoRARequest
+from engine.beams.params import BeamSearchParams
+from engine.cache.page_map import PageMap
 from engine.config import EngineConfig
 from engine.logs import LogSettings
-from engine.lora_request import LoRARequest
-from engine.page_map import PageMap
 from engine.pooling_params import PoolingParams
-from engine.sampling_params import SamplingParams
-from engine.thinking import ThinkingBudget
+from engine.reasoning.thinking import ThinkingBudget
+from engine.sampling.params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 

@@ -9,8 +9,8 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from models.checkpoint import find_folder
-from models.hub import fetch, fetch_adapter, is_hub_name
+from models.checkpoints.checkpoint import find_folder
+from models.checkpoints.hub import fetch, fetch_adapter, is_hub_name
 
 
 def located(config: EngineConfig) -> EngineConfig:

@@ -1,9 +1,9 @@
 """What a started engine says of itself: the model, its sizes, and how long the start took."""
 
-from engine.fitting import Fitted
-from engine.host_tier import HostTier
+from engine.cache.host_tier import HostTier
+from engine.compiling.fitting import Fitted
 from engine.messages import ModelInfo
-from models.loading import LoadedModel
+from models.checkpoints.loading import LoadedModel
 
 
 def info_of(

@@ -17,11 +17,9 @@ from typing import Any, Literal
 
 from msgspec.structs import force_setattr
 
-from engine.beam_params import BeamSearchParams
-from engine.detokenizer import Detokenizer
+from engine.adapters.request import LoRARequest
+from engine.beams.params import BeamSearchParams
 from engine.errors import RequestError
-from engine.last_state import LastState
-from engine.lora_request import LoRARequest
 from engine.messages import (
     AddBeams,
     AddRequest,
@@ -31,13 +29,15 @@ from engine.messages import (
     TokenLogprobs,
 )
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
-from engine.prompt_embeds import check_options
-from engine.repetition import Repetition
-from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
-from engine.stop import Either, Found, Stops, StopStrings, StopWatcher
-from engine.stop_regex import StopRegexes
-from engine.thinking import ThinkingBudget
-from engine.tokenizer import Tokenizer
+from engine.reasoning.thinking import ThinkingBudget
+from engine.sampling.params import MAX_BAD_WORD_TOKENS, SamplingParams
+from engine.stopping.repetition import Repetition
+from engine.stopping.stop import Either, Found, Stops, StopStrings, StopWatcher
+from engine.stopping.stop_regex import StopRegexes
+from engine.tokenizers.detokenizer import Detokenizer
+from engine.tokenizers.tokenizer import Tokenizer
+from engine.vectors.last_state import LastState
+from engine.vectors.prompt_embeds import check_options
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 

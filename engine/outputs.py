@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from engine.messages import FinishReason
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 
 _PREVIEW = 60  # characters of a text in a __repr__
 

@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int32
 
-from engine.adapter_slots import NO_ADAPTER
-from engine.plan import Plan
-from engine.sampling_options import NUM_FIELDS, Field, Flag
-from engine.shapes import StepShape
+from engine.adapters.slots import NO_ADAPTER
+from engine.compiling.shapes import StepShape
+from engine.sampling.options import NUM_FIELDS, Field, Flag
+from engine.scheduling.plan import Plan
 
 FROM_SLOT = -1  # token id: take what the slot sampled last
 SAMPLE = -1  # target: choose a token

@@ -22,10 +22,11 @@ from typing import Protocol
 
 import msgspec
 
+from engine.adapters.request import LoRARequest
+from engine.cache.page_map import PageMap
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.logs import log_engine
-from engine.lora_request import LoRARequest
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -41,7 +42,6 @@ from engine.messages import (
     StepReport,
     ToEngine,
 )
-from engine.page_map import PageMap
 from engine.wire import FrameBuffer, to_frame
 from models.errors import IngotError, ModelError
 
@@ -50,7 +50,7 @@ ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front i
 
 
 class Core(Protocol):
-    """What the loop drives: `engine.beam_core.BeamCore`, or a scripted one in tests."""
+    """What the loop drives: `engine.beams.core.BeamCore`, or a scripted one in tests."""
 
     @property
     def info(self) -> ModelInfo: ...

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
+from engine.adapters.request import LoRARequest
 from engine.errors import RequestError
-from engine.lora_request import LoRARequest
-from engine.prompt_embeds import FIELD
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
+from engine.vectors.prompt_embeds import FIELD
 
 PromptLike = str | Sequence[int] | dict[str, Any]
 Adapters = LoRARequest | Sequence[LoRARequest | None] | None
@@ -18,7 +18,8 @@ Adapters = LoRARequest | Sequence[LoRARequest | None] | None
 class Prompt:
     """A text or token ids; the text of a chat holds special tokens and its own beginning.
 
-    Where texts of the chat spell such tokens, `marked` tells them apart (`engine.token_guard`).
+    Where texts of the chat spell such tokens, `marked` tells them apart
+    (`engine.tokenizers.token_guard`).
     """
 
     text: str | None = None

@@ -15,16 +15,16 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.adapter_slots import NO_ADAPTER
-from engine.encoder_pages import EncoderInput
+from engine.adapters.request import LoRARequest, namespace
+from engine.adapters.slots import NO_ADAPTER
+from engine.cache.page_key import PageKey
+from engine.encoders.pages import EncoderInput
 from engine.grammar.matcher import Constraint
-from engine.lora_request import LoRARequest, namespace
 from engine.messages import AddRequest, FinishReason
-from engine.page_key import PageKey
-from engine.prompt_embeds import PromptEmbeds
-from engine.sampling_options import needs_admission
-from engine.sampling_params import SamplingParams
-from engine.thinking import Thinking
+from engine.reasoning.thinking import Thinking
+from engine.sampling.options import needs_admission
+from engine.sampling.params import SamplingParams
+from engine.vectors.prompt_embeds import PromptEmbeds
 
 
 class Status(enum.Enum):

@@ -15,35 +15,35 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from engine.encoder_programs import Encoders
-from engine.errors import ConfigError
-from engine.given_rows import GivenRows
-from engine.grammar.masks import MaskSender
-from engine.host_tier import HostTier
-from engine.late_rows import LateRow
-from engine.late_sampling import pack_late, pack_taken
-from engine.lowering import (
+from engine.cache.host_tier import HostTier
+from engine.cache.page_copies import PageCopies
+from engine.cache.page_forks import PageForks
+from engine.compiling.lowering import (
     Shardings,
     abstract_state,
     state_shardings,
     whole,
     zero_state,
 )
-from engine.memory import KVLayout
+from engine.compiling.memory import KVLayout
+from engine.compiling.programs import Programs
+from engine.compiling.shapes import Shapes, StepShape
+from engine.encoders.programs import Encoders
+from engine.errors import ConfigError
+from engine.grammar.masks import MaskSender
 from engine.messages import TokenLogprobs
 from engine.packing import Ints, SlotColumns, pack
-from engine.page_copies import PageCopies
-from engine.page_forks import PageForks
-from engine.plan import Chunk, Plan
-from engine.programs import Programs
 from engine.request import Request
-from engine.row_masks import row_masks
-from engine.sampling import Sampled
-from engine.sampling_options import sampling_row
-from engine.sampling_state import admit, pack_options, packed_options_size
-from engine.shapes import Shapes, StepShape
+from engine.sampling.late_rows import LateRow
+from engine.sampling.late_sampling import pack_late, pack_taken
+from engine.sampling.options import sampling_row
+from engine.sampling.row_masks import row_masks
+from engine.sampling.sampler import Sampled
+from engine.sampling.state import admit, pack_options, packed_options_size
+from engine.scheduling.plan import Chunk, Plan
 from engine.step import DeviceState
-from models.loading import LoadedModel
+from engine.vectors.given_rows import GivenRows
+from models.checkpoints.loading import LoadedModel
 
 
 @dataclass

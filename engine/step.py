@@ -16,18 +16,18 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from engine.adapter_slots import NO_ADAPTER
-from engine.logits_processors import LogitsProcessors
+from engine.adapters.slots import NO_ADAPTER
+from engine.compiling.shapes import StepShape
 from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
-from engine.prompt_embeds import GIVEN
-from engine.sampling import Sampled, sample
-from engine.sampling_options import NUM_FIELDS, unpack_rows
-from engine.sampling_state import SlotState, observe
-from engine.shapes import StepShape
-from models.attention import AttentionBatch, EncodedRows, KVCache, decode_batch, mixed_batch
+from engine.sampling.logits_processors import LogitsProcessors
+from engine.sampling.options import NUM_FIELDS, unpack_rows
+from engine.sampling.sampler import Sampled, sample
+from engine.sampling.state import SlotState, observe
+from engine.vectors.prompt_embeds import GIVEN
 from models.decoder import Decoder
-from models.given import Given
-from models.states import StateRows, States, state_rows
+from models.layers.attention import AttentionBatch, EncodedRows, KVCache, decode_batch, mixed_batch
+from models.layers.given import Given
+from models.layers.states import StateRows, States, state_rows
 from pallas_kernels import Backend
 from pallas_kernels.state_space import Snapshots
 

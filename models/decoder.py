@@ -15,28 +15,28 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
-from models.altup import Alternation, Laurel, Streams
-from models.attention import AttentionBatch, KVCache
-from models.config import LayerKind, ModelConfig
-from models.given import Given
-from models.latent import LatentAttention
-from models.layer_inputs import InputGate, InputTable
-from models.layers import LayerNorm, Linear, RMSNorm, softcap
-from models.low_rank import choose_slots
+from models.config.decoder import LayerKind, ModelConfig
+from models.layers.altup import Alternation, Laurel, Streams
+from models.layers.attention import AttentionBatch, KVCache
+from models.layers.given import Given
+from models.layers.latent import LatentAttention
+from models.layers.layer_inputs import InputGate, InputTable
+from models.layers.low_rank import choose_slots
+from models.layers.mixture import ExpertsBeside, MixtureOfExperts
+from models.layers.mlp import MLP, GatedMLP, make_mlp
+from models.layers.parts import LayerNorm, Linear, RMSNorm, softcap
+from models.layers.rope import RopeConfig, Rotation, rotation
+from models.layers.self_attention import Attention
+from models.layers.shared_blocks import BlockUse, Lent, SharedBlock
 from models.mixers import make_mixer
-from models.mixture import ExpertsBeside, MixtureOfExperts
-from models.mlp import MLP, GatedMLP, make_mlp
 from models.pool import make_pool
-from models.rope import RopeConfig, Rotation, rotation
-from models.self_attention import Attention
-from models.shared_blocks import BlockUse, Lent, SharedBlock
 
 
 class Decoder(nnx.Module):
     """Tokens and a paged cache in, hidden states and the cache out.
 
     Parameters are zeros until loaded, so make it under `nnx.eval_shape`. With `shards` > 1 the
-    columns of fused kernels are grouped by shard (see `weights.py`), KV heads are repeated until
+    columns of fused kernels are grouped by shard (see `weights/`), KV heads are repeated until
     every shard has one, and the vocabulary is padded to a multiple of `shards`.
 
     Raises:

@@ -17,11 +17,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from models.audio_stem import AudioStem
-from models.encoder_config import ClassifierHead, EncoderConfig, EncoderLayerKind
-from models.layers import ACTIVATIONS, Activation, LayerNorm, Linear, RMSNorm
-from models.relative_bias import two_sided_bias
-from models.rope import RopeConfig, Rotation, rotate, rotation
+from models.config.encoder import ClassifierHead, EncoderConfig, EncoderLayerKind
+from models.layers.audio_stem import AudioStem
+from models.layers.parts import ACTIVATIONS, Activation, LayerNorm, Linear, RMSNorm
+from models.layers.relative_bias import two_sided_bias
+from models.layers.rope import RopeConfig, Rotation, rotate, rotation
 
 HEAD_ACTIVATIONS: Mapping[str, Activation] = {"tanh": jnp.tanh, **ACTIVATIONS}
 _QUERIES = 512  # attended at a time: scores of a long row are never all there

@@ -14,15 +14,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
-from models.attention import AttentionBatch, EncodedRows, KVCache
-from models.config import LayerKind, ModelConfig
-from models.cross_attention import CrossAttention, places
+from models.config.decoder import LayerKind, ModelConfig
 from models.decoder import Decoder, Layer, make_norm
 from models.encoder import Encoder
 from models.errors import UnsupportedError
-from models.given import Given
-from models.relative_bias import backward_bias
-from models.rope import Rotation
+from models.layers.attention import AttentionBatch, EncodedRows, KVCache
+from models.layers.cross_attention import CrossAttention, places
+from models.layers.given import Given
+from models.layers.relative_bias import backward_bias
+from models.layers.rope import Rotation
 
 
 class EncoderDecoder(Decoder):

@@ -15,7 +15,7 @@ unused. Knows no arrays and no requests.
 import math
 from dataclasses import dataclass
 
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import page_head_dim
 

@@ -16,8 +16,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int32
 
+from models.checkpoints.sentence_transformers import Activation, Pooling
 from models.encoder import Classifier
-from models.sentence_transformers import Activation, Pooling
 
 _PART = 256  # rows whose logits are there at a time
 PER_TOKEN: tuple[Pooling, ...] = ("ALL", "STEP")

@@ -18,18 +18,24 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from models.checkpoint import CONFIG, find_folder, read_config
-from models.config import ModelConfig
+from models.checkpoints.checkpoint import CONFIG, find_folder, read_config
+from models.checkpoints.loading import check_causal, compute_dtype, random_leaves, read_leaves
+from models.checkpoints.memory import check_memory
+from models.checkpoints.sentence_transformers import (
+    Pooling,
+    read_sentence_transformer,
+    said_of_pooling,
+    score_activation,
+)
+from models.config.decoder import ModelConfig
+from models.config.encoder import ClassifierHead, EncoderConfig
+from models.config.fields import Fields
+from models.config.label_names import label_names, num_labels
+from models.config.overrides import overridden
 from models.decoder import Decoder
 from models.encoder import Classifier, Encoder
-from models.encoder_config import ClassifierHead, EncoderConfig
 from models.errors import UnsupportedError
-from models.fields import Fields
 from models.flatten import Layout, layout
-from models.label_names import label_names, num_labels
-from models.loading import check_causal, compute_dtype, random_leaves, read_leaves
-from models.memory import check_memory
-from models.overrides import overridden
 from models.pooling import PoolingModel, PoolingSpec
 from models.quantised.methods import Method, quantisation_method
 from models.registry import (
@@ -41,13 +47,7 @@ from models.registry import (
     supported_encoders,
 )
 from models.reward_heads import REWARDS, reward_head, reward_sources
-from models.sentence_transformers import (
-    Pooling,
-    read_sentence_transformer,
-    said_of_pooling,
-    score_activation,
-)
-from models.weights import Part, Source, WeightMap
+from models.weights.sources import Part, Source, WeightMap
 
 CLASSIFIES = "ForSequenceClassification"
 _GENERATES = ("ForCausalLM", "LMHeadModel")

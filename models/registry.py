@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from models import architectures, plugins
-from models.config import ModelConfig
-from models.encoder_config import EncoderConfig
+from models.config.decoder import ModelConfig
+from models.config.encoder import EncoderConfig
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import Fields
-from models.weights import WeightMap
+from models.weights.sources import WeightMap
 
 _ENDING = re.compile("(ForCausalLM|LMHeadModel|ForConditionalGeneration|Model)$")
 

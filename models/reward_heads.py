@@ -11,10 +11,10 @@ which the authors publish beside their weights.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.encoder_config import ClassifierHead
-from models.fields import Fields
-from models.label_names import num_labels
-from models.weights import Part, Source
+from models.config.encoder import ClassifierHead
+from models.config.fields import Fields
+from models.config.label_names import num_labels
+from models.weights.sources import Part, Source
 
 
 @dataclass(frozen=True)

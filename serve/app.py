@@ -14,32 +14,26 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
-from serve.adapter_routes import (
+from serve.adapters.routes import (
     AdapterChanged,
     LoadAdapterRoute,
     LoadRequest,
     UnloadAdapterRoute,
     UnloadRequest,
 )
-from serve.admin import FILES, PAGES, AbortRoute, AdminState, Pages
 from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
 from serve.audio.routes import AudioRoute
-from serve.auth import ApiKeys
-from serve.chat import ChatRoute
-from serve.completions import CompletionsRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.fallback.chain import FallbackChain
 from serve.fallback.middleware import Fallback
-from serve.generate import GenerateRequest, GenerateRoute
-from serve.generate_view import Generated
-from serve.health import HealthRoutes
-from serve.health_generate import HealthGenerateRoute
-from serve.hosts import ANY, AllowedHosts
-from serve.http_metrics import MeasureHttp
-from serve.info import InfoRoutes
-from serve.key_limits import KeyLimits, LimitKeys
-from serve.logs import ADMIN_STATE
+from serve.http.auth import ApiKeys
+from serve.http.hosts import ANY, AllowedHosts
+from serve.http.key_limits import KeyLimits, LimitKeys
+from serve.http.openapi import Action, OpenApiRoute, Operation
+from serve.http.request_id import OWN_ID, RequestIds
+from serve.http.request_log import RequestLog
+from serve.http.root_path import RootPath
 from serve.messages.protocol import (
     AnthropicMessage,
     CountRequest,
@@ -48,9 +42,26 @@ from serve.messages.protocol import (
     TokenCount,
 )
 from serve.messages.routes import CountTokensRoute, MessagesRoute
-from serve.models_route import ModelsRoutes
-from serve.openapi import Action, OpenApiRoute, Operation
-from serve.operator_routes import (
+from serve.native.generate import GenerateRequest, GenerateRoute
+from serve.native.generate_view import Generated
+from serve.openai.chat import ChatRoute
+from serve.openai.completions import CompletionsRoute
+from serve.openai.models_route import ModelsRoutes
+from serve.openai.tokenize import (
+    DetokenizeRequest,
+    DetokenizeRoute,
+    Text,
+    TokenizeRequest,
+    TokenizeRoute,
+    Tokens,
+)
+from serve.operations.admin import FILES, PAGES, AbortRoute, AdminState, Pages
+from serve.operations.health import HealthRoutes
+from serve.operations.health_generate import HealthGenerateRoute
+from serve.operations.http_metrics import MeasureHttp
+from serve.operations.info import InfoRoutes
+from serve.operations.logs import ADMIN_STATE
+from serve.operations.operator_routes import (
     ABORT,
     LOAD,
     RESETS,
@@ -60,6 +71,7 @@ from serve.operator_routes import (
     AbortResponseRoute,
     ResetRoute,
 )
+from serve.operations.tracing import TraceContext
 from serve.pooling.protocol import (
     ClassifiedList,
     ClassifyRequest,
@@ -79,10 +91,8 @@ from serve.pooling.routes import (
     RerankRoute,
     ScoreRoute,
 )
-from serve.protocol_chat import ChatChunk, ChatCompletion, ChatRequest
-from serve.protocol_completions import Completion, CompletionRequest
-from serve.request_id import OWN_ID, RequestIds
-from serve.request_log import RequestLog
+from serve.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
+from serve.protocol.completions import Completion, CompletionRequest
 from serve.responses.protocol import (
     Deleted,
     ResponseEvent,
@@ -91,17 +101,7 @@ from serve.responses.protocol import (
 )
 from serve.responses.routes import ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
-from serve.root_path import RootPath
 from serve.service import Service
-from serve.tokenize import (
-    DetokenizeRequest,
-    DetokenizeRoute,
-    Text,
-    TokenizeRequest,
-    TokenizeRoute,
-    Tokens,
-)
-from serve.tracing import TraceContext
 
 OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from engine.config import EngineConfig, make_config
 from models.errors import IngotError
-from serve import answer_options, operation_options, options
-from serve.adapter_options import parse_lora_modules
 from serve.bench.cli import app as bench
-from serve.help import Commands
-from serve.option_groups import (
+from serve.commands import answer_options, operation_options, options
+from serve.commands.adapter_options import parse_lora_modules
+from serve.commands.help import Commands
+from serve.commands.option_groups import (
     AdapterOptions,
     AnswerOptions,
     HttpOptions,
@@ -28,9 +28,9 @@ from serve.option_groups import (
     OperationOptions,
     takes,
 )
-from serve.peer_options import PeerOptions, our_name
+from serve.commands.peer_options import PeerOptions, our_name
+from serve.commands.status import status
 from serve.router.command import router
-from serve.status import status
 
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
@@ -52,7 +52,7 @@ app.add_typer(bench, name="bench")
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from serve.health import ingot_version
+        from serve.operations.health import ingot_version
 
         typer.echo(f"ingot {ingot_version()}")
         raise typer.Exit
@@ -82,7 +82,7 @@ def serve(
 
     SIGTERM ends it when requests have; SIGUSR2 does once its successor serves.
     """
-    from serve.run import run_server
+    from serve.commands.run import run_server
 
     if model is not None and named_model not in (None, model):
         raise typer.BadParameter("MODEL and --model name two models; give one.")
@@ -139,7 +139,7 @@ def generate(
     **given: Any,
 ) -> None:
     """Continue PROMPT and print the text as it comes."""
-    from serve.terminal import print_continuation
+    from serve.commands.terminal import print_continuation
 
     print_continuation(
         prompt,
@@ -160,7 +160,7 @@ def chat(
     **given: Any,
 ) -> None:
     """Talk to the model; an empty line or Ctrl-D ends it."""
-    from serve.terminal import converse
+    from serve.commands.terminal import converse
 
     converse(
         system,
@@ -186,7 +186,7 @@ def check(
     tensor_parallel_size: options.TensorParallelSize = 1,
 ) -> None:
     """Load MODEL and compare it with transformers, layer by layer, where that is installed."""
-    from serve.check import PROMPT, check_model
+    from serve.commands.check import PROMPT, check_model
 
     settings = {
         "model": model, "revision": revision, "download_dir": download_dir,
@@ -209,7 +209,7 @@ def run_batch(
     **given: Any,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format, without a server."""
-    from serve.batch import run_batch_file
+    from serve.commands.batch import run_batch_file
 
     given |= {"model": model, "watchdog_timeout": watchdog_timeout}
     config, settings = _settings(given)
@@ -231,7 +231,7 @@ def convert(
 ) -> None:
     """Write a model once more, as its weights lie on the devices, so that it starts faster."""
     from engine.model_files import located
-    from models.convert import convert as write
+    from models.checkpoints.convert import convert as write
     from models.sharding import make_mesh
 
     folder = located(make_config(model=model)).model
@@ -248,7 +248,7 @@ def env(
     """Show versions, devices, processor, memory and settings of this machine."""
     import json
 
-    from serve.env import gather, show
+    from serve.commands.env import gather, show
 
     facts = gather()
     if as_json:

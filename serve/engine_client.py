@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.adapters.request import LoRARequest
+from engine.cache.page_map import PageMap
 from engine.errors import EngineDeadError, EngineError, OverloadedError
-from engine.lora_request import LoRARequest
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -28,19 +29,18 @@ from engine.messages import (
 )
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
-from engine.page_map import PageMap
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from models.errors import IngotError
-from serve.adapter_loads import AdapterLoads
+from serve.adapters.loads import AdapterLoads
 from serve.engine_process import EngineLink
 from serve.errors import AbortedError, UnavailableError
-from serve.metrics import Metrics, Timeline
-from serve.page_watch import PageWatch
+from serve.generation.prompt import Prompt as Prompt
+from serve.generation.streams import RequestStream
+from serve.operations.metrics import Metrics, Timeline
+from serve.operations.page_watch import PageWatch
+from serve.operations.tracing import Trace, Traces
 from serve.pooling.in_flight import PoolsInFlight
-from serve.prompt import Prompt as Prompt
-from serve.streams import RequestStream
-from serve.tracing import Trace, Traces
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."

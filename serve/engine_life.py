@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from engine.messages import ModelInfo
 from serve.engine_client import HUNG_SECONDS, EngineClient, StartError
 from serve.engine_process import EngineProcess
-from serve.metrics import Metrics
+from serve.operations.metrics import Metrics
 
 FAILURES_APART_SECONDS = 600.0  # that an engine must have worked for, to be replaced once more
 _LOOK_SECONDS = 5.0  # between two looks at an engine

@@ -22,21 +22,21 @@ from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from engine.model_files import tokenizer_folder
 from engine.output_processor import OutputProcessor
-from serve.adapters import AdapterNames
+from serve.adapters.names import AdapterNames
 from serve.app import build_app
 from serve.engine_client import EngineClient
 from serve.engine_life import EngineLife
 from serve.engine_process import EngineProcess
-from serve.gpus import find_gpus
-from serve.grammars import GrammarCompiler
-from serve.http_protocol import HardenedProtocol
-from serve.listener import url_of
-from serve.metrics import Metrics
+from serve.generation.grammars import GrammarCompiler
+from serve.http.http_protocol import HardenedProtocol
+from serve.http.listener import url_of
 from serve.model import ServedModel
+from serve.operations.gpus import find_gpus
+from serve.operations.metrics import Metrics
+from serve.operations.tracing import Traces
 from serve.service import Service
 from serve.settings import ServerSettings
 from serve.succession import Predecessor, start_successor
-from serve.tracing import Traces
 
 FLUSH_SECONDS = 5.0  # for responses that are complete but not yet sent when the server leaves
 _FORCED_SECONDS = 0.2  # the same for one that was told twice

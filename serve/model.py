@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
-from engine.chat_template import ChatTemplate, Rendered
 from engine.errors import ConfigError, RequestError
-from engine.sampling_defaults import sampling_defaults
-from engine.tokenizer import Tokenizer
-from models.checkpoint import find_folder, read_config, read_generation_config
+from engine.sampling.defaults import sampling_defaults
+from engine.templates.chat_template import ChatTemplate, Rendered
+from engine.tokenizers.tokenizer import Tokenizer
+from models.checkpoints.checkpoint import find_folder, read_config, read_generation_config
 from serve.audio.tokens import SpeechTokens, speech_tokens
-from serve.protocol_chat import ChatRequest
+from serve.generation.request_templates import RequestTemplates
+from serve.protocol.chat import ChatRequest
+from serve.protocol.tool_choices import plain_turns
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
-from serve.request_templates import RequestTemplates
 from serve.settings import ServerSettings
-from serve.tool_choices import plain_turns
 
 _EFFORTS = ("reasoning_effort", "enable_thinking", "thinking")  # the last two are on or off
 

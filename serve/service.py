@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import NotFoundError, RequestError
-from engine.lora_request import LoRARequest
-from engine.sampling_params import SamplingParams
-from serve.adapters import AdapterNames
+from engine.sampling.params import SamplingParams
+from serve.adapters.names import AdapterNames
 from serve.engine_client import EngineClient, Prompt
-from serve.grammars import GrammarCompiler
-from serve.metrics import Metrics
+from serve.generation.grammars import GrammarCompiler
 from serve.model import ServedModel
-from serve.protocol import GenerationRequest
+from serve.operations.metrics import Metrics
+from serve.operations.tracing import Traces
+from serve.protocol.decoding import GenerationRequest
+from serve.protocol.structured_outputs import Constraint
 from serve.settings import ServerSettings
-from serve.structured_outputs import Constraint
-from serve.tracing import Traces
 
 _MOST_TOLD = 8  # names in an error
 

@@ -8,8 +8,8 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.logs import LogFormat, LogLevel, LogSettings
-from engine.sampling_defaults import RECOMMENDED, sampling_defaults
-from engine.sampling_params import MAX_LOGPROBS
+from engine.sampling.defaults import RECOMMENDED, sampling_defaults
+from engine.sampling.params import MAX_LOGPROBS
 from engine.settings import convert_settings
 from models.errors import CheckpointError
 from serve.fallback.apis import FallbackApi, check_spending, check_timeout
@@ -43,7 +43,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this server; "*" is any
-    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
+    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.http.hosts` says
     enable_log_requests: bool = False
     enable_per_request_metrics: bool = False  # responses say how long they took
     log_level: LogLevel = "info"

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.beam_core import BeamCore
+from engine.adapters.request import LoRARequest
+from engine.beams.core import BeamCore
+from engine.cache.page_map import PageMap, draw
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
-from engine.hidden_states import check_hidden
-from engine.lora_request import LoRARequest
 from engine.messages import (
     AddRequest,
     EngineStats,
@@ -32,9 +32,9 @@ from engine.messages import (
     StepReport,
     TokenLogprobs,
 )
-from engine.page_map import PageMap, draw
 from engine.process import serve_engine
-from engine.prompt_embeds import EmbedsAtWork, PromptEmbeds
+from engine.vectors.hidden_states import check_hidden
+from engine.vectors.prompt_embeds import EmbedsAtWork, PromptEmbeds
 
 logger = logging.getLogger("engine.fake")
 VOCAB = 300

@@ -5,7 +5,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from serve import cli, launcher, run
+from serve import cli, launcher
+from serve.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE_ENGINE = (sys.executable, "-P", str(ROOT / "tests" / "fake_engine.py"))

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.check.reference import NoReferenceError, Reference, asked, open_reference
 from engine.check.trace import Trace, state_names
-from models.checkpoint import open_tensors
+from models.checkpoints.checkpoint import open_tensors
 from models.pooling_loading import CLASSIFIES, LoadedPooler
 from models.quantised.tensors import Readable
 from models.reward_heads import REWARDS

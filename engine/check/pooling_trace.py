@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from engine.check.trace import Trace, run_decoder, state_names
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.pooling_loading import LoadedPooler
 
 

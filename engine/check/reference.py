@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engine.check.trace import Trace, state_names
-from models.converted import find_made
+from models.checkpoints.converted import find_made
 from models.errors import IngotError
 from models.gguf.checkpoint import is_gguf
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from engine.chat_template import ChatTemplate
 from engine.check.trace import Trace
 from engine.errors import RequestError
-from engine.tokenizer import Tokenizer
+from engine.templates.chat_template import ChatTemplate
+from engine.tokenizers.tokenizer import Tokenizer
 from models.errors import CheckpointError
 
 TEXTS = (

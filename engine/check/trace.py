@@ -15,15 +15,15 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from engine.state_slots import StateLayout
-from models.attention import KVCache, mixed_batch
-from models.config import ModelConfig
+from engine.cache.state_slots import StateLayout
+from models.checkpoints.loading import LoadedModel
+from models.config.decoder import ModelConfig
 from models.decoder import Decoder
-from models.loading import LoadedModel
+from models.layers.attention import KVCache, mixed_batch
+from models.layers.states import States, state_rows
 from models.pool import make_pool
 from models.pooling_loading import LoadedPooler
 from models.sharding import named_sharding
-from models.states import States, state_rows
 from pallas_kernels import Backend
 
 PAGE_SIZE = 16

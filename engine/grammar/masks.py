@@ -3,7 +3,7 @@
 The words are those of `allowed_token_ids`, which a constrained request may not have, and the
 row's flag is the same, so that a step costs nothing more than it did. Masks travel as packed
 bits, in one array of few fixed sizes; steps without constrained rows send nothing. Whose masks
-change is `engine.row_masks`'s to say.
+change is `engine.sampling.row_masks`'s to say.
 """
 
 from collections.abc import Iterable, Iterator

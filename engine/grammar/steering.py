@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from engine.grammar.background import ConstraintThreads, Outcome
 from engine.messages import RequestDelta
 from engine.request import Request, Status
-from engine.scheduler import Scheduler
+from engine.scheduling.scheduler import Scheduler
 
 _LONGEST_WAIT = 0.005  # seconds for masks while the device computes
 _IDLE_WAIT = 0.01  # seconds, when there is nothing else to do

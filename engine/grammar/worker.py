@@ -25,7 +25,7 @@ from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
 from engine.grammar.tags import SpecialTokens
 from engine.grammar.worker_messages import Compiled, WorkerSettings
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from engine.wire import HEADER, payload_size, to_frame
 from models.errors import IngotError
 

@@ -1,6 +1,6 @@
 """What is said to a compiler of grammars and by it, and what its death says of the grammar.
 
-Both who start one (`engine.grammar.process`, `serve.grammars`) and the compiler itself
+Both who start one (`engine.grammar.process`, `serve.generation.grammars`) and the compiler itself
 (`engine.grammar.worker`) read this; it imports none of what compiles.
 """
 

@@ -19,7 +19,7 @@ class Write:
     prompt: str
     options: Mapping[str, Any]
     chat: bool  # the prompt was rendered by a chat template, which wrote its beginning too
-    marked: str | None = None  # the prompt for a tokenizer: see `engine.token_guard`
+    marked: str | None = None  # the prompt for a tokenizer: see `engine.tokenizers.token_guard`
 
 
 @dataclass(frozen=True)

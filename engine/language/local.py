@@ -11,8 +11,8 @@ from engine.language.backend import Answer, Ask, Score, Scored, Write, first_sco
 from engine.language.parts import Likelihood, Written
 from engine.outputs import RequestOutput
 from engine.prompts import Prompt
-from engine.sampling_params import SamplingParams
-from engine.token_guard import escaped
+from engine.sampling.params import SamplingParams
+from engine.tokenizers.token_guard import escaped
 
 _SCORING = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
 

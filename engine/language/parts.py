@@ -12,7 +12,7 @@ from typing import Any, Literal
 from engine.errors import RequestError
 from engine.grammar.params import StructuredOutputsParams
 from engine.messages import FinishReason
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 
 Normalization = Literal["mean", "sum"]
 MAX_CHOICES = 256

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-from engine.chat_template import Rendered
 from engine.errors import RequestError
 from engine.language.backend import Answer, Ask, Backend, Requests, Score, Scored, Write
 from engine.language.parts import Choice, Chosen, Gen, Part, Piece, Written, choose, parts_of
-from engine.token_guard import escaped
+from engine.templates.chat_template import Rendered
+from engine.tokenizers.token_guard import escaped
 from models.errors import IngotError
 
 MAX_FORKS = 1024

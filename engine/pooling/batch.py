@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Array
 
+from engine.compiling.programs import Programs
+from engine.compiling.shapes import StepShape
 from engine.messages import PoolRequest
-from engine.programs import Programs
-from engine.shapes import StepShape
 
 
 @dataclass(slots=True, eq=False)

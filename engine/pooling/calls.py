@@ -27,7 +27,7 @@ from engine.pooling.outputs import (
 )
 from engine.pooling_params import PoolingParams
 from engine.prompts import Prompt
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 
 
 class Pooler:

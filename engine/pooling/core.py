@@ -11,11 +11,11 @@ from time import monotonic, perf_counter
 
 import numpy as np
 
-from engine.compilation_cache import use_compilation_cache
+from engine.adapters.request import LoRARequest
+from engine.compiling.compilation_cache import use_compilation_cache
+from engine.compiling.memory import claim_device_memory, is_cpu
 from engine.config import EngineConfig, PoolerConfig
 from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
-from engine.lora_request import LoRARequest
-from engine.memory import claim_device_memory, is_cpu
 from engine.messages import (
     EngineStats,
     ModelInfo,
@@ -29,7 +29,7 @@ from engine.pooling.decoder_runner import DecoderRunner
 from engine.pooling.encoder_runner import EncoderRunner
 from engine.pooling.finish import check, finish
 from engine.pooling.shapes import decoder_shapes, encoder_shapes, limits
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.pooling_loading import LoadedPooler, load_pooler
 from models.registry import supported
 from models.sharding import make_mesh

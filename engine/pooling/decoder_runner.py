@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from engine.compiling.lowering import abstract_leaves, compiler_options, whole, zero_pages
+from engine.compiling.memory import KVLayout, resolve_layout
+from engine.compiling.programs import Programs
+from engine.compiling.shapes import StepShape
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.lowering import abstract_leaves, compiler_options, whole, zero_pages
-from engine.memory import KVLayout, resolve_layout
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
-from engine.programs import Programs
-from engine.shapes import StepShape
-from models.attention import HEAD_AXIS, AttentionBatch, KVCache, mixed_batch
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.layers.attention import HEAD_AXIS, AttentionBatch, KVCache, mixed_batch
 from models.pooling import pool_packed
 from models.pooling_loading import LoadedPooler
 

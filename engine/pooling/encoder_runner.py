@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from engine.lowering import abstract_leaves, compiler_options, whole
+from engine.compiling.lowering import abstract_leaves, compiler_options, whole
+from engine.compiling.programs import Program, Programs
+from engine.compiling.shapes import StepShape
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
-from engine.programs import Program, Programs
-from engine.shapes import StepShape
 from models.pooling import pool_rows
 from models.pooling_loading import LoadedPooler
 

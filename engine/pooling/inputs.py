@@ -10,7 +10,7 @@ from typing import TypeVar
 from engine.errors import RequestError
 from engine.messages import ModelInfo
 from engine.pooling_params import PoolingParams
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 
 _SPARE = 8  # a text that is to be cut keeps so many times what the longest tokens could stand for
 T = TypeVar("T")

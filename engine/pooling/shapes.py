@@ -9,9 +9,9 @@ coarse part of the programs is there: until the rest is, no batch is padded more
 
 from dataclasses import dataclass
 
+from engine.compiling.shapes import Shapes, StepShape
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.shapes import Shapes, StepShape
 
 _SHORTEST = 16
 _ROWS_APART = 4  # programs of an encoder: 1, 4, 16, 64 rows

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, QKNorm
-from models.fields import Fields
-from models.layers import ACTIVATIONS
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
+from models.layers.parts import ACTIVATIONS
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("ApertusForCausalLM",)
 SCALED = {

@@ -7,12 +7,12 @@ the rows of its head; its files have a z_loss_weight.
 from collections.abc import Mapping
 from typing import Any
 
-from models.alibi import slopes_from_below
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.layers.alibi import slopes_from_below
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("BaiChuanForCausalLM", "BaichuanForCausalLM")
 VOCABULARY_2 = 125_696  # of version 2, whose copies may have lost the key

@@ -1,7 +1,7 @@
 """What the tensors of BART and mBART are called."""
 
-from models.encoder_weights import EncoderNames
-from models.weight_map import Names
+from models.weights.encoder import EncoderNames
+from models.weights.sources import Names
 
 ENCODER, DECODER = "model.encoder.layers.*", "model.decoder.layers.*"
 SHARED = "model.shared"

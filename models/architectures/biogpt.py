@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gpt2, opt
-from models.config import ModelConfig
-from models.fields import Fields
-from models.weight_map import Names, prefixed, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.weights.decoder import prefixed, weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("BioGptForCausalLM",)
 DEFAULTS = {"hidden_act": "gelu", "tie_word_embeddings": True}

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.alibi import slopes_from_below
 from models.architectures import falcon, llama
-from models.config import ModelConfig
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.layers.alibi import slopes_from_below
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("BloomForCausalLM",)
 DEFAULTS = {"layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "seq_length": 2048}

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import gptj
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.errors import CheckpointError
-from models.weight_map import Names, weight_map
-from models.weights import Source, WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, Source, WeightMap
 
 ARCHITECTURES = ("CodeGenForCausalLM",)
 BLOCKS = 4  # those of the devices that trained it

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, QKNorm
-from models.fields import Fields
-from models.weight_map import weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("CohereForCausalLM",)
 DEFAULTS = {"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True}

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import cohere
-from models.config import ModelConfig
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.windows import read_windows
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import read_windows
 
 ARCHITECTURES = ("Cohere2ForCausalLM",)
 DEFAULTS = {**cohere.DEFAULTS, "sliding_window": 4096, "sliding_window_pattern": 4}

@@ -8,14 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import cohere, cohere2, llama
-from models.config import Mixture, ModelConfig
-from models.experts import MAX_EXPERTS, read_activation, read_chosen, read_first_dense, routed_names
-from models.fields import MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import (
+    MAX_EXPERTS,
+    read_activation,
+    read_chosen,
+    read_first_dense,
+    routed_names,
+)
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Cohere2MoeForCausalLM",)
 PATTERN = "sliding_window_pattern"

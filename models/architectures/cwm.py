@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import Fields
-from models.windows import read_windows
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.config.windows import read_windows
 
 ARCHITECTURES = ("CwmForCausalLM",)
 SCALED = {

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Mixture, ModelConfig
-from models.experts import MAX_EXPERTS
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import Part, Source, Stack, WeightMap
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import MAX_EXPERTS
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, Part, Source, Stack, WeightMap
 
 ARCHITECTURES = ("DbrxForCausalLM",)
 KEYS = {

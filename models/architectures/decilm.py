@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, Fields
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, Fields
 
 ARCHITECTURES = ("DeciLMForCausalLM",)
 BLOCKS, PER_LAYER = "block_configs", "num_key_value_heads_per_layer"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.experts import read_first_dense, read_routed_mixture, routed_names
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.experts import read_first_dense, read_routed_mixture, routed_names
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("DeepseekForCausalLM",)
 NAMES: Names = {**llama.NAMES, **routed_names(f"{llama.LAYER}.mlp", "shared_experts")}

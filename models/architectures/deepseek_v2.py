@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import deepseek_v3
-from models.config import ModelConfig
-from models.experts import MAX_EXPERTS, read_routed_mixture
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.experts import MAX_EXPERTS, read_routed_mixture
+from models.config.fields import Fields
 
 ARCHITECTURES = ("DeepseekV2ForCausalLM",)
 DEFAULTS = {

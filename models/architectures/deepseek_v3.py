@@ -1,6 +1,6 @@
 """DeepSeek V3 and R1, Kimi K2: latent attention, and many experts chosen by groups and a bias.
 
-The layer behind the last, which predicts a further token, is read by `models/mtp.py` only.
+The layer behind the last, which predicts a further token, is read by `models/layers/mtp.py` only.
 """
 
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
-from models.experts import read_biased_mixture, read_first_dense, routed_names
-from models.fields import MAX_HEADS, Fields
-from models.mtp_weights import behind_last_layer, layers_behind
-from models.rope_settings import read_rope, yarn_score_scale
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import Latent, LatentIndex, LayerKind, Mixture, ModelConfig
+from models.config.experts import read_biased_mixture, read_first_dense, routed_names
+from models.config.fields import MAX_HEADS, Fields
+from models.config.rope import read_rope, yarn_score_scale
+from models.weights.decoder import weight_map
+from models.weights.mtp import behind_last_layer, layers_behind
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("DeepseekV3ForCausalLM",)
 DEFAULTS = {

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import deepseek_v3
-from models.config import LatentIndex, ModelConfig
-from models.experts import read_biased_mixture
-from models.fields import MAX_HEADS, MAX_TOKENS, Fields
-from models.mtp_weights import layers_behind
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import LatentIndex, ModelConfig
+from models.config.experts import read_biased_mixture
+from models.config.fields import MAX_HEADS, MAX_TOKENS, Fields
+from models.weights.decoder import weight_map
+from models.weights.mtp import layers_behind
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("DeepseekV32ForCausalLM",)
 INDEXER = f"{deepseek_v3.ATTENTION}.indexer"

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import glm4_moe, llama
-from models.config import ModelConfig, QKNorm
-from models.experts import read_biased_mixture, read_first_dense
-from models.fields import MAX_LAYERS, Fields
-from models.weight_map import weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_biased_mixture, read_first_dense
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.windows import read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("Dots1ForCausalLM",)
 DEFAULTS = {"moe_intermediate_size": 1408, "norm_topk_prob": False, "max_window_layers": 62}

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import Mixture, ModelConfig
-from models.experts import MAX_EXPERTS, read_activation, read_chosen, routed_names
-from models.fields import MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen, routed_names
+from models.config.fields import MAX_LAYERS, Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Ernie4_5_MoeForCausalLM",)
 DEFAULTS = {

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, olmo2
-from models.config import ModelConfig, QKNorm
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import FULL, SLIDING, read_layer_types, read_windows
 from models.errors import UnsupportedError
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.windows import FULL, SLIDING, read_layer_types, read_windows
 
 ARCHITECTURES = ("Exaone4ForCausalLM",)
 PATTERN = "sliding_window_pattern"

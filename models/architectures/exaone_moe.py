@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import exaone4, llama
-from models.config import ModelConfig
-from models.experts import read_biased_mixture, read_first_dense, routed_names
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.experts import read_biased_mixture, read_first_dense, routed_names
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("ExaoneMoeForCausalLM",)
 DEFAULTS = {

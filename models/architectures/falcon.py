@@ -6,13 +6,13 @@ The first models, RW, have linear biases in the place of rotations, one block af
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from models.alibi import slopes_from_below
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.layers.alibi import slopes_from_below
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("FalconForCausalLM",)
 DEFAULTS = {"activation": "gelu", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models import dual_scans
 from models.architectures import bamba, llama
-from models.config import ModelConfig
+from models.config import dual_scans
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 from models.errors import UnsupportedError
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("FalconH1ForCausalLM",)
 DEFAULTS = {

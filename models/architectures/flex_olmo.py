@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, olmo2, olmoe
-from models.config import ModelConfig
-from models.experts import routed_names
-from models.fields import MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.experts import routed_names
+from models.config.fields import MAX_LAYERS, Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("FlexOlmoForCausalLM",)
 DEFAULTS = {"num_experts": 7, "num_experts_per_tok": 5, "rope_theta": 500000.0}

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2_moe
-from models.config import ModelConfig, QKNorm
-from models.experts import read_sparse_layers
-from models.fields import MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_sparse_layers
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("FlintForCausalLM",)
 DEFAULTS = {

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 
 ARCHITECTURES = ("GemmaForCausalLM",)
 DEFAULTS = {"head_dim": 256, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True}

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gemma2
-from models.config import ModelConfig, QKNorm
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_layer_ropes
-from models.windows import read_layer_types, read_windows
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_layer_ropes
+from models.config.windows import read_layer_types, read_windows
 
 ARCHITECTURES = ("Gemma3ForCausalLM",)
 DEFAULTS = {

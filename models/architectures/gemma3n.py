@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.altup_settings import read_altup, read_layer_inputs, read_sparsities, with_one_size
 from models.architectures import gemma2, llama
 from models.architectures.gemma_names import INPUT_NAMES, text_weights
-from models.config import ModelConfig, QKNorm
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_layer_ropes
-from models.weight_map import Names
-from models.weights import WeightMap
-from models.windows import read_layer_types, read_windows
+from models.config.altup import read_altup, read_layer_inputs, read_sparsities, with_one_size
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_layer_ropes
+from models.config.windows import read_layer_types, read_windows
+from models.weights.sources import Names, WeightMap
 
 WITH_MORE = "Gemma3nForConditionalGeneration"
 ARCHITECTURES = ("Gemma3nForCausalLM", WITH_MORE)

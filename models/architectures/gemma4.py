@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.altup_settings import read_layer_inputs
 from models.architectures import gemma2, llama
 from models.architectures.gemma_names import INPUT_NAMES, text_weights
-from models.config import ModelConfig, QKNorm
-from models.experts import read_mixture_beside
-from models.fields import Fields
-from models.heads import read_layer_heads
-from models.rope_settings import read_layer_rope
-from models.weight_map import Names
-from models.weights import WeightMap
-from models.windows import FULL, SLIDING, read_layer_types, read_windows
+from models.config.altup import read_layer_inputs
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_mixture_beside
+from models.config.fields import Fields
+from models.config.heads import read_layer_heads
+from models.config.rope import read_layer_rope
+from models.config.windows import FULL, SLIDING, read_layer_types, read_windows
+from models.weights.sources import Names, WeightMap
 
 UNIFIED = "Gemma4UnifiedForConditionalGeneration"
 WITH_MORE = ("Gemma4ForConditionalGeneration", UNIFIED)

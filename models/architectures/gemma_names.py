@@ -1,9 +1,9 @@
 """Tensors that Gemma 3n and Gemma 4 name alike, and those that they have for images and audio."""
 
 from models.architectures.llama import LAYER
-from models.config import ModelConfig
-from models.weight_map import Names, prefixed, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.weights.decoder import prefixed, weight_map
+from models.weights.sources import Names, WeightMap
 
 UNREAD = ("model.vision_tower.*", "model.audio_tower.*", "model.embed_vision.*",
           "model.embed_audio.*", "model.vision_embedder.*")  # fmt: skip

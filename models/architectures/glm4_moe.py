@@ -1,18 +1,18 @@
 """GLM-4.5, 4.6 and 4.7: experts chosen as DeepSeek V3 does, half of each head rotated.
 
-The layer behind the last, which predicts a further token, is read by `models/mtp.py` only.
+The layer behind the last, which predicts a further token, is read by `models/layers/mtp.py` only.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, QKNorm
-from models.experts import read_biased_mixture, read_first_dense, routed_names
-from models.fields import Fields
-from models.mtp_weights import behind_last_layer, layers_behind
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_biased_mixture, read_first_dense, routed_names
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.mtp import behind_last_layer, layers_behind
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Glm4MoeForCausalLM",)
 DEFAULTS = {

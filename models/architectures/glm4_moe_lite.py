@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import deepseek_v3
-from models.config import ModelConfig
-from models.experts import read_biased_mixture
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.experts import read_biased_mixture
+from models.config.fields import Fields
 
 ARCHITECTURES = ("Glm4MoeLiteForCausalLM",)
 DEFAULTS = {

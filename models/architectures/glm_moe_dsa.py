@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import deepseek_v32
-from models.config import ModelConfig
-from models.fields import MAX_LAYERS, Fields
-from models.mtp_weights import layers_behind
-from models.weight_map import weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, Fields
+from models.weights.decoder import weight_map
+from models.weights.mtp import layers_behind
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("GlmMoeDsaForCausalLM",)
 DEFAULTS = {

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gpt2
-from models.config import ModelConfig
-from models.weight_map import weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.weights.decoder import weight_map
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("GPTBigCodeForCausalLM",)
 

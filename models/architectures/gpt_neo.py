@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gpt2
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.fields import MAX_LAYERS, MAX_TOKENS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("GPTNeoForCausalLM",)
 DEFAULTS = {**gpt2.DEFAULTS, "window_size": 256}

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import Mixture, ModelConfig
-from models.experts import MAX_EXPERTS, read_chosen
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import MAX_EXPERTS, read_chosen
+from models.config.fields import Fields
+from models.config.windows import read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("GptOssForCausalLM",)
 DEFAULTS = {

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gpt2
-from models.config import ModelConfig
-from models.fields import MAX_LAYERS
-from models.heads import read_head_dim
-from models.rope import RopeConfig
-from models.rope_settings import rotated_dim
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS
+from models.config.heads import read_head_dim
+from models.config.rope import rotated_dim
+from models.layers.rope import RopeConfig
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("GPTJForCausalLM",)
 LAYER = gpt2.LAYER

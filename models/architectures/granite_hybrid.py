@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models import dual_scans
 from models.architectures import granite, granite_moe
 from models.architectures.llama import LAYER
-from models.config import ModelConfig
-from models.fields import MAX_LAYERS, Fields
-from models.hybrids import with_states
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config import dual_scans
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.hybrids import with_states
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("GraniteMoeHybridForCausalLM",)
 DEFAULTS = {

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import granite, llama
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import read_windows
 from models.errors import CheckpointError
-from models.fields import MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.rope import RopeConfig
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.layers.rope import RopeConfig
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("GraniteSWAForCausalLM",)
 DEFAULTS = {

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import hunyuan_dense, llama
-from models.config import Mixture, ModelConfig, QKNorm
+from models.config.decoder import Mixture, ModelConfig, QKNorm
+from models.config.experts import read_activation, routed_names
+from models.config.fields import MAX_LAYERS, Fields
 from models.errors import UnsupportedError
-from models.experts import read_activation, routed_names
-from models.fields import MAX_LAYERS, Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("HunYuanMoEV1ForCausalLM",)
 MLP = f"{llama.LAYER}.mlp"

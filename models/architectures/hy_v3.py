@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, QKNorm
-from models.experts import read_biased_mixture, read_first_dense, routed_names
-from models.fields import Fields
-from models.mtp_weights import layers_behind
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_biased_mixture, read_first_dense, routed_names
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.mtp import layers_behind
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("HYV3ForCausalLM",)
 DEFAULTS = {

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import bamba, llama
-from models.config import Mixture, ModelConfig
-from models.dual_scans import MAX_STATE, MAX_WIDTH
-from models.experts import MAX_EXPERTS, read_activation, read_chosen
-from models.fields import MAX_LAYERS, Fields
-from models.hybrids import with_states
-from models.mixer_config import SelectiveScan
-from models.selective_scans import read_rank, selective_names
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import Mixture, ModelConfig
+from models.config.dual_scans import MAX_STATE, MAX_WIDTH
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.hybrids import with_states
+from models.config.mixers import SelectiveScan
+from models.config.selective_scans import read_rank, selective_names
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("JambaForCausalLM",)
 DEFAULTS = {

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import deepseek_v3, llama
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.experts import read_biased_mixture
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config.hybrids import read_state_layers, with_states
+from models.config.mixers import KeyedDelta
 from models.errors import CheckpointError
-from models.experts import read_biased_mixture
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.hybrids import read_state_layers, with_states
-from models.mixer_config import KeyedDelta
-from models.mtp_weights import layers_behind
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.mtp import layers_behind
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("KimiLinearForCausalLM",)
 DEFAULTS = {

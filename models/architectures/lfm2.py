@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, QKNorm
-from models.fields import MAX_LAYERS, Fields
-from models.hybrids import read_state_layers, with_states
-from models.mixer_config import GatedConv
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.hybrids import read_state_layers, with_states
+from models.config.mixers import GatedConv
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Lfm2ForCausalLM",)
 DEFAULTS = {

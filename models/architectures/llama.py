@@ -6,14 +6,14 @@ Owns the keys and tensor names that most other families share, and of which each
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from models.config import LayerKind, ModelConfig
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.heads import read_head_dim
-from models.layers import ACTIVATIONS
-from models.rope import RopeConfig
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import LayerKind, ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.layers.parts import ACTIVATIONS
+from models.layers.rope import RopeConfig
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("LlamaForCausalLM", "IQuestCoderForCausalLM")
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, smollm3
-from models.config import Mixture, ModelConfig, QKNorm, ScoreGrowth
-from models.experts import MAX_EXPERTS, read_activation, read_chosen, routed_names
-from models.fields import MAX_LAYERS, MAX_TOKENS, Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.weight_map import Names, prefixed, weight_map
-from models.weights import WeightMap
+from models.config.decoder import Mixture, ModelConfig, QKNorm, ScoreGrowth
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen, routed_names
+from models.config.fields import MAX_LAYERS, MAX_TOKENS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.weights.decoder import prefixed, weight_map
+from models.weights.sources import Names, WeightMap
 
 WITH_IMAGES = "Llama4ForConditionalGeneration"
 ARCHITECTURES = ("Llama4ForCausalLM", WITH_IMAGES)

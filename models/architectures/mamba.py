@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ModelConfig
-from models.dual_scans import MAX_STATE, MAX_WIDTH
-from models.fields import Fields
-from models.hybrids import pure
-from models.mixer_config import SelectiveScan
-from models.selective_scans import read_rank, selective_names
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.dual_scans import MAX_STATE, MAX_WIDTH
+from models.config.fields import Fields
+from models.config.hybrids import pure
+from models.config.mixers import SelectiveScan
+from models.config.selective_scans import read_rank, selective_names
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 FALCON = "FalconMambaForCausalLM"
 ARCHITECTURES = ("MambaForCausalLM", FALCON)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ModelConfig
-from models.dual_scans import MAX_STATE, MAX_WIDTH, check_heads, dual_names, read_step_limits
-from models.fields import MAX_HEADS, Fields
-from models.hybrids import pure
-from models.mixer_config import DualScan
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.dual_scans import MAX_STATE, MAX_WIDTH, check_heads, dual_names, read_step_limits
+from models.config.fields import MAX_HEADS, Fields
+from models.config.hybrids import pure
+from models.config.mixers import DualScan
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Mamba2ForCausalLM",)
 DEFAULTS = {

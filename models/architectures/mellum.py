@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2_moe
-from models.config import ModelConfig, QKNorm
-from models.experts import read_first_dense
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_layer_ropes
-from models.weight_map import weight_map
-from models.weights import WeightMap
-from models.windows import FULL, SLIDING, read_layer_types, read_windows
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_first_dense
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_layer_ropes
+from models.config.windows import FULL, SLIDING, read_layer_types, read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("MellumForCausalLM",)
 DEFAULTS = {

@@ -1,13 +1,13 @@
-"""MiMo 7B: Qwen2; the layer that predicts a further token is read by `models/mtp.py` only."""
+"""MiMo 7B: Qwen2; the layer that predicts a further token is read by `layers/mtp.py` only."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2
-from models.config import ModelConfig
-from models.mtp_weights import MTPNames
-from models.weight_map import weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.weights.decoder import weight_map
+from models.weights.mtp import MTPNames
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("MiMoForCausalLM",)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import deepseek_v3, minicpm
-from models.config import ModelConfig
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 
 ARCHITECTURES = ("MiniCPM3ForCausalLM",)
 DEFAULTS = {

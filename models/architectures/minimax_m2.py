@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, mixtral
-from models.config import Mixture, ModelConfig, QKNorm
+from models.config.decoder import Mixture, ModelConfig, QKNorm
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
 from models.errors import UnsupportedError
-from models.experts import MAX_EXPERTS, read_activation, read_chosen
-from models.fields import MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("MiniMaxM2ForCausalLM",)
 DEFAULTS = {

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig, ScoreGrowth
-from models.fields import MAX_TOKENS, Fields
-from models.windows import read_windows
+from models.config.decoder import ModelConfig, ScoreGrowth
+from models.config.fields import MAX_TOKENS, Fields
+from models.config.windows import read_windows
 
 ARCHITECTURES = ("Ministral3ForCausalLM",)
 SCALED = {

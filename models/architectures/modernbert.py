@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from models.config.encoder import ClassifierHead, EncoderConfig, EncoderLayerKind
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.config.label_names import num_labels
 from models.encoder import HEAD_ACTIVATIONS
-from models.encoder_config import ClassifierHead, EncoderConfig, EncoderLayerKind
-from models.encoder_weights import EncoderNames, encoder_weights
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.label_names import num_labels
-from models.layers import ACTIVATIONS
-from models.rope import RopeConfig
-from models.weights import WeightMap
+from models.layers.parts import ACTIVATIONS
+from models.layers.rope import RopeConfig
+from models.weights.encoder import EncoderNames, encoder_weights
+from models.weights.sources import WeightMap
 
 ENCODERS = ("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification")
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama
-from models.config import LayerKind, ModelConfig
-from models.dual_scans import MAX_STATE, MAX_WIDTH, dual_names, read_least_step
+from models.config.decoder import LayerKind, ModelConfig
+from models.config.dual_scans import MAX_STATE, MAX_WIDTH, dual_names, read_least_step
+from models.config.experts import read_ungated_mixture, ungated_names
+from models.config.fields import MAX_HEADS, Fields
+from models.config.mixers import DualScan
 from models.errors import UnsupportedError
-from models.experts import read_ungated_mixture, ungated_names
-from models.fields import MAX_HEADS, Fields
-from models.mixer_config import DualScan
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("NemotronHForCausalLM",)
 DEFAULTS = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 
 ARCHITECTURES = ("OlmoForCausalLM",)
 DEFAULTS = {"rms_norm_eps": 1e-5}

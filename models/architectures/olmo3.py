@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import olmo2
-from models.config import ModelConfig
-from models.fields import Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_layer_ropes
-from models.windows import read_layer_types, read_windows
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_layer_ropes
+from models.config.windows import read_layer_types, read_windows
 
 ARCHITECTURES = ("Olmo3ForCausalLM",)
 DEFAULTS = {"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "sliding_window": 4096}

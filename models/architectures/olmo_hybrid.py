@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import llama, olmo2
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.config.hybrids import read_state_layers, with_states
+from models.config.mixers import GatedDelta
+from models.config.rope import read_rope
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.hybrids import read_state_layers, with_states
-from models.mixer_config import GatedDelta
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("OlmoHybridForCausalLM",)
 MIXER_EPS = 1e-5

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2_moe
-from models.config import Mixture, ModelConfig, QKNorm
-from models.experts import MAX_EXPERTS, read_activation, read_chosen
-from models.fields import MAX_LAYERS, Fields
+from models.config.decoder import Mixture, ModelConfig, QKNorm
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen
+from models.config.fields import MAX_LAYERS, Fields
 
 ARCHITECTURES = ("OlmoeForCausalLM",)
 DEFAULTS = {"num_experts": 64, "num_experts_per_tok": 8, "rms_norm_eps": 1e-5}

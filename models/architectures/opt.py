@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import gpt2
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 from models.errors import UnsupportedError
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("OPTForCausalLM",)
 DEFAULTS = {"activation_function": "relu", "tie_word_embeddings": True}

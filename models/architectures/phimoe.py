@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, mixtral
-from models.config import Mixture, ModelConfig
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import MAX_EXPERTS, read_activation, read_chosen
+from models.config.fields import Fields
+from models.config.windows import read_windows
 from models.errors import UnsupportedError
-from models.experts import MAX_EXPERTS, read_activation, read_chosen
-from models.fields import Fields
-from models.weight_map import weight_map
-from models.weights import WeightMap
-from models.windows import read_windows
+from models.weights.decoder import weight_map
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("PhiMoEForCausalLM", "PhimoeForCausalLM")
 DEFAULTS = {

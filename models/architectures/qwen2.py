@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import MAX_LAYERS, Fields
-from models.windows import read_windows
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.windows import read_windows
 
 ARCHITECTURES = ("Qwen2ForCausalLM",)
 DEFAULTS = {"sliding_window": 4096, "max_window_layers": 28}

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2
-from models.config import Mixture, ModelConfig
-from models.experts import (
+from models.config.decoder import Mixture, ModelConfig
+from models.config.experts import (
     MAX_EXPERTS,
     read_activation,
     read_chosen,
     read_sparse_layers,
     routed_names,
 )
-from models.fields import Fields
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config.fields import Fields
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Qwen2MoeForCausalLM",)
 DEFAULTS = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2
-from models.config import ModelConfig, QKNorm
-from models.fields import Fields
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.fields import Fields
 
 ARCHITECTURES = ("Qwen3ForCausalLM",)
 DEFAULTS = {**qwen2.DEFAULTS, "head_dim": 128}

@@ -6,10 +6,10 @@ from typing import Any
 
 from models.architectures import llama, qwen3_next
 from models.architectures.qwen3_next import MIXER
-from models.config import ModelConfig
-from models.fields import Fields
-from models.weight_map import Names, prefixed, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.weights.decoder import prefixed, weight_map
+from models.weights.sources import Names, WeightMap
 
 WITH_IMAGES = "Qwen3_5ForConditionalGeneration"
 ARCHITECTURES = ("Qwen3_5ForCausalLM", WITH_IMAGES)

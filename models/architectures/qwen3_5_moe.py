@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from models.architectures import qwen2_moe, qwen3_5, qwen3_next
-from models.config import ModelConfig
-from models.fields import MAX_LAYERS
-from models.weight_map import Names
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS
+from models.weights.sources import Names, WeightMap
 
 WITH_IMAGES = "Qwen3_5MoeForConditionalGeneration"
 ARCHITECTURES = ("Qwen3_5MoeForCausalLM", WITH_IMAGES)

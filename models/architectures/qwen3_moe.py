@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2, qwen2_moe
-from models.config import ModelConfig, QKNorm
-from models.experts import read_sparse_layers
-from models.fields import Fields
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_sparse_layers
+from models.config.fields import Fields
 
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
 DEFAULTS = {

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama, qwen2_moe
-from models.config import ModelConfig, QKNorm
+from models.config.decoder import ModelConfig, QKNorm
+from models.config.experts import read_sparse_layers
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config.hybrids import read_state_layers, with_states
+from models.config.mixers import GatedDelta
 from models.errors import CheckpointError
-from models.experts import read_sparse_layers
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
-from models.hybrids import read_state_layers, with_states
-from models.mixer_config import GatedDelta
-from models.mtp_weights import MTPNames
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.mtp import MTPNames
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Qwen3NextForCausalLM",)
 DEFAULTS = {

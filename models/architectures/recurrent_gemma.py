@@ -9,13 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from models.architectures import llama
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.config.hybrids import FAR, USUAL, with_states
+from models.config.mixers import LinearRecurrence
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.hybrids import FAR, USUAL, with_states
-from models.mixer_config import LinearRecurrence
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("RecurrentGemmaForCausalLM",)
 DEFAULTS = {

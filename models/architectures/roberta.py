@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import bert
-from models.encoder_config import EncoderConfig
-from models.encoder_weights import encoder_weights
-from models.fields import Fields
-from models.weights import WeightMap
+from models.config.encoder import EncoderConfig
+from models.config.fields import Fields
+from models.weights.encoder import encoder_weights
+from models.weights.sources import WeightMap
 
 ENCODERS = (
     "RobertaModel",

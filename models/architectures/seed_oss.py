@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 
 ARCHITECTURES = ("SeedOssForCausalLM",)
 DEFAULTS = {"head_dim": 128, "num_key_value_heads": 8}

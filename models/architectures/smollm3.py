@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import llama
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.heads import read_head_dim
+from models.config.rope import read_rope
+from models.config.windows import read_windows
 from models.errors import CheckpointError
-from models.fields import MAX_LAYERS, Fields
-from models.heads import read_head_dim
-from models.rope_settings import read_rope
-from models.windows import read_windows
 
 ARCHITECTURES = ("SmolLM3ForCausalLM",)
 DEFAULTS = {

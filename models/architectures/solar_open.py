@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import glm4_moe
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 
 ARCHITECTURES = ("SolarOpenForCausalLM",)
 CHANGED = {

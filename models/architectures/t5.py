@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures.t5_names import IGNORED, names
-from models.config import LayerKind, ModelConfig
-from models.encoder_config import EncoderConfig, EncoderLayerKind
-from models.encoder_decoder_weights import encoder_decoder_weights
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.relative_bias import RelativeBias
-from models.weights import WeightMap
+from models.config.decoder import LayerKind, ModelConfig
+from models.config.encoder import EncoderConfig, EncoderLayerKind
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.layers.relative_bias import RelativeBias
+from models.weights.encoder_decoder import encoder_decoder_weights
+from models.weights.sources import WeightMap
 
 UMT5 = "UMT5ForConditionalGeneration"
 ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration", UMT5)

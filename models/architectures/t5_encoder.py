@@ -6,9 +6,9 @@ from typing import Any
 
 from models.architectures.t5 import read_encoder
 from models.architectures.t5_names import encoder_names
-from models.encoder_config import EncoderConfig
-from models.encoder_weights import encoder_weights
-from models.weights import WeightMap
+from models.config.encoder import EncoderConfig
+from models.weights.encoder import encoder_weights
+from models.weights.sources import WeightMap
 
 UMT5 = "UMT5EncoderModel"
 ENCODERS = ("T5EncoderModel", "MT5EncoderModel", UMT5)

@@ -1,8 +1,8 @@
 """What the tensors of T5 and its relatives are called."""
 
-from models.config import ModelConfig
-from models.encoder_weights import EncoderNames
-from models.weight_map import Names
+from models.config.decoder import ModelConfig
+from models.weights.encoder import EncoderNames
+from models.weights.sources import Names
 
 ENCODER, DECODER = "encoder.block.*", "decoder.block.*"
 IGNORED = (

@@ -5,12 +5,12 @@ from typing import Any
 
 from models.architectures import bart
 from models.architectures.bart_names import ENCODER_NAMES, NAMES
-from models.config import ModelConfig
-from models.encoder_config import EncoderConfig, EncoderLayerKind
-from models.encoder_decoder_weights import encoder_decoder_weights
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
-from models.layers import ACTIVATIONS
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.encoder import EncoderConfig, EncoderLayerKind
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
+from models.layers.parts import ACTIVATIONS
+from models.weights.encoder_decoder import encoder_decoder_weights
+from models.weights.sources import WeightMap
 
 ARCHITECTURES = ("WhisperForConditionalGeneration",)
 

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Any
 
 from models.architectures import gemma2, gemma3, llama, ministral3, mistral, qwen2, qwen3
-from models.config import ModelConfig
-from models.fields import Fields
-from models.weight_map import prefixed, weight_map
-from models.weights import WeightMap
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
+from models.weights.decoder import prefixed, weight_map
+from models.weights.sources import WeightMap
 
 GEMMA = "Gemma3ForConditionalGeneration"
 TYPES: Mapping[str, Mapping[str, ModuleType]] = {  # of texts, by architecture; the first is usual

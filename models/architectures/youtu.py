@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.architectures import deepseek_v3
-from models.config import ModelConfig
-from models.fields import Fields
+from models.config.decoder import ModelConfig
+from models.config.fields import Fields
 
 ARCHITECTURES = ("YoutuForCausalLM",)
 DEFAULTS = {"q_lora_rank": 1536, "tie_word_embeddings": True}

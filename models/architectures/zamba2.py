@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models import dual_scans
 from models.architectures import llama
-from models.config import LayerKind, ModelConfig, SharedBlocks
-from models.fields import MAX_LAYERS, Fields
-from models.rope_settings import read_rope
-from models.weight_map import Names, weight_map
-from models.weights import WeightMap
+from models.config import dual_scans
+from models.config.decoder import LayerKind, ModelConfig, SharedBlocks
+from models.config.fields import MAX_LAYERS, Fields
+from models.config.rope import read_rope
+from models.weights.decoder import weight_map
+from models.weights.sources import Names, WeightMap
 
 ARCHITECTURES = ("Zamba2ForCausalLM",)
 DEFAULTS = {

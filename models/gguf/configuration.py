@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.gguf.dense import DENSE, adapted, norm_key, pattern
 from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
 from models.gguf.families import FAMILIES, STATED

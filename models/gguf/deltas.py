@@ -10,8 +10,8 @@ Source: `Qwen3NextModel` and `_LinearAttentionVReorderBase` of llama.cpp's `conv
 
 from collections.abc import Mapping
 
+from models.config.fields import Fields
 from models.errors import CheckpointError
-from models.fields import Fields
 from models.gguf.joining import Join, by_key_head
 from models.gguf.mixtures import routed
 from models.gguf.names import LAYER, LLAMA, Converted, Undo, plain

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.config.fields import Fields
+from models.config.windows import FULL, SLIDING
 from models.errors import UnsupportedError
-from models.fields import Fields
 from models.gguf.names import LAYER, LLAMA, QWEN_3_MOE, Converted
 from models.quantised.tensors import Readable
-from models.windows import FULL, SLIDING
 
 Tensors = Mapping[str, Readable]
 PATTERN = "attention.sliding_window_pattern"

@@ -6,7 +6,7 @@ Source: `OlmoModel` and `ExaoneModel` of llama.cpp's `conversion/`.
 
 from collections.abc import Mapping
 
-from models.fields import Fields
+from models.config.fields import Fields
 from models.gguf.names import LLAMA, Converted
 from models.gguf.stated import Found, Stated, Tensors
 

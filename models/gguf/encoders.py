@@ -13,8 +13,8 @@ Source: `MODEL_TENSORS` of the package gguf; llama.cpp's `conversion/bert.py` an
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.gguf import t5
 from models.gguf.names import Converted, restored
 from models.gguf.undoing import Row

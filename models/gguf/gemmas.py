@@ -7,11 +7,11 @@ Source: `Gemma3NModel` of llama.cpp's `conversion/gemma.py`, and its `src/models
 import math
 from collections.abc import Mapping
 
-from models.fields import Fields
+from models.config.fields import Fields
+from models.config.windows import FULL, SLIDING
 from models.gguf.dense import pattern
 from models.gguf.names import GEMMA_2, LAYER, Converted
 from models.gguf.stated import Found, Stated, Tensors
-from models.windows import FULL, SLIDING
 
 _GEMMA_3N = {
     **GEMMA_2,

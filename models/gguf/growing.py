@@ -7,8 +7,8 @@ Source: llama.cpp's `conversion/llama4.py` and `mistral3.py`, `src/models/llama4
 
 from collections.abc import Mapping, Sequence
 
+from models.config.fields import MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.fields import MAX_TOKENS, Fields
 from models.gguf.joining import Join, concatenated
 from models.gguf.names import LAYER, LLAMA, Converted, plain
 from models.gguf.stated import SIGMOID, Found, Stated, Tensors, layers_with

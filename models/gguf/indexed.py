@@ -6,8 +6,8 @@ Source: `DeepseekV32Model` and `GlmMoeDsaModel` of llama.cpp's `conversion/`.
 
 from collections.abc import Mapping
 
+from models.config.fields import Fields
 from models.errors import CheckpointError
-from models.fields import Fields
 from models.gguf.mixtures import LATENT, LATENT_CONVERTED, LATENT_FLAGS, YARN, latent
 from models.gguf.names import LAYER, Converted
 from models.gguf.stated import SIGMOID, Found, Stated, Tensors

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.config.fields import Fields
 from models.errors import CheckpointError
-from models.fields import Fields
 from models.quantised.tensors import Computed, Readable
 
 Made = Callable[[str, Sequence[Readable], Fields], Readable]

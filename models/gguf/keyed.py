@@ -7,8 +7,8 @@ Source: `KimiLinearModel` of llama.cpp's `conversion/kimi_linear.py`.
 import math
 from collections.abc import Mapping
 
+from models.config.fields import MAX_HEADS, Fields
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, Fields
 from models.gguf.mixtures import LATENT, LATENT_CONVERTED, MIXTRAL_EXPERTS, latent
 from models.gguf.names import LAYER, Converted, plain
 from models.gguf.stated import SIGMOID, Found, Stated, Tensors, layers_with

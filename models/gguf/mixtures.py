@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+from models.config.fields import MAX_HEADS, Fields
 from models.errors import UnsupportedError
-from models.fields import MAX_HEADS, Fields
 from models.gguf.dense import pattern
 from models.gguf.joining import Join, concatenated, keys_and_values
 from models.gguf.names import LAYER, LLAMA, Converted, plain

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, MAX_LAYERS, Fields
 from models.gguf.joining import Join
 from models.gguf.undoing import HalfOfEach, HalvedHeads, LessOne, Turned
 from models.quantised.tensors import Readable

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.config.fields import Fields
 from models.errors import CheckpointError
-from models.fields import Fields
 from models.gguf.reader import GGUFFile
 from models.quantised.tensors import Readable
 

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO, NoReturn
 import ml_dtypes
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
 from models.errors import CheckpointError
 from models.gguf.blocks import BLOCK_FORMATS, BlockFormat
 from models.quantised.tensors import Computed, Readable
-from models.safetensors import Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

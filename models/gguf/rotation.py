@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from models.config.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.errors import CheckpointError
-from models.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.quantised.tensors import Readable
 
 MAX_LIST = 4096  # numbers of one key of the architecture, or of one tensor of divisors

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.config.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.gguf.names import Converted, num_layers, widest
 from models.gguf.rotation import rotation
 from models.quantised.tensors import Readable

@@ -6,8 +6,8 @@ Source: `MODEL_TENSORS` of the package gguf; llama.cpp's `conversion/` and `src/
 
 from collections.abc import Mapping, Sequence
 
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import Fields
 from models.gguf.deltas import DELTAS
 from models.gguf.mixtures import DEEPSEEK as ROUTED_KEYS
 from models.gguf.mixtures import GRANITE, GRANITE_JOINS, GRANITE_KEYS, gate_up, granite_scores

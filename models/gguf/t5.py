@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.quantised.tensors import Readable
 
 Tensors = Mapping[str, Readable]

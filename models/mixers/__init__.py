@@ -2,8 +2,8 @@
 
 from jax.typing import DTypeLike
 
-from models.config import ModelConfig
-from models.mixer_config import (
+from models.config.decoder import ModelConfig
+from models.config.mixers import (
     DualScan,
     GatedConv,
     GatedDelta,

@@ -12,11 +12,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.mixer_config import DualScan
+from models.config.decoder import ModelConfig
+from models.config.mixers import DualScan
+from models.layers.attention import AttentionBatch
+from models.layers.states import States, scan
 from models.mixers.parts import GatedNorm, ShortConv, inwards, outwards, rows_of, vector
-from models.states import States, scan
 
 
 class DualScanMixer(nnx.Module):

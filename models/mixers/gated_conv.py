@@ -10,11 +10,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.mixer_config import GatedConv
+from models.config.decoder import ModelConfig
+from models.config.mixers import GatedConv
+from models.layers.attention import AttentionBatch
+from models.layers.states import States
 from models.mixers.parts import ShortConv, inwards, outwards
-from models.states import States
 
 
 class GatedConvMixer(nnx.Module):

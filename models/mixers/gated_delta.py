@@ -11,12 +11,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.layers import Linear
-from models.mixer_config import GatedDelta
+from models.config.decoder import ModelConfig
+from models.config.mixers import GatedDelta
+from models.layers.attention import AttentionBatch
+from models.layers.parts import Linear
+from models.layers.states import States, scan
 from models.mixers.parts import GatedNorm, ShortConv, inwards, outwards, rows_of, vector
-from models.states import States, scan
 
 _EPS = 1e-6  # under the root of a key's length
 

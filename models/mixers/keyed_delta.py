@@ -14,13 +14,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.layers import Linear
-from models.mixer_config import KeyedDelta
+from models.config.decoder import ModelConfig
+from models.config.mixers import KeyedDelta
+from models.layers.attention import AttentionBatch
+from models.layers.parts import Linear
+from models.layers.states import States, scan
 from models.mixers.gated_delta import unit
 from models.mixers.parts import GatedNorm, ShortConv, inwards, outwards, rows_of, vector
-from models.states import States, scan
 
 
 class KeyedDeltaMixer(nnx.Module):

@@ -12,12 +12,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.layers import ACTIVATIONS
-from models.mixer_config import LinearRecurrence
+from models.config.decoder import ModelConfig
+from models.config.mixers import LinearRecurrence
+from models.layers.attention import AttentionBatch
+from models.layers.parts import ACTIVATIONS
+from models.layers.states import States, linear_scan
 from models.mixers.parts import ShortConv, inwards, outwards, rows_of, vector
-from models.states import States, linear_scan
 
 _SHARPNESS = -8.0  # of every model there is: a gate that is open forgets by exp(-8 softplus(rate))
 

@@ -13,9 +13,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.layers import Linear
-from models.states import StateRows, States, short_conv
+from models.layers.attention import AttentionBatch
+from models.layers.parts import Linear
+from models.layers.states import StateRows, States, short_conv
 
 inwards = partial(Linear, axes=("embed", "latent"))  # D to what a mixer computes with
 outwards = partial(Linear, axes=("latent", "embed"))

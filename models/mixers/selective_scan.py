@@ -13,12 +13,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
-from models.attention import AttentionBatch
-from models.config import ModelConfig
-from models.layers import Linear, RMSNorm
-from models.mixer_config import SelectiveScan
+from models.config.decoder import ModelConfig
+from models.config.mixers import SelectiveScan
+from models.layers.attention import AttentionBatch
+from models.layers.parts import Linear, RMSNorm
+from models.layers.states import States, scan
 from models.mixers.parts import ShortConv, inwards, outwards, rows_of, vector
-from models.states import States, scan
 from pallas_kernels import rms_norm
 from pallas_kernels.exponential import quick_exp
 

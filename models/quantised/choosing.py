@@ -20,7 +20,7 @@ from models.quantised.methods import Method
 from models.quantised.mxfp4 import MxFp4Tensor
 from models.quantised.packing import Choose, Kind
 from models.quantised.tensors import QuantisedTensor, Readable
-from models.weights import Source, Stack
+from models.weights.sources import Source, Stack
 
 _LINEAR: Mapping[str, type[ByColumn]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
 from models.errors import CheckpointError
 from models.quantised.tensors import QuantisedMatrix, Readable, Scales
-from models.safetensors import Tensor
 
 _RECTANGLE = 128  # numbers with a scale in common, each way, where there are several
 _UNREAD = (".input_scale", ".input_scale_ub", ".output_scale", ".k_scale", ".v_scale", ".q_scale")

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import Fields
 from models.quantised.tensors import PackedInts, QuantisedMatrix, Readable, Scales
-from models.safetensors import Tensor
 
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 Tensors = Mapping[str, Tensor]

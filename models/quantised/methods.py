@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.checkpoints.safetensors import Tensor
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import Fields
 from models.quantised.eight_bits import read_eight_bits
 from models.quantised.four_bits import read_awq, read_gptq, read_packed
 from models.quantised.mxfp4 import read_mxfp4
 from models.quantised.tensors import QuantisedTensor, Readable
-from models.safetensors import Tensor
 
 Tensors = Mapping[str, Tensor]
 WHERE = "config.json's quantization_config"

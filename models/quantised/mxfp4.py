@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
 from models.errors import CheckpointError
 from models.quantised.tensors import Computed, QuantisedTensor, Readable
-from models.safetensors import Tensor
 
 _E2M1 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
 _NUMBERS = np.concatenate([_E2M1, -_E2M1])

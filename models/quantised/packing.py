@@ -12,12 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.decoder import Decoder
 from models.encoder_decoder import make_decoder
 from models.flatten import Layout, layout
-from models.layers import Linear
-from models.mixture import MixtureOfExperts
+from models.layers.mixture import MixtureOfExperts
+from models.layers.parts import Linear
 from models.quantised.kernels import Axes, Packed
 
 Kind = Callable[[Any, Axes, Mesh], Packed]  # of a shape and the names of its axes, on devices

@@ -16,12 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from numpy.typing import DTypeLike
 
+from models.checkpoints.slices import Index, fill
 from models.flatten import Leaf
 from models.quantised.kernels import Packed, Parts, Quantised
 from models.quantised.tensors import QuantisedTensor, Readable
 from models.sharding import MESH_AXES, named_sharding
-from models.slices import Index, fill
-from models.weights import Source, Stack
+from models.weights.sources import Source, Stack
 
 Range = tuple[int, int]
 

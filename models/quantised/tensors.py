@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
 from models.errors import CheckpointError
-from models.safetensors import Tensor
 
 
 @runtime_checkable

@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from models.checkpoints.safetensors import Tensor
 from models.errors import CheckpointError
 from models.quantised.tensors import Computed, Readable
-from models.safetensors import Tensor
 from models.torch_file.opcodes import (
     MAX_PICKLE_BYTES,
     PickleError,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.encoders.log_mel import RATE, Floats
 from engine.errors import RequestError
-from engine.log_mel import RATE, Floats
 
 MAX_SECONDS = 2 * 60 * 60
 _BLOCK = 30  # seconds read at once

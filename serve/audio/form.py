@@ -10,8 +10,8 @@ from starlette.formparsers import MultiPartException
 
 from engine.errors import RequestError
 from serve.audio.protocol import AudioRequest
-from serve.invalid import invalid
-from serve.unsupported import IGNORED
+from serve.protocol.invalid import invalid
+from serve.protocol.unsupported import IGNORED
 
 FORM = "multipart/form-data"
 AUDIO_PATHS = MappingProxyType(

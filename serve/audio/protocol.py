@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import RequestError
-from serve.protocol import CheckedRequest
+from serve.protocol.decoding import CheckedRequest
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 TIMED = ("srt", "verbose_json", "vtt")  # formats that say when what was said

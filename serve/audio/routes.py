@@ -13,13 +13,13 @@ from serve.audio.form import FORM, FORM_BYTES, read_form
 from serve.audio.formats import write
 from serve.audio.protocol import AudioRequest, Seconds, TextDelta, TextDone
 from serve.audio.transcriber import Transcriber
-from serve.body import read_body
-from serve.cache_namespace import namespace
-from serve.disconnect import ClientDisconnected, unless_disconnected
-from serve.owner import owner_of
+from serve.generation.cache_namespace import namespace
+from serve.http.body import read_body
+from serve.http.disconnect import ClientDisconnected, unless_disconnected
+from serve.http.owner import owner_of
+from serve.http.sse import DATA_ONLY, send_events
+from serve.http.whole import send_body
 from serve.service import Service
-from serve.sse import DATA_ONLY, send_events
-from serve.whole import send_body
 
 _BEFORE = 2  # of the decoder's context, the share of what was said before
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import RequestError
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 
 SECONDS = 0.02  # from one timestamp to the next
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-from engine.log_mel import HOP, RATE, Floats, log_mel
+from engine.encoders.log_mel import HOP, RATE, Floats, log_mel
 from engine.outputs import PositionLogprobs
-from engine.sampling_params import SamplingParams
-from engine.tokenizer import Tokenizer
+from engine.sampling.params import SamplingParams
+from engine.tokenizers.tokenizer import Tokenizer
 from serve.audio.protocol import TIMED, AudioRequest, Segment
 from serve.audio.segments import Piece, cut
 from serve.audio.tokens import SpeechTokens
 from serve.engine_client import Prompt
+from serve.generation.streams import collect
 from serve.service import Service
-from serve.streams import collect
 
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed")
 _NEVER = -100.0  # logit bias of a token that is not to be written

@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 
 from engine.errors import ConfigError
-from serve import options as engine_options
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
 from serve.bench.offline_cli import latency, startup, structured, throughput
 from serve.bench.printing import print_paths, report, write_json
-from serve.help import Commands
+from serve.commands import options as engine_options
+from serve.commands.help import Commands
 
 app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 _console = Console()

@@ -19,15 +19,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from engine.compiling.lowering import abstract_leaves, whole
+from engine.compiling.memory import KVLayout
+from engine.compiling.shapes import StepShape
 from engine.config import make_config
 from engine.core import EngineCore
-from engine.lowering import abstract_leaves, whole
-from engine.memory import KVLayout
 from engine.packing import packed_size, unpack
-from engine.plan import Plan
 from engine.runner import Launched, Results, Runner
-from engine.sampling import Sampled
-from engine.shapes import StepShape
+from engine.sampling.sampler import Sampled
+from engine.scheduling.plan import Plan
 from engine.step import DeviceState
 from models.decoder import Decoder
 from models.flatten import Layout

@@ -23,7 +23,7 @@ from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.bench.family_shapes import FAMILIES, Config, Count, Size, count
 
 _PROMPT = 2  # tokens, different in each row: those of all are one step

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.flatten import Leaf
 
 Config = dict[str, Any]

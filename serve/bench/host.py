@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from engine.beam_core import BeamCore
+from engine.beams.core import BeamCore
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.messages import AddRequest, EngineStats
-from engine.plan import Plan
 from engine.process import Connection, turn
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
+from engine.scheduling.plan import Plan
 from engine.wire import to_frame
 from serve.bench.fake_device import VOCAB_SIZE, Clock, make_fake_core
 from serve.bench.results import percentile

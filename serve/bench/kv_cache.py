@@ -15,7 +15,7 @@ from rich.table import Table
 
 from engine.config import CACHE_DTYPES
 from engine.errors import ConfigError
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.bench.serving import load_tokenizer
 
 if TYPE_CHECKING:

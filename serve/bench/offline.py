@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.bench.results import percentile
 from serve.bench.samples import Sample
 

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from engine.errors import ConfigError
-from serve import options as engine_options
 from serve.bench import options
 from serve.bench.printing import report, write_json
-from serve.status import status
+from serve.commands import options as engine_options
+from serve.commands.status import status
 
 if TYPE_CHECKING:
     from engine import LLM

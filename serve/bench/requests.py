@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from serve.bench.form import write_form
 from serve.bench.http_client import HttpError, Server
 from serve.bench.samples import Sample

@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import cycle, islice
 
-from engine.beam_core import BeamCore
+from engine.adapters.request import LoRARequest
+from engine.beams.core import BeamCore
 from engine.config import EngineConfig
-from engine.lora_request import LoRARequest
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.process import serve_engine
-from engine.tokenizer import Tokenizer
-from models.checkpoint import find_folder
+from engine.tokenizers.tokenizer import Tokenizer
+from models.checkpoints.checkpoint import find_folder
 
 STEP_VARIABLE = "INGOT_SCRIPTED_STEP"
 _TEXT = "Once upon a time there was a little dog who lived in a big house by the sea. "
@@ -102,7 +102,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0].isdigit():
         with socket.socket(fileno=int(arguments[0])) as peer:
             return serve_engine(peer, lambda config: BeamCore(ScriptedCore(config)))
-    from serve import cli, run
+    from serve import cli
+    from serve.commands import run
 
     command = (sys.executable, "-P", "-m", "serve.bench.scripted")
     run.run_server = partial(run.run_server, command=command)

@@ -14,8 +14,8 @@ from rich.progress import Progress
 from engine.config import make_config
 from engine.errors import ConfigError
 from engine.model_files import located
-from engine.tokenizer import Tokenizer
-from models.checkpoint import find_folder
+from engine.tokenizers.tokenizer import Tokenizer
+from models.checkpoints.checkpoint import find_folder
 from models.errors import IngotError
 from serve.bench.arrivals import Arrivals
 from serve.bench.drafts import read_drafts

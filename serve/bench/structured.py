@@ -20,7 +20,7 @@ from rich.table import Table
 
 from engine.errors import ConfigError
 from engine.messages import AddRequest, RequestDelta
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.bench.results import percentile
 from serve.bench.serving import BenchError
 

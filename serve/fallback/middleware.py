@@ -14,9 +14,9 @@ from functools import partial
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.errors import UnavailableError, early_response
 from serve.fallback.chain import PATHS, SENT_BY_FALLBACK, FallbackChain
+from serve.http.disconnect import ClientDisconnected, unless_disconnected
 from serve.router.relay import pass_on
 
 _SERVER_ERROR = 500

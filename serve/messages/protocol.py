@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import RequestError
-from serve.protocol import CheckedRequest
+from serve.protocol.decoding import CheckedRequest
 
 
 class TextBlock(Struct, tag_field="type", tag="text", frozen=True, forbid_unknown_fields=True):

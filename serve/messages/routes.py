@@ -6,15 +6,15 @@ from types import MappingProxyType
 from starlette.types import Send
 
 from engine.errors import RequestError
-from serve.conversation import begin, prompt_of
-from serve.endpoint import GenerationRoute, send_json
 from serve.errors import ErrorBody
+from serve.generation.conversation import begin, prompt_of
+from serve.generation.streams import collect
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.sse import Framing, event, named_event, send_events
 from serve.messages.protocol import CountRequest, MessagesRequest, TokenCount
 from serve.messages.translate import chat_request
 from serve.messages.view import MessagesView
 from serve.service import Service
-from serve.sse import Framing, event, named_event, send_events
-from serve.streams import collect
 
 _HINTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _EFFORTS = {"enabled": "high", "adaptive": "high", "disabled": "none"}

@@ -21,8 +21,9 @@ from serve.messages.protocol import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from serve.protocol_chat import ChatMessage, ChatRequest
-from serve.protocol_tools import (
+from serve.protocol.chat import ChatMessage, ChatRequest
+from serve.protocol.response_format import JsonSchemaFormat, ResponseFormat
+from serve.protocol.tools import (
     CalledFunction,
     CalledTool,
     FunctionDefinition,
@@ -31,7 +32,6 @@ from serve.protocol_tools import (
     Tool,
     ToolChoice,
 )
-from serve.response_format import JsonSchemaFormat, ResponseFormat
 
 
 def chat_request(request: CountRequest, effort: str | None) -> ChatRequest:

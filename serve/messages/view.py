@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import UNSET
 
 from engine.outputs import OutputDelta
-from serve.conversation import Conversation
+from serve.generation.conversation import Conversation
 from serve.messages.protocol import (
     AnthropicMessage,
     AnthropicUsage,

@@ -10,7 +10,7 @@ from engine.errors import RequestError
 from engine.pooling.inputs import InputReader, PoolInput, match_pairs, vector_width
 from engine.pooling_params import PoolingParams
 from serve.pooling.protocol import MAX_INPUTS, EmbeddingRequest, InputFields, PoolingFields
-from serve.protocol import Usage, usage_of
+from serve.protocol.decoding import Usage, usage_of
 from serve.service import Service
 
 MAX_NUMBERS = 2**25  # of all vectors of tokens in an answer: 8,192 tokens of 4,096 each

@@ -16,9 +16,9 @@ import msgspec
 from starlette.types import Send
 
 from engine.errors import RequestError
+from serve.http.whole import send_body
 from serve.pooling.ask import Answers, floats
 from serve.pooling.protocol import EmbeddingRequest
-from serve.whole import send_body
 
 MAX_DESCRIBED = 128  # vectors; clients take some 64 KiB of headers
 

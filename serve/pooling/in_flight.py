@@ -12,7 +12,7 @@ from engine.messages import PoolRequest, RequestDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from models.errors import IngotError
-from serve.metrics import Metrics, Timeline
+from serve.operations.metrics import Metrics, Timeline
 
 Waiter = asyncio.Future[bytes]
 

@@ -5,10 +5,10 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from engine.errors import RequestError
-from serve.protocol import MAX_PRIORITY, CheckedRequest, Usage
-from serve.protocol_chat import ChatMessage, ChatRequest
-from serve.protocol_completions import TextOrIds
-from serve.template_fields import check_template_fields
+from serve.protocol.chat import ChatMessage, ChatRequest
+from serve.protocol.completions import TextOrIds
+from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage
+from serve.protocol.template_fields import check_template_fields
 
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]

@@ -10,7 +10,7 @@ from starlette.types import Send
 from engine.errors import RequestError
 from engine.pooling.inputs import check_task, vector_width
 from engine.pooling_params import PoolingParams
-from serve.endpoint import GenerationRoute, send_json
+from serve.http.endpoint import GenerationRoute, send_json
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
 from serve.pooling.encodings import encoded, send_bytes
 from serve.pooling.protocol import (
@@ -32,7 +32,7 @@ from serve.pooling.protocol import (
     ScoreList,
     ScoreRequest,
 )
-from serve.protocol import RequestT
+from serve.protocol.decoding import RequestT
 
 
 class PoolingRouteBase(GenerationRoute[RequestT]):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve.protocol_tools import Tool, ToolChoice
+from serve.protocol.tools import Tool, ToolChoice
 from serve.reply.bound import Wish
 from serve.reply.events import Output
 from serve.reply.json_calls import JsonCalls, Keys, arguments_until

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from engine.thoughts import ThoughtMarks
+from engine.reasoning.thoughts import ThoughtMarks
 from serve.reply.bound import Part, Wish, const, either, in_order, json_part
 from serve.reply.bound import text_until as free_text
 from serve.reply.events import Output

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.thoughts import ThoughtMarks
+from engine.reasoning.thoughts import ThoughtMarks
 from serve.reply.events import Output
 from serve.reply.reader import Emit, Reader, Reading
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import RequestError
-from serve.protocol_chat import ChatRequest
-from serve.protocol_tools import NamedToolChoice, ToolChoice
+from serve.protocol.chat import ChatRequest
+from serve.protocol.tools import NamedToolChoice, ToolChoice
 from serve.reply.events import MakeId, openai_id
 from serve.reply.forced import NamedCall, required_calls
 from serve.reply.format import ThinkingFormat, ToolFormat

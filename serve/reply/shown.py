@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from msgspec import UNSET
 
 from engine.outputs import OutputDelta
-from serve.protocol_chat import AnswerMessage, ChatFinishReason, Delta
-from serve.protocol_tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
+from serve.protocol.chat import AnswerMessage, ChatFinishReason, Delta
+from serve.protocol.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
 from serve.reply.events import Arguments, CallStart, Content, Event, Reasoning
 from serve.reply.rules import ReplyRules
 

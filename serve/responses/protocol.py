@@ -5,8 +5,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.errors import RequestError
-from engine.sampling_params import MAX_LOGPROBS
-from serve.protocol import CheckedRequest
+from engine.sampling.params import MAX_LOGPROBS
+from serve.protocol.decoding import CheckedRequest
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden

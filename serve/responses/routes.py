@@ -16,12 +16,13 @@ from starlette.types import Scope, Send
 
 from engine.errors import OverloadedError, RequestError
 from models.errors import IngotError
-from serve.conversation import Conversation, begin
-from serve.endpoint import GenerationRoute, send_json
 from serve.errors import ErrorBody, error_body
-from serve.key_limits import keep_place
-from serve.owner import owner_of
-from serve.protocol_chat import ChatMessage
+from serve.generation.conversation import Conversation, begin
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.key_limits import keep_place
+from serve.http.owner import owner_of
+from serve.http.sse import Framing, event, named_event, send_events
+from serve.protocol.chat import ChatMessage
 from serve.responses.event_log import AsLogged, EventLog
 from serve.responses.protocol import (
     Deleted,
@@ -33,7 +34,6 @@ from serve.responses.store import ResponseStore, Stored
 from serve.responses.translate import chat_request, format_field, new_turns, turns_of
 from serve.responses.view import ResponseView
 from serve.service import Service
-from serve.sse import Framing, event, named_event, send_events
 
 MAX_BACKGROUND = 1000
 _NAMES = MappingProxyType(

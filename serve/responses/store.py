@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from engine.errors import NotFoundError
-from serve.protocol_chat import ChatMessage
+from serve.protocol.chat import ChatMessage
 from serve.responses.event_log import EventLog
 from serve.responses.protocol import ResponseObject
 

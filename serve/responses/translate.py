@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from engine.errors import RequestError
-from serve.invalid import invalid
-from serve.protocol_chat import MAX_MESSAGES, ChatMessage, ChatRequest
-from serve.protocol_tools import (
+from serve.protocol.chat import MAX_MESSAGES, ChatMessage, ChatRequest
+from serve.protocol.invalid import invalid
+from serve.protocol.response_format import ResponseFormat
+from serve.protocol.tools import (
     AllowedTool,
     AllowedToolChoice,
     AllowedTools,
@@ -20,7 +21,6 @@ from serve.protocol_tools import (
     NamedToolChoice,
     Tool,
 )
-from serve.response_format import ResponseFormat
 from serve.responses.protocol import (
     AllowedFunctions,
     AnswerPart,

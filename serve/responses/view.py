@@ -8,8 +8,8 @@ from uuid import uuid4
 import msgspec
 
 from engine.outputs import OutputDelta
-from serve.conversation import Conversation
-from serve.logprobs import chat_logprobs
+from serve.generation.conversation import Conversation
+from serve.generation.logprobs import chat_logprobs
 from serve.reply.parts import Begin, Change, End, Grow, Part, Parts
 from serve.reply.shown import Reply
 from serve.responses.protocol import (

@@ -13,17 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.errors import IngotError
-from serve.auth import ApiKeys
 from serve.errors import (
     RETRY_AFTER_SECONDS,
     handle_http_exception,
     handle_ingot_error,
     handle_unexpected,
 )
-from serve.hosts import ANY, AllowedHosts, allowed_hosts
-from serve.http_protocol import HardenedProtocol
+from serve.http.auth import ApiKeys
+from serve.http.hosts import ANY, AllowedHosts, allowed_hosts
+from serve.http.http_protocol import HardenedProtocol
+from serve.http.listener import bind, url_of
 from serve.launcher import Server
-from serve.listener import bind, url_of
 from serve.router.backends import Backends
 from serve.router.forward import Forward
 from serve.router.metrics import RouterMetrics

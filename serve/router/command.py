@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from serve import operation_options, options
+from serve.commands import operation_options, options
 
 
 def router(

@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import NotFoundError
 from serve.audio.form import AUDIO_PATHS, FORM, FORM_BYTES
-from serve.body import read_body
-from serve.disconnect import ClientDisconnected, unless_disconnected
 from serve.errors import TransportError, UnavailableError
 from serve.fallback.chain import RESPONSES, FallbackChain
-from serve.request_id import OWN_ID
+from serve.http.body import read_body
+from serve.http.disconnect import ClientDisconnected, unless_disconnected
+from serve.http.request_id import OWN_ID
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
 from serve.router.prefixes import Beginning, beginning_of

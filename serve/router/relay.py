@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from starlette.types import Send
 
 from serve.errors import ErrorBody, ErrorDetail
-from serve.request_id import OWN_ID
+from serve.http.request_id import OWN_ID
+from serve.http.sse import event
+from serve.http.whole import send_body
 from serve.router.upstream import Answer, UpstreamError
-from serve.sse import event
-from serve.whole import send_body
 
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ANSWER_BYTES = 256 * 2**20

@@ -17,7 +17,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
     backends: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8080
-    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.hosts` says
+    allowed_hosts: tuple[str, ...] | None = None  # Host headers; None: as `serve.http.hosts` says
     api_keys: tuple[str, ...] = ()
     try_timeout: float | None = 600.0  # seconds until an answer begins; None waits
     fallbacks: tuple[FallbackApi, ...] = ()  # in the order in which they are asked

@@ -7,10 +7,10 @@ position than its own, or nothing. The step then gives NONE for all its tokens.
 
 import jax.numpy as jnp
 
-from engine.late_sampling import sample_late
 from engine.packing import FROM_SLOT, SAMPLE, unpack
+from engine.sampling.late_sampling import sample_late
 from engine.step import step
-from models.attention import mixed_batch
+from models.layers.attention import mixed_batch
 
 NONE = -1
 

@@ -8,7 +8,7 @@ import pytest
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 
 VOCAB = 97
 CONFIG = {

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.sampling import Sampled, sample
-from engine.sampling_options import needs_admission, sampling_row, unpack_rows
-from engine.sampling_state import SlotState, admit, observe, pack_options
+from engine.sampling.options import needs_admission, sampling_row, unpack_rows
+from engine.sampling.sampler import Sampled, sample
+from engine.sampling.state import SlotState, admit, observe, pack_options
 from tests.engine.sampling_reference import Sequence
 
 Ints = NDArray[np.int32]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 
 Floats = NDArray[np.float64]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from engine.attention_backend import resolve_backend, resolve_sampler
+from engine.compiling.memory import resolve_layout, resolve_pages
+from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.memory import resolve_layout, resolve_pages
-from engine.shapes import Shapes
-from models.published import PUBLISHED
+from models.config.published import PUBLISHED
+from models.layers.relative_bias import RelativeBias
 from models.registry import find_architecture
-from models.relative_bias import RelativeBias
 from pallas_kernels import Backend
 
 SHAPES = Shapes(64, 2048, 4096, 64)

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.messages import AddRequest
 from engine.runner import Launched
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.engine.conftest import VOCAB, make_core, run
 
 

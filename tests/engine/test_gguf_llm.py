@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine.llm import LLM
-from engine.sampling_params import SamplingParams
-from models.checkpoint import open_tensors
+from engine.sampling.params import SamplingParams
+from models.checkpoints.checkpoint import open_tensors
 from tests.engine.pooling_folders import WORDS, write_folder, write_modules
 from tests.engine.tokenizers_small import load
 from tests.models.gguf import test_encoders

@@ -10,7 +10,7 @@ from engine.config import EngineConfig
 from engine.interrupts import held_back
 from engine.messages import StepReport
 from engine.prompts import Prompt
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.fake_engine import FakeCore
 
 

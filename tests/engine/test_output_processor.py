@@ -8,7 +8,7 @@ from engine.errors import RequestError
 from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport, TokenLogprobs
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
-from engine.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
+from engine.sampling.params import MAX_BAD_WORD_TOKENS, SamplingParams
 from tests.engine.tokenizers_small import byte_level_backend, load, save, sentencepiece_backend
 
 untimed = settings(deadline=None, derandomize=True)

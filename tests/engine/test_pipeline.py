@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import engine.packing
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.engine.checked_step import NONE, checked_step
 from tests.engine.conftest import VOCAB, make_core, run
 
@@ -21,8 +21,8 @@ ROWS = 64
 def few_programs():
     """A program for each number of turns, whatever the number of rows: compiling takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.shapes.decode_rows", lambda largest: [largest])
-        patch.setattr("engine.shapes.mixed_tokens", lambda rows, largest: [largest])
+        patch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
+        patch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
         yield
 
 
@@ -30,7 +30,7 @@ def few_programs():
 def checked_core(folder, **settings):
     """An engine whose steps are checked, with all programs compiled."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.lowering.step", checked_step)
+        patch.setattr("engine.compiling.lowering.step", checked_step)
         engine = make_core(folder, **settings)
         engine.wait_for_programs()
     try:

@@ -9,8 +9,8 @@ import pytest
 from engine import LLM, PoolingParams
 from engine.errors import ConfigError, RequestError
 from engine.messages import PoolRequest
+from models.checkpoints.sentence_transformers import read_sentence_transformer, score_activation
 from models.errors import CheckpointError, UnsupportedError
-from models.sentence_transformers import read_sentence_transformer, score_activation
 from tests.engine.pooling_folders import write_folder, write_modules
 from tests.parity.pooling_cases import CASES
 from tests.parity.pooling_goldens import read

@@ -4,7 +4,7 @@ import pytest
 
 from engine.errors import RequestError
 from engine.prompts import Prompt, as_prompt, as_prompts
-from engine.sampling_defaults import sampling_defaults
+from engine.sampling.defaults import sampling_defaults
 from models.errors import CheckpointError
 
 

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from engine.detokenizer import byte_letters
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.detokenizer import byte_letters
+from engine.tokenizers.tokenizer import Tokenizer
 
 SPECIAL = ("<s>", "</s>")
 WORDS = ("Hello", "world", "Once", "stop", "é", "日本")

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-import engine.lowering
+import engine.compiling.lowering
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
-from models.published import LLAMA_3_1_8B
+from engine.sampling.params import SamplingParams
+from models.config.published import LLAMA_3_1_8B
 from tests.gpu.records import Log
 
 TINY = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.alibi import powers, slopes_from_above, slopes_from_below
+from models.layers.alibi import powers, slopes_from_above, slopes_from_below
 
 
 def test_eight_heads_have_the_slopes_of_the_paper() -> None:

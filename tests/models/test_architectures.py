@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import architectures
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
+from models.config.mixers import DualScan
 from models.encoder_decoder import make_decoder
 from models.errors import CheckpointError, ModelError, UnsupportedError
-from models.given import unable
-from models.mixer_config import DualScan
+from models.layers.given import unable
 from models.registry import find_architecture, supported
-from models.weights import Source, Stack, WeightMap
+from models.weights.sources import Source, Stack, WeightMap
 from tests.parity.alibi_cases import ALIBI
 from tests.parity.cases import ARCHITECTURES, MIXTURES
 from tests.parity.dense_cases import DENSE

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import find_folder, open_tensors, read_config, read_generation_config
+from models.checkpoints.checkpoint import (
+    find_folder,
+    open_tensors,
+    read_config,
+    read_generation_config,
+)
 from models.errors import CheckpointError
 from tests.models.safetensors_files import write_safetensors
 from tests.models.torch_file.torch_files import write_torch_file

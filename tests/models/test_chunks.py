@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.chunks import View, within_chunks
 from models.errors import UnsupportedError
+from models.layers.chunks import View, within_chunks
 from pallas_kernels import paged_decode, query_blocks, ragged_attention
 
 S, C, PAGES = 16, 32, 8  # slots of a page, positions of a chunk, pages of a row

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.config import LayerKind, ModelConfig
+from models.config.decoder import LayerKind, ModelConfig
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.fields import Fields
 
 CONFIG = ModelConfig(
     architecture="LlamaForCausalLM",

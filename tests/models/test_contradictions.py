@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.checkpoints.loading import load
 from models.errors import ModelError
-from models.loading import load
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.case import Case

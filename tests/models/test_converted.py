@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from models.checkpoint import open_tensors
-from models.convert import convert
+from models.checkpoints.checkpoint import open_tensors
+from models.checkpoints.convert import convert
+from models.checkpoints.loading import load
 from models.errors import CheckpointError, UnsupportedError
-from models.loading import load
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.models.test_loading import CONFIG, tiny_tensors
@@ -66,7 +66,7 @@ def test_a_full_disk_is_an_error(tiny, monkeypatch, last):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"models.convert.{last}", full)
+    monkeypatch.setattr(f"models.checkpoints.convert.{last}", full)
     with pytest.raises(CheckpointError, match=r"Cannot write .*made: No space left on device"):
         made(tiny)
 

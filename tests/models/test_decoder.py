@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models import self_attention
 from models.architectures import gemma2
-from models.attention import AttentionBatch, KVCache, mixed_batch
-from models.config import LayerKind, ModelConfig, QKNorm, ScoreGrowth, SharedBlocks
+from models.config.decoder import LayerKind, ModelConfig, QKNorm, ScoreGrowth, SharedBlocks
 from models.decoder import Decoder
 from models.errors import UnsupportedError
-from models.given import Given
-from models.layers import split_columns
-from models.rope import RopeConfig, Rotation
-from models.weight_map import weight_map
+from models.layers import self_attention
+from models.layers.attention import AttentionBatch, KVCache, mixed_batch
+from models.layers.given import Given
+from models.layers.parts import split_columns
+from models.layers.rope import RopeConfig, Rotation
+from models.weights.decoder import weight_map
 from pallas_kernels import HeadNorms, Pages
 from pallas_kernels.attention.reference import attention_reference
 from pallas_kernels.cache.reference import qkv_write_reference

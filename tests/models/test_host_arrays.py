@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.host_arrays import HUGE_PAGE, host_zeros
+from models.checkpoints.host_arrays import HUGE_PAGE, host_zeros
 from models.sharding import make_mesh, named_sharding
 
 _LARGE = (3, HUGE_PAGE // 4)  # three huge pages of float32

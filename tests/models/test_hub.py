@@ -10,7 +10,7 @@ import pytest
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.model_files import located
-from models.hub import HubError, fetch, fetch_adapter, is_hub_name
+from models.checkpoints.hub import HubError, fetch, fetch_adapter, is_hub_name
 from tests.models.fake_hub import COMMIT, FakeHub, fake_hub
 
 BIG = bytes(range(256)) * 4000

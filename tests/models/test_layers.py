@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.layers import Linear
+from models.layers.parts import Linear
 
 LARGE = (1024, 512)
 

@@ -10,13 +10,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from models import memory
+from models.checkpoints import memory
+from models.checkpoints.loading import load
+from models.checkpoints.safetensors import SafetensorsFile
+from models.checkpoints.slices import read_slice
 from models.errors import CheckpointError, ModelError, UnsupportedError
-from models.loading import load
-from models.safetensors import SafetensorsFile
 from models.sharding import make_mesh
-from models.slices import read_slice
-from models.weights import Part, Source
+from models.weights.sources import Part, Source
 from tests.models.safetensors_files import write_checkpoint, write_safetensors
 
 CONFIG = {
@@ -143,7 +143,7 @@ def test_dtype_auto_is_float32_on_cpu_and_others_are_named(tiny: Path) -> None:
 def test_any_slice_of_a_large_parameter_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: int, transpose: bool
 ) -> None:
-    monkeypatch.setattr("models.slices.BLOCK_BYTES", 1)
+    monkeypatch.setattr("models.checkpoints.slices.BLOCK_BYTES", 1)
     whole = np.arange(70 * 50, dtype=np.float32).reshape(70, 50)
     write_safetensors(tmp_path / "a", {"a": whole.T if transpose else whole})
     source = Source((Part("a", whole.shape[axis]),), axis=axis, transpose=transpose)
@@ -202,7 +202,7 @@ def test_too_little_memory_is_said_before_anything_is_read(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 100)
-    monkeypatch.setattr("models.safetensors.Tensor._fill", None)
+    monkeypatch.setattr("models.checkpoints.safetensors.Tensor._fill", None)
     with pytest.raises(ModelError, match=r"of the host's memory and 0.00 GiB are free; use"):
         parameters(tiny)
 
@@ -247,7 +247,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import jax
-from models.loading import load
+from models.checkpoints.loading import load
 from models.sharding import make_mesh
 
 def peak():  # ru_maxrss would begin with what the process that started this one once had

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.adapter_files import read_adapter
+from models.checkpoints.adapter_files import read_adapter
+from models.checkpoints.loading import LoadedModel, load
 from models.errors import CheckpointError, ModelError, UnsupportedError
-from models.loading import LoadedModel, load
-from models.lora import AdaptedModel, check_family, with_adapters
+from models.layers.lora import AdaptedModel, check_family, with_adapters
 from models.registry import find_architecture
 from models.sharding import make_mesh
 from tests.models.adapter_folders import PREFIX, halves, merged, write_adapter

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from models import memory
+from models.checkpoints import memory
 from models.errors import ModelError
 from models.flatten import Leaf
 from models.sharding import make_mesh

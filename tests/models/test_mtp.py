@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import KVCache, decode_batch, mixed_batch
-from models.config import ModelConfig
+from models.checkpoints.loading import LoadedModel, load
+from models.config.decoder import ModelConfig
 from models.errors import CheckpointError, UnsupportedError
-from models.loading import LoadedModel, load
-from models.mtp import LoadedMTP, load_mtp
-from models.rope import rotation
+from models.layers.attention import KVCache, decode_batch, mixed_batch
+from models.layers.mtp import LoadedMTP, load_mtp
+from models.layers.rope import rotation
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES

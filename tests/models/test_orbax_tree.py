@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.convert import convert
+from models.checkpoints.convert import convert
+from models.checkpoints.loading import load
+from models.checkpoints.orbax_tree import is_part
 from models.errors import CheckpointError, UnsupportedError
-from models.loading import load
-from models.orbax_tree import is_part
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.models.test_loading import CONFIG, tiny_tensors

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from models.checkpoints.loading import load
+from models.config.overrides import merged, overridden
 from models.errors import CheckpointError, UnsupportedError
-from models.loading import load
-from models.overrides import merged, overridden
 from models.pooling_loading import load_pooler
 from models.registry import find_architecture
 from models.sharding import make_mesh

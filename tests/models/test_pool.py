@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch, paged_attention
-from models.config import LayerKind, ModelConfig
+from models.config.decoder import LayerKind, ModelConfig
+from models.layers.attention import (
+    AttentionBatch,
+    KVCache,
+    decode_batch,
+    mixed_batch,
+    paged_attention,
+)
 from models.pool import Pool, make_pool
 from models.registry import find_architecture
 from pallas_kernels import Backend

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from models.config import ModelConfig
-from models.encoder_config import EncoderConfig
+from models.config.decoder import ModelConfig
+from models.config.encoder import EncoderConfig
 from models.errors import CheckpointError
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture, find_encoder

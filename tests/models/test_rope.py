@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.config.fields import Fields
+from models.config.rope import read_rope
 from models.errors import CheckpointError, ModelError, UnsupportedError
-from models.fields import Fields
-from models.rope import Linear, RopeConfig, Unscaled, rotate, rotation
-from models.rope_settings import read_rope
+from models.layers.rope import Linear, RopeConfig, Unscaled, rotate, rotation
 
 CONTEXT = 131072
 LLAMA3 = {

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.checkpoints.safetensors import SafetensorsFile
 from models.errors import CheckpointError
-from models.safetensors import SafetensorsFile
 
 F32 = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 DATA = bytes(range(24))

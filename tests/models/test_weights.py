@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.weights import Part, Source
+from models.weights.sources import Part, Source
 
 
 def columns(*parts: Part, shards: int = 1) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.errors import UnsupportedError
 from models.registry import find_architecture
 from tests.parity.image_cases import WITH_IMAGES

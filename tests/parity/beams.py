@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.beam_params import BeamSearchParams, EarlyStopping
+from engine.beams.params import BeamSearchParams, EarlyStopping
 
 FILE = Path(__file__).parent / "beams.json"
 

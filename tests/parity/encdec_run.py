@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from models.attention import AttentionBatch, EncodedRows
-from models.loading import LoadedModel
+from models.checkpoints.loading import LoadedModel
+from models.layers.attention import AttentionBatch, EncodedRows
 from tests.parity.paged import PAGES, ROWS, PagedRun
 
 OWN_PAGES = 10  # of a row's pages; the others are its encoder's

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from models.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
-from models.config import ModelConfig
-from models.loading import LoadedModel, load
+from models.checkpoints.loading import LoadedModel, load
+from models.config.decoder import ModelConfig
+from models.layers.attention import AttentionBatch, KVCache, decode_batch, mixed_batch
+from models.layers.states import States, state_rows
 from models.pool import make_pool
 from models.sharding import make_mesh, named_sharding
-from models.states import States, state_rows
 from pallas_kernels import Backend
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.case import Case

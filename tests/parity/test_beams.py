@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.beam_core import BeamCore
-from engine.beam_params import BeamSearchParams
+from engine.beams.core import BeamCore
+from engine.beams.params import BeamSearchParams
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.messages import AddBeams, RequestDelta

@@ -6,7 +6,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.engine.conftest import run
 from tests.parity.cases import CASES
 from tests.parity.goldens import read

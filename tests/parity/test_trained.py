@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.loading import load
+from models.checkpoints.loading import load
 from models.sharding import make_mesh
 from tests.parity.paged import PagedRun
 

@@ -13,15 +13,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import EngineConfig
 from engine.output_processor import OutputProcessor
-from serve.adapters import AdapterNames
+from serve.adapters.names import AdapterNames
 from serve.app import build_app
 from serve.engine_client import EngineClient
-from serve.grammars import GrammarCompiler
-from serve.metrics import Metrics
+from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
+from serve.operations.metrics import Metrics
+from serve.operations.tracing import Traces
 from serve.service import Service
 from serve.settings import ServerSettings
-from serve.tracing import Traces
 from tests.fake_engine import FakeCore
 from tests.serve.served import InProcessEngine, Serve, Served
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from engine.beam_core import BeamCore
+from engine.beams.core import BeamCore
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine, StepReport, ToEngine
 from engine.process import apply, pages_asked_for

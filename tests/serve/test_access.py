@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from engine.errors import ConfigError
-from serve.hosts import LOCAL, allowed_hosts
-from serve.listener import check_certificate
+from serve.http.hosts import LOCAL, allowed_hosts
+from serve.http.listener import check_certificate
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
 from tests.serve.test_server import running

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 import typer
 
+from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.lora_request import LoRARequest
-from serve.adapter_options import parse_lora_modules
-from serve.adapters import AdapterNames
+from serve.adapters.names import AdapterNames
+from serve.commands.adapter_options import parse_lora_modules
 from serve.settings import ServerSettings
 from tests.serve.served import Serve, Served
 

@@ -14,7 +14,7 @@ Where the other rows of the table of attacks are held:
     other origins, certificates, Unix sockets                   test_access, test_server
     grammars that explode, memory and time of their compilers   test_structured_outputs
     texts of tool calls, in linear time and without eval        reply/test_reader
-    templates that escape, loop or explode                      tests/engine/test_chat_template
+    templates that escape, loop or explode                      tests/engine/templates
     checkpoints and their configurations                        tests/models
     compiles after the warm-up, neighbours in one step          tests/engine
 """
@@ -29,8 +29,8 @@ import pytest
 from starlette.routing import Route
 
 from engine.config import EngineConfig
-from serve.batch import run_batch
-from serve.operator_routes import RESETS
+from serve.commands.batch import run_batch
+from serve.operations.operator_routes import RESETS
 from serve.responses import store as store_module
 from serve.settings import ServerSettings
 from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat

@@ -3,7 +3,7 @@
 import pytest
 from starlette.routing import Route
 
-from serve.auth import PUBLIC_PATHS
+from serve.http.auth import PUBLIC_PATHS
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
 

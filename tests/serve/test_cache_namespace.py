@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve.cache_namespace import namespace
-from serve.owner import owner_of
+from serve.generation.cache_namespace import namespace
+from serve.http.owner import owner_of
 from serve.settings import ServerSettings
 from tests.serve.served import Serve, Served
 

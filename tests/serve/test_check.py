@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.check import reference
 from engine.check.trace import Trace
 from serve import cli
-from serve.check import _compare
+from serve.commands.check import _compare
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.encdec_cases import CASES as WITH_ENCODER

@@ -14,7 +14,7 @@ from rich.console import Console
 from engine import LLM
 from engine.check import pooling_reference, reference
 from engine.check.trace import Trace
-from serve.check_pooling import check_pooler
+from serve.commands.check_pooling import check_pooler
 from tests.engine.pooling_folders import write_folder, write_modules
 from tests.serve.test_check import check
 

@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from engine.config import EngineConfig
-from serve import batch, cli, run
+from serve import cli
+from serve.commands import batch, run
 from serve.fallback.apis import FallbackApi
 from serve.settings import ServerSettings, StructuredOutputsConfig
 

@@ -7,9 +7,9 @@ from engine.config import EngineConfig
 from engine.grammar.matcher import compile_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
-from serve.protocol_tools import FunctionDefinition, Tool
+from serve.protocol.tools import FunctionDefinition, Tool
 from serve.reply.after_reasoning import after_reasoning
 from serve.reply.forced import forced_schema
 from serve.reply.harmony import Harmony

@@ -9,11 +9,11 @@ from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine
 from engine.output_processor import OutputProcessor
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve import engine_life
 from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
 from serve.engine_life import EngineLife, until_hung
-from serve.metrics import Metrics
+from serve.operations.metrics import Metrics
 from tests.fake_engine import FakeCore
 from tests.serve.served import PATIENCE
 

@@ -14,7 +14,7 @@ from engine import process as process_module
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError
 from engine.messages import AbortRequests, AddRequest, EngineFailed, ModelInfo, StepReport
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.engine_process import EngineProcess
 from tests.fake_engine import FAIL_STEP, KILL, REFUSE
 from tests.fake_server import FAKE_ENGINE, ROOT

@@ -13,9 +13,9 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.grammar.worker_messages import Remembered
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
-from serve.batch import call
+from serve.commands.batch import call
 from tests.serve.harm import assert_unharmed
 from tests.serve.served import PATIENCE, Serve, until
 from tests.serve.test_http_protocol import HEAD, listening
@@ -112,7 +112,7 @@ async def test_a_flood_of_schemas_is_forgotten_again(
     monkeypatch.chdir(tmp_path)
     kept: list[Remembered] = []
     monkeypatch.setattr(
-        "serve.grammars.Remembered", lambda: kept.append(Remembered(bound)) or kept[-1]
+        "serve.generation.grammars.Remembered", lambda: kept.append(Remembered(bound)) or kept[-1]
     )
 
     async with serve() as served:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from serve.gpus import find_gpus
-from serve.metrics import Metrics
+from serve.operations.gpus import find_gpus
+from serve.operations.metrics import Metrics
 
 
 class NVMLError(Exception):

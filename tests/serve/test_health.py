@@ -6,12 +6,12 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.output_processor import OutputProcessor
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve import engine_client
 from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
-from serve.metrics import Metrics
+from serve.generation.streams import collect
+from serve.operations.metrics import Metrics
 from serve.settings import ServerSettings
-from serve.streams import collect
 from tests.fake_engine import FakeCore
 from tests.serve.served import PATIENCE, InProcessEngine, Serve, until
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from serve.histogram import Histogram
+from serve.operations.histogram import Histogram
 
 NAME, BOUNDS = "ingot:chunk_delay_seconds", (0.001, 0.02, 1, 5)
 

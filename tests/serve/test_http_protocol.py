@@ -11,10 +11,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from serve import body, http_protocol
-from serve.disconnect import ClientDisconnected, unless_disconnected
+from serve.http import body, http_protocol
+from serve.http.disconnect import ClientDisconnected, unless_disconnected
+from serve.http.listener import bind
 from serve.launcher import Server
-from serve.listener import bind
 from serve.settings import ServerSettings
 from tests.serve.served import PATIENCE, Serve, Served, until
 

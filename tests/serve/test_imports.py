@@ -14,7 +14,7 @@ class NoJax:
             raise ImportError(f"{name} was imported")
 
 sys.meta_path.insert(0, NoJax())
-import engine.process, serve.cli, serve.run, serve.terminal, serve.env
+import engine.process, serve.cli, serve.commands.run, serve.commands.terminal, serve.commands.env
 print("imported")
 """
 

@@ -7,8 +7,8 @@ import pytest
 
 from engine.errors import RequestError
 from serve.messages.protocol import MessagesRequest
-from serve.protocol import decode_request
-from serve.protocol_chat import ChatRequest
+from serve.protocol.chat import ChatRequest
+from serve.protocol.decoding import decode_request
 from serve.responses.protocol import ResponsesRequest
 from serve.responses.translate import new_turns
 

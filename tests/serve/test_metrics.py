@@ -13,9 +13,9 @@ from engine.messages import EngineStats, PageEviction, StepReport
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
 from serve.engine_client import EngineClient
-from serve.grammars import GrammarCompiler
-from serve.metrics import Metrics
+from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
+from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
 from tests.fake_engine import FakeCore

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from engine.config import EngineConfig
-from serve.operator_routes import OPERATOR_PATHS, RESETS
+from serve.operations.operator_routes import OPERATOR_PATHS, RESETS
 from serve.settings import ServerSettings
 from tests.fake_engine import ENCODER
 from tests.serve.served import Serve, until

@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from serve.request_templates import MAX_TEMPLATE_CHARS
+from serve.generation.request_templates import MAX_TEMPLATE_CHARS
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
 

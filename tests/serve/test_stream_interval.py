@@ -7,8 +7,8 @@ import pytest
 
 from engine.outputs import OutputDelta
 from models.errors import IngotError
+from serve.generation.streams import RequestStream
 from serve.settings import ServerSettings
-from serve.streams import RequestStream
 from tests.serve.served import Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio

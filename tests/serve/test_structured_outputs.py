@@ -12,7 +12,7 @@ from engine.grammar import worker_messages
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.worker_messages import Compiled, Remembered
 from engine.messages import ModelInfo
-from serve.grammars import GrammarCompiler
+from serve.generation.grammars import GrammarCompiler
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,8 @@ import pytest
 
 import engine
 from engine.errors import RequestError
-from engine.sampling_params import SamplingParams
-from serve.terminal import converse, print_continuation
+from engine.sampling.params import SamplingParams
+from serve.commands.terminal import converse, print_continuation
 
 
 class FakeLLM:

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.config import EngineConfig
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from serve.reply.harmony import Harmony
 from serve.reply.reasoning import ReasoningFormat

@@ -2,9 +2,9 @@
 
 import pytest
 
-from serve.metrics import Timeline
+from serve.generation.timing import timing_of
+from serve.operations.metrics import Timeline
 from serve.settings import ServerSettings
-from serve.timing import timing_of
 from tests.serve.served import Serve, event_data
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from engine.errors import ConfigError
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.engine_client import Prompt
-from serve.tracing import Traces, make_traces
+from serve.operations.tracing import Traces, make_traces
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from serve import whole
-from serve.endpoint import send_json
-from serve.tokenize import Tokens
+from serve.http import whole
+from serve.http.endpoint import send_json
+from serve.openai.tokenize import Tokens
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from engine.errors import ConfigError
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from serve.bench.compare import peers
 from serve.bench.compare.checkpoint import Shape, write_folder, write_gguf
 from serve.bench.compare.peers import Peer, Setting

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from serve.bench.cpu_time import CpuMeter
 from serve.bench.free_port import free_port
 from serve.bench.http_client import HttpError, Server

@@ -9,8 +9,8 @@ from engine.check.comparing import differences, first_parting
 from engine.check.reference import NoReferenceError, load_reference
 from engine.check.soundness import check_activations, check_template, check_tokens
 from engine.check.trace import Trace, trace
-from engine.tokenizer import Tokenizer
-from models.converted import Made, write_made
+from engine.tokenizers.tokenizer import Tokenizer
+from models.checkpoints.converted import Made, write_made
 from models.demo import DEMO_FOLDER
 from tests.parity.cases import CASES
 from tests.parity.goldens import read

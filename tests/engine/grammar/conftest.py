@@ -7,7 +7,7 @@ from engine.core import EngineCore
 from engine.grammar.matcher import Constraint, Vocabulary, compile_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from tests.engine.checked_step import checked_sample_late, checked_step
 from tests.engine.conftest import make_core
@@ -34,8 +34,8 @@ def vocabulary(tokenizer) -> Vocabulary:
 def engine() -> EngineCore:
     """4 rows of random weights, which write anything that they may; each step is checked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.lowering.step", checked_step)
-        patch.setattr("engine.lowering.sample_late", checked_sample_late)
+        patch.setattr("engine.compiling.lowering.step", checked_step)
+        patch.setattr("engine.compiling.lowering.sample_late", checked_sample_late)
         core = make_core(DEMO_FOLDER, **SETTINGS)
         core.wait_for_programs()
     yield core

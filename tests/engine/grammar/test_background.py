@@ -8,8 +8,8 @@ from engine.errors import RequestError
 from engine.grammar import background
 from engine.grammar.background import CompiledGrammars, ConstraintThreads
 from engine.grammar.matcher import Constraint, compile_grammar, load_vocabulary, make_vocabulary
-from engine.tokenizer import Tokenizer
-from engine.tokenizer_files import TokenizerFiles
+from engine.tokenizers.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer_files import TokenizerFiles
 from models.errors import UnsupportedError
 from tests.engine.grammar.conftest import allowed
 

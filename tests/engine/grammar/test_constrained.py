@@ -15,7 +15,7 @@ from engine.grammar import worker_messages
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Constraint, compile_grammar, load_vocabulary
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.engine.conftest import Text
 from tests.engine.grammar.conftest import SETTINGS
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from tests.engine.conftest import Text
 from tests.engine.grammar.test_constrained import PERSON, PROMPT, run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.loading import LoadedModel, load
+from models.checkpoints.loading import LoadedModel, load
 from models.sharding import make_mesh
 from tests.models.gguf.files import converted, metadata, write_gguf
 from tests.parity.cases import CASES

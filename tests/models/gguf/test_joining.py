@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.fields import Fields
+from models.config.fields import Fields
 from models.gguf.joining import concatenated, keys_and_values
 from models.gguf.reader import GGUFFile
 from models.gguf.undoing import EachTurned, HalfOfEach, Reshaped

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import open_tensors, read_config
+from models.checkpoints.checkpoint import open_tensors, read_config
+from models.checkpoints.loading import load
 from models.errors import CheckpointError
-from models.loading import load
 from models.sharding import make_mesh
 from tests.models.gguf.files import converted, gguf, metadata, write_gguf
 from tests.parity.cases import CASES

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.checkpoints.loading import load
 from models.errors import CheckpointError
 from models.gguf.reader import GGUFFile
-from models.loading import load
 from models.sharding import make_mesh
 from tests.models.gguf.files import add, converted, gguf, metadata, write_gguf
 from tests.models.safetensors_files import write_checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.config import ModelConfig
+from models.config.decoder import ModelConfig
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import open_gguf_tensors, read_gguf_config
 from models.gguf.families import STATED

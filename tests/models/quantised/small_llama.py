@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.loading import LoadedModel, load
+from models.checkpoints.loading import LoadedModel, load
 from models.sharding import make_mesh
 from tests.models.safetensors_files import write_checkpoint
 from tests.parity.paged import PagedRun

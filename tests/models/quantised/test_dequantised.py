@@ -6,11 +6,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from models.checkpoints.safetensors import SafetensorsFile
 from models.errors import CheckpointError, UnsupportedError
 from models.quantised.eight_bits import read_eight_bits
 from models.quantised.methods import quantisation_method
 from models.quantised.mxfp4 import read_mxfp4
-from models.safetensors import SafetensorsFile
 from tests.models.safetensors_files import write_safetensors
 
 E4M3 = ml_dtypes.float8_e4m3fn

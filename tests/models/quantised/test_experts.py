@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import decode_batch
+from models.checkpoints.loading import load
 from models.errors import UnsupportedError
-from models.loading import load
+from models.layers.attention import decode_batch
 from models.quantised import choosing
 from models.quantised.experts import ExpertsKernel
 from models.sharding import make_mesh
@@ -153,7 +153,7 @@ def test_random_experts_have_the_deviation_of_real_ones(kind, tmp_path, monkeypa
     choose = lambda _, shape: (  # noqa: E731
         partial(ExpertsKernel, kind=kind, group=group) if len(shape) == 3 else None
     )
-    monkeypatch.setattr("models.loading.online_kinds", lambda *_: choose)
+    monkeypatch.setattr("models.checkpoints.loading.online_kinds", lambda *_: choose)
     config, _ = checkpoint("mixtral", 1)
     tmp_path.joinpath("config.json").write_text(json.dumps(config))
     model = load(tmp_path, make_mesh(1), load_format="dummy")

@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_quantised_is_not_quantised_again(tmp_path):
 
 @pytest.mark.parametrize("kind", [Int8Kernel, Fp8Kernel])
 def test_random_weights_have_the_deviation_of_real_ones(folder, kind, monkeypatch):
-    monkeypatch.setattr("models.loading.online_kinds", lambda *_: lambda *_: kind)
+    monkeypatch.setattr("models.checkpoints.loading.online_kinds", lambda *_: lambda *_: kind)
     model = small.loaded(folder, 2, load_format="dummy")
     decoder = model.layout.unflatten(model.leaves)
     out = decoder.layers[0].mlp.down(jax.random.normal(jax.random.key(0), (64, small.F)))

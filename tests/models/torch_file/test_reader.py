@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoint import open_tensors
+from models.checkpoints.checkpoint import open_tensors
 from models.errors import CheckpointError
 from models.torch_file.reader import TensorFile, TorchFile
 from tests.models.torch_file.torch_files import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.log_mel import log_mel
+from engine.encoders.log_mel import log_mel
 
 GOLDEN = Path(__file__).parent / "log_mel.npz"
 SAMPLES = 24_000

@@ -15,15 +15,15 @@ from starlette.applications import Starlette
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
-from engine.log_mel import log_mel
+from engine.encoders.log_mel import log_mel
 from engine.output_processor import OutputProcessor
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.app import build_app
-from serve.batch import run_batch
+from serve.commands.batch import run_batch
 from serve.engine_client import EngineClient
-from serve.grammars import GrammarCompiler
-from serve.metrics import Metrics
+from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
+from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
 from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone, write_speech_model

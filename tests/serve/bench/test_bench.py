@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from engine.errors import ConfigError
-from models.checkpoint import find_folder
+from models.checkpoints.checkpoint import find_folder
 from serve.bench import startup
 from serve.bench.arrivals import Arrivals
 from serve.bench.cli import app

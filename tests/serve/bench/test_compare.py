@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from engine.errors import ConfigError
-from models.checkpoint import find_folder
+from models.checkpoints.checkpoint import find_folder
 from models.gguf.checkpoint import open_gguf_tensors
 from pallas_kernels.cache.reference import rotate
 from serve.bench.compare import checkpoint, peers

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from engine.messages import AddRequest
-from engine.sampling_params import SamplingParams
+from engine.sampling.params import SamplingParams
 from serve.bench import host
 from serve.bench.cli import app
 from serve.bench.fake_device import make_fake_core

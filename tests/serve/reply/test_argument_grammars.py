@@ -14,7 +14,7 @@ from engine.errors import RequestError
 from engine.grammar.matcher import Constraint, Vocabulary, compile_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from serve.reply.bound import BindsCalls, Wish
 from serve.reply.registry import tool_format

@@ -11,7 +11,7 @@ from engine.errors import RequestError
 from engine.grammar.matcher import Constraint, Vocabulary, compile_grammar, make_vocabulary
 from engine.grammar.params import StructuredOutputsParams
 from engine.grammar.source import grammar_source
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from serve.reply.after_reasoning import after_reasoning
 from serve.reply.bound import BindsCalls, CallsOrAnswer, Wish

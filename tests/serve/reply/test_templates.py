@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.chat_template import ChatTemplate
 from engine.errors import RequestError
+from engine.templates.chat_template import ChatTemplate
 from models.errors import CheckpointError
 from serve.reply.events import Content, Event, merged
 from serve.reply.registry import thinking_format, tool_format

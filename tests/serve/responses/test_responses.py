@@ -13,7 +13,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import NotFoundError
-from serve.protocol_chat import ChatMessage
+from serve.protocol.chat import ChatMessage
 from serve.responses import store as store_module
 from serve.responses.protocol import ResponseObject
 from serve.responses.store import ResponseStore, Stored

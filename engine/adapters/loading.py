@@ -1,0 +1,168 @@
+"""Adapters from their folders into the slots of a running model.
+
+    folder ──read──> the host's memory ──copied between two steps──> a slot of the devices
+
+The host keeps the adapters that were asked for last; others are read again when their requests get
+a slot. A copy is compiled once, for all adapters and slots. Owns when files are read and arrays
+copied. Who has which slot is `slots.py`'s.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int32
+
+from engine.adapters.request import LoRARequest
+from engine.adapters.slots import AdapterSlots
+from engine.config import EngineConfig
+from engine.errors import RequestError
+from engine.messages import RequestDelta
+from engine.model_files import adapter_path
+from engine.runner import Runner
+from engine.scheduling.scheduler import Scheduler
+from models.checkpoints.adapter_files import read_adapter
+from models.checkpoints.loading import LoadedModel
+from models.errors import CheckpointError, ModelError
+from models.layers.lora import AdaptedModel, with_adapters
+from models.sharding import named_sharding
+
+Arrays = tuple[np.ndarray, ...]
+
+
+class LostAdapter(Exception):
+    """What was read before cannot be read any more."""
+
+    def __init__(self, lora: LoRARequest, sentence: str) -> None:
+        super().__init__(sentence)
+        self.lora = lora
+
+    def end_requests(self, scheduler: Scheduler) -> list[RequestDelta]:
+        """End those that wait for it; none runs with it, for it has not been copied."""
+        waiting = scheduler.waiting.first(len(scheduler.waiting))
+        ended = [request for request in waiting if request.lora == self.lora]
+        for request in ended:
+            scheduler.finish(request)
+        return [
+            RequestDelta(request_id=request.request_id, finish_reason="error", error=str(self))
+            for request in ended
+        ]
+
+
+class Adapters:
+    """Those of one engine, whose model is `model`."""
+
+    def __init__(self, adapted: AdaptedModel, kept: int) -> None:
+        self.model = adapted.model
+        self.slots = AdapterSlots(adapted.slots)
+        self._adapted, self._kept = adapted, kept
+        self._host: dict[LoRARequest, Arrays] = {}  # who was asked for last comes last
+        self._known: set[LoRARequest] = set()
+        self._copy: Any = _compiled_copy(adapted)
+
+    def check(self, lora: LoRARequest) -> None:
+        """Read an adapter that is not known yet; raises as `read_adapter`."""
+        if lora not in self._known:
+            self._arrays(lora)
+            self._known.add(lora)
+
+    def bring(self, runner: Runner) -> None:
+        """Copy the adapters that the next step needs; raises LostAdapter."""
+        due = self.slots.due
+        while due:
+            slot, lora = next(iter(due.items()))
+            try:
+                arrays = self._arrays(lora)
+            except ModelError as error:
+                self.slots.forget(lora)
+                self._known.discard(lora)
+                raise LostAdapter(lora, str(error)) from None
+            runner.leaves = self._put(runner.leaves, slot, arrays)
+            del due[slot]
+
+    def _put(self, leaves: tuple[Array, ...], slot: int, arrays: Arrays) -> tuple[Array, ...]:
+        numbers, changed = self._adapted.numbers, list(leaves)
+        held = tuple(leaves[number] for number in numbers)
+        for number, leaf in zip(numbers, self._copy(held, np.int32(slot), arrays), strict=True):
+            changed[number] = leaf
+        return tuple(changed)
+
+    def _arrays(self, lora: LoRARequest) -> Arrays:
+        arrays = self._host.pop(lora, None)
+        self._host[lora] = arrays = arrays or self._read(lora)
+        while len(self._host) > self._kept:
+            del self._host[next(iter(self._host))]
+        return arrays
+
+    def _read(self, lora: LoRARequest) -> Arrays:
+        try:
+            folder = Path(os.path.expanduser(adapter_path(lora.lora_path)))
+            return read_adapter(folder, self._adapted)
+        except OSError as error:  # a folder that nobody may look into, or no name for one
+            raise CheckpointError(
+                f"Cannot read adapter {lora.lora_name[:100]!r} at {lora.lora_path[:100]}: "
+                f"{error.strerror}."
+            ) from None
+
+
+def make_adapters(config: EngineConfig, model: LoadedModel) -> Adapters | None:
+    """Room for adapters beside `model`, if it was asked for; all that are named are read once.
+
+    Raises:
+        ModelError: the model has no place for adapters, or one that is named is not for it.
+    """
+    if not config.enable_lora:
+        return None
+    adapted = with_adapters(model, config.max_loras, config.max_lora_rank)
+    adapters = Adapters(adapted, config.max_cpu_loras or config.max_loras)
+    for lora in config.lora_modules:
+        adapters.check(lora)
+    return adapters
+
+
+def check_adapter(adapters: Adapters | None, lora: LoRARequest | None) -> None:
+    """Raise RequestError for an adapter that the engine cannot compute with."""
+    if lora is None:
+        return
+    if adapters is None:
+        raise RequestError("This engine was started without --enable-lora.", "lora_request")
+    try:
+        adapters.check(lora)
+    except ModelError as error:
+        raise RequestError(str(error), "lora_request") from None
+
+
+def _compiled_copy(adapted: AdaptedModel) -> Any:
+    """`_copy` for the shapes of this model, which never has to be compiled again."""
+    leaves = [adapted.model.layout.leaves[number] for number in adapted.numbers]
+    shardings = [named_sharding(adapted.model.mesh, leaf.axes) for leaf in leaves]
+    held, given = [], []
+    for place, (leaf, sharding) in enumerate(zip(leaves, shardings, strict=True)):
+        one = list(leaf.shape)
+        one[_slot_axis(place)] //= adapted.slots
+        held.append(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding))
+        given.append(jax.ShapeDtypeStruct(tuple(one), leaf.dtype, sharding=sharding))
+    slot = jax.ShapeDtypeStruct((), np.int32)
+    jitted = jax.jit(_copy, donate_argnums=0, out_shardings=tuple(shardings))
+    return jitted.lower(tuple(held), slot, tuple(given)).compile()
+
+
+def _copy(
+    held: Sequence[Array], slot: Int32[Array, ""], given: Sequence[Array]
+) -> tuple[Array, ...]:
+    """A and B of one adapter after the other, each into its slot of those that are held."""
+    changed = []
+    for place, (all_slots, one) in enumerate(zip(held, given, strict=True)):
+        axis = _slot_axis(place)
+        start = slot * one.shape[axis]
+        changed.append(lax.dynamic_update_slice_in_dim(all_slots, one, start, axis))
+    return tuple(changed)
+
+
+def _slot_axis(place: int) -> int:
+    """Along which the slots lie: the columns of A, the rows of B."""
+    return 1 - place % 2

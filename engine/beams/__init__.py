@@ -1,0 +1,1 @@
+"""Beam search: what is asked, the search over one prompt, and the searches on an engine."""

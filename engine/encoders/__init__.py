@@ -1,0 +1,1 @@
+"""What an encoder reads before its decoder writes: input, programs, pages."""

@@ -1,0 +1,1 @@
+"""Which of a reply's tokens are thoughts, and how many there may be."""

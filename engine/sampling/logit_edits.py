@@ -1,0 +1,63 @@
+"""Changes of the logits that can change the likeliest token: bans and biases.
+
+They read a slot's lists (`engine.sampling.state`) and know nothing of probabilities.
+Rows whose flags do not ask for a change keep their logits bit for bit.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32
+
+from engine.sampling.options import Flag
+from engine.sampling.state import SlotState, unpack_bits
+
+EDITS = Flag.LOGIT_BIAS | Flag.ALLOWED | Flag.BAD_WORDS | Flag.MIN_TOKENS
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def has(flags: Int32[Array, " B"], wanted: Flag) -> Bool[Array, " B"]:
+    """Which rows carry any of the wanted flags."""
+    return flags & int(wanted) != 0
+
+
+def edit(
+    logits: Float32[Array, "B V"],
+    flags: Int32[Array, " B"],
+    slots: Int32[Array, " B"],
+    state: SlotState,
+) -> Float32[Array, "B V"]:
+    """Keep allowed_token_ids, ban bad words and, before min_tokens, stop tokens; add logit_bias.
+
+    A ban is a logit of -inf. Where bans leave a row nothing, bad_words and min_tokens yield:
+    the row then chooses among its allowed_token_ids (all tokens, if it names none).
+    """
+    vocab_size = logits.shape[1]
+    row = jnp.arange(logits.shape[0])[:, None]
+    unused = jnp.int32(vocab_size)
+    is_allowed = unpack_bits(state.allowed[slots], vocab_size)
+    is_allowed |= ~has(flags, Flag.ALLOWED)[:, None]
+    biased = has(flags, Flag.LOGIT_BIAS)[:, None]
+    bias_ids = jnp.where(biased, state.bias_ids[slots], unused)
+    bias = logits.at[row, bias_ids].add(state.bias_values[slots], mode="drop")
+    allowed = jnp.where(is_allowed, bias, -jnp.inf)
+
+    ends = has(flags, Flag.MIN_TOKENS)[:, None]
+    stop_ids = jnp.where(ends, state.stop_ids[slots], unused)
+    words = has(flags, Flag.BAD_WORDS)[:, None]
+    last_ids = jnp.where(words, _ends_of_bad_words(slots, state, unused), unused)
+    banned = jnp.concatenate([stop_ids, last_ids], axis=1)
+    left = allowed.at[row, banned].set(-jnp.inf, mode="drop")
+
+    nothing = jnp.max(left, axis=1, keepdims=True) == -jnp.inf
+    among_allowed = jnp.where(is_allowed, jnp.maximum(bias, _LOWEST), -jnp.inf)
+    return jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
+
+
+def _ends_of_bad_words(
+    slots: Int32[Array, " B"], state: SlotState, unused: Int32[Array, ""]
+) -> Int32[Array, "B Q"]:
+    """The last token of each bad word whose other tokens were just generated, else `unused`."""
+    words = state.bad_words[slots]  # [B, Q, L]
+    before, last = words[..., :-1], words[..., -1]
+    matches = (before < 0) | (before == state.recent[slots][:, None, :])
+    return jnp.where(jnp.all(matches, axis=-1) & (last >= 0), last, unused)

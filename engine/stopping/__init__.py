@@ -1,0 +1,1 @@
+"""What ends a text: strings, regexes, going round in circles."""

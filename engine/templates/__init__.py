@@ -1,0 +1,1 @@
+"""Conversations as prompts, written by a model's own template in a sandbox."""

@@ -1,0 +1,118 @@
+"""The sentences for a config.json that contradicts its weights.
+
+    lacks tensor 'model.layers.3...'       the weights have 3 layers, num_hidden_layers is 5
+    has the shape [67, 40], not [99, 40]   vocab_size is 99
+
+Owns finding the key of config.json that is most likely at fault, which is read again for it: the
+checks know sizes and not their names. Refuses to know families.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.checkpoint import described, read_config, weights_tree
+from models.checkpoints.orbax_tree import INSTEAD
+from models.checkpoints.safetensors import Tensor
+from models.errors import CheckpointError
+from models.quantised.tensors import Readable
+
+_LAYER = re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\.")
+_INSTEAD = "use the config.json that belongs to these weights"
+
+
+def missing_tensor(name: str, held: Iterable[str], folder: Path) -> CheckpointError:
+    """The model that config.json describes has this tensor, and the weights `held` have not."""
+    if (tree := weights_tree(folder)) is not None:
+        return CheckpointError(
+            f"{described(tree)}, and none for {name!r}, which config.json calls for; {INSTEAD}."
+        )
+    return CheckpointError(
+        f"{folder} lacks tensor {name!r}, which its config.json calls for"
+        f"{_why_missing(name, held, read_config(folder))}; {_INSTEAD}, or download them again."
+    )
+
+
+def surplus_tensor(name: str, needed: Iterable[str], folder: Path) -> CheckpointError:
+    """The weights have this tensor, and the model that config.json describes has not."""
+    why = ""
+    if _number(name) > (layers := _last(needed) + 1) - 1 >= 0:
+        why = _said(_keys(read_config(folder), layers))
+    return CheckpointError(
+        f"{folder} has tensor {name!r}, for which the model its config.json describes has no place"
+        f"{why}; {_INSTEAD}."
+    )
+
+
+def wrong_shape(tensor: Readable, expected: tuple[int, ...], folder: Path) -> CheckpointError:
+    """The tensor has another shape than config.json calls for."""
+    raw = read_config(folder)
+    found = tensor.shape
+    sizes = [
+        size
+        for axis, size in enumerate(expected)
+        if len(found) != len(expected) or found[axis] != size
+    ]
+    keys = [key for size in sizes for key in _keys(raw, size)]
+    return CheckpointError(
+        f"Tensor {tensor.name!r} of {_file(tensor, folder)} has the shape {list(found)} and "
+        f"config.json calls for {list(expected)}{_said(keys)}; {_INSTEAD}."
+    )
+
+
+def wrong_dtype(tensor: Readable, readable: Iterable[str], folder: Path) -> str:
+    """The tensor holds numbers that mean nothing by themselves."""
+    return (
+        f"Tensor {tensor.name!r} of {_file(tensor, folder)} holds {tensor.dtype.name} and must "
+        f"hold {', '.join(readable)}, for config.json has no quantization_config that says what "
+        f"it means; use the checkpoint that was not quantised."
+    )
+
+
+def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
+    layers = _last(held) + 1
+    if _number(name) >= layers > 0:
+        wanted = [k for k in raw if "layer" in k and _is_size(raw[k]) and raw[k] > layers]
+        said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
+        return f" (the weights have {layers} layers{', and ' if said else ''}{said})"
+    if name.endswith(".bias"):
+        return _said([f"{key} is true" for key in raw if "bias" in key and raw[key] is True][:2])
+    if "head" in name and raw.get("tie_word_embeddings") is False:
+        return " (tie_word_embeddings is false)"
+    return ""
+
+
+def _keys(raw: Mapping[str, Any], size: int) -> list[str]:
+    """ "vocab_size is 99"; or the heads and their size, whose product it is."""
+    exact = [f"{key} is {size}" for key, value in raw.items() if _is_size(value) and value == size]
+    if exact:
+        return exact[:1]
+    heads = [(k, v) for k, v in raw.items() if "head" in k and _is_size(v) and v > 1]
+    return [
+        f"{one} is {count} and {other} is {dim}"
+        for one, count in heads
+        for other, dim in heads
+        if one.endswith("heads") and not other.endswith("heads") and count * dim == size
+    ][:1]
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _said(what: list[str]) -> str:
+    return f" ({', '.join(dict.fromkeys(what))})" if what else ""
+
+
+def _number(name: str) -> int:
+    match = _LAYER.search(name)
+    return int(match[1]) if match else -1
+
+
+def _last(names: Iterable[str]) -> int:
+    return max(map(_number, names), default=-1)
+
+
+def _file(tensor: Readable, folder: Path) -> str:
+    return str(tensor.file.name) if isinstance(tensor, Tensor) else str(folder)

@@ -1,0 +1,81 @@
+"""What the operator may do to the adapters of a running server, under vLLM's names; it needs the
+admin key.
+
+    POST /v1/load_lora_adapter    {"lora_name": "sql", "lora_path": "path"}    read, then served
+    POST /v1/unload_lora_adapter  {"lora_name": "sql"}                         served no longer
+
+Requests that run with an adapter that is unloaded go on.
+"""
+
+import asyncio
+from typing import Literal
+
+from msgspec import Struct
+from starlette.types import Send
+
+from engine.errors import NotFoundError, RequestError
+from engine.model_files import adapter_path
+from models.errors import ModelError
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.protocol.decoding import CheckedRequest
+
+
+class LoadRequest(CheckedRequest, frozen=True, kw_only=True):
+    """A folder in PEFT's layout or a name on the hub, and what requests call it. `load_inplace`:
+    in the place of the adapter that has the name."""
+
+    lora_name: str
+    lora_path: str
+    load_inplace: bool | None = None
+
+
+class UnloadRequest(CheckedRequest, frozen=True, kw_only=True):
+    """The name of an adapter."""
+
+    lora_name: str
+
+
+class AdapterChanged(Struct):
+    """What happened to which adapter."""
+
+    lora_name: str
+    status: Literal["loaded", "unloaded"]
+
+
+class LoadAdapterRoute(GenerationRoute[LoadRequest]):
+    """Requests may name the adapter once this has answered."""
+
+    kind = LoadRequest
+
+    async def answer(self, request: LoadRequest, request_id: str, send: Send) -> None:
+        service, name = self.service, request.lora_name
+        if not service.engine_config.enable_lora:
+            raise RequestError("This server was started without --enable-lora.", "lora_name")
+        self._check_name(request)
+        cache = service.engine_config.download_dir
+        try:
+            path = await asyncio.to_thread(adapter_path, request.lora_path, cache)
+        except ModelError as error:
+            raise RequestError(str(error), "lora_path") from None
+        lora = service.adapters.made(name, path)
+        await service.client.load_adapter(lora)
+        self._check_name(request)  # which another may have taken meanwhile
+        service.adapters.serve(lora)
+        await send_json(send, AdapterChanged(name, "loaded"))
+
+    def _check_name(self, request: LoadRequest) -> None:
+        name, service = request.lora_name, self.service
+        if name in service.model.names or (name in service.adapters and not request.load_inplace):
+            raise RequestError(f"{name[:100]!r} is served already; use another name.", "lora_name")
+
+
+class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):
+    """Nobody may name the adapter any more."""
+
+    kind = UnloadRequest
+
+    async def answer(self, request: UnloadRequest, request_id: str, send: Send) -> None:
+        name = request.lora_name
+        if not self.service.adapters.forget(name):
+            raise NotFoundError(f"There is no adapter {name[:100]!r} here.", "lora_name")
+        await send_json(send, AdapterChanged(name, "unloaded"))

@@ -1,0 +1,1 @@
+"""The commands behind `ingot`, and the options that they share."""

@@ -1,0 +1,163 @@
+"""`ingot check MODEL`: whether a model loads and computes what transformers computes.
+
+    0   everything that could be checked is right
+    1   it loads, and something is wrong
+    2   it does not load
+
+Owns the order of the checks; `engine/check/` answers, and `check_report.py` shows it. Models that
+give vectors are `check_pooling.py`'s.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from serve.commands.check_pooling import check_pooler
+from serve.commands.check_report import (
+    not_compared,
+    prompt_ids,
+    same_ids,
+    show_differences,
+    show_findings,
+    show_first_far,
+    tolerance_of,
+)
+
+if TYPE_CHECKING:
+    from engine import LLM
+    from engine.check.reference import Reference
+    from engine.check.soundness import Finding
+    from engine.check.trace import Trace
+
+PROMPT = "The quick brown fox jumps over the lazy dog, and then"
+STEP = 64  # tokens: fewer programs to compile
+
+
+def check_model(
+    console: Console, prompt: str, max_tokens: int, tolerance: float | None, **settings: Any
+) -> int:
+    """Load, check, compare and show; returns the exit code. Raises IngotError if it cannot load."""
+    from engine import LLM
+
+    with LLM(max_num_seqs=1, max_num_batched_tokens=STEP, **settings) as llm:
+        info = llm.info
+        title = f"[bold]{escape(str(llm.model))}[/]  {info.architecture}, {info.dtype}"
+        console.print(title, highlight=False)
+        if info.task != "generate":
+            return check_pooler(console, llm, prompt, tolerance)
+        if info.max_encoder_len:
+            return _check_encoder(console, llm, prompt, max_tokens)
+        return _check_decoder(console, llm, prompt, max_tokens, tolerance)
+
+
+def _check_decoder(
+    console: Console, llm: "LLM", prompt: str, max_tokens: int, tolerance: float | None
+) -> int:
+    from engine.check.reference import NoReferenceError, load_reference
+    from engine.check.trace import trace
+
+    ids = prompt_ids(llm, prompt)
+    written = _greedy(llm, ids, max_tokens)
+    traced = trace(llm.core.model, ids)
+    findings = _soundness(llm, traced)
+    sound = all(finding.verdict != "failed" for finding in findings)
+    show_findings(console, [*findings, _shown_text(llm, written)])
+    try:
+        reference = load_reference(llm.core.model.folder)
+        tolerance = tolerance or tolerance_of(llm)
+        known = prompt if llm.get_tokenizer() is not None else None
+        equal = _compare(console, reference, traced, known, ids, written, tolerance)
+    except NoReferenceError as error:
+        not_compared(console, str(error))
+        return 0 if sound else 1
+    return 0 if sound and equal else 1
+
+
+def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -> int:
+    """A model whose decoder attends to what an encoder has read: what it writes is compared."""
+    from engine.check.reference import NoReferenceError, load_reference
+    from engine.check.soundness import check_tokens
+
+    tokens = check_tokens(llm.get_tokenizer())
+    right = tokens.verdict != "failed"
+    if llm.info.mel_bins:
+        show_findings(console, [tokens])
+        not_compared(console, "the model hears, and there is no recording here")
+        return 0 if right else 1
+    ids = prompt_ids(llm, prompt)
+    written = _greedy(llm, ids, max_tokens)
+    show_findings(console, [tokens, _shown_text(llm, written)])
+    try:
+        reference = load_reference(llm.core.model.folder, encoder=True)
+        theirs = reference.generate(llm.info.decoder_prompt, len(written), read=ids)
+    except NoReferenceError as error:
+        not_compared(console, str(error))
+        return 0 if right else 1
+    console.print(f"\n[bold]beside {escape(reference.name)}[/]", highlight=False)
+    same = _same_tokens(written, theirs)
+    show_findings(console, [same])
+    return 0 if right and same.verdict == "ok" else 1
+
+
+def _greedy(llm: "LLM", ids: list[int], count: int) -> list[int]:
+    """What the whole engine writes, through its pages and its compiled steps."""
+    from engine import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+    return list(llm.generate([ids], params, use_tqdm=False)[0].outputs[0].token_ids)
+
+
+def _soundness(llm: "LLM", traced: "Trace") -> "list[Finding]":
+    from engine.check import soundness
+
+    tokenizer = llm.get_tokenizer()
+    return [
+        soundness.check_activations(traced),
+        soundness.check_tokens(tokenizer),
+        soundness.check_template(tokenizer),
+    ]
+
+
+def _shown_text(llm: "LLM", written: list[int]) -> "Finding":
+    from engine.check.soundness import Finding
+
+    tokenizer = llm.get_tokenizer()
+    text = repr(tokenizer.decode(written)) if tokenizer else str(written)
+    return Finding("greedy", "ok", text)
+
+
+def _compare(
+    console: Console,
+    reference: "Reference",
+    traced: "Trace",
+    prompt: str | None,
+    ids: list[int],
+    written: list[int],
+    tolerance: float,
+) -> bool:
+    """Show how far the two lie apart; whether logits and tokens are the same.
+
+    Without a `prompt` the ids are of no text, and there is nothing to compare them with.
+    """
+    from engine.check.comparing import differences
+
+    rows = differences(traced, reference.trace(ids))
+    show_differences(console, reference.name, rows, tolerance)
+    findings = [_same_tokens(written, reference.generate(ids, len(written)))]
+    if prompt is not None and (known := reference.encode(prompt)) is not None:
+        findings.append(same_ids(ids, known))
+    show_findings(console, findings)
+    show_first_far(console, rows, tolerance)
+    return rows[-1].within(tolerance) and all(finding.verdict == "ok" for finding in findings)
+
+
+def _same_tokens(written: list[int], theirs: list[int]) -> "Finding":
+    from engine.check.comparing import first_parting
+    from engine.check.soundness import Finding
+
+    parting = first_parting(written, theirs)
+    if parting is None:
+        return Finding("greedy tokens", "ok", f"all {len(written)} are equal")
+    text = f"equal until token {parting}, then {written[parting]} instead of {theirs[parting]}"
+    return Finding("greedy tokens", "failed", text)

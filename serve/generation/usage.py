@@ -1,0 +1,60 @@
+"""Counting the tokens of a response while it is made."""
+
+from collections.abc import Callable, Sequence
+
+from engine.outputs import OutputDelta
+from engine.reasoning.thoughts import Thoughts
+from serve.protocol.decoding import Usage, usage_of
+
+
+class TokenCounter:
+    """Prompt tokens are known at the start; generated and cached ones come with the deltas."""
+
+    def __init__(
+        self,
+        prompt_tokens: Sequence[int],
+        samples: int,
+        thoughts: Callable[[], Thoughts | None] = lambda: None,
+    ) -> None:
+        """`thoughts` makes what finds the reasoning of a choice."""
+        self._make_thoughts = thoughts
+        self._thoughts: dict[int, Thoughts | None] = {}
+        self._prompts = prompt_tokens
+        self._samples = samples
+        self._generated: dict[int, int] = {}
+        self._cached: dict[int, int] = {}
+
+    def add(self, choice: int, delta: OutputDelta) -> None:
+        """Count what one delta brought to one choice."""
+        self._generated[choice] = self._generated.get(choice, 0) + len(delta.token_ids)
+        if choice not in self._thoughts:
+            self._thoughts[choice] = self._make_thoughts()
+        if thoughts := self._thoughts[choice]:
+            thoughts.extend(delta.token_ids)
+        if delta.num_cached_tokens:  # the first delta says it
+            prompt = choice // self._samples
+            self._cached[prompt] = max(self._cached.get(prompt, 0), delta.num_cached_tokens)
+
+    def of_choice(self, choice: int) -> Usage:
+        """So far, for one choice and its prompt."""
+        prompt = choice // self._samples
+        return usage_of(
+            self._prompts[prompt],
+            self._generated.get(choice, 0),
+            self._cached.get(prompt, 0),
+            self._reasoning(self._thoughts.get(choice)),
+        )
+
+    def total(self) -> Usage:
+        """Of the whole response; each prompt counts once."""
+        return usage_of(
+            sum(self._prompts),
+            sum(self._generated.values()),
+            sum(self._cached.values()),
+            self._reasoning(*self._thoughts.values()),
+        )
+
+    @staticmethod
+    def _reasoning(*thoughts: Thoughts | None) -> int | None:
+        counts = [each.num_tokens for each in thoughts if each is not None]
+        return sum(counts) if counts else None

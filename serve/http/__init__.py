@@ -1,0 +1,1 @@
+"""What lies around every route: sockets, bodies, keys, ids, streams."""

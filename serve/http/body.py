@@ -1,0 +1,59 @@
+"""Reading a request's body: type, encoding, size and pace are checked before and while it arrives.
+
+Every route that takes a body reads it here, so none can forget a limit. Nothing of the body is
+ever repeated in an error.
+"""
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from serve.errors import TransportError
+from serve.http.disconnect import ClientDisconnected
+
+BODY_SECONDS = 60.0
+
+
+async def read_body(
+    scope: Scope, receive: Receive, max_bytes: int, media: str = "application/json"
+) -> bytes:
+    """The whole body; raises TransportError (400, 408, 413, 415) or ClientDisconnected."""
+    _check_headers(Headers(scope=scope), max_bytes, media)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(receive, max_bytes)
+    except TimeoutError:
+        raise TransportError(
+            408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds."
+        ) from None
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _check_headers(headers: Headers, max_bytes: int, media: str) -> None:
+    length = headers.get("content-length")
+    if length is not None and "transfer-encoding" in headers:
+        raise TransportError(400, "Send either Content-Length or Transfer-Encoding, not both.")
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise TransportError(415, "Compressed bodies are not accepted; send plain JSON.")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != media:
+        what = "JSON" if media.endswith("json") else "a form"
+        raise TransportError(415, f"Send {what} with the header 'Content-Type: {media}'.")
+    if length is not None and length.isdecimal() and int(length[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> TransportError:
+    return TransportError(413, f"The body exceeds the limit of {max_bytes} bytes.")

@@ -1,0 +1,101 @@
+"""A generation route as an ASGI application: read, decode, serve; stop when the client leaves."""
+
+import asyncio
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Protocol
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import RequestError
+from engine.outputs import OutputDelta
+from serve.generation.cache_namespace import own_namespace
+from serve.http.body import read_body
+from serve.http.disconnect import ClientDisconnected, unless_disconnected
+from serve.http.owner import owner_of
+from serve.http.whole import send_body
+from serve.protocol.decoding import CheckedRequest, RequestT, decode_request
+from serve.service import Service
+
+MANY_POSITIONS = 2000  # whose scores take some 20 ms to write
+
+
+class GenerationRoute(ABC, Generic[RequestT]):
+    """A subclass says what it takes and how it answers; everything else is the same for all."""
+
+    kind: ClassVar[type]
+    writes: ClassVar[bool] = True  # needs a model that writes text
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(scope, receive, self.service.settings.max_body_bytes)
+            request: RequestT = decode_request(body, self.kind)
+            request = own_namespace(request, self._cache_owner(scope))
+            if self.writes:
+                self.service.check_writes()
+            await unless_disconnected(receive, self._serve(request, scope, send))
+        except ClientDisconnected:
+            pass
+
+    def _cache_owner(self, scope: Scope) -> str:
+        return owner_of(scope) if self.service.settings.isolate_prefix_cache else ""
+
+    async def serve(self, request: RequestT, scope: Scope, send: Send) -> None:
+        """`answer`; a route that needs more of the scope overrides this."""
+        await self.answer(request, scope["state"]["request_id"], send)
+
+    @abstractmethod
+    async def answer(self, request: RequestT, request_id: str, send: Send) -> None:
+        """Send the whole response; raises an IngotError before anything is sent."""
+
+    def names(self, request: RequestT) -> Mapping[str, str]:
+        """What this API calls fields that have another name where errors about them are made."""
+        return {}
+
+    async def _serve(self, request: RequestT, scope: Scope, send: Send) -> None:
+        try:
+            await self.serve(request, scope, send)
+        except RequestError as error:
+            param = error.param or ""
+            own = {"extra_args": _extra_args(request), **self.names(request)}.get(param)
+            if own is None:
+                raise
+            raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None
+
+
+def _extra_args(request: CheckedRequest) -> str:
+    """The arguments of logits processors have two names."""
+    return "custom_params" if getattr(request, "custom_params", None) else "vllm_xargs"
+
+
+class View(Protocol):
+    """Makes a response of what the engine said."""
+
+    def whole(self, deltas: dict[int, OutputDelta]) -> msgspec.Struct:
+        """The response that is not streamed."""
+
+
+async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> None:
+    """Everything at once. Where each token of a long prompt is scored, its writing takes a second,
+    for which the event loop does not wait."""
+    scored = sum(len(d.logprobs or ()) + len(d.prompt_logprobs or ()) for d in deltas.values())
+    many = scored > MANY_POSITIONS
+    await send_json(
+        send, await asyncio.to_thread(view.whole, deltas) if many else view.whole(deltas)
+    )
+
+
+async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
+    """A whole response with status 200."""
+    body = msgspec.json.encode(value)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send_body(send, body)

@@ -1,0 +1,43 @@
+"""POST /v1/chat/completions: a conversation in, the assistant's next turn out."""
+
+from collections.abc import Mapping
+
+from starlette.types import Send
+
+from serve.generation.conversation import begin
+from serve.generation.streams import collect
+from serve.generation.timing import timeline_to_tell
+from serve.http.endpoint import GenerationRoute, send_whole
+from serve.http.sse import DATA_ONLY, send_events
+from serve.openai.chat_view import ChatView
+from serve.openai.function_view import FunctionView
+from serve.protocol.chat import ChatRequest
+from serve.protocol.tool_choices import FUNCTION_FIELDS
+
+
+class ChatRoute(GenerationRoute[ChatRequest]):
+    """The API that most clients use."""
+
+    kind = ChatRequest
+
+    def names(self, request: ChatRequest) -> Mapping[str, str]:
+        prompt = {} if request.input_ids is None else {"messages": "input_ids"}
+        return {**prompt, **(FUNCTION_FIELDS if request.functions else {})}
+
+    async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
+        service = self.service
+        talk = await begin(service, request)
+        name = f"chatcmpl-{request_id}"
+        response_id = request.response_id("chatcmpl", request_id)
+        role = service.settings.response_role
+        view = ChatView(talk, response_id, service.answers_as(talk.prompt), role)
+        interval = service.stream_interval(request.stream, request.stream_interval)
+        with service.client.generate(
+            name, [talk.prompt], request.priority or 0, interval, response_id
+        ) as stream:
+            view.timeline = timeline_to_tell(service.settings, stream)
+            shown = FunctionView(view) if request.functions else view
+            if request.stream:
+                await send_events(send, stream, shown, DATA_ONLY)
+            else:
+                await send_whole(send, shown, await collect(stream))

@@ -1,0 +1,122 @@
+"""The engine's own numbers as Prometheus reads them: of its latest report, and of its pages.
+
+Owns their names; `metrics` says when there is something new.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from engine.messages import EngineStats, ModelInfo, PageEviction
+from serve.operations.histogram import Histogram
+
+LABELS = ("model_name", "engine")
+# fmt: off
+_RESIDENCY = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600,
+    1200, 1800,
+)
+# fmt: on
+
+
+class ResidencyMetrics:
+    """How long pages stay in the cache; empty without `--kv-cache-metrics`."""
+
+    def __init__(self, registry: CollectorRegistry, values: Sequence[str]) -> None:
+        labels = dict(zip(LABELS, values, strict=True))
+        self._lifetime, self._idle, self._gap = (
+            Histogram(f"vllm:kv_block_{name}_seconds", labels, _RESIDENCY)
+            for name in ("lifetime", "idle_before_evict", "reuse_gap")
+        )
+        for histogram in (self._lifetime, self._idle, self._gap):
+            registry.register(histogram)
+
+    def observe(self, eviction: PageEviction) -> None:
+        """A page that was watched has lost its content."""
+        self._lifetime.observe(eviction.lifetime)
+        self._idle.observe(eviction.idle)
+        for gap in eviction.gaps:
+            self._gap.observe(gap)
+
+
+class EngineCollector:
+    """The engine's own numbers, as of its latest report."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self._values = values
+        self.stats = EngineStats()
+        self.info: ModelInfo | None = None
+        self.prompt_sources = dict.fromkeys(
+            ("local_compute", "local_cache_hit", "external_kv_transfer"), 0
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._gauges().items():
+            gauge = GaugeMetricFamily(name, name.partition(":")[2], labels=LABELS)
+            gauge.add_metric(self._values, value)
+            yield gauge
+        for name, value in self._counters().items():
+            counter = CounterMetricFamily(name, name.partition(":")[2], labels=LABELS)
+            counter.add_metric(self._values, value)
+            yield counter
+        yield self._waiting()
+        yield self._sources()
+        if self.info is not None:
+            yield self._cache_config(self.info)
+
+    def _gauges(self) -> dict[str, float]:
+        stats = self.stats
+        used = stats.num_pages - stats.num_free_pages
+        return {
+            "vllm:num_requests_running": stats.num_running,
+            "vllm:num_requests_waiting": stats.num_waiting + stats.num_deferred,
+            "vllm:kv_cache_usage_perc": used / stats.num_pages if stats.num_pages else 0.0,
+            "vllm:kv_offload_cpu_cache_usage_perc": (
+                stats.num_used_host_pages / stats.num_host_pages if stats.num_host_pages else 0.0
+            ),
+        }
+
+    def _counters(self) -> dict[str, float]:
+        stats = self.stats
+        return {
+            "vllm:num_preemptions": stats.num_preemptions,
+            "vllm:prefix_cache_queries": stats.prefix_cache_queries,
+            "vllm:prefix_cache_hits": stats.prefix_cache_hits,
+            "vllm:external_prefix_cache_queries": stats.external_prefix_cache_queries,
+            "vllm:external_prefix_cache_hits": stats.external_prefix_cache_hits,
+            "vllm:kv_offload_store_bytes": stats.kv_offload_store_bytes,
+            "vllm:kv_offload_load_bytes": stats.kv_offload_load_bytes,
+            "vllm:prompt_tokens": stats.prompt_tokens,
+            "vllm:prompt_tokens_cached": (
+                self.prompt_sources["local_cache_hit"] + self.prompt_sources["external_kv_transfer"]
+            ),
+            "vllm:generation_tokens": stats.generation_tokens,
+            "ingot:steps": stats.num_steps,
+            "ingot:scheduled_tokens": stats.scheduled_tokens,
+            "ingot:padding_tokens": stats.padded_tokens - stats.scheduled_tokens,
+            "ingot:compiles_after_warmup": stats.num_compiles_after_warmup,
+            "ingot:host_seconds": stats.host_seconds,
+        }
+
+    def _waiting(self) -> Metric:
+        """For room in a step, or for a grammar that is being compiled."""
+        name = "vllm:num_requests_waiting_by_reason"
+        gauge = GaugeMetricFamily(name, "why requests wait", labels=(*LABELS, "reason"))
+        gauge.add_metric((*self._values, "capacity"), self.stats.num_waiting)
+        gauge.add_metric((*self._values, "deferred"), self.stats.num_deferred)
+        return gauge
+
+    def _sources(self) -> Metric:
+        name = "vllm:prompt_tokens_by_source"
+        counter = CounterMetricFamily(name, "where prompts came from", labels=(*LABELS, "source"))
+        for source, tokens in self.prompt_sources.items():
+            counter.add_metric((*self._values, source), tokens)
+        return counter
+
+    def _cache_config(self, info: ModelInfo) -> Metric:
+        labels = (*LABELS, "num_gpu_blocks", "block_size")
+        gauge = GaugeMetricFamily("vllm:cache_config_info", "pages of the cache", labels=labels)
+        gauge.add_metric((*self._values, str(info.num_pages), str(info.page_size)), 1)
+        return gauge

@@ -1,0 +1,72 @@
+"""What the operator may do to a running server, under the names of vLLM and SGLang; they need the
+admin key.
+
+    POST /reset_prefix_cache, /flush_cache      no prompt's beginning is found again
+    POST /abort_request {"rid": "..."}          its client gets an error; {"abort_all": true}: all
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Send
+
+from engine.errors import RequestError
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.protocol.decoding import CheckedRequest
+from serve.service import Service
+
+RESETS = ("/reset_prefix_cache", "/flush_cache")
+ABORT = "/abort_request"
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"  # `serve.adapters.routes`
+OPERATOR_PATHS = frozenset({*RESETS, ABORT, LOAD, UNLOAD})
+_ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
+
+
+class ResetRoute:
+    """Forgets what was computed, on the device and in the host tier. Requests that run go on, and
+    keep what they have."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, request: Request) -> Response:
+        for name, value in request.query_params.items():
+            if value.lower() != _ONLY.get(name):
+                raise RequestError(
+                    f"{name[:64]!a} is not supported here with this value; leave it out.",
+                    name[:64],
+                )
+        self._service.client.reset_prefix_cache()
+        return JSONResponse({"status": "reset"})
+
+
+class AbortRequest(CheckedRequest, frozen=True, kw_only=True):
+    """Which response is to end: the id that it shows, or all."""
+
+    needs = (("rid",), ("abort_all",))
+    rid: str | None = None
+    abort_all: bool | None = None
+
+    def check_shared(self) -> None:
+        if bool(self.rid) == bool(self.abort_all):
+            raise RequestError("Send either rid or abort_all.", "rid")
+
+
+class Aborted(Struct):
+    """How many prompts that were; 0 where none of that id is at work."""
+
+    aborted: int
+    object: Literal["abort"] = "abort"
+
+
+class AbortResponseRoute(GenerationRoute[AbortRequest]):
+    """Ends responses."""
+
+    kind = AbortRequest
+    writes = False
+
+    async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
+        ended = self.service.client.end_responses(request.rid or None)
+        await send_json(send, Aborted(ended))

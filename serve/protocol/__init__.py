@@ -1,0 +1,1 @@
+"""What requests may say: their fields as typed structs, decoded once."""

@@ -1,0 +1,44 @@
+"""How texts are split into words by the names that GGUF files have for it."""
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from engine.tokenizers.gguf_words import WORDS, split_words
+
+
+def words(name: str, text: str) -> list[str]:
+    backend = Tokenizer(models.BPE())
+    split_words(backend, WORDS[name])
+    pieces = backend.pre_tokenizer.pre_tokenize_str(text)
+    return [text[start:end] for _, (start, end) in pieces]
+
+
+# worked out by hand from each model's pattern
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("gpt-2", "don't 1234  x", "don|'t| 1234| | x"),
+        ("llama-bpe", "don't 1234  x", "don|'t| |123|4| | x"),
+        ("dbrx", "DON'T 1234", "DON|'T| |123|4"),
+        ("qwen2", "don't 12", "don|'t| |1|2"),
+        ("smollm", "don't 1234 x", "don|'t| |1|2|3|4| x"),
+        ("gpt-4o", "don't HelloWorld 1234 a/\n", "don't| Hello|World| |123|4| a|/\n"),
+        ("tekken", "don't HelloWorld 12 a/\n", "don|'t| Hello|World| |1|2| a|/\n"),
+        ("tekken", "iPhoneXS", "i|Phone|XS"),
+        ("deepseek-v3", "x12345東京です.foo, bar", "x|123|45|東京です|.foo|,| bar"),
+        ("deepseek-v3", "don't\n\n", "don|'t|\n\n"),
+        ("qwen35", "nai\u0308ve 12", "nai\u0308ve| |1|2"),
+        ("exaone-moe", "one two, 12", "one two|,| |1|2"),
+        ("kimi-k2", "abc東京 HelloWorld 1234", "abc|東京| Hello|World| |123|4"),
+        ("deepseek-llm", "don't 12, 東京です\nx ", "don|'|t| |1|2|,| |東京です|\n|x| "),
+        ("deepseek-coder", "def f(x1):\n東京", "def| f|(|x|1|):|\n|東京"),
+    ],
+)
+def test_words_are_those_of_the_model(name: str, text: str, expected: str) -> None:
+    assert words(name, text) == expected.split("|")
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_no_letter_is_lost(name: str) -> None:
+    text = "Größe, 東京 привет\r\n\t naïve\u0301 👩‍🚀 x²+3.14e-3 ﷺ  "
+    assert "".join(words(name, text)) == text
