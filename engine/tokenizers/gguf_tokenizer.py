@@ -24,7 +24,7 @@ from engine.tokenizers.gguf_pieces import (
     read_word_pieces,
     surround_pairs,
 )
-from engine.tokenizers.gguf_words import WORDS, Words, split_words
+from engine.tokenizers.gguf_words import FIRST, WORDS, Words, split_words
 from engine.tokenizers.sentencepiece import (
     CONTROL,
     NORMAL,
@@ -96,13 +96,17 @@ def _numbers(fields: Fields, key: str, count: int, default: int) -> np.ndarray:
 def _byte_level(
     fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
 ) -> Backend:
-    words = WORDS[fields.option("tokenizer.ggml.pre", WORDS, "default")]
+    words = WORDS[fields.option("tokenizer.ggml.pre", WORDS, _default_words(fields))]
     torn = (merge.partition(" ") for merge in _texts(fields, "tokenizer.ggml.merges"))
     merges = [(first, second) for first, _, second in torn]
     backend = Backend(models.BPE(vocabulary, merges, ignore_merges=words.whole))
     split_words(backend, words)
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def _default_words(fields: Fields) -> str:
+    return FIRST.get(fields.text("general.architecture", ""), "default")
 
 
 def _sentencepiece(
@@ -193,7 +197,7 @@ def _bert_roles(special: Mapping[str, str]) -> dict[str, str]:
 
 
 def _surround(backend: Backend, fields: Fields, kind: str, special: dict[str, str]) -> None:
-    words = WORDS.get(fields.text("tokenizer.ggml.pre", "default"), Words())
+    words = WORDS.get(fields.text("tokenizer.ggml.pre", _default_words(fields)), Words())
     around = _around(fields, kind, words)
     if kind == "bert":
         surround_pairs(backend, (special["cls_token"], special["sep_token"]), 1, typed=True)

@@ -68,6 +68,9 @@ DEEPSEEK_LLM_WORDS = (
     r"[一-龥ࠀ-一가-퟿]+",
     r"\p{N}",
 )
+BLOOM_WORDS = r" ?[^\s(|).,!?…。，、।۔،]+"
+_JAIS_SPACES = "".join(rf"\s{{{size}}}(?!\S)|" for size in (512, 256, 128, 64, 32, 16, 8, 4, "1,2"))
+JAIS_2_WORDS = LLAMA3_WORDS.replace(r"\s+(?!\S)|\s+", rf"{_JAIS_SPACES}\s")
 DEEPSEEK_CODER_WORDS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -81,6 +84,7 @@ class Words:
     composed: bool = False  # letters and their accents are one character first (NFC)
     bos: bool = False  # before a text, where no key says it
     between: int = 0  # encoders': EOS between two texts, and one behind them
+    falcon: bool = False  # signs before all else, and digits by three among the letters of bytes
 
 
 _LLAMA3 = Words((LLAMA3_WORDS,), whole=True, bos=True)
@@ -97,20 +101,23 @@ WORDS: Mapping[str, Words] = {
             "gpt2",
             "default",
             "phi-2",
-            "olmo",
             "gigachat",
             "exaone4",
-            "mpt",
             "granite-docling",
         ),
         _GPT2,
     ),
+    **dict.fromkeys(("mpt", "olmo"), Words(gpt2=True, composed=True)),  # GPT-NeoX's
+    "command-r": Words((r"\p{N}",), gpt2=True, composed=True),
+    "falcon": Words(gpt2=True, falcon=True),
+    **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), Words((BLOOM_WORDS,))),
+    "jais-2": Words((JAIS_2_WORDS,)),
     **dict.fromkeys(
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"), _LLAMA3
     ),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
     **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe"), _CL100K),  # Phi-4, Smaug, GLM-4 of 2024
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), _DIGITS),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "exaone"), _DIGITS),
     **dict.fromkeys(("gpt-4o", "llama4", "minimax-m2"), _GPT4O),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
     "roberta-bpe": Words(gpt2=True, bos=True, between=2),
@@ -127,11 +134,22 @@ WORDS: Mapping[str, Words] = {
     "tekken": Words((TEKKEN_WORDS,), whole=True, bos=True),
 }
 
+FIRST: Mapping[str, str] = {  # the architectures of files without the name, made before May 2024
+    "falcon": "falcon", "gptneox": "mpt", "bloom": "bloom", "mpt": "mpt", "starcoder": "starcoder",
+}  # fmt: skip
+
 
 def split_words(backend: Backend, words: Words) -> None:
     """Let `backend` split texts so, and then into the letters that stand for bytes."""
-    steps = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in words.patterns]
+    steps: list[pre_tokenizers.PreTokenizer] = [
+        pre_tokenizers.Split(Regex(one), behavior="isolated") for one in words.patterns
+    ]
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words.gpt2)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, letters]) if steps else letters
+    steps.append(letters)
+    if words.falcon:
+        signs, numbers = pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.Digits()
+        thousands = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), behavior="isolated")
+        steps = [signs, letters, numbers, thousands]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else letters
     if words.composed:
         backend.normalizer = normalizers.NFC()

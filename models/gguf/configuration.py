@@ -15,6 +15,7 @@ from models.errors import CheckpointError, UnsupportedError
 from models.gguf.dense import DENSE, adapted, norm_key, pattern
 from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
 from models.gguf.families import FAMILIES, STATED
+from models.gguf.fused import GPT_2_KEYS
 from models.gguf.rotation import MAX_LIST, rotation
 from models.gguf.stated import described
 from models.quantised.tensors import Readable
@@ -32,14 +33,6 @@ ARCHITECTURES: Mapping[str, str] = {
     "gpt2": "GPT2LMHeadModel",
     **{name: one.architecture for name, one in DENSE.items()},
     **{name: one.architecture for name, one in STATED.items()},
-}
-GPT_2_KEYS: Mapping[str, str] = {
-    "hidden_size": "n_embd",
-    "intermediate_size": "n_inner",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-    "rms_norm_eps": "layer_norm_epsilon",
 }
 SLIDING = ("gemma2", "gemma3", "phi3", "gpt-oss", *(n for n, one in DENSE.items() if one.slides))
 # layers whose models divide scores by the width of all heads over their number, not by a head's

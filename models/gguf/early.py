@@ -1,7 +1,7 @@
-"""OLMo 1 and EXAONE 3: Llama with norms that have no weights, and Llama under other names.
+"""OLMo 1, EXAONE 3 and Jais 2: Llama with other norms, and Llama under other names.
 
 Owns a row for each. Refuses to know the file, and JAX.
-Source: `OlmoModel` and `ExaoneModel` of llama.cpp's `conversion/`.
+Source: `OlmoModel`, `ExaoneModel` and `Jais2Model` of llama.cpp's `conversion/`.
 """
 
 from collections.abc import Mapping
@@ -38,5 +38,10 @@ EARLY: Mapping[str, Stated] = {
     "exaone": Stated(
         "ExaoneForCausalLM", Converted(_EXAONE),
         renamed={"num_hidden_layers": "num_layers", "rms_norm_eps": "layer_norm_epsilon"},
+    ),
+    "jais2": Stated(
+        "Jais2ForCausalLM", Converted(LLAMA), epsilon=_LAYER_NORM,
+        present={"attention_bias": "blk.*.attn_q.bias", "mlp_bias": "blk.*.ffn_up.bias"},
+        renamed={"rms_norm_eps": "layer_norm_eps"},
     ),
 }  # fmt: skip

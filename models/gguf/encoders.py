@@ -1,6 +1,7 @@
 """GGUF files of models that read whole sequences at once: BERT and its relatives, and T5.
 
-    bert           BERT and DistilBERT; RoBERTa and XLM-R, whose positions begin with the first row
+    bert           BERT and DistilBERT; RoBERTa and XLM-R, whose positions begin with the first row;
+                   classifiers of all but BERT, of which DistilBERT's have no types of tokens
     nomic-bert     Nomic's, without experts
     modern-bert    ModernBERT
     t5, t5encoder  are `t5.py`'s
@@ -40,6 +41,25 @@ _BERT = {
     "cls": "classifier.dense",
     "cls.output": "classifier.out_proj",
 }
+_DISTIL = {
+    "token_embd": "embeddings.word_embeddings",
+    "position_embd": "embeddings.position_embeddings",
+    "token_embd_norm": "embeddings.LayerNorm",
+    **{f"blk.*.attn_{x}": f"transformer.layer.*.attention.{x}_lin" for x in "qkv"},
+    "blk.*.attn_output": "transformer.layer.*.attention.out_lin",
+    "blk.*.attn_output_norm": "transformer.layer.*.sa_layer_norm",
+    "blk.*.ffn_up": "transformer.layer.*.ffn.lin1",
+    "blk.*.ffn_down": "transformer.layer.*.ffn.lin2",
+    "blk.*.layer_output_norm": "transformer.layer.*.output_layer_norm",
+    "cls": "pre_classifier",
+    "cls.output": "classifier",
+}
+_DISTIL_KEYS = {
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+}
 _NOMIC = {
     "token_embd": "embeddings.word_embeddings",
     "token_types": "embeddings.token_type_embeddings",
@@ -69,7 +89,8 @@ _MODERN = {
 _NAMES = {"bert": _BERT, "nomic-bert": _NOMIC, "modern-bert": _MODERN}
 ENCODERS = (*_NAMES, *t5.ARCHITECTURES)
 _CLASSES = "cls.output.weight"
-_ONE_ROW = (_CLASSES, "token_types.weight")  # matrices that may have one, and no axis for it then
+_TYPES = "token_types.weight"  # which DistilBERT has none of
+_ONE_ROW = (_CLASSES, _TYPES)  # matrices that may have one, and no axis for it then
 _POOLINGS = (None, "MEAN", "CLS", "LAST", None)  # by llama.cpp's numbers: none, .., a classifier's
 _RANK = 4
 
@@ -82,7 +103,8 @@ def encoder_tensors(name: str, tensors: Tensors) -> dict[str, Readable]:
         key: Row(tensor) if key in _ONE_ROW and len(tensor.shape) == 1 else tensor
         for key, tensor in tensors.items()
     }
-    return restored(whole, Converted(_NAMES[name]), Fields({}))
+    names = _DISTIL if _is_distilled(name, tensors) else _NAMES[name]
+    return restored(whole, Converted(names), Fields({}))
 
 
 def encoder_config(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any]:
@@ -124,25 +146,31 @@ def _sizes(fields: Fields) -> dict[str, Any]:
 
 
 def _bert(fields: Fields, tensors: Tensors) -> dict[str, Any]:
-    types = tensors.get("token_types.weight")
-    found = {"type_vocab_size": 0 if types is None else _rows(types)}
-    if _CLASSES not in tensors and "cls.weight" not in tensors:
-        return {"architectures": ["BertModel"], **found}
-    if types is None or not {_CLASSES, "cls.weight"} <= tensors.keys():
+    classifies = "cls.weight" in tensors or _CLASSES in tensors
+    if classifies and not {_CLASSES, "cls.weight"} <= tensors.keys():
         raise UnsupportedError(
-            f"{fields.where} has a classifier, and lacks the pooler in front of it, which its "
-            f"converter left out, or how that is activated; use the model's safetensors."
+            f"{fields.where} has a classifier and lacks the pooler in front of it, which its "
+            f"converter leaves out; use the model's safetensors."
         )
-    return {  # RoBERTa's, of which no row of positions is padding's
-        "architectures": ["XLMRobertaForSequenceClassification"],
-        "pad_token_id": -1,
-        "id2label": _labels(fields, tensors),
-        **found,
-    }
+    if _is_distilled("bert", tensors):
+        fields.constant("attention.layer_norm_epsilon", 1e-12)  # which its config.json does not say
+        found = {ours: _sizes(fields)[key] for key, ours in _DISTIL_KEYS.items()}
+        found["architectures"] = ["DistilBertForSequenceClassification"]
+    else:  # RoBERTa's, of which no row of positions is padding's
+        named = "XLMRobertaForSequenceClassification" if classifies else "BertModel"
+        types = _rows(tensors[_TYPES]) if _TYPES in tensors else 0
+        found = {"architectures": [named], "type_vocab_size": types}
+    said = {"pad_token_id": -1, "id2label": _labels(fields, tensors)} if classifies else {}
+    return {**found, **said}
+
+
+def _is_distilled(name: str, tensors: Tensors) -> bool:
+    """A classifier's; without one they are BERT's but for their names."""
+    return name == "bert" and _CLASSES in tensors and _TYPES not in tensors
 
 
 def _nomic(fields: Fields, tensors: Tensors) -> dict[str, Any]:
-    types = tensors.get("token_types.weight")
+    types = tensors.get(_TYPES)
     return {
         "architectures": ["NomicBertModel"],
         "type_vocab_size": 0 if types is None else _rows(types),

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from models.gguf.dense import DENSE
 from models.gguf.early import EARLY
+from models.gguf.fused import FUSED
 from models.gguf.gemmas import GEMMAS
+from models.gguf.granites import GRANITES
 from models.gguf.growing import GROWING
 from models.gguf.indexed import INDEXED
 from models.gguf.keyed import KEYED
@@ -14,7 +16,7 @@ from models.gguf.stated import Stated
 from models.gguf.states import STATES
 
 STATED: Mapping[str, Stated] = {
-    **MIXTURES, **STATES, **GEMMAS, **GROWING, **INDEXED, **KEYED, **EARLY
+    **MIXTURES, **STATES, **GEMMAS, **GROWING, **INDEXED, **KEYED, **EARLY, **FUSED, **GRANITES
 }  # fmt: skip
 FAMILIES: Mapping[str, Converted] = {
     **CONVERTED,

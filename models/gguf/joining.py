@@ -24,12 +24,14 @@ class Join:
     """One tensor of the checkpoint, * the layer, and those of the file that it is made of.
 
     unless: what the file may have instead; then it has the others, if at all, for nothing.
+    beside: what the file must have besides; else its tensors are others of the checkpoint.
     """
 
     name: str
     parts: tuple[str, ...]
     made: Made
     unless: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True)

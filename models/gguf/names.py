@@ -192,6 +192,8 @@ def _joined(
         layers = {layer for one, layer, _ in whole.values() if layer and one in join.parts}
         for layer in sorted(layers, key=int):
             names = [part.replace("*", layer) for part in join.parts]
+            if join.beside and join.beside.replace("*", layer) not in whole:
+                continue
             parts = [whole.pop(name)[2] for name in names if name in whole]
             if join.unless.replace("*", layer) in whole:
                 continue

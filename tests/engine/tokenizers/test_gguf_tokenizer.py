@@ -130,6 +130,18 @@ def test_better_scores_are_merged_first(tmp_path) -> None:
     assert bare.decode(bare.encode(" ab")) == " ab"
 
 
+def test_a_file_that_does_not_say_how_words_are_split_has_those_of_its_architecture(
+    tmp_path,
+) -> None:
+    """StarCoder's number is a token for each digit; GPT-2's is a word."""
+    keys = {key: one for key, one in SMALL.items() if key != "tokenizer.ggml.pre"}
+    keys |= {"tokenizer.ggml.tokens": ["1", "2", "12", "Ġ", "<s>", "<tool>"],
+             "tokenizer.ggml.merges": ["1 2"]}  # fmt: skip
+    for family, ids in (("gpt2", [2]), ("mpt", [2]), ("starcoder", [0, 1])):
+        file = write_gguf(tmp_path / "a.gguf", family, keys, {})
+        assert load(file).encode("12", add_special_tokens=False) == ids
+
+
 def test_a_file_without_tokenizer_has_none(tmp_path) -> None:
     assert Tokenizer.load(write(tmp_path, {"general.name": "ids only"})) is None
 
@@ -138,7 +150,7 @@ def test_a_file_without_tokenizer_has_none(tmp_path) -> None:
     ("changes", "error", "message"),
     [
         ({"tokenizer.ggml.model": "rwkv"}, UnsupportedError, "'rwkv', which is not supported"),
-        ({"tokenizer.ggml.pre": "poro-chat"}, UnsupportedError, "'poro-chat', which is not"),
+        ({"tokenizer.ggml.pre": "superbpe"}, UnsupportedError, "'superbpe', which is not"),
         ({"tokenizer.ggml.tokens": [*"abcdea"]}, CheckpointError, "names a token twice"),
         ({"tokenizer.ggml.tokens": "a"}, CheckpointError, "must be a list of strings"),
         ({"tokenizer.ggml.token_type": [1]}, CheckpointError, "must be 6 numbers"),

@@ -1,7 +1,7 @@
 """How texts are split into words by the names that GGUF files have for it."""
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 
 from engine.tokenizers.gguf_words import WORDS, split_words
 
@@ -31,6 +31,9 @@ def words(name: str, text: str) -> list[str]:
         ("exaone-moe", "one two, 12", "one two|,| |1|2"),
         ("kimi-k2", "abc東京 HelloWorld 1234", "abc|東京| Hello|World| |123|4"),
         ("deepseek-llm", "don't 12, 東京です\nx ", "don|'|t| |1|2|,| |東京です|\n|x| "),
+        ("falcon", "don't, +12345 x", "don|'|t|,| |+|123|45| x"),
+        ("bloom", "a  [x], don't (12)", "a| | [x]|,| don't| (|12|)"),
+        ("jais-2", "don't       x 1234", "don|'t|    |  | x| |123|4"),
         ("deepseek-coder", "def f(x1):\n東京", "def| f|(|x|1|):|\n|東京"),
     ],
 )
@@ -41,4 +44,22 @@ def test_words_are_those_of_the_model(name: str, text: str, expected: str) -> No
 @pytest.mark.parametrize("name", WORDS)
 def test_no_letter_is_lost(name: str) -> None:
     text = "Größe, 東京 привет\r\n\t naïve\u0301 👩‍🚀 x²+3.14e-3 ﷺ  "
-    assert "".join(words(name, text)) == text
+    backend = Tokenizer(models.BPE())
+    split_words(backend, WORDS[name])
+    pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    assert decoders.ByteLevel().decode(pieces) == text
+
+
+def test_falcons_numbers_are_of_the_letters_that_stand_for_bytes() -> None:
+    """ "м" is two bytes, of which the second is written as "¼"."""
+    backend = Tokenizer(models.BPE())
+    split_words(backend, WORDS["falcon"])
+    pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("м x²")]
+    assert pieces == ["Ð", "¼", "Ġx", "Â", "²"]
+
+
+@pytest.mark.parametrize("name", ["mpt", "olmo", "command-r", "qwen2"])
+def test_letters_and_their_accents_are_one_character_first(name: str) -> None:
+    backend = Tokenizer(models.BPE())
+    split_words(backend, WORDS[name])
+    assert backend.normalizer.normalize_str("nai\u0308ve") == "naïve"

@@ -23,7 +23,17 @@ PAIRED = (
     "nemotron_h_moe",
     "mistral3",
     "olmo",
+    "granite_swa",
 )
+FUSED = ("falcon", "gptneox", "bloom")  # queries, keys and values of each head of keys
+GRANITE_SWA = {
+    "self_attn.sinks": "attn_sinks",
+    "block_sparse_moe.router.weight": "ffn_gate_inp",
+    "block_sparse_moe.experts.gate_up_proj": "ffn_gate_up_exps",
+    "block_sparse_moe.experts.down_proj": "ffn_down_exps",
+    "shared_mlp.input_linear.weight": "ffn_up_shexp",
+    "shared_mlp.output_linear.weight": "ffn_down_shexp",
+}
 FLAT = (
     "kimi-linear",
     "mamba",
@@ -51,7 +61,8 @@ def converted(family: str, config: Config, tensors: Arrays) -> dict[str, np.ndar
     """The tensors of a file of this family."""
     known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
     known.setdefault("deepseek32", known["glm-dsa"])  # which the package calls alike
-    counts = ("n_layers", "num_layers", "num_hidden_layers")
+    known.setdefault("granite_swa", known["granite"])
+    counts = ("n_layers", "num_layers", "num_hidden_layers", "n_layer")
     layers = next(config[name] for name in counts if name in config)
     tables = [  # the case of qwen3next has a dense layer, which its models do not
         gguf.get_tensor_name_map(known[one], layers) for one in (family, "llama")
@@ -61,6 +72,8 @@ def converted(family: str, config: Config, tensors: Arrays) -> dict[str, np.ndar
         for one, part in _apart(name, array, config):
             for pattern, called in NAMES:
                 one = re.sub(pattern, called, one)
+            if family == "bloom":
+                one = one.removeprefix("transformer.")
             names = (table.get_name(one, (".weight", ".bias")) for table in tables)
             theirs = one if one.startswith("blk.") else next(filter(None, names))
             if family == "falcon-h1":
@@ -72,6 +85,9 @@ def converted(family: str, config: Config, tensors: Arrays) -> dict[str, np.ndar
 def _apart(name: str, array: np.ndarray, config: Config) -> list[tuple[str, np.ndarray]]:
     """Tensors that become several."""
     layer = next((part for part in name.split(".") if part.isdigit()), "")
+    whole = name.partition(f".{layer}.")[2]
+    if "SWA" in config["architectures"][0] and whole in GRANITE_SWA:
+        return [(f"blk.{layer}.{GRANITE_SWA[whole]}.weight", array)]
     if name.endswith("kv_b_proj.weight"):
         heads, size = config["num_attention_heads"], config["qk_nope_head_dim"]
         both = array.reshape(heads, -1, array.shape[-1])
@@ -110,6 +126,8 @@ def _turned(family: str, name: str, theirs: str, array: np.ndarray, config: Conf
     if family in PAIRED and re.search(r"[qk]_proj\.(weight|bias)$", name):
         key = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
         array = in_pairs(array, config[key])
+    if family in FUSED and "query_key_value" in name:
+        array = _behind_each_other(family, array, config)
     if family in ADDED and name.endswith("norm.weight") and "linear_attn" not in name:
         array = array + np.float32(1)
     if family.startswith("qwen35") and "linear_attn" in name:
@@ -129,6 +147,16 @@ def _turned(family: str, name: str, theirs: str, array: np.ndarray, config: Conf
         array = array.reshape(config["ffn_config"]["moe_num_experts"], -1, array.shape[-1])
         array = array.swapaxes(1, 2) if "w2" in name else array
     return array
+
+
+def _behind_each_other(family: str, array: np.ndarray, config: Config) -> np.ndarray:
+    """All queries, all keys, all values."""
+    heads = config.get("num_attention_heads") or config["n_head"]
+    groups = config.get("num_kv_heads", 1) if family == "falcon" else heads
+    each = heads // groups
+    parts = array.reshape(groups, each + 2, -1, *array.shape[1:])
+    q, k, v = np.split(parts, [each, each + 1], axis=1)
+    return np.concatenate([part.reshape(-1, *array.shape[1:]) for part in (q, k, v)])
 
 
 def _by_number(name: str, array: np.ndarray, config: Config) -> np.ndarray:

@@ -55,6 +55,12 @@ _FACTORS = {
     "mlp_multipliers": [1.0, 1.0], "embedding_multiplier": 1.0, "lm_head_multiplier": 1.0,
 }  # fmt: skip
 _FAR = {"max_position_embeddings": 2**20}  # which files of these families say always
+_SHORT = {"max_position_embeddings": 2048}  # the same
+_TANH = {"activation_function": "gelu_pytorch_tanh"}  # by another name
+_UNROTATED = (
+    {"layer_rope_theta": [0, 10000.0, 10000.0, 10000.0, 0]},
+    {"no_rope_layers": [0, 1, 1, 1, 0]},  # as its converter calls them
+)
 STATED_CASES: Mapping[str, Converted] = {
     "deepseek": _PLAIN,
     "deepseek_v2": _PLAIN,
@@ -145,6 +151,23 @@ STATED_CASES: Mapping[str, Converted] = {
         },
         also=("model.altup_projections.2.weight", "model.altup_unembed_projections.2.weight"),
     ),
+    "falcon_7b": Converted(_SHORT, {"num_kv_heads": 1}),
+    "falcon_40b": Converted(_SHORT),
+    "gpt_neox": Converted(stated={"rotary_pct": 0.25, "layer_norm_eps": 1e-5}, alone=True),
+    "gpt_neox_sequential": Converted(stated={"layer_norm_eps": 1e-5}, alone=True),
+    "bloom": Converted(stated={"seq_length": 2048}),
+    "mpt": _PLAIN,
+    "mpt_clipped": Converted(
+        {
+            "architectures": ["MPTForCausalLM"],
+            "attn_config": {"alibi": True, "alibi_bias_max": 8.0, "clip_qkv": 1.5},
+        }
+    ),
+    "gpt_bigcode": Converted(_TANH),
+    "gpt_bigcode_heads": Converted(_TANH),
+    "jais2": _PLAIN,
+    "granite_swa": Converted(*_UNROTATED),
+    "granite_moe_swa": Converted(*_UNROTATED),
 }
 
 

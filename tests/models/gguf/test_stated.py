@@ -185,6 +185,13 @@ def test_gate_and_up_of_experts_may_be_one(tmp_path: Path) -> None:
          r"attention\.head_count is 0; it must be a whole number from 1"),
         ("dbrx", {"attention.layer_norm_epsilon": 1e-6}, UnsupportedError, "use 1e-05"),
         ("glm4_moe", {"attention.sliding_window": 9}, UnsupportedError, "sliding_window is 9"),
+        ("falcon_7b", {"attention.head_count_kv": 2}, UnsupportedError,
+         r"a\.gguf is Falcon 2 \(11B\), whose rope\.freq_base its converter left out"),
+        ("mpt", {"attention.max_alibi_bias": 0.0}, UnsupportedError,
+         r"no attention\.max_alibi_bias, and an MPT without ALiBi"),
+        ("mpt", {"attention.head_count_kv": 2}, UnsupportedError, "head_count_kv is 2"),
+        ("granite_swa", {"attention.rope_pattern": False}, UnsupportedError,
+         r"does not list in attention\.rope_pattern which of its 5 layers are rotated"),
         ("minimax_m2", {"block_count": 2, "nextn_predict_layers": 2}, CheckpointError,
          "block_count is 2; it must be a whole number from 3"),
     ],
@@ -206,6 +213,8 @@ def test_keys_that_cannot_be_are_refused(
         ("qwen3_next", {"blk.0.attn_gate.weight": (80, 40)}, "", r"no '.*in_proj_qkvz"),
         ("qwen3_5", {"blk.1.ssm_beta.weight": (5, 40)}, "", "has 5 rows, and its keys call for 6"),
         ("qwen3_5", {"blk.1.ssm_out.weight": (40, 58)}, "", "ssm.inner_size says otherwise"),
+        ("falcon_40b", {"blk.1.attn_qkv.weight": (70, 40)}, "",
+         r"\[70, 40\], and 4 heads with 2 of keys call for 80 rows"),
         ("mamba", {"blk.1.ssm_a": (80, 12)}, "", r"'blk\.1\.ssm_a' has the rate 0, and rates of"),
     ],
 )  # fmt: skip
@@ -215,6 +224,47 @@ def test_tensors_that_cannot_be_are_refused(
     zeros = {one: np.zeros(shape, np.float32) for one, shape in added.items()}
     with pytest.raises(CheckpointError, match=message):
         opened(write(name, tmp_path, added=zeros, without=without or "$^"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("falcon_7b", "blk.2.attn_qkv.bias"),  # RW, whose positions are biases of scores
+        ("falcon_40b", "blk.0.ffn_norm.weight"),
+        ("mpt", "position_embd.weight"),
+        ("mpt", "blk.0.ffn_up.bias"),
+        ("mpt", "blk.1.attn_q_norm.weight"),
+    ],
+)
+def test_tensors_of_other_models_of_an_architecture_are_refused(
+    name: str, tensor: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError, match=rf"the tensor '{tensor}', which is not read"):
+        settings(write(name, tmp_path, {tensor: np.zeros(40, np.float32)}))
+
+
+def test_the_largest_neox_approximates_what_the_others_do_not(tmp_path: Path) -> None:
+    """As its config.json says, and no key."""
+    assert settings(write("gpt_neox", tmp_path)).activation == "gelu"
+    sizes = {"block_count": 44, "feed_forward_length": 24576}
+    assert settings(write("gpt_neox", tmp_path, **sizes)).activation == "gelu_fast"
+
+
+def test_an_mpt_of_other_width_has_that_of_its_tensors(tmp_path: Path) -> None:
+    """Whose file says four times the model's."""
+    wide = {"blk.0.ffn_up.weight": np.zeros((96, 48), np.float32)}
+    assert settings(write("mpt", tmp_path, wide)).intermediate_size == 96
+
+
+def test_a_falcon_with_its_base_is_read_though_it_has_one_norm(tmp_path: Path) -> None:
+    """Falcon 2, whose file has been mended."""
+    keys = {"rope.freq_base": 500042.0, "context_length": 8192}
+    found = settings(write("falcon_40b", tmp_path, without="attn_norm_2", **keys))
+    assert (found.parallel, found.num_kv_heads) == ("one norm", 2)
+    assert found.layer_kinds[0].rope is not None and found.layer_kinds[0].rope.theta == 500042.0
+    names = opened(tmp_path / "a.gguf").keys()
+    assert "transformer.h.1.input_layernorm.weight" in names
+    assert not {"transformer.h.1.ln_attn.weight", "transformer.h.1.ln_mlp.weight"} & names
 
 
 def test_layers_of_jamba_that_are_not_evenly_apart_are_refused(tmp_path: Path) -> None:
