@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from models.gguf import configuration
-from models.gguf.encoders import ENCODERS, encoder_tensors
+from models.gguf.encoders import ENCODERS, NAMES, encoder_tensors
 from models.gguf.families import FAMILIES
 from models.gguf.gpt_oss import gathered
 from models.gguf.names import restored
-from models.gguf.parts import open_gguf
+from models.gguf.parts import GGUFModel, open_gguf
+from models.gguf.queries import apart
 from models.gguf.reader import GGUFFile
 from models.quantised.tensors import Readable
 
@@ -33,7 +34,7 @@ def read_gguf_metadata(path: Path) -> Mapping[str, Any]:
 def read_gguf_config(path: Path) -> dict[str, Any]:
     """What config.json would say; raises CheckpointError and UnsupportedError."""
     with open_gguf(path) as file:
-        return configuration.config(file.metadata, file.tensors, str(path))
+        return configuration.config(file.metadata, _tensors(file, path), str(path))
 
 
 def read_gguf_generation_config(path: Path) -> dict[str, Any]:
@@ -48,10 +49,16 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
     Raises CheckpointError and UnsupportedError.
     """
     with open_gguf(path) as file:
-        name = configuration.family(file.metadata, str(path))
+        name, found = configuration.family(file.metadata, str(path)), _tensors(file, path)
         if name in ENCODERS:
-            yield encoder_tensors(name, file.tensors)
+            yield encoder_tensors(name, found)
             return
         fields = configuration.section(file.metadata, name, str(path))
-        tensors = restored(file.tensors, FAMILIES[name], fields)
+        tensors = restored(found, FAMILIES[name], fields)
         yield gathered(tensors) if name == "gpt-oss" else tensors
+
+
+def _tensors(file: GGUFModel, path: Path) -> Mapping[str, Readable]:
+    name = configuration.family(file.metadata, str(path))
+    names = NAMES.get(name, {}) if name in ENCODERS else FAMILIES[name].names
+    return apart(file.tensors, names, configuration.section(file.metadata, name, str(path)))

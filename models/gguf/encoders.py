@@ -86,8 +86,8 @@ _MODERN = {
     "cls.norm": "head.norm",
     "cls.output": "classifier",
 }
-_NAMES = {"bert": _BERT, "nomic-bert": _NOMIC, "modern-bert": _MODERN}
-ENCODERS = (*_NAMES, *t5.ARCHITECTURES)
+NAMES = {"bert": _BERT, "nomic-bert": _NOMIC, "modern-bert": _MODERN}
+ENCODERS = (*NAMES, *t5.ARCHITECTURES)
 _CLASSES = "cls.output.weight"
 _TYPES = "token_types.weight"  # which DistilBERT has none of
 _ONE_ROW = (_CLASSES, _TYPES)  # matrices that may have one, and no axis for it then
@@ -103,7 +103,7 @@ def encoder_tensors(name: str, tensors: Tensors) -> dict[str, Readable]:
         key: Row(tensor) if key in _ONE_ROW and len(tensor.shape) == 1 else tensor
         for key, tensor in tensors.items()
     }
-    names = _DISTIL if _is_distilled(name, tensors) else _NAMES[name]
+    names = _DISTIL if _is_distilled(name, tensors) else NAMES[name]
     return restored(whole, Converted(names), Fields({}))
 
 

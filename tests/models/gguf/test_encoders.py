@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.errors import CheckpointError, UnsupportedError
-from models.gguf.checkpoint import read_gguf_config
+from models.gguf.checkpoint import open_gguf_tensors, read_gguf_config
 from models.gguf.encoders import ENCODERS
 from models.pooling_loading import LoadedPooler, load_pooler, pools_by_itself
 from models.sharding import make_mesh
@@ -190,6 +190,21 @@ def test_what_is_wrong_is_said(
 ) -> None:
     with pytest.raises(error, match=message):
         read_gguf_config(write("bert", tmp_path, **changes))
+
+
+def test_queries_keys_and_values_of_an_encoder_may_be_one(tmp_path: Path) -> None:
+    config = pooling_cases.CASES["bert"].config
+    arrays = converted("bert", config, tensors_of("bert"))
+    fused = {k: one for k, one in arrays.items() if ".attn_output" in k or ".attn_" not in k}
+    for layer, leaf in ((layer, leaf) for layer in range(2) for leaf in ("weight", "bias")):
+        parts = [arrays[f"blk.{layer}.attn_{x}.{leaf}"] for x in "qkv"]
+        fused[f"blk.{layer}.attn_qkv.{leaf}"] = np.concatenate(parts)
+    path = write_gguf(tmp_path / "b.gguf", "bert", keys("bert", config), fused)
+    plain = write("bert", tmp_path)
+    with open_gguf_tensors(path) as found, open_gguf_tensors(plain) as expected:
+        assert found.keys() == expected.keys()
+        for name, one in found.items():
+            np.testing.assert_array_equal(one.read(), expected[name].read())
 
 
 def test_a_classifier_without_its_pooler_is_refused(tmp_path: Path) -> None:

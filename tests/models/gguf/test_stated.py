@@ -164,6 +164,41 @@ def test_gate_and_up_of_experts_may_be_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensor, expected[name])
 
 
+@pytest.mark.parametrize("name", ["olmo", "jais2", "qwen3_5", "qwen3_next", "lfm2", "granite_swa"])
+def test_queries_keys_and_values_may_be_one(name: str, tmp_path: Path) -> None:
+    """With biases, with gates among queries, beside layers without heads, as `--fuse-qkv` does."""
+    parts = fused(tensors_of(name))
+    assert parts
+    path = write(name, tmp_path, parts, without=r"attn_[qkv]\.(weight|bias)")
+    config, found = settings(path), opened(path)
+    plain = write(name, tmp_path)
+    expected = opened(plain)
+    assert config == settings(plain)
+    assert found.keys() == expected.keys()
+    for one, tensor in found.items():
+        np.testing.assert_array_equal(tensor, expected[one])
+
+
+def fused(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of queries, keys and values, those of a layer as one."""
+    found: dict[str, np.ndarray] = {}
+    for one in tensors:
+        if ".attn_q." in one:
+            three = [tensors[one.replace("attn_q", f"attn_{x}")] for x in "qkv"]
+            found[one.replace("attn_q", "attn_qkv")] = np.concatenate(three)
+    return found
+
+
+def test_heads_that_do_not_fit_one_tensor_are_refused(tmp_path: Path) -> None:
+    parts = {"blk.1.attn_qkv.weight": np.zeros((75, 40), np.float32)}
+    path = write("jais2", tmp_path, parts, without=r"blk\.1\.attn_[qkv]\.")
+    with pytest.raises(CheckpointError, match="75 rows, which are no 4 heads of 10 with 2"):
+        settings(path)
+    path = write("kimi_linear", tmp_path, {"blk.0.attn_qkv.weight": np.zeros((9, 40), np.float32)})
+    with pytest.raises(UnsupportedError, match="heads of several sizes, which is not supported"):
+        settings(path)
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "error", "message"),
     [
