@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.checkpoints.checkpoint import read_object
+from models.checkpoints.name_patterns import NamePatterns, PatternError
 from models.checkpoints.safetensors import SafetensorsFile
 from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
@@ -49,16 +49,15 @@ class _Settings:
 
     rank: int
     alpha: float
-    ranks: Mapping[str, int]  # by patterns of matrices
-    alphas: Mapping[str, float]
+    ranks: NamePatterns[int]
+    alphas: NamePatterns[float]
     by_root: bool  # the scale is alpha / sqrt(r)
 
     def rank_of(self, matrix: str) -> int:
-        rank: int = _matching(self.ranks, matrix, self.rank)
-        return rank
+        return self.ranks.of(matrix, self.rank)
 
     def scale_of(self, matrix: str) -> float:
-        rank, alpha = self.rank_of(matrix), float(_matching(self.alphas, matrix, self.alpha))
+        rank, alpha = self.rank_of(matrix), self.alphas.of(matrix, self.alpha)
         return alpha / math.sqrt(rank) if self.by_root else alpha / rank
 
 
@@ -69,6 +68,13 @@ def read_adapter(folder: Path, adapted: AdaptedModel) -> tuple[np.ndarray, ...]:
         CheckpointError: a file is missing, malformed, or not of this model.
         UnsupportedError: the adapter changes what Ingot has no place for, or its rank is too large.
     """
+    try:
+        return _read(folder, adapted)
+    except PatternError as error:
+        raise CheckpointError(f"{folder / CONFIG} names matrices by {error}.") from None
+
+
+def _read(folder: Path, adapted: AdaptedModel) -> tuple[np.ndarray, ...]:
     settings, prefix = _settings(folder, adapted.rank), adapted.model.weights.optional_prefix
     laid = [_Laid(target, adapted) for target in adapted.targets]
     places: dict[str, list[tuple[_Laid, int]]] = {}
@@ -189,36 +195,18 @@ def _settings(folder: Path, most: int) -> _Settings:
     if isinstance(fields.raw.get("init_lora_weights"), str):
         fields.option("init_lora_weights", _STARTS)
     ranks, alphas = fields.section("rank_pattern"), fields.section("alpha_pattern")
-    for pattern in (*ranks.raw, *alphas.raw):
-        _check_pattern(path, pattern)
+    by_pattern = {pattern: ranks.integer(pattern) for pattern in ranks.raw}
     found = _Settings(
         rank=fields.integer("r"),
         alpha=fields.number("lora_alpha", 8.0),
-        ranks={pattern: ranks.integer(pattern) for pattern in ranks.raw},
-        alphas={pattern: alphas.number(pattern) for pattern in alphas.raw},
+        ranks=NamePatterns(by_pattern),
+        alphas=NamePatterns({pattern: alphas.number(pattern) for pattern in alphas.raw}),
         by_root=fields.flag("use_rslora", False),
     )
-    largest = max([found.rank, *found.ranks.values()])
+    largest = max([found.rank, *by_pattern.values()])
     if largest > most:
         raise UnsupportedError(
             f"{path} has rank {largest} and --max-lora-rank is {most}; start with "
             f"--max-lora-rank {largest}."
         )
     return found
-
-
-def _check_pattern(path: Path, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise CheckpointError(
-            f"{path} names matrices by {pattern[:60]!r}, which is no regular expression ({error})."
-        ) from None
-
-
-def _matching(values: Mapping[str, Any], matrix: str, default: Any) -> Any:
-    """The value of the first pattern that the end of a matrix's name matches, as PEFT takes it."""
-    for pattern, value in values.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", matrix):
-            return value
-    return default

@@ -155,7 +155,8 @@ Q = f"{PREFIX}model.layers.0.self_attn.q_proj"
             "has the shape [3, 40], and this model and adapter_config.json call for",
         ),
         ({"r": "3"}, "r is '3'; it must be a whole number"),
-        ({"rank_pattern": {"(": 2}}, "is no regular expression"),
+        ({"rank_pattern": {"(": 2}}, "names matrices by '(', which is no regular expression"),
+        ({"alpha_pattern": {"(?=q)": 2}}, "names matrices by '(?=q)', and only characters"),
     ],
 )
 def test_settings_that_mean_something_else(tmp_path, adapted, settings, said):
