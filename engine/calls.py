@@ -58,6 +58,8 @@ class Loop:
         """
         request_id = str(next(self._ids))
         info = self.core.info
+        if prompt.lora is not None:
+            self.core.check_adapter(prompt.lora)
         read: list[int] = []
         token_ids: list[int] = []
         embeds = None if prompt.embeds is None else rows_of(prompt.embeds, info)

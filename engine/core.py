@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from time import perf_counter
 
-from engine.adapters.loading import LostAdapter, check_adapter, make_adapters
+from engine.adapters.loading import check_adapter, check_enabled, make_adapters
 from engine.adapters.request import LoRARequest
 from engine.cache.block_pool import BlockPool
 from engine.cache.host_tier import HostTier
@@ -50,6 +50,8 @@ from engine.vectors.prompt_embeds import EmbedsAtWork
 from models.checkpoints.loading import LoadedModel, load
 from models.errors import IngotError, UnsupportedError
 from models.sharding import make_mesh
+
+_IDLE_WAIT = 0.01  # seconds for an adapter, when there is nothing else to do
 
 MakeRunner = Callable[
     [LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None, PageForks | None],
@@ -131,8 +133,9 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         building = self._constrained.num_builds > 0
+        loading = self._adapters is not None and self._adapters.loading
         launched = bool(self._launched or self._sampled_late)
-        return self._scheduler.has_requests or launched or building
+        return self._scheduler.has_requests or launched or building or loading
 
     def add(self, message: AddRequest, arrival: int | None = None) -> int:
         """Queue a request; returns its place among those of its priority.
@@ -152,7 +155,8 @@ class EngineCore:
             by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
             embeds=embeds is not None,
         )  # fmt: skip
-        check_adapter(self._adapters, message.lora)
+        if message.lora is not None:
+            check_enabled(self._adapters)
         extra_fields = self._processors.column(message.params.extra_args)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
@@ -196,9 +200,18 @@ class EngineCore:
         self._constrained.abort(ids)
         self._scheduler.abort(ids)
 
-    def load_adapter(self, lora: LoRARequest) -> None:
-        """Read an adapter, unless it is known; raises `RequestError` saying why it cannot be."""
+    def check_adapter(self, lora: LoRARequest) -> None:
+        """Read an adapter now, unless it is known; raises `RequestError` saying why it cannot
+        be."""
         check_adapter(self._adapters, lora)
+
+    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+        """Begin to read an adapter while requests go on; a step's report answers.
+
+        Raises:
+            RequestError: there is no room for any.
+        """
+        check_enabled(self._adapters).load(load_id, lora)
 
     def reset_prefix_cache(self) -> None:
         """Find nothing again that was computed until now; requests that run go on."""
@@ -213,6 +226,8 @@ class EngineCore:
         """
         self._check_alive()
         start = perf_counter()
+        if self._adapters is not None:
+            self._settled += self._adapters.settle(self._scheduler)
         self._settled += self._constrained.settle(self._step_seconds / 4)
         self._sample_late()
         began = self._launch()
@@ -230,11 +245,15 @@ class EngineCore:
             if oldest:
                 self._launched.popleft()
             self._constrained.advance([r for each in due for r in each.plan.sampling])
+        elif not began and self._adapters is not None and self._adapters.reading:
+            self._settled += self._adapters.settle(self._scheduler, _IDLE_WAIT)
         elif not began:
             self._settled += self._constrained.wait()
         deltas, self._settled = self._settled, []
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)
+        if self._adapters is not None:
+            report.adapters = self._adapters.take_answers()
         if self._residency is not None:
             report.evictions = self._residency.take()
         return report
@@ -283,10 +302,6 @@ class EngineCore:
             if self._adapters is not None:
                 self._adapters.bring(self._runner)
             launched = self._runner.launch(plan)
-        except LostAdapter as error:  # what was planned is planned anew without its requests
-            self._scheduler.undo(plan)
-            self._settled += error.end_requests(self._scheduler)
-            return self._launch()
         except KeyboardInterrupt:  # a notebook's stop button: what was planned is planned anew
             self._scheduler.undo(plan)
             raise

@@ -98,15 +98,10 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
 
 
 class LoadAdapter(msgspec.Struct, tag="load_adapter"):
-    """Read an adapter and say whether requests can have it, as if this were one that ends."""
+    """Read an adapter, and say in an `AdapterRead` whether requests can have it."""
 
-    request_id: int  # below 0, where no request's is
+    load_id: int
     lora: LoRARequest
-
-    @property
-    def sequences(self) -> list[int]:
-        """The ids under which it is answered."""
-        return [self.request_id]
 
 
 class ReadPages(msgspec.Struct, tag="read_pages"):
@@ -179,6 +174,13 @@ class PageEviction(msgspec.Struct, array_like=True):
     gaps: list[float]  # between those who did
 
 
+class AdapterRead(msgspec.Struct, array_like=True):
+    """The answer to a `LoadAdapter`."""
+
+    load_id: int
+    error: str | None = None  # a sentence for the operator
+
+
 class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
     """Everything one step has to say."""
 
@@ -186,6 +188,7 @@ class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
     stats: EngineStats
     evictions: list[PageEviction] = []  # of the pages that are watched
     pages: PageMap | None = None  # after `ReadPages`
+    adapters: list[AdapterRead] = []
     sent_at: float = 0.0  # by `time.monotonic`, which is one clock for all processes of a machine
 
 

@@ -29,6 +29,7 @@ from engine.errors import ConfigError, RequestError
 from engine.logs import log_engine
 from engine.messages import (
     AbortRequests,
+    AdapterRead,
     EngineFailed,
     EngineStats,
     LoadAdapter,
@@ -64,7 +65,7 @@ class Core(Protocol):
 
     def reset_prefix_cache(self) -> None: ...
 
-    def load_adapter(self, lora: LoRARequest) -> None: ...
+    def load_adapter(self, load_id: int, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -126,10 +127,10 @@ def run_loop(core: Core, connection: Connection) -> None:
 def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     """Take messages, step once and report; `stats` are the newest known, and so is the result."""
     messages = connection.receive(wait=not core.has_work)
-    refusals = apply(core, messages)
+    refusals, adapters = apply(core, messages)
     pages = pages_asked_for(core, messages)
-    if refusals or pages is not None:
-        connection.send(StepReport(deltas=refusals, stats=stats, pages=pages))
+    if refusals or adapters or pages is not None:
+        connection.send(StepReport(deltas=refusals, stats=stats, pages=pages, adapters=adapters))
     if messages and not core.has_work and all(isinstance(each, ReadPages) for each in messages):
         return stats  # a look is no step, and changes no counter
     report = core.step()
@@ -144,10 +145,11 @@ def pages_asked_for(core: Core, messages: list[ToEngine]) -> PageMap | None:
     return core.page_map() if asked else None
 
 
-def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
-    """Hand the messages to the core; returns the end of each request that it refused, and of each
-    adapter that it has."""
+def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], list[AdapterRead]]:
+    """Hand the messages to the core; returns the end of each request that it refused, and an
+    answer to each adapter that it has no room for."""
     refusals: list[RequestDelta] = []
+    adapters: list[AdapterRead] = []
     for message in messages:
         if isinstance(message, AbortRequests):
             core.abort(message.request_ids)
@@ -157,20 +159,20 @@ def apply(core: Core, messages: list[ToEngine]) -> list[RequestDelta]:
             continue
         if isinstance(message, ReadPages):  # changes nothing
             continue
+        if isinstance(message, LoadAdapter):
+            try:
+                core.load_adapter(message.load_id, message.lora)
+            except RequestError as error:
+                adapters.append(AdapterRead(message.load_id, str(error)))
+            continue
         try:
-            if isinstance(message, LoadAdapter):
-                core.load_adapter(message.lora)
-                refusals.append(RequestDelta(request_id=message.request_id, finish_reason="stop"))
-            else:
-                core.add(message)
+            core.add(message)
         except RequestError as error:
             refusals += _refusal(message, error)
-    return refusals
+    return refusals, adapters
 
 
-def _refusal(
-    request: NewRequest | PoolRequest | LoadAdapter, error: RequestError
-) -> list[RequestDelta]:
+def _refusal(request: NewRequest | PoolRequest, error: RequestError) -> list[RequestDelta]:
     return [
         RequestDelta(
             request_id=request_id,

@@ -347,7 +347,7 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
-        self._loads.see(report.deltas)
+        self._loads.see(report.adapters)
         if self._pools:
             report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)

@@ -1,10 +1,10 @@
 """Adapters from their folders into the slots of a running model.
 
-    folder ──read──> the host's memory ──copied between two steps──> a slot of the devices
+    folder ──read in a thread──> host's memory ──copied between two steps──> slot of the devices
 
-The host keeps the adapters that were asked for last; others are read again when their requests get
-a slot. A copy is compiled once, for all adapters and slots. Owns when files are read and arrays
-copied. Who has which slot is `slots.py`'s.
+The host keeps the adapters that were asked for last; others are read again while their requests
+wait, and no other does. A copy is compiled once, for all adapters and slots. Owns when files are
+read and arrays copied. Who has which slot is `slots.py`'s, the threads are `reader.py`'s.
 """
 
 import os
@@ -17,11 +17,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int32
 
+from engine.adapters.reader import AdapterReader, Arrays, ReadAdapter
 from engine.adapters.request import LoRARequest
 from engine.adapters.slots import AdapterSlots
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.messages import RequestDelta
+from engine.messages import AdapterRead, RequestDelta
 from engine.model_files import adapter_path
 from engine.runner import Runner
 from engine.scheduling.scheduler import Scheduler
@@ -31,56 +32,67 @@ from models.errors import CheckpointError, ModelError
 from models.layers.lora import AdaptedModel, with_adapters
 from models.sharding import named_sharding
 
-Arrays = tuple[np.ndarray, ...]
-
-
-class LostAdapter(Exception):
-    """What was read before cannot be read any more."""
-
-    def __init__(self, lora: LoRARequest, sentence: str) -> None:
-        super().__init__(sentence)
-        self.lora = lora
-
-    def end_requests(self, scheduler: Scheduler) -> list[RequestDelta]:
-        """End those that wait for it; none runs with it, for it has not been copied."""
-        waiting = scheduler.waiting.first(len(scheduler.waiting))
-        ended = [request for request in waiting if request.lora == self.lora]
-        for request in ended:
-            scheduler.finish(request)
-        return [
-            RequestDelta(request_id=request.request_id, finish_reason="error", error=str(self))
-            for request in ended
-        ]
-
 
 class Adapters:
     """Those of one engine, whose model is `model`."""
 
     def __init__(self, adapted: AdaptedModel, kept: int) -> None:
         self.model = adapted.model
-        self.slots = AdapterSlots(adapted.slots)
+        self.slots = AdapterSlots(adapted.slots, self._is_here)
         self._adapted, self._kept = adapted, kept
         self._host: dict[LoRARequest, Arrays] = {}  # who was asked for last comes last
         self._known: set[LoRARequest] = set()
+        self._reader = AdapterReader(self._read)
+        self._loads: dict[LoRARequest, list[int]] = {}  # who is to hear of it
+        self._answers: list[AdapterRead] = []
+        self._wanted: LoRARequest | None = None  # read for requests that wait, one at a time
         self._copy: Any = _compiled_copy(adapted)
 
     def check(self, lora: LoRARequest) -> None:
-        """Read an adapter that is not known yet; raises as `read_adapter`."""
+        """Read an adapter that is not known yet, at once; raises as `read_adapter`."""
         if lora not in self._known:
-            self._arrays(lora)
-            self._known.add(lora)
+            self._keep(lora, self._read(lora))
+
+    def load(self, load_id: int, lora: LoRARequest) -> None:
+        """Read an adapter by and by; `settle` answers."""
+        self._loads.setdefault(lora, []).append(load_id)
+        self._reader.start(lora)
+
+    @property
+    def loading(self) -> bool:
+        """Whether somebody is to be answered."""
+        return bool(self._loads)
+
+    @property
+    def reading(self) -> bool:
+        """Whether `settle` would have something to wait for."""
+        return self._reader.busy
+
+    def take_answers(self) -> list[AdapterRead]:
+        """What there is to say to those who asked with `load`."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def settle(self, scheduler: Scheduler, seconds: float = 0.0) -> list[RequestDelta]:
+        """Keep what has been read, after waiting so long at most for the first; returns the ends
+        of requests whose adapter cannot be."""
+        ended: list[RequestDelta] = []
+        for read in self._reader.collect(seconds):
+            if read.error is None:
+                self._keep(read.lora, read.arrays)
+            else:
+                self._known.discard(read.lora)
+                ended += _end_waiting(scheduler, read)
+            load_ids = self._loads.pop(read.lora, [])
+            self._answers += [AdapterRead(load_id, read.error) for load_id in load_ids]
+        return ended
 
     def bring(self, runner: Runner) -> None:
-        """Copy the adapters that the next step needs; raises LostAdapter."""
+        """Copy the adapters that the next step needs."""
         due = self.slots.due
         while due:
             slot, lora = next(iter(due.items()))
-            try:
-                arrays = self._arrays(lora)
-            except ModelError as error:
-                self.slots.forget(lora)
-                self._known.discard(lora)
-                raise LostAdapter(lora, str(error)) from None
+            self._host[lora] = arrays = self._host.pop(lora)
             runner.leaves = self._put(runner.leaves, slot, arrays)
             del due[slot]
 
@@ -91,12 +103,22 @@ class Adapters:
             changed[number] = leaf
         return tuple(changed)
 
-    def _arrays(self, lora: LoRARequest) -> Arrays:
-        arrays = self._host.pop(lora, None)
-        self._host[lora] = arrays = arrays or self._read(lora)
-        while len(self._host) > self._kept:
-            del self._host[next(iter(self._host))]
-        return arrays
+    def _is_here(self, lora: LoRARequest) -> bool:
+        """Whether it can be copied; if not, it is read next."""
+        if lora in self._host:
+            return True
+        if self._wanted is None or self._wanted not in self._reader:
+            self._wanted = lora
+            self._reader.start(lora)
+        return False
+
+    def _keep(self, lora: LoRARequest, arrays: Arrays) -> None:
+        self._known.add(lora)
+        self._host[lora] = arrays
+        due = set(self.slots.due.values())  # an interrupted step comes again
+        idle = [each for each in self._host if each not in due]
+        for each in idle[: max(0, len(self._host) - self._kept)]:
+            del self._host[each]
 
     def _read(self, lora: LoRARequest) -> Arrays:
         try:
@@ -124,16 +146,30 @@ def make_adapters(config: EngineConfig, model: LoadedModel) -> Adapters | None:
     return adapters
 
 
-def check_adapter(adapters: Adapters | None, lora: LoRARequest | None) -> None:
-    """Raise RequestError for an adapter that the engine cannot compute with."""
-    if lora is None:
-        return
+def check_enabled(adapters: Adapters | None) -> Adapters:
+    """The engine's; raises RequestError where it has room for none."""
     if adapters is None:
         raise RequestError("This engine was started without --enable-lora.", "lora_request")
+    return adapters
+
+
+def check_adapter(adapters: Adapters | None, lora: LoRARequest) -> None:
+    """Read an adapter that is not known yet; raises RequestError saying why it cannot be."""
     try:
-        adapters.check(lora)
+        check_enabled(adapters).check(lora)
     except ModelError as error:
         raise RequestError(str(error), "lora_request") from None
+
+
+def _end_waiting(scheduler: Scheduler, read: ReadAdapter) -> list[RequestDelta]:
+    """End the requests that wait for an adapter; none runs with it, for it was not copied."""
+    ended = [request for request in scheduler.waiting.all() if request.lora == read.lora]
+    for request in ended:
+        scheduler.finish(request)
+    return [
+        RequestDelta(request_id=request.request_id, finish_reason="error", error=read.error)
+        for request in ended
+    ]
 
 
 def _compiled_copy(adapted: AdaptedModel) -> Any:

@@ -7,6 +7,7 @@ Owns who has a slot. Knows neither files nor devices.
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 from engine.adapters.request import LoRARequest
 
@@ -14,9 +15,11 @@ NO_ADAPTER = -1  # the slot of a request without one
 
 
 class AdapterSlots:
-    """`count` slots; one in use is never given to another."""
+    """`count` slots; one in use is never given to another. `is_here` tells whether an adapter can
+    be copied into one, and has it read if not."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, is_here: Callable[[LoRARequest], bool]) -> None:
+        self._is_here = is_here
         self._free = list(range(count))
         self._slots: dict[LoRARequest, int] = {}  # who was taken last comes last
         self._users: Counter[LoRARequest] = Counter()  # running requests
@@ -29,11 +32,14 @@ class AdapterSlots:
 
     def holds_up(self, lora: LoRARequest | None) -> bool:
         """Whether a request has to wait for a slot of its adapter, or for another that does: who
-        has an adapter passes nobody who has one, or these might never get theirs."""
-        if lora is None:
+        has an adapter passes nobody who waits for a slot, or these might never get theirs. Who
+        waits until an adapter is read may be passed."""
+        if lora is None or self._held_up:
+            return lora is not None
+        if lora in self._slots:
             return False
-        self._held_up |= lora not in self._slots and not self._free and self._idle() is None
-        return self._held_up
+        self._held_up = not self._free and self._idle() is None
+        return self._held_up or not self._is_here(lora)
 
     def take(self, lora: LoRARequest | None) -> int:
         """The slot of one more running request, if it has an adapter."""
@@ -61,12 +67,6 @@ class AdapterSlots:
         """A request has stopped to run."""
         if lora is not None:
             self._users[lora] -= 1
-
-    def forget(self, lora: LoRARequest) -> None:
-        """An adapter that no request runs with cannot be copied into its slot."""
-        slot = self._slots.pop(lora)
-        self.due.pop(slot, None)
-        self._free.append(slot)
 
     def _idle(self) -> LoRARequest | None:
         return next((each for each in self._slots if not self._users[each]), None)

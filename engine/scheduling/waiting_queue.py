@@ -62,6 +62,10 @@ class WaitingQueue:
                 heapq.heappush(frontier, (heap[child], child))
         return found
 
+    def all(self) -> list[Request]:
+        """Everybody who waits, in no order."""
+        return [entry[2] for entry in self._heap if self._is_live(entry)] + [*self._aside.values()]
+
     def discard(self, request: Request) -> None:
         self._members.pop(request.request_id, None)
         self._aside.pop(request.request_id, None)

@@ -5,8 +5,10 @@ Each has an id that no other ever had, so what was computed with one of the same
 again. Owns the names; files are the engine's to read.
 """
 
+from asyncio import Lock
 from collections.abc import Iterator, Sequence
 from itertools import count
+from weakref import WeakValueDictionary
 
 from engine.adapters.request import LoRARequest
 from engine.errors import ConfigError, NotFoundError, RequestError
@@ -19,6 +21,7 @@ class AdapterNames:
         self._model_names = model_names
         self._adapters = {lora.lora_name: lora for lora in given}
         self._ids = count(1 + max((lora.lora_int_id for lora in given), default=0))
+        self._changing: WeakValueDictionary[str, Lock] = WeakValueDictionary()
         taken = next((name for name in model_names if name in self._adapters), None)
         if taken is not None:
             raise ConfigError(
@@ -51,6 +54,10 @@ class AdapterNames:
         if by_model is not None and by_model is not found:
             raise RequestError("model and lora_path name two adapters; send one.", "lora_path")
         return found
+
+    def changing(self, name: str) -> Lock:
+        """Held while what a name stands for changes: who asked first is done first."""
+        return self._changing.setdefault(name, Lock())
 
     def made(self, name: str, path: str) -> LoRARequest:
         """An adapter that is not served yet; raises RequestError for an empty name or path."""

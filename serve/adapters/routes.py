@@ -51,6 +51,12 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
         service, name = self.service, request.lora_name
         if not service.engine_config.enable_lora:
             raise RequestError("This server was started without --enable-lora.", "lora_name")
+        async with service.adapters.changing(name):
+            await self._load(request)
+        await send_json(send, AdapterChanged(name, "loaded"))
+
+    async def _load(self, request: LoadRequest) -> None:
+        service, name = self.service, request.lora_name
         self._check_name(request)
         cache = service.engine_config.download_dir
         try:
@@ -59,9 +65,7 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
             raise RequestError(str(error), "lora_path") from None
         lora = service.adapters.made(name, path)
         await service.client.load_adapter(lora)
-        self._check_name(request)  # which another may have taken meanwhile
         service.adapters.serve(lora)
-        await send_json(send, AdapterChanged(name, "loaded"))
 
     def _check_name(self, request: LoadRequest) -> None:
         name, service = request.lora_name, self.service
@@ -76,6 +80,7 @@ class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):
 
     async def answer(self, request: UnloadRequest, request_id: str, send: Send) -> None:
         name = request.lora_name
-        if not self.service.adapters.forget(name):
-            raise NotFoundError(f"There is no adapter {name[:100]!r} here.", "lora_name")
+        async with self.service.adapters.changing(name):
+            if not self.service.adapters.forget(name):
+                raise NotFoundError(f"There is no adapter {name[:100]!r} here.", "lora_name")
         await send_json(send, AdapterChanged(name, "unloaded"))

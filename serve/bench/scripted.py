@@ -19,6 +19,7 @@ from itertools import cycle, islice
 from engine.adapters.request import LoRARequest
 from engine.beams.core import BeamCore
 from engine.config import EngineConfig
+from engine.errors import RequestError
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
 from engine.process import serve_engine
 from engine.tokenizers.tokenizer import Tokenizer
@@ -60,8 +61,9 @@ class ScriptedCore:
     def reset_prefix_cache(self) -> None:
         """There is none."""
 
-    def load_adapter(self, lora: LoRARequest) -> None:
-        """There is nothing to compute with it."""
+    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+        """Raises RequestError: there is nothing to compute with it."""
+        raise RequestError("This engine has no adapters.", "lora_name")
 
     def page_map(self) -> None:
         """There is no cache."""

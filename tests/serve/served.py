@@ -62,7 +62,7 @@ class InProcessEngine:
         await self.go_on.wait()
         while not self._inbox.empty():
             messages += self._inbox.get_nowait()
-        refusals = apply(self._beams, messages)
+        refusals, adapters = apply(self._beams, messages)
         try:
             report = self._beams.step()
         except RuntimeError as error:
@@ -70,7 +70,10 @@ class InProcessEngine:
             return EngineFailed(str(error), False)
         deltas, now = refusals + report.deltas, time.monotonic()
         pages = pages_asked_for(self._beams, messages)
-        return StepReport(deltas=deltas, stats=report.stats, pages=pages, sent_at=now)
+        return StepReport(
+            deltas=deltas, stats=report.stats, pages=pages, sent_at=now,
+            adapters=adapters + report.adapters,
+        )  # fmt: skip
 
     async def stop(self) -> None:
         self.dead = True

@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 from serve.adapters.names import AdapterNames
 from serve.commands.adapter_options import parse_lora_modules
 from serve.settings import ServerSettings
-from tests.serve.served import Serve, Served
+from tests.serve.served import Serve, Served, until
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +109,27 @@ async def test_an_operator_loads_and_unloads_them(serve: Serve) -> None:
             status, text = await post(load, lora_name="wrong", lora_path=path)
             assert status == 400 and "the hub has no such names" in text
         assert (await post("/v1/completions", "user", prompt="a", model="new"))[0] == 404
+
+
+async def test_what_a_name_stands_for_changes_in_the_order_of_asking(serve: Serve) -> None:
+    """Also where the first takes long, and where its client does not wait for the answer."""
+    load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+    async with serve(config=CONFIG) as served:
+        with served.engine_stopped():
+            first = asyncio.create_task(served.post(load, lora_name="new", lora_path="a"))
+            await until(lambda: served.engine._loads._waiters)
+            second = asyncio.create_task(served.post(unload, lora_name="new"))
+            await asyncio.sleep(0.05)
+            assert not second.done()
+        assert (await first).status_code == (await second).status_code == 200
+        with served.engine_stopped():
+            gone = asyncio.create_task(served.post(load, lora_name="new", lora_path="a"))
+            await asyncio.sleep(0.05)
+            gone.cancel()
+        assert (await served.post(load, lora_name="new", lora_path="b")).status_code == 200
+        await served.complete(prompt="ab", model="new", **SHORT)
+        found = asked(served)
+        assert found is not None and found.lora_path == "b"
 
 
 async def test_a_server_without_room_for_any_loads_none(serve: Serve) -> None:

@@ -1,14 +1,16 @@
 """Engines whose requests have adapters: every text is the one that its adapter alone would give."""
 
 import shutil
+import threading
 
 import pytest
 
 from engine import LLM, LoRARequest
+from engine.adapters.loading import loading
 from engine.beams.core import BeamCore
 from engine.beams.params import BeamSearchParams
 from engine.errors import ConfigError, RequestError
-from engine.messages import AddBeams, AddRequest
+from engine.messages import AddBeams, AddRequest, StepReport
 from engine.sampling.params import SamplingParams
 from models.errors import CheckpointError, UnsupportedError
 from tests.engine.conftest import CONFIG, Text, make_core
@@ -23,6 +25,7 @@ SHAPES = {
         "mlp.gate_proj": (F, D), "mlp.down_proj": (D, F),
     }.items()
 }  # fmt: skip
+PATIENCE = 60.0  # seconds
 PROMPT = [5, 6, 7, 8] * 5
 
 
@@ -106,7 +109,7 @@ def test_a_folder_that_is_gone_ends_its_own_requests_only(core, adapters, tmp_pa
 
     def read_and_lose():
         folder = shutil.copytree(a.lora_path, gone.lora_path)
-        core.load_adapter(gone)
+        core.check_adapter(gone)
         for other in (a, b, c, a, b):
             run(core, [other])
         shutil.rmtree(folder)
@@ -116,8 +119,10 @@ def test_a_folder_that_is_gone_ends_its_own_requests_only(core, adapters, tmp_pa
     texts = run(core, [gone, b, gone, None], cache_salt="after")
     assert [text.finish_reason for text in texts] == ["error", "length", "error", "length"]
     assert [texts[1].ids, texts[3].ids] == [text.ids for text in expected]
+    [again] = run(core, [gone])
+    assert again.finish_reason == "error"
     with pytest.raises(RequestError, match=r"has no adapter_config\.json"):
-        run(core, [gone])
+        core.check_adapter(gone)
     read_and_lose()
     beams, ended = BeamCore(core), []
     params = BeamSearchParams(beam_width=2, max_tokens=5)
@@ -127,10 +132,60 @@ def test_a_folder_that_is_gone_ends_its_own_requests_only(core, adapters, tmp_pa
     assert [(d.request_id, d.finish_reason) for d in ended] == [(1, "error"), (2, "error")]
 
 
+@pytest.fixture
+def slow_disk(monkeypatch) -> threading.Event:
+    """Adapters are read once this is set."""
+    ready, read = threading.Event(), loading.read_adapter
+    monkeypatch.setattr(
+        loading, "read_adapter", lambda *given: ready.wait(PATIENCE) and read(*given)
+    )
+    return ready
+
+
+def steps(core, number: int) -> list[StepReport]:
+    return [core.step() for _ in range(number)]
+
+
+def test_texts_go_on_while_adapters_are_read(core, adapters, slow_disk):
+    """One by the operator's wish, and one that a request needs and the host no longer has."""
+    a, _, c = adapters
+    new, bad = LoRARequest("new", 11, a.lora_path), LoRARequest("bad", 12, "/nowhere")
+    core._adapters._host.clear()
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    for number, lora in enumerate((None, c)):
+        core.add(AddRequest(request_id=number, prompt_token_ids=PROMPT, params=params, lora=lora))
+    core.load_adapter(1, new)
+    core.load_adapter(2, bad)
+    before = steps(core, 30)
+    said = [delta.request_id for report in before for delta in report.deltas]
+    assert said.count(0) >= 20 and 1 not in said
+    assert not any(report.adapters for report in before)
+    slow_disk.set()
+    after, answers = [], {}
+    while core.has_work:
+        report = core.step()
+        after += [delta.request_id for delta in report.deltas]
+        answers |= {each.load_id: each.error for each in report.adapters}
+    assert 1 in after and answers[1] is None
+    assert "/nowhere has no adapter_config.json" in answers[2]
+    assert core.stats.num_compiles_after_warmup == 0
+
+
+def test_an_engine_that_reads_an_adapter_waits_for_no_disk(core, adapters, slow_disk):
+    """Neither for one that a request needs which is aborted, nor at its end."""
+    gone = LoRARequest("c", 13, adapters[2].lora_path)
+    core.add(AddRequest(request_id=1, prompt_token_ids=PROMPT, params=SamplingParams(), lora=gone))
+    steps(core, 3)
+    core.abort([1])
+    assert not core.has_work
+    assert all(t.daemon for t in threading.enumerate() if t.name == "ingot-adapter")
+    slow_disk.set()
+
+
 @pytest.mark.parametrize("path", ["/" + "a" * 5000, "~nobody-of-this-name/a"])
 def test_a_path_that_is_none_is_refused_and_the_engine_goes_on(core, path):
     with pytest.raises(RequestError, match=r"File name too long|no adapter_config\.json"):
-        core.load_adapter(LoRARequest("a", 9, path))
+        core.check_adapter(LoRARequest("a", 9, path))
 
 
 def test_what_cannot_be_served_is_said(tiny_folder, adapters, tmp_path):

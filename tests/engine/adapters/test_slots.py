@@ -14,10 +14,14 @@ from engine.scheduling.scheduler import Scheduler
 ADAPTERS = [LoRARequest(name, number, name) for number, name in enumerate("abcde", 1)]
 
 
+def is_here(lora: LoRARequest) -> bool:
+    return True
+
+
 @given(st.integers(1, 3), st.lists(st.integers(0, 9)))
 def test_one_slot_has_one_adapter_while_it_is_in_use(count, moves):
     """0 .. 4: a request with this adapter begins, if it may; 5 .. 9: one that has it ends."""
-    slots, running, holds = AdapterSlots(count), [], {}
+    slots, running, holds = AdapterSlots(count, is_here), [], {}
     for move in moves:
         lora = ADAPTERS[move % 5]
         slots.begin_step()
@@ -37,7 +41,7 @@ def test_one_slot_has_one_adapter_while_it_is_in_use(count, moves):
 
 def test_who_was_idle_for_longest_goes():
     a, b, c, *_ = ADAPTERS
-    slots = AdapterSlots(2)
+    slots = AdapterSlots(2, is_here)
     for lora in (a, b, a):  # a is used again, and b not
         slots.take(lora)
         slots.release(lora)
@@ -47,10 +51,12 @@ def test_who_was_idle_for_longest_goes():
     assert slots.take(None) == NO_ADAPTER and not slots.holds_up(None)
 
 
-def scheduler_with(requests: list[LoRARequest | None], slots: int, rows: int = 4) -> Scheduler:
+def scheduler_with(
+    requests: list[LoRARequest | None], slots: int, rows: int = 4, here=is_here
+) -> Scheduler:
     made = Scheduler(
         BlockPool(32), page_size=4, max_num_seqs=rows, max_num_batched_tokens=16,
-        longest_prefix_first=True, adapters=AdapterSlots(slots),
+        longest_prefix_first=True, adapters=AdapterSlots(slots, here),
     )  # fmt: skip
     for number, lora in enumerate(requests):
         message = AddRequest(
@@ -75,6 +81,28 @@ def test_only_requests_without_an_adapter_pass_those_that_wait_for_theirs():
     scheduler.abort([0])
     assert running() == [1, 3, 4]
     assert [r.adapter_slot for r in scheduler.running] == [0, NO_ADAPTER, NO_ADAPTER]
+
+
+def test_who_waits_until_an_adapter_is_read_is_passed_and_gets_a_slot_before_others():
+    a, b, c, *_ = ADAPTERS
+    read, asked = {b}, []
+
+    def here(lora):
+        asked.append(lora)
+        return lora in read
+
+    scheduler = scheduler_with([a, b, c, None, b], slots=2, here=here)
+    scheduler.schedule()
+    assert [r.request_id for r in scheduler.running] == [1, 3, 4]
+    assert asked == [a, b, c]
+    assert {r.request_id for r in scheduler.waiting.all()} == {0, 2}
+    read.add(c)
+    scheduler.abort([1, 4])
+    scheduler.schedule()
+    assert [r.request_id for r in scheduler.running] == [2, 3]
+    read.add(a)
+    scheduler.schedule()
+    assert [r.request_id for r in scheduler.running] == [0, 2, 3]
 
 
 @given(st.text(max_size=9), st.text(max_size=9))
