@@ -67,6 +67,12 @@ class AbortedError(IngotError):
     status = 499
 
 
+class ForbiddenError(IngotError):
+    """Nobody who could send this request may be trusted with it."""
+
+    status = 403
+
+
 class TransportError(IngotError):
     """The HTTP message itself is unusable: its type, its size, its encoding, its pace."""
 
@@ -80,7 +86,9 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
     param = error.param if isinstance(error, RequestError) else None
     code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
     match error:
-        case RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError():
+        case RequestError() | OverloadedError() | EngineError() | AbortedError():
+            status = error.status
+        case TransportError() | ForbiddenError():
             status = error.status
         case _:
             return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))

@@ -1,5 +1,5 @@
 """What the operator may do to the adapters of a running server, under vLLM's names; it needs the
-admin key.
+admin key, and on a server that other machines reach there must be one: it has files read.
 
     POST /v1/load_lora_adapter    {"lora_name": "sql", "lora_path": "path"}    read, then served
     POST /v1/unload_lora_adapter  {"lora_name": "sql"}                         served no longer
@@ -16,8 +16,11 @@ from starlette.types import Send
 from engine.errors import NotFoundError, RequestError
 from engine.model_files import adapter_path
 from models.errors import ModelError
+from serve.errors import ForbiddenError
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.hosts import open_to_strangers
 from serve.protocol.decoding import CheckedRequest
+from serve.settings import ServerSettings
 
 
 class LoadRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
         service, name = self.service, request.lora_name
         if not service.engine_config.enable_lora:
             raise RequestError("This server was started without --enable-lora.", "lora_name")
+        _check_operator(service.settings)
         async with service.adapters.changing(name):
             await self._load(request)
         await send_json(send, AdapterChanged(name, "loaded"))
@@ -80,7 +84,16 @@ class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):
 
     async def answer(self, request: UnloadRequest, request_id: str, send: Send) -> None:
         name = request.lora_name
+        _check_operator(self.service.settings)
         async with self.service.adapters.changing(name):
             if not self.service.adapters.forget(name):
                 raise NotFoundError(f"There is no adapter {name[:100]!r} here.", "lora_name")
         await send_json(send, AdapterChanged(name, "unloaded"))
+
+
+def _check_operator(settings: ServerSettings) -> None:
+    if open_to_strangers(settings):
+        raise ForbiddenError(
+            "Adapters are the operator's to load and unload, and anybody who reaches this server "
+            "could say to be that; start it with --admin-api-key, or with --lora-modules."
+        )

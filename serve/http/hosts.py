@@ -29,6 +29,12 @@ def allowed_hosts(settings: ServerSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*LOCAL, _bracketed(settings.host))))
 
 
+def open_to_strangers(settings: ServerSettings) -> bool:
+    """Whether who is on another machine may be an operator here: no key says who is."""
+    keys = settings.admin_api_key or settings.api_keys
+    return not keys and settings.uds is None and not _is_local(settings.host)
+
+
 class AllowedHosts:
     """ASGI middleware that answers 403 to requests for other names. One without a Host header
     (HTTP/1.0) is no browser's."""

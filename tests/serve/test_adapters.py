@@ -132,6 +132,19 @@ async def test_what_a_name_stands_for_changes_in_the_order_of_asking(serve: Serv
         assert found is not None and found.lora_path == "b"
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "models.example.org"])
+async def test_strangers_load_none_from_a_server_without_a_key(serve: Serve, host: str) -> None:
+    async with serve(ServerSettings(host=host), CONFIG) as served:
+        load = await served.post("/v1/load_lora_adapter", lora_name="a", lora_path="/etc")
+        unload = await served.post("/v1/unload_lora_adapter", lora_name="sql")
+        assert (await served.complete(prompt="ab", model="sql", **SHORT)).is_success
+    for answer in (load, unload):
+        assert answer.status_code == 403 and "--admin-api-key" in answer.text
+    async with serve(ServerSettings(host="::1"), CONFIG) as served:
+        local = await served.post("/v1/load_lora_adapter", lora_name="a", lora_path="b")
+    assert local.status_code == 200
+
+
 async def test_a_server_without_room_for_any_loads_none(serve: Serve) -> None:
     async with serve() as served:
         answer = await served.post("/v1/load_lora_adapter", lora_name="a", lora_path="b")

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from engine import LLM, LoRARequest
-from engine.adapters.loading import loading
+from engine.adapters import loading
 from engine.beams.core import BeamCore
 from engine.beams.params import BeamSearchParams
 from engine.errors import ConfigError, RequestError
