@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
+from serve.adapters.metrics import AdapterMetrics
 from serve.adapters.routes import (
     AdapterChanged,
     LoadAdapterRoute,
@@ -156,6 +157,9 @@ ACTIONS = [
 def build_app(service: Service) -> Starlette:
     """The application that serves `service`."""
     settings = service.settings
+    if service.engine_config.enable_lora:
+        most = service.engine_config.max_loras
+        service.metrics.registry.register(AdapterMetrics(service.client, most))
     limits = KeyLimits(settings.max_concurrent_requests_per_key, service.metrics)
     routes = [*_generation(service), *_information(service)]
     measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)

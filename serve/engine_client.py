@@ -65,6 +65,7 @@ class _Flight:
     trace: Trace | None = None
     longest: int = 0  # tokens of a choice that has
     shown: str = ""  # the id of the response
+    adapter: str | None = None  # its name
 
 
 class EngineClient:
@@ -237,6 +238,16 @@ class EngineClient:
             if timelines:
                 yield name, timelines[0].prompt_tokens, timelines
 
+    def adapters_at_work(self) -> tuple[set[str], set[str]]:
+        """Names of those that write, and of those whose first token somebody waits for; may be
+        called from any thread."""
+        running: set[str] = set()
+        waiting: set[str] = set()
+        for flight in list(self._flights.values()):
+            for timeline in list(flight.timelines.values()) if flight.adapter else ():
+                (waiting if timeline.first_token is None else running).add(flight.adapter or "")
+        return running, waiting
+
     def end(self, name: str) -> bool:
         """End a prompt at the operator's wish; whether there is one of that name."""
         if flight := self._flights.get(name):
@@ -332,7 +343,8 @@ class EngineClient:
         timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
         stream.timelines += timelines.values()
         trace = self._traces.begin(name, prompt.num_tokens, prompt.params) if self._traces else None
-        self._flights[name] = _Flight(stream, timelines, trace, shown=shown)
+        adapter = prompt.lora.lora_name if prompt.lora else None
+        self._flights[name] = _Flight(stream, timelines, trace, shown=shown, adapter=adapter)
         self._num_sequences += len(timelines)
         self._idle.clear()
         self._metrics.started(prompt.params)

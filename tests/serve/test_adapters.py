@@ -1,9 +1,11 @@
 """Adapters by name: the model of a request, lora_path, /v1/models, loading and unloading."""
 
 import asyncio
+import time
 
 import pytest
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 
 from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
@@ -130,6 +132,40 @@ async def test_what_a_name_stands_for_changes_in_the_order_of_asking(serve: Serv
         await served.complete(prompt="ab", model="new", **SHORT)
         found = asked(served)
         assert found is not None and found.lora_path == "b"
+
+
+async def test_metrics_say_whose_requests_run_and_wait(serve: Serve) -> None:
+    async def told(served: Served) -> dict[str, str]:
+        text = (await served.http.get("/metrics")).text
+        families = text_string_to_metric_families(text)
+        [family] = [each for each in families if each.name == "vllm:lora_requests_info"]
+        [sample] = family.samples
+        assert abs(sample.value - time.time()) < 60
+        return sample.labels
+
+    nobody = {"max_lora": "3", "running_lora_adapters": "", "waiting_lora_adapters": ""}
+    config = EngineConfig(
+        enable_lora=True, max_loras=3, max_num_seqs=2, lora_modules=CONFIG.lora_modules
+    )
+    async with serve(config=config) as served:
+        served.core.step_seconds = 0.02
+        assert await told(served) == nobody
+        texts = [
+            asyncio.create_task(
+                served.complete(prompt="ab", model=name, max_tokens=100, ignore_eos=True)
+            )
+            for name in ("law", "sql", "tiny", "law")
+        ]
+        await until(lambda: served.engine.adapters_at_work()[0] == {"law", "sql"})
+        assert await told(served) == nobody | {
+            "running_lora_adapters": "law,sql", "waiting_lora_adapters": "law",
+        }  # fmt: skip
+        for text in texts:
+            text.cancel()
+        await asyncio.gather(*texts, return_exceptions=True)
+        assert await told(served) == nobody
+    async with serve() as served:
+        assert "lora_requests_info" not in (await served.http.get("/metrics")).text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "models.example.org"])
