@@ -60,7 +60,7 @@ class Programs:
     _lowering: threading.Lock = field(default_factory=threading.Lock)
     _serving: int | None = None  # the thread that is inside a step
     _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _ended: list[threading.Event] = field(default_factory=list)  # of each thread
 
     def compile_largest(self) -> None:
         """Block until every step can run in some program; raises what XLA raises."""
@@ -79,9 +79,13 @@ class Programs:
         self._start(rest + late)
 
     def wait(self) -> None:
-        """Block until nothing is left to compile."""
-        for thread in self._threads:
-            thread.join()
+        """Block until nothing is left to compile.
+
+        Not by `Thread.join`: one that Ctrl-C interrupts takes the thread for ended (CPython 3.11
+        and 3.12), and the interpreter ends under it.
+        """
+        for ended in self._ended:
+            ended.wait()
 
     def close(self) -> None:
         """Compile nothing more, wait for what is being compiled, and let go of it all."""
@@ -139,11 +143,18 @@ class Programs:
         previous = threading.stack_size(_STACK_BYTES)
         try:
             for _ in range(_WORKERS):
-                thread = threading.Thread(target=self._work, args=(pending,), name=_THREAD_NAME)
-                self._threads.append(thread)
-                thread.start()
+                ended = threading.Event()
+                work = threading.Thread(target=self._run, args=(pending, ended), name=_THREAD_NAME)
+                work.start()
+                self._ended.append(ended)
         finally:
             threading.stack_size(previous)
+
+    def _run(self, pending: deque[StepShape], ended: threading.Event) -> None:
+        try:
+            self._work(pending)
+        finally:
+            ended.set()
 
     def _work(self, pending: deque[StepShape]) -> None:
         """Take shapes until none is left, the programs are closed, or the interpreter ends."""

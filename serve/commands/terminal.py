@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 
 from engine.sampling.params import SamplingParams
+from serve.commands.interrupted import leaving_at_once
 from serve.commands.status import status
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def converse(system: str | None, sampling: Mapping[str, Any], **settings: Any) -
 
 def _loaded(settings: Mapping[str, Any]) -> "LLM":
     """The engine; a terminal says so meanwhile, for the first start compiles."""
-    with status(f"loading and compiling {settings['model']} ..."):
+    with status(f"loading and compiling {settings['model']} ..."), leaving_at_once():
         from engine import LLM
 
         return LLM(**settings)

@@ -1,11 +1,16 @@
 """Ctrl-C waits until what is being noted is noted."""
 
+import os
 import signal
 import threading
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from engine.calls import Call, Loop
+from engine.compiling.programs import Programs
 from engine.config import EngineConfig
 from engine.interrupts import held_back
 from engine.messages import StepReport
@@ -74,3 +79,22 @@ def test_what_an_interrupted_step_gave_another_call_is_there(
     monkeypatch.setattr(core, "step", step)
     written = [token for delta in second.deltas() for token in delta.token_ids]
     assert written == [72, 105, 72, 105, 72]
+
+
+def test_a_thread_that_compiles_is_still_waited_for_at_the_end_of_the_interpreter() -> None:
+    """XLA would crash under it. An interrupted `join` would take it for ended."""
+
+    def lower(shape: object) -> Any:
+        time.sleep(0.2)  # until it is waited for
+        os.kill(os.getpid(), signal.SIGINT)
+        go_on.wait(60)
+
+    go_on, shapes = threading.Event(), SimpleNamespace(largest=lambda: ["a shape"])
+    programs = Programs(shapes, lower)  # type: ignore[arg-type]
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        programs.compile_largest()
+    left = set(threading.enumerate()) - before
+    assert left and all(thread.is_alive() for thread in left)
+    go_on.set()
+    programs.close()
