@@ -25,11 +25,11 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields({**DEFAULTS, **raw, "hidden_act": "gelu_new"}, names={**RENAMED, **old})
     fields.refuse("apply_residual_connection_post_layernorm")
     fields = fields.replaced("intermediate_size", 4 * fields.integer("hidden_size"))
-    biases = dict.fromkeys(("norm_bias", "qkv_bias", "o_bias", "mlp_bias"), True)
     return llama.dense(
         fields, ropes=[None] * fields.integer("num_hidden_layers", high=MAX_LAYERS),
         slopes=slopes_from_below(fields.integer("num_attention_heads", high=MAX_HEADS)),
-        norm="layer", embedding_norm=True, gated_mlp=False, **biases,
+        norm="layer", embedding_norm=True, gated_mlp=False,
+        norm_bias=True, qkv_bias=True, o_bias=True, mlp_bias=True,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from models.config.decoder import Mixture, ModelConfig
 from models.config.experts import MAX_EXPERTS, read_activation, read_chosen, routed_names
 from models.config.fields import MAX_LAYERS, Fields
 from models.weights.decoder import weight_map
-from models.weights.sources import Names, WeightMap
+from models.weights.sources import Names, Source, WeightMap
 
 ARCHITECTURES = ("Ernie4_5_MoeForCausalLM",)
 DEFAULTS = {
@@ -63,8 +63,8 @@ def read_sparse_layers(fields: Fields) -> tuple[bool, ...]:
 
 def weights(config: ModelConfig) -> WeightMap:
     made = weight_map(config, NAMES, paired=True)
-    sources = {
-        path: replace(source, entry=0) if path.endswith("choice_bias") else source
-        for path, source in made.sources.items()
-    }  # its tensor is [1, E]
+    sources = dict(made.sources)
+    for path, source in made.sources.items():
+        if path.endswith("choice_bias") and isinstance(source, Source):
+            sources[path] = replace(source, entry=0)  # its tensor is [1, E]
     return replace(made, sources=sources)

@@ -18,13 +18,17 @@ INPUT_NAMES: Names = {
 }
 
 
-def text_weights(config: ModelConfig, names: Names, more: bool, **layout: bool) -> WeightMap:
+def text_weights(
+    config: ModelConfig, names: Names, more: bool, *, expert_rows: bool = False
+) -> WeightMap:
     """Of a checkpoint of text alone or, with `more`, of images and audio too."""
     shared = [i for i, kind in enumerate(config.layer_kinds) if kind.shared]
     unread = [f"*.layers.{i}.self_attn.{name}" for i in shared for name in SHARED]
     if config.altup is not None and not config.altup.scaled:
         unread.append("*.altup.correct_output_scale")
     if not more:
-        return weight_map(config, names, ignored=tuple(unread), **layout)
+        return weight_map(config, names, ignored=tuple(unread), expert_rows=expert_rows)
     names = prefixed(names, "model.language_model.", "model.")
-    return weight_map(config, names, ignored=(*UNREAD, *unread), optional_prefix="", **layout)
+    return weight_map(
+        config, names, ignored=(*UNREAD, *unread), optional_prefix="", expert_rows=expert_rows
+    )

@@ -84,7 +84,7 @@ def weights(config: ModelConfig) -> WeightMap:
     whole = config.latent is not None and config.latent.query_rank is None
     query = {"layers.*.attention.q_up": f"{deepseek_v3.ATTENTION}.q_proj"} if whole else {}
     usual, other = (
-        weight_map(config, NAMES | dense | query, ignored=layers_behind(config))
+        weight_map(config, {**NAMES, **dense, **query}, ignored=layers_behind(config))
         for dense in ({}, DENSE)
     )
     return replace(usual, otherwise=other)

@@ -14,7 +14,7 @@ BIAS = "layer.0.SelfAttention.relative_attention_bias"  # of the first layer, or
 
 def names(config: ModelConfig) -> tuple[Names, EncoderNames]:
     """Of the tensors of the decoder, and of the encoder."""
-    decoder = {
+    decoder: dict[str, str | tuple[str, ...]] = {
         "embedding": "shared",
         "head": "lm_head",
         "relative_bias": f"decoder.block.0.{BIAS}",

@@ -66,9 +66,11 @@ def mtp_map(longer: WeightMap, names: MTPNames, config: ModelConfig) -> WeightMa
     sources: dict[str, Source | Stack] = {}
     for path, source in longer.sources.items():
         if path.startswith(ours):
-            stacked = isinstance(source, Stack)
-            found = Stack(tuple(map(named, source.sources))) if stacked else named(source)
-            sources[path.replace(ours, "layer.", 1)] = found
+            sources[path.replace(ours, "layer.", 1)] = (
+                Stack(tuple(map(named, source.sources)))
+                if isinstance(source, Stack)
+                else named(source)
+            )
     width = config.hidden_size
     for path in ("token_norm", "hidden_norm", "norm"):
         sources[f"{path}.weight"] = Source((Part(f"{getattr(names, path)}.weight", width),))
