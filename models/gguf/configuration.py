@@ -76,6 +76,7 @@ UNKNOWN_ROUTING = (
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
 CONTROL = 3  # of the types of tokens
+UNPREFIXED = "xielu."  # keys of architectures that do not begin with the architecture's name
 
 Metadata = Mapping[str, Any]
 Tensors = Mapping[str, Readable]
@@ -137,7 +138,7 @@ def section(metadata: Metadata, name: str, where: str) -> Fields:
     """The architecture's keys, without its name in front; raises CheckpointError."""
     found: dict[str, Any] = {}
     for key, value in metadata.items():
-        if not key.startswith(f"{name}."):
+        if not key.startswith((f"{name}.", UNPREFIXED)):
             continue
         if isinstance(value, np.ndarray | list) and len(value) > MAX_LIST:
             raise CheckpointError(f"{where}: {key[:80]} has {len(value)} values; convert it again.")
