@@ -130,6 +130,20 @@ def test_better_scores_are_merged_first(tmp_path) -> None:
     assert bare.decode(bare.encode(" ab")) == " ab"
 
 
+def test_gemma_4_has_merges_and_marks_for_spaces(tmp_path) -> None:
+    keys = PIECES | {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.merges": ["▁ a", "▁a b", "a b"],  # that with the best score is the last
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    tokens, tokenizer = keys["tokenizer.ggml.tokens"], load(write(tmp_path, keys))
+    ids = tokenizer.encode("ab abé")
+    assert [tokens[one] for one in ids] == ["<s>", "ab", "▁ab", "<0xC3>", "<0xA9>"]
+    assert tokenizer.decode(ids[1:]) == "ab abé"
+    less = load(write(tmp_path, keys | {"tokenizer.ggml.merges": ["a b"]}))
+    assert [tokens[one] for one in less.encode(" ab")] == ["<s>", "▁", "ab"]
+
+
 def test_a_file_without_tokenizer_has_none(tmp_path) -> None:
     assert Tokenizer.load(write(tmp_path, {"general.name": "ids only"})) is None
 
