@@ -92,10 +92,12 @@ def _afmoe(fields: Fields, tensors: Tensors, found: Found) -> Found:
 
 def _command(fields: Fields, tensors: Tensors, found: Found) -> Found:
     """Of layers that see everything those rotate that have no experts."""
-    epsilon = {"rms_norm_eps": None, "layer_norm_eps": found["rms_norm_eps"]}
+    rms = EPSILONS[0] in fields
+    epsilon = fields.number(EPSILONS[0]) if rms else None
     softmax = fields.integer(_GATING, int(SIGMOID), low=1, high=int(SIGMOID)) == SOFTMAX
     return {
-        **(epsilon if EPSILONS[0] not in fields else {}),
+        "rms_norm_eps": epsilon,
+        "layer_norm_eps": None if rms else found["rms_norm_eps"],
         **_window(fields),
         "layer_types": _types(fields, found, 4),
         "prefix_dense_intermediate_size": found["intermediate_size"],
