@@ -56,7 +56,7 @@ REFUSED = (
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>",
+    "<|end_of_text|>", "<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>", "<turn|>",
 )  # fmt: skip
 HARMONY = {"<|return|>", "<|call|>"}  # where there are both, <|end|> ends a message, not the text
 MIXTURES: Mapping[str, str] = {
@@ -73,6 +73,7 @@ UNKNOWN_ROUTING = (
     "expert_group_count", "expert_group_used_count", "expert_shared_count",
     SHARED_SIZE, "leading_dense_block_count", "moe_every_n_layers",
 )  # fmt: skip
+GEMMA_4 = "<turn|>", "<|tool_response>"  # where there is the first, the second is an end, too
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
 CONTROL = 3  # of the types of tokens
@@ -169,6 +170,8 @@ def eos_token_ids(metadata: Metadata, where: str) -> list[int]:
         ends = {tokens[one]: int(one) for one in control if tokens[one] in ENDS}
         if ends.keys() >= HARMONY:
             ends.pop("<|end|>", None)
+        if GEMMA_4[0] in ends and GEMMA_4[1] in tokens:  # which is shown, so no control token
+            ends[GEMMA_4[1]] = tokens.index(GEMMA_4[1])
         ids |= set(ends.values())
     return sorted(ids)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.errors import CheckpointError, ModelError, UnsupportedError
+from models.gguf.checkpoint import read_gguf_generation_config
 from models.layers.rope import LongRope, Unscaled
 from tests.models.gguf.files import factors, write_gguf
 from tests.models.gguf.stated_cases import changed
@@ -131,6 +132,17 @@ def test_values_of_other_heads_than_keys_are_refused(tmp_path: Path) -> None:
     values = {f"blk.{layer}.attn_v.weight": np.ones((24, 40), np.float32) for layer in (2, 4, 5)}
     with pytest.raises(UnsupportedError, match="other numbers of heads in layers that slide"):
         settings(write("gemma4_26b", tmp_path, added=values))
+
+
+@pytest.mark.parametrize(("turn", "expected"), [("<turn|>", [1, 3, 4]), ("<x>", [1])])
+def test_a_turn_of_gemma_4_ends_a_text(turn: str, expected: list[int], tmp_path: Path) -> None:
+    keys = {
+        "tokenizer.ggml.tokens": ["<bos>", "<eos>", "a", turn, "<|tool_response>"],
+        "tokenizer.ggml.token_type": [3, 3, 1, 3, 4],
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    path = write_gguf(tmp_path / "a.gguf", "gemma4", keys, {})
+    assert read_gguf_generation_config(path)["eos_token_id"] == expected
 
 
 @pytest.mark.parametrize("key", ["xielu.beta", "xielu.eps"])
