@@ -3,6 +3,7 @@
     tokenizer.ggml.model   gpt2: byte-level BPE, with merges and `tokenizer.ggml.pre`, which names
                            how a text is split into words
                            llama: SentencePiece's BPE, whose merges follow from scores
+                           gemma4: the same with merges, as Gemma 4's tokenizer.json has it
                            bert, t5: `gguf_pieces.py`'s
     tokenizer.chat_template, tokenizer.chat_template.<name>
 
@@ -97,9 +98,7 @@ def _byte_level(
     fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
 ) -> Backend:
     words = WORDS[fields.option("tokenizer.ggml.pre", WORDS, _default_words(fields))]
-    torn = (merge.partition(" ") for merge in _texts(fields, "tokenizer.ggml.merges"))
-    merges = [(first, second) for first, _, second in torn]
-    backend = Backend(models.BPE(vocabulary, merges, ignore_merges=words.whole))
+    backend = Backend(models.BPE(vocabulary, _merges(fields), ignore_merges=words.whole))
     split_words(backend, words)
     backend.decoder = decoders.ByteLevel()
     return backend
@@ -109,14 +108,36 @@ def _default_words(fields: Fields) -> str:
     return FIRST.get(fields.text("general.architecture", ""), "default")
 
 
+def _merges(fields: Fields) -> list[tuple[str, str]]:
+    torn = (merge.partition(" ") for merge in _texts(fields, "tokenizer.ggml.merges"))
+    return [(first, second) for first, _, second in torn]
+
+
 def _sentencepiece(
     fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
 ) -> Backend:
     scores = _numbers(fields, "tokenizer.ggml.scores", len(tokens), 0).astype(np.float64)
+    merges = merges_of_scores(tokens, np.flatnonzero(types == NORMAL).tolist(), scores)
+    return _in_one(fields, tokens, vocabulary, merges)
+
+
+def _merged(
+    fields: Fields, tokens: list[str], vocabulary: dict[str, int], types: np.ndarray
+) -> Backend:
+    return _in_one(fields, tokens, vocabulary, _merges(fields))
+
+
+def _in_one(
+    fields: Fields,
+    tokens: list[str],
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+) -> Backend:
+    """Of texts that are not split into words, with marks for their spaces."""
     unknown = fields.token_ids("tokenizer.ggml.unknown_token_id")
     model = models.BPE(
         vocab=vocabulary,
-        merges=merges_of_scores(tokens, np.flatnonzero(types == NORMAL).tolist(), scores),
+        merges=merges,
         unk_token=tokens[unknown[0]] if unknown and unknown[0] < len(tokens) else None,
         fuse_unk=True,
         byte_fallback=True,
@@ -154,6 +175,7 @@ def _unigram(
 _BUILD: Mapping[str, Callable[[Fields, list[str], dict[str, int], np.ndarray], Backend]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
+    "gemma4": _merged,
     "bert": _word_pieces,
     "t5": _unigram,
 }
@@ -213,7 +235,7 @@ def _surround(backend: Backend, fields: Fields, kind: str, special: dict[str, st
 
 def _around(fields: Fields, kind: str, words: Words) -> dict[str, bool]:
     """Whether BOS and EOS go around a text, where no key says it as llama.cpp has it."""
-    bos, eos = kind == "llama" or words.bos, kind == "t5" or words.between > 0
+    bos, eos = kind in ("llama", "gemma4") or words.bos, kind == "t5" or words.between > 0
     return {
         f"add_{role}_token": fields.flag(f"tokenizer.ggml.add_{role}_token", default)
         for role, default in (("bos", bos), ("eos", eos))

@@ -60,6 +60,7 @@ _CASED = (
     r"\x{A790}-\x{A7FA}\x{AB30}-\x{AB68}\x{10570}-\x{105BC}\x{10D50}-\x{10D8F}\x{16E40}-\x{16E7F}"
     r"\x{1D400}-\x{1DFFF}]]"
 )
+_THOUSANDS = r"\d{1,3}(?=(?:\d{3})*\b)"  # three digits from the last on
 DEEPSEEK_LLM_WORDS = (
     r"[\r\n]",
     rf"\s?{_CASED}+",
@@ -71,6 +72,21 @@ DEEPSEEK_LLM_WORDS = (
 BLOOM_WORDS = r" ?[^\s(|).,!?…。，、।۔،]+"
 _JAIS_SPACES = "".join(rf"\s{{{size}}}(?!\S)|" for size in (512, 256, 128, 64, 32, 16, 8, 4, "1,2"))
 JAIS_2_WORDS = LLAMA3_WORDS.replace(r"\s+(?!\S)|\s+", rf"{_JAIS_SPACES}\s")
+_PUNCTUATED = DEEPSEEK3_WORDS[2]
+AFMOE_WORDS = (
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+    r"[一-鿿㐀-䶿豈-\x{FAFF}぀-ゟ゠-ヿ･-ﾟ⼀-\x{2FDF}\x{E40}-\x{E7F}\x{E80}-\x{EFF}ក-\x{17FF}"
+    r"က-႟ꩠ-ꩿꧠ-\x{A9FF}가-\x{D7AF}ᄀ-ᇿ]+",
+    _PUNCTUATED,
+)
+BAILING_WORDS = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"
+    r"|\s+(?!\S)|\s+"
+)
+YOUTU_WORDS = (
+    r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+    GPT4O_WORDS.replace(r"\p{N}{1,3}", r"\p{N}"),
+)
 DEEPSEEK_CODER_WORDS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -103,6 +119,7 @@ WORDS: Mapping[str, Words] = {
             "phi-2",
             "gigachat",
             "exaone4",
+            "mellum",
             "granite-docling",
         ),
         _GPT2,
@@ -117,9 +134,11 @@ WORDS: Mapping[str, Words] = {
     ),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
     **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe"), _CL100K),  # Phi-4, Smaug, GLM-4 of 2024
-    **dict.fromkeys(("smollm", "starcoder", "refact", "exaone"), _DIGITS),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "exaone", "mellum2"), _DIGITS),
     **dict.fromkeys(("gpt-4o", "llama4", "minimax-m2"), _GPT4O),
-    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK3),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "hy_v4"), _DEEPSEEK3),
+    **dict.fromkeys(("bailingmoe", "bailingmoe2", "llada-moe"), Words((BAILING_WORDS,))),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), Words((_THOUSANDS, GPT4O_WORDS))),
     "roberta-bpe": Words(gpt2=True, bos=True, between=2),
     "modern-bert": Words(gpt2=True, composed=True, bos=True, between=1),
     **dict.fromkeys(("glm4", "glm5"), Words((LLAMA3_WORDS,), whole=True)),
@@ -129,7 +148,9 @@ WORDS: Mapping[str, Words] = {
     "exaone-moe": Words((EXAONE_MOE_WORDS,)),
     "deepseek-llm": Words(DEEPSEEK_LLM_WORDS),
     "seed-coder": Words((SEED_WORDS,)),
-    "stablelm2": Words((QWEN2_WORDS,)),
+    **dict.fromkeys(("stablelm2", "solar-open"), Words((QWEN2_WORDS,))),
+    "afmoe": Words(AFMOE_WORDS),
+    "youtu": Words(YOUTU_WORDS),
     "deepseek-coder": Words(DEEPSEEK_CODER_WORDS),
     "tekken": Words((TEKKEN_WORDS,), whole=True, bos=True),
 }

@@ -49,7 +49,7 @@ REFUSED = (
 )  # fmt: skip
 ENDS = (  # what llama.cpp ends a text at, too, where they are control tokens
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>",
+    "<|end_of_text|>", "<EOT>", "<end_of_utterance>", "<|return|>", "<|call|>", "<turn|>",
 )  # fmt: skip
 HARMONY = {"<|return|>", "<|call|>"}  # where there are both, <|end|> ends a message, not the text
 MIXTURES: Mapping[str, str] = {
@@ -66,9 +66,11 @@ UNKNOWN_ROUTING = (
     "expert_group_count", "expert_group_used_count", "expert_shared_count",
     SHARED_SIZE, "leading_dense_block_count", "moe_every_n_layers",
 )  # fmt: skip
+GEMMA_4 = "<turn|>", "<|tool_response>"  # where there is the first, the second is an end, too
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
             "repetition_penalty": "penalty_repeat"}  # fmt: skip
 CONTROL = 3  # of the types of tokens
+UNPREFIXED = "xielu."  # keys of architectures that do not begin with the architecture's name
 
 Metadata = Mapping[str, Any]
 Tensors = Mapping[str, Readable]
@@ -130,7 +132,7 @@ def section(metadata: Metadata, name: str, where: str) -> Fields:
     """The architecture's keys, without its name in front; raises CheckpointError."""
     found: dict[str, Any] = {}
     for key, value in metadata.items():
-        if not key.startswith(f"{name}."):
+        if not key.startswith((f"{name}.", UNPREFIXED)):
             continue
         if isinstance(value, np.ndarray | list) and len(value) > MAX_LIST:
             raise CheckpointError(f"{where}: {key[:80]} has {len(value)} values; convert it again.")
@@ -161,6 +163,8 @@ def eos_token_ids(metadata: Metadata, where: str) -> list[int]:
         ends = {tokens[one]: int(one) for one in control if tokens[one] in ENDS}
         if ends.keys() >= HARMONY:
             ends.pop("<|end|>", None)
+        if GEMMA_4[0] in ends and GEMMA_4[1] in tokens:  # which is shown, so no control token
+            ends[GEMMA_4[1]] = tokens.index(GEMMA_4[1])
         ids |= set(ends.values())
     return sorted(ids)
 

@@ -132,7 +132,7 @@ def concatenated(name: str, tensors: Sequence[Readable], fields: Fields) -> Read
     """Gate and up: outputs of a matrix, or of those of all experts."""
     axes = {len(tensor.shape) for tensor in tensors}
     if len({tensor.shape for tensor in tensors}) > 1 or not axes <= {2, 3}:
-        raise _misfit(name, tensors, fields)
+        raise misfit(name, tensors, fields)
     return Concatenated(name, tuple(tensors), axis=axes.pop() - 2)
 
 
@@ -141,7 +141,7 @@ def keys_and_values(name: str, tensors: Sequence[Readable], fields: Fields) -> R
     keys, values = tensors
     fits = len(keys.shape) == len(values.shape) == 3
     if not fits or (keys.shape[0], keys.shape[1]) != (values.shape[0], values.shape[2]):
-        raise _misfit(name, tensors, fields)
+        raise misfit(name, tensors, fields)
     return KeysAndValues(name, keys, values)
 
 
@@ -153,12 +153,13 @@ def by_key_head(name: str, tensors: Sequence[Readable], fields: Fields) -> Reada
     rows, fits = (2 * groups * key + inner, inner), len(qkv.shape) == len(gates.shape) == 2
     fits = fits and qkv.shape[1] == gates.shape[1]
     if not fits or inner % groups or (qkv.shape[0], gates.shape[0]) != rows:
-        raise _misfit(name, tensors, fields)
+        raise misfit(name, tensors, fields)
     both = Concatenated(name, (qkv, gates))
     return ByGroup(name, both, groups, (key, key, inner // groups, inner // groups))
 
 
-def _misfit(name: str, tensors: Sequence[Readable], fields: Fields) -> CheckpointError:
+def misfit(name: str, tensors: Sequence[Readable], fields: Fields) -> CheckpointError:
+    """What to raise where parts are not of one tensor."""
     found = " and ".join(f"{one.name!r} {list(one.shape)}" for one in tensors)
     return CheckpointError(
         f"{fields.where} has {found}, which together are no {name!r}; convert the model again."

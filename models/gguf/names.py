@@ -96,6 +96,7 @@ class Converted:
         otherwise -> the checkpoint's.
     undone: whole names, * the layer -> what gives the checkpoint's tensor.
     behind: layers that predict further tokens have names here; else they are not read.
+    written: gives tensors of the checkpoint that are keys of the file.
     """
 
     names: Mapping[str, str]
@@ -105,6 +106,7 @@ class Converted:
     undone: Mapping[str, Undo] = field(default_factory=dict)
     joined: tuple[Join, ...] = ()
     behind: bool = False
+    written: Callable[[Fields], Mapping[str, Readable]] | None = None
 
 
 CONVERTED: Mapping[str, Converted] = {
@@ -137,7 +139,7 @@ def restored(
             if one in found:
                 raise _twice(one)
             found[one] = part
-    return found
+    return found | dict(converted.written(fields) if converted.written else {})
 
 
 def num_layers(fields: Fields) -> int:
@@ -151,6 +153,12 @@ def widest(fields: Fields, key: str, default: int | None = None) -> int:
     if isinstance(fields.raw.get(key), list):
         return max(fields.integers(key), default=0)
     return fields.integer(key, default, low=0)
+
+
+def heads_of(fields: Fields, module: str) -> int:
+    """Of attn_q, or of attn_k and attn_v; the most that a layer has."""
+    heads = widest(fields, "attention.head_count")
+    return heads if module == "attn_q" else widest(fields, "attention.head_count_kv", heads)
 
 
 def _without_factors(
@@ -238,8 +246,7 @@ def _parts(name: str, tensor: Readable) -> Iterator[tuple[str, Readable]]:
 
 def _undone(tensor: Readable, module: str, converted: Converted, fields: Fields) -> Readable:
     if converted.paired and module in ("attn_q", "attn_k"):
-        key = "attention.head_count" if module == "attn_q" else "attention.head_count_kv"
-        count = widest(fields, key, widest(fields, "attention.head_count"))
+        count = heads_of(fields, module)
         if not 0 < count <= MAX_HEADS or tensor.shape[0] % (2 * count):
             raise CheckpointError(
                 f"Tensor {tensor.name!r} has {tensor.shape[0]} rows, which are no {count} heads of "

@@ -142,6 +142,20 @@ def test_a_file_that_does_not_say_how_words_are_split_has_those_of_its_architect
         assert load(file).encode("12", add_special_tokens=False) == ids
 
 
+def test_gemma_4_has_merges_and_marks_for_spaces(tmp_path) -> None:
+    keys = PIECES | {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.merges": ["▁ a", "▁a b", "a b"],  # that with the best score is the last
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    tokens, tokenizer = keys["tokenizer.ggml.tokens"], load(write(tmp_path, keys))
+    ids = tokenizer.encode("ab abé")
+    assert [tokens[one] for one in ids] == ["<s>", "ab", "▁ab", "<0xC3>", "<0xA9>"]
+    assert tokenizer.decode(ids[1:]) == "ab abé"
+    less = load(write(tmp_path, keys | {"tokenizer.ggml.merges": ["a b"]}))
+    assert [tokens[one] for one in less.encode(" ab")] == ["<s>", "▁", "ab"]
+
+
 def test_a_file_without_tokenizer_has_none(tmp_path) -> None:
     assert Tokenizer.load(write(tmp_path, {"general.name": "ids only"})) is None
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.models.gguf.files import factors, gguf, in_pairs, together
+from tests.models.gguf.unpacking import unpacked
 
 Arrays = Mapping[str, np.ndarray]
 Config = Mapping[str, Any]
@@ -24,6 +25,7 @@ PAIRED = (
     "mistral3",
     "olmo",
     "granite_swa",
+    "minicpm",
 )
 FUSED = ("falcon", "gptneox", "bloom")  # queries, keys and values of each head of keys
 GRANITE_SWA = {
@@ -42,6 +44,10 @@ FLAT = (
     "qwen35",
     "qwen35moe",
 )  # vectors, that others have as [n, 1]
+ALIKE = {  # which older packages do not know -> one whose tensors it calls alike
+    "deepseek32": "glm-dsa", "hy_v3": "hunyuan-moe", "cohere2moe": "dots1", "mellum": "qwen3moe",
+    "granite_swa": "granite",
+}  # fmt: skip
 ADDED = ("qwen3next", "qwen35", "qwen35moe")  # one, to norms
 NAMES = (  # what the converter calls tensors before it looks for their names
     (r"e_score_correction_bias", "e_score_correction.bias"),
@@ -60,22 +66,22 @@ NAMES = (  # what the converter calls tensors before it looks for their names
 def converted(family: str, config: Config, tensors: Arrays) -> dict[str, np.ndarray]:
     """The tensors of a file of this family."""
     known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-    known.setdefault("deepseek32", known["glm-dsa"])  # which the package calls alike
-    known.setdefault("granite_swa", known["granite"])
+    for name, alike in ALIKE.items():
+        known.setdefault(name, known[alike])
     counts = ("n_layers", "num_layers", "num_hidden_layers", "n_layer")
     layers = next(config[name] for name in counts if name in config)
     tables = [  # the case of qwen3next has a dense layer, which its models do not
         gguf.get_tensor_name_map(known[one], layers) for one in (family, "llama")
     ]
     found = factors(config)
-    for name, array in together(tensors).items():
+    for name, array in together(unpacked(family, config, tensors)).items():
         for one, part in _apart(name, array, config):
             for pattern, called in NAMES:
                 one = re.sub(pattern, called, one)
             if family == "bloom":
                 one = one.removeprefix("transformer.")
             names = (table.get_name(one, (".weight", ".bias")) for table in tables)
-            theirs = one if one.startswith("blk.") else next(filter(None, names))
+            theirs = one if one.startswith(("blk.", "rope_")) else next(filter(None, names))
             if family == "falcon-h1":
                 part = _multiplied(one, part, config)
             found[theirs] = np.ascontiguousarray(_turned(family, one, theirs, part, config))

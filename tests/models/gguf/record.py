@@ -28,6 +28,10 @@ def convert(name: str, folder: Path) -> Path:
     write_case(checkpoint, case, golden)
     told = {**case.config, **STATED_CASES[name].stated}
     (checkpoint / "config.json").write_text(json.dumps(told))
+    if name.startswith("gemma4"):  # rows behind the last token are left out
+        words = {str(token): token for token in range(told["vocab_size"])}
+        vocabulary = {"model": {"vocab": words}, "added_tokens": []}
+        (checkpoint / "tokenizer.json").write_text(json.dumps(vocabulary))
     kind = get_model_class(told["architectures"][0])
     kind.no_mtp = True
     own = {"hparams": told} if STATED_CASES[name].alone else {}
@@ -57,6 +61,20 @@ def described(file: Path) -> dict[str, Any]:
     }
 
 
+def _mend_baichuan() -> None:
+    """Its converter calls itself with all tensors but those of queries, keys and values."""
+    from conversion.baichuan import BaichuanModel
+    from conversion.base import TextModel
+
+    packed = BaichuanModel.modify_tensors
+
+    def modified(self: Any, tensor: Any, name: str, layer: int | None) -> Any:
+        own = packed if "W_pack" in name else TextModel.modify_tensors
+        yield from own(self, tensor, name, layer)
+
+    BaichuanModel.modify_tensors = modified
+
+
 def main() -> None:
     checkout = Path(sys.argv[1])
     sys.path[:0] = [str(checkout / "gguf-py"), str(checkout)]
@@ -64,7 +82,9 @@ def main() -> None:
     import gguf
 
     dense = (gguf.MODEL_TENSOR.FFN_GATE, gguf.MODEL_TENSOR.FFN_UP, gguf.MODEL_TENSOR.FFN_DOWN)
-    gguf.MODEL_TENSORS[gguf.MODEL_ARCH.QWEN3NEXT].extend(dense)  # the case has a dense layer
+    for family in (gguf.MODEL_ARCH.QWEN3NEXT, gguf.MODEL_ARCH.MELLUM):
+        gguf.MODEL_TENSORS[family].extend(dense)  # the cases have a dense layer
+    _mend_baichuan()
     with TemporaryDirectory() as folder:
         found = {name: described(convert(name, Path(folder))) for name in STATED_CASES}
     lines = [f"{json.dumps(name)}: {json.dumps(one)}" for name, one in found.items()]

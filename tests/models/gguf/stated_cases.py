@@ -34,6 +34,7 @@ class Converted:
     without: the ends of names of tensors that there are none of.
     exact: the file means the same ModelConfig; else it says of it what files can.
     alone: without transformers' defaults, which make a mixture of every Nemotron-H.
+    text: the text model of one that takes images, under names of its own.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Converted:
     without: tuple[str, ...] = ()
     exact: bool = True
     alone: bool = False
+    text: bool = False
 
 
 _PLAIN = Converted()
@@ -54,6 +56,9 @@ _FACTORS = {
     "ssm_in_multiplier": 1.0, "ssm_out_multiplier": 1.0, "ssm_multipliers": [1.0] * 5,
     "mlp_multipliers": [1.0, 1.0], "embedding_multiplier": 1.0, "lm_head_multiplier": 1.0,
 }  # fmt: skip
+_OWN_KEYS = {"num_kv_shared_layers": 0}
+_NO_EXPERTS = {"moe_intermediate_size": None}
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 _FAR = {"max_position_embeddings": 2**20}  # which files of these families say always
 _SHORT = {"max_position_embeddings": 2048}  # the same
 _TANH = {"activation_function": "gelu_pytorch_tanh"}  # by another name
@@ -62,6 +67,48 @@ _UNROTATED = (
     {"no_rope_layers": [0, 1, 1, 1, 0]},  # as its converter calls them
 )
 STATED_CASES: Mapping[str, Converted] = {
+    "afmoe": Converted({"global_attn_every_n_layers": 4}, {"route_norm": True}),
+    "apertus": Converted(
+        {"rope_scaling": {"rope_type": "default"}}, without=("act_fn.beta", "act_fn.eps")
+    ),
+    "baichuan": Converted({"architectures": ["BaichuanForCausalLM"]}),
+    "bailing_moe_v2": Converted(stated={"norm_topk_prob": True}),
+    "chatglm": Converted(
+        {"num_attention_heads": 2, "multi_query_group_num": 1, "kv_channels": 20, **_ENDS},
+        shapes={
+            "query_key_value.weight": (80, 40),
+            "query_key_value.bias": (80,),
+            "self_attention.dense.weight": (40, 40),
+        },
+    ),
+    "cohere2_moe": _PLAIN,
+    "decilm": _PLAIN,
+    "gemma4_12b_text": Converted({"architectures": ["Gemma4ForCausalLM"]}, _OWN_KEYS | _NO_EXPERTS),
+    "gemma4_26b": Converted(stated=_OWN_KEYS),
+    "gemma4_e2b": Converted(text=True),
+    "hy_v3": _PLAIN,
+    "internlm2": Converted({"bias": False}, without=("wqkv.bias", "wo.bias")),
+    "mellum": _PLAIN,
+    "minicpm": _PLAIN,
+    "minicpm3": Converted({"scale_emb": 12.0, "scale_depth": 1.4, "dim_model_base": 256}),
+    "qwen": Converted(_ENDS, {"max_position_embeddings": 128}),
+    "qwen2_5_vl": Converted(
+        {"architectures": ["Qwen2ForCausalLM"], "rope_scaling": None, "vision_config": None},
+        {
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        },
+        text=True,
+    ),
+    "qwen3_vl": Converted(
+        {"architectures": ["Qwen3ForCausalLM"], "rope_scaling": None},
+        {
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "rope_scaling": {"rope_type": "default", "mrope_section": [3, 3, 2]},
+            "vision_config": {"deepstack_visual_indexes": [0]},
+        },
+        text=True,
+    ),
     "deepseek": _PLAIN,
     "deepseek_v2": _PLAIN,
     "deepseek_v2_lite": _PLAIN,
@@ -175,8 +222,15 @@ def changed(name: str) -> tuple[Case, Golden]:
     """The case, and names and shapes of its tensors."""
     row, case, golden = STATED_CASES[name], CASES[name], read(name)
     left_out = {key for key, one in row.changes.items() if one is None}
-    config = {k: v for k, v in {**case.config, **row.changes}.items() if k not in left_out}
+    first = case.config.get("text_config", case.config) if row.text else case.config
+    config = {k: v for k, v in {**first, **row.changes}.items() if k not in left_out}
     shapes = {name: shape for name, shape in golden.tensors if not name.endswith(row.without)}
+    if row.text:
+        shapes = {
+            name.replace("language_model.", ""): shape
+            for name, shape in shapes.items()
+            if "visual" not in name
+        }
     for one in (*shapes, *row.also):
         shapes[one] = next(
             (s for end, s in row.shapes.items() if one.endswith(end)), shapes.get(one)
