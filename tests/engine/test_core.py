@@ -31,7 +31,7 @@ def test_trained_weights_give_their_known_text(shared_data, name):
     folder = shared_data / "weights" / name
     golden = json.loads((folder / "golden_greedy.json").read_text())
     prompt, want = golden["prompt_ids"], golden["greedy_ids"]
-    engine = make_core(folder, load_format="auto")
+    engine = make_core(folder, load_format="auto", max_num_seqs=1, max_num_batched_tokens=16)
     (text,) = run(engine, [prompt], max_tokens=len(want) - len(prompt), ignore_eos=True)
     engine.close()
     assert prompt + text.ids == want
@@ -65,9 +65,12 @@ def _kept(report, evictions):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_tensor_parallel_gives_the_same_text(shared_data, size):
+def test_tensor_parallel_gives_the_same_text(shared_data, size, monkeypatch):
     if len(jax.devices()) < size:
         pytest.skip(f"needs {size} devices")
+    # one program for decode and one for mixed steps: compiling is what takes time
+    monkeypatch.setattr("engine.shapes.decode_rows", lambda largest: [largest])
+    monkeypatch.setattr("engine.shapes.mixed_tokens", lambda rows, largest: [largest])
     folder = shared_data / "weights" / "stories260K"
     golden = json.loads((folder / "golden_greedy.json").read_text())
     want = golden["greedy_ids"][:80]
