@@ -42,6 +42,7 @@ from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
 from engine.sampling.state import MAX_EOS_IDS
 from engine.scheduling import admission
+from engine.scheduling.pace import Pace
 from engine.scheduling.plan import Chunk
 from engine.scheduling.scheduler import Scheduler
 from engine.tokenizers.tokenizer import has_tokenizer
@@ -112,7 +113,7 @@ class EngineCore:
             snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
             adapters=self._adapters.slots if self._adapters else None,
         )
-        self._windows = self._runner.programs.windows if shapes.windows else None
+        self._pace = Pace(self._runner.programs) if config.num_scheduler_steps == "auto" else None
         self._eos, self._random = _end_of_text_ids(model), random.Random(config.seed)
         self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
@@ -230,15 +231,17 @@ class EngineCore:
             self._settled += self._adapters.settle(self._scheduler)
         self._settled += self._constrained.settle(self._step_seconds / 4)
         self._sample_late()
-        began = self._launch()
+        began = not self._alone and self._launch()
         launched = perf_counter()
-        ahead = began and self.config.async_scheduling  # the newest is not waited for
-        oldest = [self._launched[0]] if len(self._launched) > ahead else []
+        ahead = began and self.config.async_scheduling and not self._alone
+        oldest = [self._launched[0]] if len(self._launched) > ahead else []  # the newest is not due
         due = oldest + self._sampled_late
         results = [self._read(each) for each in due]
         read = perf_counter()
         if due:
             self._step_seconds = read - start
+            if self._pace is not None and oldest:
+                self._pace.has_read(oldest[0])
             for each, result in zip(due, results, strict=True):
                 self._settled += _collect(self._scheduler, each, result)
             self._sampled_late.clear()
@@ -283,6 +286,11 @@ class EngineCore:
         if self._tier is not None:
             self._tier.clear()
 
+    @property
+    def _alone(self) -> bool:
+        """Whether the device has a window behind which nothing is started until it was read."""
+        return self._pace is not None and self._pace.is_full(self._launched)
+
     def _sample_late(self) -> None:
         """Choose tokens for rows of the newest step whose masks are here."""
         for rows in self._late.due():
@@ -295,7 +303,9 @@ class EngineCore:
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
         run_ahead = self._runner.programs.samples_late and not self._late.full
-        plan = self._scheduler.schedule(self._windows, run_ahead=run_ahead)
+        paced = self._pace or self._runner.programs
+        windows = paced.windows if self._runner.programs.shapes.windows else None
+        plan = self._scheduler.schedule(windows, run_ahead=run_ahead)
         if not plan.num_tokens:
             return False
         try:

@@ -54,6 +54,7 @@ class Launched:
     shape: StepShape
     sampled: Sampled
     late: list[LateRow] = field(default_factory=list, kw_only=True)
+    started: float = field(default_factory=perf_counter, kw_only=True)
 
     @cached_property
     def wanted(self) -> tuple[Array, ...]:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 _CPU_ROWS, _CPU_TOKENS = 64, 256
 _GPU_ROWS, _GPU_TOKENS = 256, 8192
+_CPU_WINDOWS = (4,)  # that are chosen; a GPU waits for no host that is a step ahead, and needs none
 _CPU_PAGE, _GPU_PAGE = 16, 64  # a kernel's tile is 64 keys: one transfer instead of four
 _CPU_POOL_BYTES = 4 * GIB  # as vLLM's CPU backend; RAM has other tenants
 _XLA_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory, which XLA takes at its start
@@ -91,12 +92,13 @@ def resolve_shapes(
         )
     useful = max(rows, rows * length)  # a step never holds more than every row's whole context
     page = config.block_size or (_CPU_PAGE if cpu else _GPU_PAGE)
-    windows = decode_windows(config.program_steps)
+    steps = config.program_steps
+    windows = decode_windows(steps) if steps is not None else _CPU_WINDOWS if cpu else ()
     heard = model.encoder.context_length if model.encoder and model.encoder.mel_bins else 0
     encoder = heard or (length if model.encoder is not None else 0)
     snapshots = model.mixer is not None and config.enable_prefix_caching
     return Shapes(
-        rows, min(tokens, useful), length, page, windows,
+        rows, min(tokens, useful), length, page, windows, loops=cpu,
         snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
         hidden=config.enable_return_hidden_states,
     )  # fmt: skip

@@ -5,7 +5,7 @@ Two families of programs, so that the grid adds up instead of multiplying:
     decode   one token a row          rows    1 2 4 8 16 24 32 48 64 96 128 ... max_num_seqs
     mixed    rows of any length       tokens  16 32 64 128 ... max_num_batched_tokens
 
-With --num-scheduler-steps there are decode programs that do 2, 4, 8 or 16 steps, too.
+There may be decode programs that do several steps, too: --num-scheduler-steps.
 
 A step is padded up to the smallest program that is ready. Nothing a user can set is a shape.
 """
@@ -60,6 +60,7 @@ class Shapes:
     max_model_len: int
     page_size: int
     windows: tuple[int, ...] = ()  # steps that a decode program may do, besides one
+    loops: bool = False  # it does them in a loop, with the memory of one
     extra_fields: int = 0  # arguments of logits processors
     snapshots: bool = False  # of states, for the prefix cache
     adapters: bool = False
@@ -124,7 +125,8 @@ class Shapes:
         """With the first two every step can run: serve as soon as they are compiled. No program
         needs more memory than one of these, whose steps of several turns are the longest."""
         decode = self.decode()[-1]
-        windowed = [replace(decode, window=window) for window in self.windows[:1]]
+        unrolled = () if self.loops else self.windows[:1]
+        windowed = [replace(decode, window=window) for window in unrolled]
         return [self.mixed()[-1], decode, *windowed]
 
     def fits(self, shape: StepShape, num_tokens: int, decode: bool, window: int = 1) -> bool:

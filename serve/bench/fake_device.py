@@ -113,7 +113,11 @@ def _sampled(tokens: Array) -> Sampled:
 
 
 def make_fake_core(seconds: StepSeconds, **settings: Any) -> tuple[EngineCore, Clock]:
-    """An engine on a device whose steps take `seconds(plan)`; settings are `EngineConfig`'s."""
+    """An engine on a device whose steps take `seconds(plan)`; settings are `EngineConfig`'s.
+
+    It is asked for one step at a time unless they say otherwise: the time that jumps is not the
+    engine's own, by which it would choose more.
+    """
     clock = Clock()
 
     def make_runner(*parts: Any) -> Runner:
@@ -123,7 +127,9 @@ def make_fake_core(seconds: StepSeconds, **settings: Any) -> tuple[EngineCore, C
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(_MODEL))
-        config = make_config(model=folder, load_format="dummy", **settings)
+        config = make_config(
+            **{"model": folder, "load_format": "dummy", "num_scheduler_steps": 1, **settings}
+        )
         core = EngineCore(config, make_runner, lower_nothing)
     core.wait_for_programs()
     return core, clock

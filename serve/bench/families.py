@@ -116,6 +116,7 @@ def _runner(config: Config, rows: int) -> Iterator[Runner]:
                 model=folder, load_format="dummy", dtype="float32", max_model_len=512,
                 max_num_seqs=rows, max_num_batched_tokens=max(16, rows * _PROMPT),
                 enable_prefix_caching=False, num_gpu_blocks_override=1 + rows * 32,
+                num_scheduler_steps=1,
             )
         )  # fmt: skip
         try:

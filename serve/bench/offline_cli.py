@@ -53,7 +53,7 @@ def throughput(
     tensor_parallel_size: engine_options.TensorParallelSize = 1,
     enable_prefix_caching: engine_options.EnablePrefixCaching = True,
     async_scheduling: engine_options.AsyncScheduling = True,
-    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = "auto",
     output_json: options.OutputJson = None,
 ) -> None:
     """All prompts at once through the engine, without a server."""
@@ -97,7 +97,7 @@ def latency(
     max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None,
     tensor_parallel_size: engine_options.TensorParallelSize = 1,
     async_scheduling: engine_options.AsyncScheduling = True,
-    num_scheduler_steps: engine_options.NumSchedulerSteps = 1,
+    num_scheduler_steps: engine_options.NumSchedulerSteps = "auto",
     output_json: options.OutputJson = None,
 ) -> None:
     """One batch again and again through the engine, without a server."""

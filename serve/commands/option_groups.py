@@ -50,7 +50,7 @@ class MemoryOptions:
     scheduling_policy: options.SchedulingPolicy = "fcfs"
     enable_prefix_caching: options.EnablePrefixCaching = True
     async_scheduling: options.AsyncScheduling = True
-    num_scheduler_steps: options.NumSchedulerSteps = 1
+    num_scheduler_steps: options.NumSchedulerSteps = "auto"
     logits_processors: options.LogitsProcessors = None
     compilation_cache_dir: options.CompilationCacheDir = None
     compilation_cache_size: options.CompilationCacheSize = 4.0

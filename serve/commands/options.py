@@ -48,6 +48,11 @@ def parse_length(text: str) -> int | Literal["auto"]:
     return "auto" if str(text) in ("auto", "-1") else parse_count(text)
 
 
+def parse_steps(text: str) -> int | Literal["auto"]:
+    """A number, or "auto"."""
+    return "auto" if str(text) == "auto" else parse_count(text)
+
+
 def parse_object(flag: str, text: str | None) -> dict[str, object] | None:
     """'{"a": 1}' -> {"a": 1}; raises BadParameter naming the flag."""
     try:
@@ -233,11 +238,14 @@ AsyncScheduling = Annotated[
     ),
 ]
 NumSchedulerSteps = Annotated[
-    int,
+    Any,
     typer.Option(
+        parser=parse_steps,
+        metavar="STEPS",
         help="Decode steps that the device has at once while no request waits, and that one which "
-        "comes may wait for: 4, 8 or 16, as two programs of half as many; without async "
-        "scheduling 2 too, as one program. Less work for the host, tokens in bursts.",
+        "comes may wait for: auto (on CPUs up to 4, if they take less than 0.1 s), 1, or 4, 8 or "
+        "16 as two programs of half as many; without async scheduling 2 too, as one program. "
+        "Less work for the host, tokens in bursts.",
         rich_help_panel=_LIMITS,
     ),
 ]

@@ -30,6 +30,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 def make_core(folder: Path, **settings) -> EngineCore:
     defaults = {
         "load_format": "dummy", "max_num_seqs": 4, "max_num_batched_tokens": 32, "seed": 1,
+        "num_scheduler_steps": 1,  # of several compile for seconds more
     }  # fmt: skip
     return EngineCore(EngineConfig(model=str(folder), **{**defaults, **settings}))
 

@@ -1,5 +1,7 @@
 """The ladders of programs, and which program takes which step."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine.compiling.shapes import Shapes, decode_rows, decode_windows, mixed_tokens
@@ -51,12 +53,15 @@ def test_decode_windows(most, windows):
     shapes = Shapes(4, 32, 100, 16, windows)
     assert len(shapes.windowed()) == len(windows) * len(shapes.decode())
     assert [shape.window for shape in shapes.largest()] == [1, 1, *windows[:1]]
+    loops = replace(shapes, loops=True)
+    assert loops.windowed() == shapes.windowed(), "these need no memory to be found out first"
+    assert [shape.window for shape in loops.largest()] == [1, 1]
     assert all(shape.page_updates == shape.rows for shape in shapes.windowed())
 
 
 @pytest.mark.parametrize("steps", [0, 3, 6, 17])
 def test_numbers_of_steps_that_no_program_does_are_refused(steps):
-    with pytest.raises(ConfigError, match=f"must be one of 1, 2, 4, 8, 16, got {steps}"):
+    with pytest.raises(ConfigError, match=f"must be auto or one of 1, 2, 4, 8, 16, got {steps}"):
         EngineConfig(num_scheduler_steps=steps)
 
 

@@ -109,7 +109,8 @@ PROMPTS = ANY | st.builds(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Add, step and abort in any order; one step is always in flight, as in the engine.
+    """Add, step and abort in any order; one step is always in flight, as in the engine, unless it
+    is a window that was read at once.
 
     Rows with a grammar see each token, and may be forced to some, before they choose the next.
     """
@@ -175,8 +176,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.expected[number] = alone(prompt, max_tokens, stop)
         self.scheduler.add(request)
 
-    @rule(quick=st.booleans(), forced=st.integers(0, 3))
-    def step(self, quick=True, forced=0):
+    @rule(quick=st.booleans(), forced=st.integers(0, 3), alone=st.booleans())
+    def step(self, quick=True, forced=0, alone=False):
         if quick:
             self.settle(forced)
         plan = self.plan()
@@ -185,6 +186,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.late.add([LateRow(request, self.memory.logits, row) for request, row in plan.late])
         sampled, self.sampled_late = self.sampled_late, []
         self.collect(before + sampled)
+        if alone and plan.window > 1:
+            self.collect(self.flying)
+            self.flying = []
 
     @rule()
     def interrupt(self):
