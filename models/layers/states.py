@@ -76,7 +76,8 @@ def short_conv(
     mesh: Mesh | None,
 ) -> tuple[Float[Array, "T C"], States]:
     """Each token's weighted sum of the last W inputs of its row."""
-    y, conv = _everywhere(causal_conv, mesh)(x, weight, states.conv, rows.of(layer))
+    run = _everywhere(partial(causal_conv, single=rows.single), mesh)
+    y, conv = run(x, weight, states.conv, rows.of(layer))
     return y, states._replace(conv=conv)
 
 

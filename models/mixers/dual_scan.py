@@ -17,6 +17,7 @@ from models.config.mixers import DualScan
 from models.layers.attention import AttentionBatch
 from models.layers.states import States, scan
 from models.mixers.parts import GatedNorm, ShortConv, inwards, outwards, rows_of, vector
+from pallas_kernels.materialised import materialised
 
 
 class DualScanMixer(nnx.Module):
@@ -50,7 +51,7 @@ class DualScanMixer(nnx.Module):
         )
         inputs, states = self.conv(index, inputs, batch, states)
         values, keys, queries = jnp.split(
-            jax.nn.silu(inputs), [mixer.inner, mixer.inner + shared], axis=-1
+            materialised(jax.nn.silu(inputs)), [mixer.inner, mixer.inner + shared], axis=-1
         )
         values = values.reshape(T, mixer.num_heads, mixer.head_dim)
         step = jax.nn.softplus(step.astype(jnp.float32) + self.step_bias[...])

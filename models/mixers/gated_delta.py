@@ -17,6 +17,7 @@ from models.layers.attention import AttentionBatch
 from models.layers.parts import Linear
 from models.layers.states import States, scan
 from models.mixers.parts import GatedNorm, ShortConv, inwards, outwards, rows_of, vector
+from pallas_kernels.materialised import materialised
 
 _EPS = 1e-6  # under the root of a key's length
 
@@ -44,7 +45,7 @@ class GatedDeltaMixer(nnx.Module):
         inputs, gate = jnp.split(self.input(x), [mixer.conv_channels], axis=-1)
         inputs, states = self.conv(index, inputs, batch, states)
         queries, keys, values = jnp.split(
-            jax.nn.silu(inputs), [keys_width, 2 * keys_width], axis=-1
+            materialised(jax.nn.silu(inputs)), [keys_width, 2 * keys_width], axis=-1
         )
         rest = ((0, 0), (0, 0), (0, mixer.state_size - mixer.key_dim))
         queries, keys = (

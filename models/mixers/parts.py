@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int32
 from models.layers.attention import AttentionBatch
 from models.layers.parts import Linear
 from models.layers.states import StateRows, States, short_conv
+from pallas_kernels.materialised import materialised
 
 inwards = partial(Linear, axes=("embed", "latent"))  # D to what a mixer computes with
 outwards = partial(Linear, axes=("latent", "embed"))
@@ -68,7 +69,7 @@ class GatedNorm(nnx.Module):
     ) -> Float[Array, "T size"]:
         wide, factor = x.astype(jnp.float32), self.act(gate.astype(jnp.float32))
         if self.gate_first:
-            wide = wide * factor
+            wide = materialised(wide * factor)
         grouped = wide.reshape(len(x), self.groups, -1)
         scale = jax.lax.rsqrt(jnp.mean(grouped * grouped, -1, keepdims=True) + self.eps)
         weight = self.weight[...].reshape(-1, grouped.shape[-1])

@@ -250,6 +250,15 @@ def test_scan_of_single_tokens_equals_reference(kind, after):
 
 
 @SNAPSHOTS
+@pytest.mark.parametrize("width", [2, 4])
+def test_convolution_of_single_tokens_equals_reference(width, after):
+    rows = make_single_rows(after)
+    arrays = conv_arrays(rows, 4, width, 6)
+    got = causal_conv(*arrays, rows, single=True)
+    check_live(got, causal_conv_reference(*arrays, rows), rows)
+
+
+@SNAPSHOTS
 def test_channels_of_single_tokens_need_no_prefixes(after):
     rows = make_single_rows(after)
     state = jnp.arange(2.0 * pool_size(rows)).reshape(-1, 2)
