@@ -142,7 +142,8 @@ class Runner:
         self._forks = forks
         self._encoders = Encoders(encoders, shapes) if encoders is not None else None
         self._given = GivenRows(kv.given) if kv.given is not None else None
-        self._masks = MaskSender(self._abstract.slots.allowed.shape[1], self._columns.sink)
+        self._num_words = self._abstract.slots.allowed.shape[1]
+        self._masks = MaskSender(self._num_words, self._columns.sink)
 
     def warm_up(self) -> float:
         """Compile what goes between steps; the smaller steps follow in the background.
@@ -255,8 +256,7 @@ class Runner:
         program = self.programs.late(len(rows))
         plan = Plan([each.request for each in rows], [1] * len(rows), num_tokens=len(rows))
         with self.programs.serving():
-            self._send_masks(plan)
-            packed = pack_late(rows, program.shape, self._columns)
+            packed = pack_late(rows, program.shape, self._columns, self._num_words)
             state, taken = self._state, rows[0].taken
             last_token, sampled = program.run(state.last_token, state.slots, taken, packed)
             self._state = state._replace(last_token=last_token)

@@ -92,7 +92,8 @@ def _lower_late(
     run = partial(sample_late, mesh=mesh, sampler=kv.sampler, processors=processors or None)
     taken = _logits_sharding(state, mesh, 1)
     logits = jax.ShapeDtypeStruct((shape.rows, vocab_size), np.float32, sharding=taken)
-    packed = jax.ShapeDtypeStruct(packed_late_shape(shape), np.int32, sharding=everywhere)
+    late_shape = packed_late_shape(shape, state.slots.allowed.shape[1])
+    packed = jax.ShapeDtypeStruct(late_shape, np.int32, sharding=everywhere)
     jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
     return jitted.lower(state.last_token, state.slots, logits, packed)
 

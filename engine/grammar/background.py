@@ -12,6 +12,7 @@ Owns threads, the vocabulary and the compiled grammars; knows `Request`, and not
 """
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ from models.errors import IngotError
 logger = logging.getLogger(__name__)
 
 _BUILDERS = 2
-_WORKERS = 4
+_WORKERS = min(4, os.cpu_count() or 1)
 _SLOW_SECONDS = 1e-3
 _CACHE_BYTES = 4 * 2**20  # of sources; what is compiled of them is some times as large
 

@@ -5,12 +5,13 @@
 
 The same sampler, options and counts as in the step, so that a token is the same wherever it is
 chosen. A row that is in no step between them finds its slot as its own step left it. Owns these
-programs and the packed input, one int32 array [3 + F, N] for N rows:
+programs and the packed input, one int32 array [N, 3 + F + W] for N rows:
 
     row          of what was taken
     slot         the request's, or R (the sink) for padding
     position     of the token to be chosen, in its sequence
     fields       F sampling options, and what logits processors are told
+    words        W that say which tokens the row's grammar allows, a bit a token
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32
 
@@ -26,7 +28,7 @@ from engine.compiling.shapes import StepShape
 from engine.packing import SAMPLE, Ints, SlotColumns
 from engine.sampling.late_rows import LateRow
 from engine.sampling.logits_processors import LogitsProcessors
-from engine.sampling.options import NUM_FIELDS, unpack_rows
+from engine.sampling.options import NUM_FIELDS, Field, Flag, unpack_rows
 from engine.sampling.sampler import Sampled, sample
 from engine.sampling.state import SlotState
 from pallas_kernels import Backend
@@ -34,20 +36,26 @@ from pallas_kernels import Backend
 _HEAD = 3  # entries before the fields
 
 
-def packed_late_shape(shape: StepShape) -> tuple[int, int]:
+def packed_late_shape(shape: StepShape, num_words: int) -> tuple[int, int]:
     """Of what `pack_late` returns."""
-    return _HEAD + NUM_FIELDS + shape.extra_fields, shape.tokens
+    return shape.tokens, _HEAD + NUM_FIELDS + shape.extra_fields + num_words
 
 
-def pack_late(rows: Sequence[LateRow], shape: StepShape, columns: SlotColumns) -> Ints:
+def pack_late(
+    rows: Sequence[LateRow], shape: StepShape, columns: SlotColumns, num_words: int
+) -> Ints:
     """At most `shape.tokens` rows, taken together, for `sample_late`."""
-    packed = np.zeros(packed_late_shape(shape), np.int32)
-    packed[1].fill(columns.sink)
-    for entry, each in zip(packed.T, rows, strict=False):
-        if each.request.slot is None:
-            raise RuntimeError("a request without a slot was to be sampled")
-        entry[:_HEAD] = each.row, each.request.slot, each.request.num_computed
-    packed[_HEAD:] = columns.options[:, packed[1]]
+    packed = np.zeros(packed_late_shape(shape, num_words), np.int32)
+    packed[:, 1].fill(columns.sink)
+    for entry, each in zip(packed, rows, strict=False):
+        request = each.request
+        if request.slot is None or request.constraint is None:
+            raise RuntimeError("a request without a slot, or a grammar, was to be sampled")
+        entry[:_HEAD] = each.row, request.slot, request.num_computed
+        entry[-num_words:] = request.constraint.mask
+    fields = packed[:, _HEAD:-num_words]
+    fields[:] = columns.options.T[packed[:, 1]]
+    fields[: len(rows), Field.FLAGS] |= Flag.ALLOWED
     return packed
 
 
@@ -67,15 +75,17 @@ def sample_late(
     last_token: Int32[Array, " R1"],
     slots: SlotState,
     taken: Float32[Array, "M V"],
-    packed: Int32[Array, "X N"],
+    packed: Int32[Array, "N X"],
     *,
     mesh: Mesh,
     sampler: Backend,
     processors: LogitsProcessors | None = None,
 ) -> tuple[Int32[Array, " R1"], Sampled]:
     """Choose a token for each packed row, and write it to its slot; results are as a step's."""
-    row, slot, position = packed[:_HEAD]
-    fields = packed[_HEAD:]
+    row, slot, position = packed[:, :_HEAD].T
+    words = lax.bitcast_convert_type(packed[:, -slots.allowed.shape[1] :], jnp.uint32)
+    slots = slots._replace(allowed=slots.allowed.at[slot].set(words))
+    fields = packed[:, _HEAD : -words.shape[1]].T
     sampled = sample(
         taken[row],
         unpack_rows(fields),

@@ -6,18 +6,42 @@ Rows whose flags do not ask for a change keep their logits bit for bit.
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32
 
 from engine.sampling.options import Flag
 from engine.sampling.state import SlotState, unpack_bits
 
-EDITS = Flag.LOGIT_BIAS | Flag.ALLOWED | Flag.BAD_WORDS | Flag.MIN_TOKENS
+_LISTS = Flag.LOGIT_BIAS | Flag.BAD_WORDS | Flag.MIN_TOKENS
+EDITS = _LISTS | Flag.ALLOWED
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 def has(flags: Int32[Array, " B"], wanted: Flag) -> Bool[Array, " B"]:
     """Which rows carry any of the wanted flags."""
     return flags & int(wanted) != 0
+
+
+def edit_if_asked(
+    logits: Float32[Array, "B V"],
+    flags: Int32[Array, " B"],
+    slots: Int32[Array, " B"],
+    state: SlotState,
+) -> Float32[Array, "B V"]:
+    """What `edit` gives, at the price of what these rows ask for: lists are written one entry after
+    the other, and a grammar has none (16 rows of 32,064 on a CPU: 0.66 ms, and 0.07 without)."""
+    lists, allowed = (jnp.any(has(flags, wanted)) for wanted in (_LISTS, Flag.ALLOWED))
+    edited: Array = lax.switch(
+        jnp.where(lists, 2, allowed.astype(jnp.int32)),
+        (
+            lambda logits, _: logits,
+            lambda logits, state: _keep_allowed(logits, flags, slots, state),
+            lambda logits, state: edit(logits, flags, slots, state),
+        ),
+        logits,
+        state,
+    )
+    return edited
 
 
 def edit(
@@ -34,8 +58,7 @@ def edit(
     vocab_size = logits.shape[1]
     row = jnp.arange(logits.shape[0])[:, None]
     unused = jnp.int32(vocab_size)
-    is_allowed = unpack_bits(state.allowed[slots], vocab_size)
-    is_allowed |= ~has(flags, Flag.ALLOWED)[:, None]
+    is_allowed = _is_allowed(flags, slots, state)
     biased = has(flags, Flag.LOGIT_BIAS)[:, None]
     bias_ids = jnp.where(biased, state.bias_ids[slots], unused)
     bias = logits.at[row, bias_ids].add(state.bias_values[slots], mode="drop")
@@ -51,6 +74,26 @@ def edit(
     nothing = jnp.max(left, axis=1, keepdims=True) == -jnp.inf
     among_allowed = jnp.where(is_allowed, jnp.maximum(bias, _LOWEST), -jnp.inf)
     return jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
+
+
+def _keep_allowed(
+    logits: Float32[Array, "B V"],
+    flags: Int32[Array, " B"],
+    slots: Int32[Array, " B"],
+    state: SlotState,
+) -> Float32[Array, "B V"]:
+    """`edit` for rows without lists; among allowed tokens of no weight at all it chooses too."""
+    lowest = jnp.where(has(flags, Flag.ALLOWED), _LOWEST, -jnp.inf)[:, None]
+    is_allowed = _is_allowed(flags, slots, state)
+    return jnp.where(is_allowed, jnp.maximum(logits, lowest), -jnp.inf)
+
+
+def _is_allowed(
+    flags: Int32[Array, " B"], slots: Int32[Array, " B"], state: SlotState
+) -> Bool[Array, "B V"]:
+    """The tokens of allowed_token_ids, all where a row names none."""
+    is_allowed = unpack_bits(state.allowed[slots], state.counts.shape[1])
+    return is_allowed | ~has(flags, Flag.ALLOWED)[:, None]
 
 
 def _ends_of_bad_words(

@@ -1,7 +1,8 @@
 """Which rows of a step may sample some tokens only: as their grammar says, or forced to one.
 
 The words that say so lie on the device by slot (`engine.grammar.masks` sends them); a row's flag
-says whether they are read, so that a row that is free again costs nothing.
+says whether they are read, so that a row that is free again costs nothing. Rows that are sampled
+after their step bring their words with them (`engine.sampling.late_sampling`).
 """
 
 import numpy as np

@@ -48,7 +48,7 @@ def _draw(logits: Float32[Array, "B V"], rows: DrawRows) -> Int32[Array, " B"]:
 def likeliest(logits: Float32[Array, "B V"]) -> Int32[Array, " B"]:
     """The index of each row's largest logit, the first of equals.
 
-    XLA's argmax on CPU takes 0.7 ms for [8, 32768], two plain reductions 0.1 ms.
+    XLA's argmax on CPU takes 0.79 ms for [8, 32064] with one core, two plain reductions 0.16 ms.
     """
     index: Array = lax.platform_dependent(
         logits, cpu=_likeliest_by_max, default=lambda x: jnp.argmax(x, axis=1).astype(jnp.int32)
@@ -57,6 +57,8 @@ def likeliest(logits: Float32[Array, "B V"]) -> Int32[Array, " B"]:
 
 
 def _likeliest_by_max(logits: Float32[Array, "B V"]) -> Int32[Array, " B"]:
+    """Indices are floats, which XLA compares many at a time, and integers one by one (0.27 ms);
+    they are exact up to 16,777,216 tokens."""
     below = logits < jnp.max(logits, axis=1, keepdims=True)
-    index = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    return jnp.min(jnp.where(below, logits.shape[1], index), axis=1)
+    index = lax.broadcasted_iota(jnp.float32, logits.shape, 1)
+    return jnp.min(jnp.where(below, logits.shape[1], index), axis=1).astype(jnp.int32)

@@ -8,7 +8,6 @@ The noise of a token depends on seed, position and id only. Knows nothing of log
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, UInt32
 
@@ -64,13 +63,13 @@ def row_noise(
     position: Int32[Array, " B"],
     V: int,
 ) -> Float32[Array, "B V"]:
-    """The noise of every token of every row; JAX makes the bits."""
+    """The noise of every token of every row.
 
-    def row_bits(high: Array, low: Array, position: Array) -> Array:
-        key = jax.random.wrap_key_data(jnp.stack([high, low]), impl="threefry2x32")
-        return jax.random.bits(jax.random.fold_in(key, position), (V,), jnp.uint32)
-
-    noise: Array = gumbel(jax.vmap(row_bits)(seed_high, seed_low, position))
+    The bits are made in line: jax.random's program for a CPU is a loop of passes over all tokens
+    (16 rows of 32,064, with one core: 3.9 ms, and 0.6 in line).
+    """
+    high, low = row_key(seed_high, seed_low, position)
+    noise: Array = gumbel(bits((high[:, None], low[:, None]), jnp.arange(V)))
     return noise
 
 

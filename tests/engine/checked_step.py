@@ -37,7 +37,7 @@ def checked_step(model, state, packed, *, shape, **others):
 
 def checked_sample_late(last_token, slots, taken, packed, **others):
     """The same for rows that are sampled after their step: their slots hold earlier tokens only."""
-    codes, vocab, slot, position = last_token, slots.counts.shape[1], packed[1], packed[2]
+    codes, vocab, slot, position = last_token, slots.counts.shape[1], packed[:, 1], packed[:, 2]
     is_row = slot != codes.shape[0] - 1
     right = jnp.all(~is_row | (codes[slot] < position * vocab))
     after, sampled = sample_late(codes, slots, taken, packed, **others)

@@ -192,6 +192,25 @@ def test_a_column_of_zeros_is_greedy_beside_any_other() -> None:
     np.testing.assert_array_equal(sampled.tokens[1:], logits[1:].argmax(axis=1))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"allowed_token_ids": [3, 5, 21, 22]}, {"logit_bias": {4: 9}}]
+)
+def test_rows_that_sample_choose_the_same_among_blocks_that_do_not(options) -> None:
+    """A CPU passes over eight rows of which none samples: padding, or those sampled later."""
+    logits = np.random.default_rng(3).normal(0, 2, (3, V)).astype(np.float32)
+    batch = [Sequence(SamplingParams(**options), seed=seed) for seed in (7, 8, 9)]
+    state, slots = init_slots(R, V), [2, 5, 0]
+    for slot, sequence in zip(slots, batch, strict=True):
+        state = enter(state, slot, sequence)
+    alone = choose(logits, batch, slots, state).tokens
+    behind = choose(logits, batch, slots, state, width=24).tokens
+    idle = [Sequence(GREEDY)] * 15  # the last row of the second block, and two of the third
+    wide = choose(
+        np.pad(logits, ((15, 0), (0, 0))), [*idle, *batch], [R] * 15 + slots, state, width=24
+    ).tokens
+    assert behind.tolist() == wide[15:].tolist() == alone.tolist()
+
+
 def test_scored_rows_return_their_target_and_ignore_every_option() -> None:
     logits = np.random.default_rng(3).normal(0, 2, (4, V)).astype(np.float32)
     params = SamplingParams(top_k=1, allowed_token_ids=[0], prompt_logprobs=2)
