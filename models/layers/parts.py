@@ -16,11 +16,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from models.layers.row_products import row_product
 from pallas_kernels import rms_norm
-from pallas_kernels.dispatch import traced_device
-
-_PARTS = 4  # 2 and 8 were 4 and 2 % slower
-_LARGE = 2**18  # entries: a MiB, which a core's own cache does not hold
 
 Activation = Callable[[Array], Array]
 
@@ -61,44 +58,7 @@ class Linear(nnx.Module):
         if isinstance(self.kernel, nnx.Module):
             rows = self.kernel(x.reshape(-1, x.shape[-1]), dtype)
             return jnp.asarray(rows).reshape(*x.shape[:-1], -1)
-        kernel = self.kernel[...]
-        if _reads_in_parts(x, kernel):
-            return _row_product(x, kernel, dtype)
-        return jnp.dot(x, kernel, preferred_element_type=dtype)
-
-
-def _reads_in_parts(x: Float[Array, "*T inputs"], kernel: Float[Array, "inputs outputs"]) -> bool:
-    """Whether this is one row times a large matrix that is not wide, on a CPU."""
-    inputs, outputs = kernel.shape
-    return (
-        x.size == inputs
-        and x.dtype == kernel.dtype == jnp.float32
-        and inputs % _PARTS == 0
-        and outputs <= 2 * inputs
-        and kernel.size >= _LARGE
-        and traced_device().platform == "cpu"
-    )
-
-
-def _row_product(
-    x: Float[Array, "*T inputs"], kernel: Float[Array, "inputs outputs"], dtype: DTypeLike | None
-) -> Float[Array, "*T outputs"]:
-    """x W of one row, as the sum of products of parts of both.
-
-    A thread then reads whole rows of the matrix, one after the other, where XLA's own product gives
-    it half of each. All products of a decode step of a Llama of 110M parameters took 5.3 ms for
-    6.5 (two cores of an EPYC, JAX 0.11.2), those of 2 rows and more longer; and wide matrices,
-    whose half rows are long, were read no faster.
-    """
-    inputs, outputs = kernel.shape
-    each = inputs // _PARTS
-    sums = jnp.einsum(
-        "pi,pio->po",
-        x.reshape(_PARTS, each),
-        kernel.reshape(_PARTS, each, outputs),
-        preferred_element_type=dtype,
-    )
-    return sums.sum(0).reshape(*x.shape[:-1], outputs)
+        return row_product(x, self.kernel[...], dtype)
 
 
 def small_linear(inputs: int, outputs: int, dtype: DTypeLike) -> Linear:
