@@ -69,8 +69,8 @@ def test_tensor_parallel_gives_the_same_text(shared_data, size, monkeypatch):
     if len(jax.devices()) < size:
         pytest.skip(f"needs {size} devices")
     # one program for decode and one for mixed steps: compiling is what takes time
-    monkeypatch.setattr("engine.shapes.decode_rows", lambda largest: [largest])
-    monkeypatch.setattr("engine.shapes.mixed_tokens", lambda rows, largest: [largest])
+    monkeypatch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
+    monkeypatch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
     folder = shared_data / "weights" / "stories260K"
     golden = json.loads((folder / "golden_greedy.json").read_text())
     want = golden["greedy_ids"][:80]

@@ -37,7 +37,7 @@ class Decoded:
 def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> None:
     """Tokens a second of `rows` streams, with or without command buffers (CUDA graphs)."""
     if not graphs:
-        engine.lowering.COMMAND_BUFFERS = ""
+        engine.compiling.lowering.COMMAND_BUFFERS = ""
     core = make_engine(rows, quick)
     prompt, generated = (8, 4) if quick else (PROMPT, GENERATED)
     _run(core, rows, prompt, 4)  # everything has run once
