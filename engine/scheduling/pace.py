@@ -27,13 +27,13 @@ class Pace:
 
     def windows(self, rows: int) -> list[int]:
         """As `Programs.windows`: those that do not take too long."""
-        seconds = self._turns.get(self._programs.shapes.smallest_decode(rows).rows, LONGEST)
+        seconds = self._turn(self._programs.shapes.smallest_decode(rows).rows)
         return [window for window in self._programs.windows(rows) if window * seconds <= LONGEST]
 
     def is_full(self, launched: Iterable[Launched]) -> bool:
         """Whether one of these is a window beside which there is no time for another."""
         windows = [each for each in launched if each.plan.window > 1]
-        return any(2 * w.plan.window * self._turns[w.shape.rows] > LONGEST for w in windows)
+        return any(2 * w.plan.window * self._turn(w.shape.rows) > LONGEST for w in windows)
 
     def has_read(self, launched: Launched) -> None:
         """Time a step whose results have just arrived; the one before it was read first."""
@@ -42,3 +42,6 @@ class Pace:
         self._read_at = now
         if launched.shape.decode:
             self._turns[launched.shape.rows] = (now - began) / launched.plan.window
+
+    def _turn(self, rows: int) -> float:
+        return self._turns.get(rows, LONGEST)
