@@ -11,6 +11,7 @@ MOMENTS = (0.1, 0.7, 2.0)  # seconds; the last compiles, or closes what has comp
 PROGRAM = """
 import os, signal, sys, threading
 from serve.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 timer = threading.Timer(float(sys.argv.pop()), os.kill, (os.getpid(), signal.SIGINT))
 timer.daemon = True
 timer.start()
