@@ -26,7 +26,7 @@ from tests.parity.goldens import Golden, read, recorded, write
 from tests.parity.weights import tensor
 
 MIN_MARGIN = 1e-3  # of the logits' scale, between the best and the second best token
-TOLERANCE = 1e-5  # of the scale, between two runs of transformers
+TOLERANCE = 1e-4  # of the scale, between transformers on two processors: 3.6e-5 was seen
 
 Tensors = list[tuple[str, tuple[int, ...]]]  # names and shapes, of a checkpoint
 

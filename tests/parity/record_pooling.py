@@ -23,7 +23,7 @@ from tests.parity.pooling_cases import CASES, PoolingCase
 from tests.parity.pooling_goldens import PoolingGolden, read, write
 from tests.parity.weights import tensor
 
-TOLERANCE = 1e-6  # of a vector's length, between two runs of transformers
+TOLERANCE = 3e-6  # of a vector's length, between transformers on two processors
 
 
 def build(case: PoolingCase, folder: Path) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
