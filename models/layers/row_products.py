@@ -15,8 +15,11 @@ from pallas_kernels.dispatch import traced_device
 
 _LARGE = 2**18  # entries: a MiB, which a core's own cache does not hold
 _PARTS = 4  # of one row; 2 and 8 were 4 and 2 % slower
-_MOST_ROWS = 48  # of 64, parts took 1.16 of the time
-_DEPTHS = range(48, 15, -1)  # inputs of a part of several rows; 32 to 64 were the fastest
+_MOST_ROWS = 48  # of 64, parts took 1.1 to 2 times as long
+_DEPTHS = (64, 128, 256)  # inputs of a part of several rows; 48 and 96 were as fast
+_PART = 2**17  # entries at least: half of that took 1.1 to 1.6 times as long as no parts
+_WIDE = 2048  # outputs; a matrix of 2048 x 768 took 1.2 times as long in parts
+_PAGE = 1024  # outputs: 4 KiB, at which rows of a matrix get into each other's way in a cache
 _OWN_CACHE = 2 * 2**20  # bytes
 _SUMS_FAST = jax.__version_info__ >= (0, 11)  # with 0.10, 16 rows in parts took up to 2.6 as long
 _SECOND_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # 2048K
@@ -33,9 +36,10 @@ def row_product(
     product gives it half of each. All products of a decode step of a Llama of 110M parameters took
     5.3 ms for 6.5 (two cores of an EPYC, JAX 0.11.2); wide matrices were read no faster.
 
-    Several rows: XLA computes some at a time, and for the next ones reads the same columns again,
-    which few inputs leave in the nearest cache. Products of 16 rows with matrices of 768 to 8192
-    inputs took 0.47 to 0.83 of the time (two cores of a Xeon, JAX 0.11.2).
+    Several rows: of a wide matrix XLA reads many rows at once, of which those that lie multiples of
+    4 KiB apart share a place in the nearest cache; those of a part have room. Products of 16 rows
+    took 0.45 to 0.78 of the time with matrices of 2048 outputs and more, and 0.54 to 0.70 with 1024
+    outputs (768 to 8192 inputs; two cores of a Xeon, JAX 0.11.2).
     """
     parts = _num_parts(x, kernel)
     if parts == 1:
@@ -70,7 +74,10 @@ def _num_parts(x: Float[Array, "*T inputs"], kernel: Float[Array, "inputs output
         return _PARTS if inputs % _PARTS == 0 and outputs <= 2 * inputs else 1
     if rows > _MOST_ROWS or not _SUMS_FAST or _own_cache() < _OWN_CACHE:
         return 1
-    return next((inputs // each for each in _DEPTHS if inputs % each == 0), 1)
+    if outputs < _WIDE and outputs % _PAGE:
+        return 1
+    depths = (each for each in _DEPTHS if inputs % each == 0 and each * outputs >= _PART)
+    return inputs // next(depths, inputs)
 
 
 @cache

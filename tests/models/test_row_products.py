@@ -12,6 +12,7 @@ from models.layers import row_products
 from models.layers.parts import Linear
 
 LARGE = (1024, 512)
+WIDE = (512, 2048)
 MIB = 2**20
 
 
@@ -31,7 +32,7 @@ def _linear(shape: tuple[int, int], dtype: str = "float32") -> Linear:
     return linear
 
 
-@pytest.mark.parametrize("shape", [LARGE, (256, 128), (512, 2048), (1022, 512)])
+@pytest.mark.parametrize("shape", [LARGE, (256, 128), WIDE, (1022, 512)])
 @pytest.mark.parametrize("lead", [(1,), (1, 1), (), (3,), (2, 3), (64,)])
 def test_few_rows_are_multiplied_as_many_are(
     shape: tuple[int, int], lead: tuple[int, ...], cache_of_a_core: Callable[[int], None]
@@ -52,15 +53,17 @@ def test_few_rows_are_multiplied_as_many_are(
     [
         (LARGE, 1, "float32", 0, 4),
         ((256, 128), 1, "float32", 0, 1),
-        ((512, 2048), 1, "float32", 0, 1),
+        (WIDE, 1, "float32", 0, 1),
         (LARGE, 1, "bfloat16", 0, 1),  # sums of parts would be rounded
-        (LARGE, 2, "float32", 2 * MIB, 32),
-        (LARGE, 48, "float32", 2 * MIB, 32),
-        ((768, 512), 16, "float32", 2 * MIB, 16),
-        ((1021, 512), 16, "float32", 2 * MIB, 1),  # a prime
-        (LARGE, 49, "float32", 2 * MIB, 1),
-        (LARGE, 16, "float32", MIB, 1),  # they are multiplied faster as XLA does it
-        (LARGE, 16, "bfloat16", 2 * MIB, 1),
+        (WIDE, 2, "float32", 2 * MIB, 8),
+        (WIDE, 48, "float32", 2 * MIB, 8),
+        ((512, 3000), 16, "float32", 2 * MIB, 8),
+        ((512, 1024), 16, "float32", 2 * MIB, 4),  # of 64 inputs, parts would be too small
+        ((1536, 1280), 16, "float32", 2 * MIB, 1),  # its rows do not meet in the cache
+        ((509, 2048), 16, "float32", 2 * MIB, 1),  # a prime
+        (WIDE, 49, "float32", 2 * MIB, 1),
+        (WIDE, 16, "float32", MIB, 1),  # they are multiplied faster as XLA does it
+        (WIDE, 16, "bfloat16", 2 * MIB, 1),
     ],
 )
 def test_only_few_rows_of_a_large_matrix_are_multiplied_in_parts(
