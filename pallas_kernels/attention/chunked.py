@@ -5,13 +5,10 @@ one head is gathered as one contiguous [S, H] tile, scores of a chunk stay in ca
 at the last live page. Decode (one query a block) and ragged prefill share it.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, Num, UInt32
 
-from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.attention.reference import MASKED, bias_of, visible, visible_drafts
 
 _CHUNK_SLOTS = 64, 256  # keys scored at once, at least and at most
@@ -121,22 +118,6 @@ def _gather(
     tiles = pages.reshape(-1, S * X).at[places.reshape(-1)].get(mode="promise_in_bounds")
     copied: Array = lax.optimization_barrier(tiles)
     return copied.reshape(chosen.shape[0], K, -1, X)
-
-
-def attend_packed(
-    q: Float[Array, "T N H"],
-    k_pages: Num[Array, "P K S H"],
-    v_pages: Num[Array, "P K S H"] | None,
-    page_table: Int32[Array, "B MP"],
-    positions: Int32[Array, " T"],
-    blocks: QueryBlocks,
-    **options: Any,
-) -> Float[Array, "T N V"]:
-    """`attend_blocks` of packed tokens, taken apart into their blocks and packed again."""
-    queries = q.at[blocks.tokens].get(mode="fill", fill_value=0)  # [M, Q, N, H]
-    asked = positions.at[blocks.tokens].get(mode="fill", fill_value=-1)  # [M, Q]
-    out = attend_blocks(queries, k_pages, v_pages, page_table[blocks.rows], asked, **options)
-    return out.reshape(-1, *out.shape[2:])[blocks.places]
 
 
 def _chunk_slots(queries: int) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Num
 
-from pallas_kernels.attention.chunked import attend_packed
 from pallas_kernels.attention.limits import check_bias, check_biases, check_pages
+from pallas_kernels.attention.packed import attend_packed
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve

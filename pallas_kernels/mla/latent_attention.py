@@ -17,7 +17,8 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from pallas_kernels.attention.chunked import attend_blocks, attend_packed
+from pallas_kernels.attention.chunked import attend_blocks
+from pallas_kernels.attention.packed import attend_packed
 from pallas_kernels.attention.query_blocks import QueryBlocks
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.mla.sizes import LatentShape, check_latents

@@ -58,11 +58,13 @@ def test_decode_equals_reference(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("counts", [[1, 17, 0, 40, 16], [58, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+@pytest.mark.parametrize(
+    "counts", [[1, 17, 0, 40, 16], [58, 0, 0, 0, 0], [0, 0, 0, 0, 0], [*[1] * 19, 21, 1, 0, 17]]
+)
 def test_ragged_equals_reference(name, counts):
     N, K, H, S, options = CASES[name]
     rng = np.random.default_rng(1)
-    T, computed = 80, [100, 0, 5, 60, 31]  # tokens already in the cache, per row
+    T, computed = 80, np.resize([100, 0, 5, 60, 31], len(counts))  # tokens in the cache, per row
     counts = np.array(counts)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     row = np.repeat(np.arange(len(counts)), counts)
