@@ -16,6 +16,7 @@ from time import perf_counter
 
 from engine.adapters.loading import check_adapter, check_enabled, make_adapters
 from engine.adapters.request import LoRARequest
+from engine.adapters.slots import AdapterSlots
 from engine.cache.block_pool import BlockPool
 from engine.cache.host_tier import HostTier
 from engine.cache.page_forks import PageForks
@@ -23,7 +24,7 @@ from engine.cache.page_map import PageMap
 from engine.cache.page_residency import PageResidency
 from engine.cache.state_slots import check_states, make_snapshots
 from engine.compiling.compilation_cache import use_compilation_cache
-from engine.compiling.fitting import fit
+from engine.compiling.fitting import Fitted, fit
 from engine.compiling.lowering import LowerStep, lower_step
 from engine.compiling.memory import KVLayout, claim_device_memory, make_tier
 from engine.compiling.programs import Program, Programs
@@ -103,18 +104,11 @@ class EngineCore:
         self._residency: PageResidency | None = None
         if config.kv_cache_metrics:
             self._residency = PageResidency(config.kv_cache_metrics_sample, config.seed)
-        self._scheduler = Scheduler(
-            BlockPool(kv.num_pages, self._residency),
-            page_size=shapes.page_size,
-            max_num_seqs=shapes.max_num_seqs,
-            max_num_batched_tokens=shapes.max_num_batched_tokens,
-            prefix_caching=config.enable_prefix_caching,
-            longest_prefix_first=config.scheduling_policy == "lpm",
-            tier=tier,
-            snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
-            adapters=self._adapters.slots if self._adapters else None,
-        )
-        self._pace = Pace(self._runner.programs) if config.num_scheduler_steps == "auto" else None
+        slots = self._adapters.slots if self._adapters else None
+        self._scheduler = _make_scheduler(config, fitted, tier, self._residency, slots)
+        programs, paced = self._runner.programs, config.num_scheduler_steps == "auto"
+        self._pace = Pace(programs) if paced and shapes.windows else None
+        self._windows = (self._pace or programs).windows if shapes.windows else None
         self._eos, self._random = _end_of_text_ids(model), random.Random(config.seed)
         self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
@@ -304,9 +298,7 @@ class EngineCore:
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
         run_ahead = self._runner.programs.samples_late and not self._late.full
-        paced = self._pace or self._runner.programs
-        windows = paced.windows if self._runner.programs.shapes.windows else None
-        plan = self._scheduler.schedule(windows, run_ahead=run_ahead)
+        plan = self._scheduler.schedule(self._windows, run_ahead=run_ahead)
         if not plan.num_tokens:
             return False
         try:
@@ -362,6 +354,27 @@ class EngineCore:
     def _check_alive(self) -> None:
         if self._dead:
             raise EngineDeadError(self._dead)
+
+
+def _make_scheduler(
+    config: EngineConfig,
+    fitted: Fitted,
+    tier: HostTier | None,
+    residency: PageResidency | None,
+    adapters: AdapterSlots | None,
+) -> Scheduler:
+    shapes, kv = fitted.shapes, fitted.kv
+    return Scheduler(
+        BlockPool(kv.num_pages, residency),
+        page_size=shapes.page_size,
+        max_num_seqs=shapes.max_num_seqs,
+        max_num_batched_tokens=shapes.max_num_batched_tokens,
+        prefix_caching=config.enable_prefix_caching,
+        longest_prefix_first=config.scheduling_policy == "lpm",
+        tier=tier,
+        snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
+        adapters=adapters,
+    )
 
 
 def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
