@@ -15,7 +15,7 @@ from models.errors import CheckpointError
 from models.gguf.joining import Join, by_key_head
 from models.gguf.mixtures import routed
 from models.gguf.names import LAYER, LLAMA, Converted, Undo, plain
-from models.gguf.stated import Found, Stated, Tensors, layers_with
+from models.gguf.stated import ATTENTION_BIAS, Found, Stated, Tensors, layers_with
 from models.gguf.undoing import LogRates, Reordered, ReorderedInputs, convolution, flat
 from models.quantised.tensors import Readable
 
@@ -148,20 +148,19 @@ _EXPERT_KEYS = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
-_FLAGS = {"attention_bias": "blk.*.attn_q.bias"}
 _SECTIONS = ("rope.dimension_sections",)  # of text all turn by one position
 _REORDERED = Converted({**_SINGLE, **_EXPERTS}, norm_offset=True, undone=_UNDONE_ORDER)
 DELTAS: Mapping[str, Stated] = {
     "qwen3next": Stated(
         "Qwen3NextForCausalLM",
         Converted(_NEXT, norm_offset=True, undone=_UNDONE, joined=(_QKVZ,)),
-        {**_KEYS, **_EXPERT_KEYS}, _FLAGS, {"norm_topk_prob": True}, more=_layers,
+        {**_KEYS, **_EXPERT_KEYS}, ATTENTION_BIAS, {"norm_topk_prob": True}, more=_layers,
     ),
     "qwen35": Stated(
-        "Qwen3_5ForCausalLM", _REORDERED, _KEYS, _FLAGS, more=_layers, reads=_SECTIONS
+        "Qwen3_5ForCausalLM", _REORDERED, _KEYS, ATTENTION_BIAS, more=_layers, reads=_SECTIONS
     ),
     "qwen35moe": Stated(
-        "Qwen3_5MoeForCausalLM", _REORDERED, {**_KEYS, **_EXPERT_KEYS}, _FLAGS,
+        "Qwen3_5MoeForCausalLM", _REORDERED, {**_KEYS, **_EXPERT_KEYS}, ATTENTION_BIAS,
         {"norm_topk_prob": True}, more=_layers, reads=_SECTIONS,
     ),
 }  # fmt: skip

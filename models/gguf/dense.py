@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.config.fields import Fields
-from models.config.windows import FULL, SLIDING
 from models.errors import UnsupportedError
+from models.gguf.by_layer import pattern
 from models.gguf.names import LAYER, LLAMA, QWEN_3_MOE, Converted
 from models.quantised.tensors import Readable
 
 Tensors = Mapping[str, Readable]
-PATTERN = "attention.sliding_window_pattern"
 
 _BEHIND = {  # norms behind attention and MLP, and none before them
     **{k: v for k, v in LLAMA.items() if k not in ("blk.*.attn_norm", "blk.*.ffn_norm")},
@@ -143,11 +142,3 @@ def adapted(
         config |= pattern(fields, 4)
         config |= {"architectures": [family.sliding]} if family.sliding else {}
     return {**config, **family.said}
-
-
-def pattern(fields: Fields, every: int) -> dict[str, Any]:
-    """Which layers slide: all but every so many, which may be said, or as listed."""
-    slides = fields.raw.get(PATTERN, every)
-    if not isinstance(slides, list):
-        return {"sliding_window_pattern": fields.integer(PATTERN, every)}
-    return {"layer_types": [SLIDING if one else FULL for one in slides]}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from models.config.fields import Fields
 from models.gguf.names import LLAMA, Converted
-from models.gguf.stated import Found, Stated, Tensors
+from models.gguf.stated import BIASES, Found, Stated, Tensors
 
 _BLOCK = "transformer.h.*"
 _EXAONE = {
@@ -41,7 +41,7 @@ EARLY: Mapping[str, Stated] = {
     ),
     "jais2": Stated(
         "Jais2ForCausalLM", Converted(LLAMA), epsilon=_LAYER_NORM,
-        present={"attention_bias": "blk.*.attn_q.bias", "mlp_bias": "blk.*.ffn_up.bias"},
+        present=BIASES,
         renamed={"rms_norm_eps": "layer_norm_eps"},
     ),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from models.config.fields import MAX_HEADS, Fields
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.joining import ByGroup, Join
-from models.gguf.names import CONVERTED, Converted, widest
+from models.gguf.names import CONVERTED, Converted
 from models.gguf.stated import EPSILONS, Found, Stated, Tensors
 from models.quantised.tensors import Readable
 
@@ -145,8 +145,8 @@ def _mpt(fields: Fields, tensors: Tensors, found: Found) -> Found:
 
 def _starcoder(fields: Fields, tensors: Tensors, found: Found) -> Found:
     """Files say of every model that it has one head of keys."""
-    rows = widest(fields, "embedding_length") * 3
-    return {"multi_query": tensors["blk.0.attn_qkv.weight"].shape[0] != rows}
+    qkv = tensors.get("blk.0.attn_qkv.weight")
+    return {"multi_query": qkv is None or qkv.shape[0] != 3 * found["hidden_size"]}
 
 
 def _check_without(fields: Fields, tensors: Tensors, ends: tuple[str, ...]) -> None:

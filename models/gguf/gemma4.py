@@ -11,9 +11,9 @@ import numpy as np
 from models.config.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.config.windows import FULL, SLIDING
 from models.errors import CheckpointError, UnsupportedError
-from models.gguf.dense import PATTERN, pattern
-from models.gguf.joining import Join, concatenated
-from models.gguf.names import GEMMA_2, LAYER, Converted, widest
+from models.gguf.by_layer import PATTERN, of_each, pattern, widest
+from models.gguf.mixtures import gate_up
+from models.gguf.names import GEMMA_2, LAYER, Converted
 from models.gguf.rotation import MAX_LIST
 from models.gguf.stated import Found, Stated, Tensors, layers_with
 
@@ -35,11 +35,6 @@ _NAMES = {
     "blk.*.ffn_down_exps.weight": f"{_EXPERTS}.down_proj",
     "blk.*.ffn_down_exps.scale": f"{_ROUTER}.per_expert_scale",
 }
-_GATE_UP = Join(
-    f"{_EXPERTS}.gate_up_proj",
-    ("blk.*.ffn_gate_exps.weight", "blk.*.ffn_up_exps.weight"),
-    concatenated,
-)
 _SOFTCAP, _WINDOW = "final_logit_softcapping", "attention.sliding_window"
 _SHARED, _INPUTS = "attention.shared_kv_layers", "embedding_length_per_layer_input"
 _FACTORS, _STILL = "rope_freqs.weight", 1e30  # a divisor of frequencies that do not rotate
@@ -71,11 +66,9 @@ def _gemma_4(fields: Fields, tensors: Tensors, found: Found) -> Found:
 def _heads(fields: Fields, tensors: Tensors, types: list[str], own: int) -> Found:
     """Heads of keys of either type of layer, their size, and whether values are keys."""
     key = "attention.head_count_kv"
-    counts = fields.raw.get(key)
-    each = list(fields.integers(key, low=1, high=MAX_HEADS)) if isinstance(counts, list) else []
-    each = each or [fields.integer(key, high=MAX_HEADS)] * len(types)
-    of = {kind: {n for n, one in zip(each, types, strict=False) if one == kind} for kind in types}
-    if len(each) < len(types) or any(len(one) > 1 for one in of.values()):
+    each = of_each(fields, key, len(types), low=1, high=MAX_HEADS)
+    of = {kind: {n for n, one in zip(each, types, strict=True) if one == kind} for kind in types}
+    if any(len(one) > 1 for one in of.values()):
         raise UnsupportedError(
             f"{fields.where}: {key} differs among layers of one type; use the model's safetensors."
         )
@@ -165,7 +158,7 @@ def _experts(fields: Fields, tensors: Tensors) -> Found:
 
 GEMMA_4: Mapping[str, Stated] = {
     "gemma4": Stated(
-        "Gemma4ForCausalLM", Converted(_NAMES, joined=(_GATE_UP,)), more=_gemma_4,
-        reads=(_SOFTCAP, _WINDOW, _SHARED),
+        "Gemma4ForCausalLM", Converted(_NAMES, joined=(gate_up(f"{_EXPERTS}.gate_up_proj"),)),
+        more=_gemma_4, reads=(_SOFTCAP, _WINDOW, _SHARED),
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from models.config.fields import Fields
 from models.config.windows import FULL, SLIDING
-from models.gguf.dense import pattern
+from models.gguf.by_layer import pattern
 from models.gguf.names import GEMMA_2, LAYER, Converted
 from models.gguf.stated import Found, Stated, Tensors
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 from models.config.fields import Fields
 from models.errors import UnsupportedError
-from models.gguf.dense import pattern
-from models.gguf.joining import Join, concatenated
-from models.gguf.mixtures import GRANITE_KEYS, granite_scores
+from models.gguf.by_layer import pattern
+from models.gguf.mixtures import GRANITE_KEYS, gate_up, granite_scores
 from models.gguf.names import LAYER, LLAMA, Converted
-from models.gguf.stated import Found, Stated, Tensors
+from models.gguf.stated import BIASES, Found, Stated, Tensors
 
 _MOE, _SHARED = f"{LAYER}.block_sparse_moe", f"{LAYER}.shared_mlp"
 _NAMES = {
@@ -23,11 +22,6 @@ _NAMES = {
     "blk.*.ffn_up_shexp": f"{_SHARED}.input_linear",
     "blk.*.ffn_down_shexp": f"{_SHARED}.output_linear",
 }
-_GATE_UP = Join(
-    f"{_MOE}.experts.gate_up_proj",
-    ("blk.*.ffn_gate_exps.weight", "blk.*.ffn_up_exps.weight"),
-    concatenated,
-)
 _ROTATED = "attention.rope_pattern"
 
 
@@ -48,9 +42,9 @@ def _granite(fields: Fields, tensors: Tensors, found: Found) -> Found:
 GRANITES: Mapping[str, Stated] = {
     "granite_swa": Stated(
         "GraniteSWAForCausalLM",
-        Converted(_NAMES, paired=True, joined=(_GATE_UP,)),
+        Converted(_NAMES, paired=True, joined=(gate_up(f"{_MOE}.experts.gate_up_proj"),)),
         {**GRANITE_KEYS, "attention.sliding_window": "sliding_window"},
-        present={"attention_bias": "blk.*.attn_q.bias", "mlp_bias": "blk.*.ffn_up.bias"},
+        present=BIASES,
         more=_granite,
         reads=("attention.scale",),
     ),

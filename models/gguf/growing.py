@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from models.config.fields import MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.gguf.joining import Join, concatenated
+from models.gguf.joining import concatenated
+from models.gguf.mixtures import OF_LOCAL, YARN, gate_up
 from models.gguf.names import LAYER, LLAMA, Converted, plain
 from models.gguf.stated import SIGMOID, Found, Stated, Tensors, layers_with
 from models.gguf.undoing import EachTurned
@@ -24,7 +25,7 @@ _LLAMA_4 = {
     "blk.*.ffn_gate_inp": f"{_BLOCK}.router",
     "blk.*.ffn_down_exps.weight": f"{_BLOCK}.experts.down_proj",
 }
-_TEMPERATURE, _MAGNITUDE = "attention.temperature_scale", "rope.scaling.yarn_log_multiplier"
+_TEMPERATURE = "attention.temperature_scale"
 _TRAINED = "rope.scaling.original_context_length"
 _MAVERICK = 128  # experts of the model whose queries and keys are not normed
 
@@ -55,7 +56,7 @@ def _llama_4(fields: Fields, tensors: Tensors, found: Found) -> Found:
 def _ministral_3(fields: Fields, tensors: Tensors, found: Found) -> Found:
     """Without the growth it is a Mistral."""
     if not fields.raw.get(_TEMPERATURE):
-        fields.refuse(_MAGNITUDE)
+        fields.refuse(YARN)
         return {"architectures": ["MistralForCausalLM"]}
     scaling = found["rope_scaling"]
     if scaling is None or scaling["type"] != "yarn":
@@ -63,7 +64,7 @@ def _ministral_3(fields: Fields, tensors: Tensors, found: Found) -> Found:
             f"{fields.where} has {_TEMPERATURE} without rope.scaling.type yarn, which is not "
             "supported; use the model's safetensors."
         )
-    magnitude = fields.number(_MAGNITUDE, 1.0)
+    magnitude = fields.number(YARN, 1.0)
     return {
         "rope_scaling": None,
         "rope_parameters": {
@@ -84,20 +85,14 @@ GROWING: Mapping[str, Stated] = {
         Converted(
             _LLAMA_4,
             undone={"blk.*.ffn_down_exps.weight": plain(_turned)},
-            joined=(
-                Join(
-                    f"{_BLOCK}.experts.gate_up_proj",
-                    ("blk.*.ffn_gate_exps.weight", "blk.*.ffn_up_exps.weight"),
-                    _gate_up,
-                ),
-            ),
+            joined=(gate_up(f"{_BLOCK}.experts.gate_up_proj", made=_gate_up),),
         ),
-        {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+        OF_LOCAL,
         more=_llama_4, gating=SIGMOID,
         reads=("interleave_moe_layer_step", "attention.sliding_window"),
     ),
     "mistral3": Stated(
         "Ministral3ForCausalLM", Converted(LLAMA, paired=True), more=_ministral_3,
-        reads=(_TEMPERATURE, _MAGNITUDE),
+        reads=(_TEMPERATURE, YARN),
     ),
 }  # fmt: skip

@@ -11,15 +11,23 @@ from functools import partial
 
 from models.config.fields import MAX_HEADS, Fields
 from models.errors import UnsupportedError
-from models.gguf.dense import pattern
-from models.gguf.joining import Join, concatenated, keys_and_values
+from models.gguf.by_layer import pattern
+from models.gguf.joining import Join, Made, concatenated, keys_and_values
 from models.gguf.names import LAYER, LLAMA, Converted, plain
-from models.gguf.stated import SIGMOID, SOFTMAX, Found, Stated, Tensors, layers_with, value
+from models.gguf.stated import (
+    ATTENTION_BIAS,
+    SIGMOID,
+    SOFTMAX,
+    Found,
+    Stated,
+    Tensors,
+    mlp_types,
+    value,
+)
 from models.gguf.undoing import EachTurned, Reshaped
 from models.quantised.tensors import Readable
 
 _MATRICES = ("gate", "up", "down")
-_BIASES = {"attention_bias": "blk.*.attn_q.bias"}
 
 
 def routed(mlp: str, shared: str, router: str = "gate") -> dict[str, str]:
@@ -100,15 +108,13 @@ _DBRX = {
 }
 
 
-def gate_up(name: str, *parts: str) -> Join:
-    """Gate and up, of the file's tensors that are called so."""
-    return Join(f"{LAYER}.{name}.weight", tuple(f"blk.*.{x}.weight" for x in parts), concatenated)
+def gate_up(name: str, which: str = "_exps", made: Made = concatenated) -> Join:
+    """What the checkpoint calls `name`, of gate and up of the experts, or of other MLPs."""
+    return Join(name, tuple(f"blk.*.ffn_{one}{which}.weight" for one in ("gate", "up")), made)
 
 
-GRANITE_JOINS = (
-    gate_up("block_sparse_moe.input_linear", "ffn_gate_exps", "ffn_up_exps"),
-    gate_up("shared_mlp.input_linear", "ffn_gate_shexp", "ffn_up_shexp"),
-)
+GRANITE_SHARED = f"{LAYER}.shared_mlp.input_linear.weight"
+GRANITE_JOINS = gate_up(f"{_MOE}.input_linear.weight"), gate_up(GRANITE_SHARED, "_shexp")
 _KV_B = Join(
     f"{_ATTENTION}.kv_b_proj.weight",
     ("blk.*.attn_k_b.weight", "blk.*.attn_v_b.weight"),
@@ -154,10 +160,10 @@ LATENT = {
     "attention.kv_lora_rank": "kv_lora_rank",
     "rope.dimension_count": "qk_rope_head_dim",
 }
-_OF_LOCAL = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
-_OF_ALL = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+OF_LOCAL = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
+OF_ALL = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
 GRANITE_KEYS = {
-    **_OF_LOCAL,
+    **OF_LOCAL,
     "expert_shared_feed_forward_length": "shared_intermediate_size",
     "embedding_scale": "embedding_multiplier",
     "residual_scale": "residual_multiplier",
@@ -177,13 +183,12 @@ def latent(fields: Fields, tensors: Tensors, found: Found) -> Found:
     own = "_mla" if "attention.key_length_mla" in fields else ""
     rope = fields.integer("rope.dimension_count", high=MAX_HEADS)
     key = fields.integer(f"attention.key_length{own}", low=rope + 1, high=2 * MAX_HEADS)
-    sparse = layers_with(tensors, "ffn_gate_inp.weight", found["num_hidden_layers"])
     squeezed = any(name.endswith("attn_q_a.weight") for name in tensors)
     said: Found = {
         "q_lora_rank": found["q_lora_rank"] if squeezed else None,
         "qk_nope_head_dim": key - rope,
         "v_head_dim": fields.integer(f"attention.value_length{own}", high=MAX_HEADS),
-        "mlp_layer_types": ["sparse" if one else "dense" for one in sparse],
+        "mlp_layer_types": mlp_types(tensors, found["num_hidden_layers"]),
         "head_dim": None,
         "partial_rotary_factor": None,
         "rope_scaling": _with_magnitude(fields, found["rope_scaling"]),
@@ -248,13 +253,13 @@ LATENT_FLAGS = {"attention_bias": "blk.*.attn_output.bias"}
 _GRANITE = partial(
     Stated,
     keys=GRANITE_KEYS,
-    present=_BIASES,
+    present=ATTENTION_BIAS,
     more=granite_scores,
     reads=("attention.scale",),
 )
 MIXTURES: Mapping[str, Stated] = {
     "deepseek": Stated(
-        "DeepseekForCausalLM", Converted(_ROUTED, paired=True), DEEPSEEK, _BIASES,
+        "DeepseekForCausalLM", Converted(_ROUTED, paired=True), DEEPSEEK, ATTENTION_BIAS,
         said={"norm_topk_prob": False},
     ),
     "deepseek2": Stated(
@@ -263,9 +268,11 @@ MIXTURES: Mapping[str, Stated] = {
     ),
     "glm4moe": Stated(
         "Glm4MoeForCausalLM", Converted(_GLM_4, behind=True), _GROUPED,
-        {**_BIASES, "use_qk_norm": "blk.*.attn_q_norm.weight"}, gating=SIGMOID,
+        {**ATTENTION_BIAS, "use_qk_norm": "blk.*.attn_q_norm.weight"}, gating=SIGMOID,
     ),
-    "dots1": Stated("Dots1ForCausalLM", Converted(_ROUTED), _GROUPED, _BIASES, gating=SIGMOID),
+    "dots1": Stated(
+        "Dots1ForCausalLM", Converted(_ROUTED), _GROUPED, ATTENTION_BIAS, gating=SIGMOID
+    ),
     "ernie4_5-moe": Stated(
         "Ernie4_5_MoeForCausalLM", Converted(_ERNIE, undone={_ERNIE_BIAS: plain(_in_front)}),
         {
@@ -278,7 +285,7 @@ MIXTURES: Mapping[str, Stated] = {
         },
         {"use_bias": "blk.*.attn_q.bias"},
     ),
-    "hunyuan-dense": Stated("HunYuanDenseV1ForCausalLM", Converted(_HUNYUAN), {}, _BIASES),
+    "hunyuan-dense": Stated("HunYuanDenseV1ForCausalLM", Converted(_HUNYUAN), {}, ATTENTION_BIAS),
     "hunyuan-moe": Stated(
         "HunYuanMoEV1ForCausalLM", Converted(_HUNYUAN),
         {
@@ -287,18 +294,18 @@ MIXTURES: Mapping[str, Stated] = {
             "expert_shared_count": "num_shared_expert",
             "expert_feed_forward_length": "moe_intermediate_size",
         },
-        _BIASES,
+        ATTENTION_BIAS,
     ),
     "minimax-m2": Stated(
-        "MiniMaxM2ForCausalLM", Converted(_MIXTRAL), _OF_LOCAL, gating=SIGMOID
+        "MiniMaxM2ForCausalLM", Converted(_MIXTRAL), OF_LOCAL, gating=SIGMOID
     ),
     "olmoe": Stated(
-        "OlmoeForCausalLM", Converted(_OLMOE), _OF_ALL, _BIASES, {"norm_topk_prob": False}
+        "OlmoeForCausalLM", Converted(_OLMOE), OF_ALL, ATTENTION_BIAS, {"norm_topk_prob": False}
     ),
     "phimoe": Stated(
         "PhiMoEForCausalLM", Converted(_MIXTRAL),
-        {**_OF_LOCAL, "attention.sliding_window": "sliding_window"},
-        {**_BIASES, "lm_head_bias": "output.bias"},
+        {**OF_LOCAL, "attention.sliding_window": "sliding_window"},
+        {**ATTENTION_BIAS, "lm_head_bias": "output.bias"},
     ),
     "exaone-moe": Stated(
         "ExaoneMoeForCausalLM", Converted(_EXAONE),

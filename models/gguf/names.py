@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from models.config.fields import MAX_HEADS, MAX_LAYERS, Fields
+from models.config.fields import MAX_HEADS, Fields
 from models.errors import CheckpointError
+from models.gguf.by_layer import heads_of, num_layers
 from models.gguf.joining import Join
 from models.gguf.undoing import HalfOfEach, HalvedHeads, LessOne, Turned
 from models.quantised.tensors import Readable
@@ -140,25 +141,6 @@ def restored(
                 raise _twice(one)
             found[one] = part
     return found | dict(converted.written(fields) if converted.written else {})
-
-
-def num_layers(fields: Fields) -> int:
-    """Without those behind the last, which predict further tokens."""
-    further = fields.integer("nextn_predict_layers", 0, low=0, high=MAX_LAYERS)
-    return fields.integer("block_count", low=further + 1, high=MAX_LAYERS) - further
-
-
-def widest(fields: Fields, key: str, default: int | None = None) -> int:
-    """A number of all layers, or the largest of a list of them: 0 is of layers without."""
-    if isinstance(fields.raw.get(key), list):
-        return max(fields.integers(key), default=0)
-    return fields.integer(key, default, low=0)
-
-
-def heads_of(fields: Fields, module: str) -> int:
-    """Of attn_q, or of attn_k and attn_v; the most that a layer has."""
-    heads = widest(fields, "attention.head_count")
-    return heads if module == "attn_q" else widest(fields, "attention.head_count_kv", heads)
 
 
 def _without_factors(

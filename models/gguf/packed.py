@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from models.config.fields import Fields
 from models.errors import UnsupportedError
+from models.gguf.by_layer import heads_of
 from models.gguf.joining import ByGroup, Concatenated, Join, misfit
-from models.gguf.names import LAYER, LLAMA, Converted, heads_of
+from models.gguf.names import LAYER, LLAMA, Converted
 from models.gguf.stated import Found, Stated, Tensors
 from models.gguf.undoing import HalvedHeads
 from models.quantised.tensors import Readable

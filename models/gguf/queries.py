@@ -8,10 +8,10 @@ families, and JAX.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from models.config.fields import MAX_HEADS, Fields
+from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
+from models.gguf.by_layer import of_layer
 from models.gguf.undoing import Rows
 from models.quantised.tensors import Readable
 
@@ -53,8 +53,8 @@ def _rows(tensor: Readable, layer: int, fields: Fields) -> tuple[int, int, int]:
             f"{fields.where} has queries, keys and values in one tensor and heads of several "
             "sizes, which is not supported; convert the model without --fuse-qkv."
         )
-    heads = _of_layer(fields, "attention.head_count", layer)
-    groups = _of_layer(fields, "attention.head_count_kv", layer, heads)
+    heads = of_layer(fields, "attention.head_count", layer)
+    groups = of_layer(fields, "attention.head_count_kv", layer, heads)
     size = fields.integer("attention.key_length", fields.integer("embedding_length") // heads)
     values = fields.integer("attention.value_length", size)
     queries = tensor.shape[0] - groups * (size + values)
@@ -64,11 +64,3 @@ def _rows(tensor: Readable, layer: int, fields: Fields) -> tuple[int, int, int]:
             f"{size} with {groups} of keys and values; convert the model again."
         )
     return queries, groups * size, groups * values
-
-
-def _of_layer(fields: Fields, key: str, layer: int, default: int | None = None) -> int:
-    """A number of all layers, or the one that a list has for this layer."""
-    listed: Any = fields.raw.get(key)
-    if isinstance(listed, list) and layer < len(listed):
-        fields = fields.replaced(key, listed[layer])
-    return fields.integer(key, default, high=MAX_HEADS)

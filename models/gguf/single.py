@@ -16,8 +16,9 @@ import numpy as np
 
 from models.config.fields import MAX_HEADS, Fields
 from models.errors import UnsupportedError
-from models.gguf.names import LAYER, LLAMA, Converted, num_layers
-from models.gguf.stated import Found, Stated, Tensors
+from models.gguf.by_layer import num_layers, of_each
+from models.gguf.names import LAYER, LLAMA, Converted
+from models.gguf.stated import ATTENTION_BIAS, BIASES, Found, Stated, Tensors
 from models.gguf.undoing import HalvedHeads
 from models.quantised.tensors import Computed, Readable
 
@@ -29,7 +30,6 @@ _APERTUS = {
 _LEARNED = ("alpha_n", "alpha_p")
 _FIXED = {"xielu.beta": 0.5, "xielu.eps": float(np.float32(-1e-6))}
 _MULTIPLE = 256  # of which every MLP of DeciLM's is as large
-_BIASES = {"attention_bias": "blk.*.attn_q.bias"}
 _SECTIONS = ("rope.dimension_sections", "n_deepstack_layers")
 
 
@@ -56,9 +56,9 @@ class _Number(Computed):
 def _bends(fields: Fields) -> dict[str, Readable]:
     """What each layer's activation has learned."""
     found: dict[str, Readable] = {}
+    layers = num_layers(fields)
     for key, one in _FIXED.items():
         if key in fields:
-            layers = num_layers(fields)
             numbers = fields.numbers(key, layers, low=-1.0)
             if any(number != np.float32(one) for number in numbers):
                 raise UnsupportedError(
@@ -66,7 +66,7 @@ def _bends(fields: Fields) -> dict[str, Readable]:
                     "use the model's safetensors."
                 )
     for which in _LEARNED:
-        numbers = fields.numbers(f"xielu.{which}", num_layers(fields), low=-1e6)
+        numbers = fields.numbers(f"xielu.{which}", layers, low=-1e6)
         for layer, number in enumerate(numbers):
             name = f"{LAYER}.mlp.act_fn.{which}".replace("*", str(layer))
             found[name] = _Number(name, number)
@@ -88,8 +88,8 @@ def _halved(tensor: Readable, fields: Fields) -> Readable:
 
 def _deci(fields: Fields, tensors: Tensors, found: Found) -> Found:
     layers, width = found["num_hidden_layers"], found["hidden_size"]
-    each = [_of_each(fields, f"attention.{key}", layers) for key in ("head_count", "head_count_kv")]
-    sizes = _of_each(fields, "feed_forward_length", layers)
+    each = [of_each(fields, f"attention.{key}", layers) for key in ("head_count", "head_count_kv")]
+    sizes = of_each(fields, "feed_forward_length", layers)
     return {
         "num_key_value_heads": None,
         "intermediate_size": None,
@@ -98,12 +98,6 @@ def _deci(fields: Fields, tensors: Tensors, found: Found) -> Found:
             for *heads, size in zip(*each, sizes, strict=True)
         ],
     }
-
-
-def _of_each(fields: Fields, key: str, layers: int) -> tuple[int, ...]:
-    if isinstance(fields.raw.get(key), list):
-        return tuple(fields.integers(key))
-    return (fields.integer(key, low=0),) * layers
 
 
 def _attention(fields: Fields, heads: int, kv_heads: int) -> Found:
@@ -130,7 +124,7 @@ def _ffn(fields: Fields, size: int, width: int) -> Found:
 
 SINGLE: Mapping[str, Stated] = {
     "apertus": Stated(
-        "ApertusForCausalLM", Converted(_APERTUS, written=_bends), present=_BIASES,
+        "ApertusForCausalLM", Converted(_APERTUS, written=_bends), present=ATTENTION_BIAS,
         said={"hidden_act": "xielu"}, more=_apertus,
     ),
     "deci": Stated(
@@ -141,9 +135,11 @@ SINGLE: Mapping[str, Stated] = {
                 f"blk.*.attn_{x}.{leaf}": _halved for x in "qk" for leaf in ("weight", "bias")
             },
         ),
-        present={**_BIASES, "mlp_bias": "blk.*.ffn_up.bias"},
+        present=BIASES,
         more=_deci,
     ),
     "qwen2vl": Stated("Qwen2ForCausalLM", Converted(LLAMA), reads=_SECTIONS),
-    "qwen3vl": Stated("Qwen3ForCausalLM", Converted(LLAMA), present=_BIASES, reads=_SECTIONS),
+    "qwen3vl": Stated(
+        "Qwen3ForCausalLM", Converted(LLAMA), present=ATTENTION_BIAS, reads=_SECTIONS
+    ),
 }  # fmt: skip

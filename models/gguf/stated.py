@@ -12,7 +12,8 @@ from typing import Any
 
 from models.config.fields import MAX_HEADS, MAX_TOKENS, Fields
 from models.errors import UnsupportedError
-from models.gguf.names import Converted, num_layers, widest
+from models.gguf.by_layer import num_layers, widest
+from models.gguf.names import Converted
 from models.gguf.rotation import rotation
 from models.quantised.tensors import Readable
 
@@ -38,6 +39,8 @@ ROUTING = (  # of mixtures: what must be read, or say nothing
 EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 UNUSUAL = ("attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
 PLAIN = (0, 1, 1.0, False, None)
+ATTENTION_BIAS = {"attention_bias": "blk.*.attn_q.bias"}  # of `Stated.present`
+BIASES = {**ATTENTION_BIAS, "mlp_bias": "blk.*.ffn_up.bias"}
 _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")
 
 
@@ -106,6 +109,12 @@ def value(fields: Fields, key: str) -> Any:
 def layers_with(tensors: Tensors, name: str, count: int) -> list[bool]:
     """Of each layer, whether it has this tensor."""
     return [f"blk.{layer}.{name}" in tensors for layer in range(count)]
+
+
+def mlp_types(tensors: Tensors, count: int) -> list[str]:
+    """Of each layer, as config.json calls those with experts and those without."""
+    sparse = layers_with(tensors, "ffn_gate_inp.weight", count)
+    return ["sparse" if one else "dense" for one in sparse]
 
 
 def _check_rest(row: Stated, fields: Fields) -> None:

@@ -10,9 +10,16 @@ from models.config.fields import Fields
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.deltas import DELTAS
 from models.gguf.mixtures import DEEPSEEK as ROUTED_KEYS
-from models.gguf.mixtures import GRANITE, GRANITE_JOINS, GRANITE_KEYS, gate_up, granite_scores
+from models.gguf.mixtures import (
+    GRANITE,
+    GRANITE_JOINS,
+    GRANITE_KEYS,
+    GRANITE_SHARED,
+    gate_up,
+    granite_scores,
+)
 from models.gguf.names import LAYER, LLAMA, Converted, Undo, plain
-from models.gguf.stated import SIGMOID, Found, Stated, Tensors, layers_with
+from models.gguf.stated import BIASES, SIGMOID, Found, Stated, Tensors, layers_with
 from models.gguf.undoing import LogRates, convolution, flat
 
 
@@ -133,8 +140,7 @@ _SCAN_KEYS = {
 _SCAN_FLAGS = {
     "mamba_conv_bias": "blk.*.ssm_conv1d.bias",
     "mamba_proj_bias": "blk.*.ssm_in.bias",
-    "attention_bias": "blk.*.attn_q.bias",
-    "mlp_bias": "blk.*.ffn_up.bias",
+    **BIASES,
 }
 _LFM_KEYS, _LFM_NAMES = {"shortconv.l_cache": "conv_L_cache"}, {"rms_norm_eps": "norm_eps"}
 _LFM_FLAGS = {"conv_bias": "blk.*.shortconv.conv.bias"}
@@ -282,7 +288,7 @@ STATES: Mapping[str, Stated] = {
         "GraniteMoeHybridForCausalLM",
         Converted(
             _GRANITE, paired=True, undone=_DUAL,
-            joined=(*GRANITE_JOINS, gate_up("shared_mlp.input_linear", "ffn_gate", "ffn_up")),
+            joined=(*GRANITE_JOINS, gate_up(GRANITE_SHARED, "")),
         ),
         {**GRANITE_KEYS, **_SCAN_KEYS}, _SCAN_FLAGS, more=_granite, reads=("attention.scale",),
     ),

@@ -10,23 +10,24 @@ from collections.abc import Mapping
 from models.config.fields import MAX_TOKENS, Fields
 from models.config.windows import FULL, SLIDING
 from models.errors import CheckpointError, UnsupportedError
-from models.gguf.dense import pattern
-from models.gguf.mixtures import routed
+from models.gguf.by_layer import pattern
+from models.gguf.mixtures import OF_ALL, routed
 from models.gguf.names import LAYER, LLAMA, QWEN_3_MOE, Converted
 from models.gguf.stated import (
+    ATTENTION_BIAS,
+    BIASES,
     EPSILONS,
     SIGMOID,
     SOFTMAX,
     Found,
     Stated,
     Tensors,
-    layers_with,
+    mlp_types,
 )
 
 _MLP, _WINDOW = f"{LAYER}.mlp", "attention.sliding_window"
 _SHARED_SIZE, _SIZE = "expert_shared_feed_forward_length", "expert_feed_forward_length"
 _GATING = "expert_gating_func"
-_BIASES = {"attention_bias": "blk.*.attn_q.bias"}
 _AFMOE = {
     **LLAMA,
     **routed(_MLP, "shared_experts", "router.gate"),
@@ -53,9 +54,8 @@ _HY = {
     "blk.*.exp_probs_b": f"{_MLP}.expert_bias",
     "blk.*.exp_probs_b.bias": f"{_MLP}.expert_bias",
 }
-_CHOSEN = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
 _EXPERTS = {
-    **_CHOSEN,
+    **OF_ALL,
     "expert_shared_count": "num_shared_experts",
     _SIZE: "moe_intermediate_size",
 }
@@ -74,11 +74,6 @@ def _types(fields: Fields, found: Found, every: int) -> list[str]:
             "the model again."
         )
     return types if fields.raw.get(_WINDOW) else [FULL] * layers
-
-
-def _mlps(tensors: Tensors, found: Found) -> list[str]:
-    sparse = layers_with(tensors, "ffn_gate_inp.weight", found["num_hidden_layers"])
-    return ["sparse" if one else "dense" for one in sparse]
 
 
 def _window(fields: Fields) -> Found:
@@ -115,7 +110,8 @@ def _hy(fields: Fields, tensors: Tensors, found: Found) -> Found:
             f"{fields.where}: {_SHARED_SIZE} is {whole}, which is no multiple of {size}, an "
             "expert's; use the model's safetensors."
         )
-    return {"mlp_layer_types": _mlps(tensors, found), "num_shared_experts": whole // size}
+    layers = found["num_hidden_layers"]
+    return {"mlp_layer_types": mlp_types(tensors, layers), "num_shared_experts": whole // size}
 
 
 def _mellum(fields: Fields, tensors: Tensors, found: Found) -> Found:
@@ -129,7 +125,7 @@ def _mellum(fields: Fields, tensors: Tensors, found: Found) -> Found:
     return {
         **_window(fields),
         "layer_types": _types(fields, found, 4),
-        "mlp_layer_types": _mlps(tensors, found),
+        "mlp_layer_types": mlp_types(tensors, found["num_hidden_layers"]),
         "rope_scaling": None,
         "rope_parameters": {FULL: full, SLIDING: sliding},
     }
@@ -162,7 +158,7 @@ WINDOWED: Mapping[str, Stated] = {
     "cohere2moe": Stated(
         "Cohere2MoeForCausalLM", Converted(_COMMAND),
         {
-            **_CHOSEN,
+            **OF_ALL,
             "expert_shared_count": "num_shared_experts",
             "expert_weights_norm": "norm_topk_prob",
             "leading_dense_block_count": "first_k_dense_replace",
@@ -177,15 +173,15 @@ WINDOWED: Mapping[str, Stated] = {
     "hy_v3": Stated(
         "HYV3ForCausalLM", Converted(_HY),
         {
-            **_CHOSEN,
+            **OF_ALL,
             _SIZE: "moe_intermediate_size",
             "expert_weights_norm": "norm_topk_prob",
             "expert_weights_scale": "router_scaling_factor",
         },
-        present={**_BIASES, "mlp_bias": "blk.*.ffn_up.bias"}, more=_hy, gating=SIGMOID,
+        present=BIASES, more=_hy, gating=SIGMOID,
     ),
     "mellum": Stated(
-        "MellumForCausalLM", Converted(QWEN_3_MOE), {**_CHOSEN, _SIZE: "moe_intermediate_size"},
-        present=_BIASES, said={"norm_topk_prob": True}, more=_mellum, reads=(_WINDOW,),
+        "MellumForCausalLM", Converted(QWEN_3_MOE), {**OF_ALL, _SIZE: "moe_intermediate_size"},
+        present=ATTENTION_BIAS, said={"norm_topk_prob": True}, more=_mellum, reads=(_WINDOW,),
     ),
 }  # fmt: skip

@@ -102,6 +102,7 @@ def test_layers_behind_the_last_are_not_read(tmp_path: Path) -> None:
         ("decilm", {"feed_forward_length": [256, 512, 500, 0]}, UnsupportedError, "of 500 units"),
         ("decilm", {"attention.head_count": [4, 4, 4, 4]}, UnsupportedError, "4 heads without"),
         ("decilm", {"attention.head_count_kv": [2, 0, 3, 2]}, UnsupportedError, "3 heads of keys"),
+        ("decilm", {"attention.head_count_kv": [2, 0, 1]}, CheckpointError, "lists 3 layers of 4"),
         ("hy_v3", {"expert_shared_feed_forward_length": 40}, UnsupportedError, "is 40, which is"),
         ("afmoe", {"attention.sliding_window_pattern": [True]}, CheckpointError, "lists 1 layers"),
         ("gemma4_e2b", {"rope.dimension_count_swa": 8}, UnsupportedError, "is 8, .*; use 16"),

@@ -21,6 +21,7 @@ from models.registry import find_architecture
 from tests.models.gguf.conversions import converted
 from tests.models.gguf.files import write_gguf
 from tests.models.gguf.stated_cases import STATED_CASES, changed, digest, drawn, recorded
+from tests.models.gguf.test_families import load_gguf
 
 RECORDED: Mapping[str, Any] = recorded()
 MULTIPLIED = ("falcon_h1",)  # by factors, which its file does not say
@@ -283,6 +284,14 @@ def test_the_largest_neox_approximates_what_the_others_do_not(tmp_path: Path) ->
     assert settings(write("gpt_neox", tmp_path)).activation == "gelu"
     sizes = {"block_count": 44, "feed_forward_length": 24576}
     assert settings(write("gpt_neox", tmp_path, **sizes)).activation == "gelu_fast"
+
+
+def test_a_starcoder_without_heads_is_refused_by_the_tensor_that_it_lacks(
+    tmp_path: Path,
+) -> None:
+    path = write("gpt_bigcode", tmp_path, without="attn_qkv")
+    with pytest.raises(CheckpointError, match=r"lacks tensor '\S+c_attn"):
+        load_gguf(path)
 
 
 def test_an_mpt_of_other_width_has_that_of_its_tensors(tmp_path: Path) -> None:
