@@ -120,7 +120,8 @@ def encoder_config(name: str, fields: Fields, tensors: Tensors) -> dict[str, Any
 
 
 def pooling_type(fields: Fields, *, ranks: bool) -> dict[str, str]:
-    """What `sentence_transformers.py` calls the pooling that the file names; {} if it names none.
+    """What `checkpoints/sentence_transformers.py` calls the pooling that the file names; {} if it
+    names none.
 
     Raises UnsupportedError for a classifier's, unless the model `ranks`.
     """

@@ -38,7 +38,7 @@ from pallas_kernels.attention.limits import page_head_dim
 
 class KVCache(NamedTuple):
     """Keys and values of all layers that have them; page p is each row l * P + p. Donated, never
-    sliced. A layer whose heads are others sees these rows as pages of its own: `pool.py`.
+    sliced. A layer whose heads are others sees these rows as pages of its own: `models/pool.py`.
 
     Latents, which are both, lie in `k` with K = 1, once for each shard; their index keys likewise.
     Keys and values of eight bits have scales, one for each token and head.
