@@ -1,7 +1,7 @@
 """A GGUF file as a checkpoint: the same questions that a folder in Hugging Face layout answers.
 
-Owns opening the file, or its parts, for each of them. Refuses to know the format (`reader.py`) and
-the keys (`configuration.py`).
+Owns opening the file, or its parts, for each of them. Refuses to know the format (`container/`)
+and the keys (`configuration.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,13 +11,13 @@ from typing import Any
 
 from models.config.fields import Fields
 from models.gguf import configuration
-from models.gguf.encoders import ENCODERS, NAMES, encoder_tensors
-from models.gguf.families import FAMILIES
-from models.gguf.gpt_oss import gathered
-from models.gguf.names import restored
-from models.gguf.parts import GGUFModel, open_gguf
-from models.gguf.queries import apart
-from models.gguf.reader import GGUFFile
+from models.gguf.container.parts import GGUFModel, open_gguf
+from models.gguf.container.reader import GGUFFile
+from models.gguf.families.encoders import ENCODERS, NAMES, encoder_tensors
+from models.gguf.families.gpt_oss import gathered
+from models.gguf.families.registry import FAMILIES
+from models.gguf.tensors.names import restored
+from models.gguf.tensors.queries import apart
 from models.quantised.tensors import Readable
 
 

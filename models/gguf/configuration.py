@@ -13,12 +13,12 @@ import numpy as np
 from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.by_layer import pattern
-from models.gguf.dense import DENSE, adapted, norm_key
-from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
-from models.gguf.families import FAMILIES, STATED
-from models.gguf.fused import GPT_2_KEYS
+from models.gguf.families.dense import DENSE, adapted, norm_key
+from models.gguf.families.encoders import ENCODERS, encoder_config, pooling_type
+from models.gguf.families.fused import GPT_2_KEYS
+from models.gguf.families.registry import FAMILIES, STATED
+from models.gguf.families.stated import SOFTMAX, described
 from models.gguf.rotation import MAX_LIST, rotation
-from models.gguf.stated import SOFTMAX, described
 from models.quantised.tensors import Readable
 
 ARCHITECTURES: Mapping[str, str] = {
