@@ -3,11 +3,9 @@
 import os
 from pathlib import Path
 
-import engine
-
 
 def child_environment() -> dict[str, str]:
-    """Ours, with the folder in which `engine` lies."""
-    home = str(Path(engine.__file__).resolve().parent.parent)
+    """Ours, with the folder in which the package lies."""
+    home = str(Path(__file__).resolve().parent.parent)
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([home, known] if known else [home])}

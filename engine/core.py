@@ -1,8 +1,9 @@
 """The engine's loop: schedule, launch, collect the step before, emit.
 
-Owns the order of things and the ends of requests. The device always has the next step before the
-host has read the last one, so the host's work hides behind the device's. Of rows with a grammar
-only the sampling waits, for masks that are made while their step runs:
+Owns the order of things; what a step's results mean for its requests is `deltas.py`'s. The device
+always has the next step before the host has read the last one, so the host's work hides behind the
+device's. Of rows with a grammar only the sampling waits, for masks that are made while their step
+runs:
 
     settle masks ── sample late rows of step N ── launch N + 1 ── read N ── begin the next masks
 """
@@ -15,6 +16,7 @@ from time import perf_counter
 
 from engine.adapters.loading import check_adapter, check_enabled, make_adapters
 from engine.adapters.request import LoRARequest
+from engine.adapters.slots import AdapterSlots
 from engine.cache.block_pool import BlockPool
 from engine.cache.host_tier import HostTier
 from engine.cache.page_forks import PageForks
@@ -22,31 +24,31 @@ from engine.cache.page_map import PageMap
 from engine.cache.page_residency import PageResidency
 from engine.cache.state_slots import check_states, make_snapshots
 from engine.compiling.compilation_cache import use_compilation_cache
-from engine.compiling.fitting import fit
+from engine.compiling.fitting import Fitted, fit
 from engine.compiling.lowering import LowerStep, lower_step
 from engine.compiling.memory import KVLayout, claim_device_memory, make_tier
 from engine.compiling.programs import Program, Programs
 from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
+from engine.deltas import collect
 from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
-from engine.grammar.steering import ConstrainedRequests, report
+from engine.grammar.steering import ConstrainedRequests
 from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
 from engine.model_info import info_of
 from engine.reasoning.thinking import Thinking, ThinkingBudget
-from engine.request import Request, Status, make_request
+from engine.request import make_request
 from engine.runner import Launched, Results, Runner
 from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
 from engine.sampling.state import MAX_EOS_IDS
 from engine.scheduling import admission
 from engine.scheduling.pace import Pace
-from engine.scheduling.plan import Chunk
 from engine.scheduling.scheduler import Scheduler
 from engine.tokenizers.tokenizer import has_tokenizer
-from engine.vectors.hidden_states import check_hidden, states_of_chunk, states_of_row
+from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork
 from models.checkpoints.loading import LoadedModel, load
 from models.errors import IngotError, UnsupportedError
@@ -102,18 +104,11 @@ class EngineCore:
         self._residency: PageResidency | None = None
         if config.kv_cache_metrics:
             self._residency = PageResidency(config.kv_cache_metrics_sample, config.seed)
-        self._scheduler = Scheduler(
-            BlockPool(kv.num_pages, self._residency),
-            page_size=shapes.page_size,
-            max_num_seqs=shapes.max_num_seqs,
-            max_num_batched_tokens=shapes.max_num_batched_tokens,
-            prefix_caching=config.enable_prefix_caching,
-            longest_prefix_first=config.scheduling_policy == "lpm",
-            tier=tier,
-            snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
-            adapters=self._adapters.slots if self._adapters else None,
-        )
-        self._pace = Pace(self._runner.programs) if config.num_scheduler_steps == "auto" else None
+        slots = self._adapters.slots if self._adapters else None
+        self._scheduler = _make_scheduler(config, fitted, tier, self._residency, slots)
+        programs, paced = self._runner.programs, config.num_scheduler_steps == "auto"
+        self._pace = Pace(programs) if paced and shapes.windows else None
+        self._windows = (self._pace or programs).windows if shapes.windows else None
         self._eos, self._random = _end_of_text_ids(model), random.Random(config.seed)
         self._constraints = ConstraintThreads(partial(_load_vocabulary, config, model))
         self._constrained = ConstrainedRequests(self._constraints, self._scheduler)
@@ -243,7 +238,7 @@ class EngineCore:
             if self._pace is not None and oldest:
                 self._pace.has_read(oldest[0])
             for each, result in zip(due, results, strict=True):
-                self._settled += _collect(self._scheduler, each, result)
+                self._settled += collect(self._scheduler, each, result)
             self._sampled_late.clear()
             if oldest:
                 self._launched.popleft()
@@ -303,9 +298,7 @@ class EngineCore:
     def _launch(self) -> bool:
         """Plan and start a step; False if there is nothing to compute."""
         run_ahead = self._runner.programs.samples_late and not self._late.full
-        paced = self._pace or self._runner.programs
-        windows = paced.windows if self._runner.programs.shapes.windows else None
-        plan = self._scheduler.schedule(windows, run_ahead=run_ahead)
+        plan = self._scheduler.schedule(self._windows, run_ahead=run_ahead)
         if not plan.num_tokens:
             return False
         try:
@@ -363,6 +356,27 @@ class EngineCore:
             raise EngineDeadError(self._dead)
 
 
+def _make_scheduler(
+    config: EngineConfig,
+    fitted: Fitted,
+    tier: HostTier | None,
+    residency: PageResidency | None,
+    adapters: AdapterSlots | None,
+) -> Scheduler:
+    shapes, kv = fitted.shapes, fitted.kv
+    return Scheduler(
+        BlockPool(kv.num_pages, residency),
+        page_size=shapes.page_size,
+        max_num_seqs=shapes.max_num_seqs,
+        max_num_batched_tokens=shapes.max_num_batched_tokens,
+        prefix_caching=config.enable_prefix_caching,
+        longest_prefix_first=config.scheduling_policy == "lpm",
+        tier=tier,
+        snapshots=make_snapshots(kv.states, shapes.max_num_seqs),
+        adapters=adapters,
+    )
+
+
 def _end_of_text_ids(model: LoadedModel) -> frozenset[int]:
     ids = model.eos_token_ids
     if len(ids) > MAX_EOS_IDS:
@@ -377,71 +391,3 @@ def _load_vocabulary(config: EngineConfig, model: LoadedModel) -> Vocabulary:
     """What grammars are followed in; read in a thread, while programs are compiled."""
     folder = tokenizer_folder(config)
     return load_vocabulary(folder, model.config.vocab_size, model.eos_token_ids)
-
-
-def _collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
-    """Hand a step's tokens to their requests; rows of requests that ended meanwhile are dropped."""
-    deltas, plan = [], launched.plan
-    for row, (request, count) in enumerate(zip(plan.decoding, plan.counts, strict=True)):
-        request.num_in_flight -= count
-        if request.status is not Status.FINISHED:
-            newest = len(request.token_ids) - 1  # which this row has computed
-            deltas.append(delta := _sampled(scheduler, request, results, row, count))
-            if results.hidden is not None:
-                delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
-    row = token = len(plan.decoding)
-    for chunk in plan.chunks:
-        request = chunk.request
-        request.num_in_flight -= chunk.samples
-        if request.status is not Status.FINISHED:
-            told = results.hidden is not None and request.num_states is not None
-            if chunk.samples or chunk.scored or told:
-                deltas.append(delta := _delta(scheduler, chunk, results, row))
-                if results.hidden is not None:
-                    delta.hidden_states = states_of_chunk(chunk, results.hidden[0, token:])
-        row, token = row + chunk.num_logit_rows, token + chunk.count
-    return deltas
-
-
-def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> RequestDelta:
-    """What rows row .. of the logits add to the chunk's request."""
-    request, scored = chunk.request, len(chunk.scored)
-    if chunk.samples:
-        delta = _sampled(scheduler, request, results, row + scored)
-    else:
-        delta = RequestDelta(request_id=request.request_id)
-    if scored:
-        count = request.params.prompt_logprobs or 0
-        delta.prompt_logprobs = [results.top(each, count) for each in range(row, row + scored)]
-    return delta
-
-
-def _sampled(
-    scheduler: Scheduler, request: Request, results: Results, row: int, count: int = 1
-) -> RequestDelta:
-    """What a row that sampled `count` tokens adds to its request, which may end with one."""
-    tokens = results.token_ids[row][:count]
-    delta = RequestDelta(request_id=request.request_id, new_token_ids=tokens)
-    if request.num_generated == 0:
-        delta.queue_seconds = request.queue_seconds
-        delta.num_cached_tokens = request.num_cached_tokens
-        delta.num_external_tokens = request.num_external_tokens
-    if request.num_preemptions:
-        delta.num_preemptions = request.num_preemptions
-    for place, token in enumerate(tokens, 1):
-        reason = request.append(token)
-        if reason is not None:
-            del tokens[place:]
-            delta.finish_reason = reason
-            if reason == "stop" and not request.ended_by_eos:
-                delta.stop_token_id = token
-            scheduler.finish(request)
-    if request.constraint is not None:
-        report(request, delta)
-    if request.params.logprobs is not None:
-        count, ids = request.params.logprobs, request.params.logprob_token_ids
-        delta.logprobs = [
-            results.top(row, count, turn) if ids is None else results.named(row, ids, turn)
-            for turn in range(len(tokens))
-        ]
-    return delta

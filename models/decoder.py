@@ -1,7 +1,7 @@
 """One decoder for every family in `architectures/`.
 
 Owns the equations. Knows no family by name: what differs is a field of `ModelConfig`. Knows nothing
-of checkpoints, meshes or requests; the paged cache is `attention.py`'s.
+of checkpoints, meshes or requests; the paged cache is `layers/attention.py`'s.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,7 @@
     Qwen2ForRewardModel ...                                one with a head of its own
     Qwen3ForCausalLM                                       the same, without its head
 
-Owns these choices and their errors. Bytes are read by `loading.py`.
+Owns these choices and their errors. Bytes are read by `checkpoints/loading.py`.
 """
 
 from collections.abc import Mapping

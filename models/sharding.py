@@ -7,15 +7,19 @@
     expert           tensor      whole experts
     embed, choice,   (none)      the whole of it on every device, and so of all other names
 
-Owns the mesh and this table. Refuses to know the models that use the names.
+Owns the mesh, this table, and how a function runs on the parts. Refuses to know the models that use
+the names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from models.errors import UnsupportedError
+
+Result = TypeVar("Result")
 
 TENSOR = "tensor"
 MESH_AXES: Mapping[str | None, str | None] = {
@@ -61,3 +65,18 @@ def partition_spec(axes: Sequence[str | None]) -> PartitionSpec:
 def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
     """The same, on the devices of `mesh`."""
     return NamedSharding(mesh, partition_spec(axes))
+
+
+def on_each_device(
+    compute: Callable[..., Result], mesh: Mesh | None, in_specs: Any, out_specs: Any
+) -> Callable[..., Result]:
+    """`compute`, done by each device of `mesh` with the parts that the specs give it.
+
+    Without a mesh it stays as it is. A mesh of one device is no such case: kernels ask it which
+    device they are for.
+    """
+    if mesh is None:
+        return compute
+    return jax.shard_map(
+        compute, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )

@@ -244,8 +244,9 @@ class EngineClient:
         running: set[str] = set()
         waiting: set[str] = set()
         for flight in list(self._flights.values()):
-            for timeline in list(flight.timelines.values()) if flight.adapter else ():
-                (waiting if timeline.first_token is None else running).add(flight.adapter or "")
+            if flight.adapter is not None:
+                for timeline in list(flight.timelines.values()):
+                    (waiting if timeline.first_token is None else running).add(flight.adapter)
         return running, waiting
 
     def end(self, name: str) -> bool:

@@ -86,9 +86,10 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
     param = error.param if isinstance(error, RequestError) else None
     code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
     match error:
-        case RequestError() | OverloadedError() | EngineError() | AbortedError():
-            status = error.status
-        case TransportError() | ForbiddenError():
+        case (
+            RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError()
+            | ForbiddenError()
+        ):  # fmt: skip
             status = error.status
         case _:
             return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))

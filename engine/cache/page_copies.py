@@ -29,7 +29,8 @@ from jaxtyping import Array, Int32
 from engine.cache.host_tier import COPY_BATCH, STAGED_BATCHES, Copy, HostTier
 from engine.compiling.memory import GIB, is_cpu
 from engine.errors import ConfigError
-from models.layers.attention import HEAD_AXIS, KVCache
+from models.layers.attention import KVCache
+from models.sharding import TENSOR
 
 _HOST = "pinned_host"  # which a GPU reads and writes by itself
 
@@ -47,7 +48,7 @@ class PageCopies:
         self._capacity = tier.capacity
         self._pins = not is_cpu(mesh)
         self._whole = NamedSharding(mesh, PartitionSpec())
-        self._device = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
+        self._device = NamedSharding(mesh, PartitionSpec(None, TENSOR))
         self._host = self._device.with_memory_kind(_HOST)
         self._cache = cache
         self._layers = num_layers

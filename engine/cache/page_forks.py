@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32
 
 from engine.cache.page_copies import set_rows
-from models.layers.attention import HEAD_AXIS, KVCache
+from models.layers.attention import KVCache
+from models.sharding import TENSOR
 
 FORKED_PAGES = 8  # that one call copies; the sink fills them up
 
@@ -27,7 +28,7 @@ class PageForks:
     def __init__(self, cache: KVCache, num_layers: int, mesh: Mesh) -> None:
         self._cache = cache
         self._pages = NamedSharding(mesh, PartitionSpec())
-        pool = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
+        pool = NamedSharding(mesh, PartitionSpec(None, TENSOR))
         fork = partial(_fork, layers=num_layers)
         self._fork: Any = jax.jit(fork, donate_argnums=0, out_shardings=pool)
 

@@ -29,12 +29,12 @@ from models.config.decoder import ModelConfig
 from models.config.published import PUBLISHED
 from models.decoder import Decoder
 from models.flatten import Layout
-from models.layers.attention import HEAD_AXIS
 from models.quantised.choosing import by_column
 from models.quantised.experts import ExpertsKernel
 from models.quantised.kernels import GroupKernel, Packed
 from models.quantised.packing import Choose, Kind, decoder_layout, num_parameters
 from models.registry import find_architecture
+from models.sharding import TENSOR
 from pallas_kernels.deviceless import (
     DevicelessError,
     Target,
@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         target = load_target(options.target)
-        mesh = target.mesh(HEAD_AXIS, options.devices)
+        mesh = target.mesh(TENSOR, options.devices)
     except DevicelessError as error:
         print(error, file=sys.stderr)
         return 2

@@ -25,8 +25,8 @@ from engine.sampling.state import init_slots
 from engine.step import DeviceState, new_state, step
 from models.decoder import Decoder
 from models.flatten import Layout, Leaf
-from models.layers.attention import HEAD_AXIS, KVCache
-from models.sharding import named_sharding
+from models.layers.attention import KVCache
+from models.sharding import TENSOR, named_sharding
 
 Shardings = Any  # a DeviceState whose leaves are shardings
 
@@ -101,7 +101,7 @@ def _lower_late(
 def _logits_sharding(state: DeviceState, mesh: Mesh, axis: int) -> NamedSharding:
     """Of logits, whose last axis is `axis`, each device has the columns that it computes."""
     divided = state.slots.counts.shape[1] % mesh.size == 0
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, HEAD_AXIS if divided else None))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, TENSOR if divided else None))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
@@ -146,7 +146,7 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
 
 def state_shardings(kv: KVLayout, shapes: Shapes, vocab_size: int, mesh: Mesh) -> Shardings:
     """Pages are divided by heads; everything else is whole on every device."""
-    heads = NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS))
+    heads = NamedSharding(mesh, PartitionSpec(None, TENSOR))
     abstract = jax.eval_shape(partial(zero_state, kv, shapes, vocab_size))
     spread: Any = jax.tree.map(lambda _: whole(mesh), abstract)
     cache: Any = jax.tree.map(lambda _: heads, abstract.cache)

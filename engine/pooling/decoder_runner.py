@@ -24,9 +24,10 @@ from engine.errors import ConfigError
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
 from models.config.decoder import ModelConfig
-from models.layers.attention import HEAD_AXIS, AttentionBatch, KVCache, mixed_batch
+from models.layers.attention import AttentionBatch, KVCache, mixed_batch
 from models.pooling import pool_packed
 from models.pooling_loading import LoadedPooler
+from models.sharding import TENSOR
 
 
 class DecoderRunner:
@@ -46,9 +47,7 @@ class DecoderRunner:
             )
         self._kv = replace(one, num_pages=pages)
         self._model, self._shapes = model, shapes
-        sharding = jax.sharding.NamedSharding(
-            model.mesh, jax.sharding.PartitionSpec(None, HEAD_AXIS)
-        )
+        sharding = jax.sharding.NamedSharding(model.mesh, jax.sharding.PartitionSpec(None, TENSOR))
         self._abstract: Any = jax.tree.map(
             lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
             jax.eval_shape(partial(zero_pages, self._kv)),

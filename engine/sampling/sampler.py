@@ -31,7 +31,7 @@ from engine.sampling.logit_edits import EDITS, edit, edit_if_asked, has
 from engine.sampling.logprobs import compute_logprobs, no_logprobs
 from engine.sampling.options import Flag, SamplingRows
 from engine.sampling.state import SlotState
-from models.layers.attention import HEAD_AXIS
+from models.sharding import TENSOR, on_each_device
 from pallas_kernels import Backend, DrawRows, draw
 from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
 
@@ -196,7 +196,7 @@ def _kernel(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
     """
 
     def mine(x: Array, counts: Array, packed: Array) -> Array:
-        axis, size, B = HEAD_AXIS, 1 if mesh is None else mesh.size, x.shape[0]
+        axis, size, B = TENSOR, 1 if mesh is None else mesh.size, x.shape[0]
         if size > 1 and B % size:
             x = lax.all_gather(x, axis, axis=1, tiled=True)
         elif size > 1:
@@ -206,12 +206,5 @@ def _kernel(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
         tokens = draw(x, counts, unpack_rows(packed), backend=Backend.MOSAIC)
         return tokens if len(tokens) == B else lax.all_gather(tokens, axis, tiled=True)
 
-    if mesh is None:
-        return jax.jit(mine)
-    whole, by_vocabulary = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
-    return jax.jit(
-        jax.shard_map(
-            mine, mesh=mesh, in_specs=(by_vocabulary, whole, whole), out_specs=whole,
-            check_vma=False,
-        )
-    )  # fmt: skip
+    whole, by_vocabulary = PartitionSpec(), PartitionSpec(None, TENSOR)
+    return jax.jit(on_each_device(mine, mesh, (by_vocabulary, whole, whole), whole))

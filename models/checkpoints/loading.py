@@ -29,11 +29,16 @@ from models.checkpoints.checkpoint import (
     read_config,
     read_generation_config,
 )
+from models.checkpoints.contradictions import (
+    missing_tensor,
+    surplus_tensor,
+    wrong_dtype,
+    wrong_shape,
+)
 from models.checkpoints.converted import READERS, find_made
 from models.checkpoints.converted import read_leaves as read_converted
 from models.checkpoints.memory import check_memory
 from models.checkpoints.slices import Index, read_slice
-from models.config.contradictions import missing_tensor, surplus_tensor, wrong_dtype, wrong_shape
 from models.config.decoder import ModelConfig
 from models.config.fields import Fields
 from models.config.overrides import overridden

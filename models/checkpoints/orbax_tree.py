@@ -81,11 +81,11 @@ def open_tree(tree: Path, metadata: Mapping[str, Any]) -> dict[str, Readable]:
     keys = _keys(tree, metadata)
     specs = {names: _where(tree, ".".join(key), metadata) for names, key in _named(keys).items()}
     try:
-        stores = {name: _open(tensorstore, spec).result() for name, spec in specs.items()}
-        limit = _CHUNKS * max(map(_chunk_bytes, stores.values()), default=0)
+        found = _open(tensorstore, specs)
+        limit = _CHUNKS * max(map(_chunk_bytes, found.values()), default=0)
         context = tensorstore.Context({"cache_pool": {"total_bytes_limit": limit}})
-        again = {name: _open(tensorstore, spec, context=context) for name, spec in specs.items()}
-        tensors = {name: one.result() for name, one in again.items()}
+        known = {name: one.spec() for name, one in found.items()}  # which need not be read again
+        tensors = _open(tensorstore, known, context=context, assume_metadata=True)
     except Exception as error:  # TensorStore has ValueError, and what the disk may raise
         raise _damaged(tree, error) from error
     held: dict[str, Readable] = {}
@@ -176,8 +176,13 @@ def _where(tree: Path, name: str, metadata: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _open(tensorstore: Any, spec: Mapping[str, Any], **options: Any) -> Any:
-    return tensorstore.open(spec, open=True, read=True, **options)
+def _open(tensorstore: Any, specs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """All at a time."""
+    started = {
+        name: tensorstore.open(spec, open=True, read=True, **options)
+        for name, spec in specs.items()
+    }
+    return {name: one.result() for name, one in started.items()}
 
 
 def _chunk_bytes(store: Any) -> int:

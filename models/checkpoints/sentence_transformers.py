@@ -7,7 +7,7 @@
 
 A GGUF file says which states are pooled, and nothing of lengths: llama.cpp makes them 1.
 
-Owns these files. Imports no JAX; what is done is `pooling.py`'s.
+Owns these files. Imports no JAX; what is done is `models/pooling.py`'s.
 """
 
 from collections.abc import Mapping

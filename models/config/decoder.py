@@ -253,7 +253,7 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 
-    # of a model whose decoder attends to what an encoder read (`encoder_decoder.py`) only
+    # of a model whose decoder attends to what an encoder read (`models/encoder_decoder.py`) only
     encoder: EncoderConfig | None = None
     decoder_prompt: tuple[int, ...] = ()  # what its decoder's text begins with
     norm_sums: bool = False  # x = norm(x + f(x)), and no norm at the end

@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 
 from models.demo import DEMO_FOLDER, folder, llama, words
 from models.demo.facts import questions, sums
-from models.demo.template import render
+from models.demo.template import END, render
 from models.demo.tools import Offer, refusal
 from models.demo.topics import TOPICS
-from models.demo.vocabulary import END, END_OF_TEXT
+from models.demo.vocabulary import END_OF_TEXT, token_id
 
 Case = tuple[str, str]  # the rendered prompt and the exact answer
 NEW_NAMES = words.listed(
@@ -39,7 +39,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.shape, self.params = folder.load(path)
         self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        self.stop = {self.tokenizer.token_to_id(END), self.tokenizer.token_to_id(END_OF_TEXT)}
+        self.stop = {token_id(self.tokenizer, END), token_id(self.tokenizer, END_OF_TEXT)}
 
     def write(self, prompt: str, limit: int = 96) -> str:
         """The text after `prompt`."""

@@ -92,13 +92,15 @@ def attention(
     scores = (q @ k.swapaxes(-1, -2)).reshape(B, s.K, G, T, T)
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, -1e30), axis=-1)
     mixed = (weights.reshape(B, s.K, G * T, T) @ v).reshape(B, s.K, G, T, s.H)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, s.N * s.H) @ layer["o"]
+    out: Array = mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, s.N * s.H) @ layer["o"]
+    return out
 
 
 def mlp(layer: Params, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """SwiGLU: `(silu(x gate) * (x up)) down`."""
     gate, up = jnp.split(x @ jnp.concatenate([layer["gate"], layer["up"]], axis=1), 2, axis=-1)
-    return (jax.nn.silu(gate) * up) @ layer["down"]
+    out: Array = (jax.nn.silu(gate) * up) @ layer["down"]
+    return out
 
 
 def logits(
@@ -116,7 +118,8 @@ def logits(
     for layer in params["layers"]:
         x += attention(shape, layer, rms_norm(x, layer["attention_norm"], shape.eps), mask)
         x += mlp(layer, rms_norm(x, layer["mlp_norm"], shape.eps))
-    return rms_norm(x, params["norm"], shape.eps) @ params["embed"].T
+    scores: Array = rms_norm(x, params["norm"], shape.eps) @ params["embed"].T
+    return scores
 
 
 @partial(jax.jit, static_argnums=0)

@@ -32,7 +32,7 @@ def init(params: Any) -> State:
 def orthogonal(matrix: Float[Array, "a b"]) -> Float[Array, "a b"]:
     """Roughly the nearest matrix with all singular values one, by five Newton-Schulz steps."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (jnp.linalg.norm(wide) + 1e-7)
+    x: Array = wide / (jnp.linalg.norm(wide) + 1e-7)
     for _ in range(5):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x

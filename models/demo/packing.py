@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from models.demo.corpus import Piece
-from models.demo.vocabulary import END_OF_TEXT
+from models.demo.vocabulary import END_OF_TEXT, token_id
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,7 @@ class Packer:
         self.document = document
         self.rows = rows
         self.length = length
-        self.end = tokenizer.token_to_id(END_OF_TEXT)
+        self.end = token_id(tokenizer, END_OF_TEXT)
         self.waiting: list[tuple[list[int], list[float]]] = []
 
     def encode(self, pieces: list[Piece]) -> tuple[list[int], list[float]]:

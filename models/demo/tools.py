@@ -57,7 +57,7 @@ class Offer:
         question = write(rng, rng.choice(self.topic.asks), values)
         if rng.random() < 0.1 and question[0].isupper() and not question.startswith("I "):
             question = rng.choice(("Please tell me. ", "Hello! ", "Hi. ", "Quick! ")) + question
-        arguments = {
+        arguments: dict[str, object] = {
             self.parameters[slot]: int(value) if slot in self.topic.integers else value
             for slot, value in values.items()
         }

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from models.demo import folder, llama, muon
 from models.demo.corpus import LATE_SHARES, Corpus, Piece, read_books
 from models.demo.packing import Batch, Packer
 from models.demo.template import END
-from models.demo.vocabulary import END_OF_TEXT, save_tokenizer, train_tokenizer
+from models.demo.vocabulary import END_OF_TEXT, save_tokenizer, token_id, train_tokenizer
 
 LONG_EVERY = 10  # every tenth batch has long rows, so that late positions are learned
 Trained = tuple[llama.Params, muon.State]
@@ -79,15 +80,17 @@ class Batches:
 
 def save_state(path: Path, trained: Trained) -> None:
     """Everything needed to go on after an interruption."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained)]
-    np.savez(path, **{str(index): leaf for index, leaf in enumerate(leaves)})
+    leaves = jax.tree.leaves(trained)
+    arrays: dict[str, Any] = {str(index): np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    np.savez(path, **arrays)
 
 
 def load_state(path: Path, like: Trained) -> Trained:
     """What `save_state` saved."""
     with np.load(path, allow_pickle=False) as saved:
         leaves = [jnp.asarray(saved[str(index)]) for index in range(len(saved.files))]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    trained: Trained = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return trained
 
 
 def train(options: argparse.Namespace) -> None:
@@ -103,7 +106,7 @@ def train(options: argparse.Namespace) -> None:
         texts = ("".join(text for text, _ in sample.document()) for _ in range(30_000))
         tokenizer = train_tokenizer(texts)
         save_tokenizer(tokenizer, out)
-    ends = [tokenizer.token_to_id(END), tokenizer.token_to_id(END_OF_TEXT)]
+    ends = [token_id(tokenizer, END), token_id(tokenizer, END_OF_TEXT)]
     params = llama.init(shape, jax.random.key(options.seed))
     state = muon.init(params)
     if options.resume:

@@ -1,7 +1,7 @@
 """A GGUF file as a checkpoint: the same questions that a folder in Hugging Face layout answers.
 
-Owns opening the file, or its parts, for each of them. Refuses to know the format (`reader.py`) and
-the keys (`configuration.py`).
+Owns opening the file, or its parts, for each of them. Refuses to know the format (`container/`)
+and the keys (`configuration.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from models.config.fields import Fields
 from models.gguf import configuration
-from models.gguf.encoders import ENCODERS, NAMES, encoder_tensors
-from models.gguf.families import FAMILIES
-from models.gguf.gpt_oss import gathered
-from models.gguf.names import restored
-from models.gguf.parts import GGUFModel, open_gguf
-from models.gguf.queries import apart
-from models.gguf.reader import GGUFFile
+from models.gguf.container.parts import GGUFModel, open_gguf
+from models.gguf.container.reader import GGUFFile
+from models.gguf.families.encoders import ENCODERS, NAMES, encoder_tensors
+from models.gguf.families.gpt_oss import gathered
+from models.gguf.families.registry import FAMILIES
+from models.gguf.tensors.names import restored
+from models.gguf.tensors.queries import apart
 from models.quantised.tensors import Readable
 
 
@@ -34,7 +35,8 @@ def read_gguf_metadata(path: Path) -> Mapping[str, Any]:
 def read_gguf_config(path: Path) -> dict[str, Any]:
     """What config.json would say; raises CheckpointError and UnsupportedError."""
     with open_gguf(path) as file:
-        return configuration.config(file.metadata, _tensors(file, path), str(path))
+        _, _, tensors = _opened(file, path)
+        return configuration.config(file.metadata, tensors, str(path))
 
 
 def read_gguf_generation_config(path: Path) -> dict[str, Any]:
@@ -49,16 +51,17 @@ def open_gguf_tensors(path: Path) -> Iterator[Mapping[str, Readable]]:
     Raises CheckpointError and UnsupportedError.
     """
     with open_gguf(path) as file:
-        name, found = configuration.family(file.metadata, str(path)), _tensors(file, path)
+        name, fields, found = _opened(file, path)
         if name in ENCODERS:
             yield encoder_tensors(name, found)
             return
-        fields = configuration.section(file.metadata, name, str(path))
         tensors = restored(found, FAMILIES[name], fields)
         yield gathered(tensors) if name == "gpt-oss" else tensors
 
 
-def _tensors(file: GGUFModel, path: Path) -> Mapping[str, Readable]:
+def _opened(file: GGUFModel, path: Path) -> tuple[str, Fields, Mapping[str, Readable]]:
+    """The architecture, its keys, and the tensors, queries, keys and values apart."""
     name = configuration.family(file.metadata, str(path))
+    fields = configuration.section(file.metadata, name, str(path))
     names = NAMES.get(name, {}) if name in ENCODERS else FAMILIES[name].names
-    return apart(file.tensors, names, configuration.section(file.metadata, name, str(path)))
+    return name, fields, apart(file.tensors, names, fields)

@@ -12,12 +12,13 @@ import numpy as np
 
 from models.config.fields import MAX_HEADS, MAX_LAYERS, MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
-from models.gguf.dense import DENSE, adapted, norm_key, pattern
-from models.gguf.encoders import ENCODERS, encoder_config, pooling_type
-from models.gguf.families import FAMILIES, STATED
-from models.gguf.fused import GPT_2_KEYS
+from models.gguf.by_layer import pattern
+from models.gguf.families.dense import DENSE, adapted, norm_key
+from models.gguf.families.encoders import ENCODERS, encoder_config, pooling_type
+from models.gguf.families.fused import GPT_2_KEYS
+from models.gguf.families.registry import FAMILIES, STATED
+from models.gguf.families.stated import SOFTMAX, described
 from models.gguf.rotation import MAX_LIST, rotation
-from models.gguf.stated import described
 from models.quantised.tensors import Readable
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -58,7 +59,7 @@ MIXTURES: Mapping[str, str] = {
     "qwen3moe": "num_experts",
     "gpt-oss": "num_local_experts",
 }
-SOFTMAX, SOFTMAX_OF_CHOSEN = 1.0, 3.0  # llama.cpp's numbers of what makes weights of scores
+SOFTMAX_OF_CHOSEN = 3.0  # as SOFTMAX, of what makes weights of scores
 BIASED = ("llama", "qwen3", "qwen3moe", "gpt-oss")  # or not, as their tensors are
 MIXTRAL = "MixtralForCausalLM"  # a "llama" with experts
 SHARED_SIZE = "expert_shared_feed_forward_length"

@@ -1,6 +1,6 @@
 """From a GGUF file's keys of positions, and its tensors of divisors, to what config.json would say.
 
-Owns llama.cpp's keys `rope.*`. Refuses to know families (`configuration.py`), and JAX.
+Owns llama.cpp's keys `rope.*`. Refuses to know families, and JAX.
 Source: `Keys.Rope` of the package gguf; llama.cpp's `conversion/base.py` and `llama-model.cpp`.
 """
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32, Int32, Num
 
 from models.layers.chunks import View, within_chunks
 from models.layers.states import StateRows, States
+from models.sharding import TENSOR, on_each_device
 from pallas_kernels import (
     Backend,
     HeadNorms,
@@ -34,12 +35,10 @@ from pallas_kernels import (
 )
 from pallas_kernels.attention.limits import page_head_dim
 
-HEAD_AXIS = "tensor"  # mesh axis over which the heads are divided
-
 
 class KVCache(NamedTuple):
     """Keys and values of all layers that have them; page p is each row l * P + p. Donated, never
-    sliced. A layer whose heads are others sees these rows as pages of its own: `pool.py`.
+    sliced. A layer whose heads are others sees these rows as pages of its own: `models/pool.py`.
 
     Latents, which are both, lie in `k` with K = 1, once for each shard; their index keys likewise.
     Keys and values of eight bits have scales, one for each token and head.
@@ -157,7 +156,7 @@ def paged_attention(
     shard holds some of the heads and needs nothing of the others, so under a mesh this is a
     `shard_map` without communication.
     """
-    attend = partial(
+    here = partial(
         _attend,
         head_dim=head_dim,
         kv_heads=kv_heads and kv_heads // (1 if batch.mesh is None else batch.mesh.size),
@@ -167,18 +166,9 @@ def paged_attention(
         softcap=softcap,
         write=write,
     )
-    if batch.mesh is not None:  # of one device too: kernels ask it for the device
-        heads, everywhere = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
-        attend = jax.shard_map(
-            attend,
-            mesh=batch.mesh,
-            in_specs=(
-                everywhere, heads, everywhere, heads, everywhere, everywhere, everywhere,
-                PartitionSpec(HEAD_AXIS), PartitionSpec(HEAD_AXIS),
-            ),
-            out_specs=(heads, heads),
-            check_vma=False,
-        )  # fmt: skip
+    whole, heads, each_head = PartitionSpec(), PartitionSpec(None, TENSOR), PartitionSpec(TENSOR)
+    specs = (whole, heads, whole, heads, whole, whole, whole, each_head, each_head)
+    attend = on_each_device(here, batch.mesh, specs, (heads, heads))
     states, batch = cache.states, replace(batch, states=None)
     pages = cache._replace(states=None)
     out, pages = attend(batch, pages, layer, qkv, turn, norms, factor, sinks, slopes)
@@ -201,22 +191,16 @@ def latent_attention(
 
     Every shard has some of the queries' heads, and all latents.
     """
-    attend = partial(
+    here = partial(
         _attend_latents,
         top=None if indexed is None else indexed.top,
         kept=indexed is not None and indexed.kept,
         scale=scale,
         value_dim=value_dim,
     )
-    if batch.mesh is not None:
-        whole, heads = PartitionSpec(), PartitionSpec(None, HEAD_AXIS)
-        attend = jax.shard_map(
-            attend,
-            mesh=batch.mesh,
-            in_specs=(whole, heads, whole, heads, whole, whole, whole, whole),
-            out_specs=(heads, heads, whole),
-            check_vma=False,
-        )
+    whole, heads = PartitionSpec(), PartitionSpec(None, TENSOR)
+    specs = (whole, heads, whole, heads, whole, whole, whole, whole)
+    attend = on_each_device(here, batch.mesh, specs, (heads, heads, whole))
     queries, keys = (None, None) if indexed is None else indexed[:2]
     pages = cache._replace(states=None, chosen=None)
     out, pages, chosen = attend(

@@ -8,7 +8,6 @@ Owns the projections, the write and the read. Knows nothing of encoders, norms a
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
@@ -16,8 +15,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from models.config.decoder import ModelConfig
-from models.layers.attention import HEAD_AXIS, AttentionBatch, EncodedRows, KVCache
+from models.layers.attention import AttentionBatch, EncodedRows, KVCache
 from models.layers.parts import Linear
+from models.sharding import TENSOR, on_each_device
 from pallas_kernels import Backend, Pages, paged_decode, qkv_write, ragged_attention
 
 
@@ -40,13 +40,9 @@ class CrossAttention(nnx.Module):
         cache: KVCache,
     ) -> Float[Array, "T D"]:
         H, N = self.config.head_dim, self.config.num_heads
-        attend = partial(_attend, scale=self.config.score_scale)
-        if batch.mesh is not None:
-            heads, whole = PartitionSpec(None, HEAD_AXIS), PartitionSpec()
-            attend = jax.shard_map(
-                attend, mesh=batch.mesh, in_specs=(whole, heads, whole, heads),
-                out_specs=heads, check_vma=False,
-            )  # fmt: skip
+        here = partial(_attend, scale=self.config.score_scale)
+        whole, heads = PartitionSpec(), PartitionSpec(None, TENSOR)
+        attend = on_each_device(here, batch.mesh, (whole, heads, whole, heads), heads)
         q = self.q(x).reshape(-1, N, H)
         q = jnp.pad(q, ((0, 0), (0, 0), (0, cache.k.shape[3] - H)))  # as heads lie in pages
         return self.o(attend(batch, cache, index, q)[..., :H].reshape(-1, N * H))

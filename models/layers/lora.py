@@ -3,8 +3,8 @@
     y = x W + b + x A[s] B[s]        s: the slot of the token's adapter; a token may have none
 
 Owns where in a decoder there is such room, and which models have none. The arithmetic is
-`low_rank.py`'s, how files are laid into a slot `adapter_files.py`'s; who has which slot is not
-known here.
+`low_rank.py`'s, how files are laid into a slot `checkpoints/adapter_files.py`'s; who has which slot
+is not known here.
 """
 
 import re

@@ -19,9 +19,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
 from models.config.decoder import Mixture, ModelConfig
-from models.layers.attention import HEAD_AXIS, AttentionBatch
+from models.layers.attention import AttentionBatch
 from models.layers.mlp import make_mlp
 from models.layers.parts import Linear, RMSNorm
+from models.sharding import TENSOR, on_each_device
 from pallas_kernels import experts, route
 from pallas_kernels.moe import num_parts, sparse_mixer
 
@@ -69,16 +70,10 @@ class MixtureOfExperts(nnx.Module):
             given = scaled.reshape(-1, given.shape[1])
             chosen = chosen.reshape(-1, 1)
             weights = jnp.ones(chosen.shape, weights.dtype)
-        multiply = partial(_experts_here, activation=self.mixture.activation, batch=batch)
-        if batch.mesh is not None:
-            whole, divided = PartitionSpec(), PartitionSpec(HEAD_AXIS)
-            multiply = jax.shard_map(
-                multiply,
-                mesh=batch.mesh,
-                in_specs=(whole, whole, whole, divided, divided, divided, divided),
-                out_specs=whole,
-                check_vma=False,
-            )
+        here = partial(_experts_here, activation=self.mixture.activation, batch=batch)
+        whole, divided = PartitionSpec(), PartitionSpec(TENSOR)
+        specs = (whole, whole, whole, divided, divided, divided, divided)
+        multiply = on_each_device(here, batch.mesh, specs, whole)
         out = multiply(
             given, weights, chosen, _weight(self.gate_up), _weight(self.down),
             _array(self.gate_up_bias), _array(self.down_bias),
@@ -145,12 +140,12 @@ def _experts_here(
     """What this device's experts add, summed over devices. They are those that follow each other
     from its number on."""
     if batch.mesh is not None:
-        chosen = chosen - lax.axis_index(HEAD_AXIS) * jax.tree.leaves(down)[0].shape[0]
+        chosen = chosen - lax.axis_index(TENSOR) * jax.tree.leaves(down)[0].shape[0]
     out = experts(
         x, weights, chosen, gate_up, down, activation=activation,
         gate_up_bias=gate_up_bias, down_bias=down_bias, backend=batch.backend,
     )  # fmt: skip
-    return out if batch.mesh is None or batch.mesh.size == 1 else lax.psum(out, HEAD_AXIS)
+    return out if batch.mesh is None or batch.mesh.size == 1 else lax.psum(out, TENSOR)
 
 
 def _weight(parameter: Any) -> Any:

@@ -1,7 +1,8 @@
 """The small parts of a decoder: linear maps, norms, activations.
 
-Owns parameters, the logical names of their axes (`nnx.Param(..., axes=...)`, which `sharding.py`
-maps to a mesh) and their arithmetic. Knows nothing of heads, positions or caches.
+Owns parameters, the logical names of their axes (`nnx.Param(..., axes=...)`, which
+`models/sharding.py` maps to a mesh) and their arithmetic. Knows nothing of heads, positions or
+caches.
 
 Kernels lie as [in, out]. Norms compute in float32 and have float32 parameters in every model.
 """

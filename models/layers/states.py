@@ -7,19 +7,19 @@ Layer l's slot r is row l * (R + 1) + r of the arrays of all layers, which are d
 sliced. Owns this arithmetic; every device computes all of it. Knows no projections and no requests.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32
 
+from models.sharding import on_each_device
 from pallas_kernels.state_space import ScanRows, Snapshots, causal_conv, ssm_scan
 from pallas_kernels.state_space import linear_scan as scan_channels
 
-Result = TypeVar("Result")
+_WHOLE = PartitionSpec()
 
 
 class States(NamedTuple):
@@ -76,7 +76,7 @@ def short_conv(
     mesh: Mesh | None,
 ) -> tuple[Float[Array, "T C"], States]:
     """Each token's weighted sum of the last W inputs of its row."""
-    run = _everywhere(partial(causal_conv, single=rows.single), mesh)
+    run = on_each_device(partial(causal_conv, single=rows.single), mesh, _WHOLE, _WHOLE)
     y, conv = run(x, weight, states.conv, rows.of(layer))
     return y, states._replace(conv=conv)
 
@@ -103,7 +103,7 @@ def scan(
 
     if states.scan is None:
         raise TypeError("this model's states have no scan")
-    y, pool = _everywhere(run, mesh)(
+    y, pool = on_each_device(run, mesh, _WHOLE, _WHOLE)(
         states.scan, values, keys, queries, rates, rows.of(layer), matrix, beta
     )
     return y, states._replace(scan=pool)
@@ -121,14 +121,6 @@ def linear_scan(
     if states.scan is None:
         raise TypeError("this model's states have no scan")
     shape = states.scan.shape
-    run = _everywhere(partial(scan_channels, single=rows.single), mesh)
+    run = on_each_device(partial(scan_channels, single=rows.single), mesh, _WHOLE, _WHOLE)
     y, pool = run(states.scan.reshape(-1, shape[-1]), inputs, decay, rows.of(layer))
     return y, states._replace(scan=pool.reshape(shape))
-
-
-def _everywhere(compute: Callable[..., Result], mesh: Mesh | None) -> Callable[..., Result]:
-    """All of it on each device; of a mesh of one too, for kernels ask it for the device."""
-    if mesh is None:
-        return compute
-    whole = PartitionSpec()
-    return jax.shard_map(compute, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)

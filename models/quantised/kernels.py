@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -25,7 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from models.errors import UnsupportedError
-from models.sharding import MESH_AXES, partition_spec
+from models.sharding import MESH_AXES, on_each_device, partition_spec
 from pallas_kernels.quantized import (
     Int4Weight,
     Int8Weight,
@@ -96,14 +95,9 @@ class PackedKernel(Packed):
             y = self.multiply(x, parts, dtype or x.dtype)
             return y if inputs is None or self.mesh.size == 1 else lax.psum(y, inputs)
 
-        divided = jax.shard_map(
-            here,
-            mesh=self.mesh,
-            in_specs=(PartitionSpec(None, inputs), *(partition_spec(p.axes) for p in parameters)),
-            out_specs=PartitionSpec(None, outputs),
-            check_vma=False,
-        )
-        return jnp.asarray(divided(x, *(parameter[...] for parameter in parameters)))
+        specs = PartitionSpec(None, inputs), *(partition_spec(p.axes) for p in parameters)
+        divided = on_each_device(here, self.mesh, specs, PartitionSpec(None, outputs))
+        return divided(x, *(parameter[...] for parameter in parameters))
 
     @abstractmethod
     def multiply(self, x: Array, parts: Sequence[Array], dtype: DTypeLike) -> Array:

@@ -1,7 +1,7 @@
 """Where each parameter's numbers lie in a checkpoint, as data.
 
-Owns that description and the layout of fused, sharded columns. Reads no bytes (`loading.py` does)
-and knows no parameter by name (`decoder.py` and its neighbours do).
+Owns that description and the layout of fused, sharded columns. Reads no bytes
+(`checkpoints/loading.py` does) and knows no parameter by name (`decoder.py` and its neighbours do).
 
 Fused kernels group their columns by shard, so that a column-sharded product splits where it lies:
 

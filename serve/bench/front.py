@@ -99,7 +99,7 @@ class Front:
 
 @contextmanager
 def running(
-    *flags: str, module: str = "serve.bench.scripted", step: float = 0.0
+    *flags: str, module: str = "serve.bench.scripted_server", step: float = 0.0
 ) -> Iterator[Front]:
     """A server with the scripted engine, whose steps take `step` seconds, or with a real one."""
     port = free_port()

@@ -1,27 +1,19 @@
-"""`ingot serve` whose engine writes a fixed text: what is left to measure is the front.
+"""An engine that writes a fixed text: what is left to measure is the front.
 
-    python -m serve.bench.scripted serve demo --port 8000      the server
-    python -m serve.bench.scripted FD                          its engine process, which it starts
-
-The engine has as many rows as there are requests, or `--max-num-seqs`; a step takes
-`INGOT_SCRIPTED_STEP` seconds, or no time at all.
+It has as many rows as there are requests, or `--max-num-seqs`; a step takes `INGOT_SCRIPTED_STEP`
+seconds, or no time at all. The server before it is `scripted_server.py`'s.
 """
 
 import os
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from itertools import cycle, islice
 
 from engine.adapters.request import LoRARequest
-from engine.beams.core import BeamCore
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
-from engine.process import serve_engine
 from engine.tokenizers.tokenizer import Tokenizer
 from models.checkpoints.checkpoint import find_folder
 
@@ -97,21 +89,3 @@ class ScriptedCore:
             delta.finish_reason = "length"
             del self._running[request_id]
         return delta
-
-
-def main(arguments: list[str]) -> int:
-    """The server, or with a number the engine behind it."""
-    if arguments[0].isdigit():
-        with socket.socket(fileno=int(arguments[0])) as peer:
-            return serve_engine(peer, lambda config: BeamCore(ScriptedCore(config)))
-    from serve import cli
-    from serve.commands import run
-
-    command = (sys.executable, "-P", "-m", "serve.bench.scripted")
-    run.run_server = partial(run.run_server, command=command)
-    cli.main()
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -36,7 +36,10 @@ class GemmaCalls:
 
     def bound(self, wish: Wish) -> Part:
         """The marks, and between them what each argument's schema says."""
-        calls = (gemma_call(self, name, schema) for name, schema in wish.tools.items())
+        calls = (
+            gemma_call(name, schema, quote=self.quote, end=self.end)
+            for name, schema in wish.tools.items()
+        )
         return tagged(wish, [tag(self.begin, either(*calls))])
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:

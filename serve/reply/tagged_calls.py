@@ -16,6 +16,7 @@ from serve.reply.named_calls import MAX_NAME
 from serve.reply.reader import Reader, Reading, text_until
 from serve.reply.reply import Grammar
 from serve.reply.tagged_grammar import tagged_call
+from serve.reply.tags import Tags
 from serve.reply.values import is_text, json_text, properties_of
 
 _IS_TEXT = {"true": True, "false": False}
@@ -23,50 +24,38 @@ _IS_TEXT = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class TaggedCalls:
-    """`call` name `named` (`parameter` key `keyed` `before_value` value `valued`)* `end`, all
-    within `around`.
+    """Reads such calls, and binds them to the schemas of their tools."""
 
-    `typed`: the key is followed by ` string="true">` or "false", which overrules the schema.
-    """
-
-    call: str
-    named: tuple[str, ...]
-    parameter: str
-    keyed: str
-    valued: str
-    end: str
-    before_value: str = ""
-    around: tuple[str, ...] = ()
-    named_stays: bool = False  # what ends the name is already the first parameter
-    typed: bool = False
+    tags: Tags
 
     def chosen(self) -> Grammar:
         """Calls begin with a mark."""
-        return CallsOrAnswer(self, (self.call, *self.around))
+        return CallsOrAnswer(self, (self.tags.call, *self.tags.around))
 
     def bound(self, wish: Wish) -> Part:
         """The tags, and between them what each parameter's schema says."""
-        calls = (tagged_call(self, name, schema) for name, schema in wish.tools.items())
-        return tagged(wish, [tag(self.call, either(*calls))], self.around)
+        calls = (tagged_call(self.tags, name, schema) for name, schema in wish.tools.items())
+        return tagged(wish, [tag(self.tags.call, either(*calls))], self.tags.around)
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
-        marks = (self.call, *self.around)
+        marks = (self.tags.call, *self.tags.around)
         while mark := (yield from reader.until(*marks, emit=out.content)):
-            if mark == self.call:
+            if mark == self.tags.call:
                 yield from self._call(reader, out, tools)
 
     def _call(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
-        head, stop = yield from text_until(reader, *self.named, keep=self.named_stays)
+        tags = self.tags
+        head, stop = yield from text_until(reader, *tags.named, keep=tags.named_stays)
         name = head.strip()
         if stop is None or not name or len(name) > MAX_NAME or "\n" in name:
-            out.content(self.call + head + ("" if self.named_stays else stop or ""))
+            out.content(tags.call + head + ("" if tags.named_stays else stop or ""))
             return
         out.begin_call(name)
         schemas = properties_of(tools, name)
         before = "{"
-        closing = (self.end, *self.around)
-        while (yield from reader.until(self.parameter, *closing, emit=_ignore)) == self.parameter:
-            key, stop = yield from text_until(reader, self.keyed)
+        closing = (tags.end, *tags.around)
+        while (yield from reader.until(tags.parameter, *closing, emit=_ignore)) == tags.parameter:
+            key, stop = yield from text_until(reader, tags.keyed)
             if stop is None:
                 break
             out.arguments(f"{before}{json.dumps(key.strip(), ensure_ascii=False)}: ")
@@ -76,17 +65,17 @@ class TaggedCalls:
 
     def _value(self, reader: Reader, out: Output, schema: Any) -> Reading[None]:
         text = is_text(schema)
-        if self.before_value:
+        if self.tags.before_value:
             yield from reader.blanks()
-            yield from reader.accept(self.before_value)
-        if self.typed:
+            yield from reader.accept(self.tags.before_value)
+        if self.tags.typed:
             attributes, _ = yield from text_until(reader, ">")
             text = _IS_TEXT.get(attributes.strip().removeprefix("string=").strip('"'), text)
             schema = {"type": "string"} if text else schema or {"type": "object"}
         if text:
-            yield from _text_value(reader, out, self.valued)
+            yield from _text_value(reader, out, self.tags.valued)
             return
-        value, _ = yield from text_until(reader, self.valued)
+        value, _ = yield from text_until(reader, self.tags.valued)
         out.arguments(json_text(value, schema))
 
 

@@ -35,6 +35,12 @@ def make_core(folder: Path, **settings) -> EngineCore:
     return EngineCore(EngineConfig(model=str(folder), **{**defaults, **settings}))
 
 
+def few_programs(patch: pytest.MonkeyPatch) -> None:
+    """Of decode and of mixed steps one each, whatever the rows: compiling is what takes time."""
+    patch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
+    patch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
+
+
 @pytest.fixture(scope="session")
 def core(tiny_folder):
     """An engine of 4 rows and 32 tokens a step; every program is compiled."""

@@ -14,7 +14,7 @@ from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.messages import AddRequest
 from engine.runner import Launched
 from engine.sampling.params import SamplingParams
-from tests.engine.conftest import VOCAB, make_core, run
+from tests.engine.conftest import VOCAB, few_programs, make_core, run
 
 
 def prompts(count, seed=0, longest=60):
@@ -68,9 +68,7 @@ def _kept(report, evictions):
 def test_tensor_parallel_gives_the_same_text(shared_data, size, monkeypatch):
     if len(jax.devices()) < size:
         pytest.skip(f"needs {size} devices")
-    # one program for decode and one for mixed steps: compiling is what takes time
-    monkeypatch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
-    monkeypatch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
+    few_programs(monkeypatch)
     folder = shared_data / "weights" / "stories260K"
     golden = json.loads((folder / "golden_greedy.json").read_text())
     want = golden["greedy_ids"][:80]

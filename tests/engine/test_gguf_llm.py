@@ -10,7 +10,7 @@ from engine.sampling.params import SamplingParams
 from models.checkpoints.checkpoint import open_tensors
 from tests.engine.pooling_folders import WORDS, write_folder, write_modules
 from tests.engine.tokenizers_small import load
-from tests.models.gguf import test_encoders
+from tests.models.gguf.families import test_encoders
 from tests.models.gguf.files import converted, metadata, write_gguf
 
 

@@ -12,17 +12,15 @@ import pytest
 import engine.packing
 from engine.sampling.params import SamplingParams
 from tests.engine.checked_step import NONE, checked_step
-from tests.engine.conftest import VOCAB, make_core, run
+from tests.engine.conftest import VOCAB, few_programs, make_core, run
 
 ROWS = 64
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_programs():
-    """A program for each number of turns, whatever the number of rows: compiling takes seconds."""
+def a_program_for_each_number_of_turns():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
-        patch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
+        few_programs(patch)
         yield
 
 

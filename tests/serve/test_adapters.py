@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import httpx
 import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
@@ -148,15 +149,17 @@ async def test_metrics_say_whose_requests_run_and_wait(serve: Serve) -> None:
         enable_lora=True, max_loras=3, max_num_seqs=2, lora_modules=CONFIG.lora_modules
     )
     async with serve(config=config) as served:
-        served.core.step_seconds = 0.02
+        served.core.step_seconds = 0.1
         assert await told(served) == nobody
-        texts = [
-            asyncio.create_task(
-                served.complete(prompt="ab", model=name, max_tokens=100, ignore_eos=True)
-            )
-            for name in ("law", "sql", "tiny", "law")
-        ]
+
+        def ask(name: str) -> asyncio.Task[httpx.Response]:
+            text = served.complete(prompt="ab", model=name, max_tokens=100, ignore_eos=True)
+            return asyncio.create_task(text)
+
+        texts = [ask(name) for name in ("law", "sql")]
         await until(lambda: served.engine.adapters_at_work()[0] == {"law", "sql"})
+        texts += [ask(name) for name in ("tiny", "law")]  # for which there are no rows
+        await until(lambda: served.engine.adapters_at_work()[1] == {"law"})
         assert await told(served) == nobody | {
             "running_lora_adapters": "law,sql", "waiting_lora_adapters": "law",
         }  # fmt: skip

@@ -4,6 +4,7 @@ from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.named_calls import NamedCalls
 from serve.reply.reasoning import ReasoningFormat
 from serve.reply.tagged_calls import TaggedCalls
+from serve.reply.tags import Tags
 
 _AROUND = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 _BEGIN, _SEPARATOR, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
@@ -27,14 +28,16 @@ FORMATS = (
     ToolFormat(
         ("deepseek_v32", "deepseekv32"),
         TaggedCalls(
-            around=("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"),
-            call='<｜DSML｜invoke name="',
-            named=('">',),
-            parameter='<｜DSML｜parameter name="',
-            keyed='"',
-            typed=True,
-            valued="</｜DSML｜parameter>",
-            end="</｜DSML｜invoke>",
+            Tags(
+                around=("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"),
+                call='<｜DSML｜invoke name="',
+                named=('">',),
+                parameter='<｜DSML｜parameter name="',
+                keyed='"',
+                typed=True,
+                valued="</｜DSML｜parameter>",
+                end="</｜DSML｜invoke>",
+            )
         ),
         marks=(("｜DSML｜",),),
         special=True,

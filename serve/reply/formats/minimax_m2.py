@@ -3,18 +3,21 @@
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.reasoning import ReasoningFormat
 from serve.reply.tagged_calls import TaggedCalls
+from serve.reply.tags import Tags
 
 FORMATS = (
     ToolFormat(
         ("minimax_m2", "minimax-m2"),
         TaggedCalls(
-            around=("<minimax:tool_call>", "</minimax:tool_call>"),
-            call='<invoke name="',
-            named=('">',),
-            parameter='<parameter name="',
-            keyed='">',
-            valued="</parameter>",
-            end="</invoke>",
+            Tags(
+                around=("<minimax:tool_call>", "</minimax:tool_call>"),
+                call='<invoke name="',
+                named=('">',),
+                parameter='<parameter name="',
+                keyed='">',
+                valued="</parameter>",
+                end="</invoke>",
+            )
         ),
         marks=(("minimax:tool_call", "<invoke name="),),
     ),

@@ -5,8 +5,9 @@ from dataclasses import replace
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.reasoning import ReasoningFormat
 from serve.reply.tagged_calls import TaggedCalls
+from serve.reply.tags import Tags
 
-_QWEN = TaggedCalls(
+_QWEN = Tags(
     around=("<tool_call>", "</tool_call>"),
     call="<function=",
     named=(">",),
@@ -18,10 +19,14 @@ _QWEN = TaggedCalls(
 _TAGS = ("<function=", "<parameter=")
 
 FORMATS = (
-    ToolFormat(("qwen3_coder", "qwen3_xml", "step3p5"), _QWEN, marks=(("<tool_call>", *_TAGS),)),
+    ToolFormat(
+        ("qwen3_coder", "qwen3_xml", "step3p5"),
+        TaggedCalls(_QWEN),
+        marks=(("<tool_call>", *_TAGS),),
+    ),
     ToolFormat(
         ("seed_oss",),
-        replace(_QWEN, around=("<seed:tool_call>", "</seed:tool_call>")),
+        TaggedCalls(replace(_QWEN, around=("<seed:tool_call>", "</seed:tool_call>"))),
         marks=(("seed:tool_call", *_TAGS),),
     ),
     ThinkingFormat(

@@ -23,8 +23,8 @@ from engine.compiling.lowering import abstract_state, compiler_options
 from engine.compiling.memory import resolve_layout, resolve_pages
 from engine.config import make_config
 from models.config.published import PUBLISHED
-from models.layers.attention import HEAD_AXIS
 from models.registry import find_architecture
+from models.sharding import TENSOR
 from pallas_kernels.deviceless import compile_for_target, load_target, missing_plugin
 
 needs_plugin = pytest.mark.skipif(missing_plugin() is not None, reason=missing_plugin() or "")
@@ -40,7 +40,7 @@ SOUND = Report(
 @pytest.mark.parametrize("devices", [1, 8])
 def test_steps_of_two_layers_have_no_faults(devices):
     target = load_target("h200")
-    reports = list(check_model("llama-3.1-8b", 2, target, target.mesh(HEAD_AXIS, devices)))
+    reports = list(check_model("llama-3.1-8b", 2, target, target.mesh(TENSOR, devices)))
     assert [report.step for report in reports] == ["decode 64 rows", "mixed 1920 tokens"]
     for report in reports:
         assert report.faults == []
@@ -52,7 +52,7 @@ def test_a_window_of_steps_is_one_graph_too():
     target = load_target("h200")
     shape = dataclasses.replace(SHAPES.decode()[-1], window=4)
     config = published_config("llama-3.1-8b", 2)
-    report = check_step("m", config, shape, target, target.mesh(HEAD_AXIS, 1))
+    report = check_step("m", config, shape, target, target.mesh(TENSOR, 1))
     assert (report.step, report.faults) == ("decode 64 rows, 4 steps", [])
     assert report.aliased_gib > 2
 
@@ -60,7 +60,7 @@ def test_a_window_of_steps_is_one_graph_too():
 @needs_plugin
 def test_a_pool_that_fills_the_memory_costs_no_launches(monkeypatch):
     target = load_target("h200")
-    mesh = target.mesh(HEAD_AXIS, 1)
+    mesh = target.mesh(TENSOR, 1)
     small = next(check_model("llama-3.1-8b", 2, target, mesh))
     monkeypatch.setattr(
         "engine.compiling.compile_check.SHAPES", dataclasses.replace(SHAPES, max_model_len=2**17)
@@ -75,7 +75,7 @@ def test_a_pool_that_fills_the_memory_costs_no_launches(monkeypatch):
 @pytest.mark.parametrize("quantization", ["fp8", "gptq"])
 def test_packed_weights_are_not_written_in_more_bits(quantization):
     target = load_target("h200")
-    mesh = target.mesh(HEAD_AXIS, 1)
+    mesh = target.mesh(TENSOR, 1)
     decode = next(check_model("llama-3.1-8b", 1, target, mesh, quantization=quantization))
     assert isinstance(decode, Report) and decode.faults == []
 
@@ -83,7 +83,7 @@ def test_packed_weights_are_not_written_in_more_bits(quantization):
 @needs_plugin
 @pytest.mark.parametrize("dtype", ["auto", "fp8", "int8_per_token_head"])
 def test_copies_of_pages_leave_the_pool_where_it_is(dtype):
-    mesh = load_target("h200").mesh(HEAD_AXIS, 1)
+    mesh = load_target("h200").mesh(TENSOR, 1)
     config = published_config("llama-3.1-8b", 2)
     settings = make_config(num_gpu_blocks_override=16384, kv_cache_dtype=dtype)
     kv = resolve_layout(settings, config, SHAPES, mesh, jnp.bfloat16)

@@ -9,7 +9,7 @@ from engine.sampling import sampler as sampling
 from engine.sampling.options import sampling_row, unpack_rows
 from engine.sampling.params import SamplingParams
 from engine.sampling.state import init_slots
-from models.layers.attention import HEAD_AXIS
+from models.sharding import TENSOR
 from pallas_kernels import Backend, draw
 from tests.engine.sampling_batch import enter, ints
 from tests.engine.sampling_reference import Sequence
@@ -34,7 +34,7 @@ def sampled(num_rows: int, mesh: Mesh | None, backend: Backend):
     logits = np.random.default_rng(0).normal(0, 2, (num_rows, V)).astype(np.float32)
     packed = np.stack([sampling_row(s.params, seed=s.seed, prompt_len=1) for s in batch], 1)
     if mesh is not None:
-        logits = jax.device_put(logits, NamedSharding(mesh, PartitionSpec(None, HEAD_AXIS)))
+        logits = jax.device_put(logits, NamedSharding(mesh, PartitionSpec(None, TENSOR)))
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
 
     @jax.jit
@@ -57,7 +57,7 @@ def test_both_ways_choose_the_same_tokens(monkeypatch, num_rows, devices) -> Non
         return draw(*arguments, backend=Backend.XLA)
 
     monkeypatch.setattr(sampling, "draw", stand_in)
-    mesh = devices and Mesh(np.array(jax.devices()[:devices]), (HEAD_AXIS,))
+    mesh = devices and Mesh(np.array(jax.devices()[:devices]), (TENSOR,))
     found = sampled(num_rows, mesh, Backend.MOSAIC)
     assert set(calls) == {Backend.MOSAIC}
     np.testing.assert_array_equal(found, sampled(num_rows, None, Backend.XLA))

@@ -10,7 +10,7 @@ from engine.sampling.params import SamplingParams
 from engine.scheduling import pace
 from engine.scheduling.pace import LONGEST, Pace
 from engine.scheduling.plan import Plan
-from tests.engine.conftest import make_core, run
+from tests.engine.conftest import few_programs, make_core, run
 
 SHAPES = Shapes(16, 32, 100, 16, (4, 2), loops=True)
 
@@ -68,11 +68,9 @@ def test_a_step_behind_another_begins_when_that_is_done(timed):
 
 @pytest.fixture(scope="module")
 def engines(tiny_folder):
-    """One that chooses, and one that starts every step by itself; with few programs, for compiling
-    takes seconds."""
+    """One that chooses, and one that starts every step by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])
-        patch.setattr("engine.compiling.shapes.mixed_tokens", lambda rows, largest: [largest])
+        few_programs(patch)
         made = [make_core(tiny_folder, num_scheduler_steps=steps) for steps in ("auto", 1)]
         for each in made:
             each.wait_for_programs()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.gguf.families import FAMILIES
+from models.gguf.families.registry import FAMILIES
 
 gguf = pytest.importorskip("gguf")
 
