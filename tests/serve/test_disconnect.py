@@ -113,7 +113,7 @@ async def test_reports_that_pile_up_are_one_chunk(serve: Serve, at_once: int) ->
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }  # fmt: skip
     async with serve() as served:
-        served.engine._link.steps_at_once = at_once  # type: ignore[union-attr]
+        served.engine._outbox.link.steps_at_once = at_once  # type: ignore[union-attr]
         *events, total, _ = event_data((await served.complete(**asked)).text)
     assert len(events) == 12 / at_once
     choices = [event["choices"][0] for event in events]
