@@ -340,6 +340,7 @@ def test_a_unix_socket_is_taken_over_from_a_server_that_is_gone(
         )  # fmt: skip
         server.process.send_signal(signal.SIGTERM)
         code, out, _ = server.end()
+    assert not path.exists()
     assert second.returncode == 2 and "Address already in use" in second.stderr
     assert code == 0 and f"unix://{path}" in out
 
