@@ -224,6 +224,24 @@ async def test_other_requests_are_told_that_it_hears(speech: tuple) -> None:
             await client.audio.transcriptions.create(model="x", file=("a.wav", file_of(tone(1))))
 
 
+async def test_of_many_long_files_few_are_in_memory(
+    speech: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours of silence are a small file and 460 MB of samples, as long as they are heard."""
+    monkeypatch.setattr("serve.audio.routes.MAX_SAMPLES", 16_000)
+    file = ("a.wav", file_of(tone(0.7)))
+    async with listening(speech) as client:
+        answers = await asyncio.gather(
+            *(client.audio.transcriptions.create(model="whisper", file=file) for _ in range(4)),
+            return_exceptions=True,
+        )
+        heard = [each for each in answers if not isinstance(each, Exception)]
+        refused = [each for each in answers if isinstance(each, openai.APIStatusError)]
+        assert len(heard) == 1 and [each.status_code for each in refused] == [503] * 3
+        long = ("a.wav", file_of(tone(1.5)))  # more than there may be, but by itself
+        assert (await client.audio.transcriptions.create(model="whisper", file=long)).text
+
+
 async def test_a_form_that_takes_long_to_read_keeps_nobody_waiting(
     speech: tuple, held: list[float]
 ) -> None:

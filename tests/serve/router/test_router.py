@@ -208,6 +208,27 @@ async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     assert "event: error\n" in named and "[DONE]" not in named
 
 
+async def test_servers_are_looked_after_whatever_happens(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backends_module, "HEALTH_SECONDS", 0.01)
+    asked = backends_module.ask
+
+    def fail(*_: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    async with serve() as served, listening(served) as port:
+        backends = Backends([f"http://127.0.0.1:{port}"])
+        monkeypatch.setattr(backends_module, "ask", fail)
+        watch = asyncio.create_task(backends.watch())
+        await until(lambda: "a mistake of ours" in caplog.text)
+        monkeypatch.setattr(backends_module, "ask", asked)
+        monkeypatch.setattr(backends_module, "HEALTH_SECONDS", PATIENCE)
+        await until(lambda: backends.all[0].is_healthy)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
 async def test_the_system_asks_whether_a_silent_server_is_still_there() -> None:
     """One whose machine was switched off never closes a connection."""
 
