@@ -20,12 +20,11 @@ from engine.cache.page_map import PageMap
 from engine.errors import EngineDeadError, EngineError, OverloadedError
 from engine.messages import (
     AbortRequests,
-    AddBeams,
-    AddRequest,
     EngineFailed,
     EngineStats,
     FinishReason,
     ModelInfo,
+    NewRequest,
     PoolRequest,
     ResetPrefixCache,
     StepReport,
@@ -384,7 +383,7 @@ class EngineClient:
 
     def _refuse(self, message: ToEngine, error: Exception) -> None:
         """A message that cannot be sent ends what it was to begin."""
-        if isinstance(message, AddRequest | AddBeams | PoolRequest):
+        if isinstance(message, NewRequest | PoolRequest):
             ends = refusal(message, f"The engine cannot be told of this request: {error}.")
             self._share_out(StepReport(deltas=ends, stats=self._stats))
 

@@ -354,8 +354,8 @@ async def test_embeddings_score_by_their_cosine(embedder: Model) -> None:
 async def test_large_vectors_are_written_while_others_are_served(
     embedder: Model, held: list[float], path: str, body: dict[str, Any]
 ) -> None:
-    """200 of 4,096 numbers: 0.2 s of one core for each of these, of which the loop has little."""
-    texts = ["the dog " + "a " * count for count in range(200)]
+    """400 of 4,096 numbers: 60 to 150 ms of one core, of which the loop has few."""
+    texts = ["the dog " + "a " * count for count in range(400)]
     given = {"/score": {"text_2": texts}, "/rerank": {"documents": texts}}
     numbers = np.random.default_rng(0).random(4096, np.float32).tobytes()
 
