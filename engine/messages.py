@@ -137,6 +137,24 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     hidden_states: list[bytes] = []  # of more tokens, in order: float32 [D], little-endian
     error: str | None = None  # with finish_reason "error"; a sentence for the client
     error_param: str | None = None
+    internal: bool = False  # the error is a mistake of ours, and not the request's
+
+
+def refusal(
+    request: NewRequest | PoolRequest,
+    error: str,
+    param: str | None = None,
+    *,
+    internal: bool = False,
+) -> list[RequestDelta]:
+    """The end of each sequence of a request that cannot be begun."""
+    return [
+        RequestDelta(
+            request_id=each, finish_reason="error", error=error, error_param=param,
+            internal=internal,
+        )
+        for each in request.sequences
+    ]  # fmt: skip
 
 
 class EngineStats(msgspec.Struct, kw_only=True):

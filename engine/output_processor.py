@@ -8,6 +8,7 @@ knows neither the engine's insides nor HTTP.
     StepReport {12: [318], 13: [995]}  ->  OutputDelta "cmpl-7"[0] " is", "cmpl-7"[1] " world"
 """
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from engine.vectors.prompt_embeds import check_options
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
+logger = logging.getLogger(__name__)
 HiddenStates = Literal["none", "last", "all"]
 _REMEMBERED = 64  # sets of stops, and of bad words
 _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
@@ -160,7 +162,7 @@ class OutputProcessor:
             child = self._children.get(delta.request_id)
             if child is None:
                 continue
-            output = self._advance(child, delta)
+            output = self._advanced(child, delta)
             step.outputs.append(output)
             if output.finish_reason is not None:
                 self._forget(delta.request_id, child.request_id)
@@ -253,6 +255,17 @@ class OutputProcessor:
             child.repetition = Repetition(wanted)
         return child
 
+    def _advanced(self, child: _Child, delta: RequestDelta) -> OutputDelta:
+        """What the delta adds. One text's failure, whatever it is, is that one's alone."""
+        try:
+            return self._advance(child, delta)
+        except Exception:
+            logger.exception("an answer could not be read")
+            return OutputDelta(
+                request_id=child.request_id, index=child.index, finish_reason="error",
+                error="The server failed at this answer.", internal=True,
+            )  # fmt: skip
+
     def _advance(self, child: _Child, delta: RequestDelta) -> OutputDelta:
         output = OutputDelta(
             request_id=child.request_id,
@@ -263,6 +276,7 @@ class OutputProcessor:
             queue_seconds=delta.queue_seconds,
             error=delta.error,
             error_param=delta.error_param,
+            internal=delta.internal,
         )
         if delta.num_external_tokens or delta.num_preemptions:
             output.num_external_tokens = delta.num_external_tokens

@@ -53,6 +53,7 @@ class OutputDelta(msgspec.Struct, kw_only=True):
     hidden_states: list[bytes] | None = None  # of more tokens, in order, each float32 [D]
     error: str | None = None  # with finish_reason "error": a sentence for the client
     error_param: str | None = None
+    internal: bool = False  # the error is a mistake of ours, and not the request's
 
 
 @dataclass(slots=True)

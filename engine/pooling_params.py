@@ -2,6 +2,8 @@
 
 import msgspec
 
+from engine.errors import RequestError
+
 MAX_DIMENSIONS = 2**24
 
 
@@ -11,7 +13,13 @@ class PoolingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     dimensions: only the first so many numbers, of models that were trained for that (Matryoshka,
         arXiv 2205.13147).
     use_activation: vectors get length 1, scores become probabilities; None is as the model says.
+
+    Raises RequestError for more dimensions than any model has.
     """
 
     dimensions: int | None = None
     use_activation: bool | None = None
+
+    def __post_init__(self) -> None:
+        if abs(self.dimensions or 0) > MAX_DIMENSIONS:
+            raise RequestError(f"dimensions may be at most {MAX_DIMENSIONS}.", "dimensions")

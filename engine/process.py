@@ -9,6 +9,7 @@ never outlives the front. Knows neither HTTP nor text. One frame comes in first 
 """
 
 import gc
+import logging
 import os
 import select
 import socket
@@ -25,7 +26,7 @@ import msgspec
 from engine.adapters.request import LoRARequest
 from engine.cache.page_map import PageMap
 from engine.config import EngineConfig
-from engine.errors import ConfigError, RequestError
+from engine.errors import ConfigError, EngineError, RequestError
 from engine.logs import log_engine
 from engine.messages import (
     AbortRequests,
@@ -42,12 +43,15 @@ from engine.messages import (
     StartEngine,
     StepReport,
     ToEngine,
+    refusal,
 )
 from engine.wire import FrameBuffer, to_frame
 from models.errors import IngotError, ModelError
 
 RECEIVE_BYTES = 1 << 20
+_FAILED = "The engine failed at the beginning of this request."
 ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
+logger = logging.getLogger(__name__)
 
 
 class Core(Protocol):
@@ -168,20 +172,14 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
         try:
             core.add(message)
         except RequestError as error:
-            refusals += _refusal(message, error)
+            refusals += refusal(message, str(error), error.param)
+        except EngineError:  # there is no engine any more
+            raise
+        except Exception:  # one request's failure, whatever it is, is that one's alone
+            logger.exception("a request could not be begun")
+            refusals += refusal(message, _FAILED, internal=True)
+            core.abort(message.sequences)
     return refusals, adapters
-
-
-def _refusal(request: NewRequest | PoolRequest, error: RequestError) -> list[RequestDelta]:
-    return [
-        RequestDelta(
-            request_id=request_id,
-            finish_reason="error",
-            error=str(error),
-            error_param=error.param,
-        )
-        for request_id in request.sequences
-    ]
 
 
 def serve_engine(peer: socket.socket, make_core: Callable[[EngineConfig], Core]) -> int:

@@ -8,6 +8,7 @@ prompts as text.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,12 @@ from engine.messages import (
     EngineStats,
     FinishReason,
     ModelInfo,
+    NewRequest,
+    PoolRequest,
     ResetPrefixCache,
     StepReport,
     ToEngine,
+    refusal,
 )
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
@@ -40,12 +44,14 @@ from serve.generation.streams import RequestStream
 from serve.operations.metrics import Metrics, Timeline
 from serve.operations.page_watch import PageWatch
 from serve.operations.tracing import Trace, Traces
+from serve.outbox import Outbox
 from serve.pooling.in_flight import PoolsInFlight
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."
 _ENDED = "The server's operator ended this request."
 HUNG_SECONDS = 60.0  # without a word while there is work; hardly any step takes so long
+logger = logging.getLogger("ingot.serve")
 
 
 class StartError(IngotError):
@@ -81,15 +87,13 @@ class EngineClient:
         self.patience = HUNG_SECONDS  # longer while the engine is known to compute
         self._state: EngineState = "loading"
         self._heard = 0.0  # when the engine last said something, or was given its first work
-        self._owed = False  # whether it was sent something since
         self._processor = processor
         self._metrics = metrics
         self._max_queued = max_queued
         self._traces = traces
         self._stats = EngineStats()
         self._info: ModelInfo | None = None
-        self._link: EngineLink | None = None
-        self._outbox: list[ToEngine] = []
+        self._outbox = Outbox(self._refuse)
         self._flights: dict[str, _Flight] = {}
         self._pools = PoolsInFlight(metrics)
         self._watch = PageWatch()
@@ -112,7 +116,7 @@ class EngineClient:
     @property
     def _awaited(self) -> bool:
         """Whether the engine is to say something: it answers each message, an abort too."""
-        return self._num_sequences > 0 or self._owed
+        return self._num_sequences > 0 or self._outbox.is_owed
 
     @property
     def num_sequences(self) -> int:
@@ -146,30 +150,35 @@ class EngineClient:
             raise StartError(message.message, message.user_error)
         if not isinstance(message, ModelInfo):
             raise StartError("The engine sent a report before it was ready.", False)
-        self._link, self._info = link, message
-        self._heard, self._owed = time.monotonic(), False
+        self._outbox.link, self._info = link, message
+        self._heard, self._outbox.is_owed = time.monotonic(), False
         if self._state == "loading":  # not draining, which it may have been told meanwhile
             self._state = "ready"
         self._metrics.model_ready(message)
         return message
 
     async def pump(self) -> str:
-        """Deliver reports until the engine ends; returns why it did, for the log."""
-        if self._link is None:
+        """Deliver reports until the engine ends, or says what cannot be understood; returns why it
+        did, for the log."""
+        link = self._outbox.link
+        if link is None:
             raise EngineDeadError("The engine is not connected.")
         reason = "The engine ended."
         try:
             while True:
-                message = await self._link.receive()
+                message = await link.receive()
                 if isinstance(message, StepReport):
                     self._deliver(message)
                 elif isinstance(message, EngineFailed):
                     reason = message.message
                     break
-                if not self._link.has_more:  # what has piled up is one chunk of each stream
+                if not link.has_more:  # what has piled up is one chunk of each stream
                     await asyncio.sleep(0)
         except EngineDeadError as error:
             reason = str(error)
+        except Exception as error:  # another engine may be understood
+            logger.exception("A report of the engine could not be delivered.")
+            reason = f"A report of the engine could not be delivered ({type(error).__name__})."
         finally:
             self._state = "dead"
             for flight in self._flights.values():
@@ -222,13 +231,13 @@ class EngineClient:
         self._num_sequences += len(requests)
         self._idle.clear()
         try:
-            self._send(requests)
+            self._outbox.put(requests)
             return list(await asyncio.gather(*waiters))
         finally:
             self._num_sequences -= len(requests)
             aborted = self._pools.forget(requests)
             if aborted:
-                self._send([AbortRequests(aborted)])
+                self._outbox.put([AbortRequests(aborted)])
             self._rest()
 
     def in_flight(self) -> Iterator[tuple[str, int, list[Timeline]]]:
@@ -291,8 +300,8 @@ class EngineClient:
             self._drop(name, flight)
         if self._state == "dead":
             self._state = "loading"
-        self._link, self._outbox, self._stats = None, [], EngineStats()
-        self._owed, self._watch = False, PageWatch()
+        self._outbox.clear()
+        self._stats, self._watch = EngineStats(), PageWatch()
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
@@ -349,11 +358,11 @@ class EngineClient:
         self._num_sequences += len(timelines)
         self._idle.clear()
         self._metrics.started(prompt.params)
-        self._send(requests)
+        self._outbox.put(requests)
 
     def _deliver(self, report: StepReport) -> None:
         self._stats = report.stats
-        self._heard, self._owed = time.monotonic(), False
+        self._heard, self._outbox.is_owed = time.monotonic(), False
         self._metrics.engine_report(report)
         if report.pages is not None:
             self._watch.tell(report.pages)
@@ -361,13 +370,23 @@ class EngineClient:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
         self._loads.see(report.adapters)
+        self._share_out(report)
+
+    def _share_out(self, report: StepReport) -> None:
+        """What it adds to each request, to whoever waits for it."""
         if self._pools:
             report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
             self._hand_over(delta, report.sent_at)
         if step.aborts:
-            self._send([AbortRequests(step.aborts)])
+            self._outbox.put([AbortRequests(step.aborts)])
+
+    def _refuse(self, message: ToEngine, error: Exception) -> None:
+        """A message that cannot be sent ends what it was to begin."""
+        if isinstance(message, NewRequest | PoolRequest):
+            ends = refusal(message, f"The engine cannot be told of this request: {error}.")
+            self._share_out(StepReport(deltas=ends, stats=self._stats))
 
     def _hand_over(self, delta: OutputDelta, sent_at: float) -> None:
         flight = self._flights.get(delta.request_id)
@@ -394,7 +413,7 @@ class EngineClient:
             if (flight := self._flights.pop(name, None)) is not None:
                 aborted += self._drop(name, flight)
         if aborted:
-            self._send([AbortRequests(aborted)])
+            self._outbox.put([AbortRequests(aborted)])
         self._rest()
 
     def _drop(self, name: str, flight: _Flight) -> list[int]:
@@ -428,15 +447,4 @@ class EngineClient:
         """Send what is no request: an engine that had no work has been silent since now only."""
         if not self._awaited:
             self._heard = time.monotonic()
-        self._send(messages)
-
-    def _send(self, messages: Sequence[ToEngine]) -> None:
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox += messages
-        self._owed = True
-
-    def _flush(self) -> None:
-        messages, self._outbox = self._outbox, []
-        if self._link is not None and messages:
-            self._link.send(messages)
+        self._outbox.put(messages)

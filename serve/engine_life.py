@@ -71,7 +71,10 @@ class EngineLife:
 
     async def _live(self) -> _End:
         """Start an engine and pass its reports on until it ends, which it should not do."""
-        process = await self._start()
+        try:
+            process = await self._start()
+        except OSError as error:  # no memory, no descriptors or no processes left
+            return _End(f"The engine's process cannot be started: {error.strerror or error}.", 1)
         self._metrics.engine_started(process.pid)
         try:
             info = await self._client.connect(process)

@@ -71,17 +71,24 @@ class EngineProcess:
         command: Sequence[str] = ENGINE_COMMAND,
         logs: LogSettings | None = None,
     ) -> Self:
-        """Start `command`, with the number of its socket as last argument, and send the rest."""
+        """Start `command`, with the number of its socket as last argument, and send the rest.
+
+        Raises OSError if there can be no other process.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=child_environment(),
-                start_new_session=True,  # Ctrl-C is for the front, which ends the engine itself
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=child_environment(),
+                    start_new_session=True,  # Ctrl-C is for the front, which ends the engine itself
+                )
+            except BaseException:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(to_frame(StartEngine(config=config, logs=logs)))
         return cls(process, reader, writer)

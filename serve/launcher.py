@@ -29,7 +29,7 @@ from serve.engine_life import EngineLife
 from serve.engine_process import EngineProcess
 from serve.generation.grammars import GrammarCompiler
 from serve.http.http_protocol import HardenedProtocol
-from serve.http.listener import url_of
+from serve.http.listener import remover, url_of
 from serve.model import ServedModel
 from serve.operations.gpus import find_gpus
 from serve.operations.metrics import Metrics
@@ -152,6 +152,7 @@ class Launcher:
         self._command = command
         self._settings = settings
         self._listener = listener
+        self._remove_path = remover(settings)
         self._before = before
         self._ready = asyncio.Event()
         self._on_ready = on_ready
@@ -207,6 +208,8 @@ class Launcher:
             for task in (leaving, renewed, engine):
                 task.cancel()
             await asyncio.gather(leaving, renewed, engine, http, return_exceptions=True)
+            if renewed.cancelled():  # else the path is the successor's
+                self._remove_path()
             await self._grammars.close()
         if not http.cancelled():
             http.result()

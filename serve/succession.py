@@ -52,11 +52,15 @@ def predecessor() -> Predecessor | None:
 
 
 async def start_successor(listener: socket.socket) -> int | None:
-    """Run this command again with `listener`: its process id once it serves, None if it ended.
+    """Run this command again with `listener`: its process id once it serves, None if it ended, or
+    there can be none.
 
     Cancelled, it ends what it has started.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError:  # no descriptors left: clients have them all
+        return None
     ours.setblocking(False)
     descriptors = listener.fileno(), theirs.fileno()
     with ours:

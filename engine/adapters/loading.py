@@ -32,6 +32,8 @@ from models.errors import CheckpointError, ModelError
 from models.layers.lora import AdaptedModel, with_adapters
 from models.sharding import named_sharding
 
+MAX_KNOWN = 4096  # adapters of which it is remembered that they could be read
+
 
 class Adapters:
     """Those of one engine, whose model is `model`."""
@@ -41,7 +43,7 @@ class Adapters:
         self.slots = AdapterSlots(adapted.slots, self._is_here)
         self._adapted, self._kept = adapted, kept
         self._host: dict[LoRARequest, Arrays] = {}  # who was asked for last comes last
-        self._known: set[LoRARequest] = set()
+        self._known: dict[LoRARequest, None] = {}  # the newest last
         self._reader = AdapterReader(self._read)
         self._loads: dict[LoRARequest, list[int]] = {}  # who is to hear of it
         self._answers: list[AdapterRead] = []
@@ -81,7 +83,7 @@ class Adapters:
             if read.error is None:
                 self._keep(read.lora, read.arrays)
             else:
-                self._known.discard(read.lora)
+                self._known.pop(read.lora, None)
                 ended += _end_waiting(scheduler, read)
             load_ids = self._loads.pop(read.lora, [])
             self._answers += [AdapterRead(load_id, read.error) for load_id in load_ids]
@@ -113,7 +115,9 @@ class Adapters:
         return False
 
     def _keep(self, lora: LoRARequest, arrays: Arrays) -> None:
-        self._known.add(lora)
+        self._known[lora] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
         self._host[lora] = arrays
         due = set(self.slots.due.values())  # an interrupted step comes again
         idle = [each for each in self._host if each not in due]

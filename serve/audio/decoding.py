@@ -15,7 +15,7 @@ from engine.encoders.log_mel import RATE, Floats
 from engine.errors import RequestError
 
 MAX_SECONDS = 2 * 60 * 60
-_BLOCK = 30  # seconds read at once
+_BLOCK = 2**22  # numbers read at once, 16 MB: a second of 1,024 channels may have 786 million
 _FORMATS = "WAV, FLAC, Ogg and MP3"
 
 
@@ -54,7 +54,7 @@ def decode_audio(data: bytes) -> Floats:
 def _resampled(file: Any, rate: int, soxr: Any) -> list[Floats]:
     stream = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32")
     blocks, seconds = [], 0.0
-    while len(block := file.read(rate * _BLOCK, dtype="float32", always_2d=True)):
+    while len(block := file.read(_BLOCK // file.channels, dtype="float32", always_2d=True)):
         seconds += len(block) / rate
         _check_length(seconds)
         mono = block.mean(axis=1)

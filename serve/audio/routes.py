@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import RequestError
+from engine.errors import OverloadedError, RequestError
 from serve.audio.decoding import decode_audio
 from serve.audio.form import FORM, FORM_BYTES, read_form
 from serve.audio.formats import write
@@ -22,6 +22,7 @@ from serve.http.whole import send_body
 from serve.service import Service
 
 _BEFORE = 2  # of the decoder's context, the share of what was said before
+MAX_SAMPLES = 2**28  # of all files that are being heard: 1 GiB, 4.6 hours
 
 
 class AudioRoute:
@@ -30,6 +31,7 @@ class AudioRoute:
     def __init__(self, service: Service, task: str) -> None:
         self._service = service
         self._task = task
+        self._num_samples = 0  # that are held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -48,6 +50,18 @@ class AudioRoute:
 
     async def _answer(self, request: AudioRequest, data: bytes, scope: Scope, send: Send) -> None:
         work = await self._begin(request, data, scope["state"]["request_id"])
+        count = len(work.samples)
+        if self._num_samples and self._num_samples + count > MAX_SAMPLES:
+            raise OverloadedError("Too many hours of audio are being heard; try again soon.")
+        self._num_samples += count
+        try:
+            await self._hear(work, request, scope, send)
+        finally:
+            self._num_samples -= count
+
+    async def _hear(
+        self, work: Transcriber, request: AudioRequest, scope: Scope, send: Send
+    ) -> None:
         if self._service.settings.isolate_prefix_cache:
             work.cache_salt = namespace(owner_of(scope))
         if request.stream:

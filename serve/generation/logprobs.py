@@ -5,14 +5,24 @@ chat          {token, logprob, bytes, top_logprobs: [...]}
 completions   four parallel lists: tokens, token_logprobs, top_logprobs, text_offset
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from engine.outputs import Logprob, PositionLogprobs
+from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from serve.protocol.chat import ChatLogprobs, TokenLogprob, TopLogprob
 from serve.protocol.completions import CompletionLogprobs
 
 LOWEST = -9999.0  # JSON has no -inf
+MANY_POSITIONS = 2000  # whose scores take some 20 ms to write
+T = TypeVar("T")
+
+
+async def aside(write: Callable[[], T], deltas: Mapping[int, OutputDelta]) -> T:
+    """What `write` makes of `deltas`. Where each token of a long prompt is scored, that takes a
+    second, for which the event loop does not wait."""
+    scored = sum(len(d.logprobs or ()) + len(d.prompt_logprobs or ()) for d in deltas.values())
+    return await asyncio.to_thread(write) if scored > MANY_POSITIONS else write()
 
 
 def chat_logprobs(

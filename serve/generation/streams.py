@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from engine.errors import RequestError
+from engine.errors import EngineError, RequestError
 from engine.outputs import OutputDelta
 from models.errors import IngotError
 from serve.operations.metrics import Timeline
@@ -149,6 +149,7 @@ def _joined(first: list[T] | None, second: list[T] | None) -> list[T] | None:
     return first
 
 
-def _error_of(delta: OutputDelta) -> RequestError:
-    """Why the engine refused the request."""
-    return RequestError(delta.error or "The engine refused this request.", delta.error_param)
+def _error_of(delta: OutputDelta) -> IngotError:
+    """Why the engine refused the request, or failed at it."""
+    sentence = delta.error or "The engine refused this request."
+    return EngineError(sentence) if delta.internal else RequestError(sentence, delta.error_param)

@@ -1,9 +1,9 @@
 """A generation route as an ASGI application: read, decode, serve; stop when the client leaves."""
 
-import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Generic, Protocol
 
 import msgspec
@@ -12,14 +12,13 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import RequestError
 from engine.outputs import OutputDelta
 from serve.generation.cache_namespace import own_namespace
+from serve.generation.logprobs import aside
 from serve.http.body import read_body
 from serve.http.disconnect import ClientDisconnected, unless_disconnected
 from serve.http.owner import owner_of
 from serve.http.whole import send_body
 from serve.protocol.decoding import CheckedRequest, RequestT, decode_request
 from serve.service import Service
-
-MANY_POSITIONS = 2000  # whose scores take some 20 ms to write
 
 
 class GenerationRoute(ABC, Generic[RequestT]):
@@ -81,13 +80,8 @@ class View(Protocol):
 
 
 async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> None:
-    """Everything at once. Where each token of a long prompt is scored, its writing takes a second,
-    for which the event loop does not wait."""
-    scored = sum(len(d.logprobs or ()) + len(d.prompt_logprobs or ()) for d in deltas.values())
-    many = scored > MANY_POSITIONS
-    await send_json(
-        send, await asyncio.to_thread(view.whole, deltas) if many else view.whole(deltas)
-    )
+    """Everything at once."""
+    await send_json(send, await aside(partial(view.whole, deltas), deltas))
 
 
 async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:

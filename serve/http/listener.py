@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from engine.errors import ConfigError
@@ -29,6 +30,21 @@ def bind(settings: ServerSettings) -> socket.socket:
         hint = "; --port 0 picks a free one" if error.errno == errno.EADDRINUSE else ""
         raise ConfigError(f"Cannot listen on {host}:{port}: {_reason(error)}{hint}.") from None
     return listener
+
+
+def remover(settings: ServerSettings) -> Callable[[], None]:
+    """What removes the path of the Unix socket that was bound, unless it is another's by then."""
+    path = settings.uds
+    if path is None:
+        return lambda: None
+    bound = os.stat(path)
+
+    def remove() -> None:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(path), bound):
+                os.unlink(path)
+
+    return remove
 
 
 def url_of(listener: socket.socket, settings: ServerSettings) -> str:

@@ -20,6 +20,7 @@ from starlette.types import Send
 
 from models.errors import IngotError
 from serve.errors import ErrorBody, error_body
+from serve.generation.logprobs import aside
 from serve.generation.streams import RequestStream
 from serve.http.disconnect import ClientDisconnected
 
@@ -66,7 +67,7 @@ async def send_events(
             if not started:
                 await send(_START)
                 started = True
-            events += b"".join(map(framing.event, chunks.of(deltas)))
+            events += await _written(framing, chunks, deltas, of_engine=engine is not None)
             if engine is not None and engine.finished:
                 continue  # they go with the end
             await send({"type": "http.response.body", "body": events, "more_body": True})
@@ -85,6 +86,17 @@ async def send_events(
     await send({"type": "http.response.body", "body": events + framing.end})
     if engine is not None:
         engine.shown()
+
+
+async def _written(
+    framing: Framing, chunks: Chunks[News], deltas: News, *, of_engine: bool
+) -> bytes:
+    """The events of what came; many scores are written aside."""
+
+    def write() -> bytes:
+        return b"".join(map(framing.event, chunks.of(deltas)))
+
+    return await aside(write, deltas) if of_engine else write()  # type: ignore[arg-type]
 
 
 def event(data: Any) -> bytes:

@@ -17,6 +17,7 @@ from starlette.types import Send
 
 from engine.errors import RequestError
 from serve.engine_client import Prompt
+from serve.generation.logprobs import aside
 from serve.generation.prompt_embeds import listed
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
@@ -274,7 +275,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             deltas = await collect(stream)
             whole = partial(view.whole, deltas)
             states = request.return_hidden_states  # many numbers to write
-            answers = await asyncio.to_thread(whole) if states else whole()
+            answers = await (asyncio.to_thread(whole) if states else aside(whole, deltas))
         await send_json(send, answers if request.many else answers[0])
 
     async def _prompts(self, request: GenerateRequest) -> list[Prompt]:

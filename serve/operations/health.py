@@ -1,6 +1,7 @@
 """Whether this server lives, can take requests, and how much it has to do: for load balancers,
 orchestrators and people."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -63,6 +64,7 @@ def _json(value: dict[str, Any], status: int = 200, headers: Any = None) -> Resp
     return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
+@cache
 def ingot_version() -> str:
     """Of the installed distribution; "unknown" when run from files that are not installed."""
     try:

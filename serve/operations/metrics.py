@@ -86,6 +86,7 @@ class Metrics:
         self._residency = ResidencyMetrics(self.registry, self._values)
         self.http = HttpMetrics(self.registry)
         self._engine_pid = 0
+        self._writing: asyncio.Task[bytes] | None = None  # what all who ask meanwhile are given
         ProcessCollector(registry=self.registry)
         ProcessCollector("ingot:engine", lambda: self._engine_pid, registry=self.registry)
         if gpus is not None:
@@ -214,8 +215,15 @@ class Metrics:
 
     async def route(self, _: Request) -> Response:
         """GET /metrics."""
-        text = await asyncio.to_thread(generate_latest, self.registry)  # drivers may be slow
+        if self._writing is None:  # drivers may be slow, or never answer: one thread waits for them
+            writing = asyncio.to_thread(generate_latest, self.registry)
+            self._writing = asyncio.create_task(writing)
+            self._writing.add_done_callback(self._written)
+        text = await asyncio.shield(self._writing)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    def _written(self, _: asyncio.Task[bytes]) -> None:
+        self._writing = None
 
     def _histogram(self, name: str, bounds: Sequence[float]) -> Histogram:
         histogram = Histogram(name, dict(zip(LABELS, self._values, strict=True)), bounds)

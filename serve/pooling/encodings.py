@@ -23,12 +23,31 @@ from serve.pooling.protocol import EmbeddingRequest
 MAX_DESCRIBED = 128  # vectors; clients take some 64 KiB of headers
 
 
-async def encoded(answers: Answers, request: EmbeddingRequest) -> list[list[float] | str]:
-    """Each vector, as JSON can hold it; raises RequestError as `packed` does."""
-    if request.encoding_format == "base64":
-        vectors = await asyncio.to_thread(lambda: [packed(v, request) for v in answers.vectors])
-        return [b64encode(vector).decode() for vector in vectors]
-    return [floats(vector) for vector in answers.vectors]
+async def encoded(
+    answers: Answers, request: EmbeddingRequest, width: int | None = None
+) -> list[Any]:
+    """Each vector as JSON has it, written one after the other in a thread: 0.2 ms for 4,096
+    numbers, for which the event loop would wait with all of them. `width` as in `send_bytes`.
+
+    Raises RequestError as `packed` does.
+    """
+
+    def written() -> list[Any]:
+        if request.encoding_format == "base64":
+            return [b64encode(packed(vector, request)).decode() for vector in answers.vectors]
+        return [as_json(vector, width) for vector in answers.vectors]
+
+    return await asyncio.to_thread(written)
+
+
+def as_json(vector: bytes, width: int | None = None) -> Any:
+    """A list of the vector's numbers, or, with the `width` of those of tokens, of these vectors;
+    written already. No `Raw` to types: a response's struct says what it is to clients."""
+    if width is None:
+        return msgspec.Raw(msgspec.json.encode(floats(vector)))
+    size = 4 * width
+    parts = [as_json(vector[at : at + size]) for at in range(0, len(vector), size)]
+    return msgspec.Raw(b"[" + b",".join(map(bytes, parts)) + b"]")
 
 
 def packed(vector: bytes, request: EmbeddingRequest) -> bytes:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
-from engine.errors import RequestError
+from engine.errors import EngineError, RequestError
 from engine.messages import PoolRequest, RequestDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
@@ -56,7 +56,8 @@ class PoolsInFlight:
             return True
         if delta.vector is None:
             sentence = delta.error or "The engine refused this request."
-            waiter.set_exception(RequestError(sentence, delta.error_param))
+            internal, refused = EngineError(sentence), RequestError(sentence, delta.error_param)
+            waiter.set_exception(internal if delta.internal else refused)
         else:
             waiter.set_result(delta.vector)
         return True

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import ClassVar
 
 from starlette.types import Send
@@ -12,7 +11,7 @@ from engine.pooling.inputs import check_task, vector_width
 from engine.pooling_params import PoolingParams
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
-from serve.pooling.encodings import encoded, send_bytes
+from serve.pooling.encodings import as_json, encoded, send_bytes
 from serve.pooling.protocol import (
     Classified,
     ClassifiedList,
@@ -93,7 +92,7 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
             return
         data = [
             Pooled(index=index, data=vector)
-            for index, vector in enumerate(await self._encoded(answers, request))
+            for index, vector in enumerate(await encoded(answers, request, self._width(request)))
         ]
         await send_json(
             send,
@@ -115,20 +114,6 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
             return None
         return vector_width(info, PoolingParams(dimensions=request.dimensions))
 
-    async def _encoded(
-        self, answers: Answers, request: PoolingRequest
-    ) -> Sequence[list[float | list[float]] | str]:
-        width = self._width(request)
-        if width is None or request.encoding_format == "base64":
-            vectors = await encoded(answers, request)
-            return [one if isinstance(one, str) else [*one] for one in vectors]
-        return await asyncio.to_thread(
-            lambda: [
-                [floats(one[at : at + 4 * width]) for at in range(0, len(one), 4 * width)]
-                for one in answers.vectors
-            ]
-        )
-
 
 class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
     """The class of each input."""
@@ -139,14 +124,7 @@ class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
     async def answer(self, request: ClassifyRequest, request_id: str, send: Send) -> None:
         self.check(request)
         answers = await ask_inputs(self.service, request)
-        labels = self.service.client.info.labels
-        data = [
-            Classified(
-                index=index, label=labels[probs.index(max(probs))], probs=probs,
-                num_classes=len(probs),
-            )
-            for index, probs in enumerate(map(floats, answers.vectors))
-        ]  # fmt: skip
+        data = await asyncio.to_thread(self._classified, answers)
         await send_json(
             send,
             ClassifiedList(
@@ -154,6 +132,16 @@ class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
                 usage=answers.usage,
             ),
         )  # fmt: skip
+
+    def _classified(self, answers: Answers) -> list[Classified]:
+        labels = self.service.client.info.labels
+        return [
+            Classified(
+                index=index, label=labels[probs.index(max(probs))], num_classes=len(probs),
+                probs=as_json(answers.vectors[index]),
+            )
+            for index, probs in enumerate(map(floats, answers.vectors))
+        ]  # fmt: skip
 
 
 class ScoreRoute(PoolingRouteBase[ScoreRequest]):

@@ -24,6 +24,7 @@ from serve.protocol.unsupported import IGNORED, is_harmless
 MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
 MAX_ID_CHARS = 256
+MAX_FIELDS = 1024  # some 100 are known, and others may be there if they are null
 _names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -215,7 +216,10 @@ RequestT = TypeVar("RequestT", bound=CheckedRequest)
 def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
     """`body` as a `kind`; raises RequestError naming the field at fault."""
     try:
-        for name, raw in _names_decoder.decode(body).items():
+        names = _names_decoder.decode(body)
+        if len(names) > MAX_FIELDS:
+            raise RequestError(f"The body has {len(names)} fields; at most {MAX_FIELDS} may be.")
+        for name, raw in names.items():
             if name not in kind.__struct_fields__ and name not in IGNORED:
                 _check_unserved(name, raw, kind)
         request: RequestT = _decoder(kind).decode(body)

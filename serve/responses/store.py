@@ -1,6 +1,7 @@
 """Responses that can be asked for again, and gone on with.
 
-They are kept in memory, the least recently used go first, and none outlives the server.
+They are kept in memory, of those that are complete the least recently used go first, and none
+outlives the server.
 """
 
 import asyncio
@@ -41,16 +42,19 @@ class ResponseStore:
 
     def __init__(self) -> None:
         self._stored: OrderedDict[str, Stored] = OrderedDict()
+        self._num_bytes = 0
 
     def put(self, stored: Stored) -> None:
         """Keep it, and let go of others if it is too much."""
+        self.delete(stored.response.id)
         stored.measure()
         self._stored[stored.response.id] = stored
-        self._stored.move_to_end(stored.response.id)
-        while len(self._stored) > MAX_RESPONSES or (
-            len(self._stored) > 1 and sum(s.num_bytes for s in self._stored.values()) > MAX_BYTES
-        ):
-            self._stored.popitem(last=False)
+        self._num_bytes += stored.num_bytes
+        for other in list(self._stored.values())[:-1]:
+            if len(self._stored) <= MAX_RESPONSES and self._num_bytes <= MAX_BYTES:
+                break
+            if other.task is None:  # who works on one that is forgotten would do so for nobody
+                self.delete(other.response.id)
 
     def get(self, response_id: str, owner: str = "", param: str = "response_id") -> Stored:
         """Raises NotFoundError, for a response of another owner too."""
@@ -64,4 +68,5 @@ class ResponseStore:
 
     def delete(self, response_id: str) -> None:
         """Forget it, if it is there."""
-        self._stored.pop(response_id, None)
+        if (stored := self._stored.pop(response_id, None)) is not None:
+            self._num_bytes -= stored.num_bytes

@@ -85,9 +85,12 @@ class Backends:
         await asyncio.gather(*(each.check() for each in self.all))
 
     async def watch(self) -> None:
-        """Go on checking, for ever."""
+        """Go on checking, for ever, whatever happens: who was lost has to be found again."""
         while True:
-            await self.check()
+            try:
+                await self.check()
+            except Exception:
+                logger.exception("A look after the servers failed.")
             await asyncio.sleep(HEALTH_SECONDS)
 
     def remember(self, response_id: str, backend: Backend) -> None:

@@ -5,6 +5,7 @@ server learns that nobody waits any more.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from serve.bench.http_client import Server
 from serve.errors import TransportError
 
 CONNECT_SECONDS = 5.0
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # given up in 60 s
 _READ = 64 * 1024
 _MAX_HEAD = 64 * 1024
 
@@ -88,9 +90,20 @@ async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.Stream
     secure = _trusted() if server.tls else None
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await asyncio.open_connection(server.host, server.port, ssl=secure)
+            reader, writer = await asyncio.open_connection(server.host, server.port, ssl=secure)
     except (OSError, TimeoutError) as error:
         raise UpstreamError(str(error) or "it cannot be reached", "refused") from None
+    _keep_alive(writer.get_extra_info("socket"))
+    return reader, writer
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the system ask whether the other machine is still there: an answer may be silent for as
+    long as a model thinks, and one that was switched off says nothing either."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has them
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 @cache

@@ -1,5 +1,7 @@
 """The Python API on the bundled demo model, as a script would use it."""
 
+from itertools import combinations
+
 import pytest
 
 from engine import LLM, BeamSearchParams, SamplingParams
@@ -94,6 +96,48 @@ def test_tokens_that_cannot_be_scored_are_refused(llm, options):
     with pytest.raises(RequestError) as refused:
         llm.generate("Once", SamplingParams(**options))
     assert refused.value.param in ("logprob_token_ids", "logprobs")
+
+
+OPTIONS = {
+    "samples": {"n": 2, "temperature": 0.8},
+    "cut": {"top_p": 0.7, "top_k": 9, "min_p": 0.01},
+    "seed": {"seed": 2**63},
+    "penalties": {"presence_penalty": 1, "frequency_penalty": -1, "repetition_penalty": 1.3},
+    "bias": {"logit_bias": {7: 50.0, 8: -100.0}},
+    "allowed": {"allowed_token_ids": [5, 6, 7, 300]},
+    "stop": {"stop": ["dog", "e"], "include_stop_str_in_output": True},
+    "regex": {"stop_regex": "[.!]"},
+    "stop ids": {"stop_token_ids": [6, 9]},
+    "bad words": {"bad_words": ["little", "a"]},
+    "least": {"min_tokens": 2, "ignore_eos": True},
+    "scores": {"logprobs": 3},
+    "named": {"logprob_token_ids": [5, 300]},
+    "prompt": {"prompt_logprobs": 2, "prompt_logprobs_start": 1},
+    "grammar": {"structured_outputs": {"regex": "[a-z ]{1,9}"}},
+    "circles": {"repetition_detection": {"max_pattern_size": 2, "min_count": 2}},
+    "ids": {"detokenize": False},
+}
+APART = [{"allowed", "grammar"}, {"scores", "named"}, {"stop", "ids"}, {"regex", "ids"}]
+
+
+def test_any_two_options_go_together(llm):
+    """And with a neighbour, which reads what it reads alone."""
+    [alone] = text(llm.generate("Once upon a time", GREEDY))
+    pairs = [pair for pair in combinations(OPTIONS, 2) if {*pair} not in APART]
+    params = [SamplingParams(max_tokens=3, **OPTIONS[a], **OPTIONS[b]) for a, b in pairs]
+    prompts = ["The dog and the cat", "Once upon a time"] * len(pairs)
+    each = [given for one in params for given in (one, GREEDY)]
+    outputs = llm.generate(prompts, each)
+    for pair, one, output in zip(pairs, params, outputs[::2], strict=True):
+        assert len(output.outputs) == one.n, pair
+        for completion in output.outputs:
+            assert completion.finish_reason not in (None, "error", "abort"), (
+                pair,
+                completion.error,
+            )
+            assert set(completion.token_ids) <= set(one.allowed_token_ids or range(10**6)), pair
+    assert set(text(outputs[1::2])) == {alone}
+    assert llm.core.stats.num_compiles_after_warmup == 0
 
 
 def test_a_prompt_of_one_token_has_no_logprobs(llm):

@@ -193,6 +193,21 @@ def test_a_pickled_checkpoint_is_refused(tiny: Path) -> None:
         parameters(tiny)
 
 
+def test_code_beside_a_checkpoint_is_never_run(tiny: Path) -> None:
+    """Whatever its configuration says of it."""
+    for name in ("configuration_evil.py", "modeling_evil.py"):
+        (tiny / name).write_text("raise SystemExit('run')")
+    before = parameters(tiny)
+    kinds = {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.M"}
+    rewrite(tiny, {"auto_map": kinds, "trust_remote_code": True})
+    after = parameters(tiny)
+    assert before.keys() == after.keys()
+    assert not {"configuration_evil", "modeling_evil"} & sys.modules.keys()
+    rewrite(tiny, {"architectures": ["EvilForCausalLM"], "model_type": "evil"})
+    with pytest.raises(ModelError, match="Evil"):
+        parameters(tiny)
+
+
 def test_a_shard_count_that_does_not_divide_is_refused(tiny: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"size of 3 does not divide"):
         parameters(tiny, shards=3)

@@ -90,7 +90,7 @@ class Served:
     @contextmanager
     def engine_stopped(self) -> Iterator[None]:
         """Meanwhile no request gets any further, however long the rest takes."""
-        link: Any = self.engine._link
+        link: Any = self.engine._outbox.link
         link.go_on.clear()
         try:
             yield

@@ -17,17 +17,29 @@ Where the other rows of the table of attacks are held:
     templates that escape, loop or explode                      tests/engine/templates
     checkpoints and their configurations                        tests/models
     compiles after the warm-up, neighbours in one step          tests/engine
+    options two by two                                          tests/engine/test_llm
+    what the engine cannot be told, answers that fail           test_outbox
+    files that are small and samples without end                audio/test_decoding
+    code beside a checkpoint                                    tests/models/test_loading
+    what the processes listen on                                test_server
 """
 
+import ast
 import asyncio
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from starlette.routing import Route
 
+import engine
+import models
+import pallas_kernels
+import serve as serve_package
+from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from serve.commands.batch import run_batch
 from serve.operations.operator_routes import RESETS
@@ -312,6 +324,38 @@ async def test_odd_names_in_paths_are_not_found_and_stay_printable(serve: Serve)
             ranges = {"range": "bytes=" + ",".join(["0-"] * 10_000)}
             assert (await served.http.get(path, headers=ranges)).status_code in (200, 416)
         await assert_unharmed(served)
+
+
+NAMES = ("../../etc", "/etc/passwd", "a\x00b", "", "tiny/../tiny", "Tiny", "x" * 100_000, "\u202e")
+
+
+async def test_only_names_that_the_operator_gave_are_served(serve: Serve, tmp_path: Path) -> None:
+    """No path becomes a model or an adapter because somebody writes it where a name belongs."""
+    lora = LoRARequest("sql", 1, str(tmp_path))
+    config = EngineConfig(enable_lora=True, lora_modules=(lora,))
+    async with serve(config=config) as served:
+        async with beside_a_neighbour(served):
+            for name in (*NAMES, str(tmp_path)):
+                for path in (CHAT, "/v1/completions", RESPONSES, MESSAGES, "/tokenize"):
+                    good = GOOD.get(path, {"prompt": "a", "max_tokens": 1})
+                    refused = await served.post(path, **{**good, "model": name})
+                    error = assert_refused(path, refused, 404)
+                    assert error["param"] == "model"
+                for path in (CHAT, GENERATE):
+                    refused = await served.post(path, **{**GOOD[path], "lora_path": name})
+                    assert assert_refused(path, refused, 404)["param"] == "lora_path"
+            named = await served.post(CHAT, **{**GOOD[CHAT], "model": "sql"})
+            assert named.status_code == 200
+        await assert_unharmed(served)
+
+
+def test_no_check_is_an_assertion() -> None:
+    """`python -O` leaves them out."""
+    for package in (serve_package, engine, models, pallas_kernels):
+        for path in Path(package.__path__[0]).rglob("*.py"):
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            found = [node.lineno for node in nodes if isinstance(node, ast.Assert)]
+            assert not found, (path, found)
 
 
 async def test_no_route_tells_a_key(serve: Serve) -> None:

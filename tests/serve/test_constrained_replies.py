@@ -11,7 +11,8 @@ from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from serve.protocol.tools import FunctionDefinition, Tool
 from serve.reply.after_reasoning import after_reasoning
-from serve.reply.forced import forced_schema
+from serve.reply.forced import forced_schema, required_calls
+from serve.reply.format import ToolFormat
 from serve.reply.harmony import Harmony
 from serve.reply.reasoning import ReasoningFormat
 from serve.settings import ServerSettings
@@ -158,8 +159,10 @@ async def test_either_of_both_is_shown_as_what_it_is(serve: Serve) -> None:
     assert choice["message"]["content"] == f'{{"city": "{WELL}"}}'
 
 
-async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
-    functionary = msgspec.structs.replace(HERMES, tool_call_parser="functionary_v3_2")
+async def test_what_cannot_be_bound_is_refused_by_name(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbound = ToolFormat(("unbound",), required_calls, marks=())  # all that there are can be
     tag = {"type": "structural_tag", "structures": [], "triggers": []}
     bad = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}
     properties = {"a": {"type": "integer"}, "b": {"type": "object", "not": {}}}
@@ -172,15 +175,17 @@ async def test_what_cannot_be_bound_is_refused_by_name(serve: Serve) -> None:
         "type": "function",
         "function": {"name": "g", "strict": True, "parameters": {"type": ["array"]}},
     }
-    async with serve(functionary) as served:
+    monkeypatch.setattr("serve.model.tool_format", lambda *_: unbound)
+    async with serve(HERMES) as served:
         for options, param in (
             ({"tools": [STRICT]}, "tools"),
             ({"tools": [TOOL], "response_format": WANTED}, "response_format"),
         ):
             error = (await served.chat("a", **options)).json()["error"]
-            assert error["param"] == param and "--tool-call-parser functionary" in error["message"]
+            assert error["param"] == param and "--tool-call-parser unbound" in error["message"]
         assert (await served.chat("a", tools=[TOOL], max_tokens=2)).is_success
         assert (await served.chat("a", tools=[STRICT], tool_choice="none", max_tokens=2)).is_success
+    monkeypatch.undo()
     async with serve(HERMES) as served:
         for options, param, says in (
             ({"tools": [listed]}, "tools", "tools: g: the parameters of a strict tool"),

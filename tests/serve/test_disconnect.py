@@ -113,7 +113,7 @@ async def test_reports_that_pile_up_are_one_chunk(serve: Serve, at_once: int) ->
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }  # fmt: skip
     async with serve() as served:
-        served.engine._link.steps_at_once = at_once  # type: ignore[union-attr]
+        served.engine._outbox.link.steps_at_once = at_once  # type: ignore[union-attr]
         *events, total, _ = event_data((await served.complete(**asked)).text)
     assert len(events) == 12 / at_once
     choices = [event["choices"][0] for event in events]
@@ -152,6 +152,22 @@ async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
         await served.engine.wait_until_idle()
         assert served.engine._flights == {} and served.engine._num_sequences == 0
         assert served.engine._processor.num_unfinished == 0
+
+
+@pytest.mark.parametrize("name", ["rid", "request_id"])
+async def test_who_leaves_takes_no_other_of_the_same_id_along(serve: Serve, name: str) -> None:
+    """An id that a client chooses names what it is shown, and nothing inside."""
+    async with serve() as served:
+        served.core.step_seconds = 0.001
+        body = {"prompt": "ab", "max_tokens": 60, "stream": True, name: "mine"}
+        leaver, other = [Connection(served, "/v1/completions", body) for _ in range(2)]
+        await until(lambda: served.core.num_steps > 2)
+        leaver.leave()
+        await asyncio.gather(leaver.task, other.task)
+    text = b"".join(message.get("body", b"") for message in other.sent).decode()
+    chunks = event_data(text)[:-1]
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "ab" * 30
+    assert len(served.core.aborted) == 1
 
 
 async def test_an_app_can_be_built_twice(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """When an engine is taken for hung, and how often it is replaced."""
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
@@ -95,6 +96,24 @@ async def test_failures_far_apart_are_made_good_and_others_end_the_server(
     assert await life.run() == 1
     assert len(started) == lives and sum("started again" in each for each in said) == lives - 1
     assert said[-1] == ("Bad." if lives == 2 else "No memory.")
+
+
+async def test_an_engine_that_cannot_be_started_again_is_the_server_s_end() -> None:
+    metrics, started, said = Metrics("tiny"), [], []
+
+    async def start() -> Any:
+        if started:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        started.append(Failing())
+        return started[0]
+
+    client = EngineClient(OutputProcessor(None), metrics)
+    life = EngineLife(
+        start, client, metrics,
+        watchdog_timeout=60.0, on_ready=lambda _: None, on_failure=said.append,
+    )  # fmt: skip
+    assert await life.run() == 1
+    assert said[-1] == "The engine's process cannot be started: Cannot allocate memory."
 
 
 async def test_what_a_slow_client_has_not_read_is_no_work_of_the_next_engine() -> None:

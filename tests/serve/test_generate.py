@@ -1,10 +1,14 @@
 """/generate: SGLang's names for what the completions API does."""
 
 import itertools
+import threading
 from typing import Any
 
 import pytest
 
+from engine.config import EngineConfig
+from serve.generation.logprobs import MANY_POSITIONS
+from serve.native.generate_view import GenerateView
 from tests.serve.served import Serve, event_data
 
 pytestmark = pytest.mark.anyio
@@ -141,3 +145,28 @@ async def test_what_is_refused(serve: Serve, fields: dict[str, Any], param: str)
     async with serve() as served:
         response = await served.post("/generate", **fields)
     assert response.status_code == 400 and response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_scores_of_a_long_prompt_are_written_while_others_are_served(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    threads: set[int] = set()
+    scores = GenerateView._prompt_scores
+
+    def watched(*given: Any) -> Any:
+        threads.add(threading.get_ident())
+        return scores(*given)
+
+    monkeypatch.setattr(GenerateView, "_prompt_scores", watched)
+    asked = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2}
+    async with serve(config=EngineConfig(max_model_len=4000)) as served:
+        for length in (MANY_POSITIONS + 2, 20):
+            threads.clear()
+            options = {"max_new_tokens": 2, "temperature": 0}
+            answer = await served.post(
+                "/generate", input_ids=[7] * length, sampling_params=options, stream=stream, **asked
+            )
+            body = event_data(answer.text)[0] if stream else answer.json()
+            assert len(body["meta_info"]["input_top_logprobs"]) == length
+            assert (threading.get_ident() in threads) == (length == 20)

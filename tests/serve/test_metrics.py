@@ -1,11 +1,15 @@
 """/metrics, /health and /version."""
 
+import asyncio
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import EngineConfig
@@ -19,7 +23,7 @@ from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
 from tests.fake_engine import FakeCore
-from tests.serve.served import Serve
+from tests.serve.served import PATIENCE, Serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -144,6 +148,30 @@ def test_the_engines_own_numbers_have_vllm_s_names() -> None:
     assert get("ingot:engine_process_cpu_seconds_total", {}) == pytest.approx(
         get("process_cpu_seconds_total", {}), abs=1.0
     )
+
+
+async def test_whoever_asks_while_a_driver_is_silent_waits_in_one_thread(serve: Serve) -> None:
+    """Each would take one of those that tokenise, until no request is answered any more."""
+    asked, driver = 0, threading.Event()
+
+    class Silent:
+        def collect(self) -> Iterator[Metric]:
+            nonlocal asked
+            asked += 1
+            driver.wait(PATIENCE)
+            return iter(())
+
+    async with serve() as served:
+        served.engine._metrics.registry.register(Silent())
+        scrapes = [asyncio.create_task(served.http.get("/metrics")) for _ in range(40)]
+        await until(lambda: asked)
+        scrapes.pop().cancel()
+        chat = served.chat("Hello", max_tokens=2)
+        assert (await asyncio.wait_for(chat, PATIENCE / 2)).status_code == 200
+        driver.set()
+        texts = {answer.text for answer in await asyncio.gather(*scrapes)}
+        assert asked == 1 and len(texts) == 1
+        assert (await served.http.get("/metrics")).text not in texts and asked == 2
 
 
 def test_the_cache_gauge_is_a_share() -> None:

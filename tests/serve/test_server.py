@@ -253,6 +253,34 @@ def test_the_drain_has_an_end(model_folder: Path, second_signal: bool) -> None:
         assert code == 0 and err == ""
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="lists sockets in /proc")
+def test_nothing_listens_but_the_server_itself(server: Running) -> None:
+    """The engine and the compilers of grammars are spoken to on sockets without a name."""
+    answer = httpx.post(
+        f"{server.url}/v1/completions", headers={"authorization": "Bearer k"},
+        json={"prompt": "a", "max_tokens": 1, "guided_regex": "a+"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    processes = [server.process.pid, *server.children()]
+    assert len(processes) > 2
+    held = {
+        os.readlink(each)
+        for process in processes
+        for each in Path(f"/proc/{process}/fd").iterdir()
+        if each.is_symlink()
+    }
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6", "udp", "udp6")
+        if (table := Path(f"/proc/net/{name}")).exists()
+        for line in table.read_text().splitlines()[1:]
+    ]
+    ours = [row for row in rows if f"socket:[{row[9]}]" in held and row[3] in ("0A", "07")]
+    assert [row[1] for row in ours] == [f"0100007F:{server.port:04X}"]
+    named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    assert not [row for row in named if f"socket:[{row[6]}]" in held and len(row) > 7]
+
+
 def unsent_bytes(server: Running, client: socket.socket) -> int:
     """What the server has given to the system for `client`, which has no room for it."""
     ends = f":{server.port:04X}", f":{client.getsockname()[1]:04X}"
@@ -340,6 +368,7 @@ def test_a_unix_socket_is_taken_over_from_a_server_that_is_gone(
         )  # fmt: skip
         server.process.send_signal(signal.SIGTERM)
         code, out, _ = server.end()
+    assert not path.exists()
     assert second.returncode == 2 and "Address already in use" in second.stderr
     assert code == 0 and f"unix://{path}" in out
 

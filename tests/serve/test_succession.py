@@ -1,8 +1,10 @@
 """A server that is renewed under load: no client sees it, nor a successor that fails before."""
 
+import errno
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -10,10 +12,23 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serve import succession
 from tests.serve.test_engine_process import is_alive
 from tests.serve.test_server import ENDLESS, PATIENCE, Running, running
 
 BODY = {"prompt": "abc", "max_tokens": 4}
+
+
+@pytest.mark.anyio
+async def test_without_descriptors_there_is_none_and_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with socket.socket() as listener:
+        monkeypatch.setattr(socket, "socketpair", full)
+        assert await succession.start_successor(listener) is None
 
 
 class Load:

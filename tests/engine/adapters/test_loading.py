@@ -188,6 +188,21 @@ def test_a_path_that_is_none_is_refused_and_the_engine_goes_on(core, path):
         core.check_adapter(LoRARequest("a", 9, path))
 
 
+def test_of_adapters_that_come_and_go_few_are_remembered(core, adapters, monkeypatch):
+    """Each load has an id of its own, so a server that runs for months sees any number of them."""
+    monkeypatch.setattr(loading, "MAX_KNOWN", 5)
+    known = core._adapters
+    path = adapters[0].lora_path
+    for number in range(100, 120):
+        known.check(LoRARequest("a", number, path))
+    assert [each.lora_int_id for each in known._known] == list(range(115, 120))
+    assert (
+        len(known._host) <= 2
+        and not known._loads
+        and not known.slots._users.keys() - {*known.slots._slots}
+    )
+
+
 def test_what_cannot_be_served_is_said(tiny_folder, adapters, tmp_path):
     with pytest.raises(RequestError, match="lora_int_id must be at least 1"):
         LoRARequest("a", 0, "b")

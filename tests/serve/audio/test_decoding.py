@@ -1,5 +1,7 @@
 """Files become samples at 16 kHz, whatever they were; what is none is refused in a sentence."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,26 @@ def test_hours_in_a_small_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(decode_audio(file_of(tone(2)))) == 32_000
     with pytest.raises(RequestError, match="longer than"):
         decode_audio(file_of(tone(3), kind="FLAC"))
+
+
+def test_what_is_read_at_once_is_bounded_whatever_the_file_says_of_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Silence is small as a file: many channels of a high rate were gigabytes in memory."""
+    import soundfile
+
+    read, largest = soundfile.SoundFile.read, 0
+
+    def watched(self: soundfile.SoundFile, *given: Any, **more: Any) -> np.ndarray:
+        nonlocal largest
+        block: np.ndarray = read(self, *given, **more)
+        largest = max(largest, block.nbytes)
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", watched)
+    silent = np.zeros((192_000 * 4, 8), np.float32)
+    found = decode_audio(file_of(silent, 192_000, kind="FLAC"))
+    assert len(found) == 16_000 * 4 and 0 < largest <= 2**24
 
 
 def test_without_the_libraries_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

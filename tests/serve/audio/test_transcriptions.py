@@ -19,7 +19,7 @@ from engine.encoders.log_mel import log_mel
 from engine.output_processor import OutputProcessor
 from engine.sampling.params import SamplingParams
 from serve.app import build_app
-from serve.commands.batch import run_batch
+from serve.commands.batch import call, run_batch
 from serve.engine_client import EngineClient
 from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
@@ -28,7 +28,9 @@ from serve.service import Service
 from serve.settings import ServerSettings
 from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone, write_speech_model
 from tests.serve.served import InProcessEngine
+from tests.serve.test_floods import held
 
+__all__ = ["held"]  # a fixture
 pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("python_multipart", reason="needs the extra audio")
 pytestmark = pytest.mark.anyio
@@ -220,6 +222,39 @@ async def test_other_requests_are_told_that_it_hears(speech: tuple) -> None:
             await client.completions.create(model="whisper", prompt="Hello")
         with pytest.raises(openai.NotFoundError):
             await client.audio.transcriptions.create(model="x", file=("a.wav", file_of(tone(1))))
+
+
+async def test_of_many_long_files_few_are_in_memory(
+    speech: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours of silence are a small file and 460 MB of samples, as long as they are heard."""
+    monkeypatch.setattr("serve.audio.routes.MAX_SAMPLES", 16_000)
+    file = ("a.wav", file_of(tone(0.7)))
+    async with listening(speech) as client:
+        answers = await asyncio.gather(
+            *(client.audio.transcriptions.create(model="whisper", file=file) for _ in range(4)),
+            return_exceptions=True,
+        )
+        heard = [each for each in answers if not isinstance(each, Exception)]
+        refused = [each for each in answers if isinstance(each, openai.APIStatusError)]
+        assert len(heard) == 1 and [each.status_code for each in refused] == [503] * 3
+        long = ("a.wav", file_of(tone(1.5)))  # more than there may be, but by itself
+        assert (await client.audio.transcriptions.create(model="whisper", file=long)).text
+
+
+async def test_a_form_that_takes_long_to_read_keeps_nobody_waiting(
+    speech: tuple, held: list[float]
+) -> None:
+    form = "multipart/form-data; boundary=x"
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    body += b"\r\n--xa" * 170_000
+    async with application(speech) as app:
+        await call(app, "/v1/audio/transcriptions", b"", form)
+        held.clear()
+        status, _, answer = await asyncio.create_task(
+            call(app, "/v1/audio/transcriptions", body, form)
+        )
+    assert status == 400 and b"no file" in answer and max(held) < 0.05, sorted(held)[-3:]
 
 
 async def test_forms_that_are_none(speech: tuple) -> None:

@@ -17,6 +17,7 @@ from engine.config import EngineConfig, PoolerConfig
 from engine.cores import make_core
 from engine.output_processor import OutputProcessor
 from serve.app import build_app
+from serve.commands.batch import call
 from serve.engine_client import EngineClient
 from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
@@ -25,7 +26,9 @@ from serve.service import Service
 from serve.settings import ServerSettings
 from tests.engine.pooling_folders import write_folder, write_modules
 from tests.serve.served import InProcessEngine, Serve, Served
+from tests.serve.test_floods import held
 
+__all__ = ["held"]  # a fixture
 pytestmark = pytest.mark.anyio
 SMALL = {"max_num_seqs": 4, "max_num_batched_tokens": 64}
 LONG = "the dog " * 40
@@ -150,7 +153,7 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
         ("/v1/embeddings", {"input": ["a", 2]}, "input", "texts only"),
         ("/v1/embeddings", {"input": ["a"] * 2049}, "input", "at most 2048"),
         ("/v1/embeddings", {"input": "a " * 60}, "input", "62 tokens and this model takes 48"),
-        ("/v1/embeddings", {"input": [67]}, "input", "token id 67"),
+        ("/v1/embeddings", {"input": [67]}, "input", "67, which is no token id"),
         ("/v1/embeddings", {"input": LONG}, "input", "320 characters, too many"),
         ("/v1/embeddings", {"input": "a", "dimensions": 41}, "dimensions", "1 to 40"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format", "int8"),
@@ -188,6 +191,9 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
             "truncate_prompt_tokens",
             "1 to 48",
         ),
+        ("/v1/embeddings", {"input": [2**64]}, "input", "no token id"),
+        ("/v1/embeddings", {"input": [[2], [-(2**70)]]}, "input", "no token id"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 2**64}, "dimensions", "at most"),
         ("/v1/embeddings", {"messages": TURNS}, "messages", "template"),
         ("/classify", {"input": "a"}, "model", "no classes"),
         ("/score", {"text_1": ["a", "a"], "text_2": ["a"] * 3}, "text_1", "2 texts"),
@@ -333,6 +339,38 @@ async def test_embeddings_score_by_their_cosine(embedder: Model) -> None:
     same, other = (each["score"] for each in body["data"])
     assert same == pytest.approx(1)
     assert other == pytest.approx(float(np.dot(a, b)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {}),
+        ("/v1/embeddings", {"encoding_format": "base64", "embed_dtype": "float16"}),
+        ("/pooling", {}),
+        ("/score", {"text_1": "the dog"}),
+        ("/rerank", {"query": "the dog"}),
+    ],
+)
+async def test_large_vectors_are_written_while_others_are_served(
+    embedder: Model, held: list[float], path: str, body: dict[str, Any]
+) -> None:
+    """400 of 4,096 numbers: 60 to 150 ms of one core, of which the loop has few."""
+    texts = ["the dog " + "a " * count for count in range(400)]
+    given = {"/score": {"text_2": texts}, "/rerank": {"documents": texts}}
+    numbers = np.random.default_rng(0).random(4096, np.float32).tobytes()
+
+    async def vectors(inputs: list[Any], *_: object) -> list[bytes]:
+        return [numbers] * len(inputs)
+
+    async with embedder.serve() as served:
+        served.engine.pool = vectors  # type: ignore[method-assign, assignment]
+        body = body | given.get(path, {"input": texts}) | {"truncate_prompt_tokens": -1}
+        sent = json.dumps(body).encode()
+        await call(served.app, path, b"{}")
+        await asyncio.sleep(0)
+        held.clear()
+        status, *_ = await asyncio.create_task(call(served.app, path, sent))
+    assert status == 200 and max(held) < 0.05, sorted(held)[-3:]
 
 
 async def test_classes_have_names(classifier: Model) -> None:

@@ -42,7 +42,7 @@ MARKS = {
     "cohere_command3": ["<|START_ACTION|>", "<|END_ACTION|>"], "command_r": ["Action: ```json\n"],
     "functionary": ["<function="], "internlm": ["<|action_start|>", "<|action_end|>", "<|plugin|>"],
     "apertus": ["<|tools_prefix|>", "<|tools_suffix|>"], "jamba": ["<tool_calls>"],
-    "nemotron_json": ["<TOOLCALL>"],
+    "nemotron_json": ["<TOOLCALL>"], "functionary_v3_2": [">>>", "all\n", "get_weather\n", "get\n"],
     "gigachat3": ["<|message_sep|>", "<|role_sep|>", "<|function_call|>"],
     "solar": ["<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>",
               "<|tool_call:end|>", "<|tool_calls|>", "<|calls|>"],
@@ -267,10 +267,43 @@ def test_marks_around_arguments_are_tokens(
         assert whole == fits
 
 
-def test_formats_that_cannot_be_bound_are_known() -> None:
-    others = {name for name, *_ in REPLIES} - {*BINDING, *TAGGED, *ELSEWHERE}
-    assert not [n for n in others if isinstance(tool_format(n, ()).grammar, BindsCalls)]
-    assert all(isinstance(tool_format(n, ()).grammar, BindsCalls) for n in BINDING)
+def test_every_format_can_be_bound() -> None:
+    names = {name for name, *_ in REPLIES}
+    assert all(isinstance(tool_format(n, ()).grammar, BindsCalls) for n in names)
+    assert names <= {*BINDING, *TAGGED, *ELSEWHERE}
+
+
+@pytest.mark.parametrize(
+    ("reply", "fits"),
+    [
+        ("all\nHm >> a >>", True), ("all\nHm>>>get\n{}", True), (">>>get\n{}>>>all\nDone.", True),
+        ("get\n{}\n>>>get\n{}", True), ("all\n>>>get\n{}", True), ("all\na>>>>get\n{}", False),
+        ("all\na>>>", False), ('get\n{"a": 1}', False), ("other\n{}", False), ("Hm", False),
+        ("all\na>>>other\n", False), ("get\n{}get\n{}", False),
+    ],
+)  # fmt: skip
+def test_a_text_ends_where_its_reader_ends_it(
+    reply: str, fits: bool, tokenizer: Tokenizer, marked: Vocabulary
+) -> None:
+    """Three marks of `>`, the first that there are, begin what is for somebody else."""
+    part = tool_format("functionary_v3_2", ()).grammar.bound(Wish({"get": TOOLS["get"]}))
+    tag = StructuredOutputsParams(structural_tag={"format": part})
+    matcher = compile_grammar(marked, grammar_source(tag, tokenizer.mark_ids))
+    ids = tokenizer.encode(reply, add_special_tokens=False)
+    assert (matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()) == fits
+
+
+def test_a_tool_that_is_called_as_the_answer_is_cannot_be_bound() -> None:
+    with pytest.raises(RequestError, match="tools: all: "):
+        tool_format("functionary_v3_2", ()).grammar.bound(Wish({"all": {}}))
+
+
+def test_an_answer_behind_its_recipient_may_hold_the_mark() -> None:
+    reader = tool_format("functionary_v3_2", ()).grammar.chosen()
+    for begin in ("", ">>>"):
+        parser = ReplyParser(prompt="", calls=reader)
+        events = parser.feed(begin + 'all\n{"a": ">>>get\n{}"}') + parser.finish()
+        assert "".join(event.text for event in events) == '{"a": ">>>get\n{}"}'
 
 
 def test_reasoning_is_free_and_ends_where_the_parser_ends_it(

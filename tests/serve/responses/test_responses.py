@@ -313,6 +313,13 @@ def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept() == ["a", "c", "d"]
     put("e", 2500)
     assert kept() == ["d", "e"]
+    store.get("e").task = object()  # type: ignore[assignment]  # one that still works
+    for name in "abcd":
+        put(name, 10)
+    assert kept() == ["d", "e"]
+    for name in "de":
+        store.delete(name)
+    assert store._num_bytes == 0
 
 
 @pytest.mark.parametrize(

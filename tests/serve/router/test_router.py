@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +13,13 @@ import httpx
 import pytest
 
 from engine.errors import ConfigError
+from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi
 from serve.router import backends as backends_module
 from serve.router.app import build_router
 from serve.router.backends import Backends
 from serve.router.settings import RouterSettings
+from serve.router.upstream import Call, ask
 from serve.settings import ServerSettings
 from tests.serve.served import PATIENCE, Serve, Served, event_data, until
 from tests.serve.test_http_protocol import listening
@@ -202,6 +206,53 @@ async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     assert whole == {"n": 1} and done == "[DONE]"
     assert error["error"]["type"] == "internal_server_error"
     assert "event: error\n" in named and "[DONE]" not in named
+
+
+async def test_servers_are_looked_after_whatever_happens(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backends_module, "HEALTH_SECONDS", 0.01)
+    asked = backends_module.ask
+
+    def fail(*_: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    async with serve() as served, listening(served) as port:
+        backends = Backends([f"http://127.0.0.1:{port}"])
+        monkeypatch.setattr(backends_module, "ask", fail)
+        watch = asyncio.create_task(backends.watch())
+        await until(lambda: "a mistake of ours" in caplog.text)
+        monkeypatch.setattr(backends_module, "ask", asked)
+        monkeypatch.setattr(backends_module, "HEALTH_SECONDS", PATIENCE)
+        await until(lambda: backends.all[0].is_healthy)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_the_system_asks_whether_a_silent_server_is_still_there() -> None:
+    """One whose machine was switched off never closes a connection."""
+
+    async def wait(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE + chunk(b"data: 1\n\n"))
+
+    opened: list[socket.socket] = []
+    connect = asyncio.open_connection
+
+    async def watched(*given: Any, **more: Any) -> Any:
+        reader, writer = await connect(*given, **more)
+        opened.append(writer.get_extra_info("socket"))
+        return reader, writer
+
+    server = Server.parse("http://127.0.0.1")
+    async with scripted(wait) as port:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(asyncio, "open_connection", watched)
+            async with ask(replace(server, port=port), Call("POST", "/", (), b"{}")):
+                [connection] = opened
+                assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                if hasattr(socket, "TCP_KEEPIDLE"):
+                    idle = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                    assert idle <= 60
 
 
 async def test_an_answer_that_breaks_off_is_a_502() -> None:
