@@ -36,8 +36,8 @@ def attend_packed(
     **options: Any,
 ) -> Float[Array, "T N V"]:
     """`attend_blocks` of packed tokens, taken apart into their blocks and packed again."""
-    T, B = q.shape[0], page_table.shape[0]
-    alone = (blocks.length == 1) & (B > 1)  # the only row is a block, whatever its length
+    T, few = q.shape[0], blocks.rows.size <= _BLOCKS
+    alone = (blocks.length == 1) & (not few)
 
     def attend(tokens: Int32[Array, "M Q"], rows: Int32[Array, " M"]) -> Float[Array, "M Q N V"]:
         queries = q.at[tokens].get(mode="fill", fill_value=0)
@@ -47,10 +47,10 @@ def attend_packed(
     chunks = jnp.where(alone[blocks.rows][:, None], T, blocks.tokens)
     out = _filled_only(attend, chunks, blocks.rows, T, _BLOCKS)
     out = out.reshape(-1, *out.shape[2:])[blocks.places]
-    if B == 1:
+    if few:  # all at once: for rows of one token there would be another loop to compile
         return out
     singles = jnp.where(alone, blocks.first, T)
-    found = _filled_only(attend, singles[:, None], jnp.arange(B), T, _ROWS)
+    found = _filled_only(attend, singles[:, None], jnp.arange(alone.size), T, _ROWS)
     return out.at[singles].set(found[:, 0], mode="drop")
 
 
