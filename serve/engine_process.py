@@ -35,8 +35,8 @@ _reports = msgspec.msgpack.Decoder(FromEngine)
 class EngineLink(Protocol):
     """A running engine, wherever it runs."""
 
-    def send(self, messages: list[ToEngine]) -> None:
-        """Pass `messages` on, soon and in order."""
+    def send(self, message: ToEngine) -> None:
+        """Pass `message` on, soon and in order."""
 
     async def receive(self) -> FromEngine:
         """The next message; raises EngineDeadError when there will be none."""
@@ -97,10 +97,9 @@ class EngineProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, messages: list[ToEngine]) -> None:
+    def send(self, message: ToEngine) -> None:
         if not self._writer.is_closing():
-            for message in messages:  # a frame each: one that is too large takes no other along
-                self._writer.write(to_frame([message]))
+            self._writer.write(to_frame([message]))
 
     async def receive(self) -> FromEngine:
         while not self._frames:

@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import EngineDeadError, EngineError, NotFoundError, OverloadedError, RequestError
+from engine.messages import RequestDelta
+from engine.outputs import OutputDelta
 from models.errors import IngotError
 
 RETRY_AFTER_SECONDS = "1"
@@ -79,6 +81,12 @@ class TransportError(IngotError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def error_of(delta: RequestDelta | OutputDelta) -> IngotError:
+    """Why the engine refused the request, or failed at it."""
+    sentence = delta.error or "The engine refused this request."
+    return EngineError(sentence) if delta.internal else RequestError(sentence, delta.error_param)
 
 
 def error_body(error: Exception) -> tuple[int, ErrorBody]:

@@ -40,7 +40,7 @@ class Outbox:
             return
         for message in messages:
             try:
-                link.send([message])
+                link.send(message)
             except Exception as error:
                 logger.exception("A message to the engine could not be written.")
                 self._on_unsent(message, error)

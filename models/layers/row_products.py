@@ -17,7 +17,7 @@ _LARGE = 2**18  # entries: a MiB, which a core's own cache does not hold
 _PARTS = 4  # of one row; 2 and 8 were 4 and 2 % slower
 _MOST_ROWS = 48  # of 64, parts took 1.1 to 2 times as long
 _DEPTHS = (64, 128, 256)  # inputs of a part of several rows; 48 and 96 were as fast
-_PART = 2**17  # entries at least: half of that took 1.1 to 1.6 times as long as no parts
+_LEAST_PART = 2**17  # entries at least: half of that took 1.1 to 1.6 times as long as no parts
 _WIDE = 2048  # outputs; a matrix of 2048 x 768 took 1.2 times as long in parts
 _PAGE = 1024  # outputs: 4 KiB, at which rows of a matrix get into each other's way in a cache
 _OWN_CACHE = 2 * 2**20  # bytes
@@ -76,7 +76,7 @@ def _num_parts(x: Float[Array, "*T inputs"], kernel: Float[Array, "inputs output
         return 1
     if outputs < _WIDE and outputs % _PAGE:
         return 1
-    depths = (each for each in _DEPTHS if inputs % each == 0 and each * outputs >= _PART)
+    depths = (each for each in _DEPTHS if inputs % each == 0 and each * outputs >= _LEAST_PART)
     return inputs // next(depths, inputs)
 
 

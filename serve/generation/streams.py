@@ -12,9 +12,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from engine.errors import EngineError, RequestError
 from engine.outputs import OutputDelta
 from models.errors import IngotError
+from serve.errors import error_of
 from serve.operations.metrics import Timeline
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class RequestStream:
     def put(self, delta: OutputDelta, sent_at: float = 0.0) -> None:
         """Take what one step, whose report the engine sent at that time, added to one choice."""
         if delta.finish_reason == "error":
-            self.fail(_error_of(delta))
+            self.fail(error_of(delta))
             return
         choice = self._offsets[delta.request_id] + delta.index
         unread = self._unread.get(choice)
@@ -147,9 +147,3 @@ def _joined(first: list[T] | None, second: list[T] | None) -> list[T] | None:
         return second if first is None else first
     first += second
     return first
-
-
-def _error_of(delta: OutputDelta) -> IngotError:
-    """Why the engine refused the request, or failed at it."""
-    sentence = delta.error or "The engine refused this request."
-    return EngineError(sentence) if delta.internal else RequestError(sentence, delta.error_param)

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
-from engine.errors import EngineError, RequestError
 from engine.messages import PoolRequest, RequestDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
 from models.errors import IngotError
+from serve.errors import error_of
 from serve.operations.metrics import Metrics, Timeline
 
 Waiter = asyncio.Future[bytes]
@@ -55,9 +55,7 @@ class PoolsInFlight:
         if waiter.done():
             return True
         if delta.vector is None:
-            sentence = delta.error or "The engine refused this request."
-            internal, refused = EngineError(sentence), RequestError(sentence, delta.error_param)
-            waiter.set_exception(internal if delta.internal else refused)
+            waiter.set_exception(error_of(delta))
         else:
             waiter.set_result(delta.vector)
         return True

@@ -35,8 +35,8 @@ class InProcessEngine:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    def send(self, messages: list[ToEngine]) -> None:
-        self._inbox.put_nowait(messages)
+    def send(self, message: ToEngine) -> None:
+        self._inbox.put_nowait([message])
 
     async def receive(self) -> FromEngine:
         if not self._pending:

@@ -33,7 +33,8 @@ async def test_requests_go_in_and_reports_come_out() -> None:
     try:
         info = await engine.receive()
         assert isinstance(info, ModelInfo) and info.max_num_seqs == 2
-        engine.send([request(1, [10, 11]), request(2, [20])])
+        engine.send(request(1, [10, 11]))
+        engine.send(request(2, [20]))
         tokens: dict[int, list[int]] = {1: [], 2: []}
         while not all(len(each) == 3 for each in tokens.values()):
             report = await engine.receive()
@@ -50,9 +51,9 @@ async def test_a_refused_request_and_an_abort_leave_the_rest_alone() -> None:
     engine = await EngineProcess.start(EngineConfig(), FAKE_ENGINE)
     try:
         await engine.receive()
-        engine.send(
-            [request(1, [REFUSE]), request(2, [7], 100), AbortRequests([2]), request(3, [9], 1)]
-        )
+        for message in (request(1, [REFUSE]), request(2, [7], 100), AbortRequests([2])):
+            engine.send(message)
+        engine.send(request(3, [9], 1))
         ends = {}
         while len(ends) < 2:
             report = await engine.receive()
@@ -87,7 +88,7 @@ async def test_the_end_of_the_engine_is_noticed(command: int) -> None:
     engine = await EngineProcess.start(EngineConfig(), FAKE_ENGINE)
     try:
         await engine.receive()
-        engine.send([request(1, [command])])
+        engine.send(request(1, [command]))
         with pytest.raises(EngineDeadError):
             while True:
                 message = await engine.receive()
@@ -100,7 +101,7 @@ async def test_an_idle_engine_uses_no_processor() -> None:
     engine = await EngineProcess.start(EngineConfig(), FAKE_ENGINE)
     try:
         await engine.receive()
-        engine.send([request(1, [7], 1)])
+        engine.send(request(1, [7], 1))
         while not (await engine.receive()).deltas:  # all that a start does is done by then
             pass
         async with asyncio.timeout(PATIENCE):
@@ -133,7 +134,7 @@ from tests.serve.test_engine_process import request
 async def main():
     engine = await EngineProcess.start(EngineConfig(), {FAKE_ENGINE!r})
     await engine.receive()
-    engine.send([request(1, [5], 100)])
+    engine.send(request(1, [5], 100))
     print(engine.pid, flush=True)
     await asyncio.sleep(60)
 

@@ -57,7 +57,7 @@ async def test_its_client_is_told_and_nobody_else_is(
     async with serve() as served:
         link: Any = served.engine._outbox.link
         send = link.send
-        monkeypatch.setattr(link, "send", lambda messages: (to_frame(messages), send(messages)))
+        monkeypatch.setattr(link, "send", lambda message: (to_frame([message]), send(message)))
         monkeypatch.setattr("serve.openai.completions.check_ids", lambda *_: None)
         async with beside_a_neighbour(served), asyncio.timeout(PATIENCE):
             refused = await served.complete(prompt=[[5], [2**70]], max_tokens=3)
