@@ -36,7 +36,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
         if not prompt:
             raise RequestError("prompt must be a text, token ids, or a list of either.", "prompt")
         kind = type(prompt[0])
-        if any(type(item) is not kind for item in prompt):
+        if set(map(type, prompt)) != {kind}:  # in C: a prompt may hold a million ids
             raise RequestError("prompt must hold texts only or token ids only.", "prompt")
         if kind is int:
             return [prompt]  # type: ignore[list-item]
