@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import IO
 
 from engine.tokenizers.tokenizer import Tokenizer
@@ -86,9 +87,11 @@ class Peer(ABC):
             self.process.wait()
 
     def failed(self, what: str) -> BenchError:
-        """An error that ends with what the process said last."""
+        """An error that ends with what the process said last, and names what killed it."""
         lines = self._log.read_text(errors="replace").strip().splitlines() or ["(nothing)"]
-        return BenchError(f"{self.name} {what}; it said last: {lines[-1][:300]}")
+        code = self.process.poll() or 0
+        killed = f" (killed by {Signals(-code).name})" if code < 0 else ""
+        return BenchError(f"{self.name} {what}{killed}; it said last: {lines[-1][:300]}")
 
 
 class HttpPeer(Peer):

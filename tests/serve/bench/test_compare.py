@@ -172,13 +172,20 @@ def test_ingots_matrices_in_8_bits_beside_llama_cpps(stand_in, tmp_path, monkeyp
         options(quantization="fp8")
 
 
-def test_a_peer_that_does_not_start_is_left_out(stand_in, tmp_path):
-    broken = stand_in(f"#!{sys.executable}\nraise SystemExit('no such model')\n")
+@pytest.mark.parametrize(
+    ("ends", "how"),
+    [
+        ("raise SystemExit('no such model')", ""),
+        ("print('no such model', flush=True); os.kill(os.getpid(), 11)", " (killed by SIGSEGV)"),
+    ],
+)
+def test_a_peer_that_does_not_start_is_left_out(stand_in, tmp_path, ends, how):
+    broken = stand_in(f"#!{sys.executable}\nimport os\n{ends}\n")
     setting = Setting(find_folder("demo"), tmp_path, max_len=9, rows=2, log_folder=tmp_path)
     console = Console(record=True, width=300)
     with started({"llama.cpp": lambda: llama_cpp(setting, broken)}, console) as running:
         assert running == []
-    said = "llama.cpp ended while it was starting; it said last: no such model"
+    said = f"llama.cpp ended while it was starting{how}; it said last: no such model"
     assert said in console.export_text()
 
 
