@@ -7,10 +7,11 @@ A block gathers its row's pages once for all its queries. The number of blocks i
 shapes: T / Q full ones, and at most one that is not full for each row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Float, Int32
 
 BLOCK = 16  # queries in a block
 
@@ -41,3 +42,23 @@ def query_blocks(
     places = jnp.zeros(num_tokens, jnp.int32)
     places = places.at[tokens].set(jnp.arange(M * BLOCK).reshape(M, BLOCK), mode="drop")
     return QueryBlocks(start, count, tokens.astype(jnp.int32), rows.astype(jnp.int32), places)
+
+
+def with_decode(
+    q: Float[Array, "T N H"],
+    positions: Int32[Array, " T"],
+    blocks: QueryBlocks,
+    chunks: Callable[[int], Float[Array, "T N V"]],
+    decode: Callable[[Float[Array, "B N H"], Int32[Array, " B"]], Float[Array, "B N V"]],
+) -> Float[Array, "T N V"]:
+    """A step by two kernels: rows of one token by `decode`, made for these; others by `chunks`.
+
+    `chunks(least)` attends to rows of `least` tokens and more, and leaves any value for others;
+    `decode` to a query of each row at its position, -1 where there is none.
+    """
+    T, start, alone = q.shape[0], blocks.first, blocks.length == 1
+    if start.size == 1:  # nothing to share a step with
+        return chunks(1)
+    first = jnp.minimum(start, T - 1)
+    single = decode(q[first], jnp.where(alone, positions[first], -1))
+    return chunks(2).at[jnp.where(alone, start, T)].set(single, mode="drop")

@@ -8,16 +8,14 @@ the row's keys once for all of them, side by side in a tile; 33 and more are for
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from pallas_kernels.attention.limits import check_bias, check_biases, check_pages
 from pallas_kernels.attention.packed import attend_packed
 from pallas_kernels.attention.paged_decode import VERSIONS, paged_decode
-from pallas_kernels.attention.query_blocks import QueryBlocks
+from pallas_kernels.attention.query_blocks import QueryBlocks, with_decode
 from pallas_kernels.dispatch import Backend, resolve
 
 
@@ -68,16 +66,19 @@ def _ragged_on_gpu(
     blocks: QueryBlocks, backend: Backend, **options: Any,
 ) -> Array:  # fmt: skip
     """Rows of one token go as in a decode step, which reads their keys once for a whole group."""
-    T, start, count = q.shape[0], blocks.first, blocks.length
-    chunks = partial(
-        _kernel(backend), q, k_pages, v_pages, page_table, positions, start, count, **options
-    )
-    if start.size == 1:  # nothing to share a step with
-        return chunks(least=1)
-    first = jnp.minimum(start, T - 1)
-    asked = jnp.where(count == 1, positions[first], -1)
-    single = paged_decode(q[first], k_pages, v_pages, page_table, asked, backend=backend, **options)
-    return chunks(least=2).at[jnp.where(count == 1, start, T)].set(single, mode="drop")
+
+    def chunks(least: int) -> Array:
+        return _kernel(backend)(
+            q, k_pages, v_pages, page_table, positions, blocks.first, blocks.length,
+            least=least, **options,
+        )  # fmt: skip
+
+    def decode(queries: Array, asked: Array) -> Array:
+        return paged_decode(
+            queries, k_pages, v_pages, page_table, asked, backend=backend, **options
+        )
+
+    return with_decode(q, positions, blocks, chunks, decode)
 
 
 def _kernel(backend: Backend) -> Callable[..., Array]:

@@ -12,14 +12,11 @@ T tokens after a long history makes all its keys again: not absorbed is cheaper 
 262144 / (2176 - 640) = 171, by 2.8 times at T = 2048, and it needs room for the keys that it makes.
 """
 
-from functools import partial
-
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.attention.chunked import attend_blocks
 from pallas_kernels.attention.packed import attend_packed
-from pallas_kernels.attention.query_blocks import QueryBlocks
+from pallas_kernels.attention.query_blocks import QueryBlocks, with_decode
 from pallas_kernels.dispatch import Backend, resolve
 from pallas_kernels.mla.sizes import LatentShape, check_latents
 from pallas_kernels.mla.splits import decode_splits
@@ -92,19 +89,18 @@ def _ragged_on_hopper(
     """Rows of one token go as in a decode step, which divides their latents among blocks."""
     from pallas_kernels.mla.mosaic_mla import mosaic_mla_ragged
 
-    chunks = partial(
-        mosaic_mla_ragged, q, latent_pages, page_table, positions, blocks=blocks, scale=scale
-    )
-    T, start, alone = q.shape[0], blocks.first, blocks.length == 1
-    if start.size == 1:  # nothing to share a step with
-        return chunks(least=1)
-    first = jnp.minimum(start, T - 1)
-    asked = jnp.where(alone, positions[first], -1)
-    single = mla_decode(
-        q[first], latent_pages, page_table, asked,
-        scale=scale, value_dim=value_dim, backend=Backend.MOSAIC,
-    )  # fmt: skip
-    return chunks(least=2).at[jnp.where(alone, start, T)].set(single, mode="drop")
+    def chunks(least: int) -> Array:
+        return mosaic_mla_ragged(
+            q, latent_pages, page_table, positions, blocks=blocks, scale=scale, least=least
+        )
+
+    def decode(queries: Array, asked: Array) -> Array:
+        return mla_decode(
+            queries, latent_pages, page_table, asked,
+            scale=scale, value_dim=value_dim, backend=Backend.MOSAIC,
+        )  # fmt: skip
+
+    return with_decode(q, positions, blocks, chunks, decode)
 
 
 def _check(q: Array, latent_pages: Array, value_dim: int) -> None:
