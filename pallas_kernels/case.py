@@ -35,13 +35,15 @@ class Case(ABC):
         """Random arguments as an engine would have them; under `eval_shape` only their shapes."""
 
     @abstractmethod
-    def run(
-        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
-    ) -> Array | tuple[Array, ...]:
-        """The GPU version; `tiling` None is the kernel's own choice, `interpret` needs no GPU."""
+    def run(self, *arrays: Any, **how: Any) -> Array | tuple[Array, ...]:
+        """The GPU version of what `make` made.
+
+        Takes `tiling: Tiling | None`, where None is the kernel's own choice, and
+        `interpret: bool`, which needs no GPU.
+        """
 
     @abstractmethod
-    def reference(self, *arrays: Array) -> Array | tuple[Array, ...]:
+    def reference(self, *arrays: Any) -> Array | tuple[Array, ...]:
         """What `run` must equal; in float64 if the arrays are."""
 
     @abstractmethod

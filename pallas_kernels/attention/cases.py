@@ -1,6 +1,6 @@
 """Shapes of attention that people run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -139,11 +139,12 @@ class VerifyCase(DecodeCase):
         tiling: Tiling | None = None,
         interpret: bool = False,
     ) -> Float[Array, "B Q N H"]:
-        kernel = paged_verify
+        kernel: Callable[..., Array] = paged_verify
         if tiling is not None or interpret:
             from pallas_kernels.attention.mosaic_verify import mosaic_verify
 
-            kernel = partial(mosaic_verify, **(tiling or {"splits": 2}), interpret=interpret)
+            chosen: Mapping[str, Any] = tiling or {"splits": 2}
+            kernel = partial(mosaic_verify, **chosen, interpret=interpret)
         return kernel(
             q, k_pages, v_pages, page_table, positions - (self.Q - 1),
             jnp.full(self.B, self.Q, jnp.int32), tree_mask=self._mask(), **_options(self, extras)
@@ -161,7 +162,7 @@ class VerifyCase(DecodeCase):
         """A token at a time: the specification gathers every key for every token."""
         rows, mask = jnp.arange(self.B, dtype=jnp.int32), self._mask()
         first = positions - (self.Q - 1)
-        attend = partial(attention_reference, **_options(self, extras))
+        attend: Callable[..., Array] = partial(attention_reference, **_options(self, extras))
         tokens = [
             attend(
                 q[:, i], k_pages, v_pages, page_table, rows, first + (0 if self.tree else i),
@@ -275,7 +276,7 @@ class RaggedCase(Case):
     ) -> Float[Array, "T N H"]:
         """In pieces: the specification gathers every key for every token."""
         _, _, row, positions = self._places()
-        attend = partial(attention_reference, **_options(self, extras))
+        attend: Callable[..., Array] = partial(attention_reference, **_options(self, extras))
         pieces = [slice(i, i + _PIECE) for i in range(0, q.shape[0], _PIECE)]
         return jnp.concatenate(
             [attend(q[p], k_pages, v_pages, page_table, row[p], positions[p]) for p in pieces]

@@ -88,11 +88,11 @@ class WriteCase(Case):
     def _pages(self, shape: tuple[int, ...]) -> tuple[Array, ...]:
         return (jnp.zeros(shape, jnp.bfloat16),) * 2
 
-    def _call(self, kernel: Any, qkv: Array, *arrays: Array) -> tuple[Array, ...]:
+    def _call(self, kernel: Any, qkv: Array, *arrays: Any) -> tuple[Array, ...]:
         count = len(self.updated)
         pages, (page, slot), rest = arrays[:count], arrays[count : count + 2], arrays[count + 2 :]
         turn, weights = (rest[:2], rest[2:]) if self.R else (None, rest)
-        norms = HeadNorms(*weights, eps=1e-6) if weights else None
+        norms = HeadNorms(weights[0], weights[1], eps=1e-6) if weights else None
         q, written = kernel(qkv, Pages(*pages), page, slot, head_dim=self.H, turn=turn, norms=norms)
         return q, *(array for array in written if array is not None)
 
@@ -112,7 +112,7 @@ class EightBitWriteCase(WriteCase):
     def _pages(self, shape: tuple[int, ...]) -> tuple[Array, ...]:
         return (jnp.zeros(shape, self.cache),) * 2 + (jnp.zeros(shape[:3]),) * 2
 
-    def _call(self, kernel: Any, qkv: Array, *arrays: Array) -> tuple[Array, ...]:
+    def _call(self, kernel: Any, qkv: Array, *arrays: Any) -> tuple[Array, ...]:
         pages = (array.astype(self.cache) for array in arrays[:2])  # which may have been widened
         return super()._call(kernel, qkv, *pages, *arrays[2:])
 

@@ -1,9 +1,9 @@
 """Shapes of state-space layers that people run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from pallas_kernels.state_space.rows import ScanRows
 from pallas_kernels.state_space.ssm_scan import scan_on_hopper, ssm_scan
 
 Kind = Literal["mamba-1", "mamba-2", "delta"]
+Scan = Callable[..., tuple[Array, Array]]  # results and states
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class ScanCase(Case):
         normal = partial(jax.random.normal, dtype=jnp.bfloat16)
         width = V if self.kind == "mamba-1" else 1
         step = 0.1 * jax.random.uniform(keys[4], (T, N, width))
-        extra = {
-            "mamba-1": lambda: (-jnp.exp(jax.random.normal(keys[5], (N, V, S))),),
-            "mamba-2": lambda: (),
-            "delta": lambda: (jax.random.uniform(keys[5], (T, N)),),
-        }[self.kind]()
+        extra: tuple[Array, ...] = ()
+        if self.kind == "mamba-1":
+            extra = (-jnp.exp(jax.random.normal(keys[5], (N, V, S))),)
+        elif self.kind == "delta":
+            extra = (jax.random.uniform(keys[5], (T, N)),)
         return (
             jax.random.normal(keys[0], (self.B + 1, N, V, S)),
             normal(keys[1], (T, N, V)),
@@ -57,15 +58,15 @@ class ScanCase(Case):
         )
 
     def run(
-        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
+        self, *arrays: Any, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        scan = partial(ssm_scan, single=self.tokens == 1)
+        scan: Scan = partial(ssm_scan, single=self.tokens == 1)
         if interpret:
             scan = partial(scan_on_hopper, interpret=True)
-        return scan(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
+        return self._call(scan, *arrays)
 
-    def reference(self, *arrays: Array) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
-        return ssm_scan_reference(*arrays[:5], ScanRows(*arrays[-4:]), **self._extra(arrays))
+    def reference(self, *arrays: Any) -> tuple[Float[Array, "T N V"], Float[Array, "Z N V S"]]:
+        return self._call(ssm_scan_reference, *arrays)
 
     def small(self) -> "ScanCase":
         long = self.tokens > 1 and self.kind != "mamba-1"  # what goes in chunks
@@ -86,9 +87,10 @@ class ScanCase(Case):
         """Those of the recurrence, decay, write, read, which chunks turn into more on products."""
         return 5 * self.B * self.tokens * self.N * self.V * self.S
 
-    def _extra(self, arrays: tuple[Array, ...]) -> dict[str, Array]:
+    def _call(self, scan: Scan, *arrays: Any) -> tuple[Array, Array]:
         name = {"mamba-1": "matrix", "delta": "beta"}.get(self.kind)
-        return {name: arrays[5]} if name else {}
+        extra = {name: arrays[5]} if name else {}
+        return scan(*arrays[:5], ScanRows(*arrays[-4:]), **extra)
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,18 @@ class ConvCase(Case):
         return (*arrays, *_packed(self.B, 1)[:4])
 
     def run(
-        self, *arrays: Array, tiling: Tiling | None = None, interpret: bool = False
+        self, *arrays: Any, tiling: Tiling | None = None, interpret: bool = False
     ) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
-        conv = causal_conv
+        conv: Scan = causal_conv
         if interpret:
             from pallas_kernels.state_space.mosaic_conv import mosaic_conv
 
             conv = partial(mosaic_conv, interpret=True)
         return conv(*arrays[:3], ScanRows(*arrays[3:]))
 
-    def reference(self, *arrays: Array) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
-        return causal_conv_reference(*arrays[:3], ScanRows(*arrays[3:]))
+    def reference(self, *arrays: Any) -> tuple[Float[Array, "T C"], Float[Array, "Z W1 C"]]:
+        reference: Scan = causal_conv_reference
+        return reference(*arrays[:3], ScanRows(*arrays[3:]))
 
     def small(self) -> "ConvCase":
         return replace(self, name="a decode step", B=2, C=512)
