@@ -33,6 +33,18 @@ class Arrivals:
         if min(self.ramp_up_start_rps, self.ramp_up_end_rps) <= 0:
             raise ConfigError("--ramp-up-start-rps and --ramp-up-end-rps must be above 0.")
 
+    def described(self) -> dict[str, float | str]:
+        """The result fields of it; JSON knows no infinity."""
+        rate: float | str = "inf" if math.isinf(self.request_rate) else self.request_rate
+        found = {"request_rate": rate, "burstiness": self.burstiness}
+        if self.ramp_up_strategy is not None:
+            found |= {
+                "ramp_up_strategy": self.ramp_up_strategy,
+                "ramp_up_start_rps": self.ramp_up_start_rps,
+                "ramp_up_end_rps": self.ramp_up_end_rps,
+            }
+        return found
+
     def times(self, count: int, seed: int) -> list[float]:
         """Seconds from the start at which each of `count` requests is sent, in order.
 

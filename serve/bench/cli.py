@@ -1,6 +1,8 @@
 """`ingot bench` and its commands. Owns flags and what is printed."""
 
+import inspect
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,61 +13,27 @@ from engine.errors import ConfigError
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
 from serve.bench.offline_cli import latency, startup, structured, throughput
+from serve.bench.option_groups import (
+    ResultOptions,
+    SampleOptions,
+    SamplingOptions,
+    ServerOptions,
+    TrafficOptions,
+)
 from serve.bench.printing import print_paths, report, write_json
 from serve.commands import options as engine_options
 from serve.commands.help import Commands
+from serve.commands.option_groups import takes
 
 app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 _console = Console()
 
 
 @app.command()
-def serve(
-    backend: options.Backend = "openai",
-    base_url: options.BaseUrl = "http://127.0.0.1:8000",
-    endpoint: options.Endpoint = None,
-    model: options.Model = None,
-    tokenizer: options.TokenizerFolder = "demo",
-    api_key: options.ApiKey = None,
-    header: options.Header = None,
-    extra_body: options.ExtraBody = None,
-    dataset_name: options.DatasetName = "random",
-    dataset_path: options.DatasetPath = None,
-    num_prompts: options.NumPrompts = 1000,
-    seed: options.Seed = 0,
-    random_input_len: options.RandomInputLen = 1024,
-    random_output_len: options.RandomOutputLen = 128,
-    random_range_ratio: options.RandomRangeRatio = 0.0,
-    random_prefix_len: options.RandomPrefixLen = 0,
-    random_batch_size: options.RandomBatchSize = 1,
-    prefix_len: options.PrefixLen = 256,
-    suffix_len: options.SuffixLen = 256,
-    num_prefixes: options.NumPrefixes = 10,
-    num_turns: options.NumTurns = 10,
-    first_len: options.FirstLen = 600,
-    message_len: options.MessageLen = 24,
-    output_len: options.OutputLen = None,
-    ignore_eos: options.IgnoreEos = None,
-    temperature: options.Temperature = None,
-    request_rate: options.RequestRate = float("inf"),
-    burstiness: options.Burstiness = 1.0,
-    max_concurrency: options.MaxConcurrency = None,
-    num_warmups: options.NumWarmups = 0,
-    profile: options.Profile = False,
-    ramp_up_strategy: options.RampUpStrategy = None,
-    ramp_up_start_rps: options.RampUpStart = 1.0,
-    ramp_up_end_rps: options.RampUpEnd = 1.0,
-    goodput: options.Goodput = None,
-    percentile_metrics: options.PercentileMetrics = "ttft,tpot,itl",
-    metric_percentiles: options.MetricPercentiles = "99",
-    save_result: options.SaveResult = False,
-    save_detailed: options.SaveDetailed = False,
-    result_dir: options.ResultDir = Path("."),
-    result_filename: options.ResultFilename = None,
-    plot: options.Plot = None,
-) -> None:
+@takes(ServerOptions, SampleOptions, TrafficOptions, SamplingOptions, ResultOptions)
+def serve(**given: Any) -> None:
     """Put load on an OpenAI-compatible server, whoever's it is."""
-    _put_load(dict(locals()))
+    _put_load(given)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -215,7 +183,7 @@ def _put_load(given: dict[str, Any]) -> None:
     detailed = given["save_detailed"]
     if given["save_result"] or detailed:
         path = save(done, given["result_dir"], given["result_filename"], detailed=detailed)
-        _console.print(f"written: {path}")
+        print_paths(_console, [path])
     if plot:
         from serve.bench.plots import draw_run
 
@@ -234,15 +202,20 @@ def _serve_options(given: dict[str, Any]) -> Any:
     def pick(kind: Any, **others: Any) -> Any:
         return kind(**{k: given[k] for k in kind.__dataclass_fields__ if k in given} | others)
 
-    headers = dict(_header(one) for one in given["header"] or ())
+    headers = {name.lower(): value for name, value in _pairs("--header", given["header"])}
     if given["api_key"]:
         headers["authorization"] = f"Bearer {given['api_key']}"
+    sampling = {name: given[name] for name in inspect.get_annotations(SamplingOptions)}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
     return pick(
         ServeOptions,
         dataset=pick(DatasetOptions, name=given["dataset_name"], path=given["dataset_path"]),
         arrivals=pick(Arrivals),
         headers=headers,
-        extra_body=_extra_body(given["extra_body"]),
+        base_url=given["base_url"] or f"http://{given['host']}:{given['port']}",
+        extra_body=sampling | _extra_body(given["extra_body"]),
+        lora_modules=given["lora_modules"] or (),
+        metadata=dict(_pairs("--metadata", given["metadata"])),
         goodput=given["goodput"] or (),
         metrics=given["percentile_metrics"].split(","),
         percentiles=_numbers(given["metric_percentiles"], "--metric-percentiles"),
@@ -259,11 +232,12 @@ def _swept(max_concurrency: str | None, request_rate: str | None) -> tuple[str, 
     return name, values
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--header takes NAME=VALUE, got {text!r}.")
-    return name.lower(), value
+def _pairs(flag: str, texts: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    for text in texts or ():
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"{flag} takes NAME=VALUE, got {text!r}.")
+        yield name.strip(), value.strip()
 
 
 def _extra_body(text: str | None) -> dict[str, Any]:

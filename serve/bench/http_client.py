@@ -19,6 +19,10 @@ _READ = 64 * 1024
 class HttpError(Exception):
     """The server answered with another status than 200, or with something that is no HTTP."""
 
+    def __init__(self, said: str, status: int = 0) -> None:
+        super().__init__(said)
+        self.status = status
+
 
 @dataclass(frozen=True)
 class Server:
@@ -96,4 +100,4 @@ async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> A
         else:
             raise HttpError("The server closed the connection before it had answered.")
     if failed:
-        raise HttpError(f"status {failed}: {said[:300].decode('utf-8', 'replace')}")
+        raise HttpError(f"status {failed}: {said[:300].decode('utf-8', 'replace')}", failed)

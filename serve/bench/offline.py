@@ -6,13 +6,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.sampling.params import SamplingParams
-from serve.bench.results import percentile
+from serve.bench.results import PERCENTILES, percentile
 from serve.bench.samples import Sample
 
 if TYPE_CHECKING:
     from engine import LLM
-
-_PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 
 def measure_throughput(llm: "LLM", samples: Sequence[Sample], *, n: int = 1) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def measure_latency(
     return {
         "avg_latency": statistics.fmean(latencies),
         "latencies": latencies,
-        "percentiles": {str(p): percentile(latencies, p) for p in _PERCENTILES},
+        "percentiles": {str(p): percentile(latencies, p) for p in PERCENTILES},
     }
 
 

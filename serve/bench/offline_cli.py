@@ -139,7 +139,12 @@ def startup(
             "there it is written first, as `ingot convert` does."
         ),
     ] = None,
-    warm_starts: Annotated[int, typer.Option(help="Starts with a full compile cache.", min=1)] = 3,
+    num_iters_cold: Annotated[
+        int, typer.Option(help="Starts with an empty compile cache.", min=1)
+    ] = 1,
+    num_iters_warm: Annotated[
+        int, typer.Option(help="Starts with a full compile cache.", min=1)
+    ] = 3,
     dtype: engine_options.Dtype = "auto",
     load_format: engine_options.LoadFormat = "auto",
     quantization: engine_options.Quantization = None,
@@ -163,7 +168,7 @@ def startup(
             convert(settings, beside)
         other = None if beside is None else str(beside)
         found = measure_startup(
-            settings, warm_starts=warm_starts, beside=other,
+            settings, cold_starts=num_iters_cold, warm_starts=num_iters_warm, beside=other,
             tell=partial(_console.print, highlight=False, style="dim"),
         )  # fmt: skip
     for table in tables(found, (shape or model, str(beside))):

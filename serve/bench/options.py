@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-_DATA, _TRAFFIC, _OUTPUT = "Dataset", "Traffic", "Results"
+_DATA, _TRAFFIC, _ASKED, _OUTPUT = "Dataset", "Traffic", "Sampling", "Results"
 
 DatasetName = Annotated[
     str,
@@ -22,7 +22,14 @@ DatasetPath = Annotated[
 NumPrompts = Annotated[int, typer.Option(min=1, help="Requests in all.", rich_help_panel=_DATA)]
 Seed = Annotated[int, typer.Option(help="Where samples and arrivals begin.", rich_help_panel=_DATA)]
 RandomInputLen = Annotated[
-    int, typer.Option(min=1, help="Tokens of a prompt.", rich_help_panel=_DATA)
+    int,
+    typer.Option(
+        "--random-input-len",
+        "--input-len",
+        min=1,
+        help="Tokens of a prompt.",
+        rich_help_panel=_DATA,
+    ),
 ]
 RandomOutputLen = Annotated[
     int, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=_DATA)
@@ -95,12 +102,34 @@ Backend = Annotated[
         "vllm-pooling, vllm-rerank or openai-audio; vllm and ingot mean openai."
     ),
 ]
-BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
+Host = Annotated[str, typer.Option(help="Where the server is.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="On which port.")]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="Instead of --host and --port, as https://a.example/path.")
+]
+ReadyCheckTimeout = Annotated[
+    float,
+    typer.Option(
+        "--ready-check-timeout-sec", min=0, help="Seconds to wait for a server that still starts."
+    ),
+]
 Endpoint = Annotated[str | None, typer.Option(help="Path, instead of the backend's own.")]
 Model = Annotated[str | None, typer.Option(help="The model's name there; asked for if not given.")]
 TokenizerFolder = Annotated[
-    str, typer.Option("--tokenizer", help="A model, as in serve, whose tokens make the prompts.")
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="A model, as in serve, whose tokens make the prompts; if not given, the one that "
+        "the server says it serves.",
+    ),
 ]
+LoraModules = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Adapters, of which each request names one as its model; several."
+    ),
+]
+LoraAssignment = Annotated[str, typer.Option(help="Which: random or round-robin.")]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -121,7 +150,26 @@ IgnoreEos = Annotated[
         show_default=False,
     ),
 ]
-Temperature = Annotated[float | None, typer.Option(help="Instead of the server's default.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of the server's default, as the others here.", rich_help_panel=_ASKED
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="The likeliest tokens of so much together.", rich_help_panel=_ASKED),
+]
+TopK = Annotated[
+    int | None, typer.Option(help="So many of the likeliest tokens.", rich_help_panel=_ASKED)
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(help="Tokens with this share of the likeliest's.", rich_help_panel=_ASKED),
+]
+Penalty = Annotated[
+    float | None, typer.Option(help="On tokens that came before.", rich_help_panel=_ASKED)
+]
 
 RequestRate = Annotated[
     float, typer.Option(help="Requests a second; inf sends all at once.", rich_help_panel=_TRAFFIC)
@@ -159,7 +207,7 @@ Goodput = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME:MS",
-        help="A limit, as ttft:500, tpot:50 or e2el:9000; repeatable.",
+        help="Limits, as ttft:500, tpot:50 or e2el:9000; several.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -175,6 +223,17 @@ SaveResult = Annotated[
 SaveDetailed = Annotated[
     bool, typer.Option(help="The same, with what each request did.", rich_help_panel=_OUTPUT)
 ]
+Label = Annotated[
+    str | None,
+    typer.Option(help="What the result is called, instead of --backend.", rich_help_panel=_OUTPUT),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="What the result is to say besides; several.",
+        rich_help_panel=_OUTPUT,
+    ),
+]  # fmt: skip
 ResultDir = Annotated[Path, typer.Option(help="Folder of result files.", rich_help_panel=_OUTPUT)]
 ResultFilename = Annotated[
     str | None, typer.Option(help="Name of the result file.", rich_help_panel=_OUTPUT)

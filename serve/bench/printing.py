@@ -24,10 +24,10 @@ def write_json(console: Console, found: dict[str, Any], target: Path | None) -> 
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(found, indent=2))
-        console.print(f"written: {target}")
+        print_paths(console, [target])
 
 
 def print_paths(console: Console, paths: list[Path]) -> None:
-    """Files that were written."""
+    """Files that were written, each on a line of its own however long it is."""
     for path in paths:
-        console.print(f"written: {path}")
+        console.print(f"written: {path}", soft_wrap=True, highlight=False)

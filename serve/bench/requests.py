@@ -71,7 +71,6 @@ class Client:
     endpoint: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     ignore_eos: bool = False
-    temperature: float | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None  # counts what a server does not
 
@@ -89,7 +88,9 @@ class Client:
             else:
                 await _follow(pieces, outcome)
             outcome.latency = perf_counter() - outcome.start
-            if not outcome.ttft:
+            if not outcome.ttft and outcome.output_tokens:
+                outcome.ttft = outcome.latency  # of tokens that are no text
+            elif not outcome.ttft:
                 outcome.error = "The answer held no piece of text."
         except (HttpError, OSError, msgspec.MsgspecError) as error:
             outcome.error = f"{type(error).__name__}: {error}"
@@ -122,14 +123,15 @@ class Client:
 
     def payload(self, sample: Sample) -> dict[str, Any]:
         """The body of a request."""
+        model = sample.model or self.model
         if self.backend == "vllm-rerank":
             documents = list(sample.documents)
             return {
-                "model": self.model, "query": sample.text, "documents": documents,
+                "model": model, "query": sample.text, "documents": documents,
             } | self.extra_body  # fmt: skip
         if self.backend in WHOLE:
-            return {"model": self.model, "input": sample.token_ids} | self.extra_body
-        body: dict[str, Any] = {"model": self.model, "stream": True}
+            return {"model": model, "input": sample.token_ids} | self.extra_body
+        body: dict[str, Any] = {"model": model, "stream": True}
         if self.backend == "openai-responses":
             asked = _messages(sample) if sample.history else sample.text
             body |= {"input": asked, "max_output_tokens": sample.output_len, "store": False}
@@ -144,8 +146,6 @@ class Client:
             body["stream_options"] = {"include_usage": True}
         if self.ignore_eos:
             body["ignore_eos"] = True
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
         return body | self.extra_body
 
 
@@ -215,4 +215,6 @@ def _text(event: Any) -> str | None:
         return str(text)
     delta = choices[0].get("delta") or {}
     said = [str(delta[name]) for name in _SAID if delta.get(name) is not None]
+    if "role" in delta and not any(said):  # sent before there is anything to say
+        return None
     return next(filter(None, said), "") if said else None

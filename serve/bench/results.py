@@ -6,7 +6,7 @@ pieces. E2EL: the whole request. Times in a result are milliseconds, in its list
 
 import math
 import statistics
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from engine.errors import ConfigError
 from serve.bench.load import Load
 from serve.bench.requests import Outcome
 
+PERCENTILES = (10, 25, 50, 75, 90, 99)  # of what is no load on a server
 METRICS = {
     "ttft": "Time to first token",
     "tpot": "Time per output token (without the first)",
@@ -169,17 +170,17 @@ def _goodput(good: Sequence[Outcome], limits: Mapping[str, float]) -> int:
 
 
 def _busiest_second(good: Sequence[Outcome]) -> float:
-    """Pieces in the fullest second from the first request on; a piece is a token, mostly."""
+    """Tokens in the fullest second from the first request on; of a request whose pieces are fewer
+    than its tokens, each piece has as many."""
     if not good:
         return 0.0
-    begin, seconds = min(outcome.start for outcome in good), Counter[int]()
+    begin, seconds = min(outcome.start for outcome in good), defaultdict[int, float](float)
     for outcome in good:
-        time = outcome.start + outcome.ttft
-        seconds[int(time - begin)] += 1
-        for gap in outcome.itl:
+        time, tokens = outcome.start + outcome.ttft, outcome.output_tokens / (1 + len(outcome.itl))
+        for gap in (0.0, *outcome.itl):
             time += gap
-            seconds[int(time - begin)] += 1
-    return float(max(seconds.values()))
+            seconds[int(time - begin)] += tokens
+    return round(max(seconds.values()), 6)
 
 
 def _most_at_once(good: Sequence[Outcome]) -> int:

@@ -15,15 +15,20 @@ Owns the datasets, by vLLM's names. Knows no server; every one is the same for t
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle, islice, starmap
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
 from engine.tokenizers.tokenizer import Tokenizer
 
+ASSIGNMENTS = ("random", "round-robin")
 _ANSWER = 32  # tokens of an answer in a conversation
+# of ShareGPT, as vLLM: longer ones would not fit into every model, shorter ones are no work
+_SHORTEST, _LONGEST_PROMPT, _LONGEST = 4, 1024, 2048
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Sample:
     history: tuple[str, ...] = ()  # questions and answers before it, in turn
     documents: tuple[str, ...] = ()  # that are to be ranked for it
     audio: Path | None = None  # a recording to be written down, instead of a prompt
+    model: str | None = None  # an adapter, instead of the model that the client names
 
     @property
     def turns(self) -> tuple["Sample", ...]:
@@ -54,7 +60,9 @@ class Sample:
         said = tokenizer.encode(answer, add_special_tokens=False)[: self.output_len]
         ids = [*self.token_ids, *said, *turn.token_ids]
         history = (*self.history, self.text, answer)
-        return Sample(turn.text, ids, turn.output_len, tuple(rest), history)
+        return Sample(
+            turn.text, ids, turn.output_len, tuple(rest), history, model=self.model
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,17 @@ def make_samples(options: DatasetOptions, tokenizer: Tokenizer) -> list[Sample]:
     if not found:
         raise ConfigError(f"{options.path} holds no prompt that can be used.")
     return found
+
+
+def with_adapters(
+    samples: Sequence[Sample], names: Sequence[str], assignment: str, seed: int
+) -> list[Sample]:
+    """The same, each for one of these adapters; as they are if there are none."""
+    if not names:
+        return [*samples]
+    rng = random.Random(seed)
+    drawn = cycle(names) if assignment == "round-robin" else iter(lambda: rng.choice(names), None)
+    return [replace(sample, model=name) for sample, name in zip(samples, drawn, strict=False)]
 
 
 class _Words:
@@ -187,9 +206,21 @@ def _sharegpt(
     ]
     pairs = [(one[0], one[1]) for one in turns if len(one) >= 2 and one[0] and one[1]]
     rng.shuffle(pairs)
-    for prompt, answer in pairs[: options.num_prompts]:
-        length = options.output_len or len(tokenizer.encode(answer, add_special_tokens=False))
-        yield Sample(prompt, tokenizer.encode(prompt), max(1, length))
+    fitting = (
+        s for s in starmap(partial(_answered, options, tokenizer), pairs) if _fits(s, options)
+    )
+    yield from islice(fitting, options.num_prompts)
+
+
+def _answered(options: DatasetOptions, tokenizer: Tokenizer, prompt: str, answer: str) -> Sample:
+    length = options.output_len or len(tokenizer.encode(answer, add_special_tokens=False))
+    return Sample(prompt, tokenizer.encode(prompt), length)
+
+
+def _fits(sample: Sample, options: DatasetOptions) -> bool:
+    asked, answered = len(sample.token_ids), sample.output_len
+    long_enough = options.output_len is not None or answered >= _SHORTEST
+    return _SHORTEST <= asked <= _LONGEST_PROMPT and asked + answered <= _LONGEST and long_enough
 
 
 def _burstgpt(

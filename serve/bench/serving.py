@@ -1,7 +1,6 @@
 """`ingot bench serve`: samples, traffic, a server, and the result."""
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,14 @@ from serve.bench.http_client import HttpError, Server
 from serve.bench.load import Load, put_load
 from serve.bench.requests import BACKENDS, ENDPOINTS, WHOLE, Client
 from serve.bench.results import METRICS, details, now, parse_goodput, summarise, table
-from serve.bench.samples import DatasetOptions, Sample, make_samples
+from serve.bench.samples import (
+    ASSIGNMENTS,
+    DatasetOptions,
+    Sample,
+    make_samples,
+    with_adapters,
+)
+from serve.bench.target import BenchError, reach
 
 _CHOSEN_LENGTHS = (
     "random",
@@ -32,12 +38,6 @@ _CHOSEN_LENGTHS = (
 )  # ending early would change the work
 _TOGETHER = {"vllm-rerank": "random-rerank", "openai-audio": "custom_audio"}
 _WITHOUT_IGNORE_EOS = ("openai-responses", "openai-audio", *WHOLE)  # refuse what they do not know
-
-
-class BenchError(IngotError):
-    """A benchmark that could not be run, for no fault of its options."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,21 @@ class ServeOptions:
     base_url: str = "http://127.0.0.1:8000"
     endpoint: str | None = None
     model: str | None = None
-    tokenizer: str = "demo"
+    tokenizer: str | None = None  # the served model's own
+    lora_modules: Sequence[str] = ()
+    lora_assignment: str = "random"
+    ready_check_timeout: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_body: dict[str, Any] = field(default_factory=dict)
     ignore_eos: bool | None = None
-    temperature: float | None = None
     max_concurrency: int | None = None
     num_warmups: int = 0
     profile: bool = False
     goodput: Sequence[str] = ()
     metrics: Sequence[str] = ("ttft", "tpot", "itl")
     percentiles: Sequence[float] = (99.0,)
+    label: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -69,6 +73,9 @@ class ServeOptions:
                 raise ConfigError(f"--percentile-metrics takes {known}; got {name!r}.")
         if not all(0 <= share <= 100 for share in self.percentiles):
             raise ConfigError("--metric-percentiles must be from 0 to 100.")
+        if self.lora_assignment not in ASSIGNMENTS:
+            names = " or ".join(ASSIGNMENTS)
+            raise ConfigError(f"--lora-assignment is {names}, not {self.lora_assignment!r}.")
         if self.backend in WHOLE and self.dataset.name == "multi_turn":
             raise ConfigError(
                 "--dataset-name multi_turn goes on with texts; use another --backend."
@@ -97,20 +104,27 @@ def run(options: ServeOptions, console: Console | None = None) -> ServeRun:
         BenchError: no server answers, or it refuses a first request.
     """
     goodput = parse_goodput(options.goodput)
-    tokenizer = load_tokenizer(options.tokenizer)
+    server = Server.parse(options.base_url)
+    patience = options.ready_check_timeout
+    served = asyncio.run(reach(server, options.headers, options.model, patience=patience))
+    tokenizer = _tokenizer(options.tokenizer, served.root)
     samples = make_samples(options.dataset, tokenizer)
-    client, load, counted = asyncio.run(_measure(options, samples, tokenizer, console))
+    seed = options.dataset.seed
+    samples = with_adapters(samples, options.lora_modules, options.lora_assignment, seed)
+    client = _client(options, server, served.name, tokenizer)
+    load, counted = asyncio.run(_measure(options, client, samples, console))
     return ServeRun(
         {
             "date": now(),
             "backend": options.backend,
             "endpoint_type": client.backend,
+            "label": options.label,
             "model_id": client.model,
-            "tokenizer_id": options.tokenizer,
+            "tokenizer_id": options.tokenizer or served.root,
             "dataset": options.dataset.name,
             "num_prompts": sum(len(sample.turns) for sample in samples),
-            "request_rate": _finite(options.arrivals.request_rate),
-            "burstiness": options.arrivals.burstiness,
+            **options.metadata,
+            **options.arrivals.described(),
             "max_concurrency": options.max_concurrency,
             **summarise(
                 load, percentiles=options.percentiles, metrics=options.metrics, goodput=goodput
@@ -133,13 +147,21 @@ def show(run: ServeRun, metrics: Sequence[str], console: Console) -> None:
 def save(run: ServeRun, folder: Path, filename: str | None, *, detailed: bool) -> Path:
     """Write the result's JSON file, under vLLM's name for it unless another is given."""
     result = run.result
-    rate, model = result["request_rate"], str(result["model_id"]).rpartition("/")[2]
-    name = filename or f"{result['backend']}-{rate}qps-{model}-{result['date']}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
+    path = folder / (filename or _file_name(result))
     content = result | details(run.load) if detailed else result
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
     return path
+
+
+def _file_name(result: Mapping[str, Any]) -> str:
+    rate = f"{result['request_rate']}qps"
+    if ramp := result.get("ramp_up_strategy"):
+        rate = f"ramp-up-{ramp}-{result['ramp_up_start_rps']}qps-{result['ramp_up_end_rps']}qps"
+    if result["max_concurrency"] is not None:
+        rate += f"-concurrency{result['max_concurrency']}"
+    model = str(result["model_id"]).rpartition("/")[2]
+    return f"{result['label'] or result['backend']}-{rate}-{model}-{result['date']}.json"
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -151,27 +173,35 @@ def load_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
-async def _measure(
-    options: ServeOptions, samples: list[Sample], tokenizer: Tokenizer, console: Console | None
-) -> tuple[Client, Load, dict[str, Any]]:
-    """The load's outcomes, and what the server counted meanwhile."""
-    server = Server.parse(options.base_url)
+def _tokenizer(asked: str | None, served: str) -> Tokenizer:
+    """The one that was asked for, or the served model's."""
+    if asked is not None:
+        return load_tokenizer(asked)
+    try:
+        return load_tokenizer(served)
+    except IngotError as error:
+        raise ConfigError(
+            f"The served model's tokenizer cannot be had here ({error}); name one with --tokenizer."
+        ) from None
+
+
+def _client(options: ServeOptions, server: Server, model: str, tokenizer: Tokenizer) -> Client:
     backend = BACKENDS.get(options.backend, options.backend)
     ignore_eos = options.ignore_eos
     if ignore_eos is None:
         chosen = options.dataset.name in _CHOSEN_LENGTHS
         ignore_eos = chosen and backend not in _WITHOUT_IGNORE_EOS
-    client = Client(
-        server,
-        options.model or await _served_model(server, options.headers),
-        backend,
-        options.endpoint,
-        dict(options.headers),
-        ignore_eos,
-        options.temperature,
-        options.extra_body,
-        tokenizer,
-    )
+    return Client(
+        server, model, backend, options.endpoint, dict(options.headers), ignore_eos,
+        options.extra_body, tokenizer,
+    )  # fmt: skip
+
+
+async def _measure(
+    options: ServeOptions, client: Client, samples: list[Sample], console: Console | None
+) -> tuple[Load, dict[str, Any]]:
+    """The load's outcomes, and what the server counted meanwhile."""
+    server = client.server
     await _warm_up(client, samples, options)
     times = options.arrivals.times(len(samples), options.dataset.seed)
     before = await read_drafts(server, options.headers)
@@ -190,7 +220,7 @@ async def _measure(
     if options.profile:
         await _profile(server, "stop", options.headers)
     after = await read_drafts(server, options.headers)
-    return client, load, after.since(before)
+    return load, after.since(before)
 
 
 async def _profile(server: Server, what: str, headers: Mapping[str, str]) -> None:
@@ -203,32 +233,12 @@ async def _profile(server: Server, what: str, headers: Mapping[str, str]) -> Non
         ) from None
 
 
-async def _served_model(server: Server, headers: Mapping[str, str]) -> str:
-    """The first model that the server lists."""
-    try:
-        answer = msgspec.json.decode(await server.fetch("GET", "/v1/models", headers=headers))
-        return str(answer["data"][0]["id"])
-    except OSError as error:
-        raise BenchError(
-            f"No server answers at {server.host}:{server.port} ({error}); start one with "
-            "`ingot serve`, or name another with --base-url."
-        ) from None
-    except (HttpError, msgspec.MsgspecError, LookupError, TypeError) as error:
-        raise BenchError(f"The server does not say which model it serves ({error}).") from None
-
-
 async def _warm_up(client: Client, samples: list[Sample], options: ServeOptions) -> None:
     """One request must work before many are sent."""
     first = await client.run(samples[0])
     if not first.success:
         sizes = f"{len(samples[0].token_ids)} tokens in and {samples[0].output_len} out"
         raise BenchError(f"The server failed a first request, of {sizes}: {first.error}")
-    firsts = [replace(sample, then=()) for sample in samples]
-    rest = [firsts[index % len(firsts)] for index in range(options.num_warmups)]
+    rest = [replace(samples[0], then=())] * options.num_warmups  # no other is found in a cache
     times = [0.0] * len(rest)
     await put_load(client, rest, times, max_concurrency=options.max_concurrency)
-
-
-def _finite(rate: float) -> float | str:
-    """JSON knows no infinity."""
-    return "inf" if math.isinf(rate) else rate

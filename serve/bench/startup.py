@@ -21,7 +21,8 @@ from rich.table import Table
 
 from engine.errors import ConfigError
 from serve.bench.compare.checkpoint import Shape, write_folder
-from serve.bench.serving import BenchError
+from serve.bench.results import PERCENTILES, percentile
+from serve.bench.target import BenchError
 
 _SHAPES = {"llama-125m": Shape()}
 _PARTS = {
@@ -33,40 +34,61 @@ _PARTS = {
     "ready": "all until then",
     "background": "other programs, behind it",
 }
+_COMPARED = ("load", "ready")
+_OF_VLLM = {"startup": ("load", "compile", "warm_up"), "compilation": ("compile",)}
 
 
 def measure_startup(
     settings: dict[str, Any],
     *,
+    cold_starts: int = 1,
     warm_starts: int = 1,
     beside: str | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of each part, `cold` once and `warm` each time; raises BenchError.
+    """Seconds of each part, `cold` and `warm`, each time; raises BenchError.
 
     `beside` is another folder of the same model, which starts in turn with the first: its starts,
-    and of each pair of warm ones the first's time by its own. `tell` is told what begins.
+    and of each pair of warm ones the first's time by its own. `tell` is told what begins. Of the
+    first, what vLLM's benchmark of that name gives is there too.
     """
     models = [settings] if beside is None else [settings, {**settings, "model": beside}]
     with ExitStack() as stack:
-        caches = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in models]
-        models = [
-            {**model, "compilation_cache_dir": cache}
-            for model, cache in zip(models, caches, strict=True)
-        ]
-        tell("cold start")
-        cold = [_start(model) for model in models]
-        rounds = []
+        cold = []
+        for index in range(cold_starts):  # the last one's caches are those of the warm ones
+            caches = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in models]
+            models = [
+                {**model, "compilation_cache_dir": cache}
+                for model, cache in zip(models, caches, strict=True)
+            ]
+            tell(f"cold start {index + 1} of {cold_starts}")
+            cold.append([_start(model) for model in models])
+        warm = []
         for index in range(warm_starts):
             tell(f"warm start {index + 1} of {warm_starts}")
             order = models if index % 2 == 0 else models[::-1]
             starts = [_start(model) for model in order]
-            rounds.append(starts if index % 2 == 0 else starts[::-1])
-    first, *others = (list(starts) for starts in zip(*rounds, strict=True))
-    found: dict[str, Any] = {"cold": cold[0], "warm": first}
+            warm.append(starts if index % 2 == 0 else starts[::-1])
+    first, *others = ({"cold": [starts[place] for starts in cold],
+                       "warm": [starts[place] for starts in warm]}
+                      for place in range(len(models)))  # fmt: skip
+    found: dict[str, Any] = {**first, **_as_vllm("cold", first), **_as_vllm("warm", first)}
     if others:
-        ratios = {part: _ratios(part, first, others[0]) for part in ("load", "ready")}
-        found["beside"] = {"cold": cold[1], "warm": others[0], "ratios": ratios}
+        ratios = {part: _ratios(part, first["warm"], others[0]["warm"]) for part in _COMPARED}
+        found["beside"] = {**others[0], "ratios": ratios}
+    return found
+
+
+def _as_vllm(kind: str, starts: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Result fields of `vllm bench startup`: a start is what `LLM(...)` takes."""
+    found: dict[str, Any] = {}
+    for name, parts in _OF_VLLM.items():
+        seconds = [sum(start[part] for part in parts) for start in starts[kind]]
+        found[f"avg_{kind}_{name}_time"] = statistics.fmean(seconds)
+        found[f"{kind}_{name}_times"] = seconds
+        found[f"{kind}_{name}_percentiles"] = {
+            str(share): percentile(seconds, share) for share in PERCENTILES
+        }
     return found
 
 
@@ -74,9 +96,10 @@ def tables(found: dict[str, Any], names: Sequence[str]) -> Iterator[Table]:
     """Seconds of each part, cold and warm, of one model or two, by their names."""
     models = [found, found["beside"]] if "beside" in found else [found]
     for model, name in zip(models, names, strict=False):
-        starts = (model["cold"], *model["warm"])
+        starts = [*model["cold"], *model["warm"]]
         head = f"seconds of {name}" if len(models) > 1 else "seconds"
-        made = Table(head, "cold", *("warm" for _ in model["warm"]), box=None, pad_edge=False)
+        heads = (kind for kind in ("cold", "warm") for _ in model[kind])
+        made = Table(head, *heads, box=None, pad_edge=False)
         for part, label in _PARTS.items():
             made.add_row(label, *(f"{start[part]:.2f}" for start in starts))
         yield made

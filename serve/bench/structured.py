@@ -22,7 +22,7 @@ from engine.errors import ConfigError
 from engine.messages import AddRequest, RequestDelta
 from engine.sampling.params import SamplingParams
 from serve.bench.results import percentile
-from serve.bench.serving import BenchError
+from serve.bench.target import BenchError
 
 if TYPE_CHECKING:
     from engine import LLM

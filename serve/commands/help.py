@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from serve.commands.repeated import repeated
+
 _WIDTH = {"max_content_width": 110}
 Function = TypeVar("Function", bound=Callable[..., Any])
 _LONG = 76  # of 80 columns
@@ -30,6 +32,13 @@ class Commands(typer.Typer):
 
 
 class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Of what was typed."""
+        several = (each for each in self.params if getattr(each, "multiple", False))
+        flags = {flag for each in several for flag in each.opts}
+        count = sum(each.param_type_name == "argument" for each in self.params)
+        return super().parse_args(ctx, repeated(args, flags, count))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
 

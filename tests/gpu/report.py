@@ -64,21 +64,23 @@ def _kernel_rows(records: list[Record]) -> list[str]:
 
 
 def _engine_rows(records: list[Record]) -> list[str]:
-    """Tokens a second, ours and transformers'."""
+    """Tokens a second, ours and transformers'; of ours the share of the copy that reads weights."""
     runs = [r for r in records if r["part"] in ("engine", "transformers") and "tokens_per_s" in r]
+    copy = next((r["copy_gb_s"] for r in records if r["part"] == "ceilings"), None)
     if not runs:
         return ["No engine was timed."]
     rows = [
-        "| Llama-3.1-8B shape, bf16 | rows | tokens/s | ms a step | host's share of it |",
-        "|---|--:|--:|--:|--:|",
+        "| Llama-3.1-8B shape, bf16 | rows | tokens/s | ms a step | host's share of it | of copy |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for r in runs:
         who = (
             r["part"] if "graphs" not in r else "ingot" if r["graphs"] else "ingot, no CUDA graphs"
         )
         host = f"{r['host_share']:.1%}" if "host_share" in r else ""
+        read = f"{r['read_gb_s'] / copy:.0%}" if copy and "read_gb_s" in r else ""
         speed = f"{r['tokens_per_s']:.0f} | {r['decode_ms']:.2f}"
-        rows.append(f"| {who} | {r['rows']} | {speed} | {host} |")
+        rows.append(f"| {who} | {r['rows']} | {speed} | {host} | {read} |")
     return rows
 
 
@@ -95,8 +97,8 @@ def _workload_rows(records: list[Record]) -> list[str]:
 def _listed(record: Record) -> str:
     """Its numbers by name; those of a start are cold, then warm."""
     if record["part"] == "start":
-        warm = record["warm"][0]
-        return ", ".join(f"{k} s {v:.1f}, warm {warm[k]:.1f}" for k, v in record["cold"].items())
+        cold, warm = record["cold"][0], record["warm"][0]
+        return ", ".join(f"{k} s {v:.1f}, warm {warm[k]:.1f}" for k, v in cold.items())
     numbers = {
         name: value
         for name, value in record.items()

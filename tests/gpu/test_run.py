@@ -6,6 +6,8 @@ from unittest.mock import Mock
 import jax
 import pytest
 
+from models.checkpoints.loading import load
+from models.sharding import make_mesh
 from pallas_kernels.cases import CASES
 from tests.gpu import report, torch_peers, torch_products, tuning, whole_engine, workloads
 from tests.gpu.parts import parts
@@ -129,12 +131,22 @@ def test_the_hosts_share_is_of_decode_steps():
     decoded = whole_engine._run(core, 1, 4, 10)
     assert decoded.steps == 8 and decoded.host_seconds == pytest.approx(8e-4)
     engine = {"part": "engine", "rows": 1, "graphs": True, "tokens_per_s": 9.0, "decode_ms": 1.0}
-    table = report.markdown("x", [FACTS, {**engine, "host_share": 0.029}])
-    assert "| ingot | 1 | 9 | 1.00 | 2.9% |" in table
+    run = {**engine, "host_share": 0.029, "read_gb_s": 0.8 * CEILINGS["copy_gb_s"]}
+    assert "| ingot | 1 | 9 | 1.00 | 2.9% | 80% |" in report.markdown("x", [FACTS, CEILINGS, run])
+    assert "| ingot | 1 | 9 | 1.00 |  |  |" in report.markdown("x", [FACTS, engine])
+
+
+def test_what_a_decode_step_reads():
+    """All matrices but the table of embeddings, of which it reads a row."""
+    folder = whole_engine.model_folder(whole_engine.TINY)
+    model = load(folder, make_mesh(1), load_format="dummy")
+    leaves = zip(model.layout.leaves, model.leaves, strict=True)
+    expected = sum(array.nbytes for leaf, array in leaves if leaf.paths != ("embedding",))
+    assert 1e6 < whole_engine.read_bytes(model, 1) == expected
 
 
 def test_a_start_is_told_cold_and_warm():
-    start = {"part": "start", "rows": 256, "cold": {"load": 9.0}, "warm": [{"load": 2.0}]}
+    start = {"part": "start", "rows": 256, "cold": [{"load": 9.0}], "warm": [{"load": 2.0}]}
     table = report.markdown("nvidia-h200-2026-01-02", [FACTS, start])
     assert "| start | 256 | load s 9.0, warm 2.0 |" in table
 

@@ -15,7 +15,9 @@ from engine.config import make_config
 from engine.core import EngineCore
 from engine.messages import AddRequest
 from engine.sampling.params import SamplingParams
+from models.checkpoints.loading import LoadedModel
 from models.config.published import LLAMA_3_1_8B
+from serve.bench.family_shapes import count
 from tests.gpu.records import Log
 
 TINY = {
@@ -48,11 +50,17 @@ def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> 
         graphs=graphs,
         decode_ms=1e3 * decoded.seconds / decoded.steps,
         tokens_per_s=rows * decoded.steps / decoded.seconds,
+        read_gb_s=1e-9 * read_bytes(core.model, rows) * decoded.steps / decoded.seconds,
         host_share=decoded.host_seconds / decoded.seconds,
         load_s=core.info.load_seconds,
         compile_s=core.info.compile_seconds,
     )
     core.close()
+
+
+def read_bytes(model: LoadedModel, rows: int) -> int:
+    """Of weights, in a decode step; keys and values of so short texts are little beside them."""
+    return count(model.config, model.layout.leaves, rows).read * model.leaves[0].dtype.itemsize
 
 
 def trace(core: EngineCore, rows: int, prompt: int, steps: int, folder: Path) -> None:

@@ -53,8 +53,8 @@ def served(log: Log, folder: Path, quick: bool) -> None:
     )
     options = ServeOptions(
         dataset, Arrivals(), base_url=server.url, tokenizer=str(model), ignore_eos=True,
-        temperature=0.0, num_warmups=2, metrics=tuple(METRICS), percentiles=_PERCENTILES,
-        goodput=("ttft:5000", "tpot:50"),
+        extra_body={"temperature": 0.0}, num_warmups=2, metrics=tuple(METRICS),
+        percentiles=_PERCENTILES, goodput=("ttft:5000", "tpot:50"),
     )  # fmt: skip
     try:
         server.wait()

@@ -13,6 +13,7 @@ import typer
 from engine.config import EngineConfig
 from serve import cli
 from serve.commands import batch, run
+from serve.commands.repeated import repeated
 from serve.fallback.apis import FallbackApi
 from serve.settings import ServerSettings, StructuredOutputsConfig
 
@@ -271,3 +272,12 @@ def test_a_model_is_converted(
     other = ("convert", "demo", str(tmp_path / "other"), "--save-format", "zarr")
     assert ingot(monkeypatch, *other) == 2
     assert "use safetensors or orbax" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "meant"), [
+    ("model --tag a b --one c d", "model --tag a --tag b --one c d"),
+    ("--tag a model", "--tag a model"), ("model --tag=a b", "model --tag=a --tag b"),
+    ("model --tag a --tag b c -x", "model --tag a --tag b --tag c -x"), ("", ""),
+])  # fmt: skip
+def test_an_option_may_have_several_values(typed: str, meant: str) -> None:
+    assert repeated(typed.split(), {"--tag"}, 1) == meant.split()

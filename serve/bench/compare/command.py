@@ -17,7 +17,8 @@ from serve.bench.compare.checkpoint import Shape, write_folder, write_gguf
 from serve.bench.compare.peers import Peer, Setting
 from serve.bench.compare.rounds import Comparison, Mode, run_rounds
 from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share
-from serve.bench.serving import BenchError, load_tokenizer
+from serve.bench.serving import load_tokenizer
+from serve.bench.target import BenchError
 
 PEERS = ("transformers", "llama.cpp", "vllm")
 _SHORT_PROMPT = 16  # of the single stream, so that it is the steps that count

@@ -25,7 +25,8 @@ from serve.bench.http_client import HttpError, Server
 from serve.bench.load import put_load
 from serve.bench.requests import Client
 from serve.bench.samples import Sample
-from serve.bench.serving import BenchError, load_tokenizer
+from serve.bench.serving import load_tokenizer
+from serve.bench.target import BenchError
 
 _WORKER = Path(__file__).with_name("transformers_worker.py")
 _POLL = 0.2
@@ -103,7 +104,7 @@ class HttpPeer(Peer):
         self.url = f"http://127.0.0.1:{port}"
         self._server = Server.parse(self.url)
         self._client = Client(
-            self._server, str(setting.model), ignore_eos=True, temperature=0.0,
+            self._server, str(setting.model), ignore_eos=True, extra_body={"temperature": 0.0},
             tokenizer=load_tokenizer(str(setting.model)),
         )  # fmt: skip
 

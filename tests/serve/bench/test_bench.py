@@ -15,11 +15,9 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from engine.errors import ConfigError
 from models.checkpoints.checkpoint import find_folder
-from serve.bench import startup
 from serve.bench.arrivals import Arrivals
 from serve.bench.cli import app
 from serve.bench.cpu_time import CpuMeter
@@ -168,10 +166,16 @@ def test_files_of_prompts(tokenizer, tmp_path):
     first, second = make_samples(DatasetOptions("custom", lines), tokenizer)
     assert (first.text, first.output_len, second.output_len) == ("Once upon a time", 9, 256)
     talks = tmp_path / "talks.json"
-    turns = [{"value": "Hello there"}, {"value": "Hello to you"}]
-    talks.write_text(json.dumps([{"conversations": turns}, {"conversations": turns[:1]}]))
+    asked, answered = "Where does the little girl go?", "She goes to the big park."
+    turns = [{"value": asked}, {"value": answered}]
+    pairs = [turns, turns[:1], [turns[0], {"value": "No"}], [{"value": asked * 200}, turns[1]],
+             [turns[0], {"value": answered * 400}], [{"value": "Hi"}, turns[1]]]  # fmt: skip
+    talks.write_text(json.dumps([{"conversations": pair} for pair in pairs]))
     [talk] = make_samples(DatasetOptions("sharegpt", talks), tokenizer)
-    assert talk.text == "Hello there" and talk.output_len == len(tokenizer.encode("Hello to you"))
+    length = len(tokenizer.encode(answered, add_special_tokens=False))
+    assert (talk.text, talk.output_len) == (asked, length)
+    found = make_samples(DatasetOptions("sharegpt", talks, output_len=5), tokenizer)
+    assert [(talk.text, talk.output_len) for talk in found] == [(asked, 5)] * 3
 
 
 def test_lengths_of_burstgpt(tokenizer, tmp_path):
@@ -288,10 +292,24 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_dead_server_is_said_to_be_dead():
-    done = bench("serve", "--base-url", "http://127.0.0.1:9", "--num-prompts", "1")
+@pytest.mark.parametrize("flags", [
+    ["serve", "--base-url", "http://127.0.0.1:9"], ["serve", "--port", "9", "--model", "named"],
+    ["sweep", "--max-concurrency", "1,2", "--port", "9"],
+])  # fmt: skip
+def test_a_dead_server_is_said_to_be_dead(flags):
+    done = bench(*flags, "--num-prompts", "1")
     assert done.returncode == 1
     assert "No server answers at 127.0.0.1:9" in done.stderr
+
+
+# reference for names: vLLM's benchmarks/serve.py
+FIELDS = {
+    "date", "backend", "model_id", "tokenizer_id", "num_prompts", "request_rate", "burstiness",
+    "max_concurrency", "duration", "completed", "failed", "total_input_tokens",
+    "total_output_tokens", "request_throughput", "request_goodput", "output_throughput",
+    "total_token_throughput", "max_output_tokens_per_s", "max_concurrent_requests", "input_lens",
+    "output_lens", "ttfts", "itls", "generated_texts", "errors",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -307,72 +325,21 @@ def test_a_real_server_is_measured(url, tmp_path, backend):
         "--random-input-len", "24", "--random-output-len", "5", "--max-concurrency", "3",
         "--save-detailed", "--result-dir", str(tmp_path), "--result-filename", "r.json",
         "--plot", str(tmp_path / "run"), "--percentile-metrics", "ttft,tpot,itl,e2el",
+        "--metric-percentiles", "50,99.9", "--goodput", "ttft:60000", "tpot:60000",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "r.json").read_text())
+    spread = {f"{number}_{name}_ms" for number in ("mean", "median", "std", "p50", "p99.9")
+              for name in ("ttft", "tpot", "itl", "e2el")}  # fmt: skip
+    assert FIELDS | spread <= result.keys()
+    assert result["request_goodput"] == result["request_throughput"] and not any(result["errors"])
     assert (result["completed"], result["failed"]) == (6, 0)
     assert result["model_id"].endswith("demo")
     assert result["output_lens"] == [5] * 6 and result["total_output_tokens"] == 30
     assert 1 <= result["max_concurrent_requests"] <= 3
     assert all(0 < first < 60 for first in result["ttfts"])
     assert result["cpu_seconds_per_1k_output_tokens"] > 0
-    assert {"p99_ttft_ms", "std_tpot_ms", "median_itl_ms", "mean_e2el_ms"} <= result.keys()
     assert (tmp_path / "run.png").stat().st_size > 5000 and (tmp_path / "run.svg").exists()
-
-
-def test_starts_of_two_folders_take_turns(monkeypatch):
-    started = []
-
-    def start(settings):
-        started.append((settings["model"], settings["compilation_cache_dir"]))
-        seconds = {"a": 4.0, "b": 2.0}[settings["model"]]
-        return dict.fromkeys(startup._PARTS, seconds)
-
-    monkeypatch.setattr(startup, "_start", start)
-    found = startup.measure_startup({"model": "a"}, warm_starts=2, beside="b")
-    assert [model for model, _ in started] == ["a", "b", "a", "b", "b", "a"]
-    assert len(set(started)) == 2
-    assert found["warm"][0]["load"] == 4.0 and found["beside"]["cold"]["load"] == 2.0
-    assert found["beside"]["ratios"] == {"load": [2.0, 2.0], "ready": [2.0, 2.0]}
-    console = Console(record=True, width=120)
-    for table in startup.tables(found, ("a", "b")):
-        console.print(table)
-    said = console.export_text()
-    assert "seconds of b" in said and "a by b" in said and "warm-up" in said
-
-
-def test_the_shape_that_is_started_is_compares(tmp_path):
-    with pytest.raises(ConfigError, match=r"--shape takes llama-125m; got 'gpt'"):
-        startup.untrained("gpt", tmp_path)
-
-
-def test_the_parts_of_a_start():
-    sizes = {"max_model_len": 64, "max_num_seqs": 1, "max_num_batched_tokens": 16}
-    parts = startup._report(time.time(), {"model": "demo", **sizes})
-    assert parts.keys() == startup._PARTS.keys() and min(parts.values()) > 0
-    assert parts["warm_up"] + parts["compile"] < parts["ready"]
-
-
-def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
-    commands, asked = [], []
-
-    def measure(settings, *, tell, **others):
-        asked.append(others)
-        raise ConfigError("That is enough.")
-
-    def run(command, **_):
-        commands.append(command[1:])
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(startup, "measure_startup", measure)
-    monkeypatch.setattr(startup.subprocess, "run", run)
-    for folder in (tmp_path / "made", tmp_path):
-        command = ["startup", "--beside", str(folder), "--dtype", "float32", "--warm-starts", "2"]
-        with pytest.raises(ConfigError, match="enough"):
-            typer.main.get_command(app)(command, standalone_mode=False)
-        assert asked.pop() == {"warm_starts": 2, "beside": str(folder)}
-    flags = ["--dtype", "float32"]
-    assert commands == [["-m", "serve", "convert", "demo", str(tmp_path / "made"), *flags]]
 
 
 def test_random_prompts_leave_room_for_their_answers(tokenizer):
