@@ -44,13 +44,15 @@ def measure_startup(
     cold_starts: int = 1,
     warm_starts: int = 1,
     beside: str | None = None,
+    background: bool = True,
     tell: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Seconds of each part, `cold` and `warm`, each time; raises BenchError.
 
     `beside` is another folder of the same model, which starts in turn with the first: its starts,
-    and of each pair of warm ones the first's time by its own. `tell` is told what begins. Of the
-    first, what vLLM's benchmark of that name gives is there too.
+    and of each pair of warm ones the first's time by its own. Without `background`, what is
+    compiled after the first token is not waited for. `tell` is told what begins. Of the first
+    folder, what vLLM's benchmark of that name gives is there too.
     """
     models = [settings] if beside is None else [settings, {**settings, "model": beside}]
     with ExitStack() as stack:
@@ -62,12 +64,12 @@ def measure_startup(
                 for model, cache in zip(models, caches, strict=True)
             ]
             tell(f"cold start {index + 1} of {cold_starts}")
-            cold.append([_start(model) for model in models])
+            cold.append([_start(model, background) for model in models])
         warm = []
         for index in range(warm_starts):
             tell(f"warm start {index + 1} of {warm_starts}")
             order = models if index % 2 == 0 else models[::-1]
-            starts = [_start(model) for model in order]
+            starts = [_start(model, background) for model in order]
             warm.append(starts if index % 2 == 0 else starts[::-1])
     first, *others = ({"cold": [starts[place] for starts in cold],
                        "warm": [starts[place] for starts in warm]}
@@ -143,8 +145,9 @@ def _ratios(
     return [a[part] / b[part] for a, b in zip(first, second, strict=True)]
 
 
-def _start(settings: dict[str, Any]) -> dict[str, float]:
-    command = [sys.executable, "-m", "serve.bench.startup", json.dumps([time(), settings])]
+def _start(settings: dict[str, Any], background: bool) -> dict[str, float]:
+    arguments = json.dumps([time(), settings, background])
+    command = [sys.executable, "-m", "serve.bench.startup", arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     if done.returncode:
         raise BenchError(f"The engine did not start: {_last_line(done.stderr)}")
@@ -152,7 +155,7 @@ def _start(settings: dict[str, Any]) -> dict[str, float]:
     return parts
 
 
-def _report(started: float, settings: dict[str, Any]) -> dict[str, float]:
+def _report(started: float, settings: dict[str, Any], background: bool) -> dict[str, float]:
     """Start an engine in this process, which was started at `started`."""
     from engine import LLM, SamplingParams
 
@@ -164,17 +167,18 @@ def _report(started: float, settings: dict[str, Any]) -> dict[str, float]:
         first = perf_counter() - before
         ready = time() - started
         before = perf_counter()
-        llm.core.wait_for_programs()
-        background = perf_counter() - before
-    return {
+        if background:
+            llm.core.wait_for_programs()
+        waited = perf_counter() - before
+    parts = {
         "import": imported - started,
         "load": info.load_seconds,
         "compile": info.compile_seconds - info.warm_up_seconds,
         "warm_up": info.warm_up_seconds,
         "first_token": first,
         "ready": ready,
-        "background": background,
     }
+    return parts | {"background": waited} if background else parts
 
 
 if __name__ == "__main__":

@@ -91,9 +91,11 @@ def known_beginning(log: Log, folder: Path, quick: bool) -> None:
 
 
 def start(log: Log, folder: Path, quick: bool) -> None:
-    """Seconds of each part of a start."""
+    """Seconds of each part of a start until it can serve; dozens of programs follow, for minutes
+    where nothing is cached."""
     rows = 4 if quick else ROWS
-    found = measure_startup(_settings(quick, max_model_len=1024, max_num_seqs=rows))
+    settings = _settings(quick, max_model_len=1024, max_num_seqs=rows)
+    found = measure_startup(settings, background=False)
     log.add("start", rows=rows, **found)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from unittest.mock import MagicMock
 
 import pytest
 import typer
@@ -15,7 +16,7 @@ from serve.bench.cli import app
 def test_starts_of_two_folders_take_turns(monkeypatch):
     started = []
 
-    def start(settings):
+    def start(settings, background):
         started.append((settings["model"], settings["compilation_cache_dir"]))
         seconds = {"a": 4.0, "b": 2.0}[settings["model"]]
         return dict.fromkeys(startup._PARTS, seconds)
@@ -43,9 +44,19 @@ def test_the_shape_that_is_started_is_compares(tmp_path):
 
 def test_the_parts_of_a_start():
     sizes = {"max_model_len": 64, "max_num_seqs": 1, "max_num_batched_tokens": 16}
-    parts = startup._report(time.time(), {"model": "demo", **sizes})
+    parts = startup._report(time.time(), {"model": "demo", **sizes}, True)
     assert parts.keys() == startup._PARTS.keys() and min(parts.values()) > 0
     assert parts["warm_up"] + parts["compile"] < parts["ready"]
+
+
+def test_what_follows_the_first_token_may_be_left_alone(monkeypatch):
+    engine = MagicMock()
+    monkeypatch.setattr("engine.LLM", engine)
+    core = engine.return_value.__enter__.return_value.core
+    core.info.configure_mock(load_seconds=1.0, compile_seconds=3.0, warm_up_seconds=0.5)
+    parts = startup._report(time.time(), {"model": "demo"}, False)
+    assert parts.keys() == startup._PARTS.keys() - {"background"} and parts["compile"] == 2.5
+    assert not core.wait_for_programs.called
 
 
 def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
@@ -62,15 +73,8 @@ def test_a_folder_beside_is_converted_if_it_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(startup, "measure_startup", measure)
     monkeypatch.setattr(startup.subprocess, "run", run)
     for folder in (tmp_path / "made", tmp_path):
-        command = [
-            "startup",
-            "--beside",
-            str(folder),
-            "--dtype",
-            "float32",
-            "--num-iters-warm",
-            "2",
-        ]
+        command = ["startup", "--beside", str(folder), "--dtype", "float32"]
+        command += ["--num-iters-warm", "2"]
         with pytest.raises(ConfigError, match="enough"):
             typer.main.get_command(app)(command, standalone_mode=False)
         assert asked.pop() == {"cold_starts": 1, "warm_starts": 2, "beside": str(folder)}
