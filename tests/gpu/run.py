@@ -8,9 +8,11 @@ kernels, each thing once, nothing kept.
 import argparse
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
@@ -76,11 +78,7 @@ def _do(part: Part, log: Log, folder: Path, limit: float, dry_run: bool) -> None
     }
     began = perf_counter()
     try:
-        done = subprocess.run(
-            command + (["--quick"] if dry_run else []),
-            env=environment, timeout=limit, capture_output=True, text=True,
-        )  # fmt: skip
-        said, status = done.stderr, done.returncode
+        status, said = ended(command + (["--quick"] if dry_run else []), environment, limit)
     except subprocess.TimeoutExpired:
         said, status = f"stopped after {limit:.0f} s", -9
         if limit < part.limit_s:  # the run's time was up, and not the part's
@@ -90,6 +88,21 @@ def _do(part: Part, log: Log, folder: Path, limit: float, dry_run: bool) -> None
     print(f"{part.name:40} {took:6.1f} s   {'ok' if status == 0 else said[-80:].strip()}")
     if status != 0:
         log.add("process", name=part.name, status=status, failed=said[-_LAST_WORDS:])
+
+
+def ended(command: list[str], environment: dict[str, str], limit: float) -> tuple[int, str]:
+    """A process's status and what it said of errors; raises TimeoutExpired. What it started and
+    left, as a server, is ended too: it would have its share of the GPU while others are timed."""
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=limit)
+            return process.returncode, said
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _save(folder: Path, records: list[Record]) -> None:

@@ -1,6 +1,10 @@
 """The run on a GPU, without one: its records survive, its tables say only what was measured."""
 
 import json
+import os
+import subprocess
+import time
+from pathlib import Path
 from unittest.mock import Mock
 
 import jax
@@ -12,7 +16,7 @@ from pallas_kernels.cases import CASES
 from tests.gpu import report, torch_peers, torch_products, tuning, whole_engine, workloads
 from tests.gpu.parts import parts
 from tests.gpu.records import Log, newest_result, write_result
-from tests.gpu.run import main
+from tests.gpu.run import ended, main
 
 CEILINGS = {"part": "ceilings", "copy_gb_s": 4000.0, "bf16_tflop_s": 800.0}
 FACTS = {"part": "facts", "device": "NVIDIA H200"}
@@ -51,6 +55,27 @@ def test_a_part_that_dies_fails_the_run(monkeypatch, capsys):
 def test_no_time_left_is_said(capsys):
     assert main(["--dry-run", "--only", "facts", "--budget", "0"]) == 0
     assert "skipped: facts, for the time of this run was up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("then, limit", [("wait", 2), ("exit 3", 60)])
+def test_what_a_part_started_ends_with_it(tmp_path, then, limit):
+    """Whether it took too long or has ended by itself."""
+    number = tmp_path / "pid"
+    command = ["sh", "-c", f"sleep 600 2> /dev/null & echo $! > {number}; echo bad >&2; {then}"]
+    if then == "wait":
+        with pytest.raises(subprocess.TimeoutExpired):
+            ended(command, {**os.environ}, limit)
+    else:
+        assert ended(command, {**os.environ}, limit) == (3, "bad\n")
+    while runs(int(number.read_text())):
+        time.sleep(0.01)
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_names_of_parts_are_unique():
