@@ -35,11 +35,16 @@ def flag(name: str) -> str:
 
 
 def _check(name: str, value: object, kind: Any) -> None:
+    kinds = get_args(kind) or (kind,)
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices and value not in choices:
         raise ConfigError(
             f"{flag(name)} must be one of {', '.join(choices)}; got {str(value)[:60]!r}."
         )
+    words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
+    if int in kinds and isinstance(value, str) and value not in words:
+        wanted = " or ".join(("a number", *words))
+        raise ConfigError(f"{flag(name)} must be {wanted}; got {value[:60]!r}.")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ConfigError(f"{flag(name)} must be between -{LARGEST} and {LARGEST}.")
 

@@ -12,6 +12,7 @@ from serve.bench.http_client import HttpError, Server
 
 _POLL = 0.2  # seconds
 _LOADING = 503
+_SILENCE = 60.0  # seconds after which one that says nothing is as good as dead
 
 
 class BenchError(IngotError):
@@ -55,7 +56,12 @@ async def reach(
 
 async def _listed(server: Server, headers: Mapping[str, str]) -> dict[str, str]:
     """Each model's root by its name; raises OSError, HttpError, or whatever odd JSON does."""
-    answer: Any = msgspec.json.decode(await server.fetch("GET", "/v1/models", headers=headers))
+    try:
+        async with asyncio.timeout(_SILENCE):
+            answer: Any = await server.fetch("GET", "/v1/models", headers=headers)
+    except TimeoutError:
+        raise OSError(f"it takes connections and says nothing for {_SILENCE:g} s") from None
+    answer = msgspec.json.decode(answer)
     found = {str(each["id"]): str(each.get("root") or each["id"]) for each in answer["data"]}
     if not found:
         raise LookupError("its list of models is empty")

@@ -13,7 +13,7 @@ from engine.errors import ConfigError
         ({"max_num_seqs": 0}, "--max-num-seqs must be at least 1, got 0"),
         ({"max_model_len": 0}, "--max-model-len must be at least 1, got 0"),
         ({"max_model_len": -2}, "--max-model-len must be at least 1, got -2"),
-        ({"max_model_len": "long"}, "wrong type"),
+        ({"max_model_len": "long"}, "--max-model-len must be a number or auto; got .long."),
         ({"max_model_len": 1}, "--max-model-len must be at least 2"),
         ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization must be above 0"),
         ({"gpu_memory_utilization": float("nan")}, "--gpu-memory-utilization"),
@@ -30,7 +30,7 @@ from engine.errors import ConfigError
         ({"max_num_seq": 4}, "no setting 'max_num_seq'; did you mean max_num_seqs[?]"),
         ({"seed": 10**30}, "--seed must be between"),
         ({"tensor_parallel_size": 10**30}, "--tensor-parallel-size must be between"),
-        ({"max_num_seqs": "many"}, "--max-num-seqs has the wrong type"),
+        ({"max_num_seqs": "many"}, "--max-num-seqs must be a number; got .many."),
     ],
 )
 def test_wrong_settings(settings, message):

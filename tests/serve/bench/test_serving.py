@@ -109,6 +109,14 @@ def test_a_server_of_which_nothing_is_known(name, answer, message):
         asyncio.run(reach(Says(answer), {}, name))
 
 
+def test_a_server_that_hangs_is_as_dead(monkeypatch):
+    server = Says()
+    monkeypatch.setattr("serve.bench.target._SILENCE", 0.01)
+    monkeypatch.setattr(server, "fetch", lambda *_, **__: asyncio.sleep(600))
+    with pytest.raises(BenchError, match=r"No server answers .*says nothing for 0\.01 s"):
+        asyncio.run(reach(server, {}))
+
+
 def test_prompts_are_of_the_served_models_tokens():
     assert (
         serving._tokenizer(None, "demo").vocab_size == serving._tokenizer("demo", "/x").vocab_size
