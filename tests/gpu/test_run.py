@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -41,6 +42,17 @@ def test_an_older_jax_is_named(capsys):
 def test_a_part_runs_on_the_cpu(capsys):
     assert main(["--dry-run", "--only", "facts"]) == 0
     assert "0 wrong or failed" in capsys.readouterr().out
+
+
+@needs_interpreter
+def test_some_parts_are_chosen_by_their_names(monkeypatch, tmp_path):
+    """The command that the README gives for whole models."""
+    done = []
+    monkeypatch.setattr("tests.gpu.run._do", lambda part, *_: done.append(part.name))
+    [command] = re.findall(r"tests\.gpu\.run --only (\S+)`", report.NOT_MEASURED)
+    assert main(["--dry-run", "--only", command]) == 0
+    assert {"facts", "engine 1", "engine 256", *report.WORKLOADS} <= {*done}
+    assert not [name for name in done if name.startswith(("correctness", "kernels", "tiles"))]
 
 
 @needs_interpreter
