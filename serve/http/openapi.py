@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve.errors import ErrorBody
-from serve.operations.health import ingot_version
 from serve.protocol.decoding import CheckedRequest
 from serve.protocol.unsupported import IGNORED
+from serve.version import ingot_version
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"

@@ -29,8 +29,13 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         talk = await begin(service, request)
         name = f"chatcmpl-{request_id}"
         response_id = request.response_id("chatcmpl", request_id)
-        role = service.settings.response_role
-        view = ChatView(talk, response_id, service.answers_as(talk.prompt), role)
+        view = ChatView(
+            talk,
+            response_id,
+            service.answers_as(talk.prompt),
+            fingerprint=service.fingerprint,
+            role=service.settings.response_role,
+        )
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
             name, [talk.prompt], request.priority or 0, interval, response_id

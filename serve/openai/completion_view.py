@@ -33,12 +33,14 @@ class CompletionView:
         tokenizer: Tokenizer | None,
         response_id: str,
         model_name: str,
+        fingerprint: str,
     ) -> None:
         self._request = request
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._id = response_id
         self._model = model_name
+        self._fingerprint = fingerprint
         self._created = int(time.time())
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
@@ -67,7 +69,12 @@ class CompletionView:
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
         completion = Completion(
-            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            system_fingerprint=self._fingerprint,
+            usage=usage,
         )
         if self.timeline is not None and choices and choices[0].finish_reason is not None:
             completion.metrics = timing_of(self.timeline)
@@ -88,6 +95,7 @@ class CompletionView:
             choice.logprobs = self._logprobs(index, prompt, delta)
         if delta.finish_reason is not None:
             choice.stop_reason = delta.stop_reason
+            choice.matched_stop = delta.matched
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
             choice.prompt_token_ids = prompt.token_ids if begins and not prompt.embeds else UNSET

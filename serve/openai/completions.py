@@ -41,7 +41,12 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         prompts = await completion_prompts(service, request)
         name, response_id = f"cmpl-{request_id}", request.response_id("cmpl", request_id)
         view = CompletionView(
-            request, prompts, service.model.tokenizer, response_id, service.answers_as(prompts[0])
+            request,
+            prompts,
+            service.model.tokenizer,
+            response_id,
+            service.answers_as(prompts[0]),
+            service.fingerprint,
         )
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(

@@ -22,6 +22,7 @@ async def test_a_text_prompt_is_continued(serve: Serve) -> None:
             "logprobs": None,
             "finish_reason": "length",
             "stop_reason": None,
+            "matched_stop": None,
         }
     ]
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -193,7 +194,8 @@ async def test_a_stream_leaves_out_what_was_not_asked_for(serve: Serve) -> None:
     async with serve() as served:
         response = await served.complete(prompt="ab", max_tokens=2, stream=True)
     first, last, done = event_data(response.text)
-    assert set(first) == {"id", "object", "created", "model", "choices"}
+    always = {"id", "object", "created", "model", "choices", "system_fingerprint"}
+    assert set(first) == always
     assert set(first["choices"][0]) == {"index", "text", "logprobs", "finish_reason"}
     assert last["choices"][0]["stop_reason"] is None and done == "[DONE]"
 
