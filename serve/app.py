@@ -45,6 +45,11 @@ from serve.messages.protocol import (
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.native.generate import GenerateRequest, GenerateRoute
 from serve.native.generate_view import Generated
+from serve.native.label_scores import (
+    GenerativeScoringRequest,
+    GenerativeScoringRoute,
+    LabelScores,
+)
 from serve.openai.chat import ChatRoute
 from serve.openai.completions import CompletionsRoute
 from serve.openai.models_route import ModelsRoutes
@@ -114,7 +119,11 @@ OPERATIONS = [
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
     Operation("/pooling", PoolingRequest, PooledList),
     *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
-    *(Operation(path, ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
+    *(
+        Operation(path, ScoreRequest, ScoreList, or_gives=LabelScores)
+        for path in ("/score", "/v1/score")
+    ),
+    Operation("/generative_scoring", GenerativeScoringRequest, ScoreList),
     *(Operation(f"{version}/rerank", RerankRequest, Ranking) for version in ("", "/v1", "/v2")),
     *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
     *(Operation(f"{version}/tokenize", TokenizeRequest, Tokens) for version in ("", "/v1")),
@@ -213,6 +222,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
+        "/generative_scoring": GenerativeScoringRoute(service),
         "/pooling": PoolingRoute(service),
         "/v2/rerank": RerankRoute(service),
         ABORT: AbortResponseRoute(service),

@@ -13,6 +13,8 @@ from serve.protocol.template_fields import check_template_fields
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Endianness = Literal["native", "little", "big"]
+_OF_LABELS = ("apply_softmax", "item_first")
+_OF_PAIRS = ("truncate_prompt_tokens", "use_activation")
 _OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
 
@@ -104,23 +106,40 @@ class ClassifyRequest(InputFields, frozen=True, kw_only=True):
 
 
 class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
-    """Pairs of texts: one with each of several, or as many with as many."""
+    """Pairs of texts: one with each of several, or as many with as many.
 
-    needs = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
+    Or, of a model that writes text, the labels that may come behind a query and each of some items.
+    """
+
+    needs = (
+        ("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"),
+        ("query", "items", "label_token_ids"),
+    )  # fmt: skip
     text_1: str | list[str] | None = None
     text_2: str | list[str] | None = None
     queries: str | list[str] | None = None
     documents: str | list[str] | None = None
     data_1: str | list[str] | None = None
     data_2: str | list[str] | None = None
+    query: str | list[int] | None = None  # this and what follows as SGLang has it
+    items: str | list[str | list[int]] | None = None
+    label_token_ids: list[int] | None = None
+    apply_softmax: bool | None = None  # the probability among the labels
+    item_first: bool | None = None
 
     def check_shared(self) -> None:
         super().check_shared()
         given = {name for pair in self.needs for name in pair if getattr(self, name) is not None}
         if not any(given == {*pair} for pair in self.needs):
             raise RequestError(
-                "Send text_1 and text_2, or queries and documents, or data_1 and data_2.", "text_1"
+                "Send text_1 and text_2, or queries and documents, or data_1 and data_2, or query, "
+                "items and label_token_ids.",
+                "query" if given & {*self.needs[-1]} else "text_1",
             )
+        others = _OF_PAIRS if self.query is not None else _OF_LABELS
+        for name in others:
+            if getattr(self, name):
+                raise RequestError(f"{name} has no effect here; leave it out.", name)
 
     def sides(self) -> tuple[list[str], list[str]]:
         """Both sides, each as several."""
