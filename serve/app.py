@@ -50,6 +50,15 @@ from serve.native.label_scores import (
     GenerativeScoringRoute,
     LabelScores,
 )
+from serve.native.take_apart import (
+    ParseCallsRequest,
+    ParseCallsRoute,
+    ParsedCalls,
+    SeparatedReasoning,
+    SeparateReasoningRequest,
+    SeparateReasoningRoute,
+)
+from serve.native.tokens_only import TokensGenerated, TokensRequest, TokensRoute
 from serve.openai.chat import ChatRoute
 from serve.openai.completions import CompletionsRoute
 from serve.openai.models_route import ModelsRoutes
@@ -116,6 +125,7 @@ OPERATIONS = [
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
     Operation("/pooling", PoolingRequest, PooledList),
     *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
@@ -126,6 +136,8 @@ OPERATIONS = [
     Operation("/generative_scoring", GenerativeScoringRequest, ScoreList),
     *(Operation(f"{version}/rerank", RerankRequest, Ranking) for version in ("", "/v1", "/v2")),
     *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
+    Operation("/parse_function_call", ParseCallsRequest, ParsedCalls),
+    Operation("/separate_reasoning", SeparateReasoningRequest, SeparatedReasoning),
     *(Operation(f"{version}/tokenize", TokenizeRequest, Tokens) for version in ("", "/v1")),
     *(Operation(f"{version}/detokenize", DetokenizeRequest, Text) for version in ("", "/v1")),
 ]
@@ -221,10 +233,13 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),
+        "/inference/v1/generate": TokensRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
         "/generative_scoring": GenerativeScoringRoute(service),
         "/pooling": PoolingRoute(service),
         "/v2/rerank": RerankRoute(service),
+        "/parse_function_call": ParseCallsRoute(service),
+        "/separate_reasoning": SeparateReasoningRoute(service),
         ABORT: AbortResponseRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),

@@ -66,6 +66,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "log_metrics": (True,),
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
+        "return_blocks": (False,),
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),
         "return_entropy": (False,),
