@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
@@ -64,7 +65,12 @@ class CompletionView:
         for index, delta in deltas.items():  # the engine scores a prompt once for its n samples
             first = index // self._samples * self._samples
             delta.prompt_logprobs = deltas[first].prompt_logprobs
-        choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
+        kept = likeliest(deltas, self._samples, self._request.n or 1)
+        choices = [self._choice(index, deltas[index]) for index in kept]
+        for place, choice in enumerate(choices):
+            choice.index = place
+        for index in deltas.keys() - kept:
+            self._counter.add(index, deltas[index])
         return self._completion(choices, self._counter.total())
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
