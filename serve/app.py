@@ -60,6 +60,7 @@ from serve.native.take_apart import (
 )
 from serve.native.tokens_only import TokensGenerated, TokensRequest, TokensRoute
 from serve.openai.chat import ChatRoute
+from serve.openai.chat_batch import ChatBatchRequest, ChatBatchRoute
 from serve.openai.completions import CompletionsRoute
 from serve.openai.models_route import ModelsRoutes
 from serve.openai.tokenize import (
@@ -121,6 +122,7 @@ from serve.service import Service
 OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
     Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
+    Operation("/v1/chat/completions/batch", ChatBatchRequest, ChatCompletion),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
@@ -229,6 +231,7 @@ def _generation(service: Service) -> Iterator[Route]:
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
+        "/v1/chat/completions/batch": ChatBatchRoute(service),
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
