@@ -45,6 +45,7 @@ from serve.messages.protocol import (
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.native.generate import GenerateRequest, GenerateRoute
 from serve.native.generate_view import Generated
+from serve.native.invocations import Invocations
 from serve.native.label_scores import (
     GenerativeScoringRequest,
     GenerativeScoringRoute,
@@ -163,6 +164,8 @@ READABLE = {
 _RESPONSE = "/v1/responses/{response_id}"
 ACTIONS = [
     *(Action("get", path, what) for path, what in READABLE.items()),
+    Action("post", "/ping", "The same."),
+    Action("post", "/invocations", "What the route does that takes these fields; SageMaker's."),
     Action("get", "/v1/models/{name}", "One of what is served."),
     Action(
         "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
@@ -256,6 +259,7 @@ def _generation(service: Service) -> Iterator[Route]:
             f"{version}/detokenize": DetokenizeRoute(service),
         }
     routes |= {path: AudioRoute(service, task) for path, task in AUDIO_PATHS.items()}
+    routes["/invocations"] = Invocations(service, dict(routes))
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
     yield Route(_RESPONSE, stored.one, methods=["GET", "DELETE"])
@@ -265,8 +269,9 @@ def _generation(service: Service) -> Iterator[Route]:
 def _information(service: Service) -> Iterator[Route]:
     """What is told about the server."""
     health, models, info = HealthRoutes(service), ModelsRoutes(service), InfoRoutes(service)
-    for path in ("/health", "/readyz", "/ready", "/ping"):
+    for path in ("/health", "/readyz", "/ready"):
         yield Route(path, health.ready)
+    yield Route("/ping", health.ready, methods=["GET", "POST"])
     yield Route("/health_generate", HealthGenerateRoute(service).__call__)
     for path in ("/model_info", "/get_model_info"):
         yield Route(path, info.model)
