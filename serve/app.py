@@ -89,6 +89,7 @@ from serve.operations.operator_routes import (
     ResetRoute,
 )
 from serve.operations.tracing import TraceContext
+from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
 from serve.pooling.protocol import (
     ClassifiedList,
     ClassifyRequest,
@@ -131,7 +132,11 @@ OPERATIONS = [
     Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
     Operation("/pooling", PoolingRequest, PooledList),
-    *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
+    *(
+        Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded)
+        for path in ("/classify", "/v1/classify")
+    ),
+    Operation("/encode", EncodeRequest, Encoded),
     *(
         Operation(path, ScoreRequest, ScoreList, or_gives=LabelScores)
         for path in ("/score", "/v1/score")
@@ -243,6 +248,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/embeddings": EmbeddingsRoute(service),
         "/generative_scoring": GenerativeScoringRoute(service),
         "/pooling": PoolingRoute(service),
+        "/encode": EncodeRoute(service),
         "/v2/rerank": RerankRoute(service),
         "/parse_function_call": ParseCallsRoute(service),
         "/separate_reasoning": SeparateReasoningRoute(service),

@@ -102,7 +102,28 @@ class PoolingRequest(EmbeddingRequest, frozen=True, kw_only=True):
 
 
 class ClassifyRequest(InputFields, frozen=True, kw_only=True):
-    """Texts, ids or a conversation whose classes are wanted."""
+    """Texts, ids or a conversation whose classes are wanted; `text` is SGLang's `/encode`."""
+
+    needs = (("input",), ("messages",), ("text",), ("input_ids",))
+    text: str | list[str] | None = None
+    input_ids: list[int | list[int]] | None = None
+    rid: str | None = None
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is SGLang's."""
+        return self.text is not None or self.input_ids is not None
+
+    def check_shared(self) -> None:
+        if not self.encodes:
+            super().check_shared()
+            if self.rid is not None:
+                raise RequestError("rid goes with text; leave it out.", "rid")
+            return
+        PoolingFields.check_shared(self)
+        for name in InputFields.__struct_fields__:
+            if name not in PoolingFields.__struct_fields__ and getattr(self, name) is not None:
+                raise RequestError(f"{name} cannot be sent with text or input_ids.", name)
 
 
 class ScoreRequest(PoolingFields, frozen=True, kw_only=True):

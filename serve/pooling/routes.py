@@ -13,6 +13,7 @@ from engine.pooling_params import PoolingParams
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.native.label_scores import LABEL_NAMES, Question, label_scores
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
+from serve.pooling.encode import EncodeRequest, send_encoded
 from serve.pooling.encodings import as_json, encoded, send_bytes
 from serve.pooling.protocol import (
     Classified,
@@ -34,6 +35,8 @@ from serve.pooling.protocol import (
     ScoreRequest,
 )
 from serve.protocol.decoding import RequestT
+
+_OF_BOTH = sorted({*EncodeRequest.__struct_fields__} & {*ClassifyRequest.__struct_fields__})
 
 
 class PoolingRouteBase(GenerationRoute[RequestT]):
@@ -124,6 +127,12 @@ class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
     task = "classify"
 
     async def answer(self, request: ClassifyRequest, request_id: str, send: Send) -> None:
+        if request.encodes:
+            given = {name: getattr(request, name) for name in _OF_BOTH}
+            encode = EncodeRequest(**given)
+            encode.check_shared()
+            await send_encoded(self.service, encode, request_id, send)
+            return
         self.check(request)
         answers = await ask_inputs(self.service, request)
         data = await asyncio.to_thread(self._classified, answers)
