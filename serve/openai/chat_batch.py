@@ -3,8 +3,6 @@
 `messages` is a list of conversations; the answers to conversation c are choices c*n .. c*n + n - 1.
 """
 
-from typing import ClassVar
-
 import msgspec
 from starlette.types import Send
 
@@ -24,7 +22,7 @@ _NOT_OF_SEVERAL = (
 class ChatBatchRequest(ChatRequest, frozen=True, kw_only=True):
     """Conversations, and the options of all of them."""
 
-    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",),)
+    needs = (("messages",),)
     messages: list[list[ChatMessage]] | None = None  # type: ignore[assignment]
 
     @property

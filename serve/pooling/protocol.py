@@ -1,6 +1,6 @@
 """What the routes for vectors take and give: OpenAI's embeddings, Jina's rerank, vLLM's others."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 
@@ -34,7 +34,7 @@ class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
 class InputFields(PoolingFields, frozen=True, kw_only=True):
     """`input` is a text, ids, or a list of either; `messages` is a conversation instead."""
 
-    needs = (("input",), ("messages",))
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("input",), ("messages",))
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
     add_generation_prompt: bool | None = None

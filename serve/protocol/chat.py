@@ -4,7 +4,7 @@ A message field annotated `None` is one that clients send back as null; any othe
 something that is not served here and is refused by name.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -99,7 +99,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """`logprobs` true asks for the chosen token, `top_logprobs` k for the k likeliest as well."""
 
-    needs = (("messages",), ("input_ids",))
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",), ("input_ids",))
     messages: list[ChatMessage] | None = None
     input_ids: list[int] | None = None  # SGLang's: what a client made of the messages itself
     max_completion_tokens: int | None = None
