@@ -60,6 +60,20 @@ from serve.native.take_apart import (
     SeparateReasoningRoute,
 )
 from serve.native.tokens_only import TokensGenerated, TokensRequest, TokensRoute
+from serve.ollama.protocol import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaResponse,
+    ShownModel,
+    ShowRequest,
+)
+from serve.ollama.routes import (
+    LINES,
+    OllamaChatRoute,
+    OllamaGenerateRoute,
+    ShowRoute,
+    TagsRoute,
+)
 from serve.openai.chat import ChatRoute
 from serve.openai.chat_batch import ChatBatchRequest, ChatBatchRoute
 from serve.openai.completions import CompletionsRoute
@@ -130,6 +144,11 @@ OPERATIONS = [
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
     Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
+    Operation("/api/chat", OllamaChatRequest, OllamaResponse, OllamaResponse, stream_media=LINES),
+    Operation(
+        "/api/generate", OllamaGenerateRequest, OllamaResponse, OllamaResponse, stream_media=LINES
+    ),
+    Operation("/api/show", ShowRequest, ShownModel),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
     Operation("/pooling", PoolingRequest, PooledList),
     *(
@@ -165,6 +184,7 @@ READABLE = {
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
     "/v1/models": "What is served.",
+    "/api/tags": "The same, in Ollama's words.",
 }
 _RESPONSE = "/v1/responses/{response_id}"
 ACTIONS = [
@@ -245,6 +265,9 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),
         "/inference/v1/generate": TokensRoute(service),
+        "/api/chat": OllamaChatRoute(service),
+        "/api/generate": OllamaGenerateRoute(service),
+        "/api/show": ShowRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
         "/generative_scoring": GenerativeScoringRoute(service),
         "/pooling": PoolingRoute(service),
@@ -291,6 +314,7 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/server_info", health.server_info)
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
+    yield Route("/api/tags", TagsRoute(service).__call__)
     yield Route("/v1/models/{name:path}", models.one)
     root = service.settings.root_path
     pages = Pages(root).__call__

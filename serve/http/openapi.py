@@ -29,6 +29,7 @@ class Operation:
     gives: type[msgspec.Struct]
     streams: type[msgspec.Struct] | None = None
     media: str = _JSON  # of what it takes; a form has a file besides
+    stream_media: str = "text/event-stream"
     or_gives: type[msgspec.Struct] | None = None  # to requests of another kind
 
     @property
@@ -173,7 +174,7 @@ def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str
         gives = {"anyOf": [gives, of[operation.or_gives]]}
     content = {_JSON: {"schema": gives}}
     if operation.streams is not None:
-        content["text/event-stream"] = {"schema": of[operation.streams]}
+        content[operation.stream_media] = {"schema": of[operation.streams]}
     return {
         "summary": operation.summary,
         "requestBody": _body(operation.takes, operation.media, of),

@@ -32,7 +32,7 @@ from serve.router.settings import RouterSettings
 _UNVERSIONED = (
     "/generate", "/inference/v1/generate", "/tokenize", "/detokenize", "/parse_function_call",
     "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/classify",
-    "/encode", "/pooling", "/invocations",
+    "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
 )  # fmt: skip
 
 
