@@ -61,6 +61,8 @@ class OllamaFields(CheckedRequest, frozen=True, kw_only=True):
     options: OllamaOptions | None = None
     think: bool | str | None = None
     keep_alive: str | float | None = None  # the model is kept as long as the server runs
+    cache_salt: str | None = None  # this and what follows as in the chat API
+    extra_key: str | None = None
 
     @property
     def streams(self) -> bool:

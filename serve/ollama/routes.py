@@ -165,11 +165,12 @@ class TagsRoute:
 
 def _details(service: Service) -> dict[str, Any]:
     info = service.client.info
+    billions, millions = info.num_parameters / 1e9, info.num_parameters / 1e6
     return {
         "parent_model": "",
         "format": "safetensors",
         "family": info.architecture,
         "families": [info.architecture],
-        "parameter_size": f"{info.num_parameters / 1e9:.1f}B",
+        "parameter_size": f"{billions:.1f}B" if billions >= 1 else f"{millions:.0f}M",
         "quantization_level": info.quantization or info.dtype,
     }

@@ -45,6 +45,7 @@ def chat_request(
         max_tokens=None if limit in (-1, -2) else limit,
         repetition_penalty=options.repeat_penalty,
         response_format=_format(request.format),
+        cache_salt=request.cache_salt,
         reasoning_effort=_effort(service, request, with_tools=bool(tools)),
         include_reasoning=False if request.think is False else None,
         **{name: getattr(options, name) for name in _SAME},

@@ -13,7 +13,7 @@ from serve.protocol.template_fields import check_template_fields
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Endianness = Literal["native", "little", "big"]
-_OF_LABELS = ("apply_softmax", "item_first")
+_OF_LABELS = ("apply_softmax", "item_first", "cache_salt", "extra_key")
 _OF_PAIRS = ("truncate_prompt_tokens", "use_activation")
 _OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
@@ -147,6 +147,8 @@ class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
     label_token_ids: list[int] | None = None
     apply_softmax: bool | None = None  # the probability among the labels
     item_first: bool | None = None
+    cache_salt: str | None = None
+    extra_key: str | None = None  # as in the chat API
 
     def check_shared(self) -> None:
         super().check_shared()

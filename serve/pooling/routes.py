@@ -193,6 +193,7 @@ def _question(request: ScoreRequest) -> Question:
         apart=False,
         model=request.model,
         priority=request.priority,
+        cache_salt=request.cache_salt,
     )
 
 

@@ -88,6 +88,7 @@ async def test_what_is_wrong_is_named(
         ({**ASKED, "text_1": "a"}, "query"),
         ({**ASKED, "use_activation": True}, "use_activation"),
         ({"text_1": "a", "text_2": "b", "item_first": True}, "item_first"),
+        ({"text_1": "a", "text_2": "b", "cache_salt": "c"}, "cache_salt"),
     ],
 )
 async def test_the_two_kinds_of_scores_do_not_mix(
