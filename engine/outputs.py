@@ -55,6 +55,16 @@ class OutputDelta(msgspec.Struct, kw_only=True):
     error_param: str | None = None
     internal: bool = False  # the error is a mistake of ours, and not the request's
 
+    @property
+    def matched(self) -> int | str | None:
+        """What a text that stopped was stopped by; end of text, or of a grammar, is its last token.
+
+        That is SGLang's `matched_stop`; vLLM's `stop_reason` has nothing there.
+        """
+        if self.stop_reason is not None or self.finish_reason != "stop":
+            return self.stop_reason
+        return self.token_ids[-1] if self.token_ids else None
+
 
 @dataclass(slots=True)
 class ProcessedStep:

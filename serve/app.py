@@ -45,7 +45,37 @@ from serve.messages.protocol import (
 from serve.messages.routes import CountTokensRoute, MessagesRoute
 from serve.native.generate import GenerateRequest, GenerateRoute
 from serve.native.generate_view import Generated
+from serve.native.invocations import Invocations
+from serve.native.label_scores import (
+    GenerativeScoringRequest,
+    GenerativeScoringRoute,
+    LabelScores,
+)
+from serve.native.take_apart import (
+    ParseCallsRequest,
+    ParseCallsRoute,
+    ParsedCalls,
+    SeparatedReasoning,
+    SeparateReasoningRequest,
+    SeparateReasoningRoute,
+)
+from serve.native.tokens_only import TokensGenerated, TokensRequest, TokensRoute
+from serve.ollama.protocol import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaResponse,
+    ShownModel,
+    ShowRequest,
+)
+from serve.ollama.routes import (
+    LINES,
+    OllamaChatRoute,
+    OllamaGenerateRoute,
+    ShowRoute,
+    TagsRoute,
+)
 from serve.openai.chat import ChatRoute
+from serve.openai.chat_batch import ChatBatchRequest, ChatBatchRoute
 from serve.openai.completions import CompletionsRoute
 from serve.openai.models_route import ModelsRoutes
 from serve.openai.tokenize import (
@@ -73,6 +103,7 @@ from serve.operations.operator_routes import (
     ResetRoute,
 )
 from serve.operations.tracing import TraceContext
+from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
 from serve.pooling.protocol import (
     ClassifiedList,
     ClassifyRequest,
@@ -107,16 +138,33 @@ from serve.service import Service
 OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
     Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
+    Operation("/v1/chat/completions/batch", ChatBatchRequest, ChatCompletion),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
+    Operation("/api/chat", OllamaChatRequest, OllamaResponse, OllamaResponse, stream_media=LINES),
+    Operation(
+        "/api/generate", OllamaGenerateRequest, OllamaResponse, OllamaResponse, stream_media=LINES
+    ),
+    Operation("/api/show", ShowRequest, ShownModel),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
     Operation("/pooling", PoolingRequest, PooledList),
-    *(Operation(path, ClassifyRequest, ClassifiedList) for path in ("/classify", "/v1/classify")),
-    *(Operation(path, ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
+    *(
+        Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded)
+        for path in ("/classify", "/v1/classify")
+    ),
+    Operation("/encode", EncodeRequest, Encoded),
+    *(
+        Operation(path, ScoreRequest, ScoreList, or_gives=LabelScores)
+        for path in ("/score", "/v1/score")
+    ),
+    Operation("/generative_scoring", GenerativeScoringRequest, ScoreList),
     *(Operation(f"{version}/rerank", RerankRequest, Ranking) for version in ("", "/v1", "/v2")),
     *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
+    Operation("/parse_function_call", ParseCallsRequest, ParsedCalls),
+    Operation("/separate_reasoning", SeparateReasoningRequest, SeparatedReasoning),
     *(Operation(f"{version}/tokenize", TokenizeRequest, Tokens) for version in ("", "/v1")),
     *(Operation(f"{version}/detokenize", DetokenizeRequest, Text) for version in ("", "/v1")),
 ]
@@ -136,10 +184,13 @@ READABLE = {
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
     "/v1/models": "What is served.",
+    "/api/tags": "The same, in Ollama's words.",
 }
 _RESPONSE = "/v1/responses/{response_id}"
 ACTIONS = [
     *(Action("get", path, what) for path, what in READABLE.items()),
+    Action("post", "/ping", "The same."),
+    Action("post", "/invocations", "What the route does that takes these fields; SageMaker's."),
     Action("get", "/v1/models/{name}", "One of what is served."),
     Action(
         "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
@@ -208,13 +259,22 @@ def _generation(service: Service) -> Iterator[Route]:
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
+        "/v1/chat/completions/batch": ChatBatchRoute(service),
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/generate": GenerateRoute(service),
+        "/inference/v1/generate": TokensRoute(service),
+        "/api/chat": OllamaChatRoute(service),
+        "/api/generate": OllamaGenerateRoute(service),
+        "/api/show": ShowRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
+        "/generative_scoring": GenerativeScoringRoute(service),
         "/pooling": PoolingRoute(service),
+        "/encode": EncodeRoute(service),
         "/v2/rerank": RerankRoute(service),
+        "/parse_function_call": ParseCallsRoute(service),
+        "/separate_reasoning": SeparateReasoningRoute(service),
         ABORT: AbortResponseRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
@@ -228,6 +288,7 @@ def _generation(service: Service) -> Iterator[Route]:
             f"{version}/detokenize": DetokenizeRoute(service),
         }
     routes |= {path: AudioRoute(service, task) for path, task in AUDIO_PATHS.items()}
+    routes["/invocations"] = Invocations(service, dict(routes))
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
     yield Route(_RESPONSE, stored.one, methods=["GET", "DELETE"])
@@ -237,8 +298,9 @@ def _generation(service: Service) -> Iterator[Route]:
 def _information(service: Service) -> Iterator[Route]:
     """What is told about the server."""
     health, models, info = HealthRoutes(service), ModelsRoutes(service), InfoRoutes(service)
-    for path in ("/health", "/readyz", "/ready", "/ping"):
+    for path in ("/health", "/readyz", "/ready"):
         yield Route(path, health.ready)
+    yield Route("/ping", health.ready, methods=["GET", "POST"])
     yield Route("/health_generate", HealthGenerateRoute(service).__call__)
     for path in ("/model_info", "/get_model_info"):
         yield Route(path, info.model)
@@ -252,6 +314,7 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/server_info", health.server_info)
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
+    yield Route("/api/tags", TagsRoute(service).__call__)
     yield Route("/v1/models/{name:path}", models.one)
     root = service.settings.root_path
     pages = Pages(root).__call__

@@ -52,7 +52,7 @@ app.add_typer(bench, name="bench")
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from serve.operations.health import ingot_version
+        from serve.version import ingot_version
 
         typer.echo(f"ingot {ingot_version()}")
         raise typer.Exit

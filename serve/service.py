@@ -16,6 +16,7 @@ from serve.operations.tracing import Traces
 from serve.protocol.decoding import GenerationRequest
 from serve.protocol.structured_outputs import Constraint
 from serve.settings import ServerSettings
+from serve.version import fingerprint
 
 _MOST_TOLD = 8  # names in an error
 
@@ -33,6 +34,10 @@ class Service:
     recent_log: Sequence[str] = ()
     traces: Traces | None = None
     adapters: AdapterNames = field(default_factory=AdapterNames)
+    fingerprint: str = field(init=False)  # of responses
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint(self.engine_config))
 
     def check_model(self, name: str | None) -> None:
         """Raise NotFoundError for a model that is not served; None is the one that is."""

@@ -176,4 +176,6 @@ def _reason(matcher: LLMatcher) -> str:
         return "no text satisfies it"
     if unknown := _UNKNOWN_KEYS.fullmatch(text):
         return f"a schema has {unknown[1]}, which no grammar can keep to; leave it out"
+    if text.startswith("oneOf"):
+        return 'a schema has "oneOf" whose alternatives may hold at once; use anyOf'
     return text[:_LONGEST_ERROR] or "it is too complex"

@@ -36,6 +36,7 @@ from serve.engine_process import ENGINE_COMMAND, EngineProcess
 from serve.errors import error_body
 from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model, model_folder
+from serve.ollama.routes import LINES
 from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
@@ -43,7 +44,7 @@ from serve.settings import ServerSettings
 logger = logging.getLogger("ingot.serve")
 
 _URLS = frozenset(operation.path for operation in OPERATIONS)
-_JSON, _EVENTS = "application/json", "text/event-stream"
+_JSON, _STREAMS = "application/json", ("text/event-stream", LINES)
 _BYTES = "application/octet-stream"
 _WAITING = 2  # requests in the engine for each of its rows, so that none is ever free
 
@@ -130,7 +131,7 @@ async def _answer(app: ASGIApp, number: int, line: str) -> BatchOutput:
             output.response = _refusal(output.id, error)
             return output
     status, kind, body = await call(app, request.url, body, media)
-    if kind.startswith(_EVENTS):
+    if kind.startswith(_STREAMS):
         output.error = _error(f"Line {number}: batches cannot be streamed; leave out stream.")
     elif kind.startswith(_BYTES):
         output.error = _error(f"Line {number}: lines hold no bytes; use encoding_format base64.")

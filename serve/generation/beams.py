@@ -15,6 +15,7 @@ from engine.beams.params import BeamSearchParams
 from engine.errors import RequestError
 from engine.messages import ModelInfo
 from engine.sampling.params import SamplingParams
+from serve.protocol.completions import CompletionRequest
 from serve.protocol.decoding import GenerationRequest
 from serve.protocol.structured_outputs import Constraint
 
@@ -57,7 +58,7 @@ def check_beams(request: GenerationRequest, constraint: Constraint | None) -> No
         if (request.best_of or request.n or 1) < (request.n or 1):
             raise RequestError("best_of must be at least n.", "best_of")
         return
-    if request.best_of not in (None, request.n or 1):
+    if request.best_of not in (None, request.n or 1) and not isinstance(request, CompletionRequest):
         raise RequestError("best_of needs use_beam_search; leave it out.", "best_of")
     if request.length_penalty not in (None, 1):
         raise RequestError("length_penalty needs use_beam_search.", "length_penalty")

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve.errors import ErrorBody
-from serve.operations.health import ingot_version
 from serve.protocol.decoding import CheckedRequest
 from serve.protocol.unsupported import IGNORED
+from serve.version import ingot_version
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"
@@ -29,6 +29,8 @@ class Operation:
     gives: type[msgspec.Struct]
     streams: type[msgspec.Struct] | None = None
     media: str = _JSON  # of what it takes; a form has a file besides
+    stream_media: str = "text/event-stream"
+    or_gives: type[msgspec.Struct] | None = None  # to requests of another kind
 
     @property
     def summary(self) -> str:
@@ -97,7 +99,7 @@ def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict
 def _structs(
     operations: Sequence[Operation], actions: Sequence[Action]
 ) -> list[type[msgspec.Struct]]:
-    found = [each for o in operations for each in (o.takes, o.gives, o.streams)]
+    found = [each for o in operations for each in (o.takes, o.gives, o.or_gives, o.streams)]
     found += [each for action in actions for each in (action.takes, action.gives)]
     return list(dict.fromkeys(each for each in found if each))
 
@@ -167,9 +169,12 @@ def _failed(of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
 
 
 def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
-    content = {_JSON: {"schema": of[operation.gives]}}
+    gives = of[operation.gives]
+    if operation.or_gives is not None:
+        gives = {"anyOf": [gives, of[operation.or_gives]]}
+    content = {_JSON: {"schema": gives}}
     if operation.streams is not None:
-        content["text/event-stream"] = {"schema": of[operation.streams]}
+        content[operation.stream_media] = {"schema": of[operation.streams]}
     return {
         "summary": operation.summary,
         "requestBody": _body(operation.takes, operation.media, of),

@@ -4,7 +4,8 @@
     data: {"error": {...}}\\n\\n              when something fails once the stream has begun
     data: [DONE]\\n\\n
 
-Anthropic's API and OpenAI's newer one name their events (`event: message_stop`) and have no DONE.
+Anthropic's API and OpenAI's newer one name their events (`event: message_stop`) and have no DONE;
+Ollama's has lines of JSON instead.
 
 The status line waits for the first chunk, so whatever fails before it is answered with its real
 status. Owns framing and order; what a chunk holds is the route's.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from models.errors import IngotError
 from serve.errors import ErrorBody, error_body
@@ -25,15 +26,6 @@ from serve.generation.streams import RequestStream
 from serve.http.disconnect import ClientDisconnected
 
 News = TypeVar("News", contravariant=True)  # of a stream: {choice: delta}, or pieces of text
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"cache-control", b"no-cache"),
-        (b"x-accel-buffering", b"no"),  # proxies pass each event on at once
-    ],
-}
 logger = logging.getLogger("ingot.serve")
 
 
@@ -54,6 +46,17 @@ class Framing:
     event: Callable[[msgspec.Struct], bytes]
     error: Callable[[ErrorBody], bytes]
     end: bytes = b""
+    media: bytes = b"text/event-stream; charset=utf-8"
+
+    @property
+    def start(self) -> Message:
+        """The first message of a response."""
+        headers = [
+            (b"content-type", self.media),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),  # proxies pass each event on at once
+        ]
+        return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 async def send_events(
@@ -65,7 +68,7 @@ async def send_events(
     try:
         async for deltas in stream:
             if not started:
-                await send(_START)
+                await send(framing.start)
                 started = True
             events += await _written(framing, chunks, deltas, of_engine=engine is not None)
             if engine is not None and engine.finished:

@@ -169,5 +169,5 @@ def _finish_reason(delta: OutputDelta, prompt: Prompt) -> dict[str, Any] | None:
         case "length":
             return {"type": "length", "length": prompt.params.max_tokens}
         case reason:
-            matched = {} if delta.stop_reason is None else {"matched": delta.stop_reason}
+            matched = {} if delta.matched is None else {"matched": delta.matched}
             return {"type": reason, **matched}

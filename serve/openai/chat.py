@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.types import Send
 
-from serve.generation.conversation import begin
+from serve.generation.conversation import Conversation, begin
 from serve.generation.streams import collect
 from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
@@ -13,6 +13,7 @@ from serve.openai.chat_view import ChatView
 from serve.openai.function_view import FunctionView
 from serve.protocol.chat import ChatRequest
 from serve.protocol.tool_choices import FUNCTION_FIELDS
+from serve.service import Service
 
 
 class ChatRoute(GenerationRoute[ChatRequest]):
@@ -29,8 +30,7 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         talk = await begin(service, request)
         name = f"chatcmpl-{request_id}"
         response_id = request.response_id("chatcmpl", request_id)
-        role = service.settings.response_role
-        view = ChatView(talk, response_id, service.answers_as(talk.prompt), role)
+        view = chat_view(service, talk, response_id)
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
             name, [talk.prompt], request.priority or 0, interval, response_id
@@ -41,3 +41,14 @@ class ChatRoute(GenerationRoute[ChatRequest]):
                 await send_events(send, stream, shown, DATA_ONLY)
             else:
                 await send_whole(send, shown, await collect(stream))
+
+
+def chat_view(service: Service, talk: Conversation, response_id: str) -> ChatView:
+    """What shows the answers to `talk`."""
+    return ChatView(
+        talk,
+        response_id,
+        service.answers_as(talk.prompt),
+        fingerprint=service.fingerprint,
+        role=service.settings.response_role,
+    )

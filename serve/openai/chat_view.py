@@ -28,13 +28,20 @@ class ChatView:
     """One response; its choices are the n answers to one conversation."""
 
     def __init__(
-        self, talk: Conversation, response_id: str, model_name: str, role: str = "assistant"
+        self,
+        talk: Conversation,
+        response_id: str,
+        model_name: str,
+        *,
+        fingerprint: str,
+        role: str = "assistant",
     ) -> None:
         self._request = talk.request
         self._role = talk.request.role_of_answer(role)
         self._prompt = prompt = talk.prompt
         self._id = response_id
         self._model = model_name
+        self._fingerprint = fingerprint
         self._created = int(time.time())
         self._counter = TokenCounter([prompt.num_tokens], prompt.params.n, talk.thoughts)
         self._begun: set[int] = set()
@@ -65,6 +72,7 @@ class ChatView:
             model=self._model,
             choices=choices,
             usage=self._counter.total(),
+            system_fingerprint=self._fingerprint,
             metrics=self._metrics,
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
             prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
@@ -97,6 +105,7 @@ class ChatView:
         if delta.finish_reason is not None:
             choices[-1].finish_reason = self._replies[index].finish_reason(delta)
             choices[-1].stop_reason = delta.stop_reason
+            choices[-1].matched_stop = delta.matched
         for choice in choices:
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
             chunk = self._chunk([choice], usage)
@@ -123,6 +132,7 @@ class ChatView:
             logprobs=self._logprobs(delta),
             finish_reason=reply.finish_reason(delta),
             stop_reason=delta.stop_reason,
+            matched_stop=delta.matched,
             token_ids=delta.token_ids if self._request.return_token_ids else UNSET,
             hidden_states=last_state(delta) if self._request.return_hidden_states else UNSET,
         )
@@ -139,5 +149,10 @@ class ChatView:
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:
         return ChatChunk(
-            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            system_fingerprint=self._fingerprint,
+            usage=usage,
         )

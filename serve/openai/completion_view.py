@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from engine.outputs import OutputDelta, PositionLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
@@ -33,12 +34,14 @@ class CompletionView:
         tokenizer: Tokenizer | None,
         response_id: str,
         model_name: str,
+        fingerprint: str,
     ) -> None:
         self._request = request
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._id = response_id
         self._model = model_name
+        self._fingerprint = fingerprint
         self._created = int(time.time())
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
@@ -62,12 +65,22 @@ class CompletionView:
         for index, delta in deltas.items():  # the engine scores a prompt once for its n samples
             first = index // self._samples * self._samples
             delta.prompt_logprobs = deltas[first].prompt_logprobs
-        choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
+        kept = likeliest(deltas, self._samples, self._request.n or 1)
+        choices = [self._choice(index, deltas[index]) for index in kept]
+        for place, choice in enumerate(choices):
+            choice.index = place
+        for index in deltas.keys() - kept:
+            self._counter.add(index, deltas[index])
         return self._completion(choices, self._counter.total())
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
         completion = Completion(
-            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            system_fingerprint=self._fingerprint,
+            usage=usage,
         )
         if self.timeline is not None and choices and choices[0].finish_reason is not None:
             completion.metrics = timing_of(self.timeline)
@@ -88,6 +101,7 @@ class CompletionView:
             choice.logprobs = self._logprobs(index, prompt, delta)
         if delta.finish_reason is not None:
             choice.stop_reason = delta.stop_reason
+            choice.matched_stop = delta.matched
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
             choice.prompt_token_ids = prompt.token_ids if begins and not prompt.embeds else UNSET

@@ -1,6 +1,6 @@
 """POST /v1/completions: prompts in, continuations out, whole or streamed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from engine.sampling.params import SamplingParams
 from engine.vectors.prompt_embeds import Rows
 from serve.engine_client import Prompt
 from serve.generation.beams import beams_of, check_beams, sampling_defaults
+from serve.generation.best_of import drawn
 from serve.generation.prompt_embeds import check_embeds, decoded, embedded_prompt
 from serve.generation.prompts import check_ids, divide, encode, longest_prompt, truncate
 from serve.generation.sampling import fit, sampling_params
@@ -35,13 +36,21 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
 
     kind = CompletionRequest
 
+    def names(self, request: CompletionRequest) -> Mapping[str, str]:
+        return {} if request.best_of is None else {"n": "best_of"}
+
     async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
         service = self.service
         service.check_model(request.model)
         prompts = await completion_prompts(service, request)
         name, response_id = f"cmpl-{request_id}", request.response_id("cmpl", request_id)
         view = CompletionView(
-            request, prompts, service.model.tokenizer, response_id, service.answers_as(prompts[0])
+            request,
+            prompts,
+            service.model.tokenizer,
+            response_id,
+            service.answers_as(prompts[0]),
+            service.fingerprint,
         )
         interval = service.stream_interval(request.stream, request.stream_interval)
         with service.client.generate(
@@ -171,7 +180,12 @@ async def _encode(
 def _params(
     service: Service, request: CompletionRequest, constraint: Constraint | None
 ) -> SamplingParams:
-    fixed: dict[str, Any] = {"logprobs": request.logprobs, "max_tokens": request.limit}
+    count = drawn(request)
+    fixed: dict[str, Any] = {
+        "n": count, "logprobs": request.logprobs, "max_tokens": request.limit,
+    }  # fmt: skip
+    if count > (request.n or 1) and request.logprobs is None:
+        fixed["logprobs"] = 0  # by which the best are found
     if constraint is not None:
         fixed["structured_outputs"] = constraint.params
     if request.echo and request.logprobs is not None and request.prompt_logprobs is None:

@@ -17,9 +17,9 @@ from engine.cache.page_map import PageMap
 from engine.errors import NotFoundError
 from serve import pages
 from serve.http.endpoint import GenerationRoute, send_json
-from serve.operations.health import ingot_version
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
+from serve.version import ingot_version
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _HEADERS = {

@@ -1,8 +1,6 @@
 """Whether this server lives, can take requests, and how much it has to do: for load balancers,
 orchestrators and people."""
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -11,6 +9,7 @@ from starlette.responses import Response
 
 from serve.errors import RETRY_AFTER_SECONDS
 from serve.service import Service
+from serve.version import ingot_version
 
 _SECRET = frozenset({"api_keys", "admin_api_key"})
 
@@ -62,12 +61,3 @@ class HealthRoutes:
 
 def _json(value: dict[str, Any], status: int = 200, headers: Any = None) -> Response:
     return Response(msgspec.json.encode(value), status, headers, "application/json")
-
-
-@cache
-def ingot_version() -> str:
-    """Of the installed distribution; "unknown" when run from files that are not installed."""
-    try:
-        return version("ingot")
-    except PackageNotFoundError:
-        return "unknown"

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import NotFoundError
-from serve.operations.health import ingot_version
 from serve.service import Service
+from serve.version import ingot_version
 
 
 class InfoRoutes:

@@ -19,14 +19,14 @@ MAX_NUMBERS = 2**25  # of all vectors of tokens in an answer: 8,192 tokens of 4,
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A vector an input, as little-endian float32, and how many tokens were read."""
+    """A vector an input, as little-endian float32, and how many tokens each has."""
 
     vectors: list[bytes]
-    num_tokens: int
+    lengths: list[int]
 
     @property
     def usage(self) -> Usage:
-        return usage_of(self.num_tokens, 0, 0)
+        return usage_of(sum(self.lengths), 0, 0)
 
 
 def floats(vector: bytes) -> list[float]:
@@ -120,7 +120,8 @@ async def _ask(
 ) -> Answers:
     """Tokenise in a thread, for the event loop never waits for it, then ask the engine."""
     inputs = await asyncio.to_thread(read)
-    total, info = sum(len(each.token_ids) for each in inputs), service.client.info
+    lengths, info = [len(each.token_ids) for each in inputs], service.client.info
+    total = sum(lengths)
     if info.per_token and total * vector_width(info, params) > MAX_NUMBERS:
         raise RequestError(
             f"The vectors of {total} tokens would hold over {MAX_NUMBERS} numbers; send fewer "
@@ -128,4 +129,4 @@ async def _ask(
             "input",
         )
     vectors = await service.client.pool(inputs, params, request.priority or 0)
-    return Answers(vectors, total)
+    return Answers(vectors, lengths)

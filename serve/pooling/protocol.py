@@ -1,6 +1,6 @@
 """What the routes for vectors take and give: OpenAI's embeddings, Jina's rerank, vLLM's others."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 
@@ -13,6 +13,8 @@ from serve.protocol.template_fields import check_template_fields
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Endianness = Literal["native", "little", "big"]
+_OF_LABELS = ("apply_softmax", "item_first", "cache_salt", "extra_key")
+_OF_PAIRS = ("truncate_prompt_tokens", "use_activation")
 _OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
 
@@ -32,7 +34,7 @@ class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
 class InputFields(PoolingFields, frozen=True, kw_only=True):
     """`input` is a text, ids, or a list of either; `messages` is a conversation instead."""
 
-    needs = (("input",), ("messages",))
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("input",), ("messages",))
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
     add_generation_prompt: bool | None = None
@@ -100,27 +102,67 @@ class PoolingRequest(EmbeddingRequest, frozen=True, kw_only=True):
 
 
 class ClassifyRequest(InputFields, frozen=True, kw_only=True):
-    """Texts, ids or a conversation whose classes are wanted."""
+    """Texts, ids or a conversation whose classes are wanted; `text` is SGLang's `/encode`."""
+
+    needs = (("input",), ("messages",), ("text",), ("input_ids",))
+    text: str | list[str] | None = None
+    input_ids: list[int | list[int]] | None = None
+    rid: str | None = None
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is SGLang's."""
+        return self.text is not None or self.input_ids is not None
+
+    def check_shared(self) -> None:
+        if not self.encodes:
+            super().check_shared()
+            if self.rid is not None:
+                raise RequestError("rid goes with text; leave it out.", "rid")
+            return
+        PoolingFields.check_shared(self)
+        for name in InputFields.__struct_fields__:
+            if name not in PoolingFields.__struct_fields__ and getattr(self, name) is not None:
+                raise RequestError(f"{name} cannot be sent with text or input_ids.", name)
 
 
 class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
-    """Pairs of texts: one with each of several, or as many with as many."""
+    """Pairs of texts: one with each of several, or as many with as many.
 
-    needs = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
+    Or, of a model that writes text, the labels that may come behind a query and each of some items.
+    """
+
+    needs = (
+        ("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"),
+        ("query", "items", "label_token_ids"),
+    )  # fmt: skip
     text_1: str | list[str] | None = None
     text_2: str | list[str] | None = None
     queries: str | list[str] | None = None
     documents: str | list[str] | None = None
     data_1: str | list[str] | None = None
     data_2: str | list[str] | None = None
+    query: str | list[int] | None = None  # this and what follows as SGLang has it
+    items: str | list[str | list[int]] | None = None
+    label_token_ids: list[int] | None = None
+    apply_softmax: bool | None = None  # the probability among the labels
+    item_first: bool | None = None
+    cache_salt: str | None = None
+    extra_key: str | None = None  # as in the chat API
 
     def check_shared(self) -> None:
         super().check_shared()
         given = {name for pair in self.needs for name in pair if getattr(self, name) is not None}
         if not any(given == {*pair} for pair in self.needs):
             raise RequestError(
-                "Send text_1 and text_2, or queries and documents, or data_1 and data_2.", "text_1"
+                "Send text_1 and text_2, or queries and documents, or data_1 and data_2, or query, "
+                "items and label_token_ids.",
+                "query" if given & {*self.needs[-1]} else "text_1",
             )
+        others = _OF_PAIRS if self.query is not None else _OF_LABELS
+        for name in others:
+            if getattr(self, name):
+                raise RequestError(f"{name} has no effect here; leave it out.", name)
 
     def sides(self) -> tuple[list[str], list[str]]:
         """Both sides, each as several."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import ClassVar
 
 from starlette.types import Send
@@ -10,7 +11,9 @@ from engine.errors import RequestError
 from engine.pooling.inputs import check_task, vector_width
 from engine.pooling_params import PoolingParams
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.native.label_scores import LABEL_NAMES, Question, label_scores
 from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
+from serve.pooling.encode import EncodeRequest, send_encoded
 from serve.pooling.encodings import as_json, encoded, send_bytes
 from serve.pooling.protocol import (
     Classified,
@@ -32,6 +35,8 @@ from serve.pooling.protocol import (
     ScoreRequest,
 )
 from serve.protocol.decoding import RequestT
+
+_OF_BOTH = sorted({*EncodeRequest.__struct_fields__} & {*ClassifyRequest.__struct_fields__})
 
 
 class PoolingRouteBase(GenerationRoute[RequestT]):
@@ -122,6 +127,12 @@ class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
     task = "classify"
 
     async def answer(self, request: ClassifyRequest, request_id: str, send: Send) -> None:
+        if request.encodes:
+            given = {name: getattr(request, name) for name in _OF_BOTH}
+            encode = EncodeRequest(**given)
+            encode.check_shared()
+            await send_encoded(self.service, encode, request_id, send)
+            return
         self.check(request)
         answers = await ask_inputs(self.service, request)
         data = await asyncio.to_thread(self._classified, answers)
@@ -150,7 +161,15 @@ class ScoreRoute(PoolingRouteBase[ScoreRequest]):
     kind = ScoreRequest
     task = "score"
 
+    def names(self, request: ScoreRequest) -> Mapping[str, str]:
+        return {} if request.query is None else LABEL_NAMES
+
     async def answer(self, request: ScoreRequest, request_id: str, send: Send) -> None:
+        if request.query is not None:
+            self.service.check_writes()
+            found = await label_scores(self.service, _question(request), request_id)
+            await send_json(send, found)
+            return
         self.check(request)
         scores, usage = await ask_scores(self.service, *request.sides(), request)
         data = [Score(index=index, score=score) for index, score in enumerate(scores)]
@@ -161,6 +180,21 @@ class ScoreRoute(PoolingRouteBase[ScoreRequest]):
                 usage=usage,
             ),
         )  # fmt: skip
+
+
+def _question(request: ScoreRequest) -> Question:
+    items = [request.items] if isinstance(request.items, str) else request.items or []
+    return Question(
+        query=request.query or "",
+        items=items,
+        labels=request.label_token_ids or [],
+        among_labels=bool(request.apply_softmax),
+        item_first=bool(request.item_first),
+        apart=False,
+        model=request.model,
+        priority=request.priority,
+        cache_salt=request.cache_salt,
+    )
 
 
 class RerankRoute(PoolingRouteBase[RerankRequest]):

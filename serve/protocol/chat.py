@@ -4,7 +4,7 @@ A message field annotated `None` is one that clients send back as null; any othe
 something that is not served here and is refused by name.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -99,7 +99,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """`logprobs` true asks for the chosen token, `top_logprobs` k for the k likeliest as well."""
 
-    needs = (("messages",), ("input_ids",))
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",), ("input_ids",))
     messages: list[ChatMessage] | None = None
     input_ids: list[int] | None = None  # SGLang's: what a client made of the messages itself
     max_completion_tokens: int | None = None
@@ -118,6 +118,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
+    stream_reasoning: bool | None = None  # false shows it once it is whole
 
     @property
     def wants_logprobs(self) -> bool:
@@ -261,6 +262,7 @@ class ChatChoice(Struct):
     logprobs: ChatLogprobs | None = None
     finish_reason: ChatFinishReason | None = None
     stop_reason: int | str | UnsetType | None = UNSET
+    matched_stop: int | str | UnsetType | None = UNSET  # SGLang's name; the end of text, too
     token_ids: list[int] | UnsetType = UNSET
     hidden_states: list[float] | UnsetType = UNSET
 
@@ -274,6 +276,7 @@ class ChatCompletion(Struct, kw_only=True):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    system_fingerprint: str
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType | None = UNSET  # as the chat template wrote it
     metrics: TimingMetrics | UnsetType = UNSET
@@ -299,6 +302,7 @@ class ChunkChoice(Struct):
     logprobs: ChatLogprobs | None = None
     finish_reason: ChatFinishReason | None = None
     stop_reason: int | str | UnsetType | None = UNSET
+    matched_stop: int | str | UnsetType | None = UNSET  # SGLang's name; the end of text, too
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -310,6 +314,7 @@ class ChatChunk(Struct, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
+    system_fingerprint: str
     usage: Usage | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType | None = UNSET

@@ -9,6 +9,8 @@ Of two equal keys the last counts, as in most JSON parsers.
 """
 
 import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -215,14 +217,30 @@ RequestT = TypeVar("RequestT", bound=CheckedRequest)
 
 def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
     """`body` as a `kind`; raises RequestError naming the field at fault."""
-    try:
-        names = _names_decoder.decode(body)
-        if len(names) > MAX_FIELDS:
-            raise RequestError(f"The body has {len(names)} fields; at most {MAX_FIELDS} may be.")
+    names = field_names(body)
+    with _reading(kind):
         for name, raw in names.items():
             if name not in kind.__struct_fields__ and name not in IGNORED:
                 _check_unserved(name, raw, kind)
         request: RequestT = _decoder(kind).decode(body)
+    request.check_shared()
+    return request
+
+
+def field_names(body: bytes) -> Mapping[str, msgspec.Raw]:
+    """The fields of `body`, not decoded; raises RequestError."""
+    with _reading(dict):
+        names = _names_decoder.decode(body)
+    if len(names) > MAX_FIELDS:
+        raise RequestError(f"The body has {len(names)} fields; at most {MAX_FIELDS} may be.")
+    return names
+
+
+@contextmanager
+def _reading(kind: type) -> Iterator[None]:
+    """Errors of a body that is to be a `kind` are the request's."""
+    try:
+        yield
     except msgspec.ValidationError as error:
         raise invalid(error, kind) from None
     except msgspec.DecodeError as error:
@@ -231,8 +249,6 @@ def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
         raise RequestError("The body is not valid UTF-8.") from None
     except RecursionError:
         raise RequestError("The body is nested too deeply.") from None
-    request.check_shared()
-    return request
 
 
 @cache

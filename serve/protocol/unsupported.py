@@ -18,6 +18,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         # OpenAI
         "audio": (),
         "context_management": (),
+        "context": ([],),  # Ollama's, likewise some below
         "conversation": (),
         "function_call": ("none", "auto"),
         "functions": ([],),
@@ -62,10 +63,13 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "custom_logit_processor": (),
         "data_parallel_rank": (),
         "image_data": (),
+        "images": ([],),
         "input_embeds": (),  # likewise
         "log_metrics": (True,),
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
+        "raw": (False,),
+        "return_blocks": (False,),
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),
         "return_entropy": (False,),
@@ -75,6 +79,8 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "separate_reasoning": (True,),
         "session_params": (),
         "stream_reasoning": (True,),
+        "suffix": ("",),
+        "template": ("",),
         "use_audio_in_video": (False,),
         "video_data": (),
     }

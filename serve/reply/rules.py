@@ -27,6 +27,7 @@ class ReplyRules:
     make_id: MakeId = openai_id
     one_call: bool = False
     hide_reasoning: bool = False
+    hold_reasoning: bool = False  # until it is whole
     special: bool = False
     named: bool = False  # the request says which tool is called
     on_end: Callable[[bool], None] = lambda _: None  # told whether a reply that might has calls
@@ -80,6 +81,7 @@ def reply_rules(
         make_id=tools.make_id if tools else openai_id,
         one_call=request.parallel_tool_calls is False,
         hide_reasoning=request.include_reasoning is False,
+        hold_reasoning=request.stream_reasoning is False,
         special=bool(thinking and thinking.special) or bool(native and tools and tools.special),
         named=isinstance(choice, NamedToolChoice),
     )

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from engine.outputs import OutputDelta
 from serve.protocol.chat import AnswerMessage, ChatFinishReason, Delta
 from serve.protocol.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
-from serve.reply.events import Arguments, CallStart, Content, Event, Reasoning
+from serve.reply.events import Arguments, CallStart, Content, Event, Reasoning, merged
 from serve.reply.rules import ReplyRules
 
 
@@ -18,6 +18,7 @@ class Reply:
         self._rules = rules
         self._parser = None if rules.plain else rules.parser(prompt)
         self._calls = False
+        self._held: list[Event] = []  # reasoning that is not whole yet
 
     def deltas(self, delta: OutputDelta) -> list[Delta]:
         """What the engine's delta adds."""
@@ -62,9 +63,20 @@ class Reply:
                     continue
             if isinstance(event, Reasoning) and self._rules.hide_reasoning:
                 continue
+            if isinstance(event, Reasoning) and self._rules.hold_reasoning:
+                self._held.append(event)
+                continue
+            yield from self._let_go()
             yield event
+        if delta.finish_reason is not None:
+            yield from self._let_go()
         if delta.finish_reason is not None and self._rules.tools:
             self._rules.on_end(self._calls)
+
+    def _let_go(self) -> list[Event]:
+        """The reasoning that was held, in one piece."""
+        held, self._held = self._held, []
+        return merged(held)
 
 
 def _delta(event: Event) -> Delta:

@@ -29,6 +29,12 @@ from serve.router.forward import Forward
 from serve.router.metrics import RouterMetrics
 from serve.router.settings import RouterSettings
 
+_UNVERSIONED = (
+    "/generate", "/inference/v1/generate", "/tokenize", "/detokenize", "/parse_function_call",
+    "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/classify",
+    "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
+)  # fmt: skip
+
 
 def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
     """The application before `backends`, whose health somebody else has to watch."""
@@ -52,8 +58,7 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
             Route("/livez", alive),
             Route("/metrics", metrics.route),
             Route("/v1/{path:path}", forward, methods=["GET", "POST", "DELETE"]),
-            *(Route(f"/{name}", forward, methods=["POST"])
-              for name in ("generate", "tokenize", "detokenize")),
+            *(Route(path, forward, methods=["POST"]) for path in _UNVERSIONED),
         ],
         middleware=[*_layers(settings)],
         exception_handlers={

@@ -17,7 +17,7 @@ MAX_HASHES = 65_536  # of one backend
 
 _IN_PROMPT_ORDER = (
     "model", "lora_path", "cache_salt", "tools", "system", "instructions",
-    "messages", "prompt", "input", "text", "input_ids",
+    "messages", "prompt", "query", "input", "text", "input_ids", "token_ids",
 )  # fmt: skip
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

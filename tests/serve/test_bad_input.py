@@ -89,7 +89,8 @@ BOTH: list[tuple[str, Any]] = [
     ("truncate_prompt_tokens", 0), ("truncate_prompt_tokens", -2), ("truncate_prompt_tokens", 999),
     ("priority", 1), ("priority", 2**40), ("echo", 1), ("model", 7), ("return_token_ids", "no"),
     ("tools", [{"type": "function"}]),
-    ("suffix", "end"), ("best_of", 3), ("use_beam_search", 1), ("stop_regex", "a*"),
+    ("suffix", "end"), ("best_of", -1), ("best_of", 10**9),
+    ("use_beam_search", 1), ("stop_regex", "a*"),
     ("length_penalty", 2), ("early_stopping", "never"), ("early_stopping", "soon"),
     ("chat_template", "{{ 1 }}"), ("request_id", ""), ("rid", 5),
     ("prompt_embeds", "gASV"), ("structured_outputs", {"json": 5}), ("logits_processors", ["x"]),
@@ -125,7 +126,8 @@ ONE: list[tuple[str, str, Any]] = [
     (CHAT, "chat_template_kwargs", [1]),
     (CHAT, "input_ids", []), (CHAT, "input_ids", [300]), (CHAT, "input_ids", [5] * 128),
     (CHAT, "input_ids", ["a"]), (CHAT, "extra_key", ""), (CHAT, "return_hidden_states", True),
-    (CHAT, "stream_reasoning", False), (CHAT, "verbosity", "low"),
+    (CHAT, "best_of", 3), (COMPLETIONS, "stream_reasoning", False),
+    (CHAT, "verbosity", "low"),
 ]  # fmt: skip
 
 

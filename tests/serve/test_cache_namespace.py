@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from serve.app import OPERATIONS
 from serve.generation.cache_namespace import namespace
 from serve.http.owner import owner_of
 from serve.settings import ServerSettings
@@ -12,12 +13,21 @@ from tests.serve.served import Serve, Served
 
 pytestmark = pytest.mark.anyio
 TURN = {"role": "user", "content": "a"}
+LABELS = {"query": "a", "items": "b", "label_token_ids": [5]}
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/chat/completions": {"messages": [TURN], "max_tokens": 1},
     "/v1/responses": {"input": "a", "max_output_tokens": 1},
     "/v1/messages": {"model": "tiny", "messages": [TURN], "max_tokens": 1},
     "/generate": {"text": "a", "sampling_params": {"max_new_tokens": 1}},
+    "/v1/chat/completions/batch": {"messages": [[TURN]], "max_tokens": 1},
+    "/inference/v1/generate": {"token_ids": [97], "sampling_params": {"max_tokens": 1}},
+    "/v1/score": LABELS,
+    "/score": LABELS,
+    "/generative_scoring": LABELS | {"items": ["b"]},
+    "/api/chat": {"messages": [TURN], "options": {"num_predict": 1}},
+    "/api/generate": {"prompt": "a", "options": {"num_predict": 1}},
+    "/invocations": {"prompt": "a", "max_tokens": 1},
 }
 TWO = ("key-1", "key-2")
 
@@ -41,6 +51,11 @@ async def test_each_key_has_a_cache_of_its_own_on_every_route(serve: Serve) -> N
         [mine] = seen["key-1", None]
         other = await salt_in_the_engine(served, "/v1/completions", "key-2", mine)
         assert other != mine and "key" not in mine
+
+
+def test_every_route_that_reads_prompts_is_among_them() -> None:
+    paths = {each.path for each in OPERATIONS if "cache_salt" in each.takes.__struct_fields__}
+    assert paths == GOOD.keys() - {"/invocations"}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ async def test_a_conversation_is_answered_until_the_turn_ends(serve: Serve) -> N
             "logprobs": None,
             "finish_reason": "stop",
             "stop_reason": None,
+            "matched_stop": 257,
         }
     ]
 

@@ -3,6 +3,8 @@
 import pytest
 
 from engine.config import EngineConfig
+from engine.outputs import Logprob, OutputDelta
+from serve.generation.best_of import likeliest
 from tests.serve.served import Serve, event_data
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +24,7 @@ async def test_a_text_prompt_is_continued(serve: Serve) -> None:
             "logprobs": None,
             "finish_reason": "length",
             "stop_reason": None,
+            "matched_stop": None,
         }
     ]
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -193,7 +196,8 @@ async def test_a_stream_leaves_out_what_was_not_asked_for(serve: Serve) -> None:
     async with serve() as served:
         response = await served.complete(prompt="ab", max_tokens=2, stream=True)
     first, last, done = event_data(response.text)
-    assert set(first) == {"id", "object", "created", "model", "choices"}
+    always = {"id", "object", "created", "model", "choices", "system_fingerprint"}
+    assert set(first) == always
     assert set(first["choices"][0]) == {"index", "text", "logprobs", "finish_reason"}
     assert last["choices"][0]["stop_reason"] is None and done == "[DONE]"
 
@@ -207,3 +211,34 @@ async def test_a_streamed_echo_comes_first(serve: Serve) -> None:
     assert chunks[0]["choices"][0]["text"] == "aba"
     assert chunks[0]["choices"][0]["logprobs"]["tokens"] == ["a", "b", "a"]
     assert chunks[1]["choices"][0]["logprobs"]["text_offset"] == [3]
+
+
+async def test_of_many_that_are_drawn_few_are_answered(serve: Serve) -> None:
+    asked: dict[str, Any] = {"prompt": ["ab", "c"], "max_tokens": 3, "best_of": 3}
+    async with serve() as served:
+        body = (await served.complete(**asked, n=2)).json()
+        added = served.core.added
+        assert [len(added), *{each.params.logprobs for each in added}] == [6, 0]
+        same = (await served.complete(prompt="ab", max_tokens=3, best_of=2, n=2, stream=True)).text
+        streamed = await served.complete(**asked, stream=True)
+        few = await served.complete(prompt="a", n=3, best_of=2)
+    assert [(c["index"], c["text"], c["logprobs"]) for c in body["choices"]] == [
+        (0, "aba", None), (1, "aba", None), (2, "ccc", None), (3, "ccc", None),
+    ]  # fmt: skip
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 18, "total_tokens": 21}
+    assert "[DONE]" in same
+    for answer in (streamed, few):
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "best_of"
+
+
+def test_the_best_have_the_highest_mean() -> None:
+    means = {0: [-1.0], 1: [-0.5, -0.9], 2: [-0.9], 3: [-2.0], 4: [], 5: [-0.1]}
+    deltas = {
+        choice: OutputDelta(
+            request_id="", index=choice, logprobs=[{7: Logprob(v), 8: Logprob(0.0)} for v in values]
+        )
+        for choice, values in means.items()
+    }
+    assert likeliest(deltas, 3, 1) == [1, 4]
+    assert likeliest(deltas, 3, 2) == [1, 2, 4, 5]
+    assert likeliest(deltas, 3, 3) == [0, 1, 2, 3, 4, 5]

@@ -6,6 +6,7 @@ from typing import Any
 import openai
 import pytest
 
+from engine.config import EngineConfig
 from tests.serve.served import Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio
@@ -195,3 +196,39 @@ async def test_an_extra_key_parts_the_cache_as_a_salt_does(serve: Serve) -> None
         salts = [request.cache_salt for request in served.core.added]
     assert salts[0] == "" and len(set(salts)) == len(asked) and salts[4] == "k"
     assert all(salts[i] == salts[i - i % 4] for i in range(len(salts)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_stopped_a_text_is_said_as_both_peers_do(serve: Serve, stream: bool) -> None:
+    """The end of text is no reason of vLLM's, and SGLang's is its token."""
+    async with serve() as served:
+        ended = await served.chat("Hi", stream=stream)
+        string = await served.complete(prompt="abc", stop="c", stream=stream)
+        cut = await served.complete(prompt="abc", max_tokens=2, stream=stream)
+        native = await served.post("/generate", input_ids=[97, 257], stream=stream)
+    answers = (ended, string, cut)
+    last = [_last(each.text) if stream else each.json() for each in answers]
+    choices = [each["choices"][0] for each in last]
+    found = [(each["stop_reason"], each["matched_stop"]) for each in choices]
+    assert found == [(None, 257), ("c", "c"), (None, None)]
+    info = (_last(native.text) if stream else native.json())["meta_info"]
+    assert info["finish_reason"] == {"type": "stop", "matched": 257}
+
+
+def _last(text: str) -> Any:
+    return event_data(text)[-2]
+
+
+async def test_the_fingerprint_is_the_settings(serve: Serve) -> None:
+    found = []
+    for config in (EngineConfig(), EngineConfig(), EngineConfig(kv_cache_dtype="fp8")):
+        async with serve(config=config) as served:
+            answers = [await served.chat("Hi"), await served.complete(prompt="a")]
+            asks = (served.chat("Hi", stream=True), served.complete(prompt="a", stream=True))
+            streams = [await each for each in asks]
+        said = [each.json() for each in answers]
+        said += [chunk for each in streams for chunk in event_data(each.text)[:-1]]
+        [mark] = {each["system_fingerprint"] for each in said}
+        assert mark.startswith("fp_")
+        found.append(mark)
+    assert found[0] == found[1] != found[2]

@@ -79,6 +79,24 @@ async def test_parts_that_are_not_wanted_are_left_out(serve: Serve) -> None:
     assert choice["message"]["content"] == reply and choice["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("reply", [f"{THOUGHT}Sure. {CALL}", THOUGHT[:-11], f"{THOUGHT}Yes."])
+async def test_reasoning_may_be_streamed_in_one_piece(serve: Serve, reply: str) -> None:
+    async with serve(settings(), ROOM) as served:
+        response = await served.chat(reply, tools=[TOOL], stream=True, stream_reasoning=False)
+        usual = await served.chat(reply, tools=[TOOL], stream=True)
+        whole = await served.chat(reply, tools=[TOOL], stream_reasoning=False)
+    deltas = [chunk["choices"][0]["delta"] for chunk in event_data(response.text)[:-1]]
+    assert [each["reasoning"] for each in deltas if "reasoning" in each] == ["Hm."]
+    contents = ["".join(_contents(answer.text)) for answer in (response, usual)]
+    assert contents[0] == contents[1] == (whole.json()["choices"][0]["message"]["content"] or "")
+    assert len(_contents(usual.text, "reasoning")) > 1
+
+
+def _contents(text: str, name: str = "content") -> list[str]:
+    deltas = [chunk["choices"][0]["delta"] for chunk in event_data(text)[:-1]]
+    return [each[name] for each in deltas if name in each]
+
+
 async def test_a_call_that_is_cut_off_ends_by_length(serve: Serve) -> None:
     async with serve(settings(), ROOM) as served:
         body = (await served.chat(CALL, tools=[TOOL], max_tokens=57)).json()

@@ -43,6 +43,7 @@ FORMATS = (
         special=True,
     ),
     ThinkingFormat(
-        ("deepseek_r1", "deepseek-r1"), ReasoningFormat("<think>", "</think>", implied=True)
+        ("deepseek_r1", "deepseek-r1", "qwen3-thinking", "step3"),
+        ReasoningFormat("<think>", "</think>", implied=True),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kimi K2."""
+"""Kimi K2, and the thoughts of Kimi before it."""
 
 from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.named_calls import NamedCalls
@@ -24,5 +24,8 @@ FORMATS = (
         ReasoningFormat("<think>", "</think>", also_ends=_SECTION[:1]),
         marks=(("<think>", *_SECTION),),
         special=True,
+    ),
+    ThinkingFormat(
+        ("kimi",), ReasoningFormat("◁think▷", "◁/think▷"), marks=(("◁think▷",),), special=True
     ),
 )

@@ -22,7 +22,7 @@ FORMATS = (
         marks=(("minimax:tool_call", "<invoke name="),),
     ),
     ThinkingFormat(
-        ("minimax_m2", "minimax-m2"),
+        ("minimax_m2", "minimax-m2", "minimax"),
         ReasoningFormat("<think>", "</think>", implied=True, also_ends=("<minimax:tool_call>",)),
         marks=(("<think>", "minimax:tool_call"),),
     ),

@@ -7,7 +7,17 @@ _FIRST, _LAST = "<think>", "</think>"
 
 FORMATS = (
     ThinkingFormat(
-        ("qwen3", "glm45", "deepseek_v3", "olmo3", "ernie45", "step3p5", "nemotron_v3", "mimo"),
+        (
+            "qwen3",
+            "glm45",
+            "deepseek_v3",
+            "deepseek-v3",
+            "olmo3",
+            "ernie45",
+            "step3p5",
+            "nemotron_v3",
+            "mimo",
+        ),
         ReasoningFormat(_FIRST, _LAST),
         marks=((_FIRST,), (_LAST,)),
     ),

@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.routing import Match
 
 from engine.errors import ConfigError
+from serve.app import OPERATIONS
 from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi
 from serve.router import backends as backends_module
@@ -380,3 +382,11 @@ async def test_events_come_whole_however_they_are_cut(end: bytes) -> None:
         body = {"prompt": "a", "stream": True}
         async with router.http.stream("POST", COMPLETIONS, json=body) as response:
             assert await response.aread() == events + b"rest"
+
+
+def test_all_that_the_model_is_asked_for_is_passed_on() -> None:
+    app = build_router(RouterSettings(backends=("http://a:1",)), Backends(("http://a:1",)))
+    asked = {"/invocations", *(each.path for each in OPERATIONS)}
+    for path in asked:
+        scope = {"type": "http", "method": "POST", "path": path}
+        assert any(route.matches(scope)[0] is Match.FULL for route in app.routes), path

@@ -1,0 +1,1 @@
+"""Ollama's API, which SGLang serves, too: chats and prompts, answered line by line."""

@@ -1,0 +1,25 @@
+"""Which program this is, and how it was started."""
+
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+
+from engine.config import EngineConfig
+
+
+@cache
+def ingot_version() -> str:
+    """Of the installed distribution; "unknown" when run from files that are not installed."""
+    try:
+        return version("ingot")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def fingerprint(config: EngineConfig) -> str:
+    """OpenAI's `system_fingerprint`: another one where the version or the settings are others, so
+    that a seed need not give the same text."""
+    known = msgspec.json.encode([ingot_version(), config], enc_hook=str)
+    return f"fp_{sha256(known).hexdigest()[:10]}"
