@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 from typing import Protocol
@@ -52,7 +51,7 @@ RECEIVE_BYTES = 1 << 20
 _FAILED = "The engine failed at the beginning of this request."
 ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
 logger = logging.getLogger(__name__)
-
+logger = logging.getLogger("engine.process")  # which it is not called where it is the program
 
 class Core(Protocol):
     """What the loop drives: `engine.beams.core.BeamCore`, or a scripted one in tests."""
@@ -207,7 +206,7 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
     except (ConfigError, ModelError) as error:
         connection.send(EngineFailed(str(error), user_error=True))
     except Exception as error:
-        traceback.print_exc()
+        logger.critical("the engine failed", exc_info=True)
         known = isinstance(error, IngotError)
         sentence = str(error) if known else f"The engine failed with {_headline(error)}."
         connection.send(EngineFailed(sentence, user_error=False))

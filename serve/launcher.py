@@ -173,6 +173,7 @@ class Launcher:
                 http=HardenedProtocol,
                 ws="none",
                 lifespan="off",
+                log_config=None,  # `serve.operations.logs` has set it up
                 log_level=settings.uvicorn_log_level,
                 server_header=False,
                 ssl_certfile=settings.ssl_certfile,

@@ -383,9 +383,18 @@ def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
         )
         httpx.get(f"{server.url}/livez", headers={"x-request-id": "a secret"})
         httpx.get(f"{server.url}/no%0Awhere")
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"a secret, not HTTP\r\n\r\n")
+            connection.recv(1)
+        httpx.post(f"{server.url}/generate", json={"input_ids": [FAIL_STEP]})
+        server.wait_until(200)
         server.process.send_signal(signal.SIGTERM)
         _, _, err = server.end()
     lines = [json.loads(line) for line in err.splitlines()]
+    others = {line["logger"]: line["message"] for line in lines if "path" not in line}
+    assert others["uvicorn.error"] == "Invalid HTTP request received."
+    assert "It is started again" in others["ingot.failures"]
+    lines = [line for line in lines if "path" in line]
     [completion] = [line for line in lines if line["path"] == "/v1/completions"]
     assert completion["status"] == 200 and completion["seconds"] > 0
     assert completion["request_id"] == said.headers["x-request-id"] and "secret" not in err
