@@ -29,6 +29,11 @@ from serve.router.forward import Forward
 from serve.router.metrics import RouterMetrics
 from serve.router.settings import RouterSettings
 
+UNVERSIONED = (
+    "/generate", "/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank",
+    "/v2/rerank",
+)  # fmt: skip
+
 
 def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
     """The application before `backends`, whose health somebody else has to watch."""
@@ -52,8 +57,7 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
             Route("/livez", alive),
             Route("/metrics", metrics.route),
             Route("/v1/{path:path}", forward, methods=["GET", "POST", "DELETE"]),
-            *(Route(f"/{name}", forward, methods=["POST"])
-              for name in ("generate", "tokenize", "detokenize")),
+            *(Route(path, forward, methods=["POST"]) for path in UNVERSIONED),
         ],
         middleware=[*_layers(settings)],
         exception_handlers={
