@@ -53,6 +53,7 @@ ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front i
 logger = logging.getLogger(__name__)
 logger = logging.getLogger("engine.process")  # which it is not called where it is the program
 
+
 class Core(Protocol):
     """What the loop drives: `engine.beams.core.BeamCore`, or a scripted one in tests."""
 
