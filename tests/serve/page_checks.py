@@ -43,6 +43,11 @@ for (const e of document.querySelectorAll("body *")) {
   if (box.left < -1 || box.right > innerWidth + 1) {
     faults.push(`${e.tagName}.${e.className} is cut off`);
   }
+  const card = e.closest(".card");
+  if (card && !e.closest("pre, .thread, .tip")) {
+    const room = card.getBoundingClientRect().right - parseFloat(getComputedStyle(card).paddingRight);
+    if (box.right > room + 1 && e !== card) faults.push(`${e.tagName}.${e.className} sticks out of its card`);
+  }
   if (field || e.matches("a")) {
     if (!e.labels?.length && !e.getAttribute("aria-label") && !e.textContent.trim()) {
       faults.push(`${e.outerHTML} has no name`);
