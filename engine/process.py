@@ -39,6 +39,7 @@ from engine.messages import (
     ReadPages,
     RequestDelta,
     ResetPrefixCache,
+    Speak,
     StartEngine,
     StepReport,
     ToEngine,
@@ -133,9 +134,11 @@ def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     messages = connection.receive(wait=not core.has_work)
     refusals, adapters = apply(core, messages)
     pages = pages_asked_for(core, messages)
-    if refusals or adapters or pages is not None:
+    looks = all(isinstance(each, ReadPages | Speak) for each in messages)
+    idle = bool(messages) and looks and not core.has_work
+    if refusals or adapters or pages is not None or idle:
         connection.send(StepReport(deltas=refusals, stats=stats, pages=pages, adapters=adapters))
-    if messages and not core.has_work and all(isinstance(each, ReadPages) for each in messages):
+    if idle:
         return stats  # a look is no step, and changes no counter
     report = core.step()
     report.sent_at = time.monotonic()
@@ -161,7 +164,7 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
             continue
-        if isinstance(message, ReadPages):  # changes nothing
+        if isinstance(message, ReadPages | Speak):  # changes nothing
             continue
         if isinstance(message, LoadAdapter):
             try:

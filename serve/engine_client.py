@@ -26,8 +26,8 @@ from engine.messages import (
     ModelInfo,
     NewRequest,
     PoolRequest,
-    ReadPages,
     ResetPrefixCache,
+    Speak,
     StepReport,
     ToEngine,
     refusal,
@@ -292,7 +292,7 @@ class EngineClient:
     def ask_for_a_word(self) -> None:
         """Have an engine that has nothing to do say something, which one that hangs does not."""
         if self.state == "ready":
-            self._tell([ReadPages()])
+            self._tell([Speak()])
 
     def restart(self) -> None:
         """The engine is dead and another will be connected; nothing is left of the first, and what

@@ -1,4 +1,4 @@
-"""What the cache's pages hold, asked of the engine while somebody looks, and not often."""
+"""What the cache's pages hold, asked of the engine only while somebody looks, and not often."""
 
 import math
 import time

@@ -46,7 +46,7 @@ from serve.operations.operator_routes import RESETS
 from serve.responses import store as store_module
 from serve.settings import ServerSettings
 from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
-from tests.serve.served import Serve, Served, until
+from tests.serve.served import PATIENCE, Serve, Served, until
 from tests.serve.test_bad_input import BODIES
 from tests.serve.test_http_protocol import HEAD, REQUEST, exchange, listening
 
@@ -237,6 +237,39 @@ async def test_what_is_odd_is_answered_or_refused_and_never_fails(
                 assert_refused(path, response)
         await assert_unharmed(served)
     assert "Traceback" not in caplog.text and not caplog.records
+
+
+@pytest.mark.parametrize("regex", ["(a+)+b", "a{1,100000000}", "(a{1,1000}){1,1000}", "(.*.*)*x"])
+async def test_a_regex_that_explodes_is_compiled_or_refused_in_time(
+    serve: Serve, regex: str
+) -> None:
+    async with serve() as served, asyncio.timeout(PATIENCE):
+        async with beside_a_neighbour(served):
+            schema = json.dumps({"type": "string", "pattern": regex})
+            for param, value in (("regex", regex), ("json_schema", schema)):
+                fields = {"prompt": "a", "max_tokens": 2, param: value}
+                answer = await served.complete(**fields)
+                if answer.status_code != 200:  # llguidance takes the first one in linear time
+                    assert assert_refused("", answer)["param"] == param
+        await assert_unharmed(served)
+
+
+async def test_a_million_choices_are_refused(serve: Serve) -> None:
+    async with serve() as served:
+        answer = await served.complete(prompt="a", guided_choice=["a"] * 10**6)
+        assert assert_refused("", answer)["param"] == "guided_choice"
+        await assert_unharmed(served)
+
+
+async def test_files_of_pages_are_no_way_to_others(serve: Serve) -> None:
+    """And a list of ranges costs nothing: a file is sent whole."""
+    async with serve() as served:
+        whole = (await served.http.get("/pages/style.css")).content
+        ranges = {"range": "bytes=" + ",".join(["0-"] * 10_000)}
+        answer = await served.http.get("/pages/style.css", headers=ranges)
+        assert (answer.status_code, answer.content) == (200, whole)
+        for path in ("..%2fapp.py", "%2e%2e/app.py", "..%5capp.py", "style.css%00", "__init__.py"):
+            assert (await served.http.get(f"/pages/{path}")).status_code == 404, path
 
 
 async def test_a_stored_response_belongs_to_its_key(serve: Serve) -> None:
