@@ -41,9 +41,11 @@ import pallas_kernels
 import serve as serve_package
 from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
+from engine.errors import EngineError
 from serve.commands.batch import run_batch
 from serve.operations.operator_routes import RESETS
 from serve.responses import store as store_module
+from serve.service import Service
 from serve.settings import ServerSettings
 from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
 from tests.serve.served import PATIENCE, Serve, Served, until
@@ -400,6 +402,27 @@ async def test_no_route_tells_a_key(serve: Serve) -> None:
                 headers = {"authorization": f"Bearer {key}"}
                 response = await served.http.get(route.path, headers=headers)
                 assert "concealed" not in response.text, route.path
+
+
+async def test_a_failure_is_logged_with_its_request_on_one_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [EngineError("Too bad."), ValueError("a secret")]
+    async with serve() as served:
+
+        def fail(*_: object) -> None:
+            raise failures.pop(0)
+
+        monkeypatch.setattr(Service, "check_model", fail)
+        served.http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
+        for said in ("Too bad.", "ValueError"):
+            answer = await served.http.get("/v1/models/a%1b[31mb")
+            assert answer.status_code == 500
+            [record] = caplog.records
+            line = record.getMessage()
+            assert line.isprintable() and "secret" not in line
+            assert answer.headers["x-request-id"] in line and f"failed: {said}" in line
+            caplog.clear()
 
 
 async def test_only_a_whole_id_ends_a_request_and_only_for_the_operator(serve: Serve) -> None:
