@@ -158,8 +158,9 @@ async def handle_unexpected(request: Request, error: Exception) -> Response:
     """For Starlette: a mistake of ours. uvicorn logs the trace, and does not know whose it is."""
     _log(request, type(error).__name__)
     status, body = error_body(error)  # the layer that tells ids has not seen it
+    name = _id_of(request)
     return error_response(
-        status, of_path(request.url.path, body), {"x-request-id": _id_of(request)}
+        status, of_path(request.url.path, body), {"x-request-id": name} if name else None
     )
 
 
