@@ -243,9 +243,13 @@ async def test_a_full_queue_says_so_before_the_stream(serve: Serve) -> None:
         with served.engine_stopped():
             first = [asyncio.create_task(served.complete(**body)) for _ in range(3)]
             await until(lambda: served.engine.num_sequences == 3)
-            refused = await served.complete(**body, stream=True)
-        assert_error(refused, 503)
-        assert refused.headers["retry-after"] == "1"
+            later = {"input": "ab", "background": True, "stream": True}
+            for refused in (
+                await served.complete(**body, stream=True),
+                await served.post("/v1/responses", **later),
+            ):
+                assert_error(refused, 503)
+                assert refused.headers["retry-after"] == "1"
         assert [each.status_code for each in await asyncio.gather(*first)] == [200] * 3
         metrics = (await served.http.get("/metrics")).text
     assert 'vllm:admission_rejections_total{engine="0",model_name="tiny",reason="queue_full"}' in (
