@@ -104,7 +104,7 @@ async def work(
             return pump.result()
         client.fail_all("The engine hung at work on this request; try again soon.")
         process.kill()
-        return f"The engine had work and finished no step for {watchdog_timeout:g} s."
+        return f"The engine had to answer and was silent for {watchdog_timeout:g} s."
     finally:
         for task in (pump, hang):
             task.cancel()

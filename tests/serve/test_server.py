@@ -343,7 +343,7 @@ def test_an_engine_that_hangs_is_ended_and_started_again(model_folder: Path) -> 
         code, _, err = server.end()
     assert hung.status_code == 503 and hung.headers["retry-after"] and "hung" in hung.text
     assert answer.json()["choices"][0]["text"] == "aba"
-    assert code == 0 and "The engine had work and finished no step for 1 s. It is started" in err
+    assert code == 0 and "The engine had to answer and was silent for 1 s. It is started" in err
 
 
 def test_a_unix_socket_is_taken_over_from_a_server_that_is_gone(
