@@ -51,7 +51,6 @@ from models.errors import IngotError, ModelError
 RECEIVE_BYTES = 1 << 20
 _FAILED = "The engine failed at the beginning of this request."
 ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
-logger = logging.getLogger(__name__)
 logger = logging.getLogger("engine.process")  # which it is not called where it is the program
 
 
