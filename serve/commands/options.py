@@ -162,7 +162,10 @@ MaxNumBatchedTokens = Annotated[
 ]
 MaxNumQueuedReqs = Annotated[
     int | None,
-    typer.Option(help="Waiting requests before new ones get a 503.", rich_help_panel=_LIMITS),
+    typer.Option(
+        help="Waiting requests before new ones get a 503; those that run are not counted.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 MaxNumQueuedTokens = Annotated[
     int | None,
