@@ -102,7 +102,7 @@ def server(model_folder: Path) -> Iterator[Running]:
         server.process.send_signal(signal.SIGINT)
         code, out, err = server.end()
         assert code == 0
-        assert set(err.splitlines()) <= {"WARNING:  Invalid HTTP request received."}
+        assert set(err.splitlines()) <= {"WARNING Invalid HTTP request received."}
         assert f"{server.url}/v1" in out and "curl" in out and "1.24B" in out
 
 
