@@ -108,7 +108,13 @@ class ReadPages(msgspec.Struct, tag="read_pages"):
     """Report what the pages of the cache hold."""
 
 
-ToEngine = NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | LoadAdapter | ReadPages
+class Speak(msgspec.Struct, tag="speak"):
+    """Report, if only to be heard: an engine that hangs does not."""
+
+
+ToEngine = (
+    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | LoadAdapter | ReadPages | Speak
+)
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):

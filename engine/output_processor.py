@@ -29,7 +29,7 @@ from engine.messages import (
     StepReport,
     TokenLogprobs,
 )
-from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep
+from engine.outputs import Logprob, OutputDelta, PositionLogprobs, ProcessedStep, PromptScores
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import MAX_BAD_WORD_TOKENS, SamplingParams
 from engine.stopping.repetition import Repetition
@@ -299,10 +299,10 @@ class OutputProcessor:
     def _add_prompt_logprobs(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
         """None for tokens that are not scored: the first, which has nothing before it, and others
         that nobody asked for."""
-        unscored: list[PositionLogprobs | None] = [None] * child.num_unscored
+        entries: list[TokenLogprobs | None] = [None] * child.num_unscored
         child.num_unscored = 0
-        positions = unscored + [self._position(e) for e in delta.prompt_logprobs or ()]
-        output.prompt_logprobs = positions or None
+        entries += delta.prompt_logprobs or ()
+        output.prompt_logprobs = PromptScores(entries, self._position) if entries else None
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
         """Add the tokens up to one that completes a stop string or a repetition, and their text.

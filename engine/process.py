@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 from typing import Protocol
@@ -40,6 +39,7 @@ from engine.messages import (
     ReadPages,
     RequestDelta,
     ResetPrefixCache,
+    Speak,
     StartEngine,
     StepReport,
     ToEngine,
@@ -51,7 +51,7 @@ from models.errors import IngotError, ModelError
 RECEIVE_BYTES = 1 << 20
 _FAILED = "The engine failed at the beginning of this request."
 ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("engine.process")  # which it is not called where it is the program
 
 
 class Core(Protocol):
@@ -133,9 +133,11 @@ def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     messages = connection.receive(wait=not core.has_work)
     refusals, adapters = apply(core, messages)
     pages = pages_asked_for(core, messages)
-    if refusals or adapters or pages is not None:
+    looks = all(isinstance(each, ReadPages | Speak) for each in messages)
+    idle = bool(messages) and looks and not core.has_work
+    if refusals or adapters or pages is not None or idle:
         connection.send(StepReport(deltas=refusals, stats=stats, pages=pages, adapters=adapters))
-    if messages and not core.has_work and all(isinstance(each, ReadPages) for each in messages):
+    if idle:
         return stats  # a look is no step, and changes no counter
     report = core.step()
     report.sent_at = time.monotonic()
@@ -161,7 +163,7 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
             continue
-        if isinstance(message, ReadPages):  # changes nothing
+        if isinstance(message, ReadPages | Speak):  # changes nothing
             continue
         if isinstance(message, LoadAdapter):
             try:
@@ -207,7 +209,7 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
     except (ConfigError, ModelError) as error:
         connection.send(EngineFailed(str(error), user_error=True))
     except Exception as error:
-        traceback.print_exc()
+        logger.critical("the engine failed", exc_info=True)
         known = isinstance(error, IngotError)
         sentence = str(error) if known else f"The engine failed with {_headline(error)}."
         connection.send(EngineFailed(sentence, user_error=False))

@@ -3,8 +3,8 @@
     generate ──▶ OutputProcessor.add ──▶ outbox ──one frame a loop tick──▶ engine
     routes   ◀── RequestStream       ◀── OutputProcessor.process ◀─────────┘
 
-Owns admission to the queue, the streams in flight and the engine's state. It knows neither HTTP nor
-prompts as text.
+Owns the streams in flight and the engine's state; what may wait is `admission`'s. It knows neither
+HTTP nor prompts as text.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Literal
 
 from engine.adapters.request import LoRARequest
 from engine.cache.page_map import PageMap
-from engine.errors import EngineDeadError, EngineError, OverloadedError
+from engine.errors import EngineDeadError, EngineError
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -27,6 +27,7 @@ from engine.messages import (
     NewRequest,
     PoolRequest,
     ResetPrefixCache,
+    Speak,
     StepReport,
     ToEngine,
     refusal,
@@ -35,9 +36,9 @@ from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
-from models.errors import IngotError
 from serve.adapters.loads import AdapterLoads
-from serve.engine_process import EngineLink
+from serve.admission import Admission, Waiting
+from serve.engine_process import EngineLink, StartError
 from serve.errors import AbortedError, UnavailableError
 from serve.generation.prompt import Prompt as Prompt
 from serve.generation.streams import RequestStream
@@ -54,20 +55,13 @@ HUNG_SECONDS = 60.0  # without a word while there is work; hardly any step takes
 logger = logging.getLogger("ingot.serve")
 
 
-class StartError(IngotError):
-    """The engine could not start; `user_error` says whether other settings would help."""
-
-    def __init__(self, message: str, user_error: bool) -> None:
-        super().__init__(message)
-        self.user_error = user_error
-
-
 @dataclass(slots=True)
 class _Flight:
     """A prompt in the engine: who reads it, and the choices that have not finished."""
 
     stream: RequestStream
     timelines: dict[int, Timeline]
+    waiting: Waiting
     trace: Trace | None = None
     longest: int = 0  # tokens of a choice that has
     shown: str = ""  # the id of the response
@@ -81,7 +75,7 @@ class EngineClient:
         self,
         processor: OutputProcessor,
         metrics: Metrics,
-        max_queued: int | None = None,
+        admission: Admission | None = None,
         traces: Traces | None = None,
     ) -> None:
         self.patience = HUNG_SECONDS  # longer while the engine is known to compute
@@ -89,15 +83,14 @@ class EngineClient:
         self._heard = 0.0  # when the engine last said something, or was given its first work
         self._processor = processor
         self._metrics = metrics
-        self._max_queued = max_queued
+        self._admission = admission or Admission(metrics)
         self._traces = traces
         self._stats = EngineStats()
         self._info: ModelInfo | None = None
         self._outbox = Outbox(self._refuse)
         self._flights: dict[str, _Flight] = {}
         self._pools = PoolsInFlight(metrics)
-        self._watch = PageWatch()
-        self._loads = AdapterLoads()
+        self._watch, self._loads = PageWatch(), AdapterLoads()
         self._num_sequences = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -206,7 +199,7 @@ class EngineClient:
         """
         self._check_open()
         samples = prompts[0].params.n
-        self._check_queue(samples * len(prompts))
+        self._check_queue(samples * len(prompts), sum(each.num_tokens for each in prompts))
         names = [f"{request_id}-{position}" for position in range(len(prompts))]
         stream = RequestStream(names, samples, self._metrics.shown, interval)
         try:
@@ -224,16 +217,19 @@ class EngineClient:
         Raises as `generate`, and RequestError of an input that this model cannot serve.
         """
         self._check_open()
-        self._check_queue(len(inputs))
+        tokens = sum(len(each.token_ids) for each in inputs)
+        self._check_queue(len(inputs), tokens)
         if not self._awaited:
             self._heard = time.monotonic()
         requests, waiters = self._pools.start(inputs, params, priority)
         self._num_sequences += len(requests)
         self._idle.clear()
+        waiting = self._admission.enter(tokens)
         try:
             self._outbox.put(requests)
             return list(await asyncio.gather(*waiters))
         finally:
+            waiting.end()
             self._num_sequences -= len(requests)
             aborted = self._pools.forget(requests)
             if aborted:
@@ -293,6 +289,11 @@ class EngineClient:
             self._tell(question)
         return self._watch.newest
 
+    def ask_for_a_word(self) -> None:
+        """Have an engine that has nothing to do say something, which one that hangs does not."""
+        if self.state == "ready":
+            self._tell([Speak()])
+
     def restart(self) -> None:
         """The engine is dead and another will be connected; nothing is left of the first, and what
         slow clients have not read yet is no work of the second."""
@@ -328,14 +329,10 @@ class EngineClient:
         if self._state == "loading":
             raise UnavailableError("The model is still loading; try again soon.")
 
-    def _check_queue(self, count: int) -> None:
-        """Refuse what would make more than `max_queued` sequences wait."""
-        if self._max_queued is None:
-            return
+    def _check_queue(self, count: int, tokens: int) -> None:
+        """Refuse what would make more wait than may."""
         rows = self._stats.num_running if self._stats.num_waiting else self.info.max_num_seqs
-        if self._num_sequences + count - rows > self._max_queued:
-            self._metrics.rejected("queue_full")
-            raise OverloadedError(f"The queue is full: {self._max_queued} requests wait already.")
+        self._admission.check(self._num_sequences + count - rows, tokens)
 
     def _start(
         self, name: str, prompt: Prompt, priority: int, stream: RequestStream, shown: str
@@ -354,7 +351,8 @@ class EngineClient:
         stream.timelines += timelines.values()
         trace = self._traces.begin(name, prompt.num_tokens, prompt.params) if self._traces else None
         adapter = prompt.lora.lora_name if prompt.lora else None
-        self._flights[name] = _Flight(stream, timelines, trace, shown=shown, adapter=adapter)
+        waiting = self._admission.enter(prompt.num_tokens)
+        self._flights[name] = _Flight(stream, timelines, waiting, trace, 0, shown, adapter)
         self._num_sequences += len(timelines)
         self._idle.clear()
         self._metrics.started(prompt.params)
@@ -398,8 +396,9 @@ class EngineClient:
             timeline.cached_tokens = delta.num_cached_tokens
             self._metrics.prompt_known(timeline, delta.num_external_tokens)
         self._metrics.tokens(timeline, len(delta.token_ids))
-        if delta.num_preemptions:
-            timeline.preemptions = delta.num_preemptions
+        if delta.token_ids:
+            flight.waiting.end()
+        timeline.preemptions = delta.num_preemptions or timeline.preemptions
         if delta.finish_reason is not None:
             del flight.timelines[delta.index]
             self._end(flight, timeline, delta.finish_reason)
@@ -434,6 +433,7 @@ class EngineClient:
             flight.trace.choice_ended(timeline, reason)
         if flight.timelines:
             return
+        flight.waiting.end()
         self._metrics.all_finished(flight.longest)
         if flight.trace is not None:
             flight.trace.end()

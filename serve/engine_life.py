@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.messages import ModelInfo
-from serve.engine_client import HUNG_SECONDS, EngineClient, StartError
-from serve.engine_process import EngineProcess
+from serve.engine_client import HUNG_SECONDS, EngineClient
+from serve.engine_process import EngineProcess, StartError
 from serve.operations.metrics import Metrics
 
 FAILURES_APART_SECONDS = 600.0  # that an engine must have worked for, to be replaced once more
@@ -104,7 +104,7 @@ async def work(
             return pump.result()
         client.fail_all("The engine hung at work on this request; try again soon.")
         process.kill()
-        return f"The engine had work and finished no step for {watchdog_timeout:g} s."
+        return f"The engine had to answer and was silent for {watchdog_timeout:g} s."
     finally:
         for task in (pump, hang):
             task.cancel()
@@ -114,7 +114,7 @@ async def work(
 async def until_hung(
     client: EngineClient, seconds: float, cpu_seconds: Callable[[], float | None]
 ) -> None:
-    """Return once the engine has had work and said nothing for so long.
+    """Return once the engine has had work, if only to say a word, and said nothing for so long.
 
     `cpu_seconds` tells how much processor time it has used, where that is what computes: a step of
     a large model then takes what it takes, and an engine that computes does not hang until it has
@@ -126,6 +126,7 @@ async def until_hung(
         await asyncio.sleep(look)
         silent = client.silent_seconds
         if not silent:
+            client.ask_for_a_word()
             continue
         used = cpu_seconds()
         computes = used is not None and used - before > _COMPUTING * look

@@ -23,6 +23,7 @@ from engine.errors import EngineDeadError
 from engine.logs import LogSettings
 from engine.messages import FromEngine, StartEngine, ToEngine
 from engine.wire import FrameBuffer, to_frame
+from models.errors import IngotError
 from serve.bench.cpu_time import stat_of
 
 STOP_SECONDS = 10.0
@@ -30,6 +31,14 @@ _READ_BYTES = 1 << 20
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.process")
 
 _reports = msgspec.msgpack.Decoder(FromEngine)
+
+
+class StartError(IngotError):
+    """The engine could not start; `user_error` says whether other settings would help."""
+
+    def __init__(self, message: str, user_error: bool) -> None:
+        super().__init__(message)
+        self.user_error = user_error
 
 
 class EngineLink(Protocol):

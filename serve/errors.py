@@ -21,6 +21,7 @@ from engine.errors import EngineDeadError, EngineError, NotFoundError, Overloade
 from engine.messages import RequestDelta
 from engine.outputs import OutputDelta
 from models.errors import IngotError
+from serve.http.request_log import shown_path
 
 RETRY_AFTER_SECONDS = "1"
 CLOSE = {"connection": "close"}  # for answers that are sent before the body was read
@@ -133,7 +134,7 @@ async def handle_ingot_error(request: Request, error: Exception) -> Response:
     """For Starlette: errors that Ingot raises on purpose."""
     status, body = error_body(error)
     if status == 500 and not isinstance(error, EngineDeadError):
-        logger.error("%s %s failed: %s", request.method, request.url.path, error)
+        _log(request, str(error))
     return error_response(
         status,
         of_path(request.url.path, body),
@@ -154,9 +155,29 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:
-    """For Starlette: a mistake of ours. uvicorn logs the trace."""
-    status, body = error_body(error)
-    return error_response(status, of_path(request.url.path, body))
+    """For Starlette: a mistake of ours. uvicorn logs the trace, and does not know whose it is."""
+    _log(request, type(error).__name__)
+    status, body = error_body(error)  # the layer that tells ids has not seen it
+    name = _id_of(request)
+    return error_response(
+        status, of_path(request.url.path, body), {"x-request-id": name} if name else None
+    )
+
+
+def _log(request: Request, error: str) -> None:
+    fields = {
+        "request_id": _id_of(request),
+        "method": request.method,
+        "path": shown_path(request.scope),
+        "error": error,
+    }
+    logger.error("%(method)s %(path)s failed: %(error)s %(request_id)s", fields)
+
+
+def _id_of(request: Request) -> str:
+    """The server's; "" where it makes none."""
+    name: str = request.scope.get("state", {}).get("request_id", "")
+    return name
 
 
 def _type_of(status: int) -> str:

@@ -10,6 +10,7 @@ Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -23,6 +24,7 @@ from engine.messages import ModelInfo
 from engine.model_files import tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.adapters.names import AdapterNames
+from serve.admission import Admission
 from serve.app import build_app
 from serve.engine_client import EngineClient
 from serve.engine_life import EngineLife
@@ -44,6 +46,7 @@ LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /heal
 _YOUNG_OBJECTS = 10_000  # a step of 1,000 streams makes fewer, and drops them: no collection
 _LOOK_SECONDS = 0.1  # between two looks at connections that are to end
 
+logger = logging.getLogger("ingot.serve")
 OnReady = Callable[[ModelInfo, str], None]
 
 
@@ -159,7 +162,10 @@ class Launcher:
         self._on_failure = on_failure
         self._metrics = metrics = Metrics(model.names[0], find_gpus())
         self._client = EngineClient(
-            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
+            OutputProcessor(model.tokenizer),
+            metrics,
+            Admission(metrics, settings.max_num_queued_reqs, settings.max_num_queued_tokens),
+            traces,
         )
         self._grammars = GrammarCompiler(tokenizer_folder(engine_config))
         adapters = AdapterNames(engine_config.lora_modules, model.names)
@@ -173,6 +179,7 @@ class Launcher:
                 http=HardenedProtocol,
                 ws="none",
                 lifespan="off",
+                log_config=None,  # `serve.operations.logs` has set it up
                 log_level=settings.uvicorn_log_level,
                 server_header=False,
                 ssl_certfile=settings.ssl_certfile,
@@ -224,8 +231,11 @@ class Launcher:
         """Return once another server has taken this one's place."""
         while True:
             await self._server.renewing.wait()
-            if await start_successor(self._listener) is not None:
-                return
+            try:
+                if await start_successor(self._listener) is not None:
+                    return
+            except Exception:  # whatever it is: nobody has taken this server's place
+                logger.exception("No server could be started in the place of this one.")
             self._on_failure("The new server did not become ready; this one goes on.")
             self._server.renewing.clear()
 

@@ -15,6 +15,8 @@ from models.errors import CheckpointError
 from serve.fallback.apis import FallbackApi, check_spending, check_timeout
 
 _HOST = re.compile(r"\*|(\*\.)?[^\s:/*\[\]]*[^\s:/*\[\].]|\[[0-9a-fA-F:.]+\]")
+DIGEST = "sha256:"  # begins a key of which only that is told
+_KEY = re.compile(rf"(?!{DIGEST}).*\S.*|{DIGEST}[0-9a-fA-F]{{64}}", re.DOTALL)
 _ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 _GENERATION = (*RECOMMENDED, "do_sample", "max_new_tokens")
 UvicornLogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
@@ -69,6 +71,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     structured_outputs_config: StructuredOutputsConfig = StructuredOutputsConfig()
     max_logprobs: int = MAX_LOGPROBS  # that a request may ask for
     max_num_queued_reqs: int | None = None  # waiting sequences before new ones are refused
+    max_num_queued_tokens: int | None = None  # the same, of prompts that have not begun to answer
     max_concurrent_requests_per_key: int | None = None
     max_body_bytes: int = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: int = 25  # of a file that is to be transcribed
@@ -94,8 +97,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError("--ssl-certfile and --ssl-keyfile need each other.")
         _check_hosts(self.allowed_hosts)
         _check_answers(self)
-        if any(not key.strip() for key in self.api_keys):
-            raise ConfigError("--api-key must not be empty; leave it out to serve without a key.")
+        _check_keys("--api-key", self.api_keys)
+        _check_keys("--admin-api-key", () if self.admin_api_key is None else (self.admin_api_key,))
         if any(not name.strip() for name in self.served_model_names):
             raise ConfigError("--served-model-name must not be empty.")
         if not 0 <= self.shutdown_timeout < float("inf"):
@@ -106,6 +109,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             raise ConfigError("--watchdog-timeout must be more than 0 seconds.")
         if self.max_num_queued_reqs is not None and self.max_num_queued_reqs < 1:
             raise ConfigError("--max-num-queued-reqs must be at least 1.")
+        if self.max_num_queued_tokens is not None and self.max_num_queued_tokens < 1:
+            raise ConfigError("--max-num-queued-tokens must be at least 1.")
         per_key = self.max_concurrent_requests_per_key
         if per_key is not None and (per_key < 1 or not self.api_keys):
             raise ConfigError(
@@ -151,6 +156,14 @@ def _check_answers(settings: ServerSettings) -> None:
     except CheckpointError as error:
         wrong = str(error).partition(": ")[2]
         raise ConfigError(f"--override-generation-config: {wrong}") from None
+
+
+def _check_keys(flag: str, keys: Sequence[str]) -> None:
+    for key in keys:
+        if not key.strip():
+            raise ConfigError(f"{flag} must not be empty; leave it out to serve without a key.")
+        if not _KEY.fullmatch(key):
+            raise ConfigError(f"{flag}: after {DIGEST} there must be 64 hexadecimal digits.")
 
 
 def _check_hosts(hosts: Sequence[str] | None) -> None:

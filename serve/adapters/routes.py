@@ -8,6 +8,7 @@ Requests that run with an adapter that is unloaded go on.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from msgspec import Struct
@@ -20,7 +21,10 @@ from serve.errors import ForbiddenError
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import open_to_strangers
 from serve.protocol.decoding import CheckedRequest
+from serve.service import Service
 from serve.settings import ServerSettings
+
+_AT_ONCE = 4  # adapters that are looked for
 
 
 class LoadRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -50,6 +54,10 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
 
     kind = LoadRequest
 
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "ingot-adapters")  # that may wait for a hub
+
     async def answer(self, request: LoadRequest, request_id: str, send: Send) -> None:
         service, name = self.service, request.lora_name
         if not service.engine_config.enable_lora:
@@ -64,7 +72,8 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
         self._check_name(request)
         cache = service.engine_config.download_dir
         try:
-            path = await asyncio.to_thread(adapter_path, request.lora_path, cache)
+            loop = asyncio.get_running_loop()
+            path = await loop.run_in_executor(self._threads, adapter_path, request.lora_path, cache)
         except ModelError as error:
             raise RequestError(str(error), "lora_path") from None
         lora = service.adapters.made(name, path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers
@@ -23,6 +24,8 @@ from serve.service import Service
 
 _BEFORE = 2  # of the decoder's context, the share of what was said before
 MAX_SAMPLES = 2**28  # of all files that are being heard: 1 GiB, 4.6 hours
+FILES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)  # that are read, each for seconds in one of the
+# threads in which prompts are tokenised, of which there are 4 more than cores; two routes read
 
 
 class AudioRoute:
@@ -32,12 +35,14 @@ class AudioRoute:
         self._service = service
         self._task = task
         self._num_samples = 0  # that are held
+        self._reading = asyncio.Semaphore(FILES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             limit = self._service.settings.max_audio_clip_filesize_mb * 2**20
             body = await read_body(scope, receive, limit + FORM_BYTES, FORM)
-            data, request = await read_form(Headers(scope=scope), body)
+            async with self._reading:
+                data, request = await read_form(Headers(scope=scope), body)
             if len(data) > limit:
                 raise RequestError(
                     f"The file has {len(data)} bytes and {limit} are taken; send it in parts, or "
@@ -91,7 +96,8 @@ class AudioRoute:
             text = f" {request.prompt.strip()}"
             keep = info.max_model_len // _BEFORE - 1
             before = (await asyncio.to_thread(tokenizer.encode, text, False))[-keep:]
-        samples = await asyncio.to_thread(decode_audio, data)
+        async with self._reading:
+            samples = await asyncio.to_thread(decode_audio, data)
         return Transcriber(
             service, tokenizer, tokens, request, self._task, f"audio-{name}", samples, before
         )

@@ -105,6 +105,7 @@ class HttpOptions:
     isolate_prefix_cache: options.IsolatePrefixCache = True
     stream_interval: options.StreamInterval = 1
     max_num_queued_reqs: options.MaxNumQueuedReqs = None
+    max_num_queued_tokens: options.MaxNumQueuedTokens = None
     max_concurrent_requests_per_key: options.MaxConcurrentRequestsPerKey = None
 
 

@@ -162,8 +162,20 @@ MaxNumBatchedTokens = Annotated[
 ]
 MaxNumQueuedReqs = Annotated[
     int | None,
-    typer.Option(help="Waiting requests before new ones get a 503.", rich_help_panel=_LIMITS),
+    typer.Option(
+        help="Waiting requests before new ones get a 503; those that run are not counted.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
+MaxNumQueuedTokens = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_count, metavar="TOKENS",
+        help="Tokens of prompts that have not begun to answer, before new ones get a 503: how long "
+        "a first token may take, times what is computed in a second.",
+        rich_help_panel=_LIMITS,
+    ),
+]  # fmt: skip
 MaxConcurrentRequestsPerKey = Annotated[
     int | None,
     typer.Option(
@@ -335,7 +347,7 @@ ApiKey = Annotated[
     list[str] | None,
     typer.Option(
         envvar="INGOT_API_KEY", show_envvar=True, metavar="KEY", rich_help_panel=_SERVER,
-        help="Key that clients must send; repeatable.",
+        help="Key that clients must send, or sha256: and its digest; repeatable.",
     ),
 ]  # fmt: skip
 AdminApiKey = Annotated[

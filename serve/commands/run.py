@@ -16,7 +16,7 @@ from serve.http.hosts import allowed_hosts
 from serve.http.listener import bind, check_certificate
 from serve.launcher import Launcher
 from serve.model import load_served_model, model_folder
-from serve.operations.logs import set_up_logs
+from serve.operations.logs import log_failure, set_up_logs
 from serve.operations.tracing import make_traces
 from serve.settings import ServerSettings
 from serve.succession import predecessor
@@ -45,7 +45,9 @@ def run_server(
         print_summary(out, info, model, settings, url)
 
     def failed(sentence: str) -> None:
-        err.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
+        log_failure(sentence)
+        if settings.log_format == "text":
+            err.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
 
     async def serve() -> int:
         launcher = Launcher(

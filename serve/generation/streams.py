@@ -12,12 +12,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from engine.outputs import OutputDelta
+from engine.outputs import OutputDelta, PositionLogprobs, PromptScores
 from models.errors import IngotError
 from serve.errors import error_of
 from serve.operations.metrics import Timeline
 
-T = TypeVar("T")
+T = TypeVar("T", list[PositionLogprobs], PromptScores, list[bytes])
 
 
 class RequestStream:
@@ -142,7 +142,7 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.num_cached_tokens = max(delta.num_cached_tokens, later.num_cached_tokens)
 
 
-def _joined(first: list[T] | None, second: list[T] | None) -> list[T] | None:
+def _joined(first: T | None, second: T | None) -> T | None:
     if first is None or second is None:
         return second if first is None else first
     first += second

@@ -1,8 +1,9 @@
 """API keys: everything needs one but the routes listed here, whatever is added later.
 
-Keys are kept and compared as SHA-256 digests in constant time, so neither a key's length nor its
-prefix can be guessed from timing. The path is the server's own `scope["path"]`: no header has a
-say in it.
+Keys are compared as SHA-256 digests in constant time, so neither a key's length nor its prefix can
+be guessed from timing. Who starts the server may give the digest only: `sha256:` and 64 hexadecimal
+digits, as `printf %s KEY | sha256sum` prints them. The path is the server's own `scope["path"]`: no
+header has a say in it.
 
 `serve.http.owner` tells the clients of different keys apart afterwards.
 """
@@ -18,6 +19,7 @@ from serve.errors import CLOSE, ErrorBody, ErrorDetail, error_response, of_path
 from serve.http.owner import set_owner
 from serve.operations.admin import FILES, PAGES
 from serve.operations.operator_routes import OPERATOR_PATHS
+from serve.settings import DIGEST
 
 PUBLIC_PATHS = (
     frozenset({"/health", "/livez", "/readyz", "/ready", "/ping", "/version", "/metrics"})
@@ -40,8 +42,8 @@ class ApiKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], admin_key: str | None = None) -> None:
         self._app = app
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        self._admin = [hashlib.sha256(admin_key.encode()).digest()] if admin_key else self._digests
+        self._digests = [_digest(key) for key in keys]
+        self._admin = [_digest(admin_key)] if admin_key else self._digests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._allows(scope):
@@ -67,3 +69,10 @@ class ApiKeys:
         if allowed:
             set_owner(scope, digest.hex())
         return allowed
+
+
+def _digest(key: str) -> bytes:
+    """Of a key as the settings have it."""
+    if key.startswith(DIGEST):
+        return bytes.fromhex(key.removeprefix(DIGEST))
+    return hashlib.sha256(key.encode()).digest()

@@ -12,13 +12,16 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.operations.http_metrics import length_of
+
 OWN_ID = "x-ingot-request-id"
 _PLAIN = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class RequestIds:
     """ASGI middleware that sets `scope["state"]["request_id"]`, `client_request_id`, which is None
-    if there is none, and the response headers, and `scope["state"]["status"]` once there is one."""
+    if there is none, and the response headers; and once there is a response, its `status` and
+    `length`."""
 
     def __init__(self, app: ASGIApp, repeat: bool = False) -> None:
         """`repeat`: a request's own id goes into its response."""
@@ -42,6 +45,7 @@ class RequestIds:
                 if self._repeat and theirs is not None:
                     headers["x-request-id"], headers[OWN_ID] = theirs, request_id
                 state["status"] = message["status"]
+                state["length"] = length_of(message["headers"])
             await send(message)
 
         await self._app(scope, receive, send_with_id)

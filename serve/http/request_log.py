@@ -30,7 +30,7 @@ class RequestLog:
             fields = {
                 "request_id": scope["state"]["request_id"],
                 "method": scope["method"],
-                "path": scope["path"][:200].encode("unicode_escape").decode(),
+                "path": shown_path(scope),
                 "status": scope["state"].get("status", _CLIENT_LEFT),
                 "seconds": round(time.perf_counter() - start, 6),
                 "client": (scope.get("client") or ("",))[0],
@@ -40,3 +40,9 @@ class RequestLog:
                 fields["client_request_id"] = theirs
                 line += " %(client_request_id)s"
             logger.info(line, fields)
+
+
+def shown_path(scope: Scope) -> str:
+    """As a log may have it: short, and on one line."""
+    path: str = scope["path"]
+    return path[:200].encode("unicode_escape").decode()

@@ -131,7 +131,9 @@ class GenerateView:
         """From the scores that the first answer to a prompt came with; written once, for each
         event of a stream repeats them."""
         found = self._so_far.get(place * self._samples)
-        positions = (found.prompt_logprobs if found else None) or []
+        positions: Sequence[PositionLogprobs | None] = ()
+        if found is not None and found.prompt_logprobs:
+            positions = found.prompt_logprobs
         count, written = self._written.get(place, (-1, []))
         if count != len(positions):
             scores = self._prompt_scores(scored, place, positions)

@@ -62,7 +62,7 @@ class EngineCollector:
             counter.add_metric(self._values, value)
             yield counter
         yield self._waiting()
-        yield self._sources()
+        yield from self._sources()
         if self.info is not None:
             yield self._cache_config(self.info)
 
@@ -108,12 +108,16 @@ class EngineCollector:
         gauge.add_metric((*self._values, "deferred"), self.stats.num_deferred)
         return gauge
 
-    def _sources(self) -> Metric:
-        name = "vllm:prompt_tokens_by_source"
-        counter = CounterMetricFamily(name, "where prompts came from", labels=(*LABELS, "source"))
-        for source, tokens in self.prompt_sources.items():
-            counter.add_metric((*self._values, source), tokens)
-        return counter
+    def _sources(self) -> Iterator[Metric]:
+        """Where prompts came from, and where what was cached of them lay."""
+        found, labels = self.prompt_sources, (*LABELS, "source")
+        cached = {"device": found["local_cache_hit"], "host": found["external_kv_transfer"]}
+        for name, sources in (("by_source", found), ("cached_by_source", cached)):
+            name = f"vllm:prompt_tokens_{name}"
+            counter = CounterMetricFamily(name, name.partition(":")[2], labels=labels)
+            for source, tokens in sources.items():
+                counter.add_metric((*self._values, source), tokens)
+            yield counter
 
     def _cache_config(self, info: ModelInfo) -> Metric:
         labels = (*LABELS, "num_gpu_blocks", "block_size")

@@ -1,4 +1,4 @@
-"""The front's log records: to stderr, and the last ones to the admin page."""
+"""The front's log records, uvicorn's among them: to stderr, and the last ones to the admin page."""
 
 import logging
 from collections import deque
@@ -8,6 +8,7 @@ from engine.logs import LogSettings
 
 ADMIN_STATE = "/admin/state"  # asked for every second while somebody looks
 _RECENT = 200  # lines
+_FAILURES = "ingot.failures"
 
 
 class RecentLines(logging.Handler):
@@ -24,15 +25,24 @@ class RecentLines(logging.Handler):
 
 
 def set_up_logs(settings: LogSettings, *, requests: bool) -> Sequence[str]:
-    """Ingot's own records, and each request if `requests`.
+    """Ingot's own records, uvicorn's, and each request if `requests`.
 
     Returns the last lines, which go on changing.
     """
-    root = logging.getLogger("ingot")
     recent = RecentLines()
     recent.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root.handlers = [settings.handler(), recent]
-    root.propagate = False
-    root.setLevel(settings.level.upper())
+    for name in ("ingot", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [settings.handler(), recent], False
+    logging.getLogger("ingot").setLevel(settings.level.upper())
     logging.getLogger("ingot.requests").setLevel(logging.INFO if requests else logging.WARNING)
+    failures, in_json = logging.getLogger(_FAILURES), settings.form == "json"
+    failures.setLevel(logging.ERROR)
+    failures.handlers, failures.propagate = [] if in_json else [recent], in_json
     return recent.lines
+
+
+def log_failure(sentence: str) -> None:
+    """Why an engine ended: no level hides it. Where logs are texts, stderr has it as `error:`, as
+    every command says it."""
+    logging.getLogger(_FAILURES).error("%s", sentence)

@@ -16,6 +16,8 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    GCCollector,
+    PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
@@ -87,6 +89,8 @@ class Metrics:
         self.http = HttpMetrics(self.registry)
         self._engine_pid = 0
         self._writing: asyncio.Task[bytes] | None = None  # what all who ask meanwhile are given
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
         ProcessCollector(registry=self.registry)
         ProcessCollector("ingot:engine", lambda: self._engine_pid, registry=self.registry)
         if gpus is not None:

@@ -219,5 +219,8 @@ $("unlock").addEventListener("submit", (event) => {
   key.set($("key").value);
   look();
 });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  if (history.length) pages(history.at(-1)); // a canvas keeps the colours that it was drawn in
+});
 look();
 setInterval(() => { if (!document.hidden) look(); }, 1000);

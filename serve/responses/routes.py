@@ -7,6 +7,7 @@ server.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from types import MappingProxyType
 
 import msgspec
@@ -18,6 +19,7 @@ from engine.errors import OverloadedError, RequestError
 from models.errors import IngotError
 from serve.errors import ErrorBody, error_body
 from serve.generation.conversation import Conversation, begin
+from serve.generation.streams import RequestStream
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.key_limits import keep_place
 from serve.http.owner import owner_of
@@ -76,12 +78,11 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             await self._answer_later(talk, view, stored, send, scope or {})
             return
         if request.stream:
-            name, priority = view.response.id, request.priority or 0
-            interval = self.service.stream_interval(True)
-            with self.service.client.generate(name, [talk.prompt], priority, interval) as stream:
+            with self._asked(talk, view, self.service.stream_interval(True)) as stream:
                 await send_events(send, stream, view, _FRAMING)
         else:
-            await self._run(talk, view)
+            with self._asked(talk, view) as stream:
+                await self._run(stream, view)
             await send_json(send, view.response)
         if request.store is not False and view.response.status in ("completed", "incomplete"):
             self._keep(stored)
@@ -92,7 +93,10 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         """Begin a response in the background, and send its beginning or its events."""
         if len(self._tasks) >= MAX_BACKGROUND:
             raise OverloadedError(f"{MAX_BACKGROUND} responses in the background run already.")
-        stored.task = asyncio.create_task(self._in_background(talk, view, stored))
+        asked = ExitStack()
+        stream = asked.enter_context(self._asked(talk, view))  # what is refused never begins
+        stored.task = asyncio.create_task(self._in_background(stream, view, stored))
+        stored.task.add_done_callback(lambda _: asked.close())
         self._tasks.add(stored.task)
         stored.task.add_done_callback(self._tasks.discard)
         give_back = keep_place(scope)
@@ -112,26 +116,33 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             raise RequestError("The previous response is not complete yet.", "previous_response_id")
         return stored.turns
 
+    def _asked(
+        self, talk: Conversation, view: ResponseView, interval: int = 1
+    ) -> AbstractContextManager[RequestStream]:
+        """The engine's answer, while somebody wants it."""
+        priority = talk.request.priority or 0
+        return self.service.client.generate(view.response.id, [talk.prompt], priority, interval)
+
     async def _run(
-        self, talk: Conversation, view: ResponseView, log: EventLog | None = None
+        self, stream: RequestStream, view: ResponseView, log: EventLog | None = None
     ) -> None:
         """Until the response is complete; its events go to the log, if there is one."""
-        name, priority = view.response.id, talk.request.priority or 0
-        with self.service.client.generate(name, [talk.prompt], priority) as stream:
-            async for deltas in stream:
-                for news in view.of(deltas):
-                    if log is not None:
-                        log.add(news)
+        async for deltas in stream:
+            for news in view.of(deltas):
+                if log is not None:
+                    log.add(news)
         if log is None:
             view.finish()
         else:
             for news in view.last():
                 log.add(news)
 
-    async def _in_background(self, talk: Conversation, view: ResponseView, stored: Stored) -> None:
+    async def _in_background(
+        self, stream: RequestStream, view: ResponseView, stored: Stored
+    ) -> None:
         log, end = stored.log, None
         try:
-            await self._run(talk, view, log)
+            await self._run(stream, view, log)
             self._keep(stored)
         except asyncio.CancelledError:
             end = view.ended("cancelled")

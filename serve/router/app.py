@@ -29,7 +29,7 @@ from serve.router.forward import Forward
 from serve.router.metrics import RouterMetrics
 from serve.router.settings import RouterSettings
 
-_UNVERSIONED = (
+UNVERSIONED = (
     "/generate", "/inference/v1/generate", "/tokenize", "/detokenize", "/parse_function_call",
     "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/classify",
     "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
@@ -58,7 +58,7 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
             Route("/livez", alive),
             Route("/metrics", metrics.route),
             Route("/v1/{path:path}", forward, methods=["GET", "POST", "DELETE"]),
-            *(Route(path, forward, methods=["POST"]) for path in _UNVERSIONED),
+            *(Route(path, forward, methods=["POST"]) for path in UNVERSIONED),
         ],
         middleware=[*_layers(settings)],
         exception_handlers={

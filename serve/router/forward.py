@@ -21,6 +21,7 @@ from serve.fallback.chain import RESPONSES, FallbackChain
 from serve.http.body import read_body
 from serve.http.disconnect import ClientDisconnected, unless_disconnected
 from serve.http.request_id import OWN_ID
+from serve.operations.operator_routes import OPERATOR_PATHS
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
 from serve.router.prefixes import Beginning, beginning_of
@@ -135,10 +136,13 @@ class Forward:
 
 
 def _target(scope: Scope) -> str:
-    """As the client wrote it; raises NotFoundError for one that could be read as another path."""
+    """As the client wrote it; raises NotFoundError for one that could be read as another path, and
+    for the operator's, who asks each server itself: who may ask this one may not be trusted there.
+    """
     path: str = scope["path"]
     raw: bytes = scope.get("raw_path") or path.encode()
-    if {".", ".."} & set(path.split("/")) or "//" in path or "\\" in path:
+    odd = {".", ".."} & set(path.split("/")) or "//" in path or "\\" in path
+    if odd or path in OPERATOR_PATHS:
         raise NotFoundError("There is no such path here.")
     query: bytes = scope["query_string"]
     target = raw.partition(b"?")[0] + (b"?" + query if query else b"")

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from engine.config import EngineConfig
 from engine.output_processor import OutputProcessor
 from serve.adapters.names import AdapterNames
+from serve.admission import Admission
 from serve.app import build_app
 from serve.engine_client import EngineClient
 from serve.generation.grammars import GrammarCompiler
@@ -74,7 +75,10 @@ def serve(model_folder: Path) -> Serve:
         metrics.engine_started(os.getpid())
         core = FakeCore(config)
         client = EngineClient(
-            OutputProcessor(model.tokenizer), metrics, settings.max_num_queued_reqs, traces
+            OutputProcessor(model.tokenizer),
+            metrics,
+            Admission(metrics, settings.max_num_queued_reqs, settings.max_num_queued_tokens),
+            traces,
         )
         await client.connect(InProcessEngine(core))
         pump = asyncio.create_task(client.pump())

@@ -43,6 +43,13 @@ for (const e of document.querySelectorAll("body *")) {
   if (box.left < -1 || box.right > innerWidth + 1) {
     faults.push(`${e.tagName}.${e.className} is cut off`);
   }
+  const card = e.closest(".card");
+  if (card && card !== e && !e.closest("pre, .thread, .tip")) {
+    const padding = parseFloat(getComputedStyle(card).paddingRight);
+    if (box.right > card.getBoundingClientRect().right - padding + 1) {
+      faults.push(`${e.tagName}.${e.className} sticks out of its card`);
+    }
+  }
   if (field || e.matches("a")) {
     if (!e.labels?.length && !e.getAttribute("aria-label") && !e.textContent.trim()) {
       faults.push(`${e.outerHTML} has no name`);
@@ -55,8 +62,8 @@ return faults;
 
 
 def faults(browser: webdriver.Chrome) -> list[Any]:
-    """Texts and edges of too little contrast (WCAG AA), what is cut off at the sides, and
-    controls without a name."""
+    """Texts and edges of too little contrast (WCAG AA), what is cut off at the sides or sticks out
+    of its card, and controls without a name."""
     found: list[Any] = browser.execute_script(_FAULTS)
     return found
 

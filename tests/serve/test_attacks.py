@@ -41,12 +41,14 @@ import pallas_kernels
 import serve as serve_package
 from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
+from engine.errors import EngineError
 from serve.commands.batch import run_batch
 from serve.operations.operator_routes import RESETS
 from serve.responses import store as store_module
+from serve.service import Service
 from serve.settings import ServerSettings
 from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
-from tests.serve.served import Serve, Served, until
+from tests.serve.served import PATIENCE, Serve, Served, until
 from tests.serve.test_bad_input import BODIES
 from tests.serve.test_http_protocol import HEAD, REQUEST, exchange, listening
 
@@ -239,6 +241,39 @@ async def test_what_is_odd_is_answered_or_refused_and_never_fails(
     assert "Traceback" not in caplog.text and not caplog.records
 
 
+@pytest.mark.parametrize("regex", ["(a+)+b", "a{1,100000000}", "(a{1,1000}){1,1000}", "(.*.*)*x"])
+async def test_a_regex_that_explodes_is_compiled_or_refused_in_time(
+    serve: Serve, regex: str
+) -> None:
+    async with serve() as served, asyncio.timeout(PATIENCE):
+        async with beside_a_neighbour(served):
+            schema = json.dumps({"type": "string", "pattern": regex})
+            for param, value in (("regex", regex), ("json_schema", schema)):
+                fields = {"prompt": "a", "max_tokens": 2, param: value}
+                answer = await served.complete(**fields)
+                if answer.status_code != 200:  # llguidance takes the first one in linear time
+                    assert assert_refused("", answer)["param"] == param
+        await assert_unharmed(served)
+
+
+async def test_a_million_choices_are_refused(serve: Serve) -> None:
+    async with serve() as served:
+        answer = await served.complete(prompt="a", guided_choice=["a"] * 10**6)
+        assert assert_refused("", answer)["param"] == "guided_choice"
+        await assert_unharmed(served)
+
+
+async def test_files_of_pages_are_no_way_to_others(serve: Serve) -> None:
+    """And a list of ranges costs nothing: a file is sent whole."""
+    async with serve() as served:
+        whole = (await served.http.get("/pages/style.css")).content
+        ranges = {"range": "bytes=" + ",".join(["0-"] * 10_000)}
+        answer = await served.http.get("/pages/style.css", headers=ranges)
+        assert (answer.status_code, answer.content) == (200, whole)
+        for path in ("..%2fapp.py", "%2e%2e/app.py", "..%5capp.py", "style.css%00", "__init__.py"):
+            assert (await served.http.get(f"/pages/{path}")).status_code == 404, path
+
+
 async def test_a_stored_response_belongs_to_its_key(serve: Serve) -> None:
     mine, other = ({"authorization": f"Bearer {key}"} for key in ("k1", "k2"))
     async with serve(ServerSettings(api_keys=("k1", "k2"))) as served:
@@ -367,6 +402,27 @@ async def test_no_route_tells_a_key(serve: Serve) -> None:
                 headers = {"authorization": f"Bearer {key}"}
                 response = await served.http.get(route.path, headers=headers)
                 assert "concealed" not in response.text, route.path
+
+
+async def test_a_failure_is_logged_with_its_request_on_one_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [EngineError("Too bad."), ValueError("a secret")]
+    async with serve() as served:
+
+        def fail(*_: object) -> None:
+            raise failures.pop(0)
+
+        monkeypatch.setattr(Service, "check_model", fail)
+        served.http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
+        for said in ("Too bad.", "ValueError"):
+            answer = await served.http.get("/v1/models/a%1b[31mb")
+            assert answer.status_code == 500
+            [record] = caplog.records
+            line = record.getMessage()
+            assert line.isprintable() and "secret" not in line
+            assert answer.headers["x-request-id"] in line and f"failed: {said}" in line
+            caplog.clear()
 
 
 async def test_only_a_whole_id_ends_a_request_and_only_for_the_operator(serve: Serve) -> None:

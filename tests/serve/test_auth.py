@@ -1,8 +1,11 @@
 """Everything needs a key but what is on the list."""
 
+import hashlib
+
 import pytest
 from starlette.routing import Route
 
+from engine.errors import ConfigError
 from serve.http.auth import PUBLIC_PATHS
 from serve.settings import ServerSettings
 from tests.serve.served import Serve
@@ -61,6 +64,25 @@ async def test_the_right_keys_open(serve: Serve) -> None:
             assert response.status_code == 200
         lower = {"authorization": b"bearer  " + KEY.encode() + b" "}
         assert (await served.http.get("/v1/models", headers=lower)).status_code == 200
+
+
+async def test_a_key_of_which_only_the_digest_is_told(serve: Serve) -> None:
+    told, admin = (f"sha256:{hashlib.sha256(key).hexdigest()}" for key in (b"hidden", b"root"))
+    settings = ServerSettings(api_keys=(told, "plain"), admin_api_key=admin)
+    async with serve(settings) as served:
+        for path, opens in (("/v1/models", {"hidden", "plain"}), ("/admin/state", {"root"})):
+            for key in ("hidden", "plain", "root", told):  # who has read the settings has no key
+                status = (await served.http.get(path, headers=bearer(key))).status_code
+                assert (status == 200) == (key in opens), (path, key)
+
+
+@pytest.mark.parametrize("key", ["sha256:", "sha256:abc", "sha256:" + "g" * 64, " "])
+@pytest.mark.parametrize("field", ["api_keys", "admin_api_key"])
+def test_keys_that_are_none(field: str, key: str) -> None:
+    value = (key,) if field == "api_keys" else key
+    with pytest.raises(ConfigError, match="api-key") as error:
+        ServerSettings(**{field: value})
+    assert key.strip() in ("", "sha256:") or key not in str(error.value)
 
 
 async def test_near_misses_do_not_open(serve: Serve) -> None:

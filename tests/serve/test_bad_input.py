@@ -11,7 +11,7 @@ from engine.config import EngineConfig
 from serve.settings import ServerSettings
 from tests.fake_engine import FAIL_STEP, REFUSE
 from tests.serve.harm import assert_unharmed, beside_a_neighbour, memory_stays_flat
-from tests.serve.served import Serve, event_data, until
+from tests.serve.served import PATIENCE, Serve, event_data, until
 
 __all__ = ["memory_stays_flat"]  # a fixture
 pytestmark = pytest.mark.anyio
@@ -245,14 +245,53 @@ async def test_a_full_queue_says_so_before_the_stream(serve: Serve) -> None:
         with served.engine_stopped():
             first = [asyncio.create_task(served.complete(**body)) for _ in range(3)]
             await until(lambda: served.engine.num_sequences == 3)
-            refused = await served.complete(**body, stream=True)
-        assert_error(refused, 503)
-        assert refused.headers["retry-after"] == "1"
+            later = {"input": "ab", "background": True, "stream": True}
+            for refused in (
+                await served.complete(**body, stream=True),
+                await served.post("/v1/responses", **later),
+            ):
+                assert_error(refused, 503)
+                assert refused.headers["retry-after"] == "1"
         assert [each.status_code for each in await asyncio.gather(*first)] == [200] * 3
         metrics = (await served.http.get("/metrics")).text
     assert 'vllm:admission_rejections_total{engine="0",model_name="tiny",reason="queue_full"}' in (
         metrics
     )
+
+
+async def test_too_many_tokens_of_prompts_wait_for_their_first_answer(serve: Serve) -> None:
+    settings = ServerSettings(max_num_queued_tokens=10)
+    async with serve(settings) as served:
+
+        async def refused(**body: Any) -> bool:
+            answer = await served.complete(**{"prompt": "abcd", "max_tokens": 1, **body})
+            if answer.status_code == 200:
+                return False
+            assert "of 8 tokens wait" in assert_error(answer, 503)["message"]
+            assert answer.headers["retry-after"] == "1"
+            return True
+
+        assert not await refused(prompt="a" * 30)  # alone, a prompt may be longer
+        with served.engine_stopped():
+            two = [asyncio.create_task(served.complete(prompt="abcd", n=2)) for _ in range(2)]
+            await until(lambda: served.engine.num_sequences == 4)  # a prompt counts once
+            for body in ({}, {"stream": True}, {"prompt": ["a"] * 3}):
+                assert await refused(**body)
+            for body in ({"prompt": "ab", "max_tokens": 9}, {"prompt": "a"}):
+                gone = asyncio.create_task(served.complete(**body))  # there is room for one of 2
+                await until(lambda: served.engine.num_sequences == 5)
+                gone.cancel()  # who leaves makes room
+                await until(gone.done)
+        assert [each.status_code for each in await asyncio.gather(*two)] == [200] * 2
+        before, served.core.step_seconds = served.core.num_generated, 0.005
+        async with asyncio.timeout(PATIENCE):
+            long = asyncio.create_task(served.complete(prompt="abcdefgh", max_tokens=60))
+            await until(lambda: served.core.num_generated > before + 10)
+            assert not await refused(prompt="abcdefgh")  # what writes waits no longer
+            await long
+        metrics = (await served.http.get("/metrics")).text
+    line = 'vllm:admission_rejections_total{engine="0",model_name="tiny",reason="queued_tokens"} '
+    assert [x for x in metrics.splitlines() if x.startswith(line)] == [line + "3.0"]
 
 
 async def test_a_dead_engine_fails_what_runs_and_what_comes(serve: Serve) -> None:

@@ -9,7 +9,7 @@ import pytest
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from serve.commands.batch import run_batch_file
-from serve.engine_client import StartError
+from serve.engine_process import StartError
 from serve.settings import ServerSettings
 from tests.fake_server import FAKE_ENGINE
 

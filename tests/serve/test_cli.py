@@ -65,7 +65,8 @@ def test_every_flag_reaches_its_setting(
     monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
     flags = (
         "--dtype float32 --load-format dummy --seed 3 --max-model-len 4k --max-num-seqs 9 "
-        "--max-num-batched-tokens 2K --max-num-queued-reqs 5 --block-size 32 "
+        "--max-num-batched-tokens 2K --max-num-queued-reqs 5 --max-num-queued-tokens 6k "
+        "--block-size 32 "
         "--attention-backend xla --kv-cache-dtype fp8 --quantization int8 "
         '--hf-overrides {"head_dim":8} '
         "--gpu-memory-utilization 0.5 --kv-cache-memory-bytes 1.5G --num-gpu-blocks-override 77 "
@@ -94,7 +95,8 @@ def test_every_flag_reaches_its_setting(
         ),
         ServerSettings(
             host="::1", port=9, api_keys=("a", "b"), served_model_names=("x",), chat_template="t",
-            generation_config="vllm", max_num_queued_reqs=5, max_body_bytes=2 * 2**20,
+            generation_config="vllm", max_num_queued_reqs=5,
+            max_num_queued_tokens=6000, max_body_bytes=2 * 2**20,
             shutdown_timeout=4.0, stream_interval=4, trust_request_chat_template=True,
             uvicorn_log_level="info", watchdog_timeout=9.0, try_timeout=8.0,
             isolate_prefix_cache=False,

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve import cli
+from serve.operations.gpus import Gpus
 from tests.fake_server import ROOT
 from tests.serve.served import Serve
+from tests.serve.test_gpus import FakeNvml
 
 DEPLOY = Path(ROOT) / "serve" / "deploy"
 METRIC = re.compile(r"\b(?:(?:vllm|ingot):|http_|process_)\w+")
@@ -23,6 +26,7 @@ async def test_every_metric_that_is_drawn_or_scaled_by_exists(serve: Serve) -> N
     async with serve() as served:
         await served.chat("Hi", max_tokens=3)
         text = (await served.http.get("/metrics")).text
+    text += generate_latest(Gpus(FakeNvml(), {0: 0})).decode()  # where there are some
     families = list(text_string_to_metric_families(text))
     known = {sample.name for family in families for sample in family.samples}
     known |= {family.name + "_total" for family in families if family.type == "counter"}

@@ -16,7 +16,7 @@ from serve.engine_client import HUNG_SECONDS, EngineClient, Prompt
 from serve.engine_life import EngineLife, until_hung
 from serve.operations.metrics import Metrics
 from tests.fake_engine import FakeCore
-from tests.serve.served import PATIENCE
+from tests.serve.served import PATIENCE, Serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,9 @@ class Looks:
         if self._speaks_at and self.silent >= self._speaks_at:
             self.silent, self._speaks_at = 0.001, 0.0
         return self.silent
+
+    def ask_for_a_word(self) -> None:
+        pass
 
     def cpu_seconds(self) -> float:
         self._used += 0.002 if self._computing else 0.0
@@ -143,3 +146,18 @@ class Ending:
 
     def send(self, message: object) -> None:
         pass
+
+
+async def test_an_engine_that_hangs_with_nothing_to_do_is_found(serve: Serve) -> None:
+    """Before the next client finds it: it is asked for a word now and then, and has to answer."""
+
+    async with serve() as served, asyncio.timeout(PATIENCE):
+        with served.engine_stopped():
+            await until_hung(served.engine, 0.02, lambda: None)
+            assert served.engine.silent_seconds >= 0.02
+        await until(lambda: not served.engine.silent_seconds)  # it has answered
+        steps = served.engine.stats.num_steps
+        watching = asyncio.create_task(until_hung(served.engine, 30.0, lambda: None))
+        await asyncio.sleep(0.01)
+        assert not watching.done() and served.engine.stats.num_steps == steps
+        watching.cancel()

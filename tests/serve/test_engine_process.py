@@ -13,7 +13,7 @@ import pytest
 from engine import process as process_module
 from engine.config import EngineConfig
 from engine.errors import EngineDeadError
-from engine.messages import AbortRequests, AddRequest, EngineFailed, ModelInfo, StepReport
+from engine.messages import AbortRequests, AddRequest, EngineFailed, ModelInfo, Speak, StepReport
 from engine.sampling.params import SamplingParams
 from serve.engine_process import EngineProcess
 from tests.fake_engine import FAIL_STEP, KILL, REFUSE
@@ -33,6 +33,10 @@ async def test_requests_go_in_and_reports_come_out() -> None:
     try:
         info = await engine.receive()
         assert isinstance(info, ModelInfo) and info.max_num_seqs == 2
+        engine.send(Speak())
+        said = await engine.receive()
+        assert isinstance(said, StepReport) and said.stats.num_steps == 0  # and no map was drawn
+        assert said.deltas == [] and said.pages is None
         engine.send(request(1, [10, 11]))
         engine.send(request(2, [20]))
         tokens: dict[int, list[int]] = {1: [], 2: []}

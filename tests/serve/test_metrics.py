@@ -68,7 +68,8 @@ async def test_requests_are_counted_and_timed(serve: Serve) -> None:
     assert values["ingot:compiles_after_warmup_total"] == 0
     config = "vllm:cache_config_info{'block_size': '16', 'num_gpu_blocks': '64'}"
     assert values[config] == 1
-    assert "process_resident_memory_bytes" in values
+    for name in ("process_resident_memory_bytes", "python_info", "python_gc_collections_total"):
+        assert any(each.startswith(name) for each in values), name
 
 
 async def test_what_the_engine_says_of_a_request_is_counted_once_it_ends(serve: Serve) -> None:
@@ -114,6 +115,20 @@ async def test_paths_methods_and_statuses_are_bounded(serve: Serve) -> None:
     assert not [name for name in values if "http_" in name and "/metrics" in name]
     ended = {"handler": "/v1/completions", "method": "POST"}
     assert values[f"http_request_duration_seconds_count{ended}"] == 2
+
+
+async def test_bodies_are_measured(serve: Serve) -> None:
+    async with serve() as served:
+        answer = await served.complete(prompt="a", max_tokens=1)
+        await served.complete(prompt="a", max_tokens=1, stream=True)
+        false = {"content-type": "application/json", "content-length": "9" * 30}
+        await served.http.post("/tokenize", content=b"{}", headers=false)
+        values = samples((await served.http.get("/metrics")).text)
+    of_each = "{'handler': '/v1/completions'}"
+    assert values[f"http_request_size_bytes_count{of_each}"] == 2
+    assert values[f"http_request_size_bytes_sum{of_each}"] > len(answer.request.content)
+    assert values[f"http_response_size_bytes_sum{of_each}"] == len(answer.content)
+    assert values["http_request_size_bytes_sum{'handler': '/tokenize'}"] == 2**30  # as it claimed
 
 
 async def test_replies_that_might_hold_calls_are_counted(serve: Serve) -> None:

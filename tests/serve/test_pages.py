@@ -32,7 +32,7 @@ DRIVER = shutil.which("chromedriver")
 browser_needed = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"
 )
-NAME = "tiny/" + "A-Model-With-A-Long-Name-" * 4
+NAME = "tiny/<script>alert(1)</script>" + "A-Model-With-A-Long-Name-" * 4
 SAYS = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}<|im_end|>"
 
 

@@ -102,7 +102,7 @@ def server(model_folder: Path) -> Iterator[Running]:
         server.process.send_signal(signal.SIGINT)
         code, out, err = server.end()
         assert code == 0
-        assert set(err.splitlines()) <= {"WARNING:  Invalid HTTP request received."}
+        assert set(err.splitlines()) <= {"WARNING Invalid HTTP request received."}
         assert f"{server.url}/v1" in out and "curl" in out and "1.24B" in out
 
 
@@ -343,7 +343,7 @@ def test_an_engine_that_hangs_is_ended_and_started_again(model_folder: Path) -> 
         code, _, err = server.end()
     assert hung.status_code == 503 and hung.headers["retry-after"] and "hung" in hung.text
     assert answer.json()["choices"][0]["text"] == "aba"
-    assert code == 0 and "The engine had work and finished no step for 1 s. It is started" in err
+    assert code == 0 and "The engine had to answer and was silent for 1 s. It is started" in err
 
 
 def test_a_unix_socket_is_taken_over_from_a_server_that_is_gone(
@@ -383,9 +383,18 @@ def test_requests_are_logged_without_their_texts(model_folder: Path) -> None:
         )
         httpx.get(f"{server.url}/livez", headers={"x-request-id": "a secret"})
         httpx.get(f"{server.url}/no%0Awhere")
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"a secret, not HTTP\r\n\r\n")
+            connection.recv(1)
+        httpx.post(f"{server.url}/generate", json={"input_ids": [FAIL_STEP]})
+        server.wait_until(200)
         server.process.send_signal(signal.SIGTERM)
         _, _, err = server.end()
     lines = [json.loads(line) for line in err.splitlines()]
+    others = {line["logger"]: line["message"] for line in lines if "path" not in line}
+    assert others["uvicorn.error"] == "Invalid HTTP request received."
+    assert "It is started again" in others["ingot.failures"]
+    lines = [line for line in lines if "path" in line]
     [completion] = [line for line in lines if line["path"] == "/v1/completions"]
     assert completion["status"] == 200 and completion["seconds"] > 0
     assert completion["request_id"] == said.headers["x-request-id"] and "secret" not in err

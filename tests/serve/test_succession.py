@@ -1,5 +1,6 @@
 """A server that is renewed under load: no client sees it, nor a successor that fails before."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -8,11 +9,13 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from serve import succession
+from serve import launcher, succession
+from tests.serve.served import until
 from tests.serve.test_engine_process import is_alive
 from tests.serve.test_server import ENDLESS, PATIENCE, Running, running
 
@@ -29,6 +32,31 @@ async def test_without_descriptors_there_is_none_and_the_server_goes_on(
     with socket.socket() as listener:
         monkeypatch.setattr(socket, "socketpair", full)
         assert await succession.start_successor(listener) is None
+
+
+@pytest.mark.anyio
+async def test_no_mistake_ends_a_server_that_nobody_has_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[BaseException | int] = [RuntimeError("can't start new thread"), 77]
+    said: list[str] = []
+
+    async def start(_: object) -> int:
+        found = tries.pop(0)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    monkeypatch.setattr(launcher, "start_successor", start)
+    server = object.__new__(launcher.Launcher)
+    server._server = SimpleNamespace(renewing=asyncio.Event())
+    server._listener, server._on_failure = None, said.append
+    renewed = asyncio.create_task(server._until_renewed())
+    server._server.renewing.set()
+    await until(lambda: said)
+    assert not renewed.done() and "this one goes on" in said[0]
+    server._server.renewing.set()
+    await renewed
 
 
 class Load:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from io import StringIO
+from typing import Any
 
 import httpx
 import numpy as np
@@ -19,6 +21,8 @@ from engine.encoders.log_mel import log_mel
 from engine.output_processor import OutputProcessor
 from engine.sampling.params import SamplingParams
 from serve.app import build_app
+from serve.audio import routes
+from serve.audio.decoding import decode_audio
 from serve.commands.batch import call, run_batch
 from serve.engine_client import EngineClient
 from serve.generation.grammars import GrammarCompiler
@@ -76,6 +80,29 @@ async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
             base_url="http://test/v1", api_key="x", http_client=http, max_retries=0
         ) as official:
             yield official
+
+
+async def test_files_do_not_take_all_threads(
+    speech: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading one may take seconds of a thread in which prompts of others are tokenised."""
+    reading: list[int] = []
+    most: list[int] = []
+
+    def slow(data: bytes) -> Any:
+        reading.append(1)
+        time.sleep(0.01)
+        most.append(len(reading))
+        reading.pop()
+        return decode_audio(data)
+
+    monkeypatch.setattr(routes, "decode_audio", slow)
+    monkeypatch.setattr(routes, "FILES_AT_ONCE", 2)
+    async with listening(speech) as client:
+        file = ("a.wav", file_of(tone(0.1)))
+        asked = {"model": "whisper", "file": file, "language": "en", "temperature": 0}
+        await asyncio.gather(*(client.audio.transcriptions.create(**asked) for _ in range(5)))
+    assert len(most) == 5 and max(most) == 2
 
 
 async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:

@@ -17,8 +17,9 @@ from engine.errors import ConfigError
 from serve.app import OPERATIONS
 from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi
+from serve.operations.operator_routes import OPERATOR_PATHS
 from serve.router import backends as backends_module
-from serve.router.app import build_router
+from serve.router.app import UNVERSIONED, build_router
 from serve.router.backends import Backends
 from serve.router.settings import RouterSettings
 from serve.router.upstream import Call, ask
@@ -150,10 +151,13 @@ async def test_errors_and_keys_are_the_backends(serve: Serve) -> None:
         wrong = await router.complete(prompt="a", temperature=-1)
         models = await router.http.get("/v1/models")
         odd = [await router.http.get(p) for p in ("/admin/state", "/v1/%2e%2e/admin/state", "/x")]
+        odd += [await router.http.post(path, json={}) for path in OPERATOR_PATHS]
+        served = [await router.http.post(path, json={}) for path in UNVERSIONED]
     assert refused.status_code == 401
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "temperature"
     assert models.json()["data"][0]["id"] == "tiny" and len(models.headers["x-request-id"]) == 32
-    assert [each.status_code for each in odd] == [404, 404, 404]
+    assert {each.status_code for each in odd} == {404}
+    assert {each.status_code for each in served} == {400}
 
 
 async def test_stored_responses_are_asked_for_where_they_are(serve: Serve) -> None:
