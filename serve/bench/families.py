@@ -172,7 +172,9 @@ def _requests(work: Work, info: ModelInfo, seed: int) -> list[AddRequest]:
     params = SamplingParams(temperature=0, max_tokens=work.steps + _OTHERS, ignore_eos=True)
     return [
         AddRequest(
-            request_id=row, prompt_token_ids=prompt, params=params,
+            request_id=row,
+            prompt_token_ids=prompt,
+            params=params,
             encoder_token_ids=prompt if info.max_encoder_len else [],
         )
         for row, prompt in enumerate(prompts.tolist())
