@@ -134,9 +134,13 @@ class Decoder(nnx.Module):
             states += kind.mixer
             yield x, cache
 
+    def narrowed(self, hidden: Float[Array, "B D"]) -> Float[Array, "B P"]:
+        """What the head reads, which is as wide as an embedding."""
+        return hidden if self.project_out is None else self.project_out(hidden)
+
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""
-        hidden = hidden if self.project_out is None else self.project_out(hidden)
+        hidden = self.narrowed(hidden)
         if self.head is None:
             weight = self.embedding[...]
             scores = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
