@@ -144,6 +144,13 @@ def test_qwen2_windows_begin_at_a_layer_and_only_when_asked_for() -> None:
     assert [kind.window for kind in used.layer_kinds] == [None, None, 9]
 
 
+def test_qwens_with_experts_slide_in_other_layers() -> None:
+    use = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}
+    kinds = {name: parse(RAW[name], **use).layer_kinds for name in ("qwen2_moe", "qwen3_moe")}
+    assert [kind.window for kind in kinds["qwen2_moe"]] == [9, None, None]
+    assert [kind.window for kind in kinds["qwen3_moe"]] == [9] * 3
+
+
 def test_layer_types_overrule_the_family_pattern() -> None:
     types = ["full_attention", "full_attention", "sliding_attention"]
     config = parse(RAW["gemma2"], layer_types=types)
