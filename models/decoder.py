@@ -4,7 +4,7 @@ Owns the equations. Knows no family by name: what differs is a field of `ModelCo
 of checkpoints, meshes or requests; the paged cache is `layers/attention.py`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
 
@@ -24,12 +24,14 @@ from models.layers.layer_inputs import InputGate, InputTable
 from models.layers.low_rank import choose_slots
 from models.layers.mixture import ExpertsBeside, MixtureOfExperts
 from models.layers.mlp import MLP, GatedMLP, make_mlp
-from models.layers.parts import LayerNorm, Linear, RMSNorm, softcap
+from models.layers.parts import LayerNorm, Linear, RMSNorm, small_linear, softcap
 from models.layers.rope import RopeConfig, Rotation, rotation
 from models.layers.self_attention import Attention
 from models.layers.shared_blocks import BlockUse, Lent, SharedBlock
 from models.mixers import make_mixer
 from models.pool import make_pool
+
+Norm = Callable[[Array], Array]
 
 
 class Decoder(nnx.Module):
@@ -45,13 +47,16 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, shards: int = 1):
         D, positions = config.hidden_size, config.max_position_embeddings
-        V = -(-config.vocab_size // shards) * shards
+        V, P = -(-config.vocab_size // shards) * shards, config.embedding_size or D
         axes, bias = ("embed", "vocab"), config.head_bias
-        head = partial(Linear, D, V, axes=axes, bias=bias, dtype=dtype)
+        head = partial(Linear, P, V, axes=axes, bias=bias, dtype=dtype)
         rows = positions + config.position_offset
         places = partial(_embedding, rows, D, ("position", "embed"), dtype)
         self.config, self.shards = config, shards
-        self.embedding = _embedding(V, D, ("vocab", "embed"), dtype)
+        self.embedding = _embedding(V, P, ("vocab", "embed"), dtype)
+        projected = config.embedding_size is not None
+        self.project_in = small_linear(P, D, dtype) if projected else None
+        self.project_out = small_linear(D, P, dtype) if projected else None
         self.embedding_norm = make_norm(config) if config.embedding_norm else _identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(self.make_layer(kind, dtype, shards) for kind in config.layer_kinds)
@@ -73,11 +78,12 @@ class Decoder(nnx.Module):
         given: Given | None = None,
     ) -> Float[Array, "T D"]:
         """What the first layer reads."""
-        x = self.embedding[...][tokens]  # [T, D]
+        x = self.embedding[...][tokens]  # [T, D], or [T, P] if it is projected
         if given is not None and self.config.scales_given:
             x = given.put(x)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        x = x if self.project_in is None else self.project_in(x)
         if given is not None and not self.config.scales_given:
             x = given.put(x)
         if self.position_embedding is not None:
@@ -128,8 +134,13 @@ class Decoder(nnx.Module):
             states += kind.mixer
             yield x, cache
 
+    def narrowed(self, hidden: Float[Array, "B D"]) -> Float[Array, "B P"]:
+        """What the head reads, which is as wide as an embedding."""
+        return hidden if self.project_out is None else self.project_out(hidden)
+
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""
+        hidden = self.narrowed(hidden)
         if self.head is None:
             weight = self.embedding[...]
             scores = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
@@ -207,16 +218,17 @@ class Layer(nnx.Module):
         batch: AttentionBatch,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        normed = self.attention_norm(x)  # [T, D]
+        normed = self._before(self.attention_norm, x)  # [T, D]
         h, cache = self._mix(index, place, normed, turn, batch, cache)
         attended = x if h is None else x + self._scaled(self.attention_post_norm(h))
+        attended = self._behind(self.attention_norm, attended)
         if self.laurel is not None:
             attended = (attended + self.laurel(normed)) * jnp.asarray(0.5**0.5, x.dtype)
         if self.mlp is None:
             return attended, cache
         match self.config.parallel:
             case None:
-                h = self.mlp_norm(attended)
+                h = self._before(self.mlp_norm, attended)
             case "one norm":
                 h = normed
             case "two norms":
@@ -224,7 +236,13 @@ class Layer(nnx.Module):
         h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
         if self.beside is not None:
             h = self.mlp_own_norm(h) + self.beside(attended, batch)
-        return attended + self._scaled(self.mlp_post_norm(h)), cache
+        return self._behind(self.mlp_norm, attended + self._scaled(self.mlp_post_norm(h))), cache
+
+    def _before(self, norm: Norm, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return x if self.config.norm_sums else norm(x)
+
+    def _behind(self, norm: Norm, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        return norm(x) if self.config.norm_sums else x
 
     def _with_block(
         self,

@@ -122,12 +122,6 @@ class CrossLayer(Layer):
         h = mlp(self._before(self.mlp_norm, x))
         return self._behind(self.mlp_norm, x + h), cache
 
-    def _before(self, norm: Any, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        return x if self.config.norm_sums else norm(x)
-
-    def _behind(self, norm: Any, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        return norm(x) if self.config.norm_sums else x
-
 
 def _distances(config: ModelConfig, *, by_layer: bool) -> nnx.Param[Array] | None:
     """The numbers of a bias by distance, where it is kept: in each layer, or once."""

@@ -201,6 +201,11 @@ def _decoder_plan(raw: Mapping[str, Any], classify: bool, *, keep_head: bool) ->
     architecture = find_architecture({**raw, "architectures": [family]})
     described = architecture.config({**raw, "architectures": [family]})
     fields, reward = Fields(raw), REWARDS.get(name)
+    if described.embedding_size is not None:
+        raise UnsupportedError(
+            f"This {name} has layers wider than its embeddings, whose vectors are not supported; "
+            "use a model whose word_embed_proj_dim is its hidden_size."
+        )
     if classify or not keep_head:  # nothing is to be generated
         described = replace(described, tied_head=True)
     config = replace(described, architecture=name)
@@ -221,7 +226,8 @@ def _decoder_plan(raw: Mapping[str, Any], classify: bool, *, keep_head: bool) ->
 def _of_body(given: WeightMap, head: Mapping[str, Source], ignored: tuple[str, ...]) -> WeightMap:
     sources = {f"body.{path}": source for path, source in given.sources.items()}
     other = given.otherwise and _of_body(given.otherwise, head, ignored)
-    return WeightMap({**sources, **head}, (*given.ignored, *ignored), given.optional_prefix, other)
+    unread = (*given.ignored, *ignored)
+    return WeightMap({**sources, **head}, unread, given.optional_prefix, otherwise=other)
 
 
 def _without_head(weights: WeightMap) -> WeightMap:

@@ -76,8 +76,9 @@ def run_decoder(
         first = states[0] if streams is None else streams.open(states[0])
         handed = [x for x, _ in decoder.run_layers(first, positions, batch, cache, given)]
         states += handed if streams is None else [streams.close(handed[-1])]
-        states[-1] = decoder.norm(states[-1])
-        return [state.astype(jnp.float32) for state in states], finish(decoder, states[-1])
+        last = decoder.norm(states[-1])
+        states[-1] = decoder.narrowed(last)
+        return [state.astype(jnp.float32) for state in states], finish(decoder, last)
 
     states, last = jax.jit(run)(
         model.leaves, np.asarray(tokens, np.int32), _empty_cache(model, pages)

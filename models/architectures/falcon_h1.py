@@ -8,6 +8,7 @@ from models.architectures import bamba, llama
 from models.config import dual_scans
 from models.config.decoder import ModelConfig
 from models.config.fields import Fields
+from models.config.hybrids import check_activation
 from models.errors import UnsupportedError
 from models.weights.decoder import weight_map
 from models.weights.sources import Names, WeightMap
@@ -42,6 +43,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
         scales_given=True,
         logit_scale=_factor(fields, "lm_head_multiplier"),
     )
+    check_activation(config)
     # queries, keys and values are linear in what attention reads
     scale = config.score_scale * entering**2 * _factor(fields, "key_multiplier")
     leaving = entering * _factor(fields, "attention_out_multiplier")

@@ -1,6 +1,7 @@
 """Qwen2, Qwen2.5, QwQ: Llama with biases on queries, keys and values; windows if asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import ge
 from typing import Any
 
 from models.architectures import llama
@@ -20,9 +21,12 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     return llama.dense(fields, windows=windows(fields), qkv_bias=True)
 
 
-def windows(fields: Fields) -> tuple[int | None, ...] | None:
-    """Layers from `max_window_layers` on slide, if the file says that any shall."""
+def windows(
+    fields: Fields, slides: Callable[[int, int], bool] = ge
+) -> tuple[int | None, ...] | None:
+    """Layers from `max_window_layers` on slide, or those that `slides` tells of a layer and that
+    number, if the file says that any shall."""
     if not fields.flag("use_sliding_window", False) or "sliding_window" not in fields:
         return None
     first = fields.integer("max_window_layers", low=0, high=MAX_LAYERS)
-    return read_windows(fields, lambda layer: layer >= first)
+    return read_windows(fields, lambda layer: slides(layer, first))

@@ -38,7 +38,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     shared = fields.integer("shared_expert_intermediate_size")
     return llama.dense(
         fields,
-        windows=qwen2.windows(fields),
+        windows=qwen2.windows(fields, lambda layer, first: layer % 2 == 0 and layer < first),
         experts=read_sparse_layers(fields),
         mixture=read_mixture(fields, shared_size=shared, shared_gate=True),
         qkv_bias=fields.flag("qkv_bias", True),

@@ -24,7 +24,7 @@ def config(raw: Mapping[str, Any]) -> ModelConfig:
     bias = fields.flag("attention_bias", False)
     return llama.dense(
         fields,
-        windows=qwen2.windows(fields),
+        windows=qwen2.windows(fields, lambda layer, first: True),
         experts=read_sparse_layers(fields),
         mixture=qwen2_moe.read_mixture(fields),
         qk_norm=QKNorm(),

@@ -45,6 +45,15 @@ def surplus_tensor(name: str, needed: Iterable[str], folder: Path) -> Checkpoint
     )
 
 
+def differing_copy(name: str, other: str, folder: Path) -> CheckpointError:
+    """The weights have a head of their own, and config.json calls for the embedding's matrix."""
+    return CheckpointError(
+        f"{folder} has tensor {name!r}, which differs from {other!r}, and by its config.json the "
+        "two are one (tie_word_embeddings is true, or absent where that means true); to read both "
+        "add --hf-overrides '{\"tie_word_embeddings\": false}'."
+    )
+
+
 def wrong_shape(tensor: Readable, expected: tuple[int, ...], folder: Path) -> CheckpointError:
     """The tensor has another shape than config.json calls for."""
     raw = read_config(folder)

@@ -30,6 +30,7 @@ from models.checkpoints.checkpoint import (
     read_generation_config,
 )
 from models.checkpoints.contradictions import (
+    differing_copy,
     missing_tensor,
     surplus_tensor,
     wrong_dtype,
@@ -38,7 +39,7 @@ from models.checkpoints.contradictions import (
 from models.checkpoints.converted import READERS, find_made
 from models.checkpoints.converted import read_leaves as read_converted
 from models.checkpoints.memory import check_memory
-from models.checkpoints.slices import Index, read_slice
+from models.checkpoints.slices import BLOCK_BYTES, Index, read_slice
 from models.config.decoder import ModelConfig
 from models.config.fields import Fields
 from models.config.overrides import overridden
@@ -301,7 +302,23 @@ def _match(
     for name in sorted(found.keys() - needed):
         if not any(fnmatchcase(name, p) or fnmatchcase(prefix + name, p) for p in weights.ignored):
             raise surplus_tensor(name, needed, folder)
+    for name, other in weights.copies.items():
+        if name in found and not _equal(found[name], found[other]):
+            raise differing_copy(name, other, folder)
     return weights, found
+
+
+def _equal(one: Readable, other: Readable) -> bool:
+    """Whether both hold the same numbers; some rows at a time are read."""
+    if one.shape != other.shape:
+        return False
+    rows = max(1, BLOCK_BYTES // max(1, one.row_bytes))
+    for start in range(0, one.shape[0], rows):
+        stop = min(start + rows, one.shape[0])
+        mine, its = (t.read(start, stop).astype(np.float32) for t in (one, other))
+        if not np.array_equal(mine, its):
+            return False
+    return True
 
 
 def _check_shapes(

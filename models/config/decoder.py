@@ -216,6 +216,7 @@ class ModelConfig:
     post_norms: bool = False  # a norm behind each of them, before the residual sum
     # attention and MLP read the same x, through a norm that they share or each through its own
     parallel: Literal["one norm", "two norms"] | None = None
+    norm_sums: bool = False  # x = norm(x + f(x)), and no norm at the end
     residual_scale: float = 1.0  # of what attention and MLP add
     qk_norm: QKNorm | None = None
     value_norm: bool = False  # of each head, without weights
@@ -237,6 +238,7 @@ class ModelConfig:
 
     learned_positions: bool = False
     position_offset: int = 0  # rows of their table before that of position 0
+    embedding_size: int | None = None  # of a token, where it is projected to D, and D back to it
     embedding_scale: float = 1.0
     scales_given: bool = False  # embeddings that a prompt brings too: its layer does not scale them
     embedding_norm: bool = False
@@ -256,7 +258,6 @@ class ModelConfig:
     # of a model whose decoder attends to what an encoder read (`models/encoder_decoder.py`) only
     encoder: EncoderConfig | None = None
     decoder_prompt: tuple[int, ...] = ()  # what its decoder's text begins with
-    norm_sums: bool = False  # x = norm(x + f(x)), and no norm at the end
     key_bias: bool = True  # if queries and values have one
     relative: RelativeBias | None = None  # of the decoder's attention to itself
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from models.config.decoder import LayerKind, ModelConfig
 from models.config.fields import MAX_LAYERS, Fields
-from models.config.mixers import Mixer
+from models.config.mixers import LinearRecurrence, Mixer
+from models.errors import UnsupportedError
 
 FAR = 2**20  # positions of models that have none
 USUAL = 8192  # tokens of them, unless another context is asked for
@@ -26,12 +27,28 @@ def read_state_layers(
 
 
 def with_states(config: ModelConfig, stated: Sequence[bool], mixer: Mixer) -> ModelConfig:
-    """The same model, with the mixer in the place of attention in some layers."""
+    """The same model, with the mixer in the place of attention in some layers.
+
+    Raises:
+        UnsupportedError: the model's activation is not the one that mixers have.
+    """
+    if not isinstance(mixer, LinearRecurrence):  # which has none
+        check_activation(config)
     kinds = tuple(
         replace(kind, attention=False, mixer=True, rope=None, window=None) if state else kind
         for kind, state in zip(config.layer_kinds, stated, strict=True)
     )
     return replace(config, layer_kinds=kinds, mixer=mixer)
+
+
+def check_activation(config: ModelConfig) -> None:
+    """Behind a mixer's convolution stands the MLP's activation: raise UnsupportedError unless it is
+    silu, which it is in every model known."""
+    if config.activation not in ("silu", "swish"):
+        raise UnsupportedError(
+            f"config.json: hidden_act is {config.activation!r}, which is not supported for layers "
+            "with a state; use silu."
+        )
 
 
 def pure(fields: Fields, mixer: Mixer, **switches: Any) -> ModelConfig:

@@ -24,9 +24,11 @@ class Given(NamedTuple):
 
 
 def unable(config: ModelConfig) -> str | None:
-    """What a model computes of token ids besides their embeddings, if there is something."""
+    """Why a model cannot take embeddings of its layers' width in the place of token ids, if so."""
     if config.encoder is not None:
         return "its prompts are read by an encoder"
     if config.layer_inputs is not None:
         return "each of its layers has inputs of its own, found by token ids"
+    if config.embedding_size is not None:
+        return "its embeddings are narrower than its layers"
     return None

@@ -56,9 +56,10 @@ def weight_map(
     ignored = (*ignored, *BUFFERS)
     build = Modules(names, transpose, grouped, paired, expert_rows, expert_columns)
     sources = dict(_decoder(config, build))
+    copies = {}
     if config.tied_head:
-        ignored = (*ignored, f"{names['head']}.weight")
-    return WeightMap(sources, ignored, optional_prefix)
+        copies = {f"{names['head']}.weight": f"{names['embedding']}.weight"}
+    return WeightMap(sources, (*ignored, *copies), optional_prefix, copies)
 
 
 def prefixed(names: Names, prefix: str, instead_of: str = "") -> Names:
@@ -79,6 +80,9 @@ def _decoder(config: ModelConfig, build: Modules) -> Iterator[Entry]:
     """Every parameter of the decoder, in the order of the computation."""
     vocabulary, width = (config.vocab_size, 1), (config.hidden_size, 1)
     yield build.embedding("embedding", vocabulary)
+    if config.embedding_size is not None:
+        yield from build.linear("project_in", width, bias=False)
+        yield from build.linear("project_out", (config.embedding_size, 1), bias=False)
     if config.learned_positions:
         rows = config.max_position_embeddings + config.position_offset
         yield build.embedding("position_embedding", (rows, 1))

@@ -1,5 +1,6 @@
 """Which parameters a model with encoder and decoder has, and from which tensors each is made."""
 
+from dataclasses import replace
 from typing import Any
 
 from models.config.decoder import ModelConfig
@@ -29,4 +30,4 @@ def encoder_decoder_weights(
             sources[path] = without_part(sources[path], int(path.endswith("qkv.bias")))
     if config.head_bias and config.tied_head:
         sources["logits_bias"] = Source((Part(LOGITS_BIAS, config.vocab_size),), entry=0)
-    return WeightMap(sources, decoder.ignored, optional_prefix)
+    return replace(decoder, sources=sources)

@@ -10,7 +10,7 @@ Fused kernels group their columns by shard, so that a column-sharded product spl
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Our module -> the checkpoint's, * the layer: "layers.*.mlp.up" -> "transformer.h.*.mlp.c_fc".
 # A fused module has a tuple of names, or one name where the checkpoint has it fused as well.
@@ -129,6 +129,7 @@ class WeightMap:
     sources: Mapping[str, Source | Stack]  # "layers.3.attention.qkv.kernel" -> ...
     ignored: tuple[str, ...] = ()  # patterns of tensor names that need not be read
     optional_prefix: str = ""  # of tensor names; some checkpoints leave it out
+    copies: Mapping[str, str] = field(default_factory=dict)  # ignored, if they equal these
     otherwise: "WeightMap | None" = None  # for checkpoints that have all tensors of this one
 
     @property

@@ -142,7 +142,7 @@ def families(
     num_layers: Annotated[int, typer.Option(help="Layers.", min=4)] = 8,
     only: Annotated[
         str, typer.Option(help="Which; the first is what others are compared with.")
-    ] = "dense,experts,latent,mamba,mamba2,delta,conv,rglru,gpt2",
+    ] = "dense,experts,latent,mamba,mamba2,delta,conv,rglru,cross,gpt2",
     output_json: options.OutputJson = None,
 ) -> None:
     """A small model of each family, decoding in turns: time for each parameter that is active."""

@@ -22,7 +22,7 @@ from rich.table import Table
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError
-from engine.messages import AddRequest
+from engine.messages import AddRequest, ModelInfo
 from engine.sampling.params import SamplingParams
 from serve.bench.family_shapes import FAMILIES, Config, Count, Size, count
 
@@ -51,7 +51,7 @@ class Runner:
 
     def turn(self, work: Work, seed: int) -> float:
         """Seconds of a decode step, on average: one that was late makes the next one short."""
-        for request in _requests(work, self.core.info.vocab_size, seed):
+        for request in _requests(work, self.core.info, seed):
             self.core.add(request)
         ends = []
         while self.core.has_work:
@@ -115,7 +115,7 @@ def _runner(config: Config, rows: int) -> Iterator[Runner]:
             EngineConfig(
                 model=folder, load_format="dummy", dtype="float32", max_model_len=512,
                 max_num_seqs=rows, max_num_batched_tokens=max(16, rows * _PROMPT),
-                enable_prefix_caching=False, num_gpu_blocks_override=1 + rows * 32,
+                enable_prefix_caching=False, num_gpu_blocks_override=1 + rows * 64,
                 num_scheduler_steps=1,
             )
         )  # fmt: skip
@@ -166,10 +166,16 @@ def _within(ratio: float) -> bool:
     return round(ratio, 2) <= _MOST
 
 
-def _requests(work: Work, vocab: int, seed: int) -> list[AddRequest]:
-    prompts = np.random.default_rng(seed).integers(3, vocab, (work.rows, _PROMPT))
+def _requests(work: Work, info: ModelInfo, seed: int) -> list[AddRequest]:
+    """Where there is an encoder, it reads what the decoder begins with, too."""
+    prompts = np.random.default_rng(seed).integers(3, info.vocab_size, (work.rows, _PROMPT))
     params = SamplingParams(temperature=0, max_tokens=work.steps + _OTHERS, ignore_eos=True)
     return [
-        AddRequest(request_id=row, prompt_token_ids=prompt.tolist(), params=params)
-        for row, prompt in enumerate(prompts)
+        AddRequest(
+            request_id=row,
+            prompt_token_ids=prompt,
+            params=params,
+            encoder_token_ids=prompt if info.max_encoder_len else [],
+        )
+        for row, prompt in enumerate(prompts.tolist())
     ]

@@ -3,7 +3,7 @@
 Owns their config.json and what a step of each has to compute with and to read. Knows no engine.
 
 active   parameters that a token is multiplied by: of experts those that it takes, of embeddings
-         none, but for one that is the head as well
+         none, but for one that is the head as well, and of what reads a prompt once none
 read     numbers that a step of `rows` tokens reads: parameters, of experts all that some token
          takes, as many as a router without preferences would choose; and the rows' states
 """
@@ -141,6 +141,26 @@ def _recurrent(size: Size) -> Config:
     }
 
 
+def _crossed(size: Size) -> Config:
+    """T5 1.1, whose layers attend to what an encoder has read besides."""
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "vocab_size": size.vocab,
+        "d_model": size.hidden,
+        "d_kv": _HEAD,
+        "d_ff": size.hidden * 7 // 4,
+        "num_layers": 1,
+        "num_decoder_layers": size.layers,
+        "num_heads": size.heads,
+        "feed_forward_proj": "gated-gelu",
+        "n_positions": 2048,
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "eos_token_id": 2,
+    }
+
+
 def _legacy(size: Size) -> Config:
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -164,6 +184,7 @@ FAMILIES: Mapping[str, Callable[[Size], Config]] = {
     "delta": _delta,
     "conv": _convolved,
     "rglru": _recurrent,
+    "cross": _crossed,
     "gpt2": _legacy,
 }
 
@@ -186,7 +207,7 @@ def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
     for leaf in leaves:
         size = math.prod(leaf.shape)
         total += size
-        if _looked_up(leaf, config):
+        if _looked_up(leaf, config) or _encodes(leaf):
             continue
         routed = "expert" in leaf.axes
         active += size * taken if routed else size
@@ -207,3 +228,8 @@ def _looked_up(leaf: Leaf, config: ModelConfig) -> bool:
     """Whether only a row of it for each token is read."""
     tables = {"position_embedding"} if config.tied_head else {"position_embedding", "embedding"}
     return not tables.isdisjoint(leaf.paths)
+
+
+def _encodes(leaf: Leaf) -> bool:
+    """Whether it is used when a request begins, and in no step."""
+    return all(path.startswith("encoder.") or ".cross.kv." in path for path in leaf.paths)

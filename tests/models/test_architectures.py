@@ -144,6 +144,13 @@ def test_qwen2_windows_begin_at_a_layer_and_only_when_asked_for() -> None:
     assert [kind.window for kind in used.layer_kinds] == [None, None, 9]
 
 
+def test_qwens_with_experts_slide_in_other_layers() -> None:
+    use = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}
+    kinds = {name: parse(RAW[name], **use).layer_kinds for name in ("qwen2_moe", "qwen3_moe")}
+    assert [kind.window for kind in kinds["qwen2_moe"]] == [9, None, None]
+    assert [kind.window for kind in kinds["qwen3_moe"]] == [9] * 3
+
+
 def test_layer_types_overrule_the_family_pattern() -> None:
     types = ["full_attention", "full_attention", "sliding_attention"]
     config = parse(RAW["gemma2"], layer_types=types)
@@ -186,8 +193,6 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("gpt2", {"n_embd": None}, CheckpointError),
         ("gpt2", {"activation_function": "xielu"}, UnsupportedError),
         ("gptj", {"rotary_dim": 5}, CheckpointError),
-        ("opt", {"do_layer_norm_before": False}, UnsupportedError),
-        ("opt", {"word_embed_proj_dim": 20}, UnsupportedError),
         ("gemma3n", {"intermediate_size": [56, 56, 56, 56, 24]}, UnsupportedError),
         ("gemma3n", {"activation_sparsity_pattern": [0.5, 0.5, 1.5, 0.0, 0.0]}, CheckpointError),
         ("gemma3n", {"altup_active_idx": 3}, CheckpointError),
@@ -227,6 +232,10 @@ def test_old_gemma_files_say_gelu_and_mean_its_tanh_form() -> None:
         ("qwen3_next", {"attn_output_gate": False}, UnsupportedError),
         ("qwen3_5", {"attn_output_gate": False}, UnsupportedError),
         ("kimi_linear", {"mla_use_nope": False}, UnsupportedError),
+        *((name, {"hidden_act": "gelu_pytorch_tanh"}, UnsupportedError) for name in (
+            "kimi_linear", "qwen3_next", "qwen3_5", "olmo_hybrid", "lfm2", "lfm2_moe", "jamba",
+            "bamba", "granite_hybrid", "falcon_h1",
+        )),
         ("kimi_linear", {"linear_attn_config": {"kda_layers": [1, 2, 4]}}, CheckpointError),
         ("glm_moe_dsa", {"index_topk_pattern": "FTF", "indexer_types": None}, UnsupportedError),
         ("glm_moe_dsa", {"index_topk_pattern": "FF", "indexer_types": None}, CheckpointError),

@@ -230,12 +230,23 @@ def test_a_bare_models_names_lack_the_prefix(tiny: Path) -> None:
 
 def test_rotary_buffers_and_tied_heads_may_lie_around(tiny: Path) -> None:
     inv_freq = np.zeros(1, np.float32)
+    head = tiny_tensors()["model.embed_tokens.weight"]
     rewrite(
         tiny,
         {"tie_word_embeddings": True},
-        **{"model.layers.0.self_attn.rotary_emb.inv_freq": inv_freq},
+        **{"model.layers.0.self_attn.rotary_emb.inv_freq": inv_freq, "lm_head.weight": head},
     )
     assert "head.kernel" not in parameters(tiny)
+
+
+def test_a_head_of_its_own_is_not_dropped_where_config_json_has_none(tiny: Path) -> None:
+    head = tiny_tensors()["model.embed_tokens.weight"].copy()
+    head[-1, -1] += 1
+    rewrite(tiny, {"tie_word_embeddings": True}, **{"lm_head.weight": head})
+    with pytest.raises(CheckpointError, match=r"'lm_head.weight', which differs from 'model.embed"):
+        parameters(tiny)
+    untied = parameters(tiny, hf_overrides={"tie_word_embeddings": False})
+    np.testing.assert_array_equal(untied["head.kernel"][:, :7], head.T)
 
 
 def test_dummy_weights_need_the_configuration_only(tiny: Path) -> None:

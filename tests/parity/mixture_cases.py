@@ -139,6 +139,7 @@ MIXTURES = {
     "granite_moe_shared": Case(_mixture("GraniteMoeSharedForCausalLM", "granitemoeshared",
                                         num_local_experts=5, intermediate_size=24, head_dim=None,
                                         shared_intermediate_size=36, attention_bias=True)),
+    # transformers has the short factors at any length, its authors the long ones in long contexts
     "phimoe": Case(_mixture("PhiMoEForCausalLM", "phimoe", num_local_experts=8, head_dim=None,
                             num_experts_per_tok=2, intermediate_size=24, router_jitter_noise=0.3,
                             attention_bias=True, lm_head_bias=True,
@@ -160,6 +161,7 @@ MIXTURES = {
                                      intermediate_size=24, shared_intermediate_size=36,
                                      layer_rope_theta=[0, 10000.0, 500.0, 10000.0, 0],
                                      attention_multiplier=0.3, residual_multiplier=0.5)),
+    # of the two bases transformers reads the outer one; published files have the inner one only
     "dbrx": Case({
         "architectures": ["DbrxForCausalLM"],
         "model_type": "dbrx",

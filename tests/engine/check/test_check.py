@@ -18,7 +18,8 @@ from tests.parity.paged import load_case, write_case
 
 
 @pytest.mark.parametrize(
-    ("name", "shards"), [("llama3_2", 1), ("deepseek_v3", 2), ("bamba", 2), ("mamba", 1)]
+    ("name", "shards"),
+    [("llama3_2", 1), ("deepseek_v3", 2), ("bamba", 2), ("mamba", 1), ("opt_350m", 1)],
 )
 def test_a_trace_ends_in_the_logits_that_transformers_recorded(
     tmp_path: Path, name: str, shards: int
@@ -30,6 +31,8 @@ def test_a_trace_ends_in_the_logits_that_transformers_recorded(
     layers = case.config.get("num_hidden_layers", case.config.get("n_layer"))
     assert len(traced.states) == layers + 1
     assert list(traced.states)[-1] == f"layer {layers - 1}, normed"
+    width = case.config.get("word_embed_proj_dim", traced.states["embedding"].shape[1])
+    assert traced.states[f"layer {layers - 1}, normed"].shape[1] == width
 
 
 def traced(scale: float = 1.0) -> Trace:

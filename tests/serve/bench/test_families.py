@@ -7,7 +7,7 @@ from flax import nnx
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError
-from models.decoder import Decoder
+from models.encoder_decoder import make_decoder
 from models.flatten import layout
 from models.registry import find_architecture
 from serve.bench import families
@@ -20,7 +20,7 @@ SMALL = Size(hidden=128, layers=4, vocab=96)
 def counted(name, size, rows=8):
     raw = FAMILIES[name](size)
     config = find_architecture(raw).config(raw)
-    decoder = nnx.eval_shape(lambda: Decoder(config, dtype="float32"))
+    decoder = nnx.eval_shape(lambda: make_decoder(config, dtype="float32"))
     return count(config, layout(decoder).leaves, rows)
 
 
@@ -69,6 +69,13 @@ def test_states_of_other_kinds_by_hand(name, row):
     assert found.read - found.active == 8 * row and not found.routed
 
 
+def test_what_reads_a_prompt_once_is_not_active():
+    found = counted("cross", SMALL)
+    layer = 4 * 128 * 128 + 2 * 128 * 128 + 3 * 128 * 224 + 3 * 128
+    bias = 32 * 2  # of the distances that have one, for each head
+    assert found.active == found.read == 4 * layer + bias + 128 + 96 * 128
+
+
 def test_ratios_are_of_the_same_round():
     found = families._compared(Count(0, 10, 20), [2.0, 6.0, 1.0], Count(0, 5, 5), [1.0, 2.0, 2.0])
     assert found["per_active_ratios"] == [1.0, 1.5, 0.25]
@@ -94,11 +101,11 @@ def test_a_family_has_a_limit_and_experts_another_for_what_they_read(count, seco
 def test_the_command_prints_and_writes_what_it_found(tmp_path):
     target = tmp_path / "families.json"
     options = "--rows 1 --num-steps 3 --rounds 2 --hidden-size 128 --num-layers 4"
-    arguments = ["families", *options.split(), "--only", "gpt2,mamba2"]
+    arguments = ["families", *options.split(), "--only", "gpt2,cross"]
     done = CliRunner().invoke(app, [*arguments, "--output-json", str(target)])
     assert done.exit_code == 0, done.output
     found = json.loads(target.read_text())["families"]
-    assert list(found) == ["gpt2", "mamba2"]
+    assert list(found) == ["gpt2", "cross"]
     for row in found.values():
         assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
     assert found["gpt2"]["per_active_ratios"] == [1.0, 1.0]
