@@ -137,7 +137,8 @@ def load(
     if made is not None:
         dtype, quantization = made.settings(folder, dtype, quantization)
     compute = compute_dtype(dtype, mesh)
-    online, weights = online_kinds(quantization, method, mesh), architecture.weights(config)
+    weights = architecture.weights(config)
+    online = online_kinds(quantization, method, mesh, compute, made and made.platform)
     if load_format == "dummy" or made is not None:
         plan, kernels = decoder_layout(config, compute, mesh, online)
         check_memory(plan.leaves, mesh)
@@ -212,7 +213,8 @@ def random_leaves(
         if packed and name not in known and jnp.issubdtype(leaf.dtype, jnp.integer):
             bits: Array = _random_bits(key, packed.random_mask, leaf.shape, leaf.dtype, sharding)
             return bits
-        deviation = 0.0 if name in known else 1.0 if packed else _deviation(leaf)
+        drawn_of = packed.random_deviation if packed else _deviation(leaf)
+        deviation = 0.0 if name in known else drawn_of
         mean = known.get(name, 0.0)
         drawn: Array = _normal(key, mean, deviation, leaf.shape, leaf.dtype, sharding)
         return drawn

@@ -17,7 +17,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from models.layers.row_products import row_product
 from pallas_kernels import rms_norm
 
 Activation = Callable[[Array], Array]
@@ -59,7 +58,7 @@ class Linear(nnx.Module):
         if isinstance(self.kernel, nnx.Module):
             rows = self.kernel(x.reshape(-1, x.shape[-1]), dtype)
             return jnp.asarray(rows).reshape(*x.shape[:-1], -1)
-        return row_product(x, self.kernel[...], dtype)
+        return jnp.dot(x, self.kernel[...], preferred_element_type=dtype)
 
 
 def small_linear(inputs: int, outputs: int, dtype: DTypeLike) -> Linear:

@@ -1,11 +1,13 @@
 """How each of a decoder's matrices lies on the devices: plainly, or packed, and then in which way.
 
+    neither                 plainly; large ones in float32 turned, where a CPU multiplies by them
     --quantization          int8, fp8: matrices become that while they are read
     a checkpoint's method   each matrix as the checkpoint has it, where a kernel multiplies by that
 
 Owns this choice. Knows no parameter by name.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from jax.sharding import Mesh
 
 from models.errors import UnsupportedError
 from models.quantised.experts import KINDS, ExpertsKernel
-from models.quantised.kernels import ByColumn, Fp8Kernel, GroupKernel, Int8Kernel
+from models.quantised.kernels import ByColumn, Fp8Kernel, GroupKernel, Int8Kernel, TurnedKernel
 from models.quantised.methods import Method
 from models.quantised.mxfp4 import MxFp4Tensor
 from models.quantised.packing import Choose, Kind
@@ -25,21 +27,32 @@ from models.weights.sources import Source, Stack
 _LINEAR: Mapping[str, type[ByColumn]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
 
 
-def online_kinds(quantization: str | None, method: Method | None, mesh: Mesh) -> Choose | None:
-    """How weights that are quantised while they are read lie on these devices.
+_LARGE = 2**18  # entries: a MiB, which a core's own cache does not hold
+
+
+def online_kinds(
+    quantization: str | None,
+    method: Method | None,
+    mesh: Mesh,
+    dtype: np.dtype,
+    platform: str | None = None,
+) -> Choose | None:
+    """How weights that come as plain numbers lie on these devices, quantised while they are read.
 
     Tokens are quantised too, but not those that go to experts.
 
     Args:
         quantization: what was asked for.
         method: how the checkpoint is quantised.
+        dtype: of what is not quantised.
+        platform: of the devices that the weights were converted for, if not of these.
 
     Raises:
         UnsupportedError: the checkpoint is quantised in another way, or the devices have no such
             numbers.
     """
     if quantization in (None, method and method.name):
-        return None
+        return _plain_kinds(dtype, mesh, platform or mesh.devices.flat[0].platform)
     if method is not None:
         raise UnsupportedError(
             f"The checkpoint is quantised already ({method.name}); leave --quantization "
@@ -56,6 +69,12 @@ def online_kinds(quantization: str | None, method: Method | None, mesh: Mesh) ->
             "int8."
         )
     return by_column(quantization)
+
+
+def _plain_kinds(dtype: np.dtype, mesh: Mesh, platform: str) -> Choose | None:
+    if platform != "cpu" or dtype != np.float32 or mesh.size > 1:
+        return None
+    return lambda _, shape: TurnedKernel if len(shape) == 2 and math.prod(shape) >= _LARGE else None
 
 
 def has_fp8(mesh: Mesh) -> bool:

@@ -1,5 +1,6 @@
 """Matrices of linear maps that stay in few bits on the devices, and are multiplied as they lie.
 
+    turned   numbers float32 [C, A]                          nothing is quantised
     int8     numbers int8 [C, A]    scale [C]                tokens become int8 too
     fp8      numbers e4m3 [C, A]    scale [C]                tokens become e4m3 too
     groups   words int32 [C, _]     scale, low [g, C]        4 or 8 bits; tokens stay as they are
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float
 
 from models.errors import UnsupportedError
 from models.sharding import MESH_AXES, on_each_device, partition_spec
+from pallas_kernels.across import product_across
 from pallas_kernels.quantized import (
     Int4Weight,
     Int8Weight,
@@ -51,6 +53,7 @@ class Packed(nnx.Module):
     """A parameter whose numbers lie in few bits, with scales beside them."""
 
     random_mask: int | None = None  # of words: the bits that may be random, if not all
+    random_deviation: float = 1.0  # of parts that are neither whole numbers nor constants
 
     def __init__(self, shape: tuple[int, ...], axes: Axes, mesh: Mesh):
         self.shape, self.axes, self.mesh = shape, axes, mesh
@@ -107,6 +110,35 @@ class PackedKernel(Packed):
     def input_shards(self) -> int:
         """Among how many devices the inputs are divided."""
         return 1 if MESH_AXES[self.axes[0]] is None else self.mesh.size
+
+
+class TurnedKernel(Packed):
+    """Float32 as it is, with the inputs of an output side by side: for one CPU, and `across.py`."""
+
+    def __init__(self, shape: tuple[int, int], axes: Axes, mesh: Mesh):
+        super().__init__(shape, axes, mesh)
+        self.numbers = nnx.Param(jnp.zeros(shape[::-1], jnp.float32), axes=axes[::-1])
+        self.random_deviation = shape[0] ** -0.5
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        return {"numbers": 0}
+
+    def encode(self, weights: Quantised) -> Parts:
+        return {"numbers": weights.numbers}
+
+    def quantise(self, matrix: np.ndarray) -> Quantised:
+        return Quantised(matrix, np.ones((len(matrix), 1), np.float32))
+
+    @property
+    def random_constants(self) -> Mapping[str, float]:
+        return {}
+
+    def __call__(
+        self, x: Float[Array, "T inputs"], dtype: DTypeLike | None = None
+    ) -> Float[Array, "T outputs"]:
+        """x W, in `dtype` or that of `x`."""
+        return product_across(x, self.numbers[...], dtype or x.dtype)
 
 
 class ByColumn(PackedKernel):

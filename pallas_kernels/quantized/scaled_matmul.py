@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float8e4m3fn, Float32, Int8, Num
 
+from pallas_kernels.across import product_across
 from pallas_kernels.dispatch import Backend, resolve
 
 _COLUMNS = 64  # whose weights, in float32, a core's cache holds
@@ -60,7 +61,7 @@ def int8_matmul(
     """
     n, token_scale = quantize_tokens(x)
     rows = jnp.pad(n, ((0, max(0, 2 - len(n))), (0, 0)))  # XLA's CPU has a fast path from two on
-    found = lax.dot_general(rows, w, _ACROSS, preferred_element_type=jnp.int32)[: len(n)]
+    found = product_across(rows, w, jnp.int32)[: len(n)]
     return (found.astype(jnp.float32) * token_scale[:, None] * scale).astype(dtype or x.dtype)
 
 
