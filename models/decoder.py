@@ -30,6 +30,7 @@ from models.layers.self_attention import Attention
 from models.layers.shared_blocks import BlockUse, Lent, SharedBlock
 from models.mixers import make_mixer
 from models.pool import make_pool
+from pallas_kernels.across import product_across
 
 Norm = Callable[[Array], Array]
 
@@ -142,8 +143,7 @@ class Decoder(nnx.Module):
         """Scores of the next token, in float32."""
         hidden = self.narrowed(hidden)
         if self.head is None:
-            weight = self.embedding[...]
-            scores = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
+            scores = product_across(hidden, self.embedding[...], jnp.float32)
         else:
             scores = self.head.product(hidden, jnp.float32)
         if self.head is not None and self.head.bias is not None:
