@@ -54,6 +54,12 @@ class ErrorBody(msgspec.Struct, frozen=True):
     type: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class OllamaError(msgspec.Struct, frozen=True):
+    """The same as Ollama's clients read it."""
+
+    error: str
+
+
 class UnavailableError(OverloadedError):
     """The engine is loading or the server is leaving; another try, or another server, may work."""
 
@@ -106,7 +112,7 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
 
 
 def error_response(
-    status: int, body: ErrorBody, headers: Mapping[str, str] | None = None
+    status: int, body: ErrorBody | OllamaError, headers: Mapping[str, str] | None = None
 ) -> Response:
     """`body` as JSON; a 429 and a 503 say when to come back."""
     all_headers = dict(headers or {})
@@ -117,8 +123,15 @@ def error_response(
     )
 
 
-def of_path(path: str, body: ErrorBody) -> ErrorBody:
+def error_kind(path: str) -> type[ErrorBody | OllamaError]:
+    """What a failed request to that path is answered."""
+    return OllamaError if path.startswith("/api/") else ErrorBody
+
+
+def of_path(path: str, body: ErrorBody) -> ErrorBody | OllamaError:
     """`body` as clients of that path expect it."""
+    if error_kind(path) is OllamaError:
+        return OllamaError(body.error.message)
     if path.startswith("/v1/messages"):
         return msgspec.structs.replace(body, type="error")
     return body

@@ -110,6 +110,8 @@ class PackedPlacer:
         for start in range(low, high, step):
             outputs = (start, min(start + step, high))
             blocks.append(kernel.encode(self._columns(kernel, source, inputs, outputs)))
+        if len(blocks) == 1:
+            return blocks[0]  # as it is: concatenate would copy it
         return {
             name: np.concatenate([block[name] for block in blocks], axis)
             for name, axis in kernel.parts.items()

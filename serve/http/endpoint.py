@@ -64,7 +64,12 @@ class GenerationRoute(ABC, Generic[RequestT]):
             own = {"extra_args": _extra_args(request), **self.names(request)}.get(param)
             if own is None:
                 raise
-            raise type(error)(re.sub(rf"^{param}\b", own, str(error)), own) from None
+            raise type(error)(_in_own_words(str(error), param, own), own) from None
+
+
+def _in_own_words(sentence: str, param: str, own: str) -> str:
+    """A name of one word may be a word of the sentence too, but for where that begins."""
+    return re.sub(rf"\b{param}\b" if "_" in param else rf"^{param}\b", own, sentence)
 
 
 def _extra_args(request: CheckedRequest) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve.errors import ErrorBody
+from serve.errors import ErrorBody, OllamaError, error_kind
 from serve.protocol.decoding import CheckedRequest
 from serve.protocol.unsupported import IGNORED
 from serve.version import ingot_version
@@ -74,7 +74,8 @@ class OpenApiRoute:
 
 def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these paths."""
-    structs: list[type[msgspec.Struct]] = [ErrorBody, *_structs(operations, actions)]
+    structs: list[type[msgspec.Struct]] = [ErrorBody, OllamaError]
+    structs += _structs(operations, actions)
     refs, components = msgspec.json.schema_components(structs, ref_template=_REF)
     of: dict[type[msgspec.Struct], Any] = dict(zip(structs, refs, strict=True))
     paths: dict[str, Any] = {}
@@ -151,7 +152,7 @@ def _action(action: Action, of: dict[type[msgspec.Struct], Any]) -> dict[str, An
                 for name, kind in action.query.items()
             ),
         ],
-        "responses": {"200": said, "default": _failed(of)},
+        "responses": {"200": said, "default": _failed(action.path, of)},
     }
     if action.takes is not None:
         found["requestBody"] = _body(action.takes, _JSON, of)
@@ -164,8 +165,9 @@ def _body(
     return {"required": True, "content": {media: {"schema": of[takes]}}}
 
 
-def _failed(of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
-    return {"description": "What went wrong.", "content": {_JSON: {"schema": of[ErrorBody]}}}
+def _failed(path: str, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+    schema = of[error_kind(path)]
+    return {"description": "What went wrong.", "content": {_JSON: {"schema": schema}}}
 
 
 def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
@@ -180,6 +182,6 @@ def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str
         "requestBody": _body(operation.takes, operation.media, of),
         "responses": {
             "200": {"description": "The answer.", "content": content},
-            "default": _failed(of),
+            "default": _failed(operation.path, of),
         },
     }

@@ -15,7 +15,6 @@ from starlette.types import Send
 from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.outputs import OutputDelta
-from engine.stopping.repetition import RepetitionDetectionParams
 from serve.engine_client import Prompt
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
 from serve.generation.streams import collect
@@ -25,41 +24,16 @@ from serve.http.sse import DATA_ONLY, send_events
 from serve.openai.completions import completion_prompts
 from serve.protocol.chat import ChatLogprobs
 from serve.protocol.completions import CompletionRequest
-from serve.protocol.decoding import CheckedRequest, StreamOptions, Usage
+from serve.protocol.decoding import CheckedRequest, SamplingFields, StreamOptions, Usage
 
 _NAMES = {"prompt": "token_ids", "extra_args": "extra_args", "vllm_xargs": "extra_args"}
 
 
-class TokenParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """vLLM's sampling parameters; None always means "as if it were not sent"."""
+class TokenParams(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """vLLM's sampling parameters; without `max_tokens`, as many as the context has room for."""
 
-    n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
-    ignore_eos: bool | None = None
-    max_tokens: int | None = None  # what the context has room for, if it is left out
-    min_tokens: int | None = None
     logprobs: int | None = None
-    logprob_token_ids: list[int] | None = None
-    prompt_logprobs: int | None = None
-    logit_bias: dict[int, float] | None = None
-    allowed_token_ids: list[int] | None = None
     detokenize: bool | None = None  # of what is not shown
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
-    include_stop_str_in_output: bool | None = None
-    structured_outputs: dict[str, Any] | None = None
-    repetition_detection: RepetitionDetectionParams | None = None
-    thinking_token_budget: int | None = None
     extra_args: dict[str, Any] | None = None
 
 
@@ -78,8 +52,9 @@ class TokensRequest(CheckedRequest, frozen=True, kw_only=True):
     extra_key: str | None = None  # as in the chat API
 
     def check_shared(self) -> None:
-        if self.token_ids is None:
-            raise RequestError("token_ids is missing.", "token_ids")
+        if not self.token_ids:
+            wrong = "is missing" if self.token_ids is None else "is empty: send one id at least"
+            raise RequestError(f"token_ids {wrong}.", "token_ids")
 
     def as_completion(self) -> CompletionRequest:
         """The same in the words of the completions API; raises RequestError."""

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from serve.errors import ErrorBody
+from serve.errors import ErrorBody, OllamaError
 from serve.generation.conversation import begin
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
@@ -45,7 +45,7 @@ def _line(value: Any) -> bytes:
 
 
 def _failed(body: ErrorBody) -> bytes:
-    return _line({"error": body.error.message})
+    return _line(OllamaError(body.error.message))
 
 
 _FRAMING = Framing(_line, _failed, media=LINES.encode())

@@ -47,13 +47,9 @@ class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Raise RequestError for combinations that no single field shows."""
 
 
-class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
-    """Fields of every generation route. None always means "as if it were not sent"."""
+class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen, by vLLM's names. None always means "as if it were not sent"."""
 
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    stream_interval: int | None = None  # tokens in a chunk, at least; not the first and the last
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -64,7 +60,6 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    stop_regex: str | list[str] | None = None  # SGLang's
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool | None = None
@@ -72,13 +67,26 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     min_tokens: int | None = None
     logprob_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
-    prompt_logprobs_start: int | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
-    no_stop_trim: bool | None = None  # SGLang's name of the same
+    structured_outputs: dict[str, Any] | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
+    thinking_token_budget: int | None = None
+
+
+class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=True):
+    """Fields of every generation route."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stream_interval: int | None = None  # tokens in a chunk, at least; not the first and the last
+    stop_regex: str | list[str] | None = None  # SGLang's
+    prompt_logprobs_start: int | None = None
+    no_stop_trim: bool | None = None  # SGLang's name of include_stop_str_in_output
     echo: bool | None = None
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
@@ -88,7 +96,6 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     extra_key: str | None = None  # SGLang's; with a cache_salt both must be the same to share
     lora_path: str | None = None  # SGLang's: the name of an adapter, as `model` may be
     response_format: ResponseFormat | None = None
-    structured_outputs: dict[str, Any] | None = None
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -97,8 +104,6 @@ class GenerationRequest(CheckedRequest, frozen=True, kw_only=True):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
-    repetition_detection: RepetitionDetectionParams | None = None
-    thinking_token_budget: int | None = None
     vllm_xargs: dict[str, Any] | None = None  # of logits processors
     custom_params: dict[str, Any] | None = None  # SGLang's name of the same
     request_id: str | None = None  # what the response's id ends with, instead of one made here

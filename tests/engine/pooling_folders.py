@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.pooling_cases import CASES
 from tests.parity.pooling_goldens import read
 from tests.parity.weights import tensor

@@ -22,7 +22,7 @@ from models.pool import Pool, make_pool
 from models.registry import find_architecture
 from pallas_kernels import Backend
 from pallas_kernels.cache.quantise import is_quantised
-from tests.models.test_config import CONFIG
+from tests.models.config.test_config import CONFIG
 from tests.parity.cases import CASES
 
 PAGES, SIZE = 5, 4

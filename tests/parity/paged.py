@@ -27,7 +27,7 @@ from models.layers.states import States, state_rows
 from models.pool import make_pool
 from models.sharding import make_mesh, named_sharding
 from pallas_kernels import Backend
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.case import Case
 from tests.parity.goldens import Golden
 from tests.parity.weights import tensor

@@ -16,7 +16,7 @@ from engine.pooling.core import PoolingCore
 from engine.pooling_params import PoolingParams
 from models.architectures import bert
 from models.registry import supported_encoders
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.pooling_cases import CASES, LENGTHS
 from tests.parity.pooling_goldens import FOLDER, read
 from tests.parity.weights import tensor

@@ -14,7 +14,7 @@ from engine.messages import AddBeams, AddRequest, StepReport
 from engine.sampling.params import SamplingParams
 from models.errors import CheckpointError, UnsupportedError
 from tests.engine.conftest import CONFIG, Text, make_core
-from tests.models.adapter_folders import halves, write_adapter
+from tests.models.checkpoints.adapter_folders import halves, write_adapter
 
 D, F = CONFIG["hidden_size"], CONFIG["intermediate_size"]
 SHAPES = {

@@ -20,7 +20,7 @@ from engine.messages import AddBeams
 from models.registry import find_architecture
 from tests.engine.conftest import CONFIG, run
 from tests.engine.conftest import make_core as make_dummy_core
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.goldens import read
 from tests.parity.weights import tensor

@@ -11,7 +11,7 @@ from engine.config import PoolerConfig
 from engine.errors import RequestError
 from models.errors import UnsupportedError
 from tests.engine.pooling_folders import write_folder
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity import cases, goldens
 from tests.parity.weights import tensor
 

@@ -22,7 +22,7 @@ from engine.vectors.given_rows import resolve_given
 from engine.vectors.prompt_embeds import GIVEN, decode, rows_of
 from models.registry import find_architecture
 from tests.engine.conftest import VOCAB, Text, make_core
-from tests.models.safetensors_files import write_safetensors
+from tests.models.checkpoints.safetensors_files import write_safetensors
 from tests.models.torch_file.torch_files import archive, storage, text, view
 from tests.parity.dense_cases import DENSE
 

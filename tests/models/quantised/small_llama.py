@@ -12,7 +12,7 @@ import numpy as np
 
 from models.checkpoints.loading import LoadedModel, load
 from models.sharding import make_mesh
-from tests.models.safetensors_files import write_checkpoint
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.paged import PagedRun
 
 D, F, N, K, H, V, LAYERS = 128, 256, 8, 2, 32, 67, 2

@@ -11,7 +11,7 @@ from models.errors import CheckpointError, UnsupportedError
 from models.quantised.eight_bits import read_eight_bits
 from models.quantised.methods import quantisation_method
 from models.quantised.mxfp4 import read_mxfp4
-from tests.models.safetensors_files import write_safetensors
+from tests.models.checkpoints.safetensors_files import write_safetensors
 
 E4M3 = ml_dtypes.float8_e4m3fn
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]

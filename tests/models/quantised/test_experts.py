@@ -16,9 +16,9 @@ from models.quantised import choosing
 from models.quantised.experts import ExpertsKernel
 from models.sharding import make_mesh
 from pallas_kernels.moe import dequantize
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.models.quantised import packers
 from tests.models.quantised.packers import Packed
-from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.goldens import read
 from tests.parity.weights import tensor

@@ -30,9 +30,9 @@ from serve.model import load_served_model
 from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
+from tests.serve.attacks.test_floods import counted
 from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone, write_speech_model
 from tests.serve.served import InProcessEngine
-from tests.serve.test_floods import counted
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("python_multipart", reason="needs the extra audio")

@@ -27,8 +27,8 @@ from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
 from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share, that_fits
 from serve.bench.serving import BenchError, ServeOptions, _profile, load_tokenizer
+from tests.serve.processes.test_engine_end_to_end import server
 from tests.serve.served import PATIENCE
-from tests.serve.test_engine_end_to_end import server
 
 FLOATS = st.lists(st.floats(0, 1e6), min_size=1, max_size=40)
 

@@ -13,9 +13,9 @@ from serve.fallback.apis import FallbackApi, parse_fallbacks
 from serve.router.settings import RouterSettings
 from serve.settings import ServerSettings
 from tests.fake_engine import FAIL_STEP
+from tests.serve.http.test_http_protocol import listening
 from tests.serve.router.test_router import SSE, chunk, scripted
 from tests.serve.served import Serve, Served, event_data, until
-from tests.serve.test_http_protocol import listening
 
 pytestmark = pytest.mark.anyio
 CLOSED = "http://127.0.0.1:1/v1"

@@ -25,8 +25,8 @@ from serve.operations.metrics import Metrics
 from serve.service import Service
 from serve.settings import ServerSettings
 from tests.engine.pooling_folders import write_folder, write_modules
+from tests.serve.attacks.test_floods import counted
 from tests.serve.served import InProcessEngine, Serve, Served
-from tests.serve.test_floods import counted
 
 pytestmark = pytest.mark.anyio
 SMALL = {"max_num_seqs": 4, "max_num_batched_tokens": 64}

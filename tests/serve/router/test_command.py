@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.fake_server import ROOT
-from tests.serve.test_server import PATIENCE, running
+from tests.serve.processes.test_server import PATIENCE, running
 
 
 def test_it_serves_until_a_signal(model_folder: Path) -> None:

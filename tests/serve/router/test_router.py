@@ -24,8 +24,8 @@ from serve.router.backends import Backends
 from serve.router.settings import RouterSettings
 from serve.router.upstream import Call, ask
 from serve.settings import ServerSettings
+from tests.serve.http.test_http_protocol import listening
 from tests.serve.served import PATIENCE, Serve, Served, event_data, until
-from tests.serve.test_http_protocol import listening
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from models.checkpoints.loading import load
 from models.errors import CheckpointError
 from models.gguf.container.reader import GGUFFile
 from models.sharding import make_mesh
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.models.gguf.files import add, converted, gguf, metadata, write_gguf
-from tests.models.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.paged import PagedRun
 

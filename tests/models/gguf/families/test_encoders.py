@@ -13,10 +13,10 @@ from models.gguf.checkpoint import open_gguf_tensors, read_gguf_config
 from models.gguf.families.encoders import ENCODERS
 from models.pooling_loading import LoadedPooler, load_pooler, pools_by_itself
 from models.sharding import make_mesh
+from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.models.gguf import files
 from tests.models.gguf.families.test_families import load_gguf
 from tests.models.gguf.files import gguf, write_gguf
-from tests.models.safetensors_files import write_checkpoint
 from tests.parity import cases, encdec_cases, goldens, pooling_cases, pooling_goldens
 from tests.parity.paged import load_case, write_case
 from tests.parity.weights import tensor

@@ -1,0 +1,91 @@
+"""A config.json that contradicts its weights: one sentence with the file, the key, and both."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoints.loading import load
+from models.errors import ModelError
+from models.sharding import make_mesh
+from tests.models.checkpoints.safetensors_files import write_checkpoint
+from tests.parity.case import Case
+from tests.parity.cases import CASES
+from tests.parity.goldens import read
+from tests.parity.weights import tensor
+
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+def tensors_of(name: str) -> dict[str, np.ndarray]:
+    case: Case = CASES[name]
+    return {n: tensor(case.seed, n, s, case.spread) for n, s in read(name).tensors}
+
+
+def said(folder: Path, name: str, shards: int = 1, tensors: Any = None, **config: Any) -> str:
+    """The error of a case whose config.json and tensors were changed."""
+    held = {**tensors_of(name), **(tensors or {})}
+    write_checkpoint(folder, {**CASES[name].config, **config}, held)
+    with pytest.raises(ModelError) as error:
+        load(folder, make_mesh(shards), dtype="float32")
+    message = str(error.value).replace(str(folder), "M")
+    assert message.count(". ") == 0 and message.endswith(".") and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"num_hidden_layers": 5},
+         ["M lacks tensor 'model.layers.3.", "have 3 layers", "num_hidden_layers is 5"]),
+        ({"num_hidden_layers": 1}, ["M has tensor 'model.layers.1.", "num_hidden_layers is 1"]),
+        ({"vocab_size": 99}, ["M/model-1.safetensors", "[67, 40]", "[99, 40]", "vocab_size is 99"]),
+        ({"hidden_size": 48}, ["embed_tokens", "[67, 40]", "[67, 48]", "hidden_size is 48"]),
+        ({"intermediate_size": 64}, ["[40, 56]", "[40, 64]", "intermediate_size is 64"]),
+        ({"num_attention_heads": 8, "head_dim": 10},
+         ["[40, 64]", "[40, 80]", "num_attention_heads is 8 and head_dim is 10"]),
+        ({"num_key_value_heads": 3}, ["4 attention heads and 3 key/value heads", "a multiple of"]),
+        ({"attention_bias": True}, ["proj.bias'", "attention_bias is true"]),
+        ({"tie_word_embeddings": False}, ["'lm_head.weight'", "tie_word_embeddings is false"]),
+        ({"head_dim": 7}, ["7 of the 7 dimensions", "must be even"]),
+        ({"rope_scaling": {"rope_type": "spiral"}}, ["rope_type is 'spiral'", "use default, "]),
+        ({"rope_scaling": {"rope_type": "linear"}}, ["rope_scaling has no factor"]),
+        ({"hidden_act": "tanhh"}, ["hidden_act is 'tanhh'", "use silu"]),
+        ({"quantization_config": {"quant_method": "hqq"}}, ["'hqq'", "only fp8"]),
+        ({"quantization_config": {"quant_method": "fp8"}}, ["by 'fp8'", "none of the tensors is"]),
+    ],
+)  # fmt: skip
+def test_what_config_json_says_and_what_the_weights_have(
+    tmp_path: Path, config: dict[str, Any], parts: list[str]
+) -> None:
+    message = said(tmp_path / "m", "llama3_2", **config)
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"topk_method": "luck"}, ["topk_method is 'luck'", "use noaux_tc"]),
+        ({"scoring_func": "tanh"}, ["scoring_func is 'tanh'", "use sigmoid"]),
+        ({"num_experts_per_tok": 99}, ["num_experts_per_tok is 99", "a whole number from 1 to"]),
+    ],
+)
+def test_unknown_routing_is_named(tmp_path: Path, config: dict[str, Any], parts: list[str]) -> None:
+    message = said(tmp_path / "m", "deepseek_v3", **config)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_a_tensor_of_another_shape_or_dtype_is_named_with_its_file(tmp_path: Path) -> None:
+    up = tensors_of("llama3_2")[UP]
+    message = said(tmp_path / "a", "llama3_2", tensors={UP: np.ascontiguousarray(up.T)})
+    assert f"{UP!r} of M/model-1.safetensors has the shape [40, 56]" in message
+    assert "(intermediate_size is 56, hidden_size is 40)" in message
+    message = said(tmp_path / "b", "llama3_2", tensors={UP: up.astype(np.int64)})
+    assert f"{UP!r} of M/model-1.safetensors holds int64 and must hold bfloat16" in message
+
+
+def test_heads_that_do_not_divide_over_the_mesh_are_named(tmp_path: Path) -> None:
+    message = said(tmp_path / "m", "llama3_2", shards=3)
+    assert "size of 3 does not divide the 4 query heads" in message
+    assert "these sizes do: 1, 2, 4" in message
