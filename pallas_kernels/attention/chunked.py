@@ -64,7 +64,6 @@ def attend_blocks(
             values = _gather(v_pages, pages, heads).astype(jnp.float32)
         slots = index * C * S + jnp.arange(C * S)
         written = (slots <= newest)[:, None, :, None]  # beyond lies what others left, even NaN
-        values = jnp.where(written, values, 0.0)
         scores = jnp.einsum("mkqh,mkjh->mkqj", queries, keys)
         if k_scales is not None:
             scores *= k_scales[pages, heads].reshape(M, K, 1, C * S)
@@ -88,7 +87,7 @@ def attend_blocks(
         if v_scales is not None:
             scales = v_scales[pages, heads].reshape(M, K, 1, C * S)
             weights *= jnp.where(written[:, :, None, :, 0], scales, 0.0)
-        added = jnp.einsum("mkqj,mkjh->mkqh", weights, values)
+        added = _weighted(weights, values, written)
         return new_peak, total, acc * decay[..., None] + added
 
     rows = (M, K, G * Q)
@@ -102,6 +101,21 @@ def attend_blocks(
     out = acc / jnp.maximum(total, 1e-30)[..., None]  # a query that saw nothing gives zeros
     out = out.reshape(M, K, G, Q, V).transpose(0, 3, 1, 2, 4)
     return jnp.reshape(out, (M, Q, N, V)).astype(q.dtype)
+
+
+def _weighted(
+    weights: Float32[Array, "M K Q J"], values: Float32[Array, "M K J V"], written: Array
+) -> Float32[Array, "M K Q V"]:
+    """Sums of the values; a weight of nothing takes even NaN for nothing, where it was not written.
+
+    Only sums that are not finite are worth a pass over the values.
+    """
+    added = jnp.einsum("mkqj,mkjh->mkqh", weights, values)
+    return lax.cond(
+        jnp.isfinite(added).all(),
+        lambda: added,
+        lambda: jnp.einsum("mkqj,mkjh->mkqh", weights, jnp.where(written, values, 0.0)),
+    )
 
 
 def _gather(
