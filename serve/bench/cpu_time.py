@@ -38,13 +38,17 @@ class CpuMeter:
 
     def seconds(self) -> float:
         """User and system time so far, of children that have ended too."""
-        parents = {pid: stat for pid in _pids() if (stat := stat_of(pid))}
+        return sum(seconds for _, seconds in self.family().values())
+
+    def family(self) -> dict[int, tuple[int, float]]:
+        """The processes that there are now, each with its parent and its CPU seconds."""
+        known = {pid: stat for pid in _pids() if (stat := stat_of(pid))}
         family, grown = {self.pid}, True
         while grown:
-            more = {pid for pid, stat in parents.items() if stat[0] in family} - family
+            more = {pid for pid, stat in known.items() if stat[0] in family} - family
             family |= more
             grown = bool(more)
-        return sum(parents[pid][1] for pid in family if pid in parents)
+        return {pid: known[pid] for pid in family if pid in known}
 
     def wait_until_quiet(self, timeout: float) -> None:
         """Until it does nothing while nobody asks: some compile behind their first answers."""

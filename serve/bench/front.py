@@ -48,6 +48,7 @@ class Front:
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
         self._process = process
+        self._meter = CpuMeter(process.pid)
         self.port = port
 
     def get(self, path: str) -> str:
@@ -76,25 +77,41 @@ class Front:
 
     def family_cpu_seconds(self) -> float:
         """Of the front and the engine."""
-        return CpuMeter(self._process.pid).seconds()
+        return self._meter.seconds()
 
     def wait_until_quiet(self) -> None:
         """Until neither does anything."""
-        CpuMeter(self._process.pid).wait_until_quiet(_START_SECONDS)
+        self._meter.wait_until_quiet(_START_SECONDS)
 
     def megabytes(self) -> float:
         """Resident memory of the front, in 10^6 bytes."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return _megabytes(self._process.pid)
+
+    def family_megabytes(self) -> float:
+        """Of the front, the engine, and what they started."""
+        return sum(map(_megabytes, self._meter.family()))
 
     def descriptors(self) -> int:
         """Files and sockets that the front has open."""
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        return _descriptors(self._process.pid)
+
+    def family_descriptors(self) -> int:
+        """That all of them have open."""
+        return sum(map(_descriptors, self._meter.family()))
 
     def metric(self, name: str) -> float:
         """The sum over all labels."""
         lines = self.get("/metrics").splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{"))
+
+
+def _megabytes(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @contextmanager
@@ -172,12 +189,13 @@ def measure_dropped(front: Front, count: int = 1000) -> dict[str, Any]:
     memory, files = front.megabytes(), front.descriptors()
     _ask(front, [body] * count, 50, leave_after=1)
     _wait_until_idle(front)
+    left = front.metric("vllm:num_requests_running")  # on a connection, which is one of the files
     deadline = monotonic() + _IDLE_SECONDS  # a busy machine closes them late
-    while front.descriptors() > files and monotonic() < deadline:
+    while (now := front.descriptors()) > files and monotonic() < deadline:
         sleep(0.01)
     return {
-        "dropped_left_running": front.metric("vllm:num_requests_running"),
-        "dropped_left_files": front.descriptors() - files,
+        "dropped_left_running": left,
+        "dropped_left_files": now - files,
         "dropped_left_mb": front.megabytes() - memory,
     }
 
