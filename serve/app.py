@@ -103,6 +103,8 @@ from serve.operations.operator_routes import (
     ResetRoute,
 )
 from serve.operations.tracing import TraceContext
+from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
+from serve.pooling.cohere_route import CohereEmbedRoute
 from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
 from serve.pooling.protocol import (
     ClassifiedList,
@@ -150,6 +152,7 @@ OPERATIONS = [
     ),
     Operation("/api/show", ShowRequest, ShownModel),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
+    Operation("/v2/embed", CohereEmbedRequest, CohereEmbeddings),
     Operation("/pooling", PoolingRequest, PooledList),
     *(
         Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded)
@@ -270,6 +273,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/api/show": ShowRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
         "/generative_scoring": GenerativeScoringRoute(service),
+        "/v2/embed": CohereEmbedRoute(service),
         "/pooling": PoolingRoute(service),
         "/encode": EncodeRoute(service),
         "/v2/rerank": RerankRoute(service),

@@ -189,12 +189,7 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 f"truncate_prompt_tokens must be at least 1, or -1 for what fits, got {tail}.",
                 "truncate_prompt_tokens",
             )
-        if tail is None and self.truncation_side is not None:
-            raise RequestError(
-                "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
-                "neither.",
-                "truncation_side",
-            )
+        check_side(self.truncation_side, tail)
 
     def _check_ids(self) -> None:
         for name in ("request_id", "rid"):
@@ -203,6 +198,16 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
         if self.request_id is not None and self.rid is not None:
             raise RequestError("request_id and rid both name the response; send one.", "rid")
+
+
+def check_side(side: str | None, tail: int | None) -> None:
+    """Raise RequestError for a truncation_side of what is not cut."""
+    if side is not None and tail is None:
+        raise RequestError(
+            "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
+            "neither.",
+            "truncation_side",
+        )
 
 
 def check_states(stream: bool | None, beams: bool | None = None) -> None:
