@@ -77,7 +77,14 @@ from serve.ollama.routes import (
 from serve.openai.chat import ChatRoute
 from serve.openai.chat_batch import ChatBatchRequest, ChatBatchRoute
 from serve.openai.completions import CompletionsRoute
+from serve.openai.derender import (
+    DerenderChatRequest,
+    DerenderChatRoute,
+    DerenderCompletionRequest,
+    DerenderCompletionRoute,
+)
 from serve.openai.models_route import ModelsRoutes
+from serve.openai.render import ChatRenderRoute, CompletionRenderRoute, RenderedPrompt
 from serve.openai.tokenize import (
     DetokenizeRequest,
     DetokenizeRoute,
@@ -141,6 +148,10 @@ OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
     Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
     Operation("/v1/chat/completions/batch", ChatBatchRequest, ChatCompletion),
+    Operation("/v1/chat/completions/render", ChatRequest, RenderedPrompt),
+    Operation("/v1/completions/render", CompletionRequest, RenderedPrompt),
+    Operation("/v1/chat/completions/derender", DerenderChatRequest, ChatCompletion),
+    Operation("/v1/completions/derender", DerenderCompletionRequest, Completion),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
@@ -263,6 +274,10 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
         "/v1/chat/completions/batch": ChatBatchRoute(service),
+        "/v1/chat/completions/render": ChatRenderRoute(service),
+        "/v1/completions/render": CompletionRenderRoute(service),
+        "/v1/chat/completions/derender": DerenderChatRoute(service),
+        "/v1/completions/derender": DerenderCompletionRoute(service),
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
