@@ -51,6 +51,14 @@ from serve.native.label_scores import (
     GenerativeScoringRoute,
     LabelScores,
 )
+from serve.native.session_routes import (
+    Closed,
+    CloseSessionRequest,
+    CloseSessionRoute,
+    OpenSessionRequest,
+    OpenSessionRoute,
+)
+from serve.native.sessions import Sessions
 from serve.native.take_apart import (
     ParseCallsRequest,
     ParseCallsRoute,
@@ -156,6 +164,8 @@ OPERATIONS = [
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/open_session", OpenSessionRequest, str),
+    Operation("/close_session", CloseSessionRequest, Closed),
     Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
     Operation("/api/chat", OllamaChatRequest, OllamaResponse, OllamaResponse, stream_media=LINES),
     Operation(
@@ -269,10 +279,10 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
 def _generation(service: Service) -> Iterator[Route]:
     """What is asked of the model."""
     store = ResponseStore()
-    stored = StoredResponses(store)
+    stored, sessions = StoredResponses(store), Sessions()
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
-        "/v1/chat/completions": ChatRoute(service),
+        "/v1/chat/completions": ChatRoute(service, sessions),
         "/v1/chat/completions/batch": ChatBatchRoute(service),
         "/v1/chat/completions/render": ChatRenderRoute(service),
         "/v1/completions/render": CompletionRenderRoute(service),
@@ -281,7 +291,9 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
-        "/generate": GenerateRoute(service),
+        "/generate": GenerateRoute(service, sessions),
+        "/open_session": OpenSessionRoute(service, sessions),
+        "/close_session": CloseSessionRoute(service, sessions),
         "/inference/v1/generate": TokensRoute(service),
         "/api/chat": OllamaChatRoute(service),
         "/api/generate": OllamaGenerateRoute(service),

@@ -89,7 +89,7 @@ async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> 
     await send_json(send, await aside(partial(view.whole, deltas), deltas))
 
 
-async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
+async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct] | str) -> None:
     """A whole response with status 200."""
     body = msgspec.json.encode(value)
     headers = [

@@ -35,7 +35,14 @@ from serve.protocol.decoding import CheckedRequest, RequestT, Usage, decode_requ
 from serve.service import Service
 
 _ID = "token_id:"
-_NOT_IN_IDS = ("use_beam_search", "best_of", "return_hidden_states", "prompt_logprobs", "echo")
+_NOT_IN_IDS = (
+    "use_beam_search",
+    "best_of",
+    "return_hidden_states",
+    "prompt_logprobs",
+    "echo",
+    "session_params",
+)
 
 
 class GivenChoice(Struct, frozen=True, kw_only=True):

@@ -25,7 +25,14 @@ from serve.protocol.completions import CompletionRequest
 from serve.protocol.decoding import GenerationRequest, StreamOptions
 from serve.service import Service
 
-_NOT_IN_IDS = ("use_beam_search", "best_of", "return_hidden_states", "echo", "prompt_embeds")
+_NOT_IN_IDS = (
+    "use_beam_search",
+    "best_of",
+    "return_hidden_states",
+    "echo",
+    "prompt_embeds",
+    "session_params",
+)
 
 
 class RenderedPrompt(Struct, kw_only=True):

@@ -12,6 +12,7 @@ from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling.params import MAX_LOGPROBS
 from serve.generation.timing import TimingMetrics
+from serve.native.sessions import SessionParams
 from serve.protocol.decoding import GenerationRequest, Usage
 from serve.protocol.tools import (
     AllowedToolChoice,
@@ -119,6 +120,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
     stream_reasoning: bool | None = None  # false shows it once it is whole
+    session_params: SessionParams | None = None  # SGLang's: messages go on where others ended
 
     @property
     def wants_logprobs(self) -> bool:
@@ -184,6 +186,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             raise RequestError("functions and tools exclude each other.", "functions")
         if self.functions and self.tool_choice not in (None, "auto"):
             raise RequestError("tool_choice is of tools; send function_call.", "tool_choice")
+        if self.session_params is not None and (self.n or 1) > 1:
+            raise RequestError("session_params is of one answer; leave out n.", "session_params")
         self._check_limits()
 
     def _check_ids_alone(self) -> None:

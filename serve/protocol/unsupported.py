@@ -77,7 +77,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_prompt_token_ids": (False,),
         "return_routed_experts": (False,),
         "separate_reasoning": (True,),
-        "session_params": (),
+        "session_params": (),  # of routes but chats and /generate
         "stream_reasoning": (True,),
         "suffix": ("",),
         "template": ("",),
