@@ -42,6 +42,7 @@ _NOT_IN_IDS = (
     "prompt_logprobs",
     "echo",
     "session_params",
+    "return_cached_tokens_details",
 )
 
 

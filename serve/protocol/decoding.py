@@ -112,6 +112,8 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     return_hidden_states: bool | None = None  # SGLang's: of the last layer, at the last token
+    return_cached_tokens_details: bool | None = None  # SGLang's: where cached tokens were
+    return_weight_versions: bool | None = None
     use_beam_search: bool | None = None
     best_of: int | None = None
     length_penalty: float | None = None
@@ -169,6 +171,11 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if self.return_hidden_states:
             check_states(self.stream, self.use_beam_search)
+        if self.return_weight_versions and self.use_beam_search:
+            raise RequestError(
+                "return_weight_versions cannot be used with use_beam_search.",
+                "return_weight_versions",
+            )
         if self.prompt_logprobs_start and (self.prompt_logprobs is None or self.echo):
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs, without echo.",
