@@ -109,13 +109,28 @@ from serve.operations.info import InfoRoutes
 from serve.operations.logs import ADMIN_STATE
 from serve.operations.operator_routes import (
     ABORT,
+    ABORT_REQUESTS,
+    CONTINUE,
     LOAD,
+    PAUSE,
+    PAUSE_GENERATION,
     RESETS,
+    RESUME,
     UNLOAD,
     Aborted,
+    AbortedRequests,
     AbortRequest,
+    AbortRequestsRequest,
+    AbortRequestsRoute,
     AbortResponseRoute,
     ResetRoute,
+)
+from serve.operations.pause_routes import (
+    PAUSING,
+    Done,
+    PauseGenerationRoute,
+    PauseRequest,
+    PauseRoutes,
 )
 from serve.operations.tracing import TraceContext
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
@@ -207,6 +222,7 @@ READABLE = {
     "/tokenizer_info": "The tokenizer and its chat template.",
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
+    "/is_paused": "Whether an operator has paused the server.",
     "/v1/models": "What is served.",
     "/api/tags": "The same, in Ollama's words.",
 }
@@ -224,6 +240,14 @@ ACTIONS = [
     Action("post", f"{_RESPONSE}/cancel", "End a response in the background.", ResponseObject),
     *(Action("post", path, "Find no prompt's beginning again; for operators.") for path in RESETS),
     Action("post", ABORT, "End a response with an error; for operators.", Aborted, AbortRequest),
+    Action(
+        "post", ABORT_REQUESTS, "End responses, or all; for operators.", AbortedRequests,
+        AbortRequestsRequest,
+    ),
+    Action("post", PAUSE, "Begin no request until a resume; for operators.", query=PAUSING),
+    Action("post", RESUME, "Begin what came meanwhile; for operators."),
+    Action("post", PAUSE_GENERATION, "As /pause; for operators.", Done, PauseRequest),
+    Action("post", CONTINUE, "As /resume; for operators."),
     Action("post", LOAD, "Serve an adapter; for operators.", AdapterChanged, LoadRequest),
     Action("post", UNLOAD, "Serve it no longer; for operators.", AdapterChanged, UnloadRequest),
 ]  # fmt: skip
@@ -307,6 +331,8 @@ def _generation(service: Service) -> Iterator[Route]:
         "/parse_function_call": ParseCallsRoute(service),
         "/separate_reasoning": SeparateReasoningRoute(service),
         ABORT: AbortResponseRoute(service),
+        ABORT_REQUESTS: AbortRequestsRoute(service),
+        PAUSE_GENERATION: PauseGenerationRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
     }
@@ -339,6 +365,10 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/v1/loads", info.loads)
     for path in RESETS:
         yield Route(path, ResetRoute(service).__call__, methods=["POST"])
+    pauses = PauseRoutes(service)
+    for path, pause in pauses.paths().items():
+        yield Route(path, pause, methods=["POST"])
+    yield Route("/is_paused", pauses.is_paused)
     yield Route("/livez", health.alive)
     yield Route("/load", health.load)
     yield Route("/version", health.version)

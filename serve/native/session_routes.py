@@ -47,6 +47,7 @@ class OpenSessionRoute(GenerationRoute[OpenSessionRequest]):
     """Answers with the id, which is all of the body."""
 
     kind = OpenSessionRequest
+    computes = False
 
     def __init__(self, service: Service, sessions: Sessions) -> None:
         super().__init__(service)
@@ -68,6 +69,7 @@ class CloseSessionRoute(GenerationRoute[CloseSessionRequest]):
     """Turns that are at work are answered nevertheless."""
 
     kind = CloseSessionRequest
+    computes = False
 
     def __init__(self, service: Service, sessions: Sessions) -> None:
         super().__init__(service)

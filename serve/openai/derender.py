@@ -134,6 +134,7 @@ class DerenderChatRoute(GenerationRoute[DerenderChatRequest]):
     """Token ids as a chat's answer."""
 
     kind = DerenderChatRequest
+    computes = False
 
     async def answer(self, request: DerenderChatRequest, request_id: str, send: Send) -> None:
         service, asked = self.service, request.as_chat()
@@ -152,6 +153,7 @@ class DerenderCompletionRoute(GenerationRoute[DerenderCompletionRequest]):
     """Token ids as continuations."""
 
     kind = DerenderCompletionRequest
+    computes = False
 
     def names(self, request: DerenderCompletionRequest) -> Mapping[str, str]:
         return {"generate_response": "generate_responses"}

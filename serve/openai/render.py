@@ -53,6 +53,7 @@ class ChatRenderRoute(GenerationRoute[ChatRequest]):
     """The prompt that a conversation is to the model."""
 
     kind = ChatRequest
+    computes = False
 
     def _cache_owner(self, scope: Scope) -> str:
         return ""  # whose cache it is, is to be said where the ids are sent
@@ -74,6 +75,7 @@ class CompletionRenderRoute(GenerationRoute[CompletionRequest]):
     """The token ids of each prompt."""
 
     kind = CompletionRequest
+    computes = False
     names = CompletionsRoute.names
 
     def _cache_owner(self, scope: Scope) -> str:
