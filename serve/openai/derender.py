@@ -34,6 +34,7 @@ from serve.protocol.completions import CompletionRequest
 from serve.protocol.decoding import CheckedRequest, RequestT, Usage, decode_request
 from serve.service import Service
 
+MAX_COUNT = 2**31 - 1
 _ID = "token_id:"
 _NOT_IN_IDS = (
     "use_beam_search",
@@ -88,6 +89,7 @@ class DerenderChatRequest(DerenderFields, frozen=True, kw_only=True):
             raise RequestError("generate_response is missing.", "generate_response")
         if self.chat_request is None and self.prompt_token_ids is None:
             raise RequestError("Send chat_request or prompt_token_ids.", "chat_request")
+        _check_counts([] if self.prompt_tokens is None else [self.prompt_tokens])
 
     def as_chat(self) -> ChatRequest:
         """What was asked; raises RequestError."""
@@ -112,11 +114,24 @@ class DerenderCompletionRequest(DerenderFields, frozen=True, kw_only=True):
             raise RequestError("There must be a response at least.", "generate_responses")
         if self.completion_request is None and self.prompt_token_ids is None:
             raise RequestError("Send completion_request or prompt_token_ids.", "completion_request")
+        if self.prompt_tokens is not None:
+            _check_counts(self.prompt_tokens)
+            if len(self.prompt_tokens) != len(self.generate_responses):
+                raise RequestError(
+                    f"There are {len(self.generate_responses)} generate_responses, and "
+                    f"{len(self.prompt_tokens)} prompt_tokens.",
+                    "prompt_tokens",
+                )
 
     def as_completion(self) -> CompletionRequest:
         """What was asked; raises RequestError."""
         given = self.completion_request or {"prompt": self.prompt_token_ids}
         return _asked(given, CompletionRequest)
+
+
+def _check_counts(counts: Sequence[int]) -> None:
+    if any(not 0 <= count <= MAX_COUNT for count in counts):
+        raise RequestError(f"prompt_tokens must be between 0 and {MAX_COUNT}.", "prompt_tokens")
 
 
 def _asked(given: dict[str, Any], kind: type[RequestT]) -> RequestT:

@@ -172,6 +172,16 @@ SCORED |= {"top_logprobs": [{"token": "x", "logprob": -1.0, "bytes": []}]}
             {"generate_response": {"choices": [{"token_ids": [5] * 999}]}, "prompt_token_ids": [5]},
             "token_ids",
         ),
+        (
+            f"{CHAT}/derender",
+            {"generate_response": ONE, "prompt_token_ids": [5], "prompt_tokens": 2**70},
+            "prompt_tokens",
+        ),
+        (
+            f"{COMPLETIONS}/derender",
+            {"generate_responses": [ONE], "prompt_token_ids": [[5]], "prompt_tokens": [1, 2]},
+            "prompt_tokens",
+        ),
         (f"{COMPLETIONS}/derender", {"generate_responses": [ONE]}, "completion_request"),
         (
             f"{COMPLETIONS}/derender",
