@@ -121,6 +121,7 @@ async def test_a_session_is_its_owners(serve: Serve) -> None:
     async with serve(ServerSettings(api_keys=("a", "b"))) as served:
         served.http.headers["authorization"] = "Bearer a"
         name = await open_one(served)
+        await turn(served, name, PROMPT)
         served.http.headers["authorization"] = "Bearer b"
         other = await served.post("/generate", input_ids=[5], session_params={"id": name})
         closed = await served.post("/close_session", session_id=name)
