@@ -51,6 +51,14 @@ from serve.native.label_scores import (
     GenerativeScoringRoute,
     LabelScores,
 )
+from serve.native.session_routes import (
+    Closed,
+    CloseSessionRequest,
+    CloseSessionRoute,
+    OpenSessionRequest,
+    OpenSessionRoute,
+)
+from serve.native.sessions import Sessions
 from serve.native.take_apart import (
     ParseCallsRequest,
     ParseCallsRoute,
@@ -77,7 +85,14 @@ from serve.ollama.routes import (
 from serve.openai.chat import ChatRoute
 from serve.openai.chat_batch import ChatBatchRequest, ChatBatchRoute
 from serve.openai.completions import CompletionsRoute
+from serve.openai.derender import (
+    DerenderChatRequest,
+    DerenderChatRoute,
+    DerenderCompletionRequest,
+    DerenderCompletionRoute,
+)
 from serve.openai.models_route import ModelsRoutes
+from serve.openai.render import ChatRenderRoute, CompletionRenderRoute, RenderedPrompt
 from serve.openai.tokenize import (
     DetokenizeRequest,
     DetokenizeRoute,
@@ -94,15 +109,32 @@ from serve.operations.info import InfoRoutes
 from serve.operations.logs import ADMIN_STATE
 from serve.operations.operator_routes import (
     ABORT,
+    ABORT_REQUESTS,
+    CONTINUE,
     LOAD,
+    PAUSE,
+    PAUSE_GENERATION,
     RESETS,
+    RESUME,
     UNLOAD,
     Aborted,
+    AbortedRequests,
     AbortRequest,
+    AbortRequestsRequest,
+    AbortRequestsRoute,
     AbortResponseRoute,
     ResetRoute,
 )
+from serve.operations.pause_routes import (
+    PAUSING,
+    Done,
+    PauseGenerationRoute,
+    PauseRequest,
+    PauseRoutes,
+)
 from serve.operations.tracing import TraceContext
+from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
+from serve.pooling.cohere_route import CohereEmbedRoute
 from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
 from serve.pooling.protocol import (
     ClassifiedList,
@@ -139,10 +171,16 @@ OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
     Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
     Operation("/v1/chat/completions/batch", ChatBatchRequest, ChatCompletion),
+    Operation("/v1/chat/completions/render", ChatRequest, RenderedPrompt),
+    Operation("/v1/completions/render", CompletionRequest, RenderedPrompt),
+    Operation("/v1/chat/completions/derender", DerenderChatRequest, ChatCompletion),
+    Operation("/v1/completions/derender", DerenderCompletionRequest, Completion),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/open_session", OpenSessionRequest, str),
+    Operation("/close_session", CloseSessionRequest, Closed),
     Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
     Operation("/api/chat", OllamaChatRequest, OllamaResponse, OllamaResponse, stream_media=LINES),
     Operation(
@@ -150,6 +188,7 @@ OPERATIONS = [
     ),
     Operation("/api/show", ShowRequest, ShownModel),
     Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
+    Operation("/v2/embed", CohereEmbedRequest, CohereEmbeddings),
     Operation("/pooling", PoolingRequest, PooledList),
     *(
         Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded)
@@ -183,6 +222,7 @@ READABLE = {
     "/tokenizer_info": "The tokenizer and its chat template.",
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
+    "/is_paused": "Whether an operator has paused the server.",
     "/v1/models": "What is served.",
     "/api/tags": "The same, in Ollama's words.",
 }
@@ -200,6 +240,14 @@ ACTIONS = [
     Action("post", f"{_RESPONSE}/cancel", "End a response in the background.", ResponseObject),
     *(Action("post", path, "Find no prompt's beginning again; for operators.") for path in RESETS),
     Action("post", ABORT, "End a response with an error; for operators.", Aborted, AbortRequest),
+    Action(
+        "post", ABORT_REQUESTS, "End responses, or all; for operators.", AbortedRequests,
+        AbortRequestsRequest,
+    ),
+    Action("post", PAUSE, "Begin no request until a resume; for operators.", query=PAUSING),
+    Action("post", RESUME, "Begin what came meanwhile; for operators."),
+    Action("post", PAUSE_GENERATION, "As /pause; for operators.", Done, PauseRequest),
+    Action("post", CONTINUE, "As /resume; for operators."),
     Action("post", LOAD, "Serve an adapter; for operators.", AdapterChanged, LoadRequest),
     Action("post", UNLOAD, "Serve it no longer; for operators.", AdapterChanged, UnloadRequest),
 ]  # fmt: skip
@@ -255,27 +303,36 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
 def _generation(service: Service) -> Iterator[Route]:
     """What is asked of the model."""
     store = ResponseStore()
-    stored = StoredResponses(store)
+    stored, sessions = StoredResponses(store), Sessions()
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
-        "/v1/chat/completions": ChatRoute(service),
+        "/v1/chat/completions": ChatRoute(service, sessions),
         "/v1/chat/completions/batch": ChatBatchRoute(service),
+        "/v1/chat/completions/render": ChatRenderRoute(service),
+        "/v1/completions/render": CompletionRenderRoute(service),
+        "/v1/chat/completions/derender": DerenderChatRoute(service),
+        "/v1/completions/derender": DerenderCompletionRoute(service),
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
-        "/generate": GenerateRoute(service),
+        "/generate": GenerateRoute(service, sessions),
+        "/open_session": OpenSessionRoute(service, sessions),
+        "/close_session": CloseSessionRoute(service, sessions),
         "/inference/v1/generate": TokensRoute(service),
         "/api/chat": OllamaChatRoute(service),
         "/api/generate": OllamaGenerateRoute(service),
         "/api/show": ShowRoute(service),
         "/v1/embeddings": EmbeddingsRoute(service),
         "/generative_scoring": GenerativeScoringRoute(service),
+        "/v2/embed": CohereEmbedRoute(service),
         "/pooling": PoolingRoute(service),
         "/encode": EncodeRoute(service),
         "/v2/rerank": RerankRoute(service),
         "/parse_function_call": ParseCallsRoute(service),
         "/separate_reasoning": SeparateReasoningRoute(service),
         ABORT: AbortResponseRoute(service),
+        ABORT_REQUESTS: AbortRequestsRoute(service),
+        PAUSE_GENERATION: PauseGenerationRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
     }
@@ -308,6 +365,10 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/v1/loads", info.loads)
     for path in RESETS:
         yield Route(path, ResetRoute(service).__call__, methods=["POST"])
+    pauses = PauseRoutes(service)
+    for path, pause in pauses.paths().items():
+        yield Route(path, pause, methods=["POST"])
+    yield Route("/is_paused", pauses.is_paused)
     yield Route("/livez", health.alive)
     yield Route("/load", health.load)
     yield Route("/version", health.version)

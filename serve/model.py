@@ -15,6 +15,7 @@ from engine.sampling.defaults import sampling_defaults
 from engine.templates.chat_template import ChatTemplate, Rendered
 from engine.tokenizers.tokenizer import Tokenizer
 from models.checkpoints.checkpoint import find_folder, read_config, read_generation_config
+from models.checkpoints.sentence_transformers import read_prompts
 from serve.audio.tokens import SpeechTokens, speech_tokens
 from serve.generation.request_templates import RequestTemplates
 from serve.protocol.chat import ChatRequest
@@ -41,6 +42,7 @@ class ServedModel:
     default_max_tokens: int | None
     speech: SpeechTokens | None = None  # of a model that hears
     template_defaults: Mapping[str, Any] = field(default_factory=dict)  # unless a request says it
+    text_kinds: Mapping[str, str] = field(default_factory=dict)  # what goes before texts to embed
 
     def render(self, request: ChatRequest) -> Rendered:
         """The prompt of a conversation; raises RequestError."""
@@ -143,6 +145,7 @@ def load_served_model(
         speech=speech_tokens(tokenizer, read_generation_config(folder)) if tokenizer else None,
         default_max_tokens=longest if isinstance(longest, int) else None,
         template_defaults=_template_defaults(template, settings),
+        text_kinds=read_prompts(folder),
     )
 
 

@@ -12,6 +12,7 @@ from serve.engine_client import EngineClient, Prompt
 from serve.generation.grammars import GrammarCompiler
 from serve.model import ServedModel
 from serve.operations.metrics import Metrics
+from serve.operations.pause import Pause
 from serve.operations.tracing import Traces
 from serve.protocol.decoding import GenerationRequest
 from serve.protocol.structured_outputs import Constraint
@@ -34,6 +35,7 @@ class Service:
     recent_log: Sequence[str] = ()
     traces: Traces | None = None
     adapters: AdapterNames = field(default_factory=AdapterNames)
+    pause: Pause = field(default_factory=Pause)
     fingerprint: str = field(init=False)  # of responses
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from engine.errors import RequestError
 from engine.messages import ModelInfo
 from engine.pooling_params import PoolingParams
-from engine.tokenizers.tokenizer import Tokenizer
+from engine.tokenizers.tokenizer import Side, Tokenizer
 
 _SPARE = 8  # a text that is to be cut keeps so many times what the longest tokens could stand for
 T = TypeVar("T")
@@ -40,9 +40,10 @@ class InputReader:
         add_special_tokens: bool = True,
         marked: bool = False,
         max_last: int | None = None,
+        cut: Side = "right",
     ) -> PoolInput:
         """Tokenise a text or a pair, cut to `truncate` tokens, -1 being all that the model takes,
-        of which the text or the second one has `max_last` at the most.
+        of which the text or the second one has `max_last` at the most. `cut`: which end goes.
 
         `marked` as for `Tokenizer.encode`.
 
@@ -55,8 +56,8 @@ class InputReader:
         cut_first = limit is not None or (second is None and max_last is not None)
         cut_second = limit is not None or max_last is not None
         texts = [
-            self._prepared(first, longest, cut=cut_first),
-            self._prepared(second, longest, cut=cut_second),
+            self._prepared(first, longest, cut if cut_first else None),
+            self._prepared(second, longest, cut if cut_second else None),
         ]
         ids, types = self.tokenizer.encode_pair(
             texts[0] or "",
@@ -65,13 +66,17 @@ class InputReader:
             max_tokens=limit,
             marked=marked,
             max_last=max_last,
+            cut=cut,
         )
         return PoolInput(ids, types if self.info.takes_token_types and second is not None else [])
 
-    def ids(self, ids: Sequence[int], truncate: int | None = None) -> PoolInput:
-        """Ids as they are, or the first of them."""
+    def ids(
+        self, ids: Sequence[int], truncate: int | None = None, cut: Side = "right"
+    ) -> PoolInput:
+        """Ids as they are, or the first or last of them."""
         limit = self.limit(truncate)
-        return PoolInput([int(token) for token in ids[:limit]], [])
+        kept = ids[:limit] if limit is None or cut == "right" else ids[-limit:]
+        return PoolInput([int(token) for token in kept], [])
 
     def limit(self, truncate: int | None) -> int | None:
         """Tokens to keep; None keeps all. Raises RequestError for more than the model takes."""
@@ -84,20 +89,21 @@ class InputReader:
             )
         return longest if truncate == -1 else truncate
 
-    def _prepared(self, text: str | None, longest: int, *, cut: bool) -> str | None:
+    def _prepared(self, text: str | None, longest: int, cut: Side | None) -> str | None:
         if text is None:
             return None
         if not text:
             raise RequestError("The input is empty: it must hold some text.", "input")
         if len(text) > longest:
-            if not cut:
+            if cut is None:
                 raise RequestError(
                     f"The input has {len(text)} characters, too many for the "
                     f"{self.info.max_model_len} tokens that this model takes; shorten it, or send "
                     "truncate_prompt_tokens -1 to have it cut.",
                     "input",
                 )
-            text = text[: _SPARE * longest]
+            room = _SPARE * longest
+            text = text[:room] if cut == "right" else text[-room:]
         return text.lower() if self.info.lower_case else text
 
 

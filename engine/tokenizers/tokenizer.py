@@ -7,6 +7,7 @@ nothing of requests; reading the files is `tokenizer_files`, growing texts are `
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
@@ -17,6 +18,8 @@ from engine.tokenizers.gguf_tokenizer import read_gguf_tokenizer
 from engine.tokenizers.token_guard import TokenGuard
 from engine.tokenizers.tokenizer_files import TokenizerFiles, has_tokenizer_files, read_tokenizer
 from models.gguf.checkpoint import is_gguf
+
+Side = Literal["left", "right"]
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -105,12 +108,14 @@ class Tokenizer:
         max_tokens: int | None = None,
         marked: bool = False,
         max_last: int | None = None,
+        cut: Side = "right",
     ) -> tuple[list[int], list[int]]:
         """Ids of a text or of a pair of texts, and of which text (0, 1) each is.
 
         The text, or the second one, keeps `max_last` tokens at the most. Longer than `max_tokens`,
-        the longer text loses its end, and what the model expects around texts is kept; `marked` as
-        for `encode`. Raises `RequestError` for a text that is no Unicode.
+        the longer text loses its end, or its beginning if the left one is `cut`, and what the model
+        expects around texts is kept; `marked` as for `encode`. Raises `RequestError` for a text
+        that is no Unicode.
         """
         texts = [first] if second is None else [first, second]
         try:
@@ -122,7 +127,7 @@ class Tokenizer:
             parts[-1].truncate(max_last)
         if max_tokens is not None:
             added = self._backend.num_special_tokens_to_add(second is not None)
-            _cut(parts, max_tokens - added if add_special_tokens else max_tokens)
+            _cut(parts, max_tokens - added if add_special_tokens else max_tokens, cut)
         whole = self._backend.post_process(
             parts[0], None if second is None else parts[1], add_special_tokens
         )
@@ -185,15 +190,15 @@ class Tokenizer:
         return None if token is None else self._backend.token_to_id(token)
 
 
-def _cut(parts: Sequence[Encoding], room: int) -> None:
+def _cut(parts: Sequence[Encoding], room: int, side: Side) -> None:
     """Leave at most `room` tokens in one or two encodings, the longer one giving first."""
     if sum(map(len, parts)) <= room:
         return
     room = max(0, room)
     if len(parts) == 1:
-        parts[0].truncate(room)
+        parts[0].truncate(room, direction=side)
         return
     shorter, longer = sorted(parts, key=len)
     keep = min(len(shorter), room // 2)
-    shorter.truncate(keep)
-    longer.truncate(room - keep)
+    shorter.truncate(keep, direction=side)
+    longer.truncate(room - keep, direction=side)

@@ -4,6 +4,7 @@
     1_Pooling/config.json         which hidden states are pooled
     sentence_bert_config.json     the longest text, and whether letters are lowered
     config.json                   of cross-encoders: what is done to their scores
+    config_sentence_transformers.json   what is put before a query, a document, ...
 
 A GGUF file says which states are pooled, and nothing of lengths: llama.cpp makes them 1.
 
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from models.checkpoints.checkpoint import read_list, read_object
+from models.checkpoints.checkpoint import read_config, read_list, read_object
 from models.config.fields import MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import is_gguf
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
 Pooling = Literal["CLS", "LAST", "MEAN", "ALL", "STEP"]
 Activation = Literal["normalize", "identity", "sigmoid", "softmax"]
 _POOLINGS: Mapping[str, Pooling] = {
@@ -75,6 +77,24 @@ def said_of_pooling(folder: Path, raw: Mapping[str, Any]) -> SentenceTransformer
     known = {name: name for name in _NAMES.values()}
     pooling = raw.get("pooling_type")
     return SentenceTransformer(known[pooling], True, None, False) if pooling in known else None
+
+
+def read_prompts(folder: Path) -> Mapping[str, str]:
+    """What goes before a text of each kind: {"query": "query: ", "document": ""}.
+
+    From config.json (`task_instructions`), else from sentence-transformers' file.
+    Nothing for models that pool only what stands behind it (`include_prompt` false).
+
+    Raises CheckpointError for files that are malformed.
+    """
+    if is_gguf(folder):
+        return {}
+    named = read_config(folder).get("task_instructions")
+    said = named or _optional(folder / PROMPTS).get("prompts")
+    poolings = map(_optional, folder.glob("*_Pooling/config.json"))
+    if not isinstance(said, dict) or any(each.get("include_prompt") is False for each in poolings):
+        return {}
+    return {name: text for name, text in said.items() if isinstance(text, str)}
 
 
 def score_activation(raw: Mapping[str, Any], num_labels: int) -> Activation:

@@ -53,6 +53,7 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
     """Requests may name the adapter once this has answered."""
 
     kind = LoadRequest
+    computes = False
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
@@ -90,6 +91,7 @@ class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):
     """Nobody may name the adapter any more."""
 
     kind = UnloadRequest
+    computes = False
 
     async def answer(self, request: UnloadRequest, request_id: str, send: Send) -> None:
         name = request.lora_name

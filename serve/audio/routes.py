@@ -54,6 +54,7 @@ class AudioRoute:
             pass
 
     async def _answer(self, request: AudioRequest, data: bytes, scope: Scope, send: Send) -> None:
+        await self._service.pause.passed(self._service.client)
         work = await self._begin(request, data, scope["state"]["request_id"])
         count = len(work.samples)
         if self._num_samples and self._num_samples + count > MAX_SAMPLES:

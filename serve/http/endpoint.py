@@ -26,6 +26,7 @@ class GenerationRoute(ABC, Generic[RequestT]):
 
     kind: ClassVar[type]
     writes: ClassVar[bool] = True  # needs a model that writes text
+    computes: ClassVar[bool] = True  # so a pause is waited for
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -58,6 +59,8 @@ class GenerationRoute(ABC, Generic[RequestT]):
 
     async def _serve(self, request: RequestT, scope: Scope, send: Send) -> None:
         try:
+            if self.computes:
+                await self.service.pause.passed(self.service.client)
             await self.serve(request, scope, send)
         except RequestError as error:
             param = error.param or ""
@@ -89,7 +92,7 @@ async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> 
     await send_json(send, await aside(partial(view.whole, deltas), deltas))
 
 
-async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
+async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct] | str) -> None:
     """A whole response with status 200."""
     body = msgspec.json.encode(value)
     headers = [

@@ -26,7 +26,7 @@ class Operation:
 
     path: str
     takes: type[CheckedRequest]
-    gives: type[msgspec.Struct]
+    gives: type[Any]  # a struct, or a plain kind
     streams: type[msgspec.Struct] | None = None
     media: str = _JSON  # of what it takes; a form has a file besides
     stream_media: str = "text/event-stream"
@@ -74,10 +74,10 @@ class OpenApiRoute:
 
 def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these paths."""
-    structs: list[type[msgspec.Struct]] = [ErrorBody, OllamaError]
+    structs: list[type[Any]] = [ErrorBody, OllamaError]
     structs += _structs(operations, actions)
     refs, components = msgspec.json.schema_components(structs, ref_template=_REF)
-    of: dict[type[msgspec.Struct], Any] = dict(zip(structs, refs, strict=True))
+    of: dict[type[Any], Any] = dict(zip(structs, refs, strict=True))
     paths: dict[str, Any] = {}
     for taken, media in dict(_bodies(operations, actions)).items():
         _complete(components[of[taken]["$ref"].rpartition("/")[2]], taken, media)
@@ -97,9 +97,7 @@ def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict
     }
 
 
-def _structs(
-    operations: Sequence[Operation], actions: Sequence[Action]
-) -> list[type[msgspec.Struct]]:
+def _structs(operations: Sequence[Operation], actions: Sequence[Action]) -> list[type[Any]]:
     found = [each for o in operations for each in (o.takes, o.gives, o.or_gives, o.streams)]
     found += [each for action in actions for each in (action.takes, action.gives)]
     return list(dict.fromkeys(each for each in found if each))
@@ -138,7 +136,7 @@ def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": kinds} if kinds else schema
 
 
-def _action(action: Action, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+def _action(action: Action, of: dict[type[Any], Any]) -> dict[str, Any]:
     names = re.findall(r"{(\w+)}", action.path)
     said: dict[str, Any] = {"description": action.what}
     if action.gives is not None:
@@ -159,18 +157,16 @@ def _action(action: Action, of: dict[type[msgspec.Struct], Any]) -> dict[str, An
     return found
 
 
-def _body(
-    takes: type[CheckedRequest], media: str, of: dict[type[msgspec.Struct], Any]
-) -> dict[str, Any]:
+def _body(takes: type[CheckedRequest], media: str, of: dict[type[Any], Any]) -> dict[str, Any]:
     return {"required": True, "content": {media: {"schema": of[takes]}}}
 
 
-def _failed(path: str, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+def _failed(path: str, of: dict[type[Any], Any]) -> dict[str, Any]:
     schema = of[error_kind(path)]
     return {"description": "What went wrong.", "content": {_JSON: {"schema": schema}}}
 
 
-def _post(operation: Operation, of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+def _post(operation: Operation, of: dict[type[Any], Any]) -> dict[str, Any]:
     gives = of[operation.gives]
     if operation.or_gives is not None:
         gives = {"anyOf": [gives, of[operation.or_gives]]}

@@ -87,6 +87,7 @@ class CountTokensRoute(GenerationRoute[CountRequest]):
 
     kind = CountRequest
     writes = False
+    computes = False
 
     async def answer(self, request: CountRequest, request_id: str, send: Send) -> None:
         service = self.service

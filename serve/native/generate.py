@@ -13,20 +13,25 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
-from starlette.types import Send
+from msgspec.structs import replace as replaced
+from starlette.types import Scope, Send
 
 from engine.errors import RequestError
 from serve.engine_client import Prompt
 from serve.generation.logprobs import aside
 from serve.generation.prompt_embeds import listed
+from serve.generation.prompts import check_ids, encode, longest_prompt
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.sse import DATA_ONLY, send_events
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.hidden_states import check_size
+from serve.native.session_turns import HeardView, own_turn
+from serve.native.sessions import SessionParams, Sessions, Turn
 from serve.openai.completions import completion_prompts
 from serve.protocol.completions import CompletionRequest, TextOrIds
 from serve.protocol.decoding import MAX_PROMPTS, CheckedRequest, check_states
+from serve.service import Service
 
 DEFAULT_NEW_TOKENS = 128
 _NAMES = MappingProxyType(
@@ -103,6 +108,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     cache_salt: str | None = None
     extra_key: str | None = None
     lora_path: str | list[str | None] | None = None  # names of adapters: of all, or of each
+    session_params: SessionParams | None = None  # of one prompt that goes on where another ended
 
     @property
     def prompts(self) -> TextOrIds | list[TextOrIds]:
@@ -169,6 +175,10 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         self._check_scored()
         if self.return_hidden_states:
             check_states(self.stream)
+        if self.session_params is not None and (self.many or self.input_embeds is not None):
+            raise RequestError(
+                "session_params is of one text or of its ids, once.", "session_params"
+            )
 
     def _check_options(self, each: list[GenerateParams]) -> None:
         self._check_listed("sampling_params", len(each))
@@ -247,6 +257,10 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
 
     kind = GenerateRequest
 
+    def __init__(self, service: Service, sessions: Sessions) -> None:
+        super().__init__(service)
+        self._sessions = sessions
+
     def names(self, request: GenerateRequest) -> Mapping[str, str]:
         return {
             **_NAMES,
@@ -254,7 +268,37 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             "prompt_embeds": "input_embeds",
         }
 
-    async def answer(self, request: GenerateRequest, request_id: str, send: Send) -> None:
+    async def serve(self, request: GenerateRequest, scope: Scope, send: Send) -> None:
+        request_id: str = scope["state"]["request_id"]
+        if request.session_params is None:
+            await self.answer(request, request_id, send)
+            return
+        self.service.check_writes()
+        name, ids = request.rid or request_id, await self._new_ids(request)
+        with own_turn(
+            self.service, self._sessions, scope, request.session_params, name, ids
+        ) as turn:
+            whole = replaced(request, text=None, input_ids=turn.prompt.tolist())
+            await self.answer(whole, request_id, send, turn)
+
+    async def _new_ids(self, request: GenerateRequest) -> list[int]:
+        """What this turn adds to its session."""
+        info = self.service.client.info
+        if request.text is None:
+            check_ids(request.input_ids, info.vocab_size, "input_ids")  # type: ignore[arg-type]
+            return request.input_ids  # type: ignore[return-value]
+        [ids] = await encode(
+            self.service.model.tokenizer,
+            [request.text],  # type: ignore[list-item]
+            add_special=True,
+            max_tokens=longest_prompt(info),
+            param="text",
+        )
+        return ids
+
+    async def answer(
+        self, request: GenerateRequest, request_id: str, send: Send, turn: Turn | None = None
+    ) -> None:
         prompts = await self._prompts(request)
         view = GenerateView(
             prompts,
@@ -263,6 +307,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             self.service.model.tokenizer,
             indexed=request.many,
         )
+        shown = view if turn is None else HeardView(view, turn)
         priority = request.priority or 0
         wanted = max(options.stream_interval or 1 for options in request.options)
         interval = self.service.stream_interval(request.stream, wanted)
@@ -270,10 +315,10 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             request_id, prompts, priority, interval, request.rid
         ) as stream:
             if request.stream:
-                await send_events(send, stream, view, DATA_ONLY)
+                await send_events(send, stream, shown, DATA_ONLY)
                 return
             deltas = await collect(stream)
-            whole = partial(view.whole, deltas)
+            whole = partial(shown.whole, deltas)
             states = request.return_hidden_states  # many numbers to write
             answers = await (asyncio.to_thread(whole) if states else aside(whole, deltas))
         await send_json(send, answers if request.many else answers[0])

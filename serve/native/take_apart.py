@@ -74,6 +74,7 @@ class ParseCallsRoute(GenerationRoute[ParseCallsRequest]):
 
     kind = ParseCallsRequest
     writes = False
+    computes = False
 
     async def answer(self, request: ParseCallsRequest, request_id: str, send: Send) -> None:
         found = _format(tool_format, request.tool_call_parser, self.service.model.tools, _TOOLS)
@@ -90,6 +91,7 @@ class SeparateReasoningRoute(GenerationRoute[SeparateReasoningRequest]):
 
     kind = SeparateReasoningRequest
     writes = False
+    computes = False
 
     async def answer(self, request: SeparateReasoningRequest, request_id: str, send: Send) -> None:
         own = self.service.model.thinking

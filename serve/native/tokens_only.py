@@ -33,6 +33,8 @@ class TokenParams(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     """vLLM's sampling parameters; without `max_tokens`, as many as the context has room for."""
 
     logprobs: int | None = None
+    prompt_logprobs_start: int | None = None
+    stop_regex: str | list[str] | None = None
     detokenize: bool | None = None  # of what is not shown
     extra_args: dict[str, Any] | None = None
 

@@ -113,6 +113,7 @@ class ShowRoute(GenerationRoute[ShowRequest]):
 
     kind = ShowRequest
     writes = False
+    computes = False
 
     async def answer(self, request: ShowRequest, request_id: str, send: Send) -> None:
         service = self.service

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 
-from starlette.types import Send
+from msgspec.structs import replace
+from starlette.types import Scope, Send
 
-from serve.generation.conversation import Conversation, begin
+from serve.generation.conversation import Conversation, begin, prompt_of
 from serve.generation.streams import collect
 from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
+from serve.native.session_turns import HeardView, own_turn
+from serve.native.sessions import Sessions, Turn
 from serve.openai.chat_view import ChatView
 from serve.openai.function_view import FunctionView
 from serve.protocol.chat import ChatRequest
-from serve.protocol.tool_choices import FUNCTION_FIELDS
+from serve.protocol.tool_choices import FUNCTION_FIELDS, plain_tools
 from serve.service import Service
 
 
@@ -25,7 +28,26 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         prompt = {} if request.input_ids is None else {"messages": "input_ids"}
         return {**prompt, **(FUNCTION_FIELDS if request.functions else {})}
 
-    async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
+    def __init__(self, service: Service, sessions: Sessions) -> None:
+        super().__init__(service)
+        self._sessions = sessions
+
+    async def serve(self, request: ChatRequest, scope: Scope, send: Send) -> None:
+        request_id: str = scope["state"]["request_id"]
+        if request.session_params is None:
+            await self.answer(request, request_id, send)
+            return
+        _, ids = await prompt_of(self.service, plain_tools(request))
+        name = request.response_id("chatcmpl", request_id)
+        with own_turn(
+            self.service, self._sessions, scope, request.session_params, name, ids
+        ) as turn:
+            whole = replace(request, input_ids=turn.prompt.tolist())
+            await self.answer(whole, request_id, send, turn)
+
+    async def answer(
+        self, request: ChatRequest, request_id: str, send: Send, turn: Turn | None = None
+    ) -> None:
         service = self.service
         talk = await begin(service, request)
         name = f"chatcmpl-{request_id}"
@@ -36,7 +58,8 @@ class ChatRoute(GenerationRoute[ChatRequest]):
             name, [talk.prompt], request.priority or 0, interval, response_id
         ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
-            shown = FunctionView(view) if request.functions else view
+            named = FunctionView(view) if request.functions else view
+            shown = named if turn is None else HeardView(named, turn)
             if request.stream:
                 await send_events(send, stream, shown, DATA_ONLY)
             else:

@@ -16,6 +16,7 @@ from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage, usage
 
 _NOT_OF_SEVERAL = (
     "stream", "use_beam_search", "prompt_logprobs", "return_prompt_text", "functions", "input_ids",
+    "session_params", "return_cached_tokens_details",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
+from serve.generation.provenance import CachedTokens, WeightVersionSpan, weight_versions
 from serve.generation.timing import TimingMetrics, timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -44,12 +45,14 @@ class ChatView:
         self._fingerprint = fingerprint
         self._created = int(time.time())
         self._counter = TokenCounter([prompt.num_tokens], prompt.params.n, talk.thoughts)
+        self._cached = CachedTokens(prompt.params.n)
         self._begun: set[int] = set()
         self.timeline: Timeline | None = None  # to be told at the end
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
         """A chunk with the role when a choice begins, then those with its news."""
+        self._cached.add(deltas)
         for index, delta in deltas.items():
             if index not in self._begun:
                 yield self._first(index)
@@ -58,11 +61,16 @@ class ChatView:
 
     def last(self) -> Iterator[ChatChunk]:
         """The counts, if they are wanted."""
+        if self._request.return_cached_tokens_details:
+            chunk = self._chunk([], UNSET)
+            chunk.sglext = self._cached.shown
+            yield chunk
         if self._request.include_usage:
             yield self._chunk([], self._counter.total())
 
     def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
         """The response that is not streamed."""
+        self._cached.add(deltas)
         choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
         request = self._request
         scores = prompt_logprobs(deltas[0].prompt_logprobs or [None])
@@ -77,6 +85,7 @@ class ChatView:
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
             prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
+            sglext=self._cached.shown if request.return_cached_tokens_details else UNSET,
         )
 
     def _first(self, index: int) -> ChatChunk:
@@ -106,6 +115,7 @@ class ChatView:
             choices[-1].finish_reason = self._replies[index].finish_reason(delta)
             choices[-1].stop_reason = delta.stop_reason
             choices[-1].matched_stop = delta.matched
+            choices[-1].weight_versions = self._weights(index)
         for choice in choices:
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
             chunk = self._chunk([choice], usage)
@@ -134,8 +144,18 @@ class ChatView:
             stop_reason=delta.stop_reason,
             matched_stop=delta.matched,
             token_ids=delta.token_ids if self._request.return_token_ids else UNSET,
+            prompt_token_ids=(
+                self._prompt.token_ids if self._request.return_prompt_token_ids else UNSET
+            ),
             hidden_states=last_state(delta) if self._request.return_hidden_states else UNSET,
+            weight_versions=self._weights(index),
         )
+
+    def _weights(self, index: int) -> list[WeightVersionSpan] | UnsetType:
+        """Whose a choice is that has ended."""
+        if not self._request.return_weight_versions:
+            return UNSET
+        return weight_versions(self._counter.of_choice(index).completion_tokens)
 
     def _logprobs(self, delta: OutputDelta) -> ChatLogprobs | None:
         if not self._request.logprobs:

@@ -82,6 +82,7 @@ class TokenizeRoute(GenerationRoute[TokenizeRequest]):
 
     kind = TokenizeRequest
     writes = False
+    computes = False
 
     async def answer(self, request: TokenizeRequest, request_id: str, send: Send) -> None:
         service = self.service
@@ -148,6 +149,7 @@ class DetokenizeRoute(GenerationRoute[DetokenizeRequest]):
 
     kind = DetokenizeRequest
     writes = False
+    computes = False
 
     async def answer(self, request: DetokenizeRequest, request_id: str, send: Send) -> None:
         service = self.service

@@ -111,6 +111,7 @@ class AbortRoute(GenerationRoute[AbortRequest]):
     """POST /admin/abort: its client gets an error."""
 
     kind = AbortRequest
+    computes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
         if not self.service.client.end(request.id):

@@ -3,6 +3,7 @@ admin key.
 
     POST /reset_prefix_cache, /flush_cache      no prompt's beginning is found again
     POST /abort_request {"rid": "..."}          its client gets an error; {"abort_all": true}: all
+    POST /abort_requests {"request_ids": [...]} the same of several, or of all; vLLM's
 """
 
 from typing import Literal
@@ -20,7 +21,11 @@ from serve.service import Service
 RESETS = ("/reset_prefix_cache", "/flush_cache")
 ABORT = "/abort_request"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"  # `serve.adapters.routes`
-OPERATOR_PATHS = frozenset({*RESETS, ABORT, LOAD, UNLOAD})
+PAUSE, RESUME = "/pause", "/resume"  # `serve.operations.pause_routes`, as the next two
+PAUSE_GENERATION, CONTINUE = "/pause_generation", "/continue_generation"
+ABORT_REQUESTS = "/abort_requests"
+PAUSES = frozenset({PAUSE, RESUME, PAUSE_GENERATION, CONTINUE})
+OPERATOR_PATHS = frozenset({*RESETS, ABORT, ABORT_REQUESTS, LOAD, UNLOAD, *PAUSES})
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 
 
@@ -66,7 +71,34 @@ class AbortResponseRoute(GenerationRoute[AbortRequest]):
 
     kind = AbortRequest
     writes = False
+    computes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
         ended = self.service.client.end_responses(request.rid or None)
         await send_json(send, Aborted(ended))
+
+
+class AbortRequestsRequest(CheckedRequest, frozen=True, kw_only=True):
+    """Which responses are to end; all, if none is named."""
+
+    request_ids: list[str] | None = None
+
+
+class AbortedRequests(Struct):
+    """How many prompts that were."""
+
+    aborted: int
+    status: Literal["aborted"] = "aborted"
+
+
+class AbortRequestsRoute(GenerationRoute[AbortRequestsRequest]):
+    """Ends them."""
+
+    kind = AbortRequestsRequest
+    writes = False
+    computes = False
+
+    async def answer(self, request: AbortRequestsRequest, request_id: str, send: Send) -> None:
+        named: list[str | None] = [*(request.request_ids or ())]
+        ended = sum(self.service.client.end_responses(each) for each in named or [None])
+        await send_json(send, AbortedRequests(ended))

@@ -10,7 +10,13 @@ from engine.errors import RequestError
 from engine.pooling.inputs import InputReader, PoolInput, match_pairs, vector_width
 from engine.pooling_params import PoolingParams
 from serve.generation.prompts import check_ids
-from serve.pooling.protocol import MAX_INPUTS, EmbeddingRequest, InputFields, PoolingFields
+from serve.pooling.protocol import (
+    MAX_INPUTS,
+    AskedVectors,
+    EmbeddingRequest,
+    InputFields,
+    PoolingFields,
+)
 from serve.protocol.decoding import Usage, usage_of
 from serve.service import Service
 
@@ -38,15 +44,18 @@ async def ask_inputs(service: Service, request: InputFields) -> Answers:
     """The vectors of a request's `input` or `messages`; raises RequestError."""
     dimensions = request.dimensions if isinstance(request, EmbeddingRequest) else None
     params = PoolingParams(dimensions=dimensions, use_activation=request.use_activation)
-    reader, truncate = _reader(service), request.truncate_prompt_tokens
+    reader, truncate = reader_of(service), request.truncate_prompt_tokens
+    cut = request.truncation_side or "right"
     if request.messages is not None:
         rendered = await asyncio.to_thread(service.model.render, request.conversation())
         text, marked = rendered.marked or rendered.text, rendered.marked is not None
         special = bool(request.add_special_tokens)
-        return await _ask(
+        return await ask(
             service,
             lambda: [
-                reader.text(text, truncate=truncate, add_special_tokens=special, marked=marked)
+                reader.text(
+                    text, truncate=truncate, add_special_tokens=special, marked=marked, cut=cut
+                )
             ],
             params,
             request,
@@ -56,10 +65,10 @@ async def ask_inputs(service: Service, request: InputFields) -> Answers:
     def read(one: str | list[int]) -> PoolInput:
         if isinstance(one, list):
             check_ids(one, service.client.info.vocab_size, "input")
-            return reader.ids(one, truncate)
-        return reader.text(one, truncate=truncate, add_special_tokens=special)
+            return reader.ids(one, truncate, cut)
+        return reader.text(one, truncate=truncate, add_special_tokens=special, cut=cut)
 
-    return await _ask(service, lambda: [read(one) for one in request.inputs()], params, request)
+    return await ask(service, lambda: [read(one) for one in request.inputs()], params, request)
 
 
 async def ask_scores(
@@ -76,10 +85,10 @@ async def ask_scores(
     pairs = match_pairs(first, second)
     if len(pairs) > MAX_INPUTS:
         raise RequestError(f"There may be at most {MAX_INPUTS} pairs.", "documents")
-    reader, truncate = _reader(service), request.truncate_prompt_tokens
+    reader, truncate = reader_of(service), request.truncate_prompt_tokens
     params = PoolingParams(use_activation=request.use_activation)
     if service.client.info.task == "classify":
-        answers = await _ask(
+        answers = await ask(
             service,
             lambda: [reader.text(*pair, truncate=truncate, max_last=max_second) for pair in pairs],
             params,
@@ -88,7 +97,7 @@ async def ask_scores(
         return [floats(vector)[0] for vector in answers.vectors], answers.usage
     whole = dict.fromkeys((text, None) for text in first)
     texts = list(whole | dict.fromkeys((text, max_second) for text in second))
-    answers = await _ask(
+    answers = await ask(
         service,
         lambda: [reader.text(text, truncate=truncate, max_last=most) for text, most in texts],
         params,
@@ -108,17 +117,21 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float:
     return math.fsum(x * y for x, y in zip(a, b, strict=True)) / length if length else 0.0
 
 
-def _reader(service: Service) -> InputReader:
+def reader_of(service: Service) -> InputReader:
+    """What reads its inputs."""
     return InputReader(service.model.tokenizer, service.client.info)
 
 
-async def _ask(
+async def ask(
     service: Service,
     read: Callable[[], list[PoolInput]],
     params: PoolingParams,
-    request: PoolingFields,
+    request: AskedVectors,
 ) -> Answers:
-    """Tokenise in a thread, for the event loop never waits for it, then ask the engine."""
+    """Tokenise in a thread, for the event loop never waits for it, then ask the engine.
+
+    Raises RequestError, also what `read` raises.
+    """
     inputs = await asyncio.to_thread(read)
     lengths, info = [len(each.token_ids) for each in inputs], service.client.info
     total = sum(lengths)

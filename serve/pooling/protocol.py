@@ -7,7 +7,7 @@ from msgspec import Struct
 from engine.errors import RequestError
 from serve.protocol.chat import ChatMessage, ChatRequest
 from serve.protocol.completions import TextOrIds
-from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage
+from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage, check_side
 from serve.protocol.template_fields import check_template_fields
 
 MAX_INPUTS = 2048  # as OpenAI's
@@ -18,17 +18,22 @@ _OF_PAIRS = ("truncate_prompt_tokens", "use_activation")
 _OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
 
-class PoolingFields(CheckedRequest, frozen=True, kw_only=True):
+class AskedVectors(CheckedRequest, frozen=True, kw_only=True):
     """Fields of all of them. None always means "as if it were not sent"."""
 
     model: str | None = None
-    truncate_prompt_tokens: int | None = None  # -1: what the model takes
-    use_activation: bool | None = None  # vectors of length 1, probabilities instead of scores
     priority: int | None = None
 
     def check_shared(self) -> None:
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
+
+
+class PoolingFields(AskedVectors, frozen=True, kw_only=True):
+    """Fields of all but Cohere's."""
+
+    truncate_prompt_tokens: int | None = None  # -1: what the model takes
+    use_activation: bool | None = None  # vectors of length 1, probabilities instead of scores
 
 
 class InputFields(PoolingFields, frozen=True, kw_only=True):
@@ -37,6 +42,7 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("input",), ("messages",))
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
+    truncation_side: Literal["left", "right"] | None = None  # which end is cut: right, unless said
     add_generation_prompt: bool | None = None
     chat_template: str | None = None  # as in the chat API
     chat_template_kwargs: dict[str, Any] | None = None
@@ -50,6 +56,7 @@ class InputFields(PoolingFields, frozen=True, kw_only=True):
             raise RequestError("messages must hold at least one message.", "messages")
         if self.messages is None:
             check_template_fields(self, _OF_MESSAGES, "input")
+        check_side(self.truncation_side, self.truncate_prompt_tokens)
         for message in self.messages or ():
             message.check()
 

@@ -16,6 +16,7 @@ from serve.pooling.ask import Answers, ask_inputs, ask_scores, floats
 from serve.pooling.encode import EncodeRequest, send_encoded
 from serve.pooling.encodings import as_json, encoded, send_bytes
 from serve.pooling.protocol import (
+    AskedVectors,
     Classified,
     ClassifiedList,
     ClassifyRequest,
@@ -25,7 +26,6 @@ from serve.pooling.protocol import (
     EmbeddingRequest,
     Pooled,
     PooledList,
-    PoolingFields,
     PoolingRequest,
     Ranked,
     Ranking,
@@ -45,7 +45,7 @@ class PoolingRouteBase(GenerationRoute[RequestT]):
     writes: ClassVar[bool] = False
     task: ClassVar[str]
 
-    def check(self, request: PoolingFields) -> None:
+    def check(self, request: AskedVectors) -> None:
         """Raise RequestError where this model cannot serve it."""
         self.service.check_model(request.model)
         check_task(self.service.client.info, self.task)

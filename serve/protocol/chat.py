@@ -11,7 +11,9 @@ from msgspec import UNSET, Struct, UnsetType
 from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling.params import MAX_LOGPROBS
+from serve.generation.provenance import SglExt, WeightVersionSpan
 from serve.generation.timing import TimingMetrics
+from serve.native.sessions import SessionParams
 from serve.protocol.decoding import GenerationRequest, Usage
 from serve.protocol.tools import (
     AllowedToolChoice,
@@ -119,6 +121,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
     stream_reasoning: bool | None = None  # false shows it once it is whole
+    return_prompt_token_ids: bool | None = None  # SGLang's: in each choice; not of streams
+    session_params: SessionParams | None = None  # SGLang's: messages go on where others ended
 
     @property
     def wants_logprobs(self) -> bool:
@@ -184,6 +188,13 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             raise RequestError("functions and tools exclude each other.", "functions")
         if self.functions and self.tool_choice not in (None, "auto"):
             raise RequestError("tool_choice is of tools; send function_call.", "tool_choice")
+        if self.return_prompt_token_ids and self.stream:
+            raise RequestError(
+                "return_prompt_token_ids cannot be streamed; send return_token_ids.",
+                "return_prompt_token_ids",
+            )
+        if self.session_params is not None and (self.n or 1) > 1:
+            raise RequestError("session_params is of one answer; leave out n.", "session_params")
         self._check_limits()
 
     def _check_ids_alone(self) -> None:
@@ -264,7 +275,9 @@ class ChatChoice(Struct):
     stop_reason: int | str | UnsetType | None = UNSET
     matched_stop: int | str | UnsetType | None = UNSET  # SGLang's name; the end of text, too
     token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
     hidden_states: list[float] | UnsetType = UNSET
+    weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
 
 
 class ChatCompletion(Struct, kw_only=True):
@@ -281,6 +294,7 @@ class ChatCompletion(Struct, kw_only=True):
     prompt_text: str | UnsetType | None = UNSET  # as the chat template wrote it
     metrics: TimingMetrics | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
+    sglext: SglExt | UnsetType = UNSET
 
 
 class Delta(Struct):
@@ -304,6 +318,7 @@ class ChunkChoice(Struct):
     stop_reason: int | str | UnsetType | None = UNSET
     matched_stop: int | str | UnsetType | None = UNSET  # SGLang's name; the end of text, too
     token_ids: list[int] | UnsetType = UNSET
+    weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
 
 
 class ChatChunk(Struct, kw_only=True):
@@ -316,6 +331,7 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     system_fingerprint: str
     usage: Usage | UnsetType = UNSET
+    sglext: SglExt | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType | None = UNSET
     metrics: TimingMetrics | UnsetType = UNSET

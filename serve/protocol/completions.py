@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from engine.errors import RequestError
 from engine.messages import FinishReason
 from engine.sampling.params import MAX_LOGPROBS
+from serve.generation.provenance import SglExt, WeightVersionSpan
 from serve.generation.timing import TimingMetrics
 from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage
 
@@ -93,6 +94,7 @@ class CompletionChoice(Struct):
     prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
     hidden_states: list[float] | UnsetType = UNSET
+    weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
 
 
 class Completion(Struct, kw_only=True):
@@ -105,4 +107,5 @@ class Completion(Struct, kw_only=True):
     choices: list[CompletionChoice]
     system_fingerprint: str
     usage: Usage | UnsetType = UNSET
+    sglext: SglExt | UnsetType = UNSET
     metrics: TimingMetrics | UnsetType = UNSET

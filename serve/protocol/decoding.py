@@ -112,6 +112,8 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     return_hidden_states: bool | None = None  # SGLang's: of the last layer, at the last token
+    return_cached_tokens_details: bool | None = None  # SGLang's: where cached tokens were
+    return_weight_versions: bool | None = None
     use_beam_search: bool | None = None
     best_of: int | None = None
     length_penalty: float | None = None
@@ -169,6 +171,11 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if self.return_hidden_states:
             check_states(self.stream, self.use_beam_search)
+        if self.return_weight_versions and self.use_beam_search:
+            raise RequestError(
+                "return_weight_versions cannot be used with use_beam_search.",
+                "return_weight_versions",
+            )
         if self.prompt_logprobs_start and (self.prompt_logprobs is None or self.echo):
             raise RequestError(
                 "prompt_logprobs_start needs prompt_logprobs, without echo.",
@@ -189,12 +196,7 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 f"truncate_prompt_tokens must be at least 1, or -1 for what fits, got {tail}.",
                 "truncate_prompt_tokens",
             )
-        if tail is None and self.truncation_side is not None:
-            raise RequestError(
-                "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
-                "neither.",
-                "truncation_side",
-            )
+        check_side(self.truncation_side, tail)
 
     def _check_ids(self) -> None:
         for name in ("request_id", "rid"):
@@ -203,6 +205,16 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
         if self.request_id is not None and self.rid is not None:
             raise RequestError("request_id and rid both name the response; send one.", "rid")
+
+
+def check_side(side: str | None, tail: int | None) -> None:
+    """Raise RequestError for a truncation_side of what is not cut."""
+    if side is not None and tail is None:
+        raise RequestError(
+            "truncation_side says which end truncate_prompt_tokens cuts; send that too, or "
+            "neither.",
+            "truncation_side",
+        )
 
 
 def check_states(stream: bool | None, beams: bool | None = None) -> None:

@@ -50,7 +50,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "mm_processor_kwargs": (),
         "prompt_embeds": (),  # of routes that take none
         "return_prompt_text": (False,),  # of routes that make no text
-        "return_weight_versions": (False,),
+        "return_weight_versions": (False,),  # likewise
         "session_id": (),
         "skip_special_tokens": (True,),
         "watermarking": (),
@@ -61,7 +61,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "bootstrap_port": (),
         "bootstrap_room": (),
         "custom_logit_processor": (),
-        "data_parallel_rank": (),
+        "data_parallel_rank": (0,),  # the only one, under both names
         "image_data": (),
         "images": ([],),
         "input_embeds": (),  # likewise
@@ -71,13 +71,14 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "raw": (False,),
         "return_blocks": (False,),
         "return_bytes": (False,),
-        "return_cached_tokens_details": (False,),
+        "return_cached_tokens_details": (False,),  # of other routes than OpenAI's
         "return_entropy": (False,),
         "return_hidden_states": (False,),  # of routes that give none
-        "return_prompt_token_ids": (False,),
+        "return_prompt_token_ids": (False,),  # of routes but chats
         "return_routed_experts": (False,),
+        "routed_dp_rank": (0,),
         "separate_reasoning": (True,),
-        "session_params": (),
+        "session_params": (),  # of routes but chats and /generate
         "stream_reasoning": (True,),
         "suffix": ("",),
         "template": ("",),

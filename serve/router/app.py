@@ -30,9 +30,10 @@ from serve.router.metrics import RouterMetrics
 from serve.router.settings import RouterSettings
 
 UNVERSIONED = (
-    "/generate", "/inference/v1/generate", "/tokenize", "/detokenize", "/parse_function_call",
-    "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/classify",
-    "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
+    "/generate", "/open_session", "/close_session", "/inference/v1/generate", "/tokenize",
+    "/detokenize", "/parse_function_call",
+    "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/v2/embed",
+    "/classify", "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
 )  # fmt: skip
 
 

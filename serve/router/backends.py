@@ -94,7 +94,7 @@ class Backends:
             await asyncio.sleep(HEALTH_SECONDS)
 
     def remember(self, response_id: str, backend: Backend) -> None:
-        """`backend` keeps this response."""
+        """`backend` keeps this response, or session."""
         self._responses[response_id] = backend
         while len(self._responses) > MAX_RESPONSES:
             self._responses.popitem(last=False)
@@ -103,7 +103,8 @@ class Backends:
         self, beginning: Beginning, tried: Collection[Backend], response_id: str | None = None
     ) -> tuple[Backend, Choice] | None:
         """The backend to ask, and why; None if none is left."""
-        keeper = self._responses.get(response_id or beginning.previous_response_id or "")
+        kept = response_id or beginning.previous_response_id or beginning.session
+        keeper = self._responses.get(kept or "")
         if keeper is not None:
             return None if keeper in tried else (keeper, "response")
         open_ones = [each for each in self.all if each.is_healthy and each not in tried]

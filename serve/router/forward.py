@@ -24,11 +24,12 @@ from serve.http.request_id import OWN_ID
 from serve.operations.operator_routes import OPERATOR_PATHS
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
-from serve.router.prefixes import Beginning, beginning_of
+from serve.router.prefixes import Beginning, beginning_of, session_of
 from serve.router.relay import pass_on
 from serve.router.settings import RouterSettings
 from serve.router.upstream import Answer, Call, Failure, UpstreamError, ask
 
+OPEN = "/open_session"
 MAX_LOST = 2  # a request that ends the servers it is sent to must not reach all of them
 _OF_ONE_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
@@ -101,10 +102,8 @@ class Forward:
                         self._failed(backend.url, "503")
                         return "503"
                     self._metrics.requests.labels(backend.url, choice).inc()
-                    if path == RESPONSES:
-                        own = answer.header(OWN_ID.encode()) or answer.header(b"x-request-id")
-                        name = own.decode("latin-1")
-                        self._backends.remember(f"resp_{name}", backend)
+                    if path in (RESPONSES, OPEN):
+                        self._remember(answer, backend, beginning, path)
                     await self._pass_on(answer, backend.url, path, send)
                     return None
         except UpstreamError as error:
@@ -112,6 +111,12 @@ class Forward:
             self._failed(backend.url, error.kind)
             logger.warning("%s did not answer: %s.", backend.url, error)
             return error.kind
+
+    def _remember(self, answer: Answer, backend: Backend, beginning: Beginning, path: str) -> None:
+        """Who keeps what was asked for; its id is that of the request, unless that says one."""
+        own = (answer.header(OWN_ID.encode()) or answer.header(b"x-request-id")).decode("latin-1")
+        made = beginning.session or session_of(own) if path == OPEN else f"resp_{own}"
+        self._backends.remember(made or "", backend)
 
     async def _pass_on(self, answer: Answer, name: str, path: str, send: Send) -> None:
         """The whole of it; raises TransportError if it breaks off before anything was sent."""

@@ -27,18 +27,32 @@ class Beginning(msgspec.Struct, frozen=True):
 
     hashes: Sequence[int] = ()
     previous_response_id: str | None = None
+    session: str | None = None  # as `session_of` calls it
+
+
+def session_of(name: object) -> str | None:
+    """What a session of that id is called among all that only one backend keeps."""
+    return f"session {name}" if isinstance(name, str) else None
 
 
 def beginning_of(body: bytes) -> Beginning:
     """Of any JSON body; what is no JSON object has none, and its backend says what is wrong."""
     try:
         fields = _fields.decode(body)
-        previous = msgspec.json.decode(fields.get("previous_response_id", b"null"))
+        previous, params, name = (
+            msgspec.json.decode(fields.get(each, b"null"))
+            for each in ("previous_response_id", "session_params", "session_id")
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Beginning()
     # without the closing bracket: the next turn is written before it
     parts = [bytes(fields[name]).removesuffix(b"]") for name in _IN_PROMPT_ORDER if name in fields]
-    return Beginning(block_hashes(b"".join(parts)), previous if isinstance(previous, str) else None)
+    kept = params.get("id") if isinstance(params, dict) else name
+    return Beginning(
+        block_hashes(b"".join(parts)),
+        previous if isinstance(previous, str) else None,
+        session_of(kept),
+    )
 
 
 def block_hashes(text: bytes) -> list[int]:

@@ -45,7 +45,7 @@ from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from serve.commands.batch import run_batch
-from serve.operations.operator_routes import RESETS
+from serve.operations.operator_routes import CONTINUE, PAUSE, RESETS, RESUME
 from serve.responses import store as store_module
 from serve.service import Service
 from serve.settings import ServerSettings
@@ -106,7 +106,7 @@ async def posts(served: Served) -> list[str]:
         route.path
         for route in served.app.routes
         if isinstance(route, Route) and "POST" in (route.methods or ()) and "{" not in route.path
-        if route.path not in (*RESETS, "/ping")  # which take no body
+        if route.path not in (*RESETS, PAUSE, RESUME, CONTINUE, "/ping")  # which take no body
     ]
 
 

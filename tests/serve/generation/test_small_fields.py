@@ -47,6 +47,10 @@ async def test_a_request_may_name_its_response(
         ({"input_ids": [72], "add_generation_prompt": False}, "add_generation_prompt"),
         ({"input_ids": [72], "continue_final_message": True}, "continue_final_message"),
         ({"spaces_between_special_tokens": "no"}, "spaces_between_special_tokens"),
+        ({"data_parallel_rank": 1}, "data_parallel_rank"),
+        ({"routed_dp_rank": 2}, "routed_dp_rank"),
+        ({"stream": True, "return_prompt_token_ids": True}, "return_prompt_token_ids"),
+        ({"return_weight_versions": True, "use_beam_search": True}, "return_weight_versions"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named(serve: Serve, fields: dict[str, Any], param: str) -> None:
@@ -232,3 +236,47 @@ async def test_the_fingerprint_is_the_settings(serve: Serve) -> None:
         assert mark.startswith("fp_")
         found.append(mark)
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_where_cached_tokens_were_is_told(serve: Serve, path: str) -> None:
+    body: dict[str, Any] = {"max_tokens": 2, "n": 2, "return_cached_tokens_details": True}
+    prompt = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {}
+    body |= prompt or {"prompt": "abcdef"}
+    async with serve() as served:
+        served.core.said_first = {"num_cached_tokens": 5, "num_external_tokens": 3}
+        whole = (await served.post(path, **body)).json()
+        usage = {"stream_options": {"include_usage": True}}
+        streamed = event_data((await served.post(path, **body, **usage, stream=True)).text)
+        del body["return_cached_tokens_details"]
+        unasked = await served.post(path, **body)
+    found = {"cached_tokens_details": {"device": 2, "host": 3}}
+    assert whole["sglext"] == found and "sglext" not in unasked.text
+    assert streamed[-3]["sglext"] == found and streamed[-3]["choices"] == []
+    assert streamed[-2]["usage"] == whole["usage"]
+    assert not any("sglext" in each for each in streamed[:-3])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_whose_weights_wrote_an_answer_is_told(serve: Serve, path: str) -> None:
+    body: dict[str, Any] = {"max_tokens": 3, "n": 2, "return_weight_versions": True}
+    prompt = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {}
+    body |= {"data_parallel_rank": 0} | (prompt or {"prompt": "abcdef"})
+    async with serve() as served:
+        whole = (await served.post(path, **body)).json()
+        *events, _ = event_data((await served.post(path, **body, stream=True)).text)
+    told = [{"start": 0, "end": 3, "version": "default"}]
+    assert [each["weight_versions"] for each in whole["choices"]] == [told] * 2
+    choices = [choice for event in events for choice in event["choices"]]
+    for choice in choices:
+        ended = choice.get("finish_reason") is not None
+        assert choice.get("weight_versions") == (told if ended else None)
+    assert sum(choice.get("finish_reason") is not None for choice in choices) == 2
+
+
+async def test_each_choice_may_show_its_prompt(serve: Serve) -> None:
+    async with serve() as served:
+        shown = (await served.chat("Hi", max_tokens=1, return_prompt_token_ids=True)).json()
+        [added] = served.core.added
+    assert shown["choices"][0]["prompt_token_ids"] == added.prompt_token_ids
+    assert "prompt_token_ids" not in shown

@@ -160,6 +160,24 @@ async def test_errors_and_keys_are_the_backends(serve: Serve) -> None:
     assert {each.status_code for each in served} == {400}
 
 
+async def test_sessions_go_on_where_they_are(serve: Serve) -> None:
+    async with pair(serve) as (router, one, two):
+        opened = [{"capacity_of_str_len": 0}, {"capacity_of_str_len": 0, "session_id": "mine"}] * 2
+        opened[3] = {"capacity_of_str_len": 0, "session_id": "other"}
+        names = [(await router.http.post("/open_session", json=body)).json() for body in opened]
+        for name in names * 2:
+            session = {"session_params": {"id": name}, "sampling_params": {"max_new_tokens": 1}}
+            answer = await router.http.post("/generate", json={"text": f"a{name}", **session})
+            assert answer.status_code == 200, answer.text
+        again = await router.http.post("/open_session", json=opened[1])
+        closed = [
+            await router.http.post("/close_session", json={"session_id": name}) for name in names
+        ]
+        assert one.core.added and two.core.added
+    assert names[1::2] == ["mine", "other"] and again.status_code == 400
+    assert [each.status_code for each in closed] == [200] * 4
+
+
 async def test_stored_responses_are_asked_for_where_they_are(serve: Serve) -> None:
     async with pair(serve) as (router, one, two):
         made = [

@@ -1,0 +1,139 @@
+"""Pausing a server and going on, under the names of vLLM and SGLang; for operators.
+
+    POST /pause?mode=abort|wait&clear_cache=true    vLLM's
+    POST /pause_generation {"mode": "abort"}        SGLang's
+    POST /resume, /continue_generation              what came meanwhile is begun
+    GET  /is_paused                                 {"is_paused": false}
+
+What is at work ends with an error (`abort`) or is waited for (`wait`), and then nothing of what was
+computed is found again, unless `clear_cache` is false. Both servers can freeze requests in the
+middle, too; that is refused here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Send
+
+from engine.errors import RequestError
+from serve.errors import ForbiddenError
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.hosts import open_to_strangers
+from serve.operations.operator_routes import CONTINUE, PAUSE, RESUME
+from serve.protocol.decoding import CheckedRequest
+from serve.service import Service
+
+_END_SECONDS = 10.0  # for what is ended; a client that does not read may take longer to hear of it
+_MODES = ("abort", "wait")
+PAUSING = {"mode": "string", "wait_for_inflight_requests": "boolean", "clear_cache": "boolean"}
+_FLAGS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
+
+
+class PauseRequest(CheckedRequest, frozen=True, kw_only=True):
+    """What becomes of requests at work."""
+
+    mode: str | None = None
+
+    def check_shared(self) -> None:
+        _check_mode(self.mode or "abort")
+
+
+class Done(Struct):
+    """That it is so."""
+
+    message: str
+    status: Literal["ok"] = "ok"
+
+
+class PauseRoutes:
+    """Those that have no body."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def paths(self) -> Mapping[str, Callable[[Request], Awaitable[Response]]]:
+        """What POST leads to."""
+        return {
+            PAUSE: self.pause,
+            RESUME: self.resume,
+            CONTINUE: self.continue_generation,
+        }
+
+    async def pause(self, request: Request) -> Response:
+        """POST /pause."""
+        asked = dict(request.query_params)
+        mode = asked.pop("mode", "abort")
+        if _flag(asked, "wait_for_inflight_requests", False):  # the older way to say it
+            mode = "wait"
+        clear = _flag(asked, "clear_cache", True)
+        for name in asked:
+            raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
+        await _pause(self._service, mode, clear=clear)
+        return JSONResponse({"status": "paused"})
+
+    async def resume(self, _: Request) -> Response:
+        """POST /resume."""
+        self._service.pause.end()
+        return JSONResponse({"status": "resumed"})
+
+    async def continue_generation(self, _: Request) -> Response:
+        """POST /continue_generation."""
+        self._service.pause.end()
+        return JSONResponse({"message": "Generation goes on.", "status": "ok"})
+
+    async def is_paused(self, _: Request) -> Response:
+        """GET /is_paused."""
+        return JSONResponse({"is_paused": self._service.pause.is_on})
+
+
+class PauseGenerationRoute(GenerationRoute[PauseRequest]):
+    """SGLang's, which keeps what it has computed."""
+
+    kind = PauseRequest
+    writes = False
+    computes = False
+
+    async def answer(self, request: PauseRequest, request_id: str, send: Send) -> None:
+        await _pause(self.service, request.mode or "abort", clear=False)
+        await send_json(send, Done("Generation is paused."))
+
+
+async def _pause(service: Service, mode: str, *, clear: bool) -> None:
+    """Raises ForbiddenError where nobody knows who asks."""
+    if open_to_strangers(service.settings):
+        raise ForbiddenError(
+            "Pausing is the operator's, and anybody who reaches this server could say to be that; "
+            "start it with --admin-api-key."
+        )
+    _check_mode(mode)
+    client = service.client
+    service.pause.begin()
+    if mode == "abort":
+        client.end_responses(None)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
+    else:
+        await client.wait_until_idle()
+    if clear:
+        client.reset_prefix_cache()
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in _MODES:
+        raise RequestError(
+            f"mode is {' or '.join(_MODES)} here, got {mode[:40]!a}; requests cannot be frozen.",
+            "mode",
+        )
+
+
+def _flag(asked: dict[str, str], name: str, usual: bool) -> bool:
+    """A parameter that is true or false; it is taken out."""
+    given = asked.pop(name, None)
+    if given is not None and given.lower() not in _FLAGS:
+        raise RequestError(f"{name} must be true or false, got {given[:40]!a}.", name)
+    return usual if given is None else _FLAGS[given.lower()]
