@@ -3,6 +3,11 @@
 Of the first 128 that wait; they are compared once in 8 steps, and once for all who are admitted in
 those: a comparison costs the host half of what the rest of a step does. Who was to be next and
 found no room stays the next one, so that nobody is compared while there is none.
+
+Those whose beginnings are known may keep coming, so one order in eight begins with who came first:
+everybody comes to that place, and nobody waits for ever. (SGLang's `lpm`, which looks at all or, if
+there are more than 128, at none, has no such rule: there a new prompt waits as long as up to 128
+that continue known ones do.)
 """
 
 from engine.cache.page_key import extend_keys
@@ -12,6 +17,7 @@ from engine.scheduling.waiting_queue import WaitingQueue
 
 _COMPARED = 128
 _STEPS = 8
+_ORDERS = 8  # of which one begins with who came first
 
 
 class LongestFirst(WaitingQueue):
@@ -23,6 +29,7 @@ class LongestFirst(WaitingQueue):
         self._page_size = page_size
         self._order: list[Request] = []  # of those that were compared, the next one last
         self._steps = 0  # in which it was followed
+        self._orders = 0  # made so far
 
     def begin_step(self) -> None:
         """After some steps, forget the order but for the next one."""
@@ -36,10 +43,13 @@ class LongestFirst(WaitingQueue):
         while order and order[-1].status is not Status.WAITING:
             order.pop()
         if first is not None and (not order or first.priority < order[-1].priority):
+            self._orders, self._steps = self._orders + 1, 0
+            before_all = first if self._orders % _ORDERS == 0 else None
             compared = self.first(_COMPARED)
-            compared.sort(key=lambda request: (request.priority, -self._known(request)))
+            compared.sort(
+                key=lambda each: (each.priority, each is not before_all, -self._known(each))
+            )
             order[:] = reversed(compared)
-            self._steps = 0
         return order[-1] if order else None
 
     def set_aside(self, request: Request) -> bool:

@@ -79,3 +79,26 @@ def test_one_of_another_life_is_not_taken_for_who_was_next():
     again = make(1, [3] * 3)
     s.add(again)
     assert s.waiting.peek() is again
+
+
+def test_nobody_waits_for_ever_behind_those_of_whom_more_is_known():
+    """As many of these come as go; strangers go in the order in which they came."""
+    s = lpm(rows=1)
+    know(s, [1] * 13)
+
+    def known(number):
+        return make(number, [1] * 12 + [number % 40 + 5] * 4, max_tokens=1)
+
+    for number in range(3):
+        s.add(make(number, [number + 2] * 16, max_tokens=1))
+    for number in range(100, 120):
+        s.add(known(number))
+    admitted = []
+    while not {0, 1, 2} <= set(admitted):
+        s.add(known(200 + len(admitted)))
+        plan = compute(s, s.schedule())
+        admitted += [chunk.request.request_id for chunk in pieces(plan) if chunk.admitted]
+        assert len(admitted) < 300
+    places = [admitted.index(each) for each in range(3)]
+    assert places == sorted(places)
+    assert places[0] > 40, "who is known goes first, but for one order in some"
