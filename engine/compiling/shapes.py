@@ -3,7 +3,8 @@
 Two families of programs, so that the grid adds up instead of multiplying:
 
     decode   one token a row          rows    1 2 4 8 16 24 32 48 64 96 128 ... max_num_seqs
-    mixed    rows of any length       tokens  16 32 64 128 ... max_num_batched_tokens
+    mixed    rows of any length       tokens  16 32 64 128 ... max_num_batched_tokens,
+                                      rows    as many as tokens, at most max_num_seqs
 
 There may be decode programs that do several steps, too: --num-scheduler-steps.
 
@@ -100,8 +101,9 @@ class Shapes:
         return [self._shape(rows, rows, True) for rows in decode_rows(self.max_num_seqs)]
 
     def mixed(self) -> list[StepShape]:
+        """A token is in one row, and gives it one row of logits at most."""
         sizes = mixed_tokens(self.max_num_seqs, self.max_num_batched_tokens)
-        return [self._shape(tokens, self.max_num_seqs, False) for tokens in sizes]
+        return [self._shape(tokens, min(tokens, self.max_num_seqs), False) for tokens in sizes]
 
     def windowed(self) -> list[StepShape]:
         """Decode programs of several steps, the most steps first."""

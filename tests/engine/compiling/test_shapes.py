@@ -40,6 +40,13 @@ def test_largest_programs_take_every_step():
     assert decode.page_updates == 24 and mixed.page_updates == 24 + 80 // 16
 
 
+def test_few_tokens_have_few_rows():
+    """For 256 rows Llama 3.1 8B's head takes more than its layers for 16 tokens."""
+    assert [(s.tokens, s.rows) for s in Shapes(100, 300, 400, 16).mixed()] == [
+        (16, 16), (32, 32), (64, 64), (128, 100), (256, 100), (304, 100),
+    ]  # fmt: skip
+
+
 def test_budget_below_rows_is_refused():
     with pytest.raises(ConfigError, match="--max-num-batched-tokens 8 is below --max-num-seqs 16"):
         Shapes(16, 8, 100, 16)
@@ -78,11 +85,15 @@ def test_every_number_of_steps_that_is_taken_has_programs(ahead, steps, windows)
     assert decode_windows(config.program_steps) == windows
 
 
-def test_rows_of_every_step_can_be_sampled_later():
-    shapes = Shapes(24, 80, 100, 16, late=True)
+@pytest.mark.parametrize("rows", [1, 5, 16, 24, 37, 64])
+def test_rows_of_every_step_can_be_sampled_later(rows):
+    shapes = Shapes(rows, 80, 100, 16, late=True)
     assert all(step.keeps_logits for step in shapes.decode() + shapes.mixed())
     late = [shape for shape in shapes.sampled_late() if shape.late]
-    assert [str(shape) for shape in late] == ["sample 4 of 16 rows", "sample 16 of 16 rows"]
+    few, most = min(rows, 4), min(rows, 16)
+    assert [(shape.tokens, shape.rows) for shape in late] == [
+        (t, most) for t in sorted({few, most})
+    ]
     taken = [shape for shape in shapes.sampled_late() if shape.takes]
     assert {shape.rows for shape in taken} == {s.rows for s in shapes.decode() + shapes.mixed()}
     assert Shapes(24, 80, 100, 16).sampled_late() == []
