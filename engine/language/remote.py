@@ -116,7 +116,7 @@ class RemoteRequests:
             answer = self._write(ask) if isinstance(ask, Write) else self._score(ask)
         except IngotError as error:
             answer = error
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except Exception as error:  # whoever waits for this answer would wait for ever
             answer = EngineError(f"{self._server.url} answered in another shape: {error!r}.")
         self._answers.put((key, answer))
 

@@ -101,11 +101,11 @@ class _Tree:
     def _start(self, requests: Requests, running: dict[int, _Place]) -> None:
         while self._ready:
             place = self._ready.popleft()
+            running[id(place)] = place
             try:
                 requests.start(id(place), self._ask(place))
-                running[id(place)] = place
             except RequestError as error:
-                self._settle(place, error)
+                self._settle(running.pop(id(place)), error)
 
     def _ask(self, place: _Place) -> Ask:
         part, before = place.part, place.before()

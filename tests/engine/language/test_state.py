@@ -92,6 +92,21 @@ def test_what_was_interrupted_can_be_run_again(script):
     assert s["one"] == "c"
 
 
+def test_what_could_not_be_begun_can_be_run_again(script, monkeypatch):
+    """The engine had ended, say, or Ctrl-C was pressed."""
+    s = State(script, "abc")
+    s += gen("one", max_tokens=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.engine.language.scripted._Requests.start", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            s["one"]
+    assert s["one"] == "c"
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("make", "param"),
     [
