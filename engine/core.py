@@ -40,7 +40,7 @@ from engine.model_files import tokenizer_folder
 from engine.model_info import info_of
 from engine.reasoning.thinking import Thinking, ThinkingBudget
 from engine.request import make_request
-from engine.runner import Launched, Results, Runner
+from engine.runner import Launched, Runner
 from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
 from engine.sampling.state import MAX_EOS_IDS
@@ -218,9 +218,16 @@ class EngineCore:
         scheduling, what the same one gave.
 
         Raises:
-            EngineError: the device failed; the engine cannot go on.
+            EngineError: the device failed, or the host; the engine cannot go on.
         """
         self._check_alive()
+        try:
+            return self._step()
+        except Exception as error:  # the donated state is gone, or a plan half made
+            self._dead = f"The engine failed: {type(error).__name__}: {error}"
+            raise EngineError(self._dead) from error
+
+    def _step(self) -> StepReport:
         start = perf_counter()
         if self._adapters is not None:
             self._settled += self._adapters.settle(self._scheduler)
@@ -231,7 +238,7 @@ class EngineCore:
         ahead = began and self.config.async_scheduling and not self._alone
         oldest = [self._launched[0]] if len(self._launched) > ahead else []  # the newest is not due
         due = oldest + self._sampled_late
-        results = [self._read(each) for each in due]
+        results = [each.read() for each in due]
         read = perf_counter()
         if due:
             self._step_seconds = read - start
@@ -289,10 +296,7 @@ class EngineCore:
     def _sample_late(self) -> None:
         """Choose tokens for rows of the newest step whose masks are here."""
         for rows in self._late.due():
-            try:
-                self._sampled_late.append(self._runner.sample_late(rows))
-            except Exception as error:
-                raise self._failed(error) from error
+            self._sampled_late.append(self._runner.sample_late(rows))
             self._late.sampled(rows)
 
     def _launch(self) -> bool:
@@ -308,8 +312,6 @@ class EngineCore:
         except KeyboardInterrupt:  # a notebook's stop button: what was planned is planned anew
             self._scheduler.undo(plan)
             raise
-        except Exception as error:
-            raise self._failed(error) from error
         self._late.add(launched.late)
         self._launched.append(launched)
         self.stats.num_steps += 1
@@ -317,17 +319,6 @@ class EngineCore:
         self.stats.scheduled_tokens += plan.num_tokens + later_turns
         self.stats.padded_tokens += launched.shape.tokens * plan.window
         return True
-
-    def _read(self, launched: Launched) -> Results:
-        try:
-            return launched.read()
-        except Exception as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> EngineError:
-        """A failed step takes the donated state with it, and so the engine."""
-        self._dead = f"The engine failed: {type(error).__name__}: {error}"
-        return EngineError(self._dead)
 
     def _count(
         self, deltas: list[RequestDelta], start: float, launched: float, read: float

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.adapters.request import LoRARequest
 from engine.errors import RequestError
+from engine.plain_values import string
 from engine.tokenizers.tokenizer import Tokenizer
 from engine.vectors.prompt_embeds import FIELD
 
@@ -128,13 +129,7 @@ def _of_dict(prompt: dict[str, Any]) -> Prompt:
         )
     if (ids is not None and not _is_ids(ids)) or not isinstance(text, str | None):
         raise RequestError('"prompt_token_ids" is a list of integers, "prompt" a text.', "prompt")
-    return Prompt(text=text, ids=ids, cache_salt=_salt(salt))
-
-
-def _salt(value: object) -> str:
-    if not isinstance(value, str):
-        raise RequestError('"cache_salt" is a string.', "cache_salt")
-    return value
+    return Prompt(text=text, ids=ids, cache_salt=string("cache_salt", salt))
 
 
 def _of_embeds(prompt: dict[str, Any]) -> Prompt:
@@ -142,7 +137,9 @@ def _of_embeds(prompt: dict[str, Any]) -> Prompt:
         raise RequestError(
             'Beside "prompt_embeds" a prompt dict has "cache_salt" and nothing else.', FIELD
         )
-    return Prompt(embeds=prompt[FIELD], cache_salt=_salt(prompt.get("cache_salt", "")))
+    return Prompt(
+        embeds=prompt[FIELD], cache_salt=string("cache_salt", prompt.get("cache_salt", ""))
+    )
 
 
 def _of_two(prompt: dict[str, Any]) -> Prompt:
@@ -156,7 +153,9 @@ def _of_two(prompt: dict[str, Any]) -> Prompt:
 
 
 def _is_ids(value: object) -> bool:
-    """Whether it is a sequence of integers, those of NumPy included."""
-    return isinstance(value, Sequence) and all(
-        isinstance(token, Integral) and not isinstance(token, bool) for token in value
+    """Whether it is a sequence of integers, those of NumPy included; bytes are a text's."""
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, bytes | bytearray)
+        and all(isinstance(token, Integral) and not isinstance(token, bool) for token in value)
     )

@@ -42,7 +42,10 @@ class GrammarProcess:
         Raises RequestError, whose text is a part of a sentence, if it cannot be compiled, and
         OverloadedError if the machine was too busy.
         """
-        key = msgspec.json.encode(params)
+        try:
+            key = msgspec.json.encode(params)
+        except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair, say
+            raise RequestError(f"it holds what JSON cannot: {error}") from None
         answer = self._known.get(key)
         if answer is None:
             answer = self._ask(params)

@@ -241,14 +241,18 @@ def test_a_closed_engine_says_so(tiny_folder):
         engine.add(AddRequest(request_id=0, prompt_token_ids=[1], params=SamplingParams()))
 
 
-def test_a_failed_step_ends_the_engine(tiny_folder, monkeypatch):
-    engine = make_core(tiny_folder)
+@pytest.mark.parametrize("where", ["_runner.launch", "_scheduler._admit", "_constrained.advance"])
+def test_a_failed_step_ends_the_engine(tiny_folder, monkeypatch, where):
+    """On the host too: others in the plan would go on from what was never computed."""
+    monkeypatch.setattr("engine.core.Runner.warm_up", lambda _: 0.0)
+    engine = make_core(tiny_folder, async_scheduling=False)
     engine.add(AddRequest(request_id=0, prompt_token_ids=[1], params=SamplingParams()))
 
-    def fail(plan):
+    def fail(*_):
         raise RuntimeError("device on fire")
 
-    monkeypatch.setattr(engine._runner, "launch", fail)
+    part, name = where.split(".")
+    monkeypatch.setattr(getattr(engine, part), name, fail)
     with pytest.raises(EngineError, match="RuntimeError: device on fire"):
         engine.step()
     with pytest.raises(EngineDeadError, match="device on fire"):

@@ -16,12 +16,23 @@ def test_one_or_several():
 
 
 @pytest.mark.parametrize(
-    "prompt", [None, 1, [True], ["a", 1], {}, {"prompt": 3}, {"prompt": "a", "x": 1}]
-)
+    "prompt",
+    [None, 1, b"ab", [True], ["a", 1], {}, {"prompt": 3}, {"prompt": "a", "x": 1},
+     {"prompt_token_ids": b"ab"}],
+)  # fmt: skip
 def test_anything_else_is_refused(prompt):
     with pytest.raises(RequestError) as caught:
         as_prompt(prompt)
     assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize("salt", [None, 5, "\ud800"])
+def test_a_salt_is_a_text(salt):
+    """Pages are named by it while a step of all requests is planned."""
+    for prompt in ({"prompt": "a"}, {"prompt_embeds": [[0.5]]}):
+        with pytest.raises(RequestError) as caught:
+            as_prompt({**prompt, "cache_salt": salt})
+        assert caught.value.param == "cache_salt"
 
 
 def test_text_needs_a_tokenizer():
