@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from engine.errors import RequestError
 from engine.messages import ModelInfo
+from engine.plain_values import integer
 from engine.pooling_params import PoolingParams
 from engine.tokenizers.tokenizer import Side, Tokenizer
 
@@ -81,7 +82,10 @@ class InputReader:
     def limit(self, truncate: int | None) -> int | None:
         """Tokens to keep; None keeps all. Raises RequestError for more than the model takes."""
         longest = self.info.max_model_len
-        if truncate is not None and not (truncate == -1 or 1 <= truncate <= longest):
+        if truncate is None:
+            return None
+        truncate = integer("truncate_prompt_tokens", truncate)
+        if not (truncate == -1 or 1 <= truncate <= longest):
             raise RequestError(
                 f"truncate_prompt_tokens must be from 1 to {longest}, or -1 for all that the model "
                 f"takes, got {str(truncate)[:40]}.",

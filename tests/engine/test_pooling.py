@@ -51,6 +51,17 @@ def test_a_folder_says_how_texts_become_vectors(embedder):
     assert embedder.info.max_model_len == 32
 
 
+@pytest.mark.parametrize(
+    "options", [{"dimensions": 2.5}, {"dimensions": "8"}, {"use_activation": 1}]
+)
+def test_params_of_other_types_are_refused(options):
+    """Vectors are cut when all of a batch are there."""
+    [name] = options
+    with pytest.raises(RequestError, match=name) as caught:
+        PoolingParams(**options)
+    assert caught.value.param == name
+
+
 def test_equal_texts_have_equal_vectors_in_any_company(embedder):
     alone = embedder.embed("the dog sat on a mat")[0].outputs.embedding
     company = embedder.embed(["a", "the Dog SAT on a mat", "the cat ran " * 9, "far away"])
@@ -99,6 +110,8 @@ def test_long_texts_are_refused_or_cut(embedder):
     assert len(embedder.embed(long, truncate_prompt_tokens=7)[0].prompt_token_ids) == 7
     with pytest.raises(RequestError, match="from 1 to 32"):
         embedder.embed(long, truncate_prompt_tokens=33)
+    with pytest.raises(RequestError, match="truncate_prompt_tokens must be an integer"):
+        embedder.embed(long, truncate_prompt_tokens=2.5)
 
 
 @pytest.mark.parametrize("prompt", ["", [], [67], [-1]])
