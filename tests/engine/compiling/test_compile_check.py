@@ -37,14 +37,14 @@ SOUND = Report(
 
 
 @needs_plugin
-@pytest.mark.parametrize("devices", [1, 8])
-def test_steps_of_two_layers_have_no_faults(devices):
+def test_steps_on_eight_devices_have_no_faults():
+    """Of one device `python -m engine.compiling.compile_check` compiles a whole model's."""
     target = load_target("h200")
-    reports = list(check_model("llama-3.1-8b", 2, target, target.mesh(TENSOR, devices)))
+    reports = list(check_model("llama-3.1-8b", 2, target, target.mesh(TENSOR, 8)))
     assert [report.step for report in reports] == ["decode 64 rows", "mixed 1920 tokens"]
     for report in reports:
         assert report.faults == []
-        assert report.aliased_gib > 2 / devices  # keys and values of 64 contexts, in place
+        assert report.aliased_gib > 2 / 8  # keys and values of 64 contexts, in place
 
 
 @needs_plugin
@@ -66,6 +66,7 @@ def test_a_pool_that_fills_the_memory_costs_no_launches(monkeypatch):
         "engine.compiling.compile_check.SHAPES", dataclasses.replace(SHAPES, max_model_len=2**17)
     )
     large = next(check_model("llama-3.1-8b", 2, target, mesh))
+    assert small.faults == large.faults == []
     assert large.aliased_gib > 60 > small.aliased_gib
     assert large.launches == small.launches
     assert 0 < large.room_for_tokens < 2**24
