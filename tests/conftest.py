@@ -1,6 +1,7 @@
 """What all tests share: a CPU with four virtual devices, and where the outside test data lies."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,3 +26,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set INGOT_TEST_DATA to a folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_on_demand() -> Iterator[None]:
+    from tests.programs_on_demand import compile_on_demand
+
+    with pytest.MonkeyPatch.context() as patch:
+        compile_on_demand(patch)
+        yield

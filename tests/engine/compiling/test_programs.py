@@ -15,6 +15,7 @@ from engine.compiling.shapes import Shapes
 from engine.errors import EngineError
 from engine.sampling.params import SamplingParams
 from tests.engine.conftest import make_core, run
+from tests.programs_on_demand import compile_at_once
 
 SHAPES = Shapes(8, 64, 128, 16, windows=(4, 2), loops=True)
 PATIENCE = 60.0  # seconds, of something that takes none
@@ -47,9 +48,11 @@ class Compiler:
 
 
 @pytest.fixture
-def started():
+def started(monkeypatch):
     """Programs of which the largest are ready, whose others are being compiled."""
     made = []
+
+    compile_at_once(monkeypatch)
 
     def start(**given):
         compiler = Compiler(**given)
