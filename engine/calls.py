@@ -5,7 +5,7 @@ of the call it belongs to. On the way out of a call, what is unfinished is abort
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from engine.beams.core import BeamCore
@@ -16,6 +16,7 @@ from engine.grammar.process import GrammarProcess
 from engine.interrupts import held_back
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
+from engine.plain_values import integer, sequence
 from engine.prompts import Prompt
 from engine.reasoning.config import ReasoningConfig, thinking_budget
 from engine.sampling.params import SamplingParams
@@ -23,6 +24,7 @@ from engine.tokenizers.tokenizer import Tokenizer
 from engine.vectors.prompt_embeds import GIVEN, rows_of
 
 Inbox = deque[OutputDelta]
+Priority = int | Sequence[int]  # of all prompts of a call, or of each; lower is sooner
 
 
 class Loop:
@@ -141,6 +143,18 @@ class Call:
         output = self._loop.add(prompt, params, priority, self._inbox, beams)
         self.outputs[output.request_id] = output
 
+    def add_all(
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams],
+        priority: Priority = 0,
+        beams: BeamSearchParams | None = None,
+    ) -> None:
+        """One request for each prompt; raises RequestError."""
+        orders = _priorities(priority, len(prompts))
+        for prompt, own, order in zip(prompts, params, orders, strict=True):
+            self.add(prompt, own, order, beams)
+
     def deltas(self) -> Iterator[OutputDelta]:
         """Everything that the call's requests say, until all have ended; `outputs` grows along."""
         running = sum(len(output.outputs) for output in self.outputs.values())
@@ -163,3 +177,12 @@ class Call:
         """Forget its requests, finished or not."""
         for request_id in self.outputs:
             self._loop.abort(request_id)
+
+
+def _priorities(given: Priority, count: int) -> Sequence[int]:
+    """Of each of `count` prompts; raises RequestError."""
+    if not isinstance(given, list | tuple):
+        return [integer("priority", given)] * count
+    if len(given) != count:
+        raise RequestError(f"{len(given)} priorities were given for {count} prompts.", "priority")
+    return sequence("priority", given, integer)

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.adapters.request import LoRARequest
 from engine.beams.params import BeamSearchParams
-from engine.calls import Call, Loop
+from engine.calls import Call, Loop, Priority
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
@@ -98,7 +98,7 @@ class LLM:
         *,
         use_tqdm: bool = True,
         lora_request: Adapters = None,
-        priority: int = 0,
+        priority: Priority = 0,
     ) -> list[RequestOutput]:
         """Continue each prompt: a text, a list of token ids, or `{"prompt_token_ids": [...]}`; with
         `enable_prompt_embeds=True` also `{"prompt_embeds": array}`, a row [D] for each token as the
@@ -126,7 +126,7 @@ class LLM:
         sampling_params: Params = None,
         *,
         lora_request: Adapters = None,
-        priority: int = 0,
+        priority: Priority = 0,
     ) -> list[str]:
         """Queue prompts as for `generate`, and return their ids at once. They run while
         `wait_for_completion` waits, or beside the prompts of any other call.
@@ -137,8 +137,7 @@ class LLM:
         several, call = with_adapters(as_prompts(prompts), lora_request), Call(self._loop)
         each = self._params(sampling_params, len(several))
         try:
-            for prompt, params in zip(several, each, strict=True):
-                call.add(prompt, params, priority)
+            call.add_all(several, each, priority)
         except BaseException:
             call.close()
             raise
@@ -161,7 +160,7 @@ class LLM:
         *,
         use_tqdm: bool = True,
         lora_request: Adapters = None,
-        priority: int = 0,
+        priority: Priority = 0,
     ) -> list[BeamSearchOutput]:
         """The `beam_width` best continuations of each prompt, as transformers finds them.
 
@@ -387,13 +386,12 @@ class LLM:
         prompts: list[Prompt],
         sampling_params: Params,
         use_tqdm: bool,
-        priority: int,
+        priority: Priority,
         beams: BeamSearchParams | None = None,
     ) -> list[RequestOutput]:
         each = self._params(sampling_params, len(prompts))
         with Call(self._loop) as call:
-            for prompt, params in zip(prompts, each, strict=True):
-                call.add(prompt, params, priority, beams)
+            call.add_all(prompts, each, priority, beams)
             return _finished([call], use_tqdm)
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[OutputDelta]:

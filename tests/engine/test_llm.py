@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import msgspec
 import pytest
 
 from engine import LLM, BeamSearchParams, SamplingParams
@@ -189,6 +190,23 @@ def test_what_is_queued_runs_when_it_is_waited_for(llm):
     assert llm.wait_for_completion() == []
     llm.reset_prefix_cache()
     assert text(llm.generate(["Once"], params)) == expected[:1]
+
+
+def test_each_prompt_may_have_its_priority(llm, monkeypatch):
+    core, seen = llm._loop.core, []
+
+    def told(message, add=core.add):
+        seen.append(message.priority)
+        add(msgspec.structs.replace(message, priority=0))  # this engine is first come, first served
+
+    monkeypatch.setattr(core, "add", told)
+    llm.generate(["a", "b"], GREEDY, priority=[3, -1])
+    llm.generate(["a", "b"], GREEDY, priority=2)
+    assert seen == [3, -1, 2, 2]
+    for wrong in ([1], [0, 0.5], float("nan"), "high"):
+        with pytest.raises(RequestError) as refused:
+            llm.generate(["a", "b"], GREEDY, priority=wrong)
+        assert refused.value.param == "priority"
 
 
 def test_beams_read_as_vllm_s(llm):
