@@ -74,7 +74,10 @@ def test_ids_and_texts_are_sentencepieces(tmp_path: Path, options: dict[str, Any
     model = train(**options)
     ours, theirs = load(write(tmp_path, model)), reference(model)
     whole = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for text in map(plain, (*NASTY, whole, *whole.splitlines())):
+    # the package sums scores in float32: of 12,579 tokens it took "e", "ad" (-13.1610) for the
+    # likelier "ea", "d" (-13.1572), where the sum so far had 1/128 as its last place
+    several = whole[:1500]
+    for text in map(plain, (*NASTY, several, *whole.splitlines())):
         ids = ours.encode(text, add_special_tokens=False)
         assert ids == theirs.encode(text), text
         if theirs.unk_id() not in ids:  # which the package writes as " ⁇ "

@@ -13,6 +13,7 @@ from tests.soak import Soak
 def front():
     with running(*soak.FLAGS, module="serve") as front:
         front.wait_for("/health")
+        front.wait_until_quiet()  # what compiles meanwhile is growth, too
         yield front
 
 
