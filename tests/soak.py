@@ -82,7 +82,8 @@ class Soak:
 
     async def run(self, clients: int, seed: int) -> None:
         """Everything, with a line ten times and at the end; `faults` says what was wrong."""
-        limits = httpx.Limits(max_connections=None)
+        # below the 5 s after which the server closes an idle connection: httpx's own 5 s are a race
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
         url = f"http://127.0.0.1:{self.front.port}"
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
             answers = [await http.post(path, json=body) for path, body in _asked()]
