@@ -16,7 +16,7 @@ class OpenSessionRequest(CheckedRequest, frozen=True, kw_only=True):
     servers that reserve room; here there is as much as the model's context has."""
 
     session_id: str | None = None
-    capacity_of_str_len: int
+    capacity_of_str_len: int | None = None
     streaming: bool | None = None  # each turn follows the one before it
     timeout: float | None = None  # seconds without a turn, after which it is closed
 
@@ -27,7 +27,7 @@ class OpenSessionRequest(CheckedRequest, frozen=True, kw_only=True):
             )
         if self.timeout is not None and self.timeout <= 0:
             raise RequestError("timeout must be above 0 seconds.", "timeout")
-        if self.capacity_of_str_len < 0:
+        if (self.capacity_of_str_len or 0) < 0:
             raise RequestError("capacity_of_str_len must not be negative.", "capacity_of_str_len")
 
 

@@ -22,7 +22,7 @@ PROMPT = [5, 6, 7]
 
 
 async def open_one(served: Served, **body: Any) -> str:
-    answer = await served.post("/open_session", **{"capacity_of_str_len": 1000, **body})
+    answer = await served.post("/open_session", **body)
     assert answer.status_code == 200, answer.text
     name: str = answer.json()
     return name
@@ -152,7 +152,6 @@ async def test_a_client_that_leaves_leaves_no_turn(serve: Serve) -> None:
     ("path", "body", "param"),
     [
         ("/open_session", {"session_id": "", "capacity_of_str_len": 0}, "session_id"),
-        ("/open_session", {}, "capacity_of_str_len"),
         ("/open_session", {"timeout": 0, "capacity_of_str_len": 0}, "timeout"),
         ("/open_session", {"capacity_of_str_len": -1}, "capacity_of_str_len"),
         ("/open_session", {"session_id": "one", "capacity_of_str_len": 0}, "session_id"),

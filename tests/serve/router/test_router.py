@@ -157,7 +157,7 @@ async def test_errors_and_keys_are_the_backends(serve: Serve) -> None:
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "temperature"
     assert models.json()["data"][0]["id"] == "tiny" and len(models.headers["x-request-id"]) == 32
     assert {each.status_code for each in odd} == {404}
-    assert {each.status_code for each in served} == {400}
+    assert {each.status_code for each in served} == {200, 400}  # a session needs nothing
 
 
 async def test_sessions_go_on_where_they_are(serve: Serve) -> None:
