@@ -273,7 +273,6 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         if request.session_params is None:
             await self.answer(request, request_id, send)
             return
-        self.service.check_writes()
         name, ids = request.rid or request_id, await self._new_ids(request)
         with own_turn(
             self.service, self._sessions, scope, request.session_params, name, ids

@@ -1,7 +1,7 @@
 """One turn of a session: its prompt from what was before, and what the engine says heard twice."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -13,7 +13,6 @@ from serve.native.sessions import SessionParams, Sessions, Turn
 from serve.service import Service
 
 
-@contextmanager
 def own_turn(
     service: Service,
     sessions: Sessions,
@@ -21,13 +20,12 @@ def own_turn(
     params: SessionParams,
     name: str,
     ids: Sequence[int],
-) -> Iterator[Turn]:
+) -> AbstractContextManager[Turn]:
     """A turn of a session of the request's owner; raises as `Sessions.turn`."""
     bos = None
     if tokenizer := service.model.tokenizer:
         bos = tokenizer.special_token_ids.get(tokenizer.special_tokens.get("bos_token", ""))
-    with sessions.turn(owner_of(scope), params, name, ids, bos) as turn:
-        yield turn
+    return sessions.turn(owner_of(scope), params, name, ids, bos)
 
 
 class HeardView:

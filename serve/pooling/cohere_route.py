@@ -118,8 +118,8 @@ def typed(answers: Answers, request: CohereEmbedRequest) -> TypedEmbeddings:
     bits: list[bytes] = []
     if request.types & {"binary", "ubinary"}:
         bits = [signs(vector) for vector in vectors]
-    numbers: list[Any] = [as_json(each) for each in vectors] if "float" in request.types else []
-    if numbers:
+    if "float" in request.types:
+        numbers: list[Any] = [as_json(each) for each in vectors]
         made.float_ = numbers
     if "ubinary" in request.types:
         made.ubinary = [list(each) for each in bits]
