@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from engine.outputs import OutputDelta
 from engine.reasoning.thoughts import Thoughts
+from serve.generation.provenance import CachedTokensDetails, SglExt
 from serve.protocol.decoding import Usage, usage_of
 
 
@@ -22,7 +23,7 @@ class TokenCounter:
         self._prompts = prompt_tokens
         self._samples = samples
         self._generated: dict[int, int] = {}
-        self._cached: dict[int, int] = {}
+        self._cached: dict[int, tuple[int, int]] = {}  # of each prompt: all, those of the host
 
     def add(self, choice: int, delta: OutputDelta) -> None:
         """Count what one delta brought to one choice."""
@@ -33,7 +34,8 @@ class TokenCounter:
             thoughts.extend(delta.token_ids)
         if delta.num_cached_tokens:  # the first delta says it
             prompt = choice // self._samples
-            self._cached[prompt] = max(self._cached.get(prompt, 0), delta.num_cached_tokens)
+            new = delta.num_cached_tokens, delta.num_external_tokens
+            self._cached[prompt] = max(self._cached.get(prompt, (0, 0)), new)
 
     def of_choice(self, choice: int) -> Usage:
         """So far, for one choice and its prompt."""
@@ -41,7 +43,7 @@ class TokenCounter:
         return usage_of(
             self._prompts[prompt],
             self._generated.get(choice, 0),
-            self._cached.get(prompt, 0),
+            self._cached.get(prompt, (0, 0))[0],
             self._reasoning(self._thoughts.get(choice)),
         )
 
@@ -50,9 +52,15 @@ class TokenCounter:
         return usage_of(
             sum(self._prompts),
             sum(self._generated.values()),
-            sum(self._cached.values()),
+            sum(cached for cached, _ in self._cached.values()),
             self._reasoning(*self._thoughts.values()),
         )
+
+    def cached(self) -> SglExt:
+        """Where the cached tokens of all prompts were."""
+        total = sum(cached for cached, _ in self._cached.values())
+        host = sum(external for _, external in self._cached.values())
+        return SglExt(CachedTokensDetails(total - host, host))
 
     @staticmethod
     def _reasoning(*thoughts: Thoughts | None) -> int | None:

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
-from serve.generation.provenance import CachedTokens, WeightVersionSpan, weight_versions
+from serve.generation.provenance import WeightVersionSpan, weight_versions
 from serve.generation.timing import TimingMetrics, timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -45,14 +45,12 @@ class ChatView:
         self._fingerprint = fingerprint
         self._created = int(time.time())
         self._counter = TokenCounter([prompt.num_tokens], prompt.params.n, talk.thoughts)
-        self._cached = CachedTokens(prompt.params.n)
         self._begun: set[int] = set()
         self.timeline: Timeline | None = None  # to be told at the end
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
         """A chunk with the role when a choice begins, then those with its news."""
-        self._cached.add(deltas)
         for index, delta in deltas.items():
             if index not in self._begun:
                 yield self._first(index)
@@ -63,14 +61,13 @@ class ChatView:
         """The counts, if they are wanted."""
         if self._request.return_cached_tokens_details:
             chunk = self._chunk([], UNSET)
-            chunk.sglext = self._cached.shown
+            chunk.sglext = self._counter.cached()
             yield chunk
         if self._request.include_usage:
             yield self._chunk([], self._counter.total())
 
     def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
         """The response that is not streamed."""
-        self._cached.add(deltas)
         choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
         request = self._request
         scores = prompt_logprobs(deltas[0].prompt_logprobs or [None])
@@ -85,7 +82,7 @@ class ChatView:
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
             prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
-            sglext=self._cached.shown if request.return_cached_tokens_details else UNSET,
+            sglext=self._counter.cached() if request.return_cached_tokens_details else UNSET,
         )
 
     def _first(self, index: int) -> ChatChunk:

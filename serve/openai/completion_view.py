@@ -11,7 +11,7 @@ from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
 from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
-from serve.generation.provenance import CachedTokens, weight_versions
+from serve.generation.provenance import weight_versions
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -46,13 +46,11 @@ class CompletionView:
         self._created = int(time.time())
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
-        self._cached = CachedTokens(self._samples)
         self.timeline: Timeline | None = None  # to be told at the end
         self._offsets: dict[int, int] = {}  # choice -> characters shown
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Completion]:
         """One chunk for each choice that has news."""
-        self._cached.add(deltas)
         for index, delta in deltas.items():
             choice = self._choice(index, delta)
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
@@ -62,7 +60,7 @@ class CompletionView:
         """The counts, if they are wanted."""
         if self._request.return_cached_tokens_details:
             chunk = self._completion([], UNSET)
-            chunk.sglext = self._cached.shown
+            chunk.sglext = self._counter.cached()
             yield chunk
         if self._request.include_usage:
             yield self._completion([], self._counter.total())
@@ -80,8 +78,7 @@ class CompletionView:
             self._counter.add(index, deltas[index])
         whole = self._completion(choices, self._counter.total())
         if self._request.return_cached_tokens_details:
-            self._cached.add(deltas)
-            whole.sglext = self._cached.shown
+            whole.sglext = self._counter.cached()
         return whole
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
