@@ -25,9 +25,9 @@ and, with adapters:
 Host and device read the same `sections`, so the two cannot drift apart.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -67,30 +67,28 @@ class StepInputs:
 
 
 @cache
-def sections(shape: StepShape) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Offset and shape of each section in the packed array."""
-    T, B, U = (shape.tokens,), (shape.rows,), (shape.page_updates,)
-    shapes = {
+def sections(shape: StepShape) -> dict[str, slice]:
+    """Where each section lies in the packed array, in order."""
+    T, B, U = shape.tokens, shape.rows, shape.page_updates
+    sizes = {
         "tokens": T, "positions": T,
         "start": B, "count": B, "slot": B, "observed": B, "prompt_len": B,
         "logit_token": B, "logit_slot": B, "logit_target": B,
         "update_place": U, "update_page": U,
-        "fields": (NUM_FIELDS + shape.extra_fields, shape.rows),
+        "fields": (NUM_FIELDS + shape.extra_fields) * B,
     }  # fmt: skip
     if shape.snapshots:
-        shapes |= {"source": B, "kept_after": B, "kept_slot": B}
+        sizes |= {"source": B, "kept_after": B, "kept_slot": B}
     if shape.adapters:
-        shapes |= {"adapter": B}
-    offset, found = 0, {}
-    for name, dims in shapes.items():
-        found[name] = (offset, dims)
-        offset += math.prod(dims)
-    return found
+        sizes |= {"adapter": B}
+    ends = accumulate(sizes.values())
+    return {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
 
 
 def packed_size(shape: StepShape) -> int:
     """Entries of the packed array."""
-    return max(offset + math.prod(dims) for offset, dims in sections(shape).values())
+    *_, last = sections(shape).values()
+    return int(last.stop)
 
 
 def unpack(packed: Int32[Array, " W"], shape: StepShape) -> StepInputs:
@@ -100,10 +98,9 @@ def unpack(packed: Int32[Array, " W"], shape: StepShape) -> StepInputs:
 
 def _cut(packed: Any, shape: StepShape) -> dict[str, Any]:
     """Views of the sections, of a NumPy or a JAX array alike."""
-    return {
-        name: packed[offset : offset + math.prod(dims)].reshape(dims)
-        for name, (offset, dims) in sections(shape).items()
-    }
+    found = {name: packed[place] for name, place in sections(shape).items()}
+    found["fields"] = found["fields"].reshape(-1, shape.rows)
+    return found
 
 
 class SlotColumns:

@@ -28,6 +28,7 @@ from models.decoder import Decoder
 from models.layers.attention import AttentionBatch, EncodedRows, KVCache, decode_batch, mixed_batch
 from models.layers.given import Given
 from models.layers.states import StateRows, States, state_rows
+from models.sharding import is_cpu
 from pallas_kernels import Backend
 from pallas_kernels.state_space import Snapshots
 
@@ -73,9 +74,8 @@ def step(
     sink = state.last_token.shape[0] - 1
     # lowered once under a jit of its own; on a GPU unrolled, for a loop is not one CUDA graph
     again = jax.jit(lambda state, number: turn(state, _after(inputs, number, sink)))
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
     final: tuple[DeviceState, Sampled] = lax.scan(
-        again, state, jnp.arange(shape.window), unroll=1 if on_cpu else shape.window
+        again, state, jnp.arange(shape.window), unroll=1 if is_cpu(mesh) else shape.window
     )
     return final
 

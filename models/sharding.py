@@ -57,6 +57,11 @@ def make_mesh(tensor_parallel_size: int, devices: Sequence[jax.Device] | None = 
     )
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """Whether its devices are the host's own processors."""
+    return bool(mesh.devices.flat[0].platform == "cpu")
+
+
 def partition_spec(axes: Sequence[str | None]) -> PartitionSpec:
     """The partition of an array whose axes have these logical names; KeyError for any other."""
     return PartitionSpec(*(MESH_AXES[axis] for axis in axes))

@@ -27,10 +27,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32
 
 from engine.cache.host_tier import COPY_BATCH, STAGED_BATCHES, Copy, HostTier
-from engine.compiling.memory import GIB, is_cpu
+from engine.compiling.memory import GIB
 from engine.errors import ConfigError
 from models.layers.attention import KVCache
-from models.sharding import TENSOR
+from models.sharding import TENSOR, is_cpu
 
 _HOST = "pinned_host"  # which a GPU reads and writes by itself
 

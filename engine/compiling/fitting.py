@@ -27,7 +27,6 @@ from engine.compiling.lowering import LowerStep, abstract_state, compiler_option
 from engine.compiling.memory import (
     GIB,
     KVLayout,
-    is_cpu,
     resolve_layout,
     resolve_pages,
     resolve_shapes,
@@ -43,6 +42,7 @@ from engine.sampling.state import init_slots
 from models.checkpoints.loading import LoadedModel
 from models.checkpoints.memory import bytes_per_device, free_bytes
 from models.config.decoder import ModelConfig
+from models.sharding import is_cpu
 
 logger = logging.getLogger(__name__)
 

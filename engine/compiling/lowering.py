@@ -26,7 +26,7 @@ from engine.step import DeviceState, new_state, step
 from models.decoder import Decoder
 from models.flatten import Layout, Leaf
 from models.layers.attention import KVCache
-from models.sharding import TENSOR, named_sharding
+from models.sharding import TENSOR, is_cpu, named_sharding
 
 Shardings = Any  # a DeviceState whose leaves are shardings
 
@@ -106,7 +106,7 @@ def _logits_sharding(state: DeviceState, mesh: Mesh, axis: int) -> NamedSharding
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """What XLA is asked for besides its defaults."""
-    if mesh.devices.flat[0].platform == "cpu":
+    if is_cpu(mesh):
         return {}
     # XLA's rematerialization counts a cache that is updated in place three times, takes any pool
     # of production's size for too large, and computes things anew to save memory: 430 launches a

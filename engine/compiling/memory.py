@@ -23,6 +23,7 @@ from engine.vectors.given_rows import GivenLayout, resolve_given
 from models.checkpoints.memory import free_bytes, host_free_bytes
 from models.config.decoder import ModelConfig
 from models.pool import make_pool
+from models.sharding import is_cpu
 from pallas_kernels import Backend
 from pallas_kernels.attention.limits import NARROW_ENTRIES, check_pool
 from pallas_kernels.cache.quantise import is_quantised
@@ -143,10 +144,6 @@ def resolve_pages(
             pages = min(pages, _steady(max(0, room // each - staged)))
     pages = _reachable(pages, layout, mesh, asked=config.num_gpu_blocks_override is not None)
     return replace(layout, num_pages=pages)
-
-
-def is_cpu(mesh: Mesh) -> bool:
-    return bool(mesh.devices.flat[0].platform == "cpu")
 
 
 def claim_device_memory(config: EngineConfig) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.adapters.request import LoRARequest
 from engine.compiling.compilation_cache import use_compilation_cache
-from engine.compiling.memory import claim_device_memory, is_cpu
+from engine.compiling.memory import claim_device_memory
 from engine.config import EngineConfig, PoolerConfig
 from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from engine.messages import (
@@ -32,7 +32,7 @@ from engine.pooling.shapes import decoder_shapes, encoder_shapes, limits
 from models.config.decoder import ModelConfig
 from models.pooling_loading import LoadedPooler, load_pooler
 from models.registry import supported
-from models.sharding import make_mesh
+from models.sharding import is_cpu, make_mesh
 
 _CPU_PAGE, _GPU_PAGE = 16, 64
 

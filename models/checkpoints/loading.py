@@ -53,7 +53,7 @@ from models.quantised.packing import decoder_layout, num_parameters
 from models.quantised.placing import PackedPlacer
 from models.quantised.tensors import Readable
 from models.registry import Architecture, find_architecture
-from models.sharding import named_sharding
+from models.sharding import is_cpu, named_sharding
 from models.weights.sources import Source, Stack, WeightMap
 
 DTYPES: Mapping[str, np.dtype] = {
@@ -187,7 +187,7 @@ def compute_dtype(dtype: str, mesh: Mesh) -> np.dtype:
     """The dtype called `dtype`; raises UnsupportedError if there is none of that name."""
     if dtype == "auto":
         # bfloat16 products on CPU are 10 to 100 times slower
-        dtype = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+        dtype = "float32" if is_cpu(mesh) else "bfloat16"
     if dtype not in DTYPES:
         names = ", ".join(("auto", *DTYPES))
         raise UnsupportedError(f"The dtype {dtype!r} does not exist; use one of {names}.")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from models.errors import ModelError
 from models.flatten import Leaf
-from models.sharding import named_sharding
+from models.sharding import is_cpu, named_sharding
 
 GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
@@ -22,7 +22,7 @@ CGROUP = Path("/sys/fs/cgroup")  # the container's own limit, where there is one
 def check_memory(leaves: Sequence[Leaf], mesh: Mesh) -> None:
     """Raise ModelError, saying what would work, if the leaves do not fit into what is free."""
     each, free = bytes_per_device(leaves, mesh), free_bytes(mesh)
-    if mesh.devices.flat[0].platform == "cpu":
+    if is_cpu(mesh):
         need, where = each * mesh.size, "of the host's memory"
         remedy = "use a machine with more memory or a smaller model"
     else:
@@ -45,7 +45,7 @@ def bytes_per_device(leaves: Sequence[Leaf], mesh: Mesh) -> int:
 
 def free_bytes(mesh: Mesh) -> int | None:
     """Bytes free on the fullest device, or in the host for CPU devices; None if nobody says."""
-    if mesh.devices.flat[0].platform == "cpu":
+    if is_cpu(mesh):
         return host_free_bytes()
     stats = [device.memory_stats() for device in mesh.local_devices]
     free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]

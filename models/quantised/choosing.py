@@ -22,6 +22,7 @@ from models.quantised.methods import Method
 from models.quantised.mxfp4 import MxFp4Tensor
 from models.quantised.packing import Choose, Kind
 from models.quantised.tensors import QuantisedTensor, Readable
+from models.sharding import is_cpu
 from models.weights.sources import Source, Stack
 
 _LINEAR: Mapping[str, type[ByColumn]] = {"int8": Int8Kernel, "fp8": Fp8Kernel}
@@ -79,7 +80,7 @@ def _plain_kinds(dtype: np.dtype, mesh: Mesh, platform: str) -> Choose | None:
 
 def has_fp8(mesh: Mesh) -> bool:
     """Whether the devices multiply such numbers; CPUs would take 20 times as long as for int8."""
-    return bool(mesh.devices.flat[0].platform != "cpu")
+    return not is_cpu(mesh)
 
 
 def by_column(kind: str) -> Choose:
