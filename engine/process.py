@@ -8,7 +8,6 @@ never outlives the front. Knows neither HTTP nor text. One frame comes in first 
 `StepReport` a step.
 """
 
-import gc
 import logging
 import os
 import select
@@ -24,6 +23,7 @@ import msgspec
 
 from engine.adapters.request import LoRARequest
 from engine.cache.page_map import PageMap
+from engine.collector import keep_what_is_here
 from engine.config import EngineConfig
 from engine.errors import ConfigError, EngineError, RequestError
 from engine.logs import log_engine
@@ -201,8 +201,7 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
             log_engine(start.logs)
         with closing(make_core(start.config)) as core:
             connection.send(core.info)
-            gc.collect()
-            gc.freeze()  # what is here stays: the collector need not look at it again
+            keep_what_is_here()
             run_loop(core, connection)
     except Disconnected:
         raise

@@ -9,7 +9,6 @@ Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from engine.collector import keep_what_is_here
 from engine.config import EngineConfig
 from engine.messages import ModelInfo
 from engine.model_files import tokenizer_folder
@@ -43,7 +43,6 @@ from serve.succession import Predecessor, start_successor
 FLUSH_SECONDS = 5.0  # for responses that are complete but not yet sent when the server leaves
 _FORCED_SECONDS = 0.2  # the same for one that was told twice
 LAST_WORDS_SECONDS = 1.0  # a dead engine's requests get their errors, and /health says 503
-_YOUNG_OBJECTS = 10_000  # a step of 1,000 streams makes fewer, and drops them: no collection
 _LOOK_SECONDS = 0.1  # between two looks at connections that are to end
 
 logger = logging.getLogger("ingot.serve")
@@ -256,9 +255,7 @@ class Launcher:
 
     def _serving(self, info: ModelInfo) -> None:
         """An engine is ready."""
-        gc.collect()
-        gc.freeze()  # else the collector looks at all this again: no chunk leaves for 58 ms
-        gc.set_threshold(_YOUNG_OBJECTS)
+        keep_what_is_here()
         self._on_ready(info, url_of(self._listener, self._settings))
         self._ready.set()
 

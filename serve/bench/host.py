@@ -4,7 +4,6 @@ Everything between a request's message and a step's report is real, the socket i
 is `fake_device`'s. Loads are vLLM's worst: short prompts, one token a step and row.
 """
 
-import gc
 import socket
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 from rich.table import Table
 
 from engine.beams.core import BeamCore
+from engine.collector import keep_what_is_here
 from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.messages import AddRequest, EngineStats
@@ -98,8 +98,7 @@ def measure_steps(load: Load, **settings: Any) -> dict[str, Any]:
         lengths = np.random.default_rng(1).integers(50, 350, count) if load.renewed else None
         known = _KNOWN * load.alike
         with _front(core, _requests(count, lengths, tokens, known)) as step:
-            gc.collect()
-            gc.freeze()
+            keep_what_is_here()
             for _ in range(50):
                 step()
             host, wall = _time(step, clock, load.steps)
