@@ -74,7 +74,7 @@ class AbortResponseRoute(GenerationRoute[AbortRequest]):
     computes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
-        ended = self.service.client.end_responses(request.rid or None)
+        ended = self.service.client.flights.end_responses(request.rid or None)
         await send_json(send, Aborted(ended))
 
 
@@ -100,5 +100,5 @@ class AbortRequestsRoute(GenerationRoute[AbortRequestsRequest]):
 
     async def answer(self, request: AbortRequestsRequest, request_id: str, send: Send) -> None:
         named: list[str | None] = [*(request.request_ids or ())]
-        ended = sum(self.service.client.end_responses(each) for each in named or [None])
+        ended = sum(self.service.client.flights.end_responses(each) for each in named or [None])
         await send_json(send, AbortedRequests(ended))

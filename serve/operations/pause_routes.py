@@ -114,7 +114,7 @@ async def _pause(service: Service, mode: str, *, clear: bool) -> None:
     client = service.client
     service.pause.begin()
     if mode == "abort":
-        client.end_responses(None)
+        client.flights.end_responses(None)
         with suppress(TimeoutError):
             await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
     else:

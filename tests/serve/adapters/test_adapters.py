@@ -157,9 +157,9 @@ async def test_metrics_say_whose_requests_run_and_wait(serve: Serve) -> None:
             return asyncio.create_task(text)
 
         texts = [ask(name) for name in ("law", "sql")]
-        await until(lambda: served.engine.adapters_at_work()[0] == {"law", "sql"})
+        await until(lambda: served.engine.flights.adapters_at_work()[0] == {"law", "sql"})
         texts += [ask(name) for name in ("tiny", "law")]  # for which there are no rows
-        await until(lambda: served.engine.adapters_at_work()[1] == {"law"})
+        await until(lambda: served.engine.flights.adapters_at_work()[1] == {"law"})
         assert await told(served) == nobody | {
             "running_lora_adapters": "law,sql", "waiting_lora_adapters": "law",
         }  # fmt: skip
