@@ -201,13 +201,13 @@ class EngineCore:
         be."""
         check_adapter(self._adapters, lora)
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Begin to read an adapter while requests go on; a step's report answers.
 
         Raises:
             RequestError: there is no room for any.
         """
-        check_enabled(self._adapters).load(load_id, lora)
+        check_enabled(self._adapters).load(call_id, lora)
 
     def reset_prefix_cache(self) -> None:
         """Find nothing again that was computed until now; requests that run go on."""
@@ -258,7 +258,7 @@ class EngineCore:
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)
         if self._adapters is not None:
-            report.adapters = self._adapters.take_answers()
+            report.answers = self._adapters.take_answers()
         if self._residency is not None:
             report.evictions = self._residency.take()
         return report

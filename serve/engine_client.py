@@ -10,7 +10,7 @@ neither HTTP nor prompts as text.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,20 +21,24 @@ from engine.messages import (
     AbortRequests,
     EngineFailed,
     EngineStats,
+    LoadAdapter,
     ModelInfo,
     NewRequest,
     PoolRequest,
     ResetPrefixCache,
     Speak,
+    StartProfile,
     StepReport,
+    StopProfile,
     ToEngine,
     refusal,
 )
 from engine.output_processor import OutputProcessor
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
-from serve.adapters.loads import AdapterLoads
+from engine.profiling.request import ProfileRequest
 from serve.admission import Admission
+from serve.calls import EngineCalls
 from serve.engine_process import EngineLink, StartError
 from serve.errors import UnavailableError
 from serve.flights import Flights
@@ -73,7 +77,7 @@ class EngineClient:
         self._info: ModelInfo | None = None
         self._outbox = Outbox(self._refuse)
         self._pools = PoolsInFlight(metrics)
-        self._watch, self._loads = PageWatch(), AdapterLoads()
+        self._watch, self._calls = PageWatch(), EngineCalls()
         self._num_pooled = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -159,7 +163,7 @@ class EngineClient:
             self._state = "dead"
             self.flights.fail(EngineError(_FAILED))
             self._pools.fail(EngineError(_FAILED))
-            self._loads.fail(EngineError(_FAILED))
+            self._calls.fail(EngineError(_FAILED))
         return reason
 
     @contextmanager
@@ -230,9 +234,17 @@ class EngineClient:
     async def load_adapter(self, lora: LoRARequest) -> None:
         """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
-        message, loaded = self._loads.start(lora)
-        self._tell([message])
-        await loaded
+        await self._ask(lambda call_id: LoadAdapter(call_id, lora))
+
+    async def start_profile(self, request: ProfileRequest) -> None:
+        """Have the engine trace its steps; raises as `generate`, and RequestError if it cannot."""
+        self._check_open()
+        await self._ask(lambda call_id: StartProfile(call_id, request))
+
+    async def stop_profile(self) -> None:
+        """Have it write that trace, which takes a while; raises as `start_profile`."""
+        self._check_open()
+        await self._ask(StopProfile)
 
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""
@@ -291,7 +303,7 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
-        self._loads.see(report.adapters)
+        self._calls.see(report.answers)
         self._share_out(report)
 
     def _share_out(self, report: StepReport) -> None:
@@ -314,6 +326,12 @@ class EngineClient:
         """Say so if nothing is in flight any more."""
         if not self.flights and not self._pools:
             self._idle.set()
+
+    async def _ask(self, message: Callable[[int], ToEngine]) -> None:
+        """Send an operator's wish, and wait until it is granted; raises RequestError if not."""
+        question, done = self._calls.start(message)
+        self._tell([question])
+        await done
 
     def _tell(self, messages: Sequence[ToEngine]) -> None:
         """Send what is no request."""

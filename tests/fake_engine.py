@@ -25,8 +25,8 @@ from engine.cache.page_map import PageMap, draw
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import (
-    AdapterRead,
     AddRequest,
+    Answer,
     EngineStats,
     ModelInfo,
     RequestDelta,
@@ -70,7 +70,7 @@ class FakeCore:
         self.waiting: dict[int, Row] = {}
         self.added: list[AddRequest] = []
         self.aborted: list[int] = []
-        self.adapters: list[AdapterRead] = []
+        self.answers: list[Answer] = []
         self.num_steps = self.num_prompt = self.num_generated = self.num_resets = self.num_maps = 0
         self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
@@ -119,9 +119,9 @@ class FakeCore:
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         error = "nowhere has no adapter_config.json." if lora.lora_path == "nowhere" else None
-        self.adapters.append(AdapterRead(load_id, error))
+        self.answers.append(Answer(call_id, error, "lora_path"))
 
     def page_map(self) -> PageMap:
         """Two pages of each row, of which all rows have one in common, and one that is idle."""
@@ -137,8 +137,8 @@ class FakeCore:
         deltas = [self._advance(row) for row in list(self.running.values())]
         self.num_steps += bool(deltas)
         self.num_generated += len(deltas)
-        adapters, self.adapters = self.adapters, []
-        return StepReport(deltas=deltas, stats=self._stats(), adapters=adapters)
+        answers, self.answers = self.answers, []
+        return StepReport(deltas=deltas, stats=self._stats(), answers=answers)
 
     def close(self) -> None:
         self.running.clear()

@@ -106,7 +106,7 @@ class PoolingCore:
         self._alive -= set(request_ids)
         self._waiting = deque(w for w in self._waiting if w.request.request_id in self._alive)
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Raises RequestError: adapters are for models that write text."""
         raise RequestError("This engine gives vectors and has no adapters.", "lora_name")
 

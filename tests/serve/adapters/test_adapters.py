@@ -120,7 +120,7 @@ async def test_what_a_name_stands_for_changes_in_the_order_of_asking(serve: Serv
     async with serve(config=CONFIG) as served:
         with served.engine_stopped():
             first = asyncio.create_task(served.post(load, lora_name="new", lora_path="a"))
-            await until(lambda: served.engine._loads._waiters)
+            await until(lambda: served.engine._calls._waiters)
             second = asyncio.create_task(served.post(unload, lora_name="new"))
             await asyncio.sleep(0.05)
             assert not second.done()
