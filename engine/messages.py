@@ -98,6 +98,17 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Find no beginning of a prompt again that was computed before this."""
 
 
+class Freeze(msgspec.Struct, tag="freeze"):
+    """Start no step until a `Thaw`, and say so in an `Answer`; those that were started are read."""
+
+    call_id: int
+    retract: bool  # requests that run give back their pages, and begin again behind what is found
+
+
+class Thaw(msgspec.Struct, tag="thaw"):
+    """Requests go on."""
+
+
 class LoadAdapter(msgspec.Struct, tag="load_adapter"):
     """Read an adapter, and say in an `Answer` whether requests can have it."""
 
@@ -127,8 +138,8 @@ class Speak(msgspec.Struct, tag="speak"):
 
 
 ToEngine = (
-    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | LoadAdapter | StartProfile
-    | StopProfile | ReadPages | Speak
+    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | Freeze | Thaw | LoadAdapter
+    | StartProfile | StopProfile | ReadPages | Speak
 )  # fmt: skip
 
 

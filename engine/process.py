@@ -33,6 +33,7 @@ from engine.messages import (
     Answer,
     EngineFailed,
     EngineStats,
+    Freeze,
     LoadAdapter,
     ModelInfo,
     NewRequest,
@@ -45,6 +46,7 @@ from engine.messages import (
     StartProfile,
     StepReport,
     StopProfile,
+    Thaw,
     ToEngine,
     refusal,
 )
@@ -73,6 +75,10 @@ class Core(Protocol):
     def abort(self, request_ids: list[int]) -> None: ...
 
     def reset_prefix_cache(self) -> None: ...
+
+    def freeze(self, *, retract: bool) -> None: ...
+
+    def thaw(self) -> None: ...
 
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
 
@@ -190,6 +196,13 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
             continue
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
+            continue
+        if isinstance(message, Freeze):
+            core.freeze(retract=message.retract)
+            answers.append(Answer(message.call_id))
+            continue
+        if isinstance(message, Thaw):
+            core.thaw()
             continue
         if isinstance(message, _LOOKS):  # changes nothing
             continue

@@ -21,6 +21,7 @@ from engine.messages import (
     AbortRequests,
     EngineFailed,
     EngineStats,
+    Freeze,
     LoadAdapter,
     ModelInfo,
     NewRequest,
@@ -30,6 +31,7 @@ from engine.messages import (
     StartProfile,
     StepReport,
     StopProfile,
+    Thaw,
     ToEngine,
     refusal,
 )
@@ -79,6 +81,7 @@ class EngineClient:
         self._pools = PoolsInFlight(metrics)
         self._watch, self._calls = PageWatch(), EngineCalls()
         self._num_pooled = 0
+        self._frozen = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -96,7 +99,8 @@ class EngineClient:
     @property
     def _awaited(self) -> bool:
         """Whether the engine is to say something: it answers each message, an abort too."""
-        return self.num_sequences > 0 or self._outbox.is_owed
+        works = self.num_sequences > 0 and not self._frozen
+        return works or self._outbox.is_owed
 
     @property
     def num_sequences(self) -> int:
@@ -231,6 +235,19 @@ class EngineClient:
         self._check_open()
         self._tell([ResetPrefixCache()])
 
+    async def freeze(self, *, retract: bool) -> None:
+        """Have the engine start no step until `thaw`; what runs keeps its pages, or gives them
+        back to `retract`. Raises as `generate`."""
+        self._check_open()
+        self._frozen = True
+        await self._ask(lambda call_id: Freeze(call_id, retract))
+
+    def thaw(self) -> None:
+        """Have the engine go on, if it was frozen."""
+        if self._frozen:
+            self._tell([Thaw()])
+            self._frozen = False
+
     async def load_adapter(self, lora: LoRARequest) -> None:
         """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
@@ -263,10 +280,12 @@ class EngineClient:
         if self._state == "dead":
             self._state = "loading"
         self._outbox.clear()
+        self._frozen = False
         self._stats, self._watch = EngineStats(), PageWatch()
 
     def drain(self) -> None:
-        """Refuse new requests from now on; those in flight go on."""
+        """Refuse new requests from now on; those in flight go on, also where they were frozen."""
+        self.thaw()
         if self._state in ("loading", "ready"):
             self._state = "draining"
 

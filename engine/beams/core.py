@@ -50,6 +50,10 @@ class PlainCore(Protocol):
 
     def reset_prefix_cache(self) -> None: ...
 
+    def freeze(self, *, retract: bool) -> None: ...
+
+    def thaw(self) -> None: ...
+
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
@@ -128,6 +132,14 @@ class BeamCore:
     def reset_prefix_cache(self) -> None:
         """As the core does."""
         self._core.reset_prefix_cache()
+
+    def freeze(self, *, retract: bool) -> None:
+        """As the core does."""
+        self._core.freeze(retract=retract)
+
+    def thaw(self) -> None:
+        """As the core does."""
+        self._core.thaw()
 
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """As the core does."""
