@@ -240,9 +240,9 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
         start = connection.receive_start()
         if start.logs is not None:
             log_engine(start.logs)
+        profiler = Profiler(start.config.profiler_config)
         with closing(make_core(start.config)) as core:
             connection.send(core.info)
-            profiler = Profiler(start.config.profiler_config)
             gc.collect()
             gc.freeze()  # what is here stays: the collector need not look at it again
             run_loop(core, connection, profiler)

@@ -118,12 +118,13 @@ async def _pause(service: Service, mode: str, *, clear: bool) -> None:
         )
     client = service.client
     service.pause.begin()
+    if mode in ("abort", "wait"):
+        client.thaw()  # what an earlier pause has frozen would never end
     if mode == "abort":
         client.flights.end_responses(None)
         with suppress(TimeoutError):
             await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
     elif mode == "wait":
-        client.thaw()  # what an earlier pause has frozen would never end
         await client.wait_until_idle()
     else:
         await client.freeze(retract=clear or mode == "retract")

@@ -25,9 +25,6 @@ from serve.service import Service
 class StartProfileRequest(ProfileRequest, CheckedRequest, frozen=True, kw_only=True):
     """What is traced, and how long."""
 
-    def check_shared(self) -> None:
-        self.check()
-
 
 class ProfileChanged(Struct):
     """That it is so."""

@@ -185,6 +185,22 @@ def test_without_the_setting_nothing_is_traced() -> None:
             act()
 
 
+def test_a_trace_that_cannot_be_written_may_be_later(engine: Steps, tmp_path: Path) -> None:
+    for limit in (0, 1):
+        (tmp_path / "plugins").touch()  # where its folder is to be
+        engine.start(num_steps=limit)
+        engine.take(3)
+        with pytest.raises(RequestError, match="cannot be written"):
+            engine.profiler.stop()
+        with pytest.raises(RequestError, match="runs already"):
+            engine.start()
+        (tmp_path / "plugins").unlink()
+        engine.profiler.stop()
+        engine.start()
+        engine.profiler.stop()
+        (tmp_path / "plugins").rename(tmp_path / f"done-{limit}")
+
+
 def test_who_traces_by_himself_is_told(engine: Steps, tmp_path: Path) -> None:
     """There is one trace in a process."""
     jax.profiler.start_trace(str(tmp_path / "own"))
