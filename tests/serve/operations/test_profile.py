@@ -85,6 +85,16 @@ async def test_who_reaches_a_server_without_keys_traces_nothing(
     assert [each.status_code for each in answers] == [403, 403]
 
 
+async def test_it_needs_the_operators_key(serve: Serve, config: EngineConfig) -> None:
+    settings = ServerSettings(api_keys=("user",), admin_api_key="admin")
+    async with serve(settings, config=config) as served:
+        for path in ("/start_profile", "/stop_profile"):
+            for key, status in (("user", 401), ("admin", 200)):
+                headers = {"authorization": f"Bearer {key}"}
+                answer = await served.http.post(path, headers=headers)
+                assert answer.status_code == status, path
+
+
 async def test_it_is_no_work_that_is_waited_for(serve: Serve, config: EngineConfig) -> None:
     """A paused server traces, and whoever asked may leave."""
     async with serve(config=config) as served:
