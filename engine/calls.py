@@ -17,6 +17,7 @@ from engine.interrupts import held_back
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.plain_values import integer, sequence
+from engine.profiling.profiler import Profiler
 from engine.prompts import Prompt
 from engine.reasoning.config import ReasoningConfig, thinking_budget
 from engine.sampling.params import SamplingParams
@@ -35,9 +36,10 @@ class Loop:
         core: EngineCore,
         tokenizer: Tokenizer | None,
         grammars: GrammarProcess,
+        profiler: Profiler,
         reasoning: ReasoningConfig | None = None,
     ) -> None:
-        self.core = core
+        self.core, self._profiler = core, profiler
         self._grammars = grammars
         self._reasoning = reasoning
         self._beams = BeamCore(core)
@@ -114,7 +116,9 @@ class Loop:
         """One step of the core; its deltas go to their inboxes, and Ctrl-C waits until they are
         there: other calls than the one that it ends go on."""
         with held_back():
-            processed = self._processor.process(self._beams.step())
+            report = self._beams.step()
+            self._profiler.see(report.stats.num_steps)
+            processed = self._processor.process(report)
             self._beams.abort(processed.aborts)
             for delta in processed.outputs:
                 self._inboxes[delta.request_id].append(delta)

@@ -43,6 +43,28 @@ class PoolerConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     returned_token_ids: list[int] | None = None
 
 
+class ProfilerConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where traces of steps go and what they hold, under vLLM's names; JAX's profiler makes them.
+
+    torch_profiler_with_stack: Python's functions are in it, which makes it large.
+    delay_iterations, max_iterations: steps that a trace leaves out at its beginning, and that it
+        holds at most; 0 is no limit. A request may say otherwise.
+    """
+
+    profiler: Literal["torch"] = "torch"  # vLLM's word for a trace of host and devices
+    torch_profiler_dir: str
+    torch_profiler_with_stack: bool = True
+    delay_iterations: int = 0
+    max_iterations: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.torch_profiler_dir.strip() or "\0" in self.torch_profiler_dir:
+            raise ConfigError("--profiler-config: torch_profiler_dir must name a directory.")
+        for name in ("delay_iterations", "max_iterations"):
+            if not 0 <= getattr(self, name) < 2**31:
+                raise ConfigError(f"--profiler-config: {name} must be at least 0.")
+
+
 class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Settings of one engine; raises `ConfigError` naming the setting that is wrong."""
 
@@ -90,6 +112,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     max_cpu_loras: int | None = None  # kept in the host's memory; None: as many as max_loras
     compilation_cache_dir: str | None = None  # None is the user's cache folder
     compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
+    profiler_config: ProfilerConfig | None = None  # None: nothing is traced
 
     def __post_init__(self) -> None:
         if self.max_model_len == -1:

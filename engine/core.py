@@ -118,6 +118,7 @@ class EngineCore:
         self._late = LateRows()
         self._sampled_late: list[Launched] = []  # and not read yet
         self._dead: str | None = None
+        self._frozen = False
         self.stats = EngineStats(num_pages=kv.num_pages - 1, num_free_pages=kv.num_pages - 1)
         self._tier, self._page_bytes = tier, kv.page_bytes
         warm_up = self._runner.warm_up()
@@ -131,7 +132,8 @@ class EngineCore:
         building = self._constrained.num_builds > 0
         loading = self._adapters is not None and self._adapters.loading
         launched = bool(self._launched or self._sampled_late)
-        return self._scheduler.has_requests or launched or building or loading
+        waiting = self._scheduler.has_requests and not self._frozen
+        return waiting or launched or building or loading
 
     def add(self, message: AddRequest, arrival: int | None = None) -> int:
         """Queue a request; returns its place among those of its priority.
@@ -201,17 +203,28 @@ class EngineCore:
         be."""
         check_adapter(self._adapters, lora)
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Begin to read an adapter while requests go on; a step's report answers.
 
         Raises:
             RequestError: there is no room for any.
         """
-        check_enabled(self._adapters).load(load_id, lora)
+        check_enabled(self._adapters).load(call_id, lora)
 
     def reset_prefix_cache(self) -> None:
         """Find nothing again that was computed until now; requests that run go on."""
         self._scheduler.reset_prefix_cache()
+
+    def freeze(self, *, retract: bool) -> None:
+        """Start no step until `thaw`; those that were started are read. Requests that run keep
+        their rows and pages, or, to `retract`, give them back and begin again."""
+        self._frozen = True
+        if retract:
+            self._scheduler.retract()
+
+    def thaw(self) -> None:
+        """Requests go on."""
+        self._frozen = False
 
     def step(self) -> StepReport:
         """Start the next step, then report what the one before it gave; without asynchronous
@@ -232,8 +245,10 @@ class EngineCore:
         if self._adapters is not None:
             self._settled += self._adapters.settle(self._scheduler)
         self._settled += self._constrained.settle(self._step_seconds / 4)
-        self._sample_late()
-        began = not self._alone and self._launch()
+        began = False
+        if not self._frozen:
+            self._sample_late()
+            began = not self._alone and self._launch()
         launched = perf_counter()
         ahead = began and self.config.async_scheduling and not self._alone
         oldest = [self._launched[0]] if len(self._launched) > ahead else []  # the newest is not due
@@ -258,7 +273,7 @@ class EngineCore:
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)
         if self._adapters is not None:
-            report.adapters = self._adapters.take_answers()
+            report.answers = self._adapters.take_answers()
         if self._residency is not None:
             report.evictions = self._residency.take()
         return report

@@ -24,6 +24,7 @@ from engine.language.local import LocalBackend
 from engine.language.state import State
 from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
+from engine.model_info import described
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.pooling.calls import Pooler, texts_of
 from engine.pooling.core import PoolingCore
@@ -36,6 +37,8 @@ from engine.pooling.outputs import (
     ScoringRequestOutput,
 )
 from engine.pooling_params import PoolingParams
+from engine.profiling.profiler import Profiler
+from engine.profiling.request import ProfileRequest
 from engine.progress import Progress
 from engine.prompts import Adapters, Prompt, PromptLike, as_prompt, as_prompts, with_adapters
 from engine.reasoning.config import ReasoningConfig
@@ -80,6 +83,7 @@ class LLM:
         tokenizer = Tokenizer.load(tokenizer_folder(config))
         sources = _chat_templates(tokenizer, chat_template)
         self._reasoning = config_of(reasoning_config, sources.values())
+        self._profiler = Profiler(config.profiler_config)
         self._core, self._tokenizer = make_core(config), tokenizer
         self._grammars = GrammarProcess(tokenizer_folder(config), self._core.info)
         self._template = (
@@ -337,6 +341,20 @@ class LLM:
         """Compute every prompt from its beginning again; requests that run go on."""
         self._core.reset_prefix_cache()
 
+    def start_profile(self, profile_prefix: str | None = None) -> None:
+        """Trace steps from now on into the folder of the setting `profiler_config`:
+        `LLM(profiler_config={"torch_profiler_dir": "traces"})`.
+
+        Raises:
+            RequestError: there is no such setting, or a trace that has not ended.
+        """
+        request = ProfileRequest(profile_prefix=profile_prefix)
+        self._profiler.start(request, self._core.stats.num_steps)
+
+    def stop_profile(self) -> None:
+        """End the trace and write it; raises RequestError if there is none."""
+        self._profiler.stop()
+
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
         self._grammars.close()
@@ -349,37 +367,18 @@ class LLM:
         self.close()
 
     def __repr__(self) -> str:
-        info = self._core.info
-        weights = f"{info.quantization} and {info.dtype}" if info.quantization else info.dtype
-        return (
-            f"LLM({str(self.model)!r} on {info.num_devices} x {info.device})\n"
-            f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
-            f"{weights}, {info.parameter_bytes / 2**20:.1f} MiB\n"
-            f"  attention {info.attention_backend}\n"
-            f"{self._cache_line()}"
-            f"  limits    {info.max_model_len} tokens of context, {info.max_num_seqs} at a time\n"
-            f"  start     load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s"
-        )
-
-    def _cache_line(self) -> str:
-        info = self._core.info
-        if not info.num_pages:
-            return ""
-        return (
-            f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
-            f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
-        )
+        return described(self.model, self._core.info)
 
     @cached_property
     def _loop(self) -> Loop:
-        return Loop(self.core, self._tokenizer, self._grammars, self._reasoning)
+        return Loop(self.core, self._tokenizer, self._grammars, self._profiler, self._reasoning)
 
     @cached_property
     def _pooler(self) -> Pooler:
         if isinstance(self._core, EngineCore):
             check_task(self._core.info, "pool")
             raise TypeError("an engine that writes text has no pooler")
-        return Pooler(self._core, self._tokenizer)
+        return Pooler(self._core, self._tokenizer, self._profiler)
 
     def _run(
         self,

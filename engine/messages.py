@@ -14,6 +14,7 @@ from engine.cache.page_map import PageMap
 from engine.config import EngineConfig
 from engine.logs import LogSettings
 from engine.pooling_params import PoolingParams
+from engine.profiling.request import ProfileRequest
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import SamplingParams
 
@@ -97,11 +98,35 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Find no beginning of a prompt again that was computed before this."""
 
 
-class LoadAdapter(msgspec.Struct, tag="load_adapter"):
-    """Read an adapter, and say in an `AdapterRead` whether requests can have it."""
+class Freeze(msgspec.Struct, tag="freeze"):
+    """Start no step until a `Thaw`, and say so in an `Answer`; those that were started are read."""
 
-    load_id: int
+    call_id: int
+    retract: bool  # requests that run give back their pages, and begin again behind what is found
+
+
+class Thaw(msgspec.Struct, tag="thaw"):
+    """Requests go on."""
+
+
+class LoadAdapter(msgspec.Struct, tag="load_adapter"):
+    """Read an adapter, and say in an `Answer` whether requests can have it."""
+
+    call_id: int
     lora: LoRARequest
+
+
+class StartProfile(msgspec.Struct, tag="start_profile"):
+    """Trace steps, and say in an `Answer` whether that has begun, or will."""
+
+    call_id: int
+    request: ProfileRequest
+
+
+class StopProfile(msgspec.Struct, tag="stop_profile"):
+    """End the trace, and say in an `Answer` whether it is written."""
+
+    call_id: int
 
 
 class ReadPages(msgspec.Struct, tag="read_pages"):
@@ -113,8 +138,9 @@ class Speak(msgspec.Struct, tag="speak"):
 
 
 ToEngine = (
-    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | LoadAdapter | ReadPages | Speak
-)
+    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | Freeze | Thaw | LoadAdapter
+    | StartProfile | StopProfile | ReadPages | Speak
+)  # fmt: skip
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -198,11 +224,12 @@ class PageEviction(msgspec.Struct, array_like=True):
     gaps: list[float]  # between those who did
 
 
-class AdapterRead(msgspec.Struct, array_like=True):
-    """The answer to a `LoadAdapter`."""
+class Answer(msgspec.Struct, array_like=True):
+    """To an operator's message: it is done, or cannot be."""
 
-    load_id: int
+    call_id: int  # of the message
     error: str | None = None  # a sentence for the operator
+    param: str | None = None  # the field at fault, by its name here
 
 
 class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
@@ -212,7 +239,7 @@ class StepReport(msgspec.Struct, tag="step", kw_only=True, omit_defaults=True):
     stats: EngineStats
     evictions: list[PageEviction] = []  # of the pages that are watched
     pages: PageMap | None = None  # after `ReadPages`
-    adapters: list[AdapterRead] = []
+    answers: list[Answer] = []
     sent_at: float = 0.0  # by `time.monotonic`, which is one clock for all processes of a machine
 
 

@@ -42,3 +42,26 @@ def info_of(
         prompt_embeds_size=kv.given.size if kv.given else 0,
         hidden_size=model.config.hidden_size if shapes.hidden else 0,
     )
+
+
+def described(name: str, info: ModelInfo) -> str:
+    """The same in several lines, for who looks at an `LLM`."""
+    weights = f"{info.quantization} and {info.dtype}" if info.quantization else info.dtype
+    return (
+        f"LLM({name!r} on {info.num_devices} x {info.device})\n"
+        f"  model     {info.architecture}, {info.num_parameters / 1e6:.1f} M parameters, "
+        f"{weights}, {info.parameter_bytes / 2**20:.1f} MiB\n"
+        f"  attention {info.attention_backend}\n"
+        f"{_cache_line(info)}"
+        f"  limits    {info.max_model_len} tokens of context, {info.max_num_seqs} at a time\n"
+        f"  start     load {info.load_seconds:.1f} s, compile {info.compile_seconds:.1f} s"
+    )
+
+
+def _cache_line(info: ModelInfo) -> str:
+    if not info.num_pages:
+        return ""
+    return (
+        f"  KV cache  {info.num_pages} pages of {info.page_size} tokens, "
+        f"{info.kv_cache_bytes / 2**20:.1f} MiB\n"
+    )

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -29,9 +30,10 @@ from engine.errors import ConfigError, EngineError, RequestError
 from engine.logs import log_engine
 from engine.messages import (
     AbortRequests,
-    AdapterRead,
+    Answer,
     EngineFailed,
     EngineStats,
+    Freeze,
     LoadAdapter,
     ModelInfo,
     NewRequest,
@@ -41,15 +43,20 @@ from engine.messages import (
     ResetPrefixCache,
     Speak,
     StartEngine,
+    StartProfile,
     StepReport,
+    StopProfile,
+    Thaw,
     ToEngine,
     refusal,
 )
+from engine.profiling.profiler import Profiler
 from engine.wire import FrameBuffer, to_frame
 from models.errors import IngotError, ModelError
 
 RECEIVE_BYTES = 1 << 20
 _FAILED = "The engine failed at the beginning of this request."
+_LOOKS = ReadPages | Speak | StartProfile | StopProfile  # are no work
 ORPHAN_SECONDS = 1.0  # how long a step or a compile may go on after the front is gone
 logger = logging.getLogger("engine.process")  # which it is not called where it is the program
 
@@ -69,7 +76,11 @@ class Core(Protocol):
 
     def reset_prefix_cache(self) -> None: ...
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None: ...
+    def freeze(self, *, retract: bool) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -121,22 +132,24 @@ class Connection:
                 return frames
 
 
-def run_loop(core: Core, connection: Connection) -> None:
+def run_loop(core: Core, connection: Connection, profiler: Profiler) -> None:
     """Serve until the socket closes, which raises Disconnected. An idle loop uses no CPU."""
     stats = EngineStats()
     while True:
-        stats = turn(core, connection, stats)
+        stats = turn(core, connection, stats, profiler)
+        profiler.see(stats.num_steps)
 
 
-def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
+def turn(core: Core, connection: Connection, stats: EngineStats, profiler: Profiler) -> EngineStats:
     """Take messages, step once and report; `stats` are the newest known, and so is the result."""
     messages = connection.receive(wait=not core.has_work)
-    refusals, adapters = apply(core, messages)
+    refusals, answers = apply(core, messages)
+    answers += profile(profiler, messages, stats.num_steps)
     pages = pages_asked_for(core, messages)
-    looks = all(isinstance(each, ReadPages | Speak) for each in messages)
+    looks = all(isinstance(each, _LOOKS) for each in messages)
     idle = bool(messages) and looks and not core.has_work
-    if refusals or adapters or pages is not None or idle:
-        connection.send(StepReport(deltas=refusals, stats=stats, pages=pages, adapters=adapters))
+    if refusals or answers or pages is not None or idle:
+        connection.send(StepReport(deltas=refusals, stats=stats, pages=pages, answers=answers))
     if idle:
         return stats  # a look is no step, and changes no counter
     report = core.step()
@@ -145,17 +158,38 @@ def turn(core: Core, connection: Connection, stats: EngineStats) -> EngineStats:
     return report.stats
 
 
+def profile(profiler: Profiler, messages: list[ToEngine], num_steps: int) -> list[Answer]:
+    """Start and end traces as the messages ask; an answer to each that does."""
+    answers: list[Answer] = []
+    for message in messages:
+        if isinstance(message, StartProfile):
+            start = partial(profiler.start, message.request, num_steps)
+            answers.append(answer(message.call_id, start))
+        elif isinstance(message, StopProfile):
+            answers.append(answer(message.call_id, profiler.stop))
+    return answers
+
+
+def answer(call_id: int, act: Callable[[], None]) -> Answer:
+    """Grant an operator's wish, or say why it cannot be."""
+    try:
+        act()
+    except RequestError as error:
+        return Answer(call_id, str(error), error.param)
+    return Answer(call_id)
+
+
 def pages_asked_for(core: Core, messages: list[ToEngine]) -> PageMap | None:
     """What the core's pages hold, if one of the messages asks."""
     asked = any(isinstance(message, ReadPages) for message in messages)
     return core.page_map() if asked else None
 
 
-def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], list[AdapterRead]]:
+def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], list[Answer]]:
     """Hand the messages to the core; returns the end of each request that it refused, and an
     answer to each adapter that it has no room for."""
     refusals: list[RequestDelta] = []
-    adapters: list[AdapterRead] = []
+    answers: list[Answer] = []
     for message in messages:
         if isinstance(message, AbortRequests):
             core.abort(message.request_ids)
@@ -163,13 +197,20 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
             continue
-        if isinstance(message, ReadPages | Speak):  # changes nothing
+        if isinstance(message, Freeze):
+            core.freeze(retract=message.retract)
+            answers.append(Answer(message.call_id))
+            continue
+        if isinstance(message, Thaw):
+            core.thaw()
+            continue
+        if isinstance(message, _LOOKS):  # changes nothing
             continue
         if isinstance(message, LoadAdapter):
-            try:
-                core.load_adapter(message.load_id, message.lora)
-            except RequestError as error:
-                adapters.append(AdapterRead(message.load_id, str(error)))
+            load = partial(core.load_adapter, message.call_id, message.lora)
+            asked = answer(message.call_id, load)
+            if asked.error is not None:  # else a step's report answers, when it is read
+                answers.append(asked)
             continue
         try:
             core.add(message)
@@ -181,7 +222,7 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
             logger.exception("a request could not be begun")
             refusals += refusal(message, _FAILED, internal=True)
             core.abort(message.sequences)
-    return refusals, adapters
+    return refusals, answers
 
 
 def serve_engine(peer: socket.socket, make_core: Callable[[EngineConfig], Core]) -> int:
@@ -199,10 +240,11 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
         start = connection.receive_start()
         if start.logs is not None:
             log_engine(start.logs)
+        profiler = Profiler(start.config.profiler_config)
         with closing(make_core(start.config)) as core:
             connection.send(core.info)
             keep_what_is_here()
-            run_loop(core, connection)
+            run_loop(core, connection, profiler)
     except Disconnected:
         raise
     except (ConfigError, ModelError) as error:

@@ -116,6 +116,8 @@ from serve.operations.operator_routes import (
     PAUSE_GENERATION,
     RESETS,
     RESUME,
+    START_PROFILE,
+    STOP_PROFILE,
     UNLOAD,
     Aborted,
     AbortedRequests,
@@ -131,6 +133,12 @@ from serve.operations.pause_routes import (
     PauseGenerationRoute,
     PauseRequest,
     PauseRoutes,
+)
+from serve.operations.profile_routes import (
+    ProfileChanged,
+    StartProfileRequest,
+    StartProfileRoute,
+    StopProfileRoute,
 )
 from serve.operations.tracing import TraceContext
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
@@ -248,6 +256,11 @@ ACTIONS = [
     Action("post", RESUME, "Begin what came meanwhile; for operators."),
     Action("post", PAUSE_GENERATION, "As /pause; for operators.", Done, PauseRequest),
     Action("post", CONTINUE, "As /resume; for operators."),
+    Action(
+        "post", START_PROFILE, "Trace steps; for operators.", ProfileChanged, StartProfileRequest,
+        needs_body=False,
+    ),
+    Action("post", STOP_PROFILE, "Write the trace; for operators.", ProfileChanged),
     Action("post", LOAD, "Serve an adapter; for operators.", AdapterChanged, LoadRequest),
     Action("post", UNLOAD, "Serve it no longer; for operators.", AdapterChanged, UnloadRequest),
 ]  # fmt: skip
@@ -333,6 +346,7 @@ def _generation(service: Service) -> Iterator[Route]:
         ABORT: AbortResponseRoute(service),
         ABORT_REQUESTS: AbortRequestsRoute(service),
         PAUSE_GENERATION: PauseGenerationRoute(service),
+        START_PROFILE: StartProfileRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
     }
@@ -368,6 +382,7 @@ def _information(service: Service) -> Iterator[Route]:
     pauses = PauseRoutes(service)
     for path, pause in pauses.paths().items():
         yield Route(path, pause, methods=["POST"])
+    yield Route(STOP_PROFILE, StopProfileRoute(service).__call__, methods=["POST"])
     yield Route("/is_paused", pauses.is_paused)
     yield Route("/livez", health.alive)
     yield Route("/load", health.load)

@@ -35,7 +35,7 @@ from serve.router.command import router
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
 
-_ENGINE_OBJECTS = ("pooler_config", "hf_overrides")
+_ENGINE_OBJECTS = ("pooler_config", "hf_overrides", "profiler_config")
 _SERVER_OBJECTS = (
     "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip
@@ -121,7 +121,7 @@ def _engine_settings(given: dict[str, Any]) -> dict[str, Any]:
 def _parsed(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The same with objects for the JSON of these options."""
     objects = {
-        name: options.parse_object("--" + name.replace("_", "-"), given[name]) for name in names
+        name: options.parse_object("--" + name.replace("_", "-"), given.get(name)) for name in names
     }
     return {**given, **objects}
 

@@ -3,16 +3,15 @@
     generate ──▶ OutputProcessor.add ──▶ outbox ──one frame a loop tick──▶ engine
     routes   ◀── RequestStream       ◀── OutputProcessor.process ◀─────────┘
 
-Owns the streams in flight and the engine's state; what may wait is `admission`'s. It knows neither
-HTTP nor prompts as text.
+Owns the engine's state; the streams are `flights`', what may wait is `admission`'s. It knows
+neither HTTP nor prompts as text.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 from engine.adapters.request import LoRARequest
@@ -22,50 +21,41 @@ from engine.messages import (
     AbortRequests,
     EngineFailed,
     EngineStats,
-    FinishReason,
+    Freeze,
+    LoadAdapter,
     ModelInfo,
     NewRequest,
     PoolRequest,
     ResetPrefixCache,
     Speak,
+    StartProfile,
     StepReport,
+    StopProfile,
+    Thaw,
     ToEngine,
     refusal,
 )
 from engine.output_processor import OutputProcessor
-from engine.outputs import OutputDelta
 from engine.pooling.inputs import PoolInput
 from engine.pooling_params import PoolingParams
-from serve.adapters.loads import AdapterLoads
-from serve.admission import Admission, Waiting
+from engine.profiling.request import ProfileRequest
+from serve.admission import Admission
+from serve.calls import EngineCalls
 from serve.engine_process import EngineLink, StartError
-from serve.errors import AbortedError, UnavailableError
+from serve.errors import UnavailableError
+from serve.flights import Flights
 from serve.generation.prompt import Prompt as Prompt
 from serve.generation.streams import RequestStream
-from serve.operations.metrics import Metrics, Timeline
+from serve.operations.metrics import Metrics
 from serve.operations.page_watch import PageWatch
-from serve.operations.tracing import Trace, Traces
+from serve.operations.tracing import Traces
 from serve.outbox import Outbox
 from serve.pooling.in_flight import PoolsInFlight
 
 EngineState = Literal["loading", "ready", "hung", "draining", "dead"]
 _FAILED = "The engine failed while working on this request."
-_ENDED = "The server's operator ended this request."
 HUNG_SECONDS = 60.0  # without a word while there is work; hardly any step takes so long
 logger = logging.getLogger("ingot.serve")
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A prompt in the engine: who reads it, and the choices that have not finished."""
-
-    stream: RequestStream
-    timelines: dict[int, Timeline]
-    waiting: Waiting
-    trace: Trace | None = None
-    longest: int = 0  # tokens of a choice that has
-    shown: str = ""  # the id of the response
-    adapter: str | None = None  # its name
 
 
 class EngineClient:
@@ -84,14 +74,14 @@ class EngineClient:
         self._processor = processor
         self._metrics = metrics
         self._admission = admission or Admission(metrics)
-        self._traces = traces
+        self.flights = Flights(processor, metrics, self._admission, traces)
         self._stats = EngineStats()
         self._info: ModelInfo | None = None
         self._outbox = Outbox(self._refuse)
-        self._flights: dict[str, _Flight] = {}
         self._pools = PoolsInFlight(metrics)
-        self._watch, self._loads = PageWatch(), AdapterLoads()
-        self._num_sequences = 0
+        self._watch, self._calls = PageWatch(), EngineCalls()
+        self._num_pooled = 0
+        self._frozen = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -109,12 +99,13 @@ class EngineClient:
     @property
     def _awaited(self) -> bool:
         """Whether the engine is to say something: it answers each message, an abort too."""
-        return self._num_sequences > 0 or self._outbox.is_owed
+        works = self.num_sequences > 0 and not self._frozen
+        return works or self._outbox.is_owed
 
     @property
     def num_sequences(self) -> int:
         """That run or wait."""
-        return self._num_sequences
+        return self.flights.num_sequences + self._num_pooled
 
     @property
     def stats(self) -> EngineStats:
@@ -174,10 +165,9 @@ class EngineClient:
             reason = f"A report of the engine could not be delivered ({type(error).__name__})."
         finally:
             self._state = "dead"
-            for flight in self._flights.values():
-                flight.stream.fail(EngineError(_FAILED))
+            self.flights.fail(EngineError(_FAILED))
             self._pools.fail(EngineError(_FAILED))
-            self._loads.fail(EngineError(_FAILED))
+            self._calls.fail(EngineError(_FAILED))
         return reason
 
     @contextmanager
@@ -204,10 +194,15 @@ class EngineClient:
         stream = RequestStream(names, samples, self._metrics.shown, interval)
         try:
             for name, prompt in zip(names, prompts, strict=True):
-                self._start(name, prompt, priority, stream, shown or request_id)
+                self._expect_answer()
+                requests = self.flights.start(name, prompt, priority, stream, shown or request_id)
+                self._idle.clear()
+                self._outbox.put(requests)
             yield stream
         finally:
-            self._forget(names)
+            if aborted := self.flights.forget(names):
+                self._outbox.put([AbortRequests(aborted)])
+            self._rest()
 
     async def pool(
         self, inputs: Sequence[PoolInput], params: PoolingParams, priority: int = 0
@@ -219,10 +214,9 @@ class EngineClient:
         self._check_open()
         tokens = sum(len(each.token_ids) for each in inputs)
         self._check_queue(len(inputs), tokens)
-        if not self._awaited:
-            self._heard = time.monotonic()
+        self._expect_answer()
         requests, waiters = self._pools.start(inputs, params, priority)
-        self._num_sequences += len(requests)
+        self._num_pooled += len(requests)
         self._idle.clear()
         waiting = self._admission.enter(tokens)
         try:
@@ -230,58 +224,44 @@ class EngineClient:
             return list(await asyncio.gather(*waiters))
         finally:
             waiting.end()
-            self._num_sequences -= len(requests)
+            self._num_pooled -= len(requests)
             aborted = self._pools.forget(requests)
             if aborted:
                 self._outbox.put([AbortRequests(aborted)])
             self._rest()
-
-    def in_flight(self) -> Iterator[tuple[str, int, list[Timeline]]]:
-        """Each prompt at work: its name, its tokens, and its choices that have not finished."""
-        for name, flight in self._flights.items():
-            timelines = list(flight.timelines.values())
-            if timelines:
-                yield name, timelines[0].prompt_tokens, timelines
-
-    def adapters_at_work(self) -> tuple[set[str], set[str]]:
-        """Names of those that write, and of those whose first token somebody waits for; may be
-        called from any thread."""
-        running: set[str] = set()
-        waiting: set[str] = set()
-        for flight in list(self._flights.values()):
-            if flight.adapter is not None:
-                for timeline in list(flight.timelines.values()):
-                    (waiting if timeline.first_token is None else running).add(flight.adapter)
-        return running, waiting
-
-    def end(self, name: str) -> bool:
-        """End a prompt at the operator's wish; whether there is one of that name."""
-        if flight := self._flights.get(name):
-            flight.stream.fail(AbortedError(_ENDED))
-        return flight is not None
-
-    def end_responses(self, response_id: str | None) -> int:
-        """The same for the responses of this id, or all; how many prompts that were."""
-        found = [
-            flight
-            for flight in self._flights.values()
-            if flight.timelines and response_id in (None, flight.shown)
-        ]
-        for flight in found:
-            flight.stream.fail(AbortedError(_ENDED))
-        return len(found)
 
     def reset_prefix_cache(self) -> None:
         """Have the engine find nothing again that it has computed; raises as `generate`."""
         self._check_open()
         self._tell([ResetPrefixCache()])
 
+    async def freeze(self, *, retract: bool) -> None:
+        """Have the engine start no step until `thaw`; what runs keeps its pages, or gives them
+        back to `retract`. Raises as `generate`."""
+        self._check_open()
+        self._frozen = True
+        await self._ask(lambda call_id: Freeze(call_id, retract))
+
+    def thaw(self) -> None:
+        """Have the engine go on, if it was frozen."""
+        if self._frozen:
+            self._tell([Thaw()])
+            self._frozen = False
+
     async def load_adapter(self, lora: LoRARequest) -> None:
         """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
-        message, loaded = self._loads.start(lora)
-        self._tell([message])
-        await loaded
+        await self._ask(lambda call_id: LoadAdapter(call_id, lora))
+
+    async def start_profile(self, request: ProfileRequest) -> None:
+        """Have the engine trace its steps; raises as `generate`, and RequestError if it cannot."""
+        self._check_open()
+        await self._ask(lambda call_id: StartProfile(call_id, request))
+
+    async def stop_profile(self) -> None:
+        """Have it write that trace, which takes a while; raises as `start_profile`."""
+        self._check_open()
+        await self._ask(StopProfile)
 
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""
@@ -295,17 +275,17 @@ class EngineClient:
             self._tell([Speak()])
 
     def restart(self) -> None:
-        """The engine is dead and another will be connected; nothing is left of the first, and what
-        slow clients have not read yet is no work of the second."""
-        for name, flight in self._flights.items():
-            self._drop(name, flight)
+        """The engine is dead and another will be connected; nothing is left of the first."""
+        self.flights.drop_all()
         if self._state == "dead":
             self._state = "loading"
         self._outbox.clear()
+        self._frozen = False
         self._stats, self._watch = EngineStats(), PageWatch()
 
     def drain(self) -> None:
-        """Refuse new requests from now on; those in flight go on."""
+        """Refuse new requests from now on; those in flight go on, also where they were frozen."""
+        self.thaw()
         if self._state in ("loading", "ready"):
             self._state = "draining"
 
@@ -315,8 +295,7 @@ class EngineClient:
 
     def fail_all(self, sentence: str) -> None:
         """End every request in flight with an error that says `sentence`."""
-        for flight in self._flights.values():
-            flight.stream.fail(UnavailableError(sentence))
+        self.flights.fail(UnavailableError(sentence))
         self._pools.fail(UnavailableError(sentence))
 
     def _check_open(self) -> None:
@@ -332,31 +311,7 @@ class EngineClient:
     def _check_queue(self, count: int, tokens: int) -> None:
         """Refuse what would make more wait than may."""
         rows = self._stats.num_running if self._stats.num_waiting else self.info.max_num_seqs
-        self._admission.check(self._num_sequences + count - rows, tokens)
-
-    def _start(
-        self, name: str, prompt: Prompt, priority: int, stream: RequestStream, shown: str
-    ) -> None:
-        requests = self._processor.add(
-            name, prompt.token_ids, prompt.params,
-            priority=priority, cache_salt=prompt.cache_salt, grammar=prompt.grammar,
-            beams=prompt.beams, thinking=prompt.thinking, lora=prompt.lora,
-            encoder_token_ids=list(prompt.encoder_token_ids),
-            encoder_features=prompt.encoder_features,
-            prompt_embeds=prompt.embeds, hidden=prompt.hidden,
-        )  # fmt: skip
-        if not self._awaited:  # those that a slow client still reads are no work
-            self._heard = time.monotonic()
-        timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
-        stream.timelines += timelines.values()
-        trace = self._traces.begin(name, prompt.num_tokens, prompt.params) if self._traces else None
-        adapter = prompt.lora.lora_name if prompt.lora else None
-        waiting = self._admission.enter(prompt.num_tokens)
-        self._flights[name] = _Flight(stream, timelines, waiting, trace, 0, shown, adapter)
-        self._num_sequences += len(timelines)
-        self._idle.clear()
-        self._metrics.started(prompt.params)
-        self._outbox.put(requests)
+        self._admission.check(self.num_sequences + count - rows, tokens)
 
     def _deliver(self, report: StepReport) -> None:
         self._stats = report.stats
@@ -367,7 +322,7 @@ class EngineClient:
         for begun in report.deltas:
             if begun.queue_seconds is not None:
                 self._metrics.queued(begun.queue_seconds)
-        self._loads.see(report.adapters)
+        self._calls.see(report.answers)
         self._share_out(report)
 
     def _share_out(self, report: StepReport) -> None:
@@ -376,7 +331,7 @@ class EngineClient:
             report.deltas = [each for each in report.deltas if not self._pools.deliver(each)]
         step = self._processor.process(report)
         for delta in step.outputs:
-            self._hand_over(delta, report.sent_at)
+            self.flights.hand_over(delta, report.sent_at)
         if step.aborts:
             self._outbox.put([AbortRequests(step.aborts)])
 
@@ -386,65 +341,24 @@ class EngineClient:
             ends = refusal(message, f"The engine cannot be told of this request: {error}.")
             self._share_out(StepReport(deltas=ends, stats=self._stats))
 
-    def _hand_over(self, delta: OutputDelta, sent_at: float) -> None:
-        flight = self._flights.get(delta.request_id)
-        if flight is None or delta.index not in flight.timelines:
-            return
-        timeline = flight.timelines[delta.index]
-        if delta.queue_seconds is not None:
-            timeline.queue_seconds = delta.queue_seconds
-            timeline.cached_tokens = delta.num_cached_tokens
-            self._metrics.prompt_known(timeline, delta.num_external_tokens)
-        self._metrics.tokens(timeline, len(delta.token_ids))
-        if delta.token_ids:
-            flight.waiting.end()
-        timeline.preemptions = delta.num_preemptions or timeline.preemptions
-        if delta.finish_reason is not None:
-            del flight.timelines[delta.index]
-            self._end(flight, timeline, delta.finish_reason)
-            self._num_sequences -= 1
-        flight.stream.put(delta, sent_at)
-
-    def _forget(self, names: Sequence[str]) -> None:
-        """Drop these prompts; what is unfinished of them leaves the engine, too."""
-        aborted: list[int] = []
-        for name in names:
-            if (flight := self._flights.pop(name, None)) is not None:
-                aborted += self._drop(name, flight)
-        if aborted:
-            self._outbox.put([AbortRequests(aborted)])
-        self._rest()
-
-    def _drop(self, name: str, flight: _Flight) -> list[int]:
-        """End the choices that have not finished; returns by which ids the engine knows them."""
-        if not flight.timelines:
-            return []
-        self._num_sequences -= len(flight.timelines)
-        for index, timeline in list(flight.timelines.items()):
-            del flight.timelines[index]
-            self._end(flight, timeline, "abort")
-        return self._processor.abort(name)
-
-    def _end(self, flight: _Flight, timeline: Timeline, reason: FinishReason) -> None:
-        """A choice of `flight`, which is no longer among its timelines, has ended."""
-        self._metrics.finished(timeline, reason)
-        flight.longest = max(flight.longest, timeline.tokens)
-        if flight.trace is not None:
-            flight.trace.choice_ended(timeline, reason)
-        if flight.timelines:
-            return
-        flight.waiting.end()
-        self._metrics.all_finished(flight.longest)
-        if flight.trace is not None:
-            flight.trace.end()
-
     def _rest(self) -> None:
         """Say so if nothing is in flight any more."""
-        if not self._flights and not self._pools:
+        if not self.flights and not self._pools:
             self._idle.set()
 
+    async def _ask(self, message: Callable[[int], ToEngine]) -> None:
+        """Send an operator's wish, and wait until it is granted; raises RequestError if not."""
+        question, done = self._calls.start(message)
+        self._tell([question])
+        await done
+
     def _tell(self, messages: Sequence[ToEngine]) -> None:
-        """Send what is no request: an engine that had no work has been silent since now only."""
+        """Send what is no request."""
+        self._expect_answer()
+        self._outbox.put(messages)
+
+    def _expect_answer(self) -> None:
+        """There is to be something to do: an engine that had no work, if only for slow clients, has
+        been silent since now only."""
         if not self._awaited:
             self._heard = time.monotonic()
-        self._outbox.put(messages)

@@ -25,8 +25,8 @@ from engine.cache.page_map import PageMap, draw
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import (
-    AdapterRead,
     AddRequest,
+    Answer,
     EngineStats,
     ModelInfo,
     RequestDelta,
@@ -70,8 +70,9 @@ class FakeCore:
         self.waiting: dict[int, Row] = {}
         self.added: list[AddRequest] = []
         self.aborted: list[int] = []
-        self.adapters: list[AdapterRead] = []
+        self.answers: list[Answer] = []
         self.num_steps = self.num_prompt = self.num_generated = self.num_resets = self.num_maps = 0
+        self.frozen, self.num_retracted = False, 0
         self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
             architecture="FakeForCausalLM",
@@ -93,7 +94,7 @@ class FakeCore:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.waiting) and not self.frozen
 
     def add(self, request: AddRequest, arrival: int | None = None) -> int:
         if request.prompt_token_ids[0] == REFUSE:
@@ -119,9 +120,18 @@ class FakeCore:
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def freeze(self, *, retract: bool) -> None:
+        self.frozen = True
+        if retract:
+            self.num_retracted += len(self.running)
+            self.waiting, self.running = self.running | self.waiting, {}
+
+    def thaw(self) -> None:
+        self.frozen = False
+
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         error = "nowhere has no adapter_config.json." if lora.lora_path == "nowhere" else None
-        self.adapters.append(AdapterRead(load_id, error))
+        self.answers.append(Answer(call_id, error, "lora_path"))
 
     def page_map(self) -> PageMap:
         """Two pages of each row, of which all rows have one in common, and one that is idle."""
@@ -131,14 +141,15 @@ class FakeCore:
 
     def step(self) -> StepReport:
         time.sleep(self.step_seconds)
-        while self.waiting and len(self.running) < self.rows:
+        while self.waiting and len(self.running) < self.rows and not self.frozen:
             request_id = next(iter(self.waiting))
             self.running[request_id] = self.waiting.pop(request_id)
-        deltas = [self._advance(row) for row in list(self.running.values())]
+        rows = [] if self.frozen else list(self.running.values())
+        deltas = [self._advance(row) for row in rows]
         self.num_steps += bool(deltas)
         self.num_generated += len(deltas)
-        adapters, self.adapters = self.adapters, []
-        return StepReport(deltas=deltas, stats=self._stats(), adapters=adapters)
+        answers, self.answers = self.answers, []
+        return StepReport(deltas=deltas, stats=self._stats(), answers=answers)
 
     def close(self) -> None:
         self.running.clear()

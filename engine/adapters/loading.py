@@ -22,7 +22,7 @@ from engine.adapters.request import LoRARequest
 from engine.adapters.slots import AdapterSlots
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.messages import AdapterRead, RequestDelta
+from engine.messages import Answer, RequestDelta
 from engine.model_files import adapter_path
 from engine.runner import Runner
 from engine.scheduling.scheduler import Scheduler
@@ -46,7 +46,7 @@ class Adapters:
         self._known: dict[LoRARequest, None] = {}  # the newest last
         self._reader = AdapterReader(self._read)
         self._loads: dict[LoRARequest, list[int]] = {}  # who is to hear of it
-        self._answers: list[AdapterRead] = []
+        self._answers: list[Answer] = []
         self._wanted: LoRARequest | None = None  # read for requests that wait, one at a time
         self._copy: Any = _compiled_copy(adapted)
 
@@ -55,9 +55,9 @@ class Adapters:
         if lora not in self._known:
             self._keep(lora, self._read(lora))
 
-    def load(self, load_id: int, lora: LoRARequest) -> None:
+    def load(self, call_id: int, lora: LoRARequest) -> None:
         """Read an adapter by and by; `settle` answers."""
-        self._loads.setdefault(lora, []).append(load_id)
+        self._loads.setdefault(lora, []).append(call_id)
         self._reader.start(lora)
 
     @property
@@ -70,7 +70,7 @@ class Adapters:
         """Whether `settle` would have something to wait for."""
         return self._reader.busy
 
-    def take_answers(self) -> list[AdapterRead]:
+    def take_answers(self) -> list[Answer]:
         """What there is to say to those who asked with `load`."""
         answers, self._answers = self._answers, []
         return answers
@@ -85,8 +85,8 @@ class Adapters:
             else:
                 self._known.pop(read.lora, None)
                 ended += _end_waiting(scheduler, read)
-            load_ids = self._loads.pop(read.lora, [])
-            self._answers += [AdapterRead(load_id, read.error) for load_id in load_ids]
+            call_ids = self._loads.pop(read.lora, [])
+            self._answers += [Answer(call_id, read.error, "lora_path") for call_id in call_ids]
         return ended
 
     def bring(self, runner: Runner) -> None:

@@ -50,7 +50,11 @@ class PlainCore(Protocol):
 
     def reset_prefix_cache(self) -> None: ...
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None: ...
+    def freeze(self, *, retract: bool) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -129,9 +133,17 @@ class BeamCore:
         """As the core does."""
         self._core.reset_prefix_cache()
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def freeze(self, *, retract: bool) -> None:
         """As the core does."""
-        self._core.load_adapter(load_id, lora)
+        self._core.freeze(retract=retract)
+
+    def thaw(self) -> None:
+        """As the core does."""
+        self._core.thaw()
+
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
+        """As the core does."""
+        self._core.load_adapter(call_id, lora)
 
     def page_map(self) -> PageMap | None:
         """The core's."""

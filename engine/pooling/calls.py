@@ -26,6 +26,7 @@ from engine.pooling.outputs import (
     ScoringRequestOutput,
 )
 from engine.pooling_params import PoolingParams
+from engine.profiling.profiler import Profiler
 from engine.prompts import Prompt
 from engine.tokenizers.tokenizer import Tokenizer
 
@@ -33,8 +34,8 @@ from engine.tokenizers.tokenizer import Tokenizer
 class Pooler:
     """One pooling engine in this process."""
 
-    def __init__(self, core: PoolingCore, tokenizer: Tokenizer | None) -> None:
-        self.core = core
+    def __init__(self, core: PoolingCore, tokenizer: Tokenizer | None, profiler: Profiler) -> None:
+        self.core, self._profiler = core, profiler
         self._reader = InputReader(tokenizer, core.info)
         self._ids = count()
 
@@ -123,7 +124,9 @@ class Pooler:
             for request in requests:
                 self.core.add(request)
             while len(vectors) < len(requests):
-                for delta in self.core.step().deltas:
+                report = self.core.step()
+                self._profiler.see(report.stats.num_steps)
+                for delta in report.deltas:
                     if delta.vector is not None:
                         vector = np.frombuffer(delta.vector, "<f4")
                         rows = (-1, width) if self.core.info.per_token else (-1,)

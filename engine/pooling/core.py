@@ -71,12 +71,13 @@ class PoolingCore:
         self._alive: set[int] = set()
         self._launched: deque[LaunchedBatch] = deque()
         self._dead: str | None = None
+        self._frozen = False
         self.stats = EngineStats()
         self.info = _info(model, self._runner, loaded - start, perf_counter() - loaded)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._launched)
+        return bool(self._launched or (self._waiting and not self._frozen))
 
     def add(self, message: NewRequest | PoolRequest) -> None:
         """Queue a request.
@@ -106,12 +107,20 @@ class PoolingCore:
         self._alive -= set(request_ids)
         self._waiting = deque(w for w in self._waiting if w.request.request_id in self._alive)
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Raises RequestError: adapters are for models that write text."""
         raise RequestError("This engine gives vectors and has no adapters.", "lora_name")
 
     def reset_prefix_cache(self) -> None:
         """Nothing: vectors are not cached, nor what they are made of."""
+
+    def freeze(self, *, retract: bool) -> None:
+        """Start no batch until `thaw`; between two there is nothing that could be given back."""
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """Requests go on."""
+        self._frozen = False
 
     def page_map(self) -> None:
         """There is no cache."""
@@ -150,7 +159,7 @@ class PoolingCore:
         self._runner.close()
 
     def _launch(self) -> bool:
-        if not self._waiting:
+        if self._frozen or not self._waiting:
             return False
         requests, now = self._runner.take(self._waiting), monotonic()
         for each in requests:

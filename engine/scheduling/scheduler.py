@@ -26,7 +26,6 @@ from engine.scheduling.step_budget import StepBudget
 from engine.scheduling.waiting_queue import WaitingQueue
 
 Windows = Callable[[int], Sequence[int]]
-
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 
 
@@ -68,9 +67,6 @@ class Scheduler:
     def has_requests(self) -> bool:
         return bool(self._requests)
 
-    def __contains__(self, request_id: int) -> bool:
-        return request_id in self._requests
-
     def add(self, request: Request) -> None:
         self._requests[request.request_id] = request
         self.waiting.push(request)
@@ -107,6 +103,11 @@ class Scheduler:
             request.num_pages_found = 0
             request.page_keys.clear()
             extend_keys(request.page_keys, request.token_ids, self._page_size, request.namespace)
+
+    def retract(self) -> None:
+        """All that run wait again: their pages are free, and hold what they held."""
+        for request in self.running[:]:
+            self._preempt(request)
 
     def schedule(self, windows: Windows | None = None, *, run_ahead: bool = False) -> Plan:
         """The next step's plan; requests are moved on as if it had been computed.

@@ -22,7 +22,7 @@ class AdapterMetrics:
         self._client, self._max_loras = client, max_loras
 
     def collect(self) -> Iterator[Metric]:
-        running, waiting = self._client.adapters_at_work()
+        running, waiting = self._client.flights.adapters_at_work()
         name = "vllm:lora_requests_info"
         gauge = GaugeMetricFamily(name, "adapters of requests at work", labels=_LABELS)
         labels = (str(self._max_loras), ",".join(sorted(running)), ",".join(sorted(waiting)))

@@ -25,6 +25,7 @@ from engine.core import EngineCore
 from engine.errors import ConfigError
 from engine.messages import AddRequest, EngineStats
 from engine.process import Connection, turn
+from engine.profiling.profiler import Profiler
 from engine.sampling.params import SamplingParams
 from engine.scheduling.plan import Plan
 from engine.wire import to_frame
@@ -255,8 +256,9 @@ def _front(core: EngineCore, requests: list[AddRequest]) -> Iterator[Callable[[]
         sender.start()
         reader = subprocess.Popen([sys.executable, "-S", "-c", _DRAIN], stdin=ours.fileno())
         served, connection, stats = BeamCore(core), Connection(theirs), EngineStats()
+        profiler = Profiler(None)
         try:
-            yield lambda: turn(served, connection, stats)
+            yield lambda: turn(served, connection, stats, profiler)
         finally:
             theirs.shutdown(socket.SHUT_RDWR)
             sender.join()

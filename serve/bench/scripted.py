@@ -53,7 +53,13 @@ class ScriptedCore:
     def reset_prefix_cache(self) -> None:
         """There is none."""
 
-    def load_adapter(self, load_id: int, lora: LoRARequest) -> None:
+    def freeze(self, *, retract: bool) -> None:
+        """A benchmark is not paused."""
+
+    def thaw(self) -> None:
+        """Nor does it go on."""
+
+    def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Raises RequestError: there is nothing to compute with it."""
         raise RequestError("This engine has no adapters.", "lora_name")
 

@@ -17,6 +17,15 @@ KvCacheMetrics = Annotated[
 KvCacheMetricsSample = Annotated[
     float, typer.Option(help="Share of pages in that sample.", rich_help_panel=_OPERATION)
 ]
+ProfilerConfig = Annotated[
+    str | None,
+    typer.Option(
+        help='Where /start_profile writes traces, as JSON: {"torch_profiler_dir": "DIR"}, and '
+        '"max_iterations" (steps in one), "delay_iterations", "torch_profiler_with_stack".',
+        metavar="JSON",
+        rich_help_panel=_OPERATION,
+    ),
+]
 WatchdogTimeout = Annotated[
     float,
     typer.Option(

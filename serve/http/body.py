@@ -16,10 +16,21 @@ BODY_SECONDS = 60.0
 
 
 async def read_body(
-    scope: Scope, receive: Receive, max_bytes: int, media: str = "application/json"
+    scope: Scope,
+    receive: Receive,
+    max_bytes: int,
+    media: str = "application/json",
+    *,
+    may_be_empty: bool = False,
 ) -> bytes:
-    """The whole body; raises TransportError (400, 408, 413, 415) or ClientDisconnected."""
-    _check_headers(Headers(scope=scope), max_bytes, media)
+    """The whole body; raises TransportError (400, 408, 413, 415) or ClientDisconnected.
+
+    `may_be_empty`: there may be none, which needs no header.
+    """
+    headers = Headers(scope=scope)
+    if may_be_empty and headers.get("content-length", "0") == "0" and not _in_chunks(headers):
+        return b""
+    _check_headers(headers, max_bytes, media)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read(receive, max_bytes)
@@ -42,9 +53,13 @@ async def _read(receive: Receive, max_bytes: int) -> bytes:
             return bytes(body)
 
 
+def _in_chunks(headers: Headers) -> bool:
+    return "transfer-encoding" in headers
+
+
 def _check_headers(headers: Headers, max_bytes: int, media: str) -> None:
     length = headers.get("content-length")
-    if length is not None and "transfer-encoding" in headers:
+    if length is not None and _in_chunks(headers):
         raise TransportError(400, "Send either Content-Length or Transfer-Encoding, not both.")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise TransportError(415, "Compressed bodies are not accepted; send plain JSON.")

@@ -27,14 +27,16 @@ class GenerationRoute(ABC, Generic[RequestT]):
     kind: ClassVar[type]
     writes: ClassVar[bool] = True  # needs a model that writes text
     computes: ClassVar[bool] = True  # so a pause is waited for
+    may_be_empty: ClassVar[bool] = False  # a request without a body is one without fields
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(scope, receive, self.service.settings.max_body_bytes)
-            request: RequestT = decode_request(body, self.kind)
+            most, may_be_empty = self.service.settings.max_body_bytes, self.may_be_empty
+            body = await read_body(scope, receive, most, may_be_empty=may_be_empty)
+            request: RequestT = decode_request(body or b"{}" if may_be_empty else body, self.kind)
             request = own_namespace(request, self._cache_owner(scope))
             if self.writes:
                 self.service.check_writes()

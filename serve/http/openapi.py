@@ -40,7 +40,8 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What else a path does, `{names}` in it being asked for; with a body where it `takes` one."""
+    """What else a path does, `{names}` in it being asked for; with a body where it `takes` one,
+    which may be left out unless it `needs_body`."""
 
     method: str
     path: str
@@ -48,6 +49,7 @@ class Action:
     gives: type[msgspec.Struct] | None = None
     takes: type[CheckedRequest] | None = None
     query: Mapping[str, str] = field(default_factory=dict)  # names and their JSON types
+    needs_body: bool = True
 
 
 class OpenApiRoute:
@@ -153,7 +155,7 @@ def _action(action: Action, of: dict[type[Any], Any]) -> dict[str, Any]:
         "responses": {"200": said, "default": _failed(action.path, of)},
     }
     if action.takes is not None:
-        found["requestBody"] = _body(action.takes, _JSON, of)
+        found["requestBody"] = _body(action.takes, _JSON, of) | {"required": action.needs_body}
     return found
 
 

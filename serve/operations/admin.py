@@ -85,7 +85,7 @@ class AdminState:
                     "generated_tokens": sum(each.tokens for each in timelines),
                     "seconds": now - timelines[0].arrival,
                 }
-                for name, prompt_tokens, timelines in client.in_flight()
+                for name, prompt_tokens, timelines in client.flights.in_flight()
             ],
         }
         return Response(msgspec.json.encode(state), media_type="application/json")
@@ -114,6 +114,6 @@ class AbortRoute(GenerationRoute[AbortRequest]):
     computes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
-        if not self.service.client.end(request.id):
+        if not self.service.client.flights.end(request.id):
             raise NotFoundError(f"No request {request.id[:80]!a} is in flight.", "id")
         await send_json(send, Aborted(request.id))

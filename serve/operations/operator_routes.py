@@ -24,8 +24,10 @@ LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"  # `serve.adap
 PAUSE, RESUME = "/pause", "/resume"  # `serve.operations.pause_routes`, as the next two
 PAUSE_GENERATION, CONTINUE = "/pause_generation", "/continue_generation"
 ABORT_REQUESTS = "/abort_requests"
+START_PROFILE, STOP_PROFILE = "/start_profile", "/stop_profile"  # `serve.operations.profile_routes`
+PROFILES = frozenset({START_PROFILE, STOP_PROFILE})
 PAUSES = frozenset({PAUSE, RESUME, PAUSE_GENERATION, CONTINUE})
-OPERATOR_PATHS = frozenset({*RESETS, ABORT, ABORT_REQUESTS, LOAD, UNLOAD, *PAUSES})
+OPERATOR_PATHS = frozenset({*RESETS, ABORT, ABORT_REQUESTS, LOAD, UNLOAD, *PAUSES, *PROFILES})
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 
 
@@ -74,7 +76,7 @@ class AbortResponseRoute(GenerationRoute[AbortRequest]):
     computes = False
 
     async def answer(self, request: AbortRequest, request_id: str, send: Send) -> None:
-        ended = self.service.client.end_responses(request.rid or None)
+        ended = self.service.client.flights.end_responses(request.rid or None)
         await send_json(send, Aborted(ended))
 
 
@@ -100,5 +102,5 @@ class AbortRequestsRoute(GenerationRoute[AbortRequestsRequest]):
 
     async def answer(self, request: AbortRequestsRequest, request_id: str, send: Send) -> None:
         named: list[str | None] = [*(request.request_ids or ())]
-        ended = sum(self.service.client.end_responses(each) for each in named or [None])
+        ended = sum(self.service.client.flights.end_responses(each) for each in named or [None])
         await send_json(send, AbortedRequests(ended))

@@ -1,17 +1,18 @@
 """Pausing a server and going on, under the names of vLLM and SGLang; for operators.
 
-    POST /pause?mode=abort|wait&clear_cache=true    vLLM's
-    POST /pause_generation {"mode": "abort"}        SGLang's
-    POST /resume, /continue_generation              what came meanwhile is begun
-    GET  /is_paused                                 {"is_paused": false}
+    POST /pause?mode=abort|wait|keep&clear_cache=true             vLLM's
+    POST /pause_generation {"mode": "abort|in_place|retract"}     SGLang's
+    POST /resume, /continue_generation                            what came meanwhile is begun
+    GET  /is_paused                                               {"is_paused": false}
 
-What is at work ends with an error (`abort`) or is waited for (`wait`), and then nothing of what was
-computed is found again, unless `clear_cache` is false. Both servers can freeze requests in the
-middle, too; that is refused here.
+What is at work ends with an error (`abort`), is waited for (`wait`) or stays where it is and goes
+on afterwards (`keep`, `in_place`, `retract`). Of /pause nothing of what was computed is found again
+unless `clear_cache` is false: what stays is computed anew, too. With /pause_generation what was
+computed is kept; `retract` gives the pages back, so that /flush_cache may forget them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -29,7 +30,7 @@ from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
 
 _END_SECONDS = 10.0  # for what is ended; a client that does not read may take longer to hear of it
-_MODES = ("abort", "wait")
+_VLLM, _SGLANG = ("abort", "wait", "keep"), ("abort", "in_place", "retract")
 PAUSING = {"mode": "string", "wait_for_inflight_requests": "boolean", "clear_cache": "boolean"}
 _FLAGS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 
@@ -40,7 +41,7 @@ class PauseRequest(CheckedRequest, frozen=True, kw_only=True):
     mode: str | None = None
 
     def check_shared(self) -> None:
-        _check_mode(self.mode or "abort")
+        _check_mode(self.mode or "abort", _SGLANG)
 
 
 class Done(Struct):
@@ -73,18 +74,23 @@ class PauseRoutes:
         clear = _flag(asked, "clear_cache", True)
         for name in asked:
             raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
+        _check_mode(mode, _VLLM)
         await _pause(self._service, mode, clear=clear)
         return JSONResponse({"status": "paused"})
 
     async def resume(self, _: Request) -> Response:
         """POST /resume."""
-        self._service.pause.end()
+        self._go_on()
         return JSONResponse({"status": "resumed"})
 
     async def continue_generation(self, _: Request) -> Response:
         """POST /continue_generation."""
-        self._service.pause.end()
+        self._go_on()
         return JSONResponse({"message": "Generation goes on.", "status": "ok"})
+
+    def _go_on(self) -> None:
+        self._service.client.thaw()
+        self._service.pause.end()
 
     async def is_paused(self, _: Request) -> Response:
         """GET /is_paused."""
@@ -110,24 +116,26 @@ async def _pause(service: Service, mode: str, *, clear: bool) -> None:
             "Pausing is the operator's, and anybody who reaches this server could say to be that; "
             "start it with --admin-api-key."
         )
-    _check_mode(mode)
     client = service.client
     service.pause.begin()
+    if mode in ("abort", "wait"):
+        client.thaw()  # what an earlier pause has frozen would never end
     if mode == "abort":
-        client.end_responses(None)
+        client.flights.end_responses(None)
         with suppress(TimeoutError):
             await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
-    else:
+    elif mode == "wait":
         await client.wait_until_idle()
+    else:
+        await client.freeze(retract=clear or mode == "retract")
     if clear:
         client.reset_prefix_cache()
 
 
-def _check_mode(mode: str) -> None:
-    if mode not in _MODES:
+def _check_mode(mode: str, known: Sequence[str]) -> None:
+    if mode not in known:
         raise RequestError(
-            f"mode is {' or '.join(_MODES)} here, got {mode[:40]!a}; requests cannot be frozen.",
-            "mode",
+            f"mode is {', '.join(known[:-1])} or {known[-1]} here, got {mode[:40]!a}.", "mode"
         )
 
 

@@ -66,9 +66,12 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "images": ([],),
         "input_embeds": (),  # likewise
         "log_metrics": (True,),
+        "merge_profiles": (False,),  # of /start_profile, likewise profile_by_stage, record_shapes
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
+        "profile_by_stage": (False,),
         "raw": (False,),
+        "record_shapes": (False,),
         "return_blocks": (False,),
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),  # of other routes than OpenAI's

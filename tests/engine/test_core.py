@@ -148,6 +148,54 @@ def test_a_cache_that_is_reset_finds_nothing_and_changes_nothing(core):
     assert hits() == 0
 
 
+@pytest.mark.parametrize("retract", [False, True])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_frozen_engine_goes_on_where_it_was(core, retract, reset):
+    """Requests that run keep their pages, or give all back; the tokens are the same, and nothing is
+    compiled. What comes meanwhile waits, and what is aborted meanwhile is gone."""
+    texts = prompts(4, seed=11)
+    alone = [text.ids for text in run(core, texts, max_tokens=12)]
+    compiles = core.stats.num_compiles_after_warmup
+    params = SamplingParams(max_tokens=12, temperature=0)
+    ids = {2 * 10**6 + number: [] for number in range(4)}
+
+    def add(number):
+        core.add(
+            AddRequest(request_id=2 * 10**6 + number, prompt_token_ids=texts[number], params=params)
+        )
+
+    def turn():
+        for delta in core.step().deltas:
+            ids[delta.request_id] += delta.new_token_ids
+
+    for number in range(3):
+        add(number)
+    while len(ids[2 * 10**6]) < 4:
+        turn()
+    core.freeze(retract=retract)
+    if reset:
+        core.reset_prefix_cache()
+    for _ in range(4):  # what was started is read
+        turn()
+    assert not core.has_work
+    before = {name: len(tokens) for name, tokens in ids.items()}
+    assert before[2 * 10**6] < 12
+    owned = sum(core.page_map().owned)
+    assert (owned == 0) if retract else (owned >= 3)
+    add(3)
+    core.abort([2 * 10**6 + 1])
+    for _ in range(3):
+        turn()
+    assert not core.has_work and {name: len(tokens) for name, tokens in ids.items()} == before
+    core.thaw()
+    while core.has_work:
+        turn()
+    assert [ids[2 * 10**6 + n] for n in (0, 2, 3)] == [alone[n] for n in (0, 2, 3)]
+    assert len(ids[2 * 10**6 + 1]) < 12
+    assert core.stats.num_free_pages == core.stats.num_pages
+    assert core.stats.num_compiles_after_warmup == compiles
+
+
 def test_logprobs_are_those_of_the_whole_distribution(core):
     (text,) = run(core, [[5, 6, 7]], max_tokens=2, logprobs=20)
     first = text.logprobs[0]

@@ -15,6 +15,7 @@ from engine.compiling.programs import Programs
 from engine.config import EngineConfig
 from engine.interrupts import held_back
 from engine.messages import StepReport
+from engine.profiling.profiler import Profiler
 from engine.prompts import Prompt
 from engine.sampling.params import SamplingParams
 from tests.fake_engine import FakeCore
@@ -70,7 +71,7 @@ def test_what_an_interrupted_step_gave_another_call_is_there(
 ) -> None:
     """The step is done, and nobody has its report yet."""
     core = FakeCore(EngineConfig())
-    loop = Loop(core, None, None)  # type: ignore[arg-type]
+    loop = Loop(core, None, None, Profiler(None))  # type: ignore[arg-type]
     params = SamplingParams(max_tokens=5, detokenize=False)
     first, second = Call(loop), Call(loop)
     for call in (first, second):

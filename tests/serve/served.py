@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from engine.beams.core import BeamCore
 from engine.errors import EngineDeadError
 from engine.messages import EngineFailed, FromEngine, StepReport, ToEngine
-from engine.process import apply, pages_asked_for
+from engine.process import apply, pages_asked_for, profile
+from engine.profiling.profiler import Profiler
 from serve.engine_client import EngineClient
 from tests.fake_engine import FakeCore
 
@@ -27,6 +28,7 @@ class InProcessEngine:
     def __init__(self, core: FakeCore) -> None:
         self.core = core
         self._beams = BeamCore(core)
+        self._profiler = Profiler(core.config.profiler_config)
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
         self._pending: list[FromEngine] = []
@@ -62,17 +64,19 @@ class InProcessEngine:
         await self.go_on.wait()
         while not self._inbox.empty():
             messages += self._inbox.get_nowait()
-        refusals, adapters = apply(self._beams, messages)
+        refusals, answers = apply(self._beams, messages)
+        answers += profile(self._profiler, messages, self.core.num_steps)
         try:
             report = self._beams.step()
         except RuntimeError as error:
             self.dead = True
             return EngineFailed(str(error), False)
+        self._profiler.see(report.stats.num_steps)
         deltas, now = refusals + report.deltas, time.monotonic()
         pages = pages_asked_for(self._beams, messages)
         return StepReport(
             deltas=deltas, stats=report.stats, pages=pages, sent_at=now,
-            adapters=adapters + report.adapters,
+            answers=answers + report.answers,
         )  # fmt: skip
 
     async def stop(self) -> None:

@@ -159,13 +159,13 @@ def test_texts_go_on_while_adapters_are_read(core, adapters, slow_disk):
     before = steps(core, 30)
     said = [delta.request_id for report in before for delta in report.deltas]
     assert said.count(0) >= 20 and 1 not in said
-    assert not any(report.adapters for report in before)
+    assert not any(report.answers for report in before)
     slow_disk.set()
     after, answers = [], {}
     while core.has_work:
         report = core.step()
         after += [delta.request_id for delta in report.deltas]
-        answers |= {each.load_id: each.error for each in report.adapters}
+        answers |= {each.call_id: each.error for each in report.answers}
     assert 1 in after and answers[1] is None
     assert "/nowhere has no adapter_config.json" in answers[2]
     assert core.stats.num_compiles_after_warmup == 0

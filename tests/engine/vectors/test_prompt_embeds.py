@@ -16,6 +16,7 @@ from engine.errors import ConfigError, RequestError
 from engine.grammar.process import GrammarProcess
 from engine.messages import AddRequest, ModelInfo
 from engine.output_processor import OutputProcessor
+from engine.profiling.profiler import Profiler
 from engine.prompts import as_prompt
 from engine.sampling.params import SamplingParams
 from engine.vectors.given_rows import resolve_given
@@ -221,7 +222,7 @@ def test_samples_of_a_prompt_share_what_came_once(core, table) -> None:
 
 def test_callers_in_python_give_arrays(core, table, tiny_folder) -> None:
     [ids] = prompts_of(20)
-    loop = Loop(core, None, GrammarProcess(tiny_folder, core.info))
+    loop = Loop(core, None, GrammarProcess(tiny_folder, core.info), Profiler(None))
     with Call(loop) as call:
         for prompt in ({"prompt_embeds": table[ids], "cache_salt": "f"}, ids):
             call.add(as_prompt(prompt), SamplingParams(**GREEDY))

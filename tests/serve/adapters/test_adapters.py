@@ -120,7 +120,7 @@ async def test_what_a_name_stands_for_changes_in_the_order_of_asking(serve: Serv
     async with serve(config=CONFIG) as served:
         with served.engine_stopped():
             first = asyncio.create_task(served.post(load, lora_name="new", lora_path="a"))
-            await until(lambda: served.engine._loads._waiters)
+            await until(lambda: served.engine._calls._waiters)
             second = asyncio.create_task(served.post(unload, lora_name="new"))
             await asyncio.sleep(0.05)
             assert not second.done()
@@ -157,9 +157,9 @@ async def test_metrics_say_whose_requests_run_and_wait(serve: Serve) -> None:
             return asyncio.create_task(text)
 
         texts = [ask(name) for name in ("law", "sql")]
-        await until(lambda: served.engine.adapters_at_work()[0] == {"law", "sql"})
+        await until(lambda: served.engine.flights.adapters_at_work()[0] == {"law", "sql"})
         texts += [ask(name) for name in ("tiny", "law")]  # for which there are no rows
-        await until(lambda: served.engine.adapters_at_work()[1] == {"law"})
+        await until(lambda: served.engine.flights.adapters_at_work()[1] == {"law"})
         assert await told(served) == nobody | {
             "running_lora_adapters": "law,sql", "waiting_lora_adapters": "law",
         }  # fmt: skip

@@ -26,7 +26,7 @@ async def assert_unharmed(served: Served) -> None:
     assert await _stream(served, "abc", 30) == "abc" * 10
     await served.engine.wait_until_idle()
     await until(lambda: not served.core.has_work)
-    assert served.engine.num_sequences == 0 and not served.engine._flights
+    assert served.engine.num_sequences == 0 and not served.engine.flights
     assert served.engine._processor.num_unfinished == 0
     stats = served.engine.stats
     assert stats.num_free_pages == stats.num_pages > 0

@@ -45,7 +45,7 @@ from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from serve.commands.batch import run_batch
-from serve.operations.operator_routes import CONTINUE, PAUSE, RESETS, RESUME
+from serve.operations.operator_routes import CONTINUE, PAUSE, RESETS, RESUME, STOP_PROFILE
 from serve.responses import store as store_module
 from serve.service import Service
 from serve.settings import ServerSettings
@@ -101,12 +101,15 @@ def assert_refused(path: str, response: Any, status: int = 400) -> dict[str, Any
     return error
 
 
+BODILESS = (*RESETS, PAUSE, RESUME, CONTINUE, STOP_PROFILE, "/ping")
+
+
 async def posts(served: Served) -> list[str]:
     return [
         route.path
         for route in served.app.routes
         if isinstance(route, Route) and "POST" in (route.methods or ()) and "{" not in route.path
-        if route.path not in (*RESETS, PAUSE, RESUME, CONTINUE, "/ping")  # which take no body
+        if route.path not in BODILESS
     ]
 
 

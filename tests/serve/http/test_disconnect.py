@@ -150,7 +150,7 @@ async def test_a_flood_of_leavers_leaves_nothing_behind(serve: Serve) -> None:
         await asyncio.gather(*(connection.task for connection in connections))
         await until(lambda: not served.core.has_work)
         await served.engine.wait_until_idle()
-        assert served.engine._flights == {} and served.engine._num_sequences == 0
+        assert len(served.engine.flights) == 0 and served.engine.num_sequences == 0
         assert served.engine._processor.num_unfinished == 0
 
 

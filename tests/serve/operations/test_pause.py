@@ -66,12 +66,75 @@ async def test_what_is_at_work_may_be_waited_for(serve: Serve, query: str) -> No
         assert served.core.num_resets == 0
 
 
+KEEPING: list[tuple[str, dict[str, str], int, int]] = [
+    ("/pause?mode=keep", {}, 1, 1),
+    ("/pause?mode=keep&clear_cache=false", {}, 0, 0),
+    ("/pause_generation", {"mode": "in_place"}, 0, 0),
+    ("/pause_generation", {"mode": "retract"}, 1, 0),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "retracted", "resets"), KEEPING)
+async def test_what_is_at_work_may_stay_where_it_is(
+    serve: Serve, path: str, body: dict[str, str], retracted: int, resets: int
+) -> None:
+    """And nobody takes the engine for hung meanwhile."""
+    async with serve(config=LONG) as served:
+        served.core.step_seconds = 0.001
+        running = asyncio.create_task(served.complete(prompt="ab", max_tokens=300))
+        await until(lambda: served.core.num_steps > 3)
+        assert (await served.post(path, **body)).status_code == 200
+        await until(lambda: served.core.num_resets == resets)
+        steps = served.core.num_steps
+        later = asyncio.create_task(served.complete(prompt="a", max_tokens=2))
+        await until(lambda: held(served) == 1)
+        for _ in range(3):
+            served.engine.ask_for_a_word()
+            await until(lambda: not served.engine.silent_seconds)
+        assert served.core.num_steps == steps < 300 and served.core.num_retracted == retracted
+        assert (await served.http.get("/health")).is_success and not running.done()
+        await served.http.post("/resume")
+        answers = [await running, await later]
+    assert [each.json()["usage"]["completion_tokens"] for each in answers] == [300, 2]
+    assert answers[0].json()["choices"][0]["text"] == "ab" * 150
+
+
+async def test_who_leaves_a_frozen_server_is_gone_and_another_pause_may_follow(
+    serve: Serve,
+) -> None:
+    async with serve(config=LONG) as served:
+        served.core.step_seconds = 0.001
+        tasks = [asyncio.create_task(served.complete(**BODY)) for _ in range(2)]
+        await until(lambda: len(served.core.running) == 2)
+        await served.http.post("/pause?mode=keep&clear_cache=false")
+        tasks[0].cancel()
+        await until(lambda: len(served.core.running) == 1)
+        waited = await served.http.post("/pause?mode=wait")  # so it ends
+        assert waited.status_code == 200
+        assert (await tasks[1]).json()["usage"]["completion_tokens"] == 900
+        await served.http.post("/pause?mode=keep")
+        ended = await served.http.post("/pause")
+        await served.http.post("/resume")
+        assert ended.status_code == 200 and (await served.complete(prompt="a")).status_code == 200
+
+
+async def test_a_frozen_server_that_is_to_leave_ends_what_it_began(serve: Serve) -> None:
+    async with serve(config=LONG) as served:
+        served.core.step_seconds = 0.001
+        running = asyncio.create_task(served.complete(prompt="ab", max_tokens=100))
+        await until(lambda: served.core.num_steps > 3)
+        await served.post("/pause_generation", mode="in_place")
+        served.engine.drain()
+        await served.engine.wait_until_idle()
+        assert (await running).json()["usage"]["completion_tokens"] == 100
+
+
 async def test_sglang_has_other_names(serve: Serve) -> None:
     async with serve() as served:
         paused = [await served.post("/pause_generation") for _ in range(2)]
         paused.append(await served.post("/pause_generation", mode="abort"))
         assert await is_paused(served) and served.core.num_resets == 0
-        wrong = await served.post("/pause_generation", mode="in_place")
+        wrong = await served.post("/pause_generation", mode="keep")
         on = await served.post("/continue_generation")
         assert not await is_paused(served)
     assert {each.json()["status"] for each in [*paused, on]} == {"ok"}
@@ -113,7 +176,7 @@ async def test_who_reaches_a_server_without_keys_cannot_pause_it(serve: Serve) -
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("mode=keep", "mode"), ("clear_cache=no", "clear_cache"), ("a=1", "a")]
+    ("query", "param"), [("mode=in_place", "mode"), ("clear_cache=no", "clear_cache"), ("a=1", "a")]
 )
 async def test_wrong_parameters_are_named(serve: Serve, query: str, param: str) -> None:
     async with serve() as served:

@@ -272,12 +272,12 @@ async def test_one_in_the_background_is_streamed_and_goes_on_without_its_client(
         left = asyncio.create_task(served.post("/v1/responses", **body))
         await until(lambda: served.core.running)
         left.cancel()
-        name = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        name = next(iter(served.engine.flights.in_flight()))[0].rpartition("-")[0]
         caught_up = await served.http.get(f"/v1/responses/{name}?stream=true")
         assert not served.core.aborted
         gone = asyncio.create_task(served.post("/v1/responses", **body))
         await until(lambda: served.core.running)
-        other = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        other = next(iter(served.engine.flights.in_flight()))[0].rpartition("-")[0]
         await api.responses.cancel(other)
         cancelled = await gone
     assert final.status == "completed" and final.output_text == "Sure." and final.background

@@ -1,0 +1,1 @@
+"""Traces of what host and devices do in each step."""
