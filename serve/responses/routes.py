@@ -21,6 +21,7 @@ from serve.errors import ErrorBody, error_body
 from serve.generation.conversation import Conversation, begin
 from serve.generation.streams import RequestStream
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.json_response import json_response
 from serve.http.key_limits import keep_place
 from serve.http.owner import owner_of
 from serve.http.sse import Framing, event, named_event, send_events
@@ -29,7 +30,6 @@ from serve.responses.event_log import AsLogged, EventLog
 from serve.responses.protocol import (
     Deleted,
     InputItem,
-    ResponseObject,
     ResponsesRequest,
 )
 from serve.responses.store import ResponseStore, Stored
@@ -175,10 +175,10 @@ class StoredResponses:
         if request.method == "DELETE":
             await _cancel(stored)
             self._store.delete(stored.response.id)
-            return _json(Deleted(stored.response.id))
+            return json_response(Deleted(stored.response.id))
         if request.query_params.get("stream") == "true":
             return _replayed(stored, request.query_params.get("starting_after", "-1"))
-        return _json(stored.response)
+        return json_response(stored.response)
 
     async def cancel(self, request: Request) -> Response:
         """Raises RequestError for a response that is not in the background."""
@@ -186,7 +186,7 @@ class StoredResponses:
         if not stored.response.background:
             raise RequestError("Only a response in the background can be cancelled.", "response_id")
         await _cancel(stored)
-        return _json(stored.response)
+        return json_response(stored.response)
 
     def _asked_for(self, request: Request) -> Stored:
         return self._store.get(request.path_params["response_id"], owner_of(request.scope))
@@ -213,10 +213,6 @@ def _replayed(stored: Stored, after: str) -> Response:
             yield b"".join(map(named_event, events))
 
     return StreamingResponse(frames(), media_type="text/event-stream")
-
-
-def _json(value: ResponseObject | Deleted) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def _failed(body: ErrorBody) -> bytes:
