@@ -24,13 +24,12 @@ _TOKEN = 0  # which every vocabulary has
 class HealthGenerateRoute:
     """200 once a token, or a vector, came; 503 if none does in time."""
 
-    def __init__(self, service: Service, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, service: Service) -> None:
         self._client = service.client
-        self._seconds = seconds
 
     async def __call__(self, request: Request) -> Response:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._one(request.state.request_id)
         except TimeoutError:
             return json_response({"status": "slow"}, 503, {"retry-after": RETRY_AFTER_SECONDS})
