@@ -85,7 +85,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
                 await self._run(stream, view)
             await send_json(send, view.response)
         if request.store is not False and view.response.status in ("completed", "incomplete"):
-            self._keep(stored)
+            _add_turns(stored)
+            self._store.put(stored)
 
     async def _answer_later(
         self, talk: Conversation, view: ResponseView, stored: Stored, send: Send, scope: Scope
@@ -143,7 +144,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         log, end = stored.log, None
         try:
             await self._run(stream, view, log)
-            self._keep(stored)
+            _add_turns(stored)
         except asyncio.CancelledError:
             end = view.ended("cancelled")
         except Exception as error:
@@ -156,11 +157,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             if end is not None:
                 log.add(end)
             log.close()
-
-    def _keep(self, stored: Stored) -> None:
-        items = [msgspec.convert(item, InputItem) for item in stored.response.output]
-        stored.turns = stored.turns + turns_of(items)
-        self._store.put(stored)
+        self._store.put(stored)  # which has grown, whatever its end
 
 
 class StoredResponses:
@@ -190,6 +187,12 @@ class StoredResponses:
 
     def _asked_for(self, request: Request) -> Stored:
         return self._store.get(request.path_params["response_id"], owner_of(request.scope))
+
+
+def _add_turns(stored: Stored) -> None:
+    """The answer, for responses that go on behind it."""
+    items = [msgspec.convert(item, InputItem) for item in stored.response.output]
+    stored.turns = stored.turns + turns_of(items)
 
 
 async def _cancel(stored: Stored) -> None:
