@@ -34,13 +34,17 @@ class ServerAddress:
     @property
     def host_header(self) -> str:
         """`a.org:80`, and `[::1]:80` of an address of IPv6."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def trusted(self) -> ssl.SSLContext | None:
         """The certificates that it is known by; None without TLS."""
         return _of_the_system() if self.tls else None
+
+
+def bracketed(host: str) -> str:
+    """As a URL has it: `a.org`, `[::1]`."""
+    return f"[{host}]" if ":" in host else host
 
 
 @cache

@@ -281,6 +281,21 @@ def test_goodput_refuses_nonsense(pair):
         parse_goodput([pair])
 
 
+def test_a_host_may_be_an_address_of_ipv6(monkeypatch):
+    asked = []
+
+    def run(given):
+        asked.append(given.base_url)
+        raise ConfigError("That is enough.")
+
+    monkeypatch.setattr("serve.bench.serving.run", run)
+    with pytest.raises(ConfigError, match="enough"):
+        typer.main.get_command(app)(
+            ["serve", "--host", "::1", "--port", "9"], standalone_mode=False
+        )
+    assert asked == ["http://[::1]:9"]
+
+
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serve", "bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
