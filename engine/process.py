@@ -52,7 +52,7 @@ from engine.messages import (
 )
 from engine.profiling.profiler import Profiler
 from engine.wire import FrameBuffer, to_frame
-from models.errors import IngotError, ModelError
+from models.errors import IngotError, ModelError, headline
 
 RECEIVE_BYTES = 1 << 20
 _FAILED = "The engine failed at the beginning of this request."
@@ -252,14 +252,9 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
     except Exception as error:
         logger.critical("the engine failed", exc_info=True)
         known = isinstance(error, IngotError)
-        sentence = str(error) if known else f"The engine failed with {_headline(error)}."
+        sentence = str(error) if known else f"The engine failed with {headline(error)}."
         connection.send(EngineFailed(sentence, user_error=False))
     return 1
-
-
-def _headline(error: Exception) -> str:
-    first_line = next(iter(str(error).splitlines()), "").strip().rstrip(".")
-    return f"{type(error).__name__}: {first_line[:200]}" if first_line else type(error).__name__
 
 
 def _leave_with_the_front(fd: int) -> None:

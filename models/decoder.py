@@ -24,7 +24,7 @@ from models.layers.layer_inputs import InputGate, InputTable
 from models.layers.low_rank import choose_slots
 from models.layers.mixture import ExpertsBeside, MixtureOfExperts
 from models.layers.mlp import MLP, GatedMLP, make_mlp
-from models.layers.parts import LayerNorm, Linear, RMSNorm, small_linear, softcap
+from models.layers.parts import LayerNorm, Linear, RMSNorm, identity, small_linear, softcap
 from models.layers.rope import RopeConfig, Rotation, rotation
 from models.layers.self_attention import Attention
 from models.layers.shared_blocks import BlockUse, Lent, SharedBlock
@@ -58,14 +58,14 @@ class Decoder(nnx.Module):
         projected = config.embedding_size is not None
         self.project_in = small_linear(P, D, dtype) if projected else None
         self.project_out = small_linear(D, P, dtype) if projected else None
-        self.embedding_norm = make_norm(config) if config.embedding_norm else _identity
+        self.embedding_norm = make_norm(config) if config.embedding_norm else identity
         self.position_embedding = places() if config.learned_positions else None
         self.layers = nnx.List(self.make_layer(kind, dtype, shards) for kind in config.layer_kinds)
         inputs, altup = config.layer_inputs, config.altup
         self.layer_inputs = InputTable(config, inputs, dtype, shards) if inputs else None
         self.streams = Streams(config, altup, dtype) if altup is not None else None
         self.blocks = nnx.List(_blocks(config, dtype, shards))
-        self.norm = _identity if config.norm_sums else make_norm(config)
+        self.norm = identity if config.norm_sums else make_norm(config)
         self.head = None if config.tied_head else head()
 
     def make_layer(self, kind: LayerKind, dtype: DTypeLike, shards: int) -> "Layer":
@@ -165,19 +165,19 @@ class Layer(nnx.Module):
         own_norm = before and config.parallel != "one norm"
         mixes = kind.attention or kind.mixer
         self.config = config
-        self.attention_norm = make_norm(config) if before and mixes else _identity
+        self.attention_norm = make_norm(config) if before and mixes else identity
         attends = kind.attention and not kind.block
         self.attention = _attention(config, kind, dtype, shards) if attends else None
         stated = config.mixer if kind.mixer else None
         self.mixer = make_mixer(config, stated, dtype) if stated is not None else None
-        self.attention_post_norm = make_norm(config) if behind and mixes else _identity
-        self.mlp_norm = make_norm(config) if own_norm and kind.mlp else _identity
+        self.attention_post_norm = make_norm(config) if behind and mixes else identity
+        self.mlp_norm = make_norm(config) if own_norm and kind.mlp else identity
         self.mlp = _mlp(config, kind, dtype, shards) if kind.mlp else None
         mixture = config.mixture if kind.experts else None
         beside = mixture is not None and mixture.beside_mlp
         self.beside = ExpertsBeside(config, mixture, dtype, shards) if mixture and beside else None
-        self.mlp_own_norm = make_norm(config) if beside else _identity
-        self.mlp_post_norm = make_norm(config) if behind and kind.mlp else _identity
+        self.mlp_own_norm = make_norm(config) if beside else identity
+        self.mlp_post_norm = make_norm(config) if behind and kind.mlp else identity
         self.laurel = Laurel(config, altup.laurel_rank, dtype) if altup is not None else None
         self.altup = Alternation(config, altup, dtype) if altup is not None else None
         lent = config.blocks if kind.block else None
@@ -339,7 +339,3 @@ def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:
         return RMSNorm(size, eps=eps, offset=offset)
     weight, bias = config.norm_weight, config.norm_bias
     return LayerNorm(size, eps=eps, offset=offset, weight=weight, bias=bias)
-
-
-def _identity(x: Array) -> Array:
-    return x

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from models.config.encoder import ClassifierHead, EncoderConfig, EncoderLayerKind
 from models.layers.audio_stem import AudioStem
-from models.layers.parts import ACTIVATIONS, Activation, LayerNorm, Linear, RMSNorm
+from models.layers.parts import ACTIVATIONS, Activation, LayerNorm, Linear, RMSNorm, identity
 from models.layers.relative_bias import two_sided_bias
 from models.layers.rope import RopeConfig, Rotation, rotate, rotation
 
@@ -125,7 +125,7 @@ class EncoderLayer(nnx.Module):
         lengths: Int32[Array, " B"],
         bias: Float32[Array, "N distances"] | None = None,
     ) -> Float[Array, "B S D"]:
-        first, second = self.attention_norm or _identity, self.mlp_norm
+        first, second = self.attention_norm or identity, self.mlp_norm
         bias = bias if self.relative_bias is None else _bias(self.config, self.relative_bias)
         if self.config.norm_first:
             x = x + self._attend(first(x), turn, lengths, bias)
@@ -222,7 +222,7 @@ class Classifier(nnx.Module):
         self.first = (
             Linear(D, D, axes=_AXES, bias=head.first_bias, dtype=dtype) if head.first else None
         )
-        self.activation = HEAD_ACTIVATIONS[head.first] if head.first else _identity
+        self.activation = HEAD_ACTIVATIONS[head.first] if head.first else identity
         self.norm = LayerNorm(D, eps=eps) if head.norm else None
         self.last = Linear(
             D, head.num_labels, axes=("embed", "choice"), bias=head.bias, dtype=dtype
@@ -257,7 +257,3 @@ def _bias(
 
 def _table(rows: int, D: int, dtype: DTypeLike) -> nnx.Param[Array]:
     return nnx.Param(jnp.zeros((rows, D), dtype), axes=("position", "embed"))
-
-
-def _identity(x: Array) -> Array:
-    return x

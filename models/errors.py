@@ -26,3 +26,9 @@ class CheckpointError(ModelError):
 
 class UnsupportedError(ModelError):
     """The checkpoint is sound but asks for something that Ingot does not implement."""
+
+
+def headline(error: BaseException) -> str:
+    """What somebody else's error says, as a part of a sentence: its kind, and its first line."""
+    first = next(iter(str(error).strip().splitlines()), "")[:200].rstrip(". ")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -69,7 +69,7 @@ class Layout(Generic[Module]):
         """The module with these leaves; cheap inside a jit, where it is traced away."""
 
         def array(path: tuple[object, ...], variable: nnx.Variable[Array]) -> nnx.Variable[Array]:
-            number, row = self.place[_dotted(path)]
+            number, row = self.place[dotted(path)]
             leaf = leaves[number]
             return variable.replace(leaf[row] if self.leaves[number].stacked else leaf)
 
@@ -99,8 +99,9 @@ def _leaf(group: Sequence[tuple[str, nnx.Variable[Array]]]) -> Leaf:
 
 def _parameters(module: nnx.Module) -> Iterator[tuple[str, nnx.Variable[Array]]]:
     for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
-        yield _dotted(path), variable
+        yield dotted(path), variable
 
 
-def _dotted(path: Sequence[object]) -> str:
+def dotted(path: Sequence[object]) -> str:
+    """("layers", 0, "mlp", "down") -> "layers.0.mlp.down"."""
     return ".".join(map(str, path))

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
-from models.errors import ModelError
+from models.errors import ModelError, headline
 
 MODELS, ENCODERS = "ingot.models", "ingot.encoders"
 
@@ -62,8 +62,7 @@ def _loaded(entry: EntryPoint, listed: str) -> ModuleType:
     try:
         module = entry.load()
     except Exception as error:  # whatever somebody else's code raises
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise _broken(entry, f"{type(error).__name__}: {first}") from error
+        raise _broken(entry, headline(error)) from error
     missing = [name for name in ("config", "weights") if not callable(getattr(module, name, None))]
     if missing:
         raise _broken(entry, f"it has no function {missing[0]}")

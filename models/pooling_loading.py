@@ -132,11 +132,7 @@ def load_pooler(
         leaves = random_leaves(shape.leaves, mesh, seed, offset, {})
     else:
         leaves = read_leaves(folder, shape, plan.weights, mesh, method)
-    return LoadedPooler(folder, config, _name(raw), spec, shape, leaves, mesh)
-
-
-def _name(raw: Mapping[str, Any]) -> str:
-    return architecture_name(raw)
+    return LoadedPooler(folder, config, architecture_name(raw), spec, shape, leaves, mesh)
 
 
 def _family(name: str) -> str | None:
@@ -152,17 +148,18 @@ def _family(name: str) -> str | None:
 
 
 def _classifies(raw: Mapping[str, Any], convert: str) -> bool:
-    has_head = _name(raw).endswith(CLASSIFIES) or _name(raw) in REWARDS
+    name = architecture_name(raw)
+    has_head = name.endswith(CLASSIFIES) or name in REWARDS
     if convert == "classify" and not has_head:
         raise UnsupportedError(
             f"--convert classify needs a model with a classifier, whose architecture ends in "
-            f"{CLASSIFIES}; this one is {_name(raw)}."
+            f"{CLASSIFIES}; this one is {name}."
         )
     return has_head and convert != "embed"
 
 
 def _plan(raw: Mapping[str, Any], mesh: Mesh, classify: bool, returned: tuple[int, ...]) -> _Plan:
-    encoder = find_encoder(raw)
+    name, encoder = architecture_name(raw), find_encoder(raw)
     plan = (
         _encoder_plan(encoder, raw, mesh, classify)
         if encoder
@@ -170,11 +167,10 @@ def _plan(raw: Mapping[str, Any], mesh: Mesh, classify: bool, returned: tuple[in
     )
     classes = plan.config.vocab_size if plan.head is None else plan.head.num_labels
     if returned and (plan.head is None and encoder is not None):
-        raise UnsupportedError(f"{_name(raw)} has no classes of which returned_token_ids are some.")
+        raise UnsupportedError(f"{name} has no classes of which returned_token_ids are some.")
     if wrong := [one for one in returned if not 0 <= one < classes]:
         raise UnsupportedError(
-            f"returned_token_ids holds {wrong[0]}; the classes of {_name(raw)} are 0 to "
-            f"{classes - 1}."
+            f"returned_token_ids holds {wrong[0]}; the classes of {name} are 0 to {classes - 1}."
         )
     return replace(plan, returned=returned)
 
@@ -184,7 +180,8 @@ def _encoder_plan(
 ) -> _Plan:
     if mesh.size > 1:
         raise UnsupportedError(
-            f"{_name(raw)} is an encoder, which runs on one device; use --tensor-parallel-size 1."
+            f"{architecture_name(raw)} is an encoder, which runs on one device; use "
+            "--tensor-parallel-size 1."
         )
     config = encoder.config(raw)
     weights = encoder.weights(config)
@@ -195,7 +192,7 @@ def _encoder_plan(
 
 
 def _decoder_plan(raw: Mapping[str, Any], classify: bool, *, keep_head: bool) -> _Plan:
-    name = _name(raw)
+    name = architecture_name(raw)
     check_causal(raw)
     family = _family(name) or name
     architecture = find_architecture({**raw, "architectures": [family]})
@@ -281,7 +278,7 @@ def _with_steps(raw: Mapping[str, Any], spec: PoolingSpec, tag: int | None) -> P
                 f"step_tag_id is for the pooling_type STEP, and this one is {spec.pooling}."
             )
         return spec
-    reward = REWARDS.get(_name(raw))
+    reward = REWARDS.get(architecture_name(raw))
     return replace(spec, step_tag_id=reward.step_tag_id if tag is None and reward else tag)
 
 

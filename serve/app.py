@@ -58,7 +58,6 @@ from serve.native.session_routes import (
     OpenSessionRequest,
     OpenSessionRoute,
 )
-from serve.native.sessions import Sessions
 from serve.native.take_apart import (
     ParseCallsRequest,
     ParseCallsRoute,
@@ -316,10 +315,10 @@ def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
 def _generation(service: Service) -> Iterator[Route]:
     """What is asked of the model."""
     store = ResponseStore()
-    stored, sessions = StoredResponses(store), Sessions()
+    stored = StoredResponses(store)
     routes: dict[str, ASGIApp] = {
         "/v1/completions": CompletionsRoute(service),
-        "/v1/chat/completions": ChatRoute(service, sessions),
+        "/v1/chat/completions": ChatRoute(service),
         "/v1/chat/completions/batch": ChatBatchRoute(service),
         "/v1/chat/completions/render": ChatRenderRoute(service),
         "/v1/completions/render": CompletionRenderRoute(service),
@@ -328,9 +327,9 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
-        "/generate": GenerateRoute(service, sessions),
-        "/open_session": OpenSessionRoute(service, sessions),
-        "/close_session": CloseSessionRoute(service, sessions),
+        "/generate": GenerateRoute(service),
+        "/open_session": OpenSessionRoute(service),
+        "/close_session": CloseSessionRoute(service),
         "/inference/v1/generate": TokensRoute(service),
         "/api/chat": OllamaChatRoute(service),
         "/api/generate": OllamaGenerateRoute(service),

@@ -11,6 +11,7 @@ from serve.adapters.names import AdapterNames
 from serve.engine_client import EngineClient, Prompt
 from serve.generation.grammars import GrammarCompiler
 from serve.model import ServedModel
+from serve.native.sessions import Sessions
 from serve.operations.metrics import Metrics
 from serve.operations.pause import Pause
 from serve.operations.tracing import Traces
@@ -36,6 +37,7 @@ class Service:
     traces: Traces | None = None
     adapters: AdapterNames = field(default_factory=AdapterNames)
     pause: Pause = field(default_factory=Pause)
+    sessions: Sessions = field(default_factory=Sessions)
     fingerprint: str = field(init=False)  # of responses
 
     def __post_init__(self) -> None:

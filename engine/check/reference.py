@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.check.trace import Trace, state_names
 from models.checkpoints.converted import find_made
-from models.errors import IngotError
+from models.errors import IngotError, headline
 from models.gguf.checkpoint import is_gguf
 
 IMAGES = "ForConditionalGeneration"
@@ -125,7 +125,4 @@ def asked(what: Callable[..., Result], *arguments: Any) -> Result:
             warnings.simplefilter("ignore")
             return what(*arguments)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise NoReferenceError(
-            f"transformers cannot run this model ({type(error).__name__}: {first})"
-        ) from error
+        raise NoReferenceError(f"transformers cannot run this model ({headline(error)})") from error

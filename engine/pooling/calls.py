@@ -99,13 +99,14 @@ class Pooler:
     def _of_prompts(
         self, prompts: Sequence[Prompt], params: PoolingParams, truncate: int | None
     ) -> list[tuple[str, np.ndarray, list[int]]]:
-        inputs = [
-            self._reader.ids(prompt.ids, truncate)
-            if prompt.ids is not None
-            else self._reader.text(prompt.text or "", truncate=truncate)
-            for prompt in prompts
-        ]
-        return self._run(inputs, params)
+        return self._run([self._input(prompt, truncate) for prompt in prompts], params)
+
+    def _input(self, prompt: Prompt, truncate: int | None) -> PoolInput:
+        if prompt.embeds is not None or prompt.decoder is not None:
+            raise RequestError("A vector is of a text or of token ids, and of one prompt.", "input")
+        if prompt.ids is not None:
+            return self._reader.ids(prompt.ids, truncate)
+        return self._reader.text(prompt.text or "", truncate=truncate)
 
     def _run(
         self, inputs: Sequence[PoolInput], params: PoolingParams

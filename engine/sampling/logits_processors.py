@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, RequestError
 from engine.plain_values import shown
+from models.errors import headline
 
 ENTRY_POINTS = "ingot.logits_processors"
 MAX_FIELDS = 1024  # int32 of a row, which travel with each step
@@ -147,7 +148,7 @@ def load_processors(names: Sequence[str], vocab_size: int) -> LogitsProcessors:
         except ConfigError:
             raise
         except Exception as error:
-            raise ConfigError(f"{_FLAG} {name!r} fails: {_said(error)}") from error
+            raise ConfigError(f"{_FLAG} {name!r} fails: {headline(error)}") from error
         found.append(processor)
     return LogitsProcessors(found)
 
@@ -168,13 +169,9 @@ def _find(name: str) -> object:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{_FLAG} {name!r} cannot be imported ({_said(error)}); a module's folder must be "
+            f"{_FLAG} {name!r} cannot be imported ({headline(error)}); a module's folder must be "
             "installed, or named in PYTHONPATH."
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
 
 
 def _check_arguments(name: str, processor: LogitsProcessor) -> None:

@@ -57,10 +57,6 @@ class Tokenizer:
         return None if files is None else cls(files)
 
     @property
-    def has_chat_template(self) -> bool:
-        return bool(self.chat_templates)
-
-    @property
     def bos_token_id(self) -> int | None:
         return self._special_id("bos_token")
 

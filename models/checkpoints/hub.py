@@ -22,7 +22,7 @@ from models.checkpoints.checkpoint import (
     WEIGHTS,
     read_index,
 )
-from models.errors import ModelError
+from models.errors import ModelError, headline
 
 NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?::(?P<part>[\w.-]+))?")
 SMALL = (
@@ -183,8 +183,7 @@ class _Repository:
         except errors.OfflineModeIsEnabled:
             self._why = "HF_HUB_OFFLINE is set"
         except Exception as error:  # of the HTTP client, which is another in each version
-            first = (str(error).strip().splitlines() or [""])[0][:160]
-            self._why = f"{type(error).__name__}: {first}"
+            self._why = headline(error)
         return None
 
 

@@ -53,15 +53,15 @@ def read_dual_scan(fields: Fields, **switches: Any) -> DualScan:
     return mixer
 
 
-def read_step_limits(fields: Fields, key: str = "time_step_limit") -> tuple[float, float]:
+def read_step_limits(fields: Fields) -> tuple[float, float]:
     """The smallest and the largest step; files write infinity in several ways, or not at all."""
-    limits = fields.raw.get(fields.name(key))
+    limits = fields.raw.get(fields.name("time_step_limit"))
     if limits is None:
         return 0.0, inf
     numbers = [_number(one) for one in limits] if isinstance(limits, list | tuple) else []
     if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
         raise CheckpointError(
-            f"{fields.where}: {key} must be two numbers from 0 on, the smaller one first."
+            f"{fields.where}: time_step_limit must be two numbers from 0 on, the smaller one first."
         )
     return numbers[0], numbers[1]
 

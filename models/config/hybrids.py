@@ -16,14 +16,13 @@ FAR = 2**20  # positions of models that have none
 USUAL = 8192  # tokens of them, unless another context is asked for
 
 
-def read_state_layers(
-    fields: Fields, stated: str = "linear_attention", full: str = "full_attention"
-) -> tuple[bool, ...] | None:
+def read_state_layers(fields: Fields, stated: str = "linear_attention") -> tuple[bool, ...] | None:
     """Which layers have a state, by `layer_types`; None where it is absent."""
     if "layer_types" not in fields:
         return None
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    return tuple(one == stated for one in fields.options("layer_types", layers, (stated, full)))
+    kinds = fields.options("layer_types", layers, (stated, "full_attention"))
+    return tuple(kind == stated for kind in kinds)
 
 
 def with_states(config: ModelConfig, stated: Sequence[bool], mixer: Mixer) -> ModelConfig:

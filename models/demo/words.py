@@ -49,7 +49,6 @@ LANGUAGES = listed(
     "French German Spanish Italian Japanese Chinese Russian Arabic Portuguese Dutch Polish Greek "
     "Turkish Korean Hindi Swedish Danish Finnish Czech Welsh Latin Irish"
 )
-STARTS_OF_PLACES = ("New ", "San ", "Port ", "North ", "Saint ", "Old ")
 SURNAMES = listed(
     "Smith Brown Miller Baker Hill Green Wood King Stone Young Clark Moore Hall Allen Cook Bell "
     "Ward Gray Fox Lane Reed Price Wells Marsh Shaw"

@@ -127,6 +127,11 @@ def join_columns(shards: int, *parts: Float[Array, "T _"]) -> Float[Array, "T co
     return jnp.concatenate(grouped, axis=-1).reshape(T, -1)
 
 
+def identity(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Stands where a model has no norm, or no activation."""
+    return x
+
+
 def softcap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]:
     """Squeeze x into (-cap, cap); None leaves it. Source: Gemma 2, arXiv 2408.00118."""
     return x if cap is None else jnp.tanh(x / cap) * cap

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from models.config.decoder import ModelConfig
 from models.decoder import Decoder
 from models.encoder_decoder import make_decoder
-from models.flatten import Layout, layout
+from models.flatten import Layout, dotted, layout
 from models.layers.mixture import MixtureOfExperts
 from models.layers.parts import Linear
 from models.quantised.kernels import Axes, Packed
@@ -44,7 +44,7 @@ def decoder_layout(
 
     decoder = nnx.eval_shape(make)
     packed = {
-        _dotted(path): module
+        dotted(path): module
         for path, module in nnx.iter_modules(decoder)
         if isinstance(module, Packed)
     }
@@ -66,8 +66,4 @@ def _candidates(decoder: Decoder) -> list[tuple[str, nnx.Module, str]]:
             found.append((path, module, "kernel"))
         elif isinstance(module, MixtureOfExperts):
             found += [(path, module, name) for name in ("gate_up", "down")]
-    return [(f"{_dotted(path)}.{name}", module, name) for path, module, name in found]
-
-
-def _dotted(path: tuple[object, ...]) -> str:
-    return ".".join(map(str, path))
+    return [(f"{dotted(path)}.{name}", module, name) for path, module, name in found]

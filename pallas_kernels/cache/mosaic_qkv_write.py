@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int32
 
 from pallas_kernels.cache.quantise import LARGEST, SMALLEST_SCALE, is_quantised
 from pallas_kernels.cache.reference import HeadNorms, Pages, Turn
-from pallas_kernels.mosaic import cast, interpreter, load, spread
+from pallas_kernels.mosaic import across, cast, interpreter, load, spread
 
 _VECTOR = 4  # neighbouring numbers in a thread
 _MOST_COLUMNS = 64  # of a tile of registers: 16 threads a row
@@ -210,7 +210,7 @@ def _normed(parts: list[Any], weights: list[Any], eps: float) -> list[Any]:
     squares = sum(jnp.sum(part * part, axis=1) for part in parts)
     factor = lax.rsqrt(squares / sum(part.shape[1] for part in parts) + eps)
     return [
-        part * _by_row(factor, part) * spread(weight, part)
+        part * across(factor, part) * spread(weight, part)
         for part, weight in zip(parts, weights, strict=True)
     ]
 
@@ -226,12 +226,8 @@ def _quantised(parts: list[Any], dtype: Any) -> tuple[list[Any], Any]:
     largest = LARGEST[jnp.dtype(dtype).name]
     peak = reduce(jnp.maximum, [jnp.max(jnp.abs(part), axis=1) for part in parts])
     scale = jnp.maximum(peak / largest, SMALLEST_SCALE)
-    ratios = [part / _by_row(scale, part) for part in parts]
+    ratios = [part / across(scale, part) for part in parts]
     ratios = [jnp.clip(ratio, -largest, largest) for ratio in ratios]
     if jnp.issubdtype(dtype, jnp.integer):
         ratios = [jnp.round(ratio) for ratio in ratios]
     return ratios, scale
-
-
-def _by_row(vector: Any, like: Any) -> Any:
-    return lax.broadcast_in_dim(vector, like.shape, [0])

@@ -35,6 +35,7 @@ from pallas_kernels.mla.groups import ROWS, Groups, heads_of_block, one_token_ea
 from pallas_kernels.mla.sizes import ROTARY, TILE, VALUES
 from pallas_kernels.mosaic import (
     accumulate,
+    across,
     cast,
     column_numbers,
     interpreter,
@@ -190,7 +191,7 @@ def mla_kernel(
         )
         mine = pl.ds(me * _COLUMNS, _COLUMNS)
         # no product reads the queries any more
-        shared.q[:, mine] = (acc / _across(jnp.maximum(total, 1e-30), acc)).astype(shared.q.dtype)
+        shared.q[:, mine] = (acc / across(jnp.maximum(total, 1e-30), acc)).astype(shared.q.dtype)
         plgpu.commit_smem()
         for i in range(each):
             to = token(i)
@@ -278,14 +279,14 @@ def _tile_step(
     _meet(shared.peaks_met)
     new_peak = jnp.maximum(*_both(shared, 0, interpret))
     decay = jnp.exp2(peak - new_peak)
-    weight = jnp.exp2(scores * scale - _across(new_peak, scores))
+    weight = jnp.exp2(scores * scale - across(new_peak, scores))
     rotary = mine.at[:, pl.ds(VALUES, ROTARY)]
     rotary.transpose((1, 0))[...] = weight.astype(rotary.dtype)
     stale = key + _KEYS > task.newest + 1
     pl.when(stale)(partial(_clear, mine, task.newest - key, interpret))
     _meet(shared.weights_met)
     acc = accumulate(
-        acc * _across(decay, acc),
+        acc * across(decay, acc),
         shared.tiles.at[slot, :, pl.ds(VALUES, ROTARY)].transpose((1, 0)),
         shared.tiles.at[slot, :, pl.ds(me * _COLUMNS, _COLUMNS)],
         interpret,
@@ -313,11 +314,6 @@ def _clear(tile: Any, last: Any, interpret: bool) -> None:
         values = tile.at[:, pl.ds(column, 64)].transpose((1, 0))
         kept = column_numbers(values.shape, interpret) <= last
         values[...] = jnp.where(kept, values[...], jnp.zeros_like(values[...]))
-
-
-def _across(vector: Any, like: Any) -> Any:
-    """A number a row as an array of the shape of `like`."""
-    return lax.broadcast_in_dim(vector, like.shape, [0])
 
 
 def _combine(

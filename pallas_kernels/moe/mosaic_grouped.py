@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int32
 from pallas_kernels.dispatch import traced_device
 from pallas_kernels.errors import KernelError
 from pallas_kernels.moe.activations import activate, num_parts
-from pallas_kernels.mosaic import interpreter, load
+from pallas_kernels.mosaic import across, interpreter, load
 
 _STEP = 64  # rows of the weights that are fetched together
 _ROWS = 64  # of the tensor core's product
@@ -160,7 +160,7 @@ def grouped_matmul_kernel(
         if has_bias:
             for half in range(halves):
                 mine = pl.ds(half * columns + first, _ROWS)
-                found[half] += _across(
+                found[half] += across(
                     load(bias[0].at[expert, mine]).astype(jnp.float32), found[half]
                 )
         value = activate(activation, found)
@@ -169,8 +169,3 @@ def grouped_matmul_kernel(
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(mine, out.at[rows, pl.ds(first, _ROWS)])
         plgpu.wait_smem_to_gmem(0)
-
-
-def _across(vector: Any, like: Any) -> Any:
-    """A number a row as an array of the shape of `like`."""
-    return lax.broadcast_in_dim(vector, like.shape, [0])

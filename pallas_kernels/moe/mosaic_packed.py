@@ -24,7 +24,7 @@ from pallas_kernels.moe.activations import activate, num_parts
 from pallas_kernels.moe.formats import FORMATS, MX_GROUP, Mxfp4Experts, PackedExperts
 from pallas_kernels.moe.mosaic_grouped import choose_groups, choose_stages
 from pallas_kernels.moe.mosaic_numbers import to_numbers
-from pallas_kernels.mosaic import accumulate, cast, interpreter, load, register_product
+from pallas_kernels.mosaic import accumulate, across, cast, interpreter, load, register_product
 
 _ROWS = 64  # of the tensor core's product
 _STEPS = (128, 64)  # numbers of a column that are fetched together
@@ -147,7 +147,7 @@ def packed_matmul_kernel(
             turned = x_tiles.at[slot].transpose((1, 0))
             if s_tiles and per_group:
                 product = register_product(numbers, turned, acc.shape, interpret)
-                found.append(acc + product * _across(of_step[0], acc))
+                found.append(acc + product * across(of_step[0], acc))
             else:
                 found.append(accumulate(acc, numbers, turned, interpret))
         plgpu.barrier_arrive(free.at[slot])
@@ -167,17 +167,12 @@ def packed_matmul_kernel(
         for half in range(halves):
             mine = pl.ds(half * columns + first, _ROWS)
             if not s_tiles:
-                found[half] *= _across(load(scale.at[expert, 0, mine]), zero)
+                found[half] *= across(load(scale.at[expert, 0, mine]), zero)
             if has_bias:
-                found[half] += _across(load(bias[0].at[expert, mine]).astype(jnp.float32), zero)
+                found[half] += across(load(bias[0].at[expert, mine]).astype(jnp.float32), zero)
         value = activate(activation, found)
         mine = out_tile.at[me]
         mine.transpose((1, 0))[...] = value.astype(out_tile.dtype)
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(mine, out.at[rows, pl.ds(first, _ROWS)])
         plgpu.wait_smem_to_gmem(0)
-
-
-def _across(vector: Any, like: Any) -> Any:
-    """A number a row as an array of the shape of `like`."""
-    return lax.broadcast_in_dim(vector, like.shape, [0])

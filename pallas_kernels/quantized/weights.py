@@ -8,7 +8,7 @@
 
 Rows of `words` are columns of the matrix. A word's halves h hold neighbours, its nibbles what lies
 32 apart (a plane p): so, masked, it is a pair as a tensor core's thread j takes them, and a thread
-loads four. Bytes lie likewise, with two planes. Knows no checkpoint; see `formats.py`.
+loads four. Bytes lie likewise, with two planes. Knows no checkpoint.
 """
 
 from typing import NamedTuple

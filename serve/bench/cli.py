@@ -24,6 +24,7 @@ from serve.bench.printing import print_paths, report, write_json
 from serve.commands import options as engine_options
 from serve.commands.help import Commands
 from serve.commands.option_groups import takes
+from serve.http.server_address import bracketed
 
 app = Commands(help="Measure a server, or the engine by itself.", no_args_is_help=True)
 _console = Console()
@@ -212,7 +213,7 @@ def _serve_options(given: dict[str, Any]) -> Any:
         dataset=pick(DatasetOptions, name=given["dataset_name"], path=given["dataset_path"]),
         arrivals=pick(Arrivals),
         headers=headers,
-        base_url=given["base_url"] or f"http://{given['host']}:{given['port']}",
+        base_url=given["base_url"] or f"http://{bracketed(given['host'])}:{given['port']}",
         extra_body=sampling | _extra_body(given["extra_body"]),
         lora_modules=given["lora_modules"] or (),
         metadata=dict(_pairs("--metadata", given["metadata"])),

@@ -4,14 +4,11 @@ On asyncio and h11 alone, so that what is measured is the server and not the cli
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import h11
 
-from engine.errors import ConfigError
+from serve.http.server_address import ServerAddress
 
 _READ = 64 * 1024
 
@@ -24,38 +21,18 @@ class HttpError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where a server is."""
-
-    host: str
-    port: int
-    tls: bool
-    path: str  # before every endpoint
-
-    @classmethod
-    def parse(cls, url: str) -> "Server":
-        """Raises ConfigError for what is no http:// or https:// URL."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise ConfigError(f"{url!r} is no URL; write http://127.0.0.1:8000.") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no URL; write http://127.0.0.1:8000.")
-        tls = parts.scheme == "https"
-        return cls(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+class Server(ServerAddress):
+    """A server that is asked."""
 
     async def send(
         self, method: str, endpoint: str, body: bytes = b"", headers: Mapping[str, str] = {}
     ) -> AsyncIterator[bytes]:
         """The answer's pieces as they come; raises HttpError, OSError."""
-        secure = ssl.create_default_context() if self.tls else None
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=secure)
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.trusted)
         try:
             connection = h11.Connection(h11.CLIENT)
             given = {
-                "host": f"{self.host}:{self.port}",
+                "host": self.host_header,
                 "connection": "close",
                 "content-type": "application/json",
                 "content-length": str(len(body)),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from engine.config import CACHE_DTYPES
@@ -72,7 +73,7 @@ def table(found: dict[str, Any]) -> Table:
         made.add_column(heading, no_wrap=True)
     for kind, row in found.items():
         if "error" in row:
-            made.add_row(kind, row["error"])
+            made.add_row(kind, escape(row["error"]))
             continue
         made.add_row(
             kind, f"{row['bytes_per_token']:.0f}", f"{row['pages_per_gib']}",

@@ -1,8 +1,9 @@
-"""The options of `ingot bench serve`, each declared once with its default, which is vLLM's."""
+"""Options of benchmarks, each declared once with its default, which is vLLM's."""
 
 from pathlib import Path
 
 from serve.bench import options
+from serve.commands import options as engine_options
 
 
 class ServerOptions:
@@ -83,3 +84,40 @@ class ResultOptions:
     result_dir: options.ResultDir = Path(".")
     result_filename: options.ResultFilename = None
     plot: options.Plot = None
+
+
+class EngineOptions:
+    """The engine that is measured without a server, as `ingot serve` calls it."""
+
+    model: engine_options.Model = "demo"
+    revision: engine_options.Revision = None
+    download_dir: engine_options.DownloadDir = None
+    hf_overrides: engine_options.HfOverrides = None
+    dtype: engine_options.Dtype = "auto"
+    load_format: engine_options.LoadFormat = "auto"
+    quantization: engine_options.Quantization = None
+    max_model_len: engine_options.MaxModelLen = None
+    max_num_batched_tokens: engine_options.MaxNumBatchedTokens = None
+
+
+class StepOptions:
+    """How its steps are computed."""
+
+    tensor_parallel_size: engine_options.TensorParallelSize = 1
+    async_scheduling: engine_options.AsyncScheduling = True
+    num_scheduler_steps: engine_options.NumSchedulerSteps = "auto"
+
+
+class OfflineSampleOptions:
+    """What such an engine is asked."""
+
+    dataset_name: options.DatasetName = "random"
+    dataset_path: options.DatasetPath = None
+    num_prompts: options.NumPrompts = 1000
+    seed: options.Seed = 0
+    output_len: options.OutputLen = None
+    random_range_ratio: options.RandomRangeRatio = 0.0
+    random_prefix_len: options.RandomPrefixLen = 0
+    prefix_len: options.PrefixLen = 256
+    suffix_len: options.SuffixLen = 256
+    num_prefixes: options.NumPrefixes = 10

@@ -30,4 +30,4 @@ def write_json(console: Console, found: dict[str, Any], target: Path | None) -> 
 def print_paths(console: Console, paths: list[Path]) -> None:
     """Files that were written, each on a line of its own however long it is."""
     for path in paths:
-        console.print(f"written: {path}", soft_wrap=True, highlight=False)
+        console.print(f"written: {path}", soft_wrap=True, highlight=False, markup=False)

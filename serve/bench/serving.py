@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from engine.config import make_config
@@ -140,7 +141,7 @@ def show(run: ServeRun, metrics: Sequence[str], console: Console) -> None:
     console.print(table(run.result, metrics))
     for outcome in run.load.outcomes:
         if outcome.error:
-            console.print(f"[red]The first error:[/] {outcome.error}", highlight=False)
+            console.print(f"[red]The first error:[/] {escape(outcome.error)}", highlight=False)
             return
 
 

@@ -1,6 +1,7 @@
 """What `ingot serve` prints when it is ready."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from engine.messages import ModelInfo
@@ -17,7 +18,7 @@ def print_summary(
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("model", f"[bold]{model.names[0]}[/]  {info.architecture}")
+    table.add_row("model", f"[bold]{escape(model.names[0])}[/]  {info.architecture}")
     kept_as = info.quantization or info.dtype
     table.add_row("parameters", f"{short(info.num_parameters)}, {kept_as}")
     table.add_row("context", f"{info.max_model_len:,} tokens, {info.max_num_seqs} at a time")
@@ -25,7 +26,7 @@ def print_summary(
         pages = f"{info.num_pages:,} pages of {info.page_size} tokens"
         table.add_row("cache", f"{pages}: {concurrency(info)}")
     else:
-        table.add_row("gives", _gives(info))
+        table.add_row("gives", escape(_gives(info)))
     if info.num_host_pages:
         table.add_row("host", f"{info.num_host_pages:,} pages more")
     table.add_row(
@@ -48,6 +49,7 @@ def print_summary(
     console.print(
         example(url, model, bool(settings.api_keys), "pool" if info.per_token else info.task),
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_keys:

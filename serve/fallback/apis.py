@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from engine.errors import ConfigError
-from serve.bench.http_client import Server
+from serve.http.server_address import ServerAddress
 
 FLAG = "--fallback-url"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -28,7 +28,7 @@ class FallbackApi(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     timeout: float | None = None  # seconds until an answer begins, instead of --try-timeout
 
     def __post_init__(self) -> None:
-        Server.parse(self.url)
+        ServerAddress.parse(self.url)
         if "@" in self.url or "?" in self.url:  # it is shown in /metrics
             raise ConfigError(f"{FLAG}: keys do not belong into URLs; use api_key_env.")
         if self.timeout is not None and not 0 < self.timeout < float("inf"):

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi
+from serve.http.server_address import ServerAddress
 from serve.router.upstream import Answer, Call, UpstreamError, ask
 
 RESPONSES = "/v1/responses"
@@ -30,7 +30,7 @@ class FallbackChain:
     """APIs in their order; `seconds` are for each that says nothing itself."""
 
     def __init__(self, apis: Sequence[FallbackApi], seconds: float | None, told: Told) -> None:
-        self._apis = [(api, Server.parse(api.url), api.key) for api in apis]
+        self._apis = [(api, ServerAddress.parse(api.url), api.key) for api in apis]
         self._seconds = seconds
         self._told = told
 

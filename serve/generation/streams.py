@@ -139,7 +139,9 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.hidden_states = _joined(delta.hidden_states, later.hidden_states)
     delta.finish_reason = later.finish_reason
     delta.stop_reason = later.stop_reason
-    delta.num_cached_tokens = max(delta.num_cached_tokens, later.num_cached_tokens)
+    if later.num_cached_tokens:  # said once, behind the scores of a prompt that were ready before
+        delta.num_cached_tokens = later.num_cached_tokens
+        delta.num_external_tokens = later.num_external_tokens
 
 
 def _joined(first: T | None, second: T | None) -> T | None:

@@ -47,20 +47,31 @@ class TokenCounter:
             self._reasoning(self._thoughts.get(choice)),
         )
 
+    @property
+    def generated_tokens(self) -> int:
+        """Of all choices."""
+        return sum(self._generated.values())
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of all prompts, each counted once."""
+        return sum(cached for cached, _ in self._cached.values())
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Of all choices; None where nobody knows how the model writes it."""
+        return self._reasoning(*self._thoughts.values())
+
     def total(self) -> Usage:
         """Of the whole response; each prompt counts once."""
         return usage_of(
-            sum(self._prompts),
-            sum(self._generated.values()),
-            sum(cached for cached, _ in self._cached.values()),
-            self._reasoning(*self._thoughts.values()),
+            sum(self._prompts), self.generated_tokens, self.cached_tokens, self.reasoning_tokens
         )
 
     def cached(self) -> SglExt:
         """Where the cached tokens of all prompts were."""
-        total = sum(cached for cached, _ in self._cached.values())
         host = sum(external for _, external in self._cached.values())
-        return SglExt(CachedTokensDetails(total - host, host))
+        return SglExt(CachedTokensDetails(self.cached_tokens - host, host))
 
     @staticmethod
     def _reasoning(*thoughts: Thoughts | None) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import TransportError, early_response
+from serve.http.server_address import bracketed
 from serve.settings import ServerSettings
 
 ANY = "*"
@@ -26,7 +27,7 @@ def allowed_hosts(settings: ServerSettings) -> tuple[str, ...]:
         return settings.allowed_hosts
     if settings.uds is not None or not _is_local(settings.host):
         return (ANY,)
-    return tuple(dict.fromkeys((*LOCAL, _bracketed(settings.host))))
+    return tuple(dict.fromkeys((*LOCAL, bracketed(settings.host.lower()))))
 
 
 def open_to_strangers(settings: ServerSettings) -> bool:
@@ -76,7 +77,3 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host.lower()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from engine.errors import ConfigError
+from serve.http.server_address import bracketed
 from serve.settings import ServerSettings
 
 BACKLOG = 2048
@@ -54,7 +55,7 @@ def url_of(listener: socket.socket, settings: ServerSettings) -> str:
     scheme = "http" if settings.ssl_certfile is None else "https"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{bracketed(host)}:{port}"
 
 
 def check_certificate(settings: ServerSettings) -> None:

@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
+from serve.generation.usage import TokenCounter
 from serve.messages.protocol import (
     AnthropicMessage,
     AnthropicUsage,
@@ -32,10 +33,9 @@ class MessagesView:
         self._id = response_id
         self._model = model_name
         self._prompt_tokens = talk.prompt.num_tokens
+        self._counter = TokenCounter([self._prompt_tokens], 1, talk.thoughts)
         self._reply = Reply(talk.rules, talk.prompt.text or "")
         self._parts = Parts()
-        self._generated = self._cached = 0
-        self._thoughts = talk.thoughts()
         self._begun = False
         self._last: OutputDelta | None = None
 
@@ -71,10 +71,7 @@ class MessagesView:
         return message
 
     def _count(self, delta: OutputDelta) -> None:
-        self._generated += len(delta.token_ids)
-        if self._thoughts is not None:
-            self._thoughts.extend(delta.token_ids)
-        self._cached = max(self._cached, delta.num_cached_tokens)
+        self._counter.add(0, delta)
         self._last = delta
 
     def _message(self, content: list[dict[str, Any]]) -> AnthropicMessage:
@@ -83,14 +80,12 @@ class MessagesView:
         )
 
     def _usage(self) -> AnthropicUsage:
-        thoughts = self._thoughts
+        cached, thoughts = self._counter.cached_tokens, self._counter.reasoning_tokens
         return AnthropicUsage(
-            input_tokens=self._prompt_tokens - self._cached,
-            output_tokens=self._generated,
-            cache_read_input_tokens=self._cached,
-            output_tokens_details=UNSET
-            if thoughts is None
-            else ThinkingTokens(thoughts.num_tokens),
+            input_tokens=self._prompt_tokens - cached,
+            output_tokens=self._counter.generated_tokens,
+            cache_read_input_tokens=cached,
+            output_tokens_details=UNSET if thoughts is None else ThinkingTokens(thoughts),
         )
 
     def _stop(self) -> tuple[StopReason | None, str | None]:

@@ -27,11 +27,10 @@ from serve.http.sse import DATA_ONLY, send_events
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.hidden_states import check_size
 from serve.native.session_turns import HeardView, own_turn
-from serve.native.sessions import SessionParams, Sessions, Turn
+from serve.native.sessions import SessionParams, Turn
 from serve.openai.completions import completion_prompts
 from serve.protocol.completions import CompletionRequest, TextOrIds
 from serve.protocol.decoding import MAX_PROMPTS, CheckedRequest, check_states
-from serve.service import Service
 
 DEFAULT_NEW_TOKENS = 128
 _NAMES = MappingProxyType(
@@ -257,10 +256,6 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
 
     kind = GenerateRequest
 
-    def __init__(self, service: Service, sessions: Sessions) -> None:
-        super().__init__(service)
-        self._sessions = sessions
-
     def names(self, request: GenerateRequest) -> Mapping[str, str]:
         return {
             **_NAMES,
@@ -274,9 +269,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             await self.answer(request, request_id, send)
             return
         name, ids = request.rid or request_id, await self._new_ids(request)
-        with own_turn(
-            self.service, self._sessions, scope, request.session_params, name, ids
-        ) as turn:
+        with own_turn(self.service, scope, request.session_params, name, ids) as turn:
             whole = replaced(request, text=None, input_ids=turn.prompt.tolist())
             await self.answer(whole, request_id, send, turn)
 

@@ -6,9 +6,7 @@ from starlette.types import Scope, Send
 from engine.errors import RequestError
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.owner import owner_of
-from serve.native.sessions import Sessions
 from serve.protocol.decoding import MAX_ID_CHARS, CheckedRequest
-from serve.service import Service
 
 
 class OpenSessionRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -49,10 +47,6 @@ class OpenSessionRoute(GenerationRoute[OpenSessionRequest]):
     kind = OpenSessionRequest
     computes = False
 
-    def __init__(self, service: Service, sessions: Sessions) -> None:
-        super().__init__(service)
-        self._sessions = sessions
-
     async def serve(self, request: OpenSessionRequest, scope: Scope, send: Send) -> None:
         await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))
 
@@ -61,7 +55,7 @@ class OpenSessionRoute(GenerationRoute[OpenSessionRequest]):
     ) -> None:
         name = request.session_id or request_id
         streaming = bool(request.streaming)
-        self._sessions.open(owner, name, streaming=streaming, timeout=request.timeout)
+        self.service.sessions.open(owner, name, streaming=streaming, timeout=request.timeout)
         await send_json(send, name)
 
 
@@ -71,15 +65,11 @@ class CloseSessionRoute(GenerationRoute[CloseSessionRequest]):
     kind = CloseSessionRequest
     computes = False
 
-    def __init__(self, service: Service, sessions: Sessions) -> None:
-        super().__init__(service)
-        self._sessions = sessions
-
     async def serve(self, request: CloseSessionRequest, scope: Scope, send: Send) -> None:
         await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))
 
     async def answer(
         self, request: CloseSessionRequest, request_id: str, send: Send, owner: str = ""
     ) -> None:
-        self._sessions.close(owner, request.session_id)
+        self.service.sessions.close(owner, request.session_id)
         await send_json(send, Closed())

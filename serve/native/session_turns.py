@@ -9,23 +9,18 @@ from starlette.types import Scope
 
 from engine.outputs import OutputDelta
 from serve.http.owner import owner_of
-from serve.native.sessions import SessionParams, Sessions, Turn
+from serve.native.sessions import SessionParams, Turn
 from serve.service import Service
 
 
 def own_turn(
-    service: Service,
-    sessions: Sessions,
-    scope: Scope,
-    params: SessionParams,
-    name: str,
-    ids: Sequence[int],
+    service: Service, scope: Scope, params: SessionParams, name: str, ids: Sequence[int]
 ) -> AbstractContextManager[Turn]:
     """A turn of a session of the request's owner; raises as `Sessions.turn`."""
     bos = None
     if tokenizer := service.model.tokenizer:
         bos = tokenizer.special_token_ids.get(tokenizer.special_tokens.get("bos_token", ""))
-    return sessions.turn(owner_of(scope), params, name, ids, bos)
+    return service.sessions.turn(owner_of(scope), params, name, ids, bos)
 
 
 class HeardView:

@@ -14,6 +14,7 @@ from serve.errors import ErrorBody, OllamaError
 from serve.generation.conversation import begin
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.json_response import json_response
 from serve.http.sse import Framing, send_events
 from serve.ollama.protocol import (
     OllamaAnswer,
@@ -150,7 +151,7 @@ class TagsRoute:
         """GET /api/tags."""
         service = self._service
         models = [self._card(name) for name in (*service.model.names, *service.adapters)]
-        return Response(msgspec.json.encode({"models": models}), media_type="application/json")
+        return json_response({"models": models})
 
     def _card(self, name: str) -> dict[str, Any]:
         digest = sha256(f"{name}/{self._service.fingerprint}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
 from serve.native.session_turns import HeardView, own_turn
-from serve.native.sessions import Sessions, Turn
+from serve.native.sessions import Turn
 from serve.openai.chat_view import ChatView
 from serve.openai.function_view import FunctionView
 from serve.protocol.chat import ChatRequest
@@ -28,10 +28,6 @@ class ChatRoute(GenerationRoute[ChatRequest]):
         prompt = {} if request.input_ids is None else {"messages": "input_ids"}
         return {**prompt, **(FUNCTION_FIELDS if request.functions else {})}
 
-    def __init__(self, service: Service, sessions: Sessions) -> None:
-        super().__init__(service)
-        self._sessions = sessions
-
     async def serve(self, request: ChatRequest, scope: Scope, send: Send) -> None:
         request_id: str = scope["state"]["request_id"]
         if request.session_params is None:
@@ -39,9 +35,7 @@ class ChatRoute(GenerationRoute[ChatRequest]):
             return
         _, ids = await prompt_of(self.service, plain_tools(request))
         name = request.response_id("chatcmpl", request_id)
-        with own_turn(
-            self.service, self._sessions, scope, request.session_params, name, ids
-        ) as turn:
+        with own_turn(self.service, scope, request.session_params, name, ids) as turn:
             whole = replace(request, input_ids=turn.prompt.tolist())
             await self.answer(whole, request_id, send, turn)
 

@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serve.http.json_response import json_response
 from serve.service import Service
 
 
@@ -21,13 +21,13 @@ class ModelsRoutes:
         """GET /v1/models."""
         service = self._service
         cards = [self._card(name) for name in (*service.model.names, *service.adapters)]
-        return _json({"object": "list", "data": cards})
+        return json_response({"object": "list", "data": cards})
 
     async def one(self, request: Request) -> Response:
         """GET /v1/models/{name}."""
         name = request.path_params["name"]
         self._service.check_model(name)
-        return _json(self._card(name))
+        return json_response(self._card(name))
 
     def _card(self, name: str) -> dict[str, Any]:
         model, adapter = self._service.model, self._service.adapters.get(name)
@@ -40,7 +40,3 @@ class ModelsRoutes:
             "parent": (adapter.base_model_name or model.names[0]) if adapter else None,
             "max_model_len": self._service.client.info.max_model_len,
         }
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -1,13 +1,12 @@
 """Whether this server lives, can take requests, and how much it has to do: for load balancers,
 orchestrators and people."""
 
-from typing import Any
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from serve.errors import RETRY_AFTER_SECONDS
+from serve.http.json_response import json_response
 from serve.service import Service
 from serve.version import ingot_version
 
@@ -23,29 +22,29 @@ class HealthRoutes:
 
     async def alive(self, _: Request) -> Response:
         """GET /livez: 200 as long as this process answers."""
-        return _json({"status": "alive"})
+        return json_response({"status": "alive"})
 
     async def ready(self, _: Request) -> Response:
         """GET /health, /readyz and /ping: 200 when ready; 503 while loading or draining, while the
         engine is silent with work to do, and once it is dead."""
         state = self._client.state
         if state == "ready":
-            return _json({"status": state})
-        return _json({"status": state}, 503, {"retry-after": RETRY_AFTER_SECONDS})
+            return json_response({"status": state})
+        return json_response({"status": state}, 503, {"retry-after": RETRY_AFTER_SECONDS})
 
     async def load(self, _: Request) -> Response:
         """GET /load: {"server_load": 3}, the sequences that run or wait."""
-        return _json({"server_load": self._client.num_sequences})
+        return json_response({"server_load": self._client.num_sequences})
 
     async def version(self, _: Request) -> Response:
         """GET /version: {"version": "0.1.0"}."""
-        return _json({"version": ingot_version()})
+        return json_response({"version": ingot_version()})
 
     async def server_info(self, _: Request) -> Response:
         """GET /server_info: the settings, the model and the engine's newest numbers; no keys."""
         service = self._service
         settings = msgspec.to_builtins(service.settings)
-        return _json(
+        return json_response(
             {
                 "version": ingot_version(),
                 "status": self._client.state,
@@ -57,7 +56,3 @@ class HealthRoutes:
                 "reasoning_parser": service.model.thinking and service.model.thinking.names[0],
             }
         )
-
-
-def _json(value: dict[str, Any], status: int = 200, headers: Any = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, "application/json")

@@ -6,7 +6,7 @@ It goes through the queue as any request does, so it needs a key where there are
 import asyncio
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engine.messages import ModelInfo
 from engine.pooling.inputs import PoolInput
@@ -14,6 +14,7 @@ from engine.pooling_params import PoolingParams
 from engine.sampling.params import SamplingParams
 from serve.engine_client import Prompt
 from serve.errors import RETRY_AFTER_SECONDS
+from serve.http.json_response import json_response
 from serve.service import Service
 
 PATIENCE_SECONDS = 20.0
@@ -23,18 +24,16 @@ _TOKEN = 0  # which every vocabulary has
 class HealthGenerateRoute:
     """200 once a token, or a vector, came; 503 if none does in time."""
 
-    def __init__(self, service: Service, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, service: Service) -> None:
         self._client = service.client
-        self._seconds = seconds
 
     async def __call__(self, request: Request) -> Response:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._one(request.state.request_id)
         except TimeoutError:
-            slow = {"status": "slow"}
-            return JSONResponse(slow, 503, {"retry-after": RETRY_AFTER_SECONDS})
-        return JSONResponse({"status": "ready"})
+            return json_response({"status": "slow"}, 503, {"retry-after": RETRY_AFTER_SECONDS})
+        return json_response({"status": "ready"})
 
     async def _one(self, request_id: str) -> None:
         """Raises as `EngineClient.generate`."""

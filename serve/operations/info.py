@@ -1,13 +1,12 @@
 """What clients of SGLang and vLLM ask a server about itself: its model, its tokenizer, its load."""
 
 import time
-from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import NotFoundError
+from serve.http.json_response import json_response
 from serve.service import Service
 from serve.version import ingot_version
 
@@ -21,7 +20,7 @@ class InfoRoutes:
     async def model(self, _: Request) -> Response:
         """GET /model_info and /get_model_info."""
         info, model = self._service.client.info, self._service.model
-        return _json(
+        return json_response(
             {
                 "model_path": model.root,
                 "tokenizer_path": model.root if model.tokenizer else None,
@@ -43,7 +42,7 @@ class InfoRoutes:
             raise NotFoundError("This model has no tokenizer.", "model")
         templates = tokenizer.chat_templates
         several = [{"name": name, "template": text} for name, text in templates.items()]
-        return _json(
+        return json_response(
             {
                 "vocab_size": tokenizer.vocab_size,
                 "model_max_length": self._service.client.info.max_model_len,
@@ -71,7 +70,7 @@ class InfoRoutes:
             "token_usage": _share(used, stats.num_pages),
             "cache_hit_rate": _share(stats.prefix_cache_hits, stats.prefix_cache_queries),
         }
-        return _json(
+        return json_response(
             {
                 "timestamp": time.time(),
                 "version": ingot_version(),
@@ -83,7 +82,3 @@ class InfoRoutes:
 
 def _share(part: int, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

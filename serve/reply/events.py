@@ -54,12 +54,11 @@ def openai_id(name: str, index: int) -> str:
 class Output:
     """The events that were found and not yet taken."""
 
-    def __init__(self, make_id: MakeId = openai_id, *, after_part: bool = False) -> None:
-        """`after_part`: blanks at the beginning separate the text from what was before it."""
+    def __init__(self, make_id: MakeId = openai_id) -> None:
         self._make_id = make_id
         self._events: list[Event] = []
         self._blanks = ""  # at the end of the answer so far
-        self._after_part = after_part
+        self._after_part = False  # blanks separate what comes from what was before it
         self.num_calls = 0
 
     def content(self, text: str) -> None:

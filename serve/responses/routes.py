@@ -21,6 +21,7 @@ from serve.errors import ErrorBody, error_body
 from serve.generation.conversation import Conversation, begin
 from serve.generation.streams import RequestStream
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.json_response import json_response
 from serve.http.key_limits import keep_place
 from serve.http.owner import owner_of
 from serve.http.sse import Framing, event, named_event, send_events
@@ -29,7 +30,6 @@ from serve.responses.event_log import AsLogged, EventLog
 from serve.responses.protocol import (
     Deleted,
     InputItem,
-    ResponseObject,
     ResponsesRequest,
 )
 from serve.responses.store import ResponseStore, Stored
@@ -85,7 +85,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
                 await self._run(stream, view)
             await send_json(send, view.response)
         if request.store is not False and view.response.status in ("completed", "incomplete"):
-            self._keep(stored)
+            _add_turns(stored)
+            self._store.put(stored)
 
     async def _answer_later(
         self, talk: Conversation, view: ResponseView, stored: Stored, send: Send, scope: Scope
@@ -143,7 +144,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         log, end = stored.log, None
         try:
             await self._run(stream, view, log)
-            self._keep(stored)
+            _add_turns(stored)
         except asyncio.CancelledError:
             end = view.ended("cancelled")
         except Exception as error:
@@ -156,11 +157,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
             if end is not None:
                 log.add(end)
             log.close()
-
-    def _keep(self, stored: Stored) -> None:
-        items = [msgspec.convert(item, InputItem) for item in stored.response.output]
-        stored.turns = stored.turns + turns_of(items)
-        self._store.put(stored)
+        self._store.put(stored)  # which has grown, whatever its end
 
 
 class StoredResponses:
@@ -175,10 +172,10 @@ class StoredResponses:
         if request.method == "DELETE":
             await _cancel(stored)
             self._store.delete(stored.response.id)
-            return _json(Deleted(stored.response.id))
+            return json_response(Deleted(stored.response.id))
         if request.query_params.get("stream") == "true":
             return _replayed(stored, request.query_params.get("starting_after", "-1"))
-        return _json(stored.response)
+        return json_response(stored.response)
 
     async def cancel(self, request: Request) -> Response:
         """Raises RequestError for a response that is not in the background."""
@@ -186,10 +183,16 @@ class StoredResponses:
         if not stored.response.background:
             raise RequestError("Only a response in the background can be cancelled.", "response_id")
         await _cancel(stored)
-        return _json(stored.response)
+        return json_response(stored.response)
 
     def _asked_for(self, request: Request) -> Stored:
         return self._store.get(request.path_params["response_id"], owner_of(request.scope))
+
+
+def _add_turns(stored: Stored) -> None:
+    """The answer, for responses that go on behind it."""
+    items = [msgspec.convert(item, InputItem) for item in stored.response.output]
+    stored.turns = stored.turns + turns_of(items)
 
 
 async def _cancel(stored: Stored) -> None:
@@ -213,10 +216,6 @@ def _replayed(stored: Stored, after: str) -> Response:
             yield b"".join(map(named_event, events))
 
     return StreamingResponse(frames(), media_type="text/event-stream")
-
-
-def _json(value: ResponseObject | Deleted) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def _failed(body: ErrorBody) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
 from serve.generation.logprobs import chat_logprobs
+from serve.generation.usage import TokenCounter
 from serve.reply.parts import Begin, Change, End, Grow, Part, Parts
 from serve.reply.shown import Reply
 from serve.responses.protocol import (
@@ -36,12 +37,11 @@ class ResponseView:
         self.response = _new_response(request, response_id, model_name)
         self._request = request
         self._prompt_tokens = talk.prompt.num_tokens
+        self._counter = TokenCounter([self._prompt_tokens], 1, talk.thoughts)
         self._reply = Reply(talk.rules, talk.prompt.text or "")
         self._parts = Parts()
         self._ids: list[str] = []
         self._logprobs: list[Any] = []
-        self._generated = self._cached = 0
-        self._thoughts = talk.thoughts()
         self._sequence = 0
         self._finish_reason: str | None = None
 
@@ -80,19 +80,17 @@ class ResponseView:
         return self.response
 
     def _count(self, delta: OutputDelta) -> None:
-        self._generated += len(delta.token_ids)
-        self._cached = max(self._cached, delta.num_cached_tokens)
-        if self._thoughts is not None:
-            self._thoughts.extend(delta.token_ids)
+        self._counter.add(0, delta)
         self._finish_reason = delta.finish_reason
 
     def _usage(self) -> ResponseUsage:
+        counter = self._counter
         return ResponseUsage(
             self._prompt_tokens,
-            CachedTokens(self._cached),
-            self._generated,
-            ReasoningTokens(self._thoughts.num_tokens if self._thoughts else 0),
-            self._prompt_tokens + self._generated,
+            CachedTokens(counter.cached_tokens),
+            counter.generated_tokens,
+            ReasoningTokens(counter.reasoning_tokens or 0),
+            self._prompt_tokens + counter.generated_tokens,
         )
 
     def _scores(self, delta: OutputDelta) -> list[Any]:

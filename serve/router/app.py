@@ -22,6 +22,7 @@ from serve.errors import (
 from serve.http.auth import ApiKeys
 from serve.http.hosts import ANY, AllowedHosts, allowed_hosts
 from serve.http.http_protocol import HardenedProtocol
+from serve.http.json_response import json_response
 from serve.http.listener import bind, url_of
 from serve.launcher import Server
 from serve.router.backends import Backends
@@ -47,11 +48,10 @@ def build_router(settings: RouterSettings, backends: Backends) -> Starlette:
         good = bool(ready or settings.fallbacks)
         said = {"status": "ready" if good else "unavailable", "ready": ready}
         headers = None if good else {"retry-after": RETRY_AFTER_SECONDS}
-        body = msgspec.json.encode({**said, "backends": len(backends.all)})
-        return Response(body, 200 if good else 503, headers, "application/json")
+        return json_response({**said, "backends": len(backends.all)}, 200 if good else 503, headers)
 
     async def alive(_: Request) -> Response:
-        return Response(b'{"status":"alive"}', media_type="application/json")
+        return json_response({"status": "alive"})
 
     return Starlette(
         routes=[

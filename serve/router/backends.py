@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve.bench.http_client import Server
+from serve.http.server_address import ServerAddress
 from serve.router.prefixes import Beginning, SeenPrefixes
 from serve.router.upstream import Call, UpstreamError, ask
 
@@ -35,7 +35,7 @@ class Backend:
     """One server."""
 
     url: str
-    server: Server
+    server: ServerAddress
     is_healthy: bool = False
     is_lost: bool = False  # which was said
     at_work: int = 0
@@ -77,7 +77,7 @@ class Backends:
     """All of them."""
 
     def __init__(self, urls: Collection[str]) -> None:
-        self.all = [Backend(url, Server.parse(url)) for url in urls]
+        self.all = [Backend(url, ServerAddress.parse(url)) for url in urls]
         self._responses: OrderedDict[str, Backend] = OrderedDict()
 
     async def check(self) -> None:

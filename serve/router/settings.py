@@ -6,8 +6,8 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.settings import convert_settings
-from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi, check_spending, check_timeout
+from serve.http.server_address import ServerAddress
 from serve.settings import ServerSettings, UvicornLogLevel
 
 
@@ -31,7 +31,7 @@ class RouterSettings(msgspec.Struct, kw_only=True, frozen=True):
         if not self.backends:
             raise ConfigError("--backend is needed: the URL of a server; repeat it for others.")
         for url in self.backends:
-            Server.parse(url)
+            ServerAddress.parse(url)
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("Two of the backends have the same URL.")
         check_timeout(self.try_timeout)

@@ -6,17 +6,15 @@ server learns that nobody waits any more.
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import h11
 
-from serve.bench.http_client import Server
 from serve.errors import TransportError
+from serve.http.server_address import ServerAddress
 
 CONNECT_SECONDS = 5.0
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # given up in 60 s
@@ -65,7 +63,9 @@ class Answer:
 
 
 @asynccontextmanager
-async def ask(server: Server, call: Call, seconds: float | None = None) -> AsyncIterator[Answer]:
+async def ask(
+    server: ServerAddress, call: Call, seconds: float | None = None
+) -> AsyncIterator[Answer]:
     """`seconds` is how long the status may take, and the first piece of a stream.
 
     Raises UpstreamError, or TransportError for what cannot be asked.
@@ -86,11 +86,12 @@ async def ask(server: Server, call: Call, seconds: float | None = None) -> Async
         writer.close()
 
 
-async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    secure = _trusted() if server.tls else None
+async def _connect(server: ServerAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(server.host, server.port, ssl=secure)
+            reader, writer = await asyncio.open_connection(
+                server.host, server.port, ssl=server.trusted
+            )
     except (OSError, TimeoutError) as error:
         raise UpstreamError(str(error) or "it cannot be reached", "refused") from None
     _keep_alive(writer.get_extra_info("socket"))
@@ -106,16 +107,9 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-@cache
-def _trusted() -> ssl.SSLContext:
-    """The system's certificates, which take milliseconds to read."""
-    return ssl.create_default_context()
-
-
-def _written(connection: h11.Connection, server: Server, call: Call) -> bytes:
-    host = f"[{server.host}]" if ":" in server.host else server.host
+def _written(connection: h11.Connection, server: ServerAddress, call: Call) -> bytes:
     own = [
-        (b"host", f"{host}:{server.port}".encode()),
+        (b"host", server.host_header.encode()),
         (b"connection", b"close"),
         (b"accept-encoding", b"identity"),
         (b"content-length", str(len(call.body)).encode()),

@@ -35,6 +35,19 @@ def make_core(folder: Path, **settings) -> EngineCore:
     return EngineCore(EngineConfig(model=str(folder), **{**defaults, **settings}))
 
 
+def go_on_when_interrupted(engine: EngineCore, patch: pytest.MonkeyPatch) -> None:
+    """A step that Ctrl-C ends is taken once more."""
+    step = engine.step
+
+    def patient_step():
+        try:
+            return step()
+        except KeyboardInterrupt:
+            return step()
+
+    patch.setattr(engine, "step", patient_step)
+
+
 def few_programs(patch: pytest.MonkeyPatch) -> None:
     """Of decode and of mixed steps one each, whatever the rows: compiling is what takes time."""
     patch.setattr("engine.compiling.shapes.decode_rows", lambda largest: [largest])

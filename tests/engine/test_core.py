@@ -14,7 +14,7 @@ from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.messages import AddRequest
 from engine.runner import Launched
 from engine.sampling.params import SamplingParams
-from tests.engine.conftest import VOCAB, few_programs, make_core, run
+from tests.engine.conftest import VOCAB, few_programs, go_on_when_interrupted, make_core, run
 
 
 def prompts(count, seed=0, longest=60):
@@ -321,16 +321,8 @@ def test_an_interrupt_loses_nothing(core, monkeypatch, where):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    step = core.step
-
-    def patient_step():
-        try:
-            return step()
-        except KeyboardInterrupt:
-            return step()
-
     monkeypatch.setattr(target, where, interrupted)
-    monkeypatch.setattr(core, "step", patient_step)
+    go_on_when_interrupted(core, monkeypatch)
     assert ids(run(core, batch)) == want and len(calls) > 5
 
 

@@ -121,6 +121,16 @@ def test_a_prompt_that_is_none_harms_nobody(embedder, prompt):
     assert len(embedder.embed("the dog")) == 1
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [{"prompt_embeds": [[0.0]]}, {"encoder_prompt": "the dog", "decoder_prompt": "the cat"}],
+)
+def test_what_has_no_vector_is_named(embedder, prompt):
+    with pytest.raises(RequestError, match="a text or of token ids, and of one prompt"):
+        embedder.embed(prompt)
+    assert embedder.embed({"encoder_prompt": "the dog"})[0].outputs.embedding
+
+
 def test_scores_are_cosines_of_embeddings(embedder):
     one, *others = embedder.embed(["a dog", "a cat", "far away"])
     scores = embedder.score("a dog", ["a cat", "far away"])

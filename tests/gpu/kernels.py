@@ -57,11 +57,6 @@ def tiles(log: Log, folder: Path, quick: bool, kernel: str) -> None:
                 log.add("tiles", kernel=kernel, case=case.name, tiling=dict(tiling), us=1e6 * time)
 
 
-def kernel_names() -> list[str]:
-    """Every kernel that has cases, in their order."""
-    return list(dict.fromkeys(case.kernel for case in CASES))
-
-
 def _cases(kernel: str) -> list[Case]:
     return [case for case in CASES if case.kernel == kernel]
 

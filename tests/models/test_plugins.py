@@ -72,7 +72,7 @@ def test_one_that_is_there_already_is_an_error_that_names_both(install: Install)
     [
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be"),
         ("def", "SyntaxError"),
-        ("raise RuntimeError", r"RuntimeError: \)"),
+        ("raise RuntimeError", r"\(RuntimeError\)"),
         ("def config(raw): ...", "it has no function weights"),
         (FAMILY.replace("OwnForCausalLM", "Other"), "its ARCHITECTURES does not list OwnForCaus"),
     ],

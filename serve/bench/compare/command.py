@@ -160,7 +160,7 @@ def started(
             console.print(f"{name} starts", highlight=False, style="dim")
             peer = start()
             if isinstance(peer, str):
-                console.print(f"{name}: {peer}", highlight=False)
+                console.print(f"{name}: {peer}", highlight=False, markup=False)
                 continue
             running.append(peer)
             try:
@@ -168,7 +168,7 @@ def started(
             except BenchError as error:
                 if name == "ingot":
                     raise
-                console.print(f"{error}", highlight=False)
+                console.print(f"{error}", highlight=False, markup=False)
                 running.remove(peer)
                 peer.close()
         yield running

@@ -1,5 +1,7 @@
 """The demo model's vocabulary, and an engine on its shape with random weights."""
 
+from concurrent.futures import wait
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,18 @@ def engine() -> EngineCore:
     yield core
     assert core.stats.num_compiles_after_warmup == 0
     core.close()
+
+
+@pytest.fixture
+def built_at_once(engine, monkeypatch):
+    """Requests that are added together begin together."""
+    build = engine._constraints.build
+
+    def built(request, text):
+        build(request, text)
+        wait(engine._constraints._building)
+
+    monkeypatch.setattr(engine._constraints, "build", built)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 import threading
-from concurrent.futures import wait
 
 import jsonschema
 import pytest
@@ -16,7 +15,7 @@ from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Constraint, compile_grammar, load_vocabulary
 from engine.messages import AddRequest
 from engine.sampling.params import SamplingParams
-from tests.engine.conftest import Text
+from tests.engine.conftest import Text, go_on_when_interrupted
 from tests.engine.grammar.conftest import SETTINGS
 
 PROMPT = [5, 6, 7]
@@ -296,9 +295,10 @@ def test_a_model_without_a_tokenizer_says_so(tiny_folder):
     threads.close()
 
 
+@pytest.mark.usefixtures("built_at_once")  # so that the other still writes
 def test_an_interrupt_loses_no_end(engine, source, monkeypatch):
     """A text that is forced whole ends between steps, and the next launch is interrupted."""
-    settle, launch, step, ended = engine._constrained.settle, engine._runner.launch, engine.step, []
+    settle, launch, ended = engine._constrained.settle, engine._runner.launch, []
 
     def recorded(seconds):
         deltas = settle(seconds)
@@ -311,22 +311,9 @@ def test_an_interrupt_loses_no_end(engine, source, monkeypatch):
             raise KeyboardInterrupt
         return launch(plan)
 
-    def patient_step():
-        try:
-            return step()
-        except KeyboardInterrupt:
-            return step()
-
     monkeypatch.setattr(engine._constrained, "settle", recorded)
     monkeypatch.setattr(engine._runner, "launch", interrupted)
-    monkeypatch.setattr(engine, "step", patient_step)
-    build = engine._constraints.build
-
-    def built_at_once(request, text):
-        build(request, text)
-        wait(engine._constraints._building)
-
-    monkeypatch.setattr(engine._constraints, "build", built_at_once)  # the other still writes then
+    go_on_when_interrupted(engine, monkeypatch)
     texts = run(
         engine, [("", {"max_tokens": 120, "ignore_eos": True}), (source(choice=["yes"]), {})]
     )

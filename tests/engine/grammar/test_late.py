@@ -5,7 +5,6 @@ The engine's steps are checked: a token taken from a slot must be the newest, an
 
 import json
 import threading
-from concurrent.futures import wait
 
 import pytest
 
@@ -15,6 +14,7 @@ from engine.sampling.params import SamplingParams
 from tests.engine.conftest import Text
 from tests.engine.grammar.test_constrained import PERSON, PROMPT, run
 
+pytestmark = pytest.mark.usefixtures("built_at_once")
 FREE = ("", {"max_tokens": 100, "ignore_eos": True, "seed": 9})
 OPTIONS = {
     "seeded": {},
@@ -24,18 +24,6 @@ OPTIONS = {
     "least": {"min_tokens": 12, "stop_token_ids": [70, 71, 72, 73]},
     "bias": {"logit_bias": {token: 3.0 for token in range(40, 90, 3)}},
 }
-
-
-@pytest.fixture(autouse=True)
-def built_at_once(engine, monkeypatch):
-    """Requests that are added together begin together."""
-    build = engine._constraints.build
-
-    def built(request, text):
-        build(request, text)
-        wait(engine._constraints._building)
-
-    monkeypatch.setattr(engine._constraints, "build", built)
 
 
 @pytest.fixture(params=["in time", "every third step"])

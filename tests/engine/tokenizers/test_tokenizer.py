@@ -48,7 +48,7 @@ def test_text_to_ids_and_back(folder):
     assert tokenizer.decode(tokenizer.encode("Hello wörld 😀")) == "Hello wörld 😀"
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
     assert tokenizer.special_ids == {0, 1}
-    assert not tokenizer.has_chat_template
+    assert not tokenizer.chat_templates
 
 
 def test_special_names_in_a_text_are_tokens_or_where_marked_text(folder):
@@ -117,7 +117,7 @@ def test_special_tokens_are_strings_or_objects_and_may_lie_in_the_map(tmp_path):
 )  # fmt: skip
 def test_chat_templates_are_one_or_named(tmp_path, value, expected):
     tokenizer = load(save(byte_level_backend(), tmp_path, chat_template=value))
-    assert tokenizer.chat_templates == expected and tokenizer.has_chat_template
+    assert tokenizer.chat_templates == expected
 
 
 def test_chat_template_files_go_before_the_config(tmp_path):

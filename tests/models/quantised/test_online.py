@@ -18,11 +18,6 @@ from tests.models.quantised import small_llama as small
 from tests.parity.cases import CASES
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small.write(tmp_path_factory.mktemp("float"), small.tensors())
-
-
 def rounded(values: np.ndarray) -> np.ndarray:
     """Each row as whole numbers up to 127 times a scale."""
     scale = np.abs(values).max(-1, keepdims=True) / 127

@@ -10,11 +10,6 @@ from models.sharding import make_mesh
 from tests.models.quantised import small_llama as small
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small.write(tmp_path_factory.mktemp("float"), small.tensors())
-
-
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch):
     monkeypatch.setattr(choosing, "_LARGE", 0)

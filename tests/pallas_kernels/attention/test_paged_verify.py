@@ -11,8 +11,7 @@ from pallas_kernels.cache.quantise import quantise
 from pallas_kernels.dispatch import Backend
 from pallas_kernels.errors import KernelError
 
-PARENTS = [-1, 0, 0, 1, 1]  # token 3 follows 1, which follows 0
-PATHS = [[0], [0, 1], [0, 2], [0, 1, 3], [0, 1, 4]]
+PATHS = [[0], [0, 1], [0, 2], [0, 1, 3], [0, 1, 4]]  # token 3 follows 1, which follows 0
 MASK = np.array([sum(1 << i for i in path) for path in PATHS], np.uint32)
 FIRST, COUNTS = [0, 62, 130, 9], [3, 5, 5, 0]  # drafts across a page, and none
 

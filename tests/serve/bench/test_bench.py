@@ -281,10 +281,19 @@ def test_goodput_refuses_nonsense(pair):
         parse_goodput([pair])
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
-def test_what_is_no_url_is_refused(url):
-    with pytest.raises(ConfigError, match="no URL"):
-        Server.parse(url)
+def test_a_host_may_be_an_address_of_ipv6(monkeypatch):
+    asked = []
+
+    def run(given):
+        asked.append(given.base_url)
+        raise ConfigError("That is enough.")
+
+    monkeypatch.setattr("serve.bench.serving.run", run)
+    with pytest.raises(ConfigError, match="enough"):
+        typer.main.get_command(app)(
+            ["serve", "--host", "::1", "--port", "9"], standalone_mode=False
+        )
+    assert asked == ["http://[::1]:9"]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

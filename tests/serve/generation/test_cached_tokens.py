@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from engine.outputs import OutputDelta
+from serve.generation.streams import absorb
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
@@ -43,3 +45,12 @@ async def test_each_prompt_counts_once(serve: Serve) -> None:
         body = {"prompt": ["abcdefgh", "bcdefghi"], "max_tokens": 2, "n": 2}
         usage = (await served.complete(**body)).json()["usage"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 14}
+
+
+def test_what_is_said_with_the_first_tokens_is_kept_behind_scores_of_a_prompt() -> None:
+    """The pieces of a long prompt whose tokens are scored come before, and say nothing of it."""
+    said = {"num_cached_tokens": 32, "num_external_tokens": 16}
+    whole = OutputDelta(request_id="a", index=0)
+    absorb(whole, OutputDelta(request_id="a", index=0, **said))
+    absorb(whole, OutputDelta(request_id="a", index=0))
+    assert {name: getattr(whole, name) for name in said} == said

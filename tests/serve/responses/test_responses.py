@@ -290,6 +290,21 @@ async def test_one_in_the_background_is_streamed_and_goes_on_without_its_client(
     assert cancelled.text.rstrip().split("event: ")[-1].startswith("response.cancelled")
 
 
+async def test_the_events_of_a_cancelled_response_count_too(serve: Serve, monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_BYTES", 4000)
+    async with client(serve) as (api, served):
+        served.core.step_seconds = 0.01
+        body = {"model": "tiny", "input": "x" * 900, "background": True, "stream": True}
+        streamed = asyncio.create_task(served.post("/v1/responses", **body))
+        await until(lambda: len(served.core.running) and served.engine.stats.num_steps > 40)
+        name = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        await api.responses.cancel(name)
+        held = len((await streamed).content)
+        await api.responses.create(model="tiny", input="Hi")
+        forgotten = await served.http.get(f"/v1/responses/{name}")
+    assert held > 4000 and forgotten.status_code == 404
+
+
 def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_RESPONSES", 3)
     monkeypatch.setattr(store_module, "MAX_BYTES", 4000)

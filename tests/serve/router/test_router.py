@@ -15,8 +15,8 @@ from starlette.routing import Match
 
 from engine.errors import ConfigError
 from serve.app import OPERATIONS
-from serve.bench.http_client import Server
 from serve.fallback.apis import FallbackApi
+from serve.http.server_address import ServerAddress
 from serve.operations.operator_routes import OPERATOR_PATHS
 from serve.router import backends as backends_module
 from serve.router.app import UNVERSIONED, build_router
@@ -267,7 +267,7 @@ async def test_the_system_asks_whether_a_silent_server_is_still_there() -> None:
         opened.append(writer.get_extra_info("socket"))
         return reader, writer
 
-    server = Server.parse("http://127.0.0.1")
+    server = ServerAddress.parse("http://127.0.0.1")
     async with scripted(wait) as port:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(asyncio, "open_connection", watched)
