@@ -297,7 +297,7 @@ async def test_the_events_of_a_cancelled_response_count_too(serve: Serve, monkey
         body = {"model": "tiny", "input": "x" * 900, "background": True, "stream": True}
         streamed = asyncio.create_task(served.post("/v1/responses", **body))
         await until(lambda: len(served.core.running) and served.engine.stats.num_steps > 40)
-        name = next(iter(served.engine.in_flight()))[0].rpartition("-")[0]
+        name = next(iter(served.engine.flights.in_flight()))[0].rpartition("-")[0]
         await api.responses.cancel(name)
         held = len((await streamed).content)
         await api.responses.create(model="tiny", input="Hi")
