@@ -65,8 +65,8 @@ def throughput(
     dataset = _dataset(given)
     where = _where(model, revision, download_dir, load_format, hf_overrides)
     tokenizer = load_tokenizer(where["model"])
-    any_length = dataset.name == "random" and input_len is None
-    samples = [] if any_length else make_samples(dataset, tokenizer)
+    is_random = dataset.name == "random"
+    samples = [] if is_random else make_samples(dataset, tokenizer)
     with _loaded(
         **where, dtype=dtype, load_format=load_format, quantization=quantization,
         max_model_len=max_model_len, max_num_seqs=max_num_seqs,
@@ -74,8 +74,10 @@ def throughput(
         tensor_parallel_size=tensor_parallel_size, enable_prefix_caching=enable_prefix_caching,
         async_scheduling=async_scheduling, num_scheduler_steps=num_scheduler_steps,
     ) as llm:  # fmt: skip
-        if any_length:
-            samples = make_samples(that_fits(dataset, llm.core.info.max_model_len), tokenizer)
+        if is_random:
+            context = llm.core.info.max_model_len
+            dataset = that_fits(dataset, context, wanted=input_len)
+            samples = make_samples(dataset, tokenizer)
         report(_console, measure_throughput(llm, samples, n=n), output_json)
 
 
