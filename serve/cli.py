@@ -174,10 +174,17 @@ def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     revision: options.Revision = None,
     download_dir: options.DownloadDir = None,
-    prompt: Annotated[str | None, typer.Option(help="What is run through the layers.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What is run through the layers, if not a sentence of ours.")
+    ] = None,
     max_tokens: answer_options.MaxTokens = 16,
     tolerance: Annotated[
-        float | None, typer.Option(help="Share of the deviation by which logits may differ.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Share of the deviation by which logits may differ; if not given, 0.001 in "
+            "float32 and 0.1 otherwise.",
+        ),
     ] = None,
     dtype: options.Dtype = "float32",
     quantization: options.Quantization = None,

@@ -49,11 +49,13 @@ def throughput(
         given, max_num_seqs=max_num_seqs, enable_prefix_caching=enable_prefix_caching
     )
     tokenizer = load_tokenizer(settings["model"])
-    any_length = dataset.name == "random" and input_len is None
-    samples = [] if any_length else make_samples(dataset, tokenizer)
+    is_random = dataset.name == "random"
+    samples = [] if is_random else make_samples(dataset, tokenizer)
     with _loaded(settings) as llm:
-        if any_length:
-            samples = make_samples(that_fits(dataset, llm.core.info.max_model_len), tokenizer)
+        if is_random:
+            context = llm.core.info.max_model_len
+            dataset = that_fits(dataset, context, wanted=input_len)
+            samples = make_samples(dataset, tokenizer)
         report(_console, measure_throughput(llm, samples, n=n), output_json)
 
 

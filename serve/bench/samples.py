@@ -87,10 +87,20 @@ class DatasetOptions:
     output_len: int | None = None  # of every answer, whatever the dataset says
 
 
-def that_fits(options: DatasetOptions, context: int) -> DatasetOptions:
-    """The same with random prompts that leave room for their answers in `context` tokens."""
+def that_fits(
+    options: DatasetOptions, context: int, *, wanted: int | None = None
+) -> DatasetOptions:
+    """The same with random prompts that leave room for their answers in `context` tokens.
+
+    Raises ConfigError where so many are `wanted` that they do not.
+    """
     longest = (context - options.random_prefix_len) / (1 + options.random_range_ratio)
     room = int(longest) - options.random_output_len
+    if wanted is not None and wanted > room:
+        raise ConfigError(
+            f"--input-len {wanted} and answers of {options.random_output_len} tokens exceed the "
+            f"model's context of {context}; use at most {max(1, room)}."
+        )
     return replace(options, random_input_len=max(1, min(options.random_input_len, room)))
 
 

@@ -7,6 +7,7 @@ token, and the programs that follow in the background.
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -136,7 +137,9 @@ def convert(settings: dict[str, Any], out: Path) -> None:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    """Of a traceback: its sentence, without the class that says it."""
+    line = (text.strip().splitlines() or ["it said nothing"])[-1]
+    return re.sub(r"^(\w+\.)+\w+Error: ", "", line)
 
 
 def _ratios(

@@ -33,7 +33,8 @@ MaxLoraRank = Annotated[int, typer.Option(help="The largest of any.", rich_help_
 MaxCpuLoras = Annotated[
     int | None,
     typer.Option(
-        help="Adapters kept in the host's memory; others are read again.", rich_help_panel=_PANEL
+        help="Adapters kept in the host's memory, if not --max-loras; others are read again.",
+        rich_help_panel=_PANEL,
     ),
 ]
 

@@ -11,7 +11,7 @@ are written as they come, so their order is not that of the requests.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
+from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.adapters.names import AdapterNames
@@ -199,7 +200,7 @@ async def running_app(
     process = await EngineProcess.start(msgspec.structs.replace(config, model=str(folder)), command)
     try:
         info = await client.connect(process)
-        pump = asyncio.create_task(_logged(work(client, process, info, settings.watchdog_timeout)))
+        pump = asyncio.create_task(_pump(client, process, info, settings.watchdog_timeout))
         adapters = AdapterNames(config.lora_modules, model.names)
         service = Service(settings, config, model, client, metrics, grammars, adapters=adapters)
         yield build_app(service), info.max_num_seqs
@@ -210,9 +211,11 @@ async def running_app(
         await process.stop()
 
 
-async def _logged(engine: Coroutine[Any, Any, str]) -> None:
-    """Say why it ended, which it should not do."""
-    logger.error("%s", await engine)
+async def _pump(
+    client: EngineClient, process: EngineProcess, info: ModelInfo, watchdog_timeout: float
+) -> None:
+    """Let the engine work, and say why it ended, which it should not do."""
+    logger.error("%s", await work(client, process, info, watchdog_timeout))
 
 
 def _other_file(target: Path, source: Path) -> Path:

@@ -149,21 +149,27 @@ MaxModelLen = Annotated[
     ),
 ]
 MaxNumSeqs = Annotated[
-    int | None, typer.Option(help="Requests that run at a time, at most.", rich_help_panel=_LIMITS)
+    int | None,
+    typer.Option(
+        help="Requests that run at a time, at most; if not given, 256, and 64 on CPUs.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 MaxNumBatchedTokens = Annotated[
     int | None,
     typer.Option(
         parser=parse_count,
         metavar="TOKENS",
-        help="Tokens in one step, at most.",
+        help="Tokens in one step, at most; if not given, 8192, and 256 on CPUs (of vectors 16384 "
+        "and 1024), or what more rows or a longer text take.",
         rich_help_panel=_LIMITS,
     ),
 ]
 MaxNumQueuedReqs = Annotated[
     int | None,
     typer.Option(
-        help="Waiting requests before new ones get a 503; those that run are not counted.",
+        help="Waiting requests before new ones get a 503; those that run are not counted. If not "
+        "given, any number waits.",
         rich_help_panel=_LIMITS,
     ),
 ]
@@ -185,7 +191,10 @@ MaxConcurrentRequestsPerKey = Annotated[
 ]
 BlockSize = Annotated[
     int | None,
-    typer.Option(help="Tokens in a page: 16, 32, 64 or 128.", rich_help_panel=_LIMITS),
+    typer.Option(
+        help="Tokens in a page: 16, 32, 64 or 128; if not given, 64, and 16 on CPUs.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 AttentionBackend = Annotated[
     str,
@@ -272,7 +281,10 @@ LogitsProcessors = Annotated[
 ]
 CompilationCacheDir = Annotated[
     str | None,
-    typer.Option(help="Where compiled programs are kept.", rich_help_panel=_LIMITS),
+    typer.Option(
+        help="Where compiled programs are kept, if not in ~/.cache/ingot/xla.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 CompilationCacheSize = Annotated[
     float,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from rich.console import Console
 
+from engine.errors import RequestError
 from engine.sampling.params import SamplingParams
 from serve.commands.interrupted import leaving_at_once
 from serve.commands.status import status
@@ -25,6 +26,8 @@ class Piece(Protocol):
 def print_continuation(prompt: str, sampling: Mapping[str, Any], **settings: Any) -> None:
     """Load the model, continue `prompt`, and write the text to stdout as it comes."""
     SamplingParams(**sampling)  # a wrong option is found before the model is loaded
+    if not prompt:
+        raise RequestError("The prompt is empty: it must hold some text.", "prompt")
     with _loaded(settings) as llm:
         _write(llm.stream(prompt, _params(llm, sampling)))
 

@@ -1,8 +1,8 @@
 """What `/api/chat`, `/api/generate` and `/api/show` take and give, as Ollama's API describes it."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.errors import RequestError
 from serve.protocol.decoding import CheckedRequest
@@ -25,12 +25,12 @@ class OllamaCall(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OllamaMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One turn; a field annotated `None` is one that clients send back as null."""
+    """One turn, of which no model here sees an image."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    images: None = None
+    images: Annotated[list[str], Meta(max_length=0)] | None = None  # litellm sends an empty list
     tool_calls: list[OllamaCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None

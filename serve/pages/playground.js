@@ -22,6 +22,7 @@ class Thread {
 
   request() {
     const body = { stream: true, stream_options: { include_usage: true }, messages: [] };
+    if (this.value("model")) body.model = this.value("model");
     if (this.value("system")) body.messages.push({ role: "system", content: this.value("system") });
     body.messages.push(...this.turns);
     for (const name of ["temperature", "top_p", "max_tokens", "seed"]) {
@@ -61,6 +62,7 @@ class Thread {
       const response = await ask("/v1/chat/completions", { method: "POST", body, signal });
       for await (const chunk of events(response)) answer.add(chunk, started);
       answer.whole = true;
+      if (answer.ended === "length") turn.append(make("div", "soft", "Cut off: it had no tokens left."));
     } catch (error) {
       const stopped = error.name === "AbortError";
       turn.append(make("div", stopped ? "soft" : "error", stopped ? "Stopped." : error.message));
@@ -92,6 +94,7 @@ class Answer {
     if (chunk.usage) this.usage = chunk.usage;
     const choice = chunk.choices[0];
     if (!choice) return;
+    this.ended = choice.finish_reason;
     const atEnd = this.view.scrollTop + this.view.clientHeight >= this.view.scrollHeight - 40;
     this.first ??= performance.now() - started;
     this.last = performance.now() - started;
@@ -165,7 +168,10 @@ class Answer {
 async function* events(response) {
   let rest = "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+  const next = () => reader.read().catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The connection broke off.");
+  });
+  for (let read = await next(); !read.done; read = await next()) {
     const blocks = (rest + read.value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
@@ -211,14 +217,28 @@ function restart() {
     thread.view.replaceChildren();
     thread.fields.querySelector("legend").textContent = wanted > 1 ? `Settings ${i + 1}` : "";
   });
+  offer(names);
   tip(null);
   $("foot").textContent = "";
+}
+
+// A model and its adapters, each conversation of its own; the choice is hidden where there is none.
+let names = [];
+function offer(found) {
+  names = found;
+  for (const { fields } of threads) {
+    const choice = fields.querySelector("[data-of=model]"), before = choice.value;
+    choice.replaceChildren(...names.map((name) => make("option", "", name)));
+    choice.value = names.includes(before) ? before : names[0] || "";
+    choice.parentElement.hidden = names.length < 2;
+  }
 }
 
 async function greet() {
   try {
     const models = await (await ask("/v1/models")).json();
     const { id, max_model_len: context } = models.data[0];
+    offer(models.data.map((model) => model.id));
     $("model").textContent = `${id}, ${context.toLocaleString()} tokens of context`;
     $("model").classList.remove("error");
   } catch (error) {

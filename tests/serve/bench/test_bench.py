@@ -357,6 +357,8 @@ def test_random_prompts_leave_room_for_their_answers(tokenizer):
     longest = max(len(sample.token_ids) + sample.output_len for sample in samples)
     assert 300 < longest <= 400
     assert that_fits(options, 4096) == options
+    with pytest.raises(ConfigError, match="--input-len 999 and answers of"):
+        that_fits(options, 400, wanted=999)
 
 
 def test_a_sweep_is_a_file_each_and_a_picture(url, tmp_path):

@@ -54,6 +54,15 @@ def test_each_line_is_answered(model_folder: Path, tmp_path: Path) -> None:
     assert len(broken) == 2 and all(each.startswith("Line 2") for each in broken)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_file_of_nothing_is_answered_by_nothing(model_folder: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n")
+    config = EngineConfig(model=str(model_folder))
+    assert run_batch_file(config, TINY, source, target, FAKE_ENGINE) == (0, 0)
+    assert target.read_text() == ""
+
+
 def test_an_engine_that_hangs_fails_what_it_has(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,13 @@ def test_a_wrong_option_is_found_before_the_model_is_loaded() -> None:
     assert FakeLLM.asked == []
 
 
+def test_an_empty_prompt_is_found_before_the_model_is_loaded() -> None:
+    FakeLLM.asked = []
+    with pytest.raises(RequestError, match="empty"):
+        print_continuation("", {}, model="demo")
+    assert FakeLLM.asked == []
+
+
 def test_a_conversation_is_remembered(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,21 @@ async def test_a_chat_is_answered_line_by_line_unless_it_is_not_to_be(serve: Ser
         assert 0 < parts <= end["total_duration"] <= parts + 2  # each is rounded
 
 
+async def test_programs_need_not_say_that_they_send_json(serve: Serve) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}  # of a plain `curl -d`
+    asked = said("Hi", stream=False)
+    asked["messages"][0]["images"] = []  # as litellm's, too
+    body = json.dumps(asked).encode()
+    async with serve() as served:
+        for headers, status in (
+            ({}, 200), (form, 200), ({"origin": "null"}, 415), ({"sec-fetch-site": "none"}, 415),
+        ):  # fmt: skip
+            answer = await served.http.post("/api/chat", content=body, headers=headers)
+            assert answer.status_code == status
+        elsewhere = await served.http.post("/v1/chat/completions", content=body)
+    assert elsewhere.status_code == 415
+
+
 async def test_a_prompt_is_a_question(serve: Serve) -> None:
     async with serve(settings(), ROOM) as served:
         options = {"num_predict": 90, "temperature": 0, "repeat_penalty": 1.1, "stop": ["!"]}
@@ -125,6 +140,7 @@ async def test_a_model_is_there_and_described(serve: Serve) -> None:
         ("/api/chat", said("a", options={"repeat_penalty": 0}), "repeat_penalty"),
         ("/api/chat", said("a", options={"mirostat": 1}), "options"),
         ("/api/chat", said("a", n=2), "n"),
+        ("/api/chat", {"messages": [{"role": "user", "content": "a", "images": ["b"]}]}, "images"),
         ("/api/generate", {}, "prompt"),
         ("/api/generate", {"prompt": "a" * 200}, "prompt"),
         ("/api/generate", {"prompt": "a", "raw": True}, "raw"),

@@ -43,6 +43,7 @@ def server(model_folder: Path) -> Iterator[Running]:
         SAYS,
         "--served-model-name",
         NAME,
+        "second",
         "--max-model-len",
         "100000",
     )
@@ -193,6 +194,44 @@ def test_parts_probabilities_and_two_settings(server: Running, browser: webdrive
     last = "u:a:u: t:noon a:u:a:u: t:noon  u:again! "  # nothing of what had failed
     eventually(lambda: answers(browser)[3] == last)
     assert complaints(browser) == []
+
+
+@browser_needed
+def test_each_conversation_has_its_model(server: Running, browser: webdriver.Chrome) -> None:
+    open_page(browser, server.url, "k")
+    eventually(lambda: browser.find_element(By.CSS_SELECTOR, "[data-of=model]").is_displayed())
+    browser.find_element(By.ID, "both").click()
+    first, second = browser.find_elements(By.CSS_SELECTOR, "[data-of=model]")
+    second.send_keys("second")
+    asked = "return threads.map((thread) => thread.request().model)"
+    assert browser.execute_script(asked) == [NAME, "second"]
+    browser.execute_script("offer(['alone'])")
+    assert not first.is_displayed() and browser.execute_script(asked) == ["alone", "alone"]
+
+
+@browser_needed
+def test_how_an_answer_ended_and_where_it_begins(
+    server: Running, browser: webdriver.Chrome
+) -> None:
+    open_page(browser, server.url, "k")
+    browser.find_element(By.CSS_SELECTOR, "[data-of=max_tokens]").send_keys("2")
+    browser.find_element(By.ID, "say").send_keys("שלום abc.", Keys.ENTER)
+    eventually(lambda: "Cut off" in browser.find_element(By.CSS_SELECTOR, ".turn .soft").text)
+    first, last = browser.execute_script(
+        """const text = document.querySelector(".turn.user .text").firstChild;
+        return [0, text.length - 1].map((at) => {
+          const range = document.createRange();
+          range.setStart(text, at);
+          range.setEnd(text, at + 1);
+          return range.getBoundingClientRect().left;
+        });"""
+    )
+    assert last < first  # Hebrew ends on the left, and so does its full stop
+    said = browser.execute_async_script(
+        """const broken = new ReadableStream({ start: (to) => to.error(new TypeError("x")) });
+        events({ body: broken }).next().catch((error) => arguments[0](error.message));"""
+    )
+    assert said == "The connection broke off."
 
 
 @browser_needed
