@@ -60,7 +60,7 @@ class _Child:
     repetition: Repetition | None = None
     num_tokens: int = 0
     last_state: LastState | None = None
-    num_unscored: int = 1  # leading tokens of the prompt that have no log-probability
+    num_unscored: int = 0  # leading tokens of the prompt, asked for, that have no log-probability
 
     def grow(self, token_id: int) -> str | Found:
         """The text that one more token completes; `Found` when a stop string ends it."""
@@ -248,7 +248,9 @@ class OutputProcessor:
         watcher = None
         if stops is not None:
             watcher = StopWatcher(stops, include_stop=params.include_stop_str_in_output)
-        unscored = max(1, params.prompt_logprobs_start)
+        unscored = 0
+        if index == 0 and params.prompt_logprobs is not None:  # scored once for all n
+            unscored = max(1, params.prompt_logprobs_start)
         child = _Child(request_id, index, params, detokenizer, watcher, num_unscored=unscored)
         wanted = params.repetition_detection
         if wanted is not None and wanted.max_pattern_size:
@@ -292,7 +294,7 @@ class OutputProcessor:
             kept = delta.logprobs[: len(output.token_ids)]
             ranked = child.params.logprob_token_ids is None
             output.logprobs = [self._position(entry, ranked=ranked) for entry in kept]
-        if child.params.prompt_logprobs is not None:
+        if child.num_unscored or delta.prompt_logprobs is not None:
             self._add_prompt_logprobs(child, delta, output)
         return output
 
@@ -302,7 +304,7 @@ class OutputProcessor:
         entries: list[TokenLogprobs | None] = [None] * child.num_unscored
         child.num_unscored = 0
         entries += delta.prompt_logprobs or ()
-        output.prompt_logprobs = PromptScores(entries, self._position) if entries else None
+        output.prompt_logprobs = PromptScores(entries, self._position)
 
     def _write(self, child: _Child, delta: RequestDelta, output: OutputDelta) -> None:
         """Add the tokens up to one that completes a stop string or a repetition, and their text.

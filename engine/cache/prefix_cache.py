@@ -50,9 +50,6 @@ class PrefixCache:
         self._written: dict[int, int] = {}  # tokens in pages that the planned step goes on with
         pool.on_reuse = self._give_away
 
-    def __len__(self) -> int:
-        return len(self._pages)
-
     def match(self, keys: Sequence[PageKey]) -> list[Known]:
         """The pages of the longest beginning of `keys` that is here, or in the host."""
         known: list[Known] = []

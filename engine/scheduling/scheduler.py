@@ -318,7 +318,7 @@ class Scheduler:
         self, request: Request, found: list[Known], part: Part | None, plan: Plan
     ) -> None:
         """A request begins behind what was found, and a part of a page behind that."""
-        request.pages = self.cache.bring(found) if self.cache else []
+        request.pages = self.cache.bring(found) if self.cache is not None else []
         request.num_pages_kept = request.num_pages_found = len(found)
         request.num_computed = len(found) * self._page_size
         if part is not None:

@@ -66,6 +66,21 @@ def test_children_have_ids_of_their_own_and_seeds_that_follow(processor):
     assert first[0].priority == 2 and first[0].bad_word_ids and first[0].prompt_token_ids == [5]
 
 
+def test_the_scores_of_a_prompt_are_told_once_for_all_its_samples(processor):
+    added = processor.add("a", [5, 6, 7], SamplingParams(n=3, prompt_logprobs=0))
+    scores = [TokenLogprobs([token], [-1.0], 1) for token in (6, 7)]
+    deltas = [
+        _delta(added[0], [], prompt_logprobs=scores[:1]),
+        _delta(added[1], [70]),
+        _delta(added[0], [70], prompt_logprobs=scores[1:]),
+        _delta(added[2], [70]),
+    ]
+    whole = RequestOutput.begin("a", None, [5, 6, 7], 3)
+    for output in processor.process(_report(*deltas)).outputs:
+        whole.accumulate(output)
+    assert [position and list(position) for position in whole.prompt_logprobs] == [None, [6], [7]]
+
+
 def test_seeds_wrap_at_the_end_of_their_range(processor):
     added = processor.add("a", [5], SamplingParams(n=2, seed=2**64 - 1))
     assert [message.params.seed for message in added] == [2**64 - 1, -(2**63)]

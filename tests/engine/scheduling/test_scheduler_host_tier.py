@@ -97,6 +97,18 @@ def test_a_request_whose_beginning_cannot_come_now_comes_a_little_later():
     assert sum(not copy.to_host for copy in tier.copies) == 2
 
 
+def test_a_page_comes_back_to_a_device_that_keeps_no_full_page():
+    tier = HostTier(20)
+    s = Scheduler(BlockPool(4), page_size=4, max_num_seqs=2, max_num_batched_tokens=64, tier=tier)
+    for tokens in ([1] * 5, [2], [3], [4]):  # texts of less than a page take the pages of the first
+        fill(s, tokens)
+    again = make(1, [1] * 5)
+    s.add(again)
+    plan = s.schedule()
+    assert plan.chunks[0].start == 4 and again.num_external_tokens == 4
+    assert [copy.page for copy in tier.copies if not copy.to_host] == again.pages[:1]
+
+
 def test_a_request_that_is_alone_waits_for_its_copies():
     tier = HostTier(20)
     s = Scheduler(
