@@ -354,6 +354,7 @@ class EngineCore:
             stats.kv_offload_load_bytes = copies.fetched_pages * self._page_bytes
         stats.num_compiles_after_warmup = self._runner.programs.num_unexpected_compiles
         stats.generation_tokens += sum([len(delta.new_token_ids) for delta in deltas])
+        stats.num_corrupted += sum([delta.internal for delta in deltas])
         stats.step_seconds += end - start
         stats.host_seconds += (end - read) + (launched - start)
 

@@ -4,9 +4,10 @@ Owns the ends of requests that these bring. Knows no device and no masks.
 """
 
 from engine.grammar.steering import report
-from engine.messages import RequestDelta
+from engine.messages import RequestDelta, end_without_number
 from engine.request import Request, Status
 from engine.runner import Launched, Results
+from engine.sampling.sampler import NOT_A_NUMBER
 from engine.scheduling.plan import Chunk
 from engine.scheduling.scheduler import Scheduler
 from engine.vectors.hidden_states import states_of_chunk, states_of_row
@@ -62,6 +63,11 @@ def _sampled(
     if request.num_preemptions:
         delta.num_preemptions = request.num_preemptions
     for place, token in enumerate(tokens, 1):
+        if token == NOT_A_NUMBER:
+            del tokens[place - 1 :]
+            end_without_number(delta)
+            scheduler.finish(request)
+            break
         reason = request.append(token)
         if reason is not None:
             del tokens[place:]

@@ -189,6 +189,15 @@ def refusal(
     ]  # fmt: skip
 
 
+def end_without_number(delta: RequestDelta) -> None:
+    """End a request to which the model gave what is no number."""
+    delta.finish_reason, delta.internal = "error", True
+    delta.error = (
+        "The model gave what is no number (NaN): some of its weights are none, or what it computes "
+        "is too large for its dtype. `ingot check MODEL` says where; --dtype float32 has more room."
+    )
+
+
 class EngineStats(msgspec.Struct, kw_only=True):
     """Counters since the start, and gauges of now."""
 
@@ -198,6 +207,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_pages: int = 0
     num_free_pages: int = 0
     num_preemptions: int = 0
+    num_corrupted: int = 0  # requests that ended because the model gave no number
     prefix_cache_queries: int = 0  # tokens that were looked for
     prefix_cache_hits: int = 0  # tokens that were found
     external_prefix_cache_queries: int = 0  # tokens that the device did not have

@@ -21,7 +21,7 @@ from engine.compiling.shapes import StepShape
 from engine.packing import FROM_SLOT, SAMPLE, StepInputs, unpack
 from engine.sampling.logits_processors import LogitsProcessors
 from engine.sampling.options import NUM_FIELDS, unpack_rows
-from engine.sampling.sampler import Sampled, sample
+from engine.sampling.sampler import Sampled, sample, write_back
 from engine.sampling.state import SlotState, observe
 from engine.vectors.prompt_embeds import GIVEN
 from models.decoder import Decoder
@@ -205,7 +205,7 @@ def _write_back(
     """Rows that sampled leave their token in their slot; scored rows write to the sink."""
     sink = last_token.shape[0] - 1
     place = jnp.where(inputs.logit_target == SAMPLE, inputs.logit_slot, sink)
-    return last_token.at[place].set(tokens)
+    return write_back(last_token, place, tokens)
 
 
 def new_state(

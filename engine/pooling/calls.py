@@ -5,7 +5,7 @@ from itertools import count
 
 import numpy as np
 
-from engine.errors import RequestError
+from engine.errors import EngineError, RequestError
 from engine.messages import PoolRequest
 from engine.pooling.core import PoolingCore
 from engine.pooling.inputs import (
@@ -128,6 +128,8 @@ class Pooler:
                 report = self.core.step()
                 self._profiler.see(report.stats.num_steps)
                 for delta in report.deltas:
+                    if delta.error is not None:
+                        raise EngineError(delta.error)
                     if delta.vector is not None:
                         vector = np.frombuffer(delta.vector, "<f4")
                         rows = (-1, width) if self.core.info.per_token else (-1,)

@@ -23,6 +23,7 @@ from engine.messages import (
     PoolRequest,
     RequestDelta,
     StepReport,
+    end_without_number,
 )
 from engine.pooling.batch import LaunchedBatch, PoolingRunner, Waiting
 from engine.pooling.decoder_runner import DecoderRunner
@@ -179,14 +180,17 @@ class PoolingCore:
                 continue
             self._alive.discard(request.request_id)
             finished = finish(vector, self._spec, request.params, request.prompt_token_ids)
-            deltas.append(
-                RequestDelta(
-                    request_id=request.request_id,
-                    finish_reason="stop",
-                    queue_seconds=each.queue_seconds,
-                    vector=finished.astype("<f4").tobytes(),
-                )
+            delta = RequestDelta(
+                request_id=request.request_id,
+                finish_reason="stop",
+                queue_seconds=each.queue_seconds,
+                vector=finished.astype("<f4").tobytes(),
             )
+            if np.isnan(finished).any():
+                delta.vector = None
+                end_without_number(delta)
+                self.stats.num_corrupted += 1
+            deltas.append(delta)
         return deltas
 
     def _count(self, start: float, launched: float, read: float) -> None:

@@ -29,7 +29,7 @@ from engine.packing import SAMPLE, Ints, SlotColumns
 from engine.sampling.late_rows import LateRow
 from engine.sampling.logits_processors import LogitsProcessors
 from engine.sampling.options import NUM_FIELDS, Field, Flag, unpack_rows
-from engine.sampling.sampler import Sampled, sample
+from engine.sampling.sampler import Sampled, sample, write_back
 from engine.sampling.state import SlotState
 from pallas_kernels import Backend
 
@@ -97,5 +97,5 @@ def sample_late(
         sampler,
         partial(processors.apply, fields=fields[NUM_FIELDS:]) if processors else None,
     )
-    last_token = last_token.at[slot].set(sampled.tokens)
+    last_token = write_back(last_token, slot, sampled.tokens)
     return last_token, jax.tree.map(lambda array: array[None], sampled)

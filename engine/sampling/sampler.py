@@ -12,6 +12,8 @@ For each row, in vLLM's order:
  8. else divide by temperature, then min-p, top-k and top-p, each on what the one before left,
     and draw one by adding Gumbel noise (Gumbel 1954; Maddison et al. 2014) and taking the largest
 
+A row whose logits are not numbers gives `NOT_A_NUMBER` in place of a token.
+
 Where 2 to 4 leave nothing, 3 and 4 yield to 2. The noise depends on the row's seed, the token's
 position and the token's id only: the same seed gives the same token in any batch. Steps that need
 no part of this skip it: in a step of greedy rows without options only an argmax runs.
@@ -35,13 +37,14 @@ from models.sharding import TENSOR, on_each_device
 from pallas_kernels import Backend, DrawRows, draw
 from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
 
+NOT_A_NUMBER = -1
 _BLOCK = 8  # rows
 
 
 class Sampled(NamedTuple):
     """A step's tokens. What follows means something only in rows that asked for logprobs."""
 
-    tokens: Int32[Array, " B"]
+    tokens: Int32[Array, " B"]  # or NOT_A_NUMBER
     logprobs: Float32[Array, "B C"]  # C = 1 + MAX_LOGPROBS: the token's own, then the likeliest
     logprob_ids: Int32[Array, "B C"]
     ranks: Int32[Array, " B"]  # of the token; 1 is the likeliest
@@ -79,6 +82,9 @@ def sample(
     choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose_by_xla
     processed = logits if process is None else process(logits)
     chosen = choose(processed, rows, draw_rows(rows, slots, positions), state)
+    # what is no number in a row of hidden states is in all of them behind the last norm, and so is
+    # every logit: one says it
+    chosen = jnp.where(jnp.isnan(logits[:, 0]), NOT_A_NUMBER, chosen)
     tokens = jnp.where(scored, targets, chosen)
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),
@@ -91,6 +97,13 @@ def sample(
         state.scored_ids,
     )
     return Sampled(tokens, logprobs.values, logprobs.ids, logprobs.ranks, logprobs.scored)
+
+
+def write_back(
+    last_token: Int32[Array, " R1"], slots: Int32[Array, " B"], tokens: Int32[Array, " B"]
+) -> Int32[Array, " R1"]:
+    """Slots with what they have just sampled, which the next step looks up: some token always."""
+    return last_token.at[slots].set(jnp.maximum(tokens, 0))
 
 
 def draw_rows(

@@ -82,6 +82,7 @@ class EngineCollector:
         stats = self.stats
         return {
             "vllm:num_preemptions": stats.num_preemptions,
+            "vllm:corrupted_requests": stats.num_corrupted,
             "vllm:prefix_cache_queries": stats.prefix_cache_queries,
             "vllm:prefix_cache_hits": stats.prefix_cache_hits,
             "vllm:external_prefix_cache_queries": stats.external_prefix_cache_queries,

@@ -2,17 +2,19 @@
 
 A slot's newest token is kept as position * V + token, and is gone once it was taken: a row that
 takes a token twice, or another row's, or one that its slot's last request left, finds another
-position than its own, or nothing. The step then gives NONE for all its tokens.
+position than its own, or nothing. The step then gives NOT_A_NUMBER for all its tokens, which ends
+their requests.
 """
 
 import jax.numpy as jnp
 
 from engine.packing import FROM_SLOT, SAMPLE, unpack
 from engine.sampling.late_sampling import sample_late
+from engine.sampling.sampler import NOT_A_NUMBER
 from engine.step import step
 from models.layers.attention import mixed_batch
 
-NONE = -1
+NONE = -1  # in place of a code
 
 
 def checked_step(model, state, packed, *, shape, **others):
@@ -31,7 +33,7 @@ def checked_step(model, state, packed, *, shape, **others):
     position = inputs.positions[inputs.logit_token] + turns
     written = jnp.where(inputs.logit_target == SAMPLE, inputs.logit_slot, sink)
     codes = codes.at[written].set(position * vocab + after.last_token[written])
-    sampled = sampled._replace(tokens=jnp.where(right, sampled.tokens, NONE))
+    sampled = sampled._replace(tokens=jnp.where(right, sampled.tokens, NOT_A_NUMBER))
     return after._replace(last_token=codes), sampled
 
 
@@ -42,7 +44,7 @@ def checked_sample_late(last_token, slots, taken, packed, **others):
     right = jnp.all(~is_row | (codes[slot] < position * vocab))
     after, sampled = sample_late(codes, slots, taken, packed, **others)
     codes = codes.at[slot].set(jnp.where(is_row, position * vocab + after[slot], 0))
-    return codes, sampled._replace(tokens=jnp.where(right, sampled.tokens, NONE))
+    return codes, sampled._replace(tokens=jnp.where(right, sampled.tokens, NOT_A_NUMBER))
 
 
 def _slot_of_each_token(inputs, shape, table, sink):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import LLM, PoolingParams
-from engine.errors import ConfigError, RequestError
+from engine.errors import ConfigError, EngineError, RequestError
 from engine.messages import PoolRequest
 from models.checkpoints.sentence_transformers import read_sentence_transformer, score_activation
 from models.errors import CheckpointError, UnsupportedError
@@ -60,6 +60,14 @@ def test_params_of_other_types_are_refused(options):
     with pytest.raises(RequestError, match=name) as caught:
         PoolingParams(**options)
     assert caught.value.param == name
+
+
+def test_a_vector_that_is_no_number_is_an_error(embedder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.pooling.core.finish", lambda vector, *_: vector * np.nan)
+        with pytest.raises(EngineError, match="no number"):
+            embedder.embed("the dog sat")
+    assert np.isfinite(embedder.embed("the dog sat")[0].outputs.embedding).all()
 
 
 def test_equal_texts_have_equal_vectors_in_any_company(embedder):
