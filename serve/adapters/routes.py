@@ -17,13 +17,12 @@ from starlette.types import Send
 from engine.errors import NotFoundError, RequestError
 from engine.model_files import adapter_path
 from models.errors import ModelError
-from serve.errors import ForbiddenError
 from serve.http.endpoint import GenerationRoute, send_json
-from serve.http.hosts import open_to_strangers
+from serve.http.hosts import check_operator
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
-from serve.settings import ServerSettings
 
+_LOADING = "Loading and unloading adapters", ", or with --lora-modules"
 _AT_ONCE = 4  # adapters that are looked for
 
 
@@ -63,7 +62,7 @@ class LoadAdapterRoute(GenerationRoute[LoadRequest]):
         service, name = self.service, request.lora_name
         if not service.engine_config.enable_lora:
             raise RequestError("This server was started without --enable-lora.", "lora_name")
-        _check_operator(service.settings)
+        check_operator(service.settings, *_LOADING)
         async with service.adapters.changing(name):
             await self._load(request)
         await send_json(send, AdapterChanged(name, "loaded"))
@@ -95,16 +94,8 @@ class UnloadAdapterRoute(GenerationRoute[UnloadRequest]):
 
     async def answer(self, request: UnloadRequest, request_id: str, send: Send) -> None:
         name = request.lora_name
-        _check_operator(self.service.settings)
+        check_operator(self.service.settings, *_LOADING)
         async with self.service.adapters.changing(name):
             if not self.service.adapters.forget(name):
                 raise NotFoundError(f"There is no adapter {name[:100]!r} here.", "lora_name")
         await send_json(send, AdapterChanged(name, "unloaded"))
-
-
-def _check_operator(settings: ServerSettings) -> None:
-    if open_to_strangers(settings):
-        raise ForbiddenError(
-            "Adapters are the operator's to load and unload, and anybody who reaches this server "
-            "could say to be that; start it with --admin-api-key, or with --lora-modules."
-        )

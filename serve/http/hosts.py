@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.errors import TransportError, early_response
+from serve.errors import ForbiddenError, TransportError, early_response
 from serve.http.server_address import bracketed
 from serve.settings import ServerSettings
 
@@ -30,10 +30,15 @@ def allowed_hosts(settings: ServerSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*LOCAL, bracketed(settings.host.lower()))))
 
 
-def open_to_strangers(settings: ServerSettings) -> bool:
-    """Whether who is on another machine may be an operator here: no key says who is."""
+def check_operator(settings: ServerSettings, what: str, instead: str = "") -> None:
+    """Raise ForbiddenError where who is on another machine may be the operator, whose `what` is:
+    no key says who is."""
     keys = settings.admin_api_key or settings.api_keys
-    return not keys and settings.uds is None and not _is_local(settings.host)
+    if not keys and settings.uds is None and not _is_local(settings.host):
+        raise ForbiddenError(
+            f"{what} is the operator's, and anybody who reaches this server could say to be that; "
+            f"start it with --admin-api-key{instead}."
+        )
 
 
 class AllowedHosts:

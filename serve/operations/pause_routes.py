@@ -22,9 +22,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
 from engine.errors import RequestError
-from serve.errors import ForbiddenError
 from serve.http.endpoint import GenerationRoute, send_json
-from serve.http.hosts import open_to_strangers
+from serve.http.hosts import check_operator
 from serve.operations.operator_routes import CONTINUE, PAUSE, RESUME
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
@@ -111,11 +110,7 @@ class PauseGenerationRoute(GenerationRoute[PauseRequest]):
 
 async def _pause(service: Service, mode: str, *, clear: bool) -> None:
     """Raises ForbiddenError where nobody knows who asks."""
-    if open_to_strangers(service.settings):
-        raise ForbiddenError(
-            "Pausing is the operator's, and anybody who reaches this server could say to be that; "
-            "start it with --admin-api-key."
-        )
+    check_operator(service.settings, "Pausing")
     client = service.client
     service.pause.begin()
     if mode in ("abort", "wait"):

@@ -15,9 +15,8 @@ from starlette.types import Send
 
 from engine.errors import RequestError
 from engine.profiling.request import ProfileRequest
-from serve.errors import ForbiddenError
 from serve.http.endpoint import GenerationRoute, send_json
-from serve.http.hosts import open_to_strangers
+from serve.http.hosts import check_operator
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
 
@@ -67,8 +66,4 @@ def _check(service: Service) -> None:
             "Nothing is traced here; start this server with --profiler-config "
             """'{"torch_profiler_dir": "DIR"}'."""
         )
-    if open_to_strangers(service.settings):
-        raise ForbiddenError(
-            "Tracing is the operator's, and anybody who reaches this server could say to be that; "
-            "start it with --admin-api-key."
-        )
+    check_operator(service.settings, "Tracing")
