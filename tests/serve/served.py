@@ -31,6 +31,7 @@ class InProcessEngine:
         self._profiler = Profiler(core.config.profiler_config)
         self._inbox: asyncio.Queue[list[ToEngine]] = asyncio.Queue()
         self._ready = False
+        self._num_steps = 0  # that the engine has started, as far as is known
         self._pending: list[FromEngine] = []
         self.steps_at_once = 1  # reports that pile up before the client takes the first
         self.dead = False
@@ -65,13 +66,14 @@ class InProcessEngine:
         while not self._inbox.empty():
             messages += self._inbox.get_nowait()
         refusals, answers = apply(self._beams, messages)
-        answers += profile(self._profiler, messages, self.core.num_steps)
+        answers += profile(self._profiler, messages, self._num_steps)
         try:
             report = self._beams.step()
         except RuntimeError as error:
             self.dead = True
             return EngineFailed(str(error), False)
-        self._profiler.see(report.stats.num_steps)
+        self._num_steps = report.stats.num_steps
+        self._profiler.see(self._num_steps)
         deltas, now = refusals + report.deltas, time.monotonic()
         pages = pages_asked_for(self._beams, messages)
         return StepReport(

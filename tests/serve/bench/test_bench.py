@@ -387,7 +387,7 @@ def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(url):
 
 
 def test_a_server_without_a_profiler_is_said_to_have_none(url):
-    with pytest.raises(BenchError, match=r"--profile takes a server with POST /start_profile.*404"):
+    with pytest.raises(BenchError, match=r"POST /start_profile.*--profiler-config"):
         asyncio.run(_profile(Server.parse(url), "start", {}))
 
 
