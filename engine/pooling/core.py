@@ -184,12 +184,12 @@ class PoolingCore:
                 request_id=request.request_id,
                 finish_reason="stop",
                 queue_seconds=each.queue_seconds,
-                vector=finished.astype("<f4").tobytes(),
             )
             if np.isnan(finished).any():
-                delta.vector = None
                 end_without_number(delta)
                 self.stats.num_corrupted += 1
+            else:
+                delta.vector = finished.astype("<f4").tobytes()
             deltas.append(delta)
         return deltas
 

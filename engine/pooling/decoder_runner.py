@@ -23,6 +23,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
+from engine.to_host import send_to_host
 from models.config.decoder import ModelConfig
 from models.layers.attention import AttentionBatch, KVCache, mixed_batch
 from models.pooling import pool_packed
@@ -83,7 +84,7 @@ class DecoderRunner:
         packed[shape.tokens : shape.tokens + len(counts)] = counts
         with self.programs.serving():
             self._pages, vectors = program.run(self._model.leaves, self._pages, packed)
-        vectors.copy_to_host_async()
+        send_to_host([vectors], self._model.mesh)
         starts = [0, *accumulate(counts[:-1])] if self._model.spec.per_token else None
         return LaunchedBatch(requests, shape, vectors, starts)
 

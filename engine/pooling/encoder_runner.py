@@ -12,6 +12,7 @@ from engine.compiling.programs import Program, Programs
 from engine.compiling.shapes import StepShape
 from engine.pooling.batch import LaunchedBatch, Waiting
 from engine.pooling.shapes import PoolingShapes
+from engine.to_host import send_to_host
 from models.pooling import pool_rows
 from models.pooling_loading import LoadedPooler
 
@@ -39,7 +40,7 @@ class EncoderRunner:
         packed = _pack(requests, program.shape)
         with self.programs.serving():
             vectors = program.run(self._model.leaves, packed)
-        vectors.copy_to_host_async()
+        send_to_host([vectors], self._model.mesh)
         length = _row_length(program.shape)
         starts = [row * length for row in range(len(requests))]
         per_token = self._model.spec.per_token

@@ -10,11 +10,12 @@ from typing import Literal
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import RequestError
 from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.json_response import json_response
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
 
@@ -46,7 +47,7 @@ class ResetRoute:
                     name[:64],
                 )
         self._service.client.reset_prefix_cache()
-        return JSONResponse({"status": "reset"})
+        return json_response({"status": "reset"})
 
 
 class AbortRequest(CheckedRequest, frozen=True, kw_only=True):

@@ -18,12 +18,13 @@ from typing import Literal
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import RequestError
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
+from serve.http.json_response import json_response
 from serve.operations.operator_routes import CONTINUE, PAUSE, RESUME
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
@@ -75,17 +76,17 @@ class PauseRoutes:
             raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
         _check_mode(mode, _VLLM)
         await _pause(self._service, mode, clear=clear)
-        return JSONResponse({"status": "paused"})
+        return json_response({"status": "paused"})
 
     async def resume(self, _: Request) -> Response:
         """POST /resume."""
         self._go_on()
-        return JSONResponse({"status": "resumed"})
+        return json_response({"status": "resumed"})
 
     async def continue_generation(self, _: Request) -> Response:
         """POST /continue_generation."""
         self._go_on()
-        return JSONResponse({"message": "Generation goes on.", "status": "ok"})
+        return json_response({"message": "Generation goes on.", "status": "ok"})
 
     def _go_on(self) -> None:
         self._service.client.thaw()
@@ -93,7 +94,7 @@ class PauseRoutes:
 
     async def is_paused(self, _: Request) -> Response:
         """GET /is_paused."""
-        return JSONResponse({"is_paused": self._service.pause.is_on})
+        return json_response({"is_paused": self._service.pause.is_on})
 
 
 class PauseGenerationRoute(GenerationRoute[PauseRequest]):

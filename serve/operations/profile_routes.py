@@ -10,13 +10,14 @@ from typing import Literal
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import RequestError
 from engine.profiling.request import ProfileRequest
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
+from serve.http.json_response import json_response
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
 
@@ -55,7 +56,7 @@ class StopProfileRoute:
         """POST /stop_profile."""
         _check(self._service)
         await self._service.client.stop_profile()
-        return JSONResponse({"status": "stopped"})
+        return json_response(ProfileChanged("stopped"))
 
 
 def _check(service: Service) -> None:
