@@ -10,6 +10,7 @@ import msgspec
 from engine.adapters.request import LoRARequest
 from engine.errors import ConfigError
 from engine.settings import convert_settings, flag
+from engine.speculation.config import SpeculativeConfig
 
 SCHEDULER_STEPS = (1, 2, 4, 8, 16)  # at most the smallest page: a row begins one page
 PAGE_SIZES = (16, 32, 64, 128)
@@ -102,6 +103,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     # decode steps that the device has at once if nobody waits, in two programs if asynchronous;
     # auto: on CPUs four, in one program, while these take less than a tenth of a second
     num_scheduler_steps: int | Literal["auto"] = "auto"
+    speculative_config: SpeculativeConfig | None = None  # None: no token is guessed
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     enable_prompt_embeds: bool = False  # prompts may be embeddings instead of tokens
     enable_return_hidden_states: bool = False  # requests may ask for the last layer's states

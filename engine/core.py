@@ -47,6 +47,8 @@ from engine.sampling.state import MAX_EOS_IDS
 from engine.scheduling import admission
 from engine.scheduling.pace import Pace
 from engine.scheduling.scheduler import Scheduler
+from engine.speculation.acceptance import count_drafts
+from engine.speculation.requests import check_speculation, make_drafter
 from engine.tokenizers.tokenizer import has_tokenizer
 from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork
@@ -92,6 +94,7 @@ class EngineCore:
         self.model = model = self._adapters.model if self._adapters else model
         loaded = perf_counter()
         check_states(config, model.config, mesh)
+        check_speculation(config, model.config)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         # steps that are read at once have nothing to run ahead of; without words is no grammar
@@ -176,6 +179,7 @@ class EngineCore:
         if message.grammar:
             self._constrained.add(request, message.grammar)
         else:
+            request.drafter = make_drafter(self.config.speculative_config, message)
             self._scheduler.add(request)
         return arrival
 
@@ -261,6 +265,7 @@ class EngineCore:
                 self._pace.has_read(oldest[0])
             for each, result in zip(due, results, strict=True):
                 self._settled += collect(self._scheduler, each, result)
+                count_drafts(self.stats, each.plan.drafts)
             self._sampled_late.clear()
             if oldest:
                 self._launched.popleft()
@@ -305,7 +310,10 @@ class EngineCore:
 
     @property
     def _alone(self) -> bool:
-        """Whether the device has a window behind which nothing is started until it was read."""
+        """Whether the device has a step behind which nothing is started until it was read: a long
+        window, or one with drafts, of which nobody knows yet how far they go."""
+        if any([each.plan.drafts for each in self._launched]):
+            return True
         return self._pace is not None and self._pace.is_full(self._launched)
 
     def _sample_late(self) -> None:

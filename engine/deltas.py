@@ -3,6 +3,8 @@
 Owns the ends of requests that these bring. Knows no device and no masks.
 """
 
+from collections.abc import Sequence
+
 from engine.grammar.steering import report
 from engine.messages import RequestDelta, end_without_number
 from engine.request import Request, Status
@@ -10,17 +12,21 @@ from engine.runner import Launched, Results
 from engine.sampling.sampler import NOT_A_NUMBER
 from engine.scheduling.plan import Chunk
 from engine.scheduling.scheduler import Scheduler
+from engine.speculation.acceptance import accept
 from engine.vectors.hidden_states import states_of_chunk, states_of_row
 
 
 def collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
     """Hand a step's tokens to their requests; rows of requests that ended meanwhile are dropped."""
     deltas, plan = [], launched.plan
+    accepted = accept(plan, results.token_ids) if plan.drafts else {}
     for row, (request, count) in enumerate(zip(plan.decoding, plan.counts, strict=True)):
         request.num_in_flight -= count
         if request.status is not Status.FINISHED:
             newest = len(request.token_ids) - 1  # which this row has computed
-            deltas.append(delta := _sampled(scheduler, request, results, row, count))
+            deltas.append(
+                delta := _sampled(scheduler, request, results, row, count, accepted.get(row, ()))
+            )
             if results.hidden is not None:
                 delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
     row = token = len(plan.decoding)
@@ -51,10 +57,16 @@ def _delta(scheduler: Scheduler, chunk: Chunk, results: Results, row: int) -> Re
 
 
 def _sampled(
-    scheduler: Scheduler, request: Request, results: Results, row: int, count: int = 1
+    scheduler: Scheduler,
+    request: Request,
+    results: Results,
+    row: int,
+    count: int = 1,
+    drafted: Sequence[int] = (),
 ) -> RequestDelta:
-    """What a row that sampled `count` tokens adds to its request, which may end with one."""
-    tokens = results.token_ids[row][:count]
+    """What a row that sampled `count` tokens adds to its request, and what the rows of a draft that
+    was right add to that; with one of these tokens the request may end."""
+    tokens = results.token_ids[row][:count] + [results.token_ids[each][0] for each in drafted]
     delta = RequestDelta(request_id=request.request_id, new_token_ids=tokens)
     if request.num_generated == 0:
         delta.queue_seconds = request.queue_seconds
@@ -78,9 +90,10 @@ def _sampled(
     if request.constraint is not None:
         report(request, delta)
     if request.params.logprobs is not None:
-        count, ids = request.params.logprobs, request.params.logprob_token_ids
+        most, ids = request.params.logprobs, request.params.logprob_token_ids
+        places = [*((row, turn) for turn in range(count)), *((each, 0) for each in drafted)]
         delta.logprobs = [
-            results.top(row, count, turn) if ids is None else results.named(row, ids, turn)
-            for turn in range(len(tokens))
+            results.top(each, most, turn) if ids is None else results.named(each, ids, turn)
+            for each, turn in places[: len(tokens)]
         ]
     return delta

@@ -137,11 +137,14 @@ def pack(plan: Plan, shape: StepShape, columns: SlotColumns) -> Ints:
     views["logit_target"].fill(SAMPLE)
     views["update_place"].fill((columns.sink + 1) * shape.table_width)  # past the end: dropped
     _pack_decoding(plan, views)
-    token = len(plan.decoding)
+    row = token = len(plan.decoding)
     if plan.chunks:
         token = _pack_chunks(plan, views)
         _pack_logits(plan, views)
-    views["start"][len(plan.decoding) + len(plan.chunks) :] = token
+        row += len(plan.chunks)
+    if plan.drafts:
+        row, token = _pack_drafts(plan, views, row, token)
+    views["start"][row:] = token
     _pack_pages(plan, views, shape)
     views["observed"][:] = columns.observed[views["slot"]]
     views["prompt_len"][:] = columns.prompt_len[views["slot"]]
@@ -219,6 +222,26 @@ def _pack_logits(plan: Plan, views: dict[str, Ints]) -> None:
             views["logit_token"][row] = token
             row += 1
         token += chunk.count
+
+
+def _pack_drafts(plan: Plan, views: dict[str, Ints], row: int, token: int) -> tuple[int, int]:
+    """Rows of one token behind `row`, and their logits behind all others; returns the next row and
+    token. They have the slots of their requests, to which each writes what it chose: the host gives
+    the token that a request goes on with after a draft.
+    """
+    logits = plan.first_draft_row
+    for draft in plan.drafts:
+        first, count = draft.request.num_computed, len(draft.token_ids)
+        rows, tokens = slice(row, row + count), slice(token, token + count)
+        views["tokens"][tokens] = draft.token_ids
+        views["positions"][tokens] = range(first, first + count)
+        views["start"][rows] = range(token, token + count)
+        views["count"][rows] = 1
+        views["slot"][rows] = draft.slot
+        views["logit_token"][logits : logits + count] = range(token, token + count)
+        views["logit_slot"][logits : logits + count] = draft.slot
+        row, token, logits = row + count, token + count, logits + count
+    return row, token
 
 
 def _pack_pages(plan: Plan, views: dict[str, Ints], shape: StepShape) -> None:

@@ -24,6 +24,7 @@ from engine.messages import AddRequest, FinishReason
 from engine.reasoning.thinking import Thinking
 from engine.sampling.options import needs_admission
 from engine.sampling.params import SamplingParams
+from engine.speculation.drafter import Drafter
 from engine.vectors.prompt_embeds import PromptEmbeds
 
 
@@ -77,6 +78,7 @@ class Request:
     num_states: int | None = None  # tokens whose hidden states are told, or not asked for
     lora: LoRARequest | None = None  # its adapter
     adapter_slot: int = NO_ADAPTER  # while it runs
+    drafter: Drafter | None = None  # guesses its next tokens
 
     @property
     def num_tokens(self) -> int:

@@ -29,13 +29,25 @@ class Chunk:
 
 
 @dataclass(slots=True)
+class Draft:
+    """Tokens that may follow a row that decodes, each computed in a row of its own."""
+
+    request: Request
+    row: int  # of those that decode
+    slot: int
+    token_ids: list[int]
+    num_accepted: int = 0  # of these, known once the step is read
+
+
+@dataclass(slots=True)
 class Plan:
-    """One step: rows that decode, then chunks. Rows that decode are nearly all there are in nearly
-    all steps, so they are bare requests and nothing is made for each."""
+    """One step: rows that decode, then chunks, then drafts. Rows that decode are nearly all there
+    are in nearly all steps, so they are bare requests and nothing is made for each."""
 
     decoding: list[Request] = field(default_factory=list)  # one token each, which samples
     counts: list[int] = field(default_factory=list)  # tokens that each of them samples, in turns
     chunks: list[Chunk] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)  # none in a step of several turns
     forks: list[tuple[int, int]] = field(default_factory=list)  # pages copied first: from, to
     num_tokens: int = 0  # side by side: those of the first turn
     window: int = 1  # turns: several if there are no chunks, and a program does so many
@@ -57,6 +69,11 @@ class Plan:
         """Whether some row's hidden states are to be read."""
         rows = [*self.decoding, *(chunk.request for chunk in self.chunks)]
         return any([r.num_states is not None for r in rows])
+
+    @property
+    def first_draft_row(self) -> int:
+        """The row of logits behind all others, with which those of drafts begin."""
+        return len(self.decoding) + sum(chunk.num_logit_rows for chunk in self.chunks)
 
     @property
     def late(self) -> list[tuple[Request, int]]:

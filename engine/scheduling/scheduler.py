@@ -7,7 +7,7 @@ scheduler owns requests, slots and pages, and knows no array.
 """
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from operator import attrgetter
 from secrets import token_hex
 from time import monotonic
@@ -24,8 +24,9 @@ from engine.scheduling.longest_first import LongestFirst
 from engine.scheduling.plan import Chunk, Plan
 from engine.scheduling.step_budget import StepBudget
 from engine.scheduling.waiting_queue import WaitingQueue
+from engine.scheduling.windows import Windows, turns_of
+from engine.speculation.drafting import add_drafts, propose
 
-Windows = Callable[[int], Sequence[int]]
 _LEAST_PART = 4  # a page is copied for a quarter of its tokens; for fewer if but one is left then
 
 
@@ -119,7 +120,9 @@ class Scheduler:
             self.cache.begin_step()
         if self._snapshots is not None:
             self._snapshots.begin_step()
-        plan = Plan(window=self._window(windows) if windows else 1)
+        plan, drafts = Plan(), propose(self.running, self._max_rows - len(self.running))
+        if windows is not None and not drafts and not self.waiting:
+            plan.window = turns_of(self.running, windows, self.pool, self._page_size)
         prompts = self._decode(plan, run_ahead)
         step = StepBudget(plan, self._max_tokens, self._max_rows)
         self._encoders.begin_step()
@@ -128,6 +131,7 @@ class Scheduler:
             if request.status is Status.RUNNING and step.open:
                 self._continue(request, step)
         self._admit_some(step)
+        add_drafts(drafts, step, self._grow_for_draft)
         self.pool.release([page for page, _ in plan.forks])
         for chunk in plan.chunks:
             chunk.request.num_in_flight += chunk.samples
@@ -147,26 +151,6 @@ class Scheduler:
             if chunk.admitted:  # what a page was to begin with was not copied either
                 first -= first % self._page_size
             self._undo(chunk.request, first)
-
-    def _window(self, windows: Windows) -> int:
-        """How many turns the next step has: several only while nobody waits, every row decodes and
-        the pages of all turns are free. A grammar has to see each token before the next."""
-        rows = [r for r in self.running if r.num_tokens < r.max_tokens]
-        if self.waiting or not rows:
-            return 1
-        if any(r.num_tokens - r.num_computed > 1 or r.constraint is not None for r in rows):
-            return 1
-        most = max(r.most_ahead for r in rows)
-        for window in windows(len(rows)):
-            if window <= most and self._pages_of(rows, window) <= self.pool.num_free:
-                return window
-        return 1
-
-    def _pages_of(self, rows: list[Request], window: int) -> int:
-        """Pages that rows which decode do not own yet, and would with so many tokens more."""
-        ends = [min(r.num_tokens - 1 + window, r.max_tokens - 1) for r in rows]
-        needed = [-(-end // self._page_size) for end in ends]
-        return sum(max(0, n - len(r.pages)) for n, r in zip(needed, rows, strict=True))
 
     def _decode(self, plan: Plan, run_ahead: bool) -> list[Request]:
         """Plan a token, or a window of them, for each running request that has one to compute;
@@ -419,6 +403,14 @@ class Scheduler:
             return False
         request.pages += pages
         return True
+
+    def _grow_for_draft(self, request: Request, num_tokens: int) -> int:
+        """Own pages of so many tokens, if each row that runs finds one after that; returns of how
+        many tokens they are."""
+        size = self._page_size
+        if -(-num_tokens // size) - len(request.pages) + len(self.running) <= self.pool.num_free:
+            self._grow(request, num_tokens)
+        return min(num_tokens, len(request.pages) * size)
 
     def _preemptible(self, plan: Plan) -> list[Request]:
         """Running requests that are not part of the step being planned, the asking one included."""

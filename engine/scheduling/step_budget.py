@@ -4,7 +4,7 @@ Owns how much of a prompt a step takes. Knows no pages and no slots.
 """
 
 from engine.request import Request
-from engine.scheduling.plan import Chunk, Plan
+from engine.scheduling.plan import Chunk, Draft, Plan
 
 _LONGEST_RIDE = 8  # forced tokens; more are computed as one chunk
 
@@ -18,8 +18,13 @@ class StepBudget:
         self._logit_rows = self._rows = max_rows - plan.num_tokens
 
     @property
+    def room(self) -> int:
+        """Rows of one token that the step has left."""
+        return min(self._tokens, self._logit_rows, self._rows)
+
+    @property
     def open(self) -> bool:
-        return self._tokens > 0 and self._logit_rows > 0 and self._rows > 0
+        return self.room > 0
 
     def most_tokens(self, request: Request) -> int:
         """Tokens that the step has left for a request; one whose prompt is scored takes a row of
@@ -57,6 +62,17 @@ class StepBudget:
         self.plan.num_tokens += chunk.count
         self.plan.decode &= chunk.count == 1
         return chunk
+
+    def add_draft(self, request: Request, row: int, token_ids: list[int]) -> None:
+        """Plan a row for each of these tokens, behind the row of the request that decodes."""
+        if request.slot is None:
+            raise RuntimeError("a request without a slot was planned")
+        count = len(token_ids)
+        self._tokens -= count
+        self._logit_rows -= count
+        self._rows -= count
+        self.plan.drafts.append(Draft(request, row, request.slot, token_ids))
+        self.plan.num_tokens += count
 
 
 def _unscored(request: Request) -> bool:
