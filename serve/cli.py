@@ -5,7 +5,6 @@ stderr and exit code 2. Engine, HTTP and JAX are imported by the command that ne
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +34,7 @@ from serve.router.command import router
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
 
-_ENGINE_OBJECTS = ("pooler_config", "hf_overrides", "profiler_config")
+_ENGINE_OBJECTS = ("pooler_config", "hf_overrides", "profiler_config", "speculative_config")
 _SERVER_OBJECTS = (
     "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip
@@ -99,7 +98,7 @@ def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
     from serve.settings import ServerSettings, make_settings
 
     engine_config = make_config(**_engine_settings(given))
-    given = _parsed(given, _SERVER_OBJECTS) | {
+    given = given | options.parse_objects(given, _SERVER_OBJECTS) | {
         "api_keys": given.get("api_key") or (),
         "fallbacks": parse_fallbacks(given.get("fallback_url")),
         "served_model_names": given["served_model_name"] or (),
@@ -112,18 +111,10 @@ def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
 
 def _engine_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Of the options of a command, those that are the engine's."""
-    given = _parsed(given, _ENGINE_OBJECTS)
+    given = given | options.parse_objects(given, _ENGINE_OBJECTS)
     given["logits_processors"] = given["logits_processors"] or ()
     given["lora_modules"] = parse_lora_modules(given.get("lora_modules"))
     return _fields_of(EngineConfig, given)
-
-
-def _parsed(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The same with objects for the JSON of these options."""
-    objects = {
-        name: options.parse_object("--" + name.replace("_", "-"), given.get(name)) for name in names
-    }
-    return {**given, **objects}
 
 
 @app.command()

@@ -1,7 +1,5 @@
 """How tokens are guessed: vLLM's `--speculative-config`, as far as it is here."""
 
-from typing import Literal
-
 import msgspec
 
 from engine.errors import ConfigError
@@ -21,12 +19,16 @@ class SpeculativeConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         ConfigError: a number is out of its range.
     """
 
-    method: Literal["ngram"] = "ngram"
+    method: str = "ngram"
     num_speculative_tokens: int
     prompt_lookup_max: int | None = None
     prompt_lookup_min: int | None = None
 
     def __post_init__(self) -> None:
+        if self.method != "ngram":
+            raise ConfigError(
+                f"--speculative-config: method must be ngram, got {self.method[:60]!r}."
+            )
         if not 1 <= self.num_speculative_tokens <= MOST_TOKENS:
             raise ConfigError(
                 f"--speculative-config: num_speculative_tokens must be from 1 to {MOST_TOKENS}, "

@@ -161,8 +161,8 @@ def _settings(given: dict[str, Any], **own: Any) -> dict[str, Any]:
     settings = {name: given[name] for name in names if name in given}
     where = {name: settings.pop(name) for name in ("model", "revision", "download_dir")}
     found = located(make_config(**where, load_format=settings["load_format"]))
-    overrides = engine_options.parse_object("--hf-overrides", settings["hf_overrides"])
-    return {**settings, **own, "model": found.model, "hf_overrides": overrides}
+    objects = engine_options.parse_objects(settings, ("hf_overrides", "speculative_config"))
+    return {**settings, **objects, **own, "model": found.model}
 
 
 def _loaded(settings: dict[str, Any]) -> "LLM":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from serve.bench import options
 from serve.commands import options as engine_options
+from serve.commands import scheduling_options
 
 
 class ServerOptions:
@@ -104,8 +105,9 @@ class StepOptions:
     """How its steps are computed."""
 
     tensor_parallel_size: engine_options.TensorParallelSize = 1
-    async_scheduling: engine_options.AsyncScheduling = True
-    num_scheduler_steps: engine_options.NumSchedulerSteps = "auto"
+    async_scheduling: scheduling_options.AsyncScheduling = True
+    num_scheduler_steps: scheduling_options.NumSchedulerSteps = "auto"
+    speculative_config: scheduling_options.SpeculativeConfig = None
 
 
 class OfflineSampleOptions:

@@ -12,7 +12,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from serve.commands import adapter_options, answer_options, operation_options, options
+from serve.commands import (
+    adapter_options,
+    answer_options,
+    operation_options,
+    options,
+    scheduling_options,
+)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -47,10 +53,11 @@ class MemoryOptions:
     num_gpu_blocks_override: options.NumGpuBlocksOverride = None
     kv_offloading_size: options.KvOffloadingSize = None
     tensor_parallel_size: options.TensorParallelSize = 1
-    scheduling_policy: options.SchedulingPolicy = "fcfs"
+    scheduling_policy: scheduling_options.SchedulingPolicy = "fcfs"
     enable_prefix_caching: options.EnablePrefixCaching = True
-    async_scheduling: options.AsyncScheduling = True
-    num_scheduler_steps: options.NumSchedulerSteps = "auto"
+    async_scheduling: scheduling_options.AsyncScheduling = True
+    num_scheduler_steps: scheduling_options.NumSchedulerSteps = "auto"
+    speculative_config: scheduling_options.SpeculativeConfig = None
     logits_processors: options.LogitsProcessors = None
     compilation_cache_dir: options.CompilationCacheDir = None
     compilation_cache_size: options.CompilationCacheSize = 4.0

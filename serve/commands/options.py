@@ -5,6 +5,7 @@ Names, meanings and defaults are vLLM's wherever vLLM has the option; SGLang's n
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -48,17 +49,17 @@ def parse_length(text: str) -> int | Literal["auto"]:
     return "auto" if str(text) in ("auto", "-1") else parse_count(text)
 
 
-def parse_steps(text: str) -> int | Literal["auto"]:
-    """A number, or "auto"."""
-    return "auto" if str(text) == "auto" else parse_count(text)
-
-
 def parse_object(flag: str, text: str | None) -> dict[str, object] | None:
     """'{"a": 1}' -> {"a": 1}; raises BadParameter naming the flag."""
     try:
         return None if text is None else msgspec.json.decode(text, type=dict[str, object])
     except msgspec.DecodeError:
         raise typer.BadParameter(f"{flag} takes a JSON object, got {text!r}.") from None
+
+
+def parse_objects(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The objects of those of the options given whose values are JSON."""
+    return {name: parse_object("--" + name.replace("_", "-"), given.get(name)) for name in names}
 
 
 MODEL_HELP = "A local folder, a GGUF file, org/name on the Hugging Face hub, or 'demo'."
@@ -239,34 +240,11 @@ KvCacheDtype = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]
-SchedulingPolicy = Annotated[
-    str, typer.Option(help="fcfs, priority, or lpm: longest prefix first.", rich_help_panel=_LIMITS)
-]
 EnablePrefixCaching = Annotated[
     bool,
     typer.Option(
         "--enable-prefix-caching/--no-enable-prefix-caching",
         help="Compute the beginning of a prompt only once, however many prompts have it.",
-        rich_help_panel=_LIMITS,
-    ),
-]
-AsyncScheduling = Annotated[
-    bool,
-    typer.Option(
-        "--async-scheduling/--no-async-scheduling",
-        help="Start each step before the one before it is read, so that the device never waits.",
-        rich_help_panel=_LIMITS,
-    ),
-]
-NumSchedulerSteps = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_steps,
-        metavar="STEPS",
-        help="Decode steps that the device has at once while no request waits, and that one which "
-        "comes may wait for: auto (on CPUs up to 4, if they take less than 0.1 s), 1, or 4, 8 or "
-        "16 as two programs of half as many; without async scheduling 2 too, as one program. "
-        "Less work for the host, tokens in bursts.",
         rich_help_panel=_LIMITS,
     ),
 ]

@@ -61,6 +61,7 @@ class EngineCollector:
             counter = CounterMetricFamily(name, name.partition(":")[2], labels=LABELS)
             counter.add_metric(self._values, value)
             yield counter
+        yield self._accepted_per_place()
         yield self._waiting()
         yield from self._sources()
         if self.info is not None:
@@ -89,6 +90,9 @@ class EngineCollector:
             "vllm:external_prefix_cache_hits": stats.external_prefix_cache_hits,
             "vllm:kv_offload_store_bytes": stats.kv_offload_store_bytes,
             "vllm:kv_offload_load_bytes": stats.kv_offload_load_bytes,
+            "vllm:spec_decode_num_drafts": stats.num_drafts,
+            "vllm:spec_decode_num_draft_tokens": stats.num_draft_tokens,
+            "vllm:spec_decode_num_accepted_tokens": sum(stats.accepted_per_place),
             "vllm:prompt_tokens": stats.prompt_tokens,
             "vllm:prompt_tokens_cached": (
                 self.prompt_sources["local_cache_hit"] + self.prompt_sources["external_kv_transfer"]
@@ -100,6 +104,14 @@ class EngineCollector:
             "ingot:compiles_after_warmup": stats.num_compiles_after_warmup,
             "ingot:host_seconds": stats.host_seconds,
         }
+
+    def _accepted_per_place(self) -> Metric:
+        """How many drafts were right in their first token, in their second, and so on."""
+        name = "vllm:spec_decode_num_accepted_tokens_per_pos"
+        counter = CounterMetricFamily(name, name.partition(":")[2], labels=(*LABELS, "position"))
+        for place, count in enumerate(self.stats.accepted_per_place):
+            counter.add_metric((*self._values, str(place)), count)
+        return counter
 
     def _waiting(self) -> Metric:
         """For room in a step, or for a grammar that is being compiled."""
