@@ -174,12 +174,12 @@ class EngineCore:
             embeds=embeds,
         )
         request.extra_fields = extra_fields
+        request.drafter = make_drafter(self.config.speculative_config, self.model.config, message)
         if message.thinking is not None:
             request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:
             self._constrained.add(request, message.grammar)
         else:
-            request.drafter = make_drafter(self.config.speculative_config, message)
             self._scheduler.add(request)
         return arrival
 

@@ -3,14 +3,12 @@
 Owns the ends of requests that these bring. Knows no device and no masks.
 """
 
-from collections.abc import Sequence
-
 from engine.grammar.steering import report
 from engine.messages import RequestDelta, end_without_number
 from engine.request import Request, Status
 from engine.runner import Launched, Results
 from engine.sampling.sampler import NOT_A_NUMBER
-from engine.scheduling.plan import Chunk
+from engine.scheduling.plan import Chunk, Draft
 from engine.scheduling.scheduler import Scheduler
 from engine.speculation.acceptance import accept
 from engine.vectors.hidden_states import states_of_chunk, states_of_row
@@ -19,13 +17,13 @@ from engine.vectors.hidden_states import states_of_chunk, states_of_row
 def collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
     """Hand a step's tokens to their requests; rows of requests that ended meanwhile are dropped."""
     deltas, plan = [], launched.plan
-    accepted = accept(plan, results.token_ids) if plan.drafts else {}
+    drafts = accept(plan, results.token_ids) if plan.drafts else {}
     for row, (request, count) in enumerate(zip(plan.decoding, plan.counts, strict=True)):
         request.num_in_flight -= count
         if request.status is not Status.FINISHED:
             newest = len(request.token_ids) - 1  # which this row has computed
             deltas.append(
-                delta := _sampled(scheduler, request, results, row, count, accepted.get(row, ()))
+                delta := _sampled(scheduler, request, results, row, count, drafts.get(row))
             )
             if results.hidden is not None:
                 delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
@@ -62,10 +60,11 @@ def _sampled(
     results: Results,
     row: int,
     count: int = 1,
-    drafted: Sequence[int] = (),
+    draft: Draft | None = None,
 ) -> RequestDelta:
     """What a row that sampled `count` tokens adds to its request, and what the rows of a draft that
     was right add to that; with one of these tokens the request may end."""
+    drafted = draft.accepted if draft else ()
     tokens = results.token_ids[row][:count] + [results.token_ids[each][0] for each in drafted]
     delta = RequestDelta(request_id=request.request_id, new_token_ids=tokens)
     if request.num_generated == 0:
@@ -87,6 +86,8 @@ def _sampled(
             if reason == "stop" and not request.ended_by_eos:
                 delta.stop_token_id = token
             scheduler.finish(request)
+    if draft is not None:
+        delta.num_drafted, delta.num_accepted = len(draft.token_ids), len(tokens) - 1
     if request.constraint is not None:
         report(request, delta)
     if request.params.logprobs is not None:

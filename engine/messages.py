@@ -44,6 +44,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
     same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has
     hidden_from: int | None = None  # the first token whose hidden states are wanted
+    prediction_token_ids: list[int] = []  # what the answer may be: guesses begin with it
     lora: LoRARequest | None = None  # its adapter
 
     @property
@@ -164,6 +165,8 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     num_cached_tokens: int = 0
     num_external_tokens: int = 0  # of those cached, what was in the host's memory
     num_preemptions: int = 0  # so far
+    num_drafted: int = 0  # tokens that were guessed to be new ones
+    num_accepted: int = 0  # of these, those that are
     queue_seconds: float | None = None  # with the first token: arrival to slot
     vector: bytes | None = None  # of a PoolRequest: float32, little-endian
     hidden_states: list[bytes] = []  # of more tokens, in order: float32 [D], little-endian

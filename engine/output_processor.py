@@ -113,6 +113,7 @@ class OutputProcessor:
         encoder_features: bytes = b"",
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
+        prediction_token_ids: list[int] | None = None,
         lora: LoRARequest | None = None,
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
@@ -122,7 +123,8 @@ class OutputProcessor:
         counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
         one, whose decoder goes on with the prompt. `prompt_embeds` are what the prompt is, if it
         is no tokens; its ids say how many then. `hidden`: which hidden states are wanted: of all
-        tokens, or that from which the last one was chosen.
+        tokens, or that from which the last one was chosen. `prediction_token_ids`: what the answer
+        may be, which makes it sooner where it is right.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -152,6 +154,7 @@ class OutputProcessor:
             "grammar": grammar,
             "thinking": thinking,
             "hidden_from": _first_hidden(hidden, len(prompt_token_ids)),
+            "prediction_token_ids": prediction_token_ids or [],
         }
         return _samples(engine_ids, params, prompt_embeds, shared)
 
@@ -283,6 +286,8 @@ class OutputProcessor:
         if delta.num_external_tokens or delta.num_preemptions:
             output.num_external_tokens = delta.num_external_tokens
             output.num_preemptions = delta.num_preemptions
+        if delta.num_drafted:
+            output.num_drafted, output.num_accepted = delta.num_drafted, delta.num_accepted
         if delta.finish_reason != "error":
             self._write(child, delta, output)
         if child.last_state is not None:

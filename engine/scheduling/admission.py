@@ -49,6 +49,8 @@ def check(
         if not end:
             raise RequestError("No token ends this model's reasoning.", "thinking_token_budget")
         _check_ids("thinking_token_budget", end, vocab_size)
+    if message.prediction_token_ids:
+        _check_ids("prediction", message.prediction_token_ids, vocab_size)
     message.params.check_vocabulary(vocab_size)
     if message.priority and not by_priority:
         raise RequestError("priority needs the setting --scheduling-policy priority.", "priority")

@@ -36,7 +36,7 @@ class Draft:
     row: int  # of those that decode
     slot: int
     token_ids: list[int]
-    num_accepted: int = 0  # of these, known once the step is read
+    accepted: range = range(0)  # rows of logits behind the right ones, once the step is read
 
 
 @dataclass(slots=True)

@@ -7,13 +7,13 @@ from engine.request import Status
 from engine.scheduling.plan import Draft, Plan
 
 
-def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, range]:
-    """For rows that decoded with a draft, the rows of logits whose tokens follow theirs.
+def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, Draft]:
+    """A step's drafts by the row that decodes before them, told how far they were right.
 
     `token_ids` are the tokens of all rows of logits. What guesses that were right have left in the
     pages counts as computed; what the others have left is written over.
     """
-    found, first = {}, plan.first_draft_row
+    first = plan.first_draft_row
     for draft in plan.drafts:
         token, row, request = token_ids[draft.row][0], first, draft.request
         for guessed in draft.token_ids:
@@ -21,14 +21,13 @@ def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, range]:
                 break
             token = token_ids[row][0]
             row += 1
-        draft.num_accepted = row - first
-        found[draft.row] = range(first, row)
+        draft.accepted = range(first, row)
         first += len(draft.token_ids)
         if request.status is Status.RUNNING:
-            request.num_computed += draft.num_accepted
+            request.num_computed += len(draft.accepted)
         if request.drafter is not None:
-            request.drafter.judge(draft.num_accepted)
-    return found
+            request.drafter.judge(len(draft.accepted))
+    return {draft.row: draft for draft in plan.drafts}
 
 
 def count_drafts(stats: EngineStats, drafts: Sequence[Draft]) -> None:
@@ -36,7 +35,7 @@ def count_drafts(stats: EngineStats, drafts: Sequence[Draft]) -> None:
     for draft in drafts:
         stats.num_drafts += 1
         stats.num_draft_tokens += len(draft.token_ids)
-        counts = stats.accepted_per_place
-        counts += [0] * (draft.num_accepted - len(counts))
-        for place in range(draft.num_accepted):
+        counts, held = stats.accepted_per_place, len(draft.accepted)
+        counts += [0] * (held - len(counts))
+        for place in range(held):
             counts[place] += 1

@@ -5,7 +5,7 @@ import msgspec
 from engine.errors import ConfigError
 
 MOST_TOKENS = 32
-_LONGEST, _SHORTEST = 4, 2  # tokens that are looked up, where nobody says
+LENGTHS = 2, 4  # the fewest and the most tokens that are looked up, where nobody says
 
 
 class SpeculativeConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +45,7 @@ class SpeculativeConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     def lengths(self) -> tuple[int, int]:
         """The fewest and the most tokens that are looked up."""
         if self.prompt_lookup_min is None and self.prompt_lookup_max is None:
-            return _SHORTEST, _LONGEST
+            return LENGTHS
         shortest = self.prompt_lookup_min or self.prompt_lookup_max
         longest = self.prompt_lookup_max or self.prompt_lookup_min
         return shortest or 0, longest or 0

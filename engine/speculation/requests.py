@@ -1,14 +1,14 @@
 """Whose tokens are guessed: what models and requests can do with it."""
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RequestError
 from engine.messages import AddRequest
 from engine.sampling.options import Flag, flags_of
-from engine.speculation.config import SpeculativeConfig
+from engine.speculation.config import LENGTHS, SpeculativeConfig
 from engine.speculation.drafter import Drafter
 from models.config.decoder import ModelConfig
 
-_BY_HISTORY = Flag.PENALTIES | Flag.BAD_WORDS
+_MOST_PREDICTED = 7  # beside the newest token these are a program of eight rows
 
 
 def check_speculation(config: EngineConfig, model: ModelConfig) -> None:
@@ -30,13 +30,39 @@ def check_speculation(config: EngineConfig, model: ModelConfig) -> None:
         )
 
 
-def make_drafter(config: SpeculativeConfig | None, message: AddRequest) -> Drafter | None:
-    """What guesses the tokens of a request; None where each depends on the device's count of those
-    before, on a budget, or where the states of all are told, and for prompts without ids."""
-    if config is None or flags_of(message.params) & _BY_HISTORY:
+def make_drafter(
+    config: SpeculativeConfig | None, model: ModelConfig, message: AddRequest
+) -> Drafter | None:
+    """What guesses the tokens of a request; None where nobody asks for it, or where it cannot be.
+
+    Raises:
+        RequestError: it cannot be, and the request says what its answer may be.
+    """
+    predicted = message.prediction_token_ids
+    if config is None and not predicted:
         return None
-    if message.thinking or message.prompt_embeds or message.same_embeds_as is not None:
-        return None
-    if message.hidden_from is not None:
-        return None
-    return Drafter(config.num_speculative_tokens, *config.lengths)
+    if obstacle := _obstacle(model, message):
+        if not predicted:
+            return None
+        raise RequestError(
+            f"prediction cannot be used with {obstacle}; leave it out.", "prediction"
+        )
+    shortest, longest = config.lengths if config else LENGTHS
+    most = config.num_speculative_tokens if config else _MOST_PREDICTED
+    return Drafter(most, shortest, longest, predicted)
+
+
+def _obstacle(model: ModelConfig, message: AddRequest) -> str | None:
+    """Why none of a request's tokens can be computed before the one before it is known, and taken
+    back."""
+    flags = flags_of(message.params)
+    obstacles = {
+        f"{model.architecture}, whose states cannot go back": model.mixer is not None,
+        "penalties, which count the tokens before": Flag.PENALTIES in flags,
+        "bad_words, which look at the tokens before": Flag.BAD_WORDS in flags,
+        "an output that a grammar constrains": bool(message.grammar),
+        "a thinking budget": message.thinking is not None,
+        "hidden states": message.hidden_from is not None,
+        "prompt embeddings": bool(message.prompt_embeds) or message.same_embeds_as is not None,
+    }
+    return next((name for name, is_there in obstacles.items() if is_there), None)

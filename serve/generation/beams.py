@@ -41,6 +41,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "vllm_xargs": ({},),
     "custom_params": ({},),
     "repetition_detection": (),
+    "prediction": (),
 }
 
 

@@ -75,9 +75,19 @@ async def begin(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
         thinking=thinking_budget(request, model, text, info.max_model_len),
         encoder_token_ids=read, lora=service.adapter_of(request),
+        prediction_token_ids=await _predicted(service, request),
         hidden="last" if request.return_hidden_states else "none",
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
+
+
+async def _predicted(service: Service, request: ChatRequest) -> list[int]:
+    """The ids of what the answer may be, of which no more than the context holds can be right."""
+    tokenizer, most = service.model.tokenizer, service.client.info.max_model_len
+    if request.prediction is None or tokenizer is None:
+        return []
+    text = request.prediction.text[: tokenizer.max_chars(most)]
+    return (await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=False))[:most]
 
 
 async def _grammar(service: Service, request: ChatRequest, wanted: Constraint | None) -> str:

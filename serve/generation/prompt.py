@@ -25,6 +25,7 @@ class Prompt:
     encoder_features: bytes = b""  # what it hears instead
     embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.vectors.prompt_embeds`
     hidden: HiddenStates = "none"  # which hidden states are wanted
+    prediction_token_ids: Sequence[int] = ()  # what the answer may be
     lora: LoRARequest | None = None
 
     @property

@@ -139,6 +139,9 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.hidden_states = _joined(delta.hidden_states, later.hidden_states)
     delta.finish_reason = later.finish_reason
     delta.stop_reason = later.stop_reason
+    if later.num_drafted:
+        delta.num_drafted += later.num_drafted
+        delta.num_accepted += later.num_accepted
     if later.num_cached_tokens:  # said once, behind the scores of a prompt that were ready before
         delta.num_cached_tokens = later.num_cached_tokens
         delta.num_external_tokens = later.num_external_tokens

@@ -1,11 +1,11 @@
 """Counting the tokens of a response while it is made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from engine.outputs import OutputDelta
 from engine.reasoning.thoughts import Thoughts
 from serve.generation.provenance import CachedTokensDetails, SglExt
-from serve.protocol.decoding import Usage, usage_of
+from serve.protocol.decoding import CompletionTokensDetails, Usage, summed, usage_of
 
 
 class TokenCounter:
@@ -16,14 +16,19 @@ class TokenCounter:
         prompt_tokens: Sequence[int],
         samples: int,
         thoughts: Callable[[], Thoughts | None] = lambda: None,
+        *,
+        predicted: bool = False,
     ) -> None:
-        """`thoughts` makes what finds the reasoning of a choice."""
+        """`thoughts` makes what finds the reasoning of a choice; `predicted`: the request says what
+        its answer may be, and is told how far that was right."""
         self._make_thoughts = thoughts
         self._thoughts: dict[int, Thoughts | None] = {}
         self._prompts = prompt_tokens
         self._samples = samples
         self._generated: dict[int, int] = {}
         self._cached: dict[int, tuple[int, int]] = {}  # of each prompt: all, those of the host
+        self._drafted: dict[int, tuple[int, int]] = {}  # of each choice: all, those that were right
+        self._predicted = predicted
 
     def add(self, choice: int, delta: OutputDelta) -> None:
         """Count what one delta brought to one choice."""
@@ -32,6 +37,9 @@ class TokenCounter:
             self._thoughts[choice] = self._make_thoughts()
         if thoughts := self._thoughts[choice]:
             thoughts.extend(delta.token_ids)
+        if delta.num_drafted:
+            all_of, right = self._drafted.get(choice, (0, 0))
+            self._drafted[choice] = all_of + delta.num_drafted, right + delta.num_accepted
         if delta.num_cached_tokens:  # the first delta says it
             prompt = choice // self._samples
             new = delta.num_cached_tokens, delta.num_external_tokens
@@ -44,7 +52,7 @@ class TokenCounter:
             self._prompts[prompt],
             self._generated.get(choice, 0),
             self._cached.get(prompt, (0, 0))[0],
-            self._reasoning(self._thoughts.get(choice)),
+            self._written([choice]),
         )
 
     @property
@@ -60,12 +68,15 @@ class TokenCounter:
     @property
     def reasoning_tokens(self) -> int | None:
         """Of all choices; None where nobody knows how the model writes it."""
-        return self._reasoning(*self._thoughts.values())
+        return self._reasoning(self._thoughts)
 
     def total(self) -> Usage:
         """Of the whole response; each prompt counts once."""
         return usage_of(
-            sum(self._prompts), self.generated_tokens, self.cached_tokens, self.reasoning_tokens
+            sum(self._prompts),
+            self.generated_tokens,
+            self.cached_tokens,
+            self._written(self._generated),
         )
 
     def cached(self) -> SglExt:
@@ -73,7 +84,21 @@ class TokenCounter:
         host = sum(external for _, external in self._cached.values())
         return SglExt(CachedTokensDetails(self.cached_tokens - host, host))
 
-    @staticmethod
-    def _reasoning(*thoughts: Thoughts | None) -> int | None:
+    def _reasoning(self, choices: Iterable[int]) -> int | None:
+        thoughts = [self._thoughts.get(choice) for choice in choices]
         counts = [each.num_tokens for each in thoughts if each is not None]
         return sum(counts) if counts else None
+
+    def _written(self, choices: Collection[int]) -> CompletionTokensDetails | None:
+        """What is known of the tokens of choices."""
+        parts = []
+        if (reasoning := self._reasoning(choices)) is not None:
+            parts.append(CompletionTokensDetails(reasoning))
+        for choice in choices if self._predicted else ():
+            drafted, right = self._drafted.get(choice, (0, 0))
+            parts.append(
+                CompletionTokensDetails(
+                    accepted_prediction_tokens=right, rejected_prediction_tokens=drafted - right
+                )
+            )
+        return summed(parts)

@@ -12,7 +12,7 @@ from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.openai.chat import chat_view
 from serve.protocol.chat import ChatCompletion, ChatMessage, ChatRequest
-from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage, usage_of
+from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage, summed, usage_of
 
 _NOT_OF_SEVERAL = (
     "stream", "use_beam_search", "prompt_logprobs", "return_prompt_text", "functions", "input_ids",
@@ -82,11 +82,10 @@ def _together(wholes: list[ChatCompletion]) -> ChatCompletion:
 
 def _sum(parts: list[Usage]) -> Usage:
     cached = [each.prompt_tokens_details for each in parts]
-    thought = [each.completion_tokens_details for each in parts]
-    thoughts = [each.reasoning_tokens for each in thought if each is not msgspec.UNSET]
+    written = [each.completion_tokens_details for each in parts]
     return usage_of(
         sum(each.prompt_tokens for each in parts),
         sum(each.completion_tokens for each in parts),
         sum(each.cached_tokens for each in cached if each is not msgspec.UNSET),
-        sum(thoughts) if thoughts else None,
+        summed([each for each in written if each is not msgspec.UNSET]),
     )

@@ -44,7 +44,10 @@ class ChatView:
         self._model = model_name
         self._fingerprint = fingerprint
         self._created = int(time.time())
-        self._counter = TokenCounter([prompt.num_tokens], prompt.params.n, talk.thoughts)
+        self._counter = TokenCounter(
+            [prompt.num_tokens], prompt.params.n, talk.thoughts,
+            predicted=talk.request.prediction is not None,
+        )  # fmt: skip
         self._begun: set[int] = set()
         self.timeline: Timeline | None = None  # to be told at the end
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]

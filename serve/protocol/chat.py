@@ -47,6 +47,22 @@ class TextPart(Struct, frozen=True, forbid_unknown_fields=True):
     text: str
 
 
+def joined(content: str | list[TextPart]) -> str:
+    """Parts of a text are its lines."""
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
+class Prediction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the answer may be, for the most part: OpenAI's predicted outputs."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        return joined(self.content)
+
+
 class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One turn."""
 
@@ -64,9 +80,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content or ())
+        return joined(self.content or "")
 
     def check(self) -> None:
         """Raise RequestError for a turn that its role cannot take."""
@@ -122,6 +136,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     separate_reasoning: bool | None = None  # false leaves it in the content
     stream_reasoning: bool | None = None  # false shows it once it is whole
     return_prompt_token_ids: bool | None = None  # SGLang's: in each choice; not of streams
+    prediction: Prediction | None = None
     session_params: SessionParams | None = None  # SGLang's: messages go on where others ended
 
     @property

@@ -9,7 +9,7 @@ Of two equal keys the last counts, as in most JSON parsers.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
@@ -298,9 +298,11 @@ class PromptTokensDetails(msgspec.Struct):
 
 
 class CompletionTokensDetails(msgspec.Struct):
-    """How much of what was generated is reasoning."""
+    """How much of what was generated is reasoning, and how much of what was predicted is in it."""
 
-    reasoning_tokens: int
+    reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    accepted_prediction_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    rejected_prediction_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Usage(msgspec.Struct):
@@ -313,16 +315,23 @@ class Usage(msgspec.Struct):
     completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
 
 
+def summed(parts: Sequence[CompletionTokensDetails]) -> CompletionTokensDetails | None:
+    """The sums of what is known; None where nothing is."""
+    sums = {}
+    for name in CompletionTokensDetails.__struct_fields__:
+        counts = [getattr(part, name) for part in parts]
+        if known := [count for count in counts if count is not msgspec.UNSET]:
+            sums[name] = sum(known)
+    return CompletionTokensDetails(**sums) if sums else None
+
+
 def usage_of(
     prompt_tokens: int,
     completion_tokens: int,
     cached_tokens: int,
-    reasoning_tokens: int | None = None,
+    written: CompletionTokensDetails | None = None,
 ) -> Usage:
-    """Counts as OpenAI reports them; cached tokens are left out where there are none, reasoning
-    where nobody knows how the model writes it."""
+    """Counts as OpenAI reports them; cached tokens are left out where there are none."""
     details = PromptTokensDetails(cached_tokens) if cached_tokens else msgspec.UNSET
-    thought = msgspec.UNSET if reasoning_tokens is None else reasoning_tokens
-    more = thought if thought is msgspec.UNSET else CompletionTokensDetails(thought)
     total = prompt_tokens + completion_tokens
-    return Usage(prompt_tokens, completion_tokens, total, details, more)
+    return Usage(prompt_tokens, completion_tokens, total, details, written or msgspec.UNSET)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RequestError
 from engine.messages import AddRequest
 from engine.sampling.params import SamplingParams
 from engine.speculation.config import SpeculativeConfig
@@ -62,7 +62,8 @@ def taught(monkeypatch, batch, texts):
     """Let guesses come from what was said before."""
     answers = {tuple(p): t.ids for p, t in zip(batch, texts, strict=True)}
     monkeypatch.setattr(
-        "engine.core.make_drafter", lambda _, message: Oracle(answers, message.prompt_token_ids)
+        "engine.core.make_drafter",
+        lambda config, model, message: Oracle(answers, message.prompt_token_ids),
     )
 
 
@@ -167,6 +168,38 @@ def test_what_depends_on_all_tokens_before_is_not_guessed(drafting, plain, optio
     batch = [[5, 6, 7], [8, 8, 8]]
     assert said(run(drafting, batch, **options)) == said(run(plain, batch, **options))
     assert drafting.stats.num_drafts == before
+
+
+@pytest.mark.parametrize("said, sentence", [
+    ({"params": SamplingParams(frequency_penalty=0.1)}, "prediction cannot be used with penalties"),
+    ({"params": SamplingParams(bad_words=["a"]), "bad_word_ids": [[5]]}, "with bad_words"),
+    ({"prediction_token_ids": [VOCAB]}, f"prediction holds token id {VOCAB}"),
+])  # fmt: skip
+def test_a_prediction_that_cannot_be_used_is_refused(plain, said, sentence):
+    message = AddRequest(
+        **{"request_id": 0, "prompt_token_ids": [5], "params": SamplingParams()}
+        | {"prediction_token_ids": [6]} | said
+    )  # fmt: skip
+    with pytest.raises(RequestError, match=sentence) as caught:
+        plain.add(message)
+    assert caught.value.param == "prediction" and not plain.has_work
+
+
+def test_an_answer_that_was_predicted_takes_fewer_steps(plain):
+    """Without a setting; each guess is right here, and what is in flight is no guess."""
+    (text,), before = run(plain, [[5, 6]], max_tokens=50, ignore_eos=True), plain.stats.num_steps
+    drafted, params = 0, SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+    plain.add(AddRequest(
+        request_id=0, prompt_token_ids=[5, 6], params=params, prediction_token_ids=text.ids,
+    ))  # fmt: skip
+    again = []
+    while plain.has_work:
+        for delta in plain.step().deltas:
+            again += delta.new_token_ids
+            assert delta.num_accepted == delta.num_drafted
+            drafted += delta.num_drafted
+    assert again == text.ids and drafted >= 40
+    assert plain.stats.num_steps - before <= 2 + -(-50 // 8)
 
 
 def test_drafts_need_rows(tiny_folder):

@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from models.demo import DEMO_FOLDER
+from serve.bench.drafts import parse_drafts
 from serve.bench.free_port import free_port
 
 STREAMS = 64
@@ -144,9 +145,13 @@ def test_many_streams_give_what_each_gives_alone():
         assert len(quiet[1]) == 150 and asyncio.run(_attacked(url)) == [quiet, quiet]
         _wait_until_idle(url)
         assert _metric(url, "vllm:kv_cache_usage_perc") == 0
-    few = ("--max-model-len", "256", "--num-gpu-blocks-override", "18")
-    with server(DEMO_FOLDER, "--served-model-name", "demo", *few) as url:
+    few = ["--max-model-len", "256", "--num-gpu-blocks-override", "18"]
+    guessing = ["--speculative-config", '{"num_speculative_tokens": 3}']
+    with server(DEMO_FOLDER, "--served-model-name", "demo", *few, *guessing) as url:
         assert asyncio.run(_together(url)) == alone
+        drafts = parse_drafts(httpx.get(f"{url}/metrics").text)
+        assert 0 < sum(drafts.accepted_by_position.values()) == drafts.accepted_tokens
+        assert drafts.accepted_tokens < drafts.draft_tokens <= 3 * drafts.drafts
         assert _metric(url, "vllm:num_preemptions_total") > 0
         assert _metric(url, "vllm:kv_cache_usage_perc") == 0
 
