@@ -126,8 +126,9 @@ def test_guesses_that_hold_save_steps_and_are_counted(drafting, plain):
     assert stats.num_steps - before < 30
 
 
-def test_drafts_take_no_page_from_others(tiny_folder, plain, monkeypatch):
-    """In a pool that is too small, rows are preempted and say what they would have."""
+def test_in_a_pool_that_is_too_small_rows_are_preempted_and_say_what_they_would(
+    tiny_folder, plain, monkeypatch
+):
     batch = prompts(6)
     texts = run(plain, batch, max_tokens=60)
     taught(monkeypatch, batch, texts)
@@ -145,17 +146,18 @@ def test_a_request_may_be_aborted_or_retracted_while_its_draft_is_computed(draft
     params = SamplingParams(temperature=0, max_tokens=80, ignore_eos=True)
     for number, prompt in enumerate([[4], [5, 6]]):
         drafting.add(AddRequest(request_id=number, prompt_token_ids=prompt, params=params))
-    said, before = {0: [], 1: []}, drafting.stats.num_drafts
+    said, before, retracted = {0: [], 1: []}, drafting.stats.num_drafts, 0
     while drafting.has_work:
         for delta in drafting.step().deltas:
             said[delta.request_id] += delta.new_token_ids
         drafted = drafting.stats.num_drafts - before
-        if drafted and not drafting.stats.num_preemptions:
+        if any(each.plan.drafts for each in drafting._launched):  # behind a step that was read
             drafting.freeze(retract=True)
             drafting.thaw()
+            retracted += 1
         if drafted > 3:
             drafting.abort([0])
-    assert said[1] == expected[1].ids
+    assert said[1] == expected[1].ids and retracted
     assert 0 < len(said[0]) < 80 and said[0] == expected[0].ids[: len(said[0])]
     assert drafting.stats.num_free_pages == drafting.stats.num_pages
 
