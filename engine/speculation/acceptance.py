@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from engine.messages import EngineStats
-from engine.request import Status
 from engine.scheduling.plan import Draft, Plan
 
 
@@ -15,7 +14,7 @@ def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, Draft]:
     """
     first = plan.first_draft_row
     for draft in plan.drafts:
-        token, row, request = token_ids[draft.row][0], first, draft.request
+        token, row = token_ids[draft.row][0], first
         for guessed in draft.token_ids:
             if guessed != token:
                 break
@@ -23,10 +22,10 @@ def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, Draft]:
             row += 1
         draft.accepted = range(first, row)
         first += len(draft.token_ids)
-        if request.status is Status.RUNNING:
-            request.num_computed += len(draft.accepted)
+        request, held = draft.request, len(draft.accepted)
+        request.num_computed += held  # counted anew of one that waits again
         if request.drafter is not None:
-            request.drafter.judge(len(draft.accepted))
+            request.drafter.judge(held)
     return {draft.row: draft for draft in plan.drafts}
 
 
