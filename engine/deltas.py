@@ -75,6 +75,9 @@ def _sampled(
             if reason == "stop" and not request.ended_by_eos:
                 delta.stop_token_id = token
             scheduler.finish(request)
+    if request.aligned is not None:
+        delta.alignment = request.aligned.read(request.num_prompt_tokens)
+        request.aligned = None
     if request.constraint is not None:
         report(request, delta)
     if request.params.logprobs is not None:
