@@ -96,9 +96,7 @@ def _check_features(message: AddRequest, length: int, mel_bins: int) -> None:
 def _check_align(align: AlignRequest, length: int, longest: int, *, aligns: bool) -> None:
     if not aligns:
         raise RequestError(
-            "This model does not say when words are said: its generation_config.json names no "
-            "alignment_heads; use timestamp_granularities segment.",
-            "timestamp_granularities",
+            "This model does not say when words are said.", "timestamp_granularities"
         )
     if not 0 <= align.first < length or not 0 < align.positions <= longest:
         raise RequestError("There is no text, or no audio, to align.", "prompt")
