@@ -31,6 +31,7 @@ from engine.compiling.programs import Program, Programs
 from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
 from engine.deltas import collect
+from engine.encoders.alignment import Aligner
 from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
@@ -59,9 +60,12 @@ from models.sharding import make_mesh
 _IDLE_WAIT = 0.01  # seconds for an adapter, when there is nothing else to do
 
 MakeRunner = Callable[
-    [LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None, PageForks | None],
+    [
+        LoadedModel, Shapes, KVLayout, Programs, HostTier | None, Programs | None,
+        PageForks | None, Aligner | None,
+    ],
     Runner,
-]
+]  # fmt: skip
 
 
 class EngineCore:
@@ -102,7 +106,7 @@ class EngineCore:
         fitted = fit(config, model, lower, self._processors.num_fields, late=late)
         shapes, kv = fitted.shapes, fitted.kv
         tier = make_tier(config, kv)
-        parts = fitted.programs, tier, fitted.encoders, fitted.forks
+        parts = fitted.programs, tier, fitted.encoders, fitted.forks, fitted.aligner
         self._runner = make_runner(model, shapes, kv, *parts)
         self._residency: PageResidency | None = None
         if config.kv_cache_metrics:
@@ -154,7 +158,7 @@ class EngineCore:
         admission.check(
             message, vocab_size=info.vocab_size, max_model_len=info.max_model_len,
             by_priority=by_priority, max_encoder_len=info.max_encoder_len, mel_bins=info.mel_bins,
-            embeds=embeds is not None,
+            embeds=embeds is not None, aligns=info.aligns,
         )  # fmt: skip
         if message.lora is not None:
             check_enabled(self._adapters)

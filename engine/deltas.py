@@ -88,6 +88,9 @@ def _sampled(
             scheduler.finish(request)
     if draft is not None:
         delta.num_drafted, delta.num_accepted = len(draft.token_ids), len(tokens) - 1
+    if request.aligned is not None:
+        delta.alignment = request.aligned.read(request.num_prompt_tokens)
+        request.aligned = None
     if request.constraint is not None:
         report(request, delta)
     if request.params.logprobs is not None:

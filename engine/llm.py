@@ -357,6 +357,7 @@ class LLM:
 
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""
+        self._profiler.close()
         self._grammars.close()
         self._core.close()
 

@@ -12,6 +12,7 @@ from engine.adapters.request import LoRARequest
 from engine.beams.params import BeamSearchParams
 from engine.cache.page_map import PageMap
 from engine.config import EngineConfig
+from engine.encoders.align_request import AlignRequest
 from engine.logs import LogSettings
 from engine.pooling_params import PoolingParams
 from engine.profiling.request import ProfileRequest
@@ -41,6 +42,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     thinking: ThinkingBudget | None = None
     encoder_token_ids: list[int] = []  # what the encoder reads, of a model that has one
     encoder_features: bytes = b""  # what it hears instead: float32 [frames, mels], little-endian
+    align: AlignRequest | None = None  # when what is heard was said; nothing is generated for it
     prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
     same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has
     hidden_from: int | None = None  # the first token whose hidden states are wanted
@@ -170,6 +172,7 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     queue_seconds: float | None = None  # with the first token: arrival to slot
     vector: bytes | None = None  # of a PoolRequest: float32, little-endian
     hidden_states: list[bytes] = []  # of more tokens, in order: float32 [D], little-endian
+    alignment: bytes = b""  # for an AlignRequest: float32 [tokens, positions], little-endian
     error: str | None = None  # with finish_reason "error"; a sentence for the client
     error_param: str | None = None
     internal: bool = False  # the error is a mistake of ours, and not the request's
@@ -292,6 +295,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     max_encoder_len: int = 0  # tokens that an encoder reads; 0: there is none, texts go on
     decoder_prompt: list[int] = []  # with which a decoder begins that has an encoder
     mel_bins: int = 0  # of the spectrograms that it takes, two frames a position, instead of text
+    aligns: bool = False  # it can say when the words that it hears are said
     prompt_embeds_size: int = 0  # D of the embeddings that prompts may be; 0: tokens only
     hidden_size: int = 0  # D of the hidden states that requests may ask for; 0: they may not
 

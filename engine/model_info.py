@@ -39,6 +39,7 @@ def info_of(
         max_encoder_len=shapes.max_encoder_len,
         decoder_prompt=model.decoder_prompt,
         mel_bins=model.config.encoder.mel_bins if model.config.encoder else 0,
+        aligns=fitted.aligner is not None,
         prompt_embeds_size=kv.given.size if kv.given else 0,
         hidden_size=model.config.hidden_size if shapes.hidden else 0,
     )

@@ -20,6 +20,7 @@ from msgspec.structs import force_setattr
 
 from engine.adapters.request import LoRARequest
 from engine.beams.params import BeamSearchParams
+from engine.encoders.align_request import AlignRequest
 from engine.errors import RequestError
 from engine.messages import (
     AddBeams,
@@ -111,6 +112,7 @@ class OutputProcessor:
         thinking: ThinkingBudget | None = None,
         encoder_token_ids: list[int] | None = None,
         encoder_features: bytes = b"",
+        align: AlignRequest | None = None,
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
         prediction_token_ids: list[int] | None = None,
@@ -150,6 +152,7 @@ class OutputProcessor:
             return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
         shared |= {
             "encoder_features": encoder_features,
+            "align": align,
             "bad_word_ids": bad_word_ids,
             "grammar": grammar,
             "thinking": thinking,
@@ -283,6 +286,8 @@ class OutputProcessor:
             error_param=delta.error_param,
             internal=delta.internal,
         )
+        if delta.alignment:
+            output.alignment = delta.alignment
         if delta.num_external_tokens or delta.num_preemptions:
             output.num_external_tokens = delta.num_external_tokens
             output.num_preemptions = delta.num_preemptions

@@ -93,6 +93,7 @@ class OutputDelta(msgspec.Struct, kw_only=True):
     num_accepted: int = 0  # of these, those that are
     queue_seconds: float | None = None  # with the first tokens: from arrival to a row
     hidden_states: list[bytes] | None = None  # of more tokens, in order, each float32 [D]
+    alignment: bytes = b""  # for an AlignRequest: float32 [tokens, positions], little-endian
     error: str | None = None  # with finish_reason "error": a sentence for the client
     error_param: str | None = None
     internal: bool = False  # the error is a mistake of ours, and not the request's

@@ -241,7 +241,7 @@ def _build_and_run(connection: Connection, make_core: Callable[[EngineConfig], C
         if start.logs is not None:
             log_engine(start.logs)
         profiler = Profiler(start.config.profiler_config)
-        with closing(make_core(start.config)) as core:
+        with closing(make_core(start.config)) as core, closing(profiler):
             connection.send(core.info)
             keep_what_is_here()
             run_loop(core, connection, profiler)

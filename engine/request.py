@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.adapters.request import LoRARequest, namespace
 from engine.adapters.slots import NO_ADAPTER
 from engine.cache.page_key import PageKey
+from engine.encoders.align_request import Aligned, AlignRequest
 from engine.encoders.pages import EncoderInput
 from engine.grammar.matcher import Constraint
 from engine.messages import AddRequest, FinishReason
@@ -74,6 +75,8 @@ class Request:
     extra_fields: NDArray[np.int32] | None = None  # what logits processors are told of it
     num_reported: int = 0  # generated tokens that the front knows of
     encoder: EncoderInput | None = None  # of a model that has an encoder
+    align: AlignRequest | None = None  # of its prompt's tokens it is asked when they were said
+    aligned: Aligned | None = None  # the answer, on its way
     embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
     num_states: int | None = None  # tokens whose hidden states are told, or not asked for
     lora: LoRARequest | None = None  # its adapter
@@ -209,6 +212,7 @@ def make_request(
         observed=needs_admission(params),
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
+        align=message.align,
         embeds=embeds,
         num_states=message.hidden_from,
         lora=message.lora,

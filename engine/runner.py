@@ -28,6 +28,7 @@ from engine.compiling.lowering import (
 from engine.compiling.memory import KVLayout
 from engine.compiling.programs import Programs
 from engine.compiling.shapes import Shapes, StepShape
+from engine.encoders.alignment import Aligner
 from engine.encoders.programs import Encoders
 from engine.errors import ConfigError
 from engine.grammar.masks import MaskSender
@@ -123,6 +124,7 @@ class Runner:
         tier: HostTier | None = None,
         encoders: Programs | None = None,
         forks: PageForks | None = None,
+        aligner: Aligner | None = None,
     ) -> None:
         self.programs = programs
         self._model = model
@@ -142,6 +144,7 @@ class Runner:
             self.copies = PageCopies(tier, self._abstract.cache, kv.num_layers, model.mesh)
         self._forks = forks
         self._encoders = Encoders(encoders, shapes) if encoders is not None else None
+        self._aligner = aligner
         self._given = GivenRows(kv.given) if kv.given is not None else None
         self._num_words = self._abstract.slots.allowed.shape[1]
         self._masks = MaskSender(self._num_words, self._columns.sink)
@@ -209,6 +212,12 @@ class Runner:
             leaves, slot = self.leaves, request.slot
             self._state = self._encoders.run(leaves, self._state, slot, request.encoder)
 
+    def _align(self, request: Request) -> None:
+        """When the tokens of its prompt were said, if somebody asks."""
+        if self._aligner is not None and request.align is not None and request.slot is not None:
+            slot, ids = request.slot, request.token_ids[: request.num_prompt_tokens]
+            request.aligned = self._aligner.run(self.leaves, self._state, slot, ids, request.align)
+
     def _send_masks(self, plan: Plan) -> None:
         masks = row_masks(plan, self._columns, self._vocab_size)
         slots = self._state.slots
@@ -225,6 +234,7 @@ class Runner:
                     self.admit(chunk.request)
                     self._send_found_pages(chunk)
                     self._encode(chunk.request)
+                    self._align(chunk.request)
             self._send_masks(plan)
             if self._given is not None and self._state.given is not None:
                 given = self._given.send(self._state.given, plan)

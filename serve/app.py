@@ -164,8 +164,10 @@ from serve.pooling.routes import (
 )
 from serve.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol.completions import Completion, CompletionRequest
+from serve.responses.input_items import QUERY
 from serve.responses.protocol import (
     Deleted,
+    InputItemList,
     ResponseEvent,
     ResponseObject,
     ResponsesRequest,
@@ -242,6 +244,10 @@ ACTIONS = [
     Action(
         "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
         query={"stream": "boolean", "starting_after": "integer"},
+    ),
+    Action(
+        "get", f"{_RESPONSE}/input_items", "What a response was made of, a page at a time.",
+        InputItemList, query=QUERY,
     ),
     Action("delete", _RESPONSE, "Forget a response, and end it.", Deleted),
     Action("post", f"{_RESPONSE}/cancel", "End a response in the background.", ResponseObject),
@@ -362,6 +368,7 @@ def _generation(service: Service) -> Iterator[Route]:
     for path, route in routes.items():
         yield Route(path, route, methods=["POST"])
     yield Route(_RESPONSE, stored.one, methods=["GET", "DELETE"])
+    yield Route(f"{_RESPONSE}/input_items", stored.input_items)
     yield Route(f"{_RESPONSE}/cancel", stored.cancel, methods=["POST"])
 
 

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from engine.adapters.request import LoRARequest
 from engine.cache.page_map import PageMap
-from engine.errors import EngineDeadError, EngineError
+from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.messages import (
     AbortRequests,
     EngineFailed,
@@ -262,6 +262,11 @@ class EngineClient:
         """Have it write that trace, which takes a while; raises as `start_profile`."""
         self._check_open()
         await self._ask(StopProfile)
+
+    async def end_profile(self) -> None:
+        """Have it write a trace that nobody has ended, if there is one, also while it drains."""
+        with suppress(RequestError):
+            await self._ask(StopProfile)
 
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""

@@ -63,7 +63,7 @@ class Flights:
             priority=priority, cache_salt=prompt.cache_salt, grammar=prompt.grammar,
             beams=prompt.beams, thinking=prompt.thinking, lora=prompt.lora,
             encoder_token_ids=list(prompt.encoder_token_ids),
-            encoder_features=prompt.encoder_features,
+            encoder_features=prompt.encoder_features, align=prompt.align,
             prompt_embeds=prompt.embeds, hidden=prompt.hidden,
             prediction_token_ids=list(prompt.prediction_token_ids),
         )  # fmt: skip

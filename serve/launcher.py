@@ -261,7 +261,7 @@ class Launcher:
 
     async def _leave(self, done: Coroutine[Any, Any, None], engine: asyncio.Task[int]) -> None:
         """Wait until all is `done`, as long as the settings allow and nobody signals again."""
-        idle = asyncio.create_task(done)
+        idle = asyncio.create_task(self._finish(done))
         forced = asyncio.create_task(self._server.forced.wait())
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.shutdown_timeout):
@@ -270,3 +270,9 @@ class Launcher:
         forced.cancel()
         self._client.drain()
         self._client.fail_all("The server is shutting down.")
+
+    async def _finish(self, done: Coroutine[Any, Any, None]) -> None:
+        """A trace is of all that was `done`."""
+        await done
+        if self._engine_config.profiler_config is not None and self._ready.is_set():
+            await self._client.end_profile()

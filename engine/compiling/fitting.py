@@ -36,6 +36,7 @@ from engine.compiling.memory import (
 from engine.compiling.programs import Programs
 from engine.compiling.shapes import Shapes
 from engine.config import EngineConfig
+from engine.encoders.alignment import Aligner, make_aligner
 from engine.encoders.programs import encoder_programs
 from engine.errors import ConfigError
 from engine.sampling.state import init_slots
@@ -59,6 +60,7 @@ class Fitted:
     kv: KVLayout
     programs: Programs
     encoders: Programs | None  # of a model that has an encoder
+    aligner: Aligner | None  # of one that can say when words were said
     forks: PageForks | None  # of a model without states, which are whole at borders of pages only
     weight_bytes: int  # on each device, like all of these
     slot_bytes: int
@@ -178,11 +180,12 @@ class _Search:
             compiler_options(mesh),
         )
         programs.compile_largest()
-        ready, encoders = programs.ready, None
+        ready, encoders, aligner = programs.ready, None, None
         if shapes.max_encoder_len:
             encoders = encoder_programs(self._model, shapes, kv, state)
             encoders.compile_largest()
-            ready = ready + encoders.ready
+            aligner = make_aligner(self._model, shapes, kv, state)
+            ready = ready + encoders.ready + ([aligner.program] if aligner else [])
         forks = None
         if kv.states is None:
             forks = PageForks(state.cache, kv.num_layers, mesh)
@@ -194,6 +197,7 @@ class _Search:
             kv=kv,
             programs=programs,
             encoders=encoders,
+            aligner=aligner,
             forks=forks,
             weight_bytes=bytes_per_device(layout.leaves, mesh),
             slot_bytes=self._slot_bytes(shapes),

@@ -74,6 +74,15 @@ class Profiler:
             self._write()
         self._state = "off"
 
+    def close(self) -> None:
+        """Write a trace that nobody has ended."""
+        if self._state == "tracing":
+            self._state = "off"
+            try:
+                self._write()
+            except RequestError as error:
+                logger.error("%s", error)
+
     def see(self, num_steps: int) -> None:
         """A turn of the engine's loop is over, and so many steps were started until now."""
         rests, self._seen = num_steps == self._seen, num_steps

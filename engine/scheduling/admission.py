@@ -1,5 +1,6 @@
 """What a request must satisfy before the engine takes it; nothing later may fail because of it."""
 
+from engine.encoders.align_request import AlignRequest
 from engine.errors import RequestError
 from engine.messages import AddRequest
 from engine.sampling.state import check_bad_words
@@ -17,6 +18,7 @@ def check(
     max_encoder_len: int = 0,
     mel_bins: int = 0,
     embeds: bool = False,
+    aligns: bool = False,
 ) -> None:
     """Raise `RequestError` naming the field that cannot be served by this model.
 
@@ -41,6 +43,8 @@ def check(
         _check_encoder(message.encoder_token_ids, vocab_size, max_encoder_len)
         if message.encoder_features:
             raise RequestError("This model hears no audio; send text.", "prompt")
+    if message.align is not None:
+        _check_align(message.align, len(prompt), max_encoder_len, aligns=aligns)
     check_bad_words(message.bad_word_ids)
     for word in message.bad_word_ids:
         _check_ids("bad_words", word, vocab_size)
@@ -89,6 +93,15 @@ def _check_features(message: AddRequest, length: int, mel_bins: int) -> None:
             f"{expected} bytes, and this one has {len(message.encoder_features)}.",
             "prompt",
         )
+
+
+def _check_align(align: AlignRequest, length: int, longest: int, *, aligns: bool) -> None:
+    if not aligns:
+        raise RequestError(
+            "This model does not say when words are said.", "timestamp_granularities"
+        )
+    if not 0 <= align.first < length or not 0 < align.positions <= longest:
+        raise RequestError("There is no text, or no audio, to align.", "prompt")
 
 
 def _check_ids(param: str, ids: list[int], vocab_size: int) -> None:

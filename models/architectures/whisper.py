@@ -56,4 +56,5 @@ def _encoder(fields: Fields) -> EncoderConfig:
         shared_embedding=True,
         key_bias=False,
         mel_bins=fields.integer("num_mel_bins", 80, high=MAX_HEADS),
+        median_filter_width=fields.integer("median_filter_width", 7, high=MAX_HEADS),
     )

@@ -98,6 +98,16 @@ class LoadedModel:
         start = generation.token_ids("decoder_start_token_id")[:1] or start
         return [*start, *(generation.token_ids("forced_bos_token_id")[:1] or forced)]
 
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Layers and heads that attend to where in the audio a token is said; none if nobody says.
+
+        Raises CheckpointError for others than there are.
+        """
+        generation = Fields(self.generation_config, GENERATION_CONFIG)
+        last = self.config.num_layers - 1, self.config.num_heads - 1
+        return generation.pairs("alignment_heads", last)
+
 
 def load(
     model: str | Path,

@@ -71,6 +71,7 @@ class EncoderConfig:
     bias: bool = True  # of all products in the layers
     key_bias: bool = True  # of keys too
     mel_bins: int = 0  # of a spectrogram that is read instead of tokens
+    median_filter_width: int = 7  # positions; of what is heard, where tokens are found in it
     positions: Literal["learned", "none"] = "learned"
     position_offset: int = 0  # row of the first token in the table of positions
     token_types: int = 0  # 0 is no such embedding

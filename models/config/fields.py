@@ -80,6 +80,21 @@ class Fields:
             Fields({key: value}, self.where).integer(key, low=low, high=high) for value in values
         )
 
+    def pairs(self, key: str, high: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """A list of pairs of whole numbers, each up to that of `high`; empty if absent."""
+        values = self._value(key, [])
+        known = isinstance(values, list) and all(
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(
+                _is(each, int) and 0 <= each <= most for each, most in zip(pair, high, strict=True)
+            )
+            for pair in values
+        )
+        if not known:
+            raise self._wrong(key, values, f"a list of pairs of whole numbers up to {list(high)}")
+        return tuple((first, second) for first, second in values)
+
     def numbers(self, key: str, length: int, *, low: float = 0.0) -> tuple[float, ...]:
         """A list of `length` finite numbers above `low`."""
         values = self._value(key)

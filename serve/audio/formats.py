@@ -5,7 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serve.audio.protocol import AudioRequest, Seconds, Segment, Transcript, VerboseTranscript
+from serve.audio.protocol import (
+    AudioRequest,
+    Seconds,
+    Segment,
+    Transcript,
+    VerboseTranscript,
+    Word,
+)
 
 JSON, PLAIN = b"application/json", b"text/plain; charset=utf-8"
 CONTENT_TYPES = {"text": PLAIN, "srt": PLAIN, "vtt": b"text/vtt; charset=utf-8"}
@@ -19,6 +26,7 @@ def write(
     duration: float,
     text: str,
     segments: Sequence[Segment],
+    words: Sequence[Word] = (),
 ) -> tuple[bytes, bytes]:
     """Content type and body."""
     kind = request.response_format
@@ -26,7 +34,11 @@ def write(
     if kind == "json":
         return JSON, msgspec.json.encode(Transcript(text, used))
     if kind == "verbose_json":
-        verbose = VerboseTranscript(task, language, duration, text, list(segments), used)
+        verbose = VerboseTranscript(task, language, duration, text, used)
+        if request.wants_segments:
+            verbose.segments = list(segments)
+        if request.wants_words:
+            verbose.words = list(words)
         return JSON, msgspec.json.encode(verbose)
     if kind == "text":
         body = f"{text}\n"

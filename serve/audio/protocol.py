@@ -26,13 +26,16 @@ class AudioRequest(CheckedRequest, frozen=True, kw_only=True):
     top_k: int | None = None
     min_p: float | None = None
 
+    @property
+    def wants_words(self) -> bool:
+        return "word" in self.timestamp_granularities
+
+    @property
+    def wants_segments(self) -> bool:
+        return not self.timestamp_granularities or "segment" in self.timestamp_granularities
+
     def check_shared(self) -> None:
         granularities = self.timestamp_granularities
-        if "word" in granularities:
-            raise RequestError(
-                "timestamp_granularities word is not supported; use segment.",
-                "timestamp_granularities",
-            )
         if granularities and self.response_format != "verbose_json":
             raise RequestError(
                 "timestamp_granularities needs response_format verbose_json.",
@@ -71,15 +74,24 @@ class Segment(Struct):
     no_speech_prob: float
 
 
+class Word(Struct):
+    """One word, without the space before it; times in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
 class VerboseTranscript(Struct):
-    """The answer in `verbose_json`."""
+    """The answer in `verbose_json`; without granularities it has segments."""
 
     task: str
     language: str
     duration: float
     text: str
-    segments: list[Segment]
     usage: Seconds
+    segments: list[Segment] | UnsetType = UNSET
+    words: list[Word] | UnsetType = UNSET
 
 
 class TextDelta(Struct):

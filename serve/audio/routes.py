@@ -77,7 +77,7 @@ class AudioRoute:
             pass
         media, body = write(
             request, task=work.task, language=work.language, duration=work.duration,
-            text=work.text, segments=work.segments,
+            text=work.text, segments=work.segments, words=work.words,
         )  # fmt: skip
         headers = [(b"content-type", media), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -92,6 +92,12 @@ class AudioRoute:
         if not info.mel_bins or tokens is None or tokenizer is None:
             raise RequestError("This model hears no audio; serve one such as Whisper.", "model")
         tokens.check(request.language, self._task)
+        if request.wants_words and not info.aligns:
+            raise RequestError(
+                "This model does not say when words are said: its generation_config.json names no "
+                "alignment_heads; use timestamp_granularities segment.",
+                "timestamp_granularities",
+            )
         before: list[int] = []
         if request.prompt:
             text = f" {request.prompt.strip()}"

@@ -23,24 +23,31 @@ class Piece:
     start: float
     end: float
     token_ids: list[int]
+    places: list[int]  # of these tokens in what was written
 
 
 def cut(written: Sequence[int], tokens: SpeechTokens, window: float) -> tuple[list[Piece], float]:
     """The pieces of a window of so many seconds, and the second at which the next begins."""
-    ids = [token for token in written if token < tokens.end or token >= tokens.first_timestamp]
+    known = [
+        (place, token)
+        for place, token in enumerate(written)
+        if token < tokens.end or token >= tokens.first_timestamp
+    ]
+    ids = [token for _, token in known]
     pieces: list[Piece] = []
-    start, text = 0.0, list[int]()
-    for token in ids:
+    start, text, places = 0.0, list[int](), list[int]()
+    for place, token in known:
         if token < tokens.end:
             text.append(token)
+            places.append(place)
             continue
         time = min(window, (token - tokens.first_timestamp) * SECONDS)
         if text:
-            pieces.append(Piece(start, max(start, time), text))
-            text = []
+            pieces.append(Piece(start, max(start, time), text, places))
+            text, places = [], []
         start = time
     if text and not pieces:
-        return [Piece(start, window, text)], window
+        return [Piece(start, window, text, places)], window
     in_a_pair = len(ids) > 1 and min(ids[-2:]) >= tokens.first_timestamp
     if pieces and (text or in_a_pair):
         return pieces, min(window, max(LEAST, pieces[-1].end))

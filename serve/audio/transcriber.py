@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
+from engine.encoders.align_request import AlignRequest
 from engine.encoders.log_mel import HOP, RATE, Floats, log_mel
 from engine.outputs import PositionLogprobs
 from engine.sampling.params import SamplingParams
 from engine.tokenizers.tokenizer import Tokenizer
-from serve.audio.protocol import TIMED, AudioRequest, Segment
+from serve.audio.protocol import TIMED, AudioRequest, Segment, Word
 from serve.audio.segments import Piece, cut
 from serve.audio.tokens import SpeechTokens
+from serve.audio.words import token_times, words_of
 from serve.engine_client import Prompt
 from serve.generation.streams import collect
 from serve.service import Service
@@ -46,6 +48,7 @@ class Transcriber:
     language: str = ""
     text: str = ""
     segments: list[Segment] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
     _asked: int = 0  # questions so far, which have names of their own
     _next: int = 0  # sample at which the next window begins
 
@@ -102,11 +105,49 @@ class Transcriber:
         silence = 0.0
         if 1 in said and said[1].logprobs:
             silence = exp(said[1].logprobs[0][said[1].token_ids[0]].logprob)
+        if self.request.wants_words and pieces:
+            self.words += await self._words(
+                features, window, at, asked[0], said[0].token_ids, pieces
+            )
         for piece in pieces:
             text = self.tokenizer.decode(piece.token_ids)
             self.segments.append(self._segment(piece, text, at, scores, silence))
             yield text
         self._next = at + max(1, round(seconds * RATE))
+
+    async def _words(
+        self,
+        features: bytes,
+        window: Floats,
+        at: int,
+        asked: Prompt,
+        said: list[int],
+        pieces: Sequence[Piece],
+    ) -> list[Word]:
+        """When the words of a window were said; the last token says nothing of itself, for it was
+        never read."""
+        begun, known = asked.token_ids, len(said) - 1
+        times = [0.0]
+        if known:
+            positions = max(1, len(window) // (2 * HOP))
+            align = AlignRequest(len(begun), positions)
+            params = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
+            prompt = Prompt(
+                None, [*begun, *said[:known]], params, self.cache_salt,
+                encoder_features=features, align=align,
+            )  # fmt: skip
+            with self._ask([prompt]) as stream:
+                answer = (await collect(stream))[0].alignment
+            times = await asyncio.to_thread(token_times, answer, known)
+        ends = [round(at / RATE + time, 2) for time in times]
+        spans = list(zip([round(at / RATE, 2), *ends], ends, strict=False))
+        return [
+            word
+            for piece in pieces
+            for word in words_of(
+                self.tokenizer, piece.token_ids, [spans[i] for i in piece.places], self.language
+            )
+        ]
 
     async def _find_language(self, features: bytes) -> str:
         """The likeliest: what the model would write behind its first token."""

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from rich.console import Console
 
+from engine.config import make_config
 from engine.errors import RequestError
+from engine.model_files import located, tokenizer_folder
 from engine.sampling.params import SamplingParams
+from engine.tokenizers.tokenizer import has_tokenizer
 from serve.commands.interrupted import leaving_at_once
 from serve.commands.status import status
 
@@ -49,7 +52,19 @@ def _loaded(settings: Mapping[str, Any]) -> "LLM":
     with status(f"loading and compiling {settings['model']} ..."), leaving_at_once():
         from engine import LLM
 
+        _check_words(settings)
         return LLM(**settings)
+
+
+def _check_words(settings: Mapping[str, Any]) -> None:
+    """Raise RequestError for a model without words, before it is loaded and compiled."""
+    config = located(make_config(**settings))
+    if not has_tokenizer(tokenizer_folder(config)):
+        raise RequestError(
+            f"{settings['model']} has no tokenizer, and so no text goes in or out; "
+            "`LLM.generate` takes token ids, and --tokenizer names another folder that has one.",
+            "model",
+        )
 
 
 def _params(llm: "LLM", sampling: Mapping[str, Any]) -> SamplingParams:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from engine.adapters.request import LoRARequest
 from engine.beams.params import BeamSearchParams
+from engine.encoders.align_request import AlignRequest
 from engine.output_processor import HiddenStates
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import SamplingParams
@@ -23,6 +24,7 @@ class Prompt:
     thinking: ThinkingBudget | None = None
     encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
     encoder_features: bytes = b""  # what it hears instead
+    align: AlignRequest | None = None  # whether it is asked when that was said
     embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.vectors.prompt_embeds`
     hidden: HiddenStates = "none"  # which hidden states are wanted
     prediction_token_ids: Sequence[int] = ()  # what the answer may be

@@ -137,6 +137,7 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.logprobs = _joined(delta.logprobs, later.logprobs)
     delta.prompt_logprobs = _joined(delta.prompt_logprobs, later.prompt_logprobs)
     delta.hidden_states = _joined(delta.hidden_states, later.hidden_states)
+    delta.alignment = delta.alignment or later.alignment
     delta.finish_reason = later.finish_reason
     delta.stop_reason = later.stop_reason
     if later.num_drafted:

@@ -66,6 +66,7 @@ class Thread {
     } catch (error) {
       const stopped = error.name === "AbortError";
       turn.append(make("div", stopped ? "soft" : "error", stopped ? "Stopped." : error.message));
+      if (before && /\bcontext\b/.test(error.message)) turn.append(full());
       turn.scrollIntoView({ block: "nearest" });
     }
     this.view.removeAttribute("aria-busy");
@@ -163,6 +164,16 @@ class Answer {
     return `${prompt} tokens of prompt, ${tokens} written, the first after ${this.first.toFixed(0)} ms`
       + (tokens > 1 && seconds > 0.005 ? `, ${rate} tokens/s` : "");
   }
+}
+
+// What is said of a conversation that has no room left, beside the server's own sentence.
+function full() {
+  const offer = make("div", "full soft", "What was said before fills it. ");
+  const anew = make("button", "", "Begin a new chat with this message");
+  anew.type = "button";
+  anew.addEventListener("click", () => { restart(); $("say").focus(); });
+  offer.append(anew);
+  return offer;
 }
 
 async function* events(response) {

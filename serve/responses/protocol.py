@@ -1,5 +1,6 @@
 """What `/v1/responses` takes and gives, as OpenAI's API describes it."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -10,6 +11,13 @@ from serve.protocol.decoding import CheckedRequest
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden
+
+
+def check_included(names: Iterable[str]) -> None:
+    """Raise RequestError for what answers do not have here."""
+    for name in names:
+        if name not in _INCLUDED:
+            raise RequestError(f"include {name[:64]!a} is not served here.", "include")
 
 
 class _Known(Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,9 +208,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
         return LOGPROBS in (self.include or ())
 
     def check_shared(self) -> None:
-        for name in self.include or ():
-            if name not in _INCLUDED:
-                raise RequestError(f"include {name[:64]!a} is not served here.", "include")
+        check_included(self.include or ())
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_LOGPROBS:
             raise RequestError(
                 f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"
@@ -303,3 +309,13 @@ class Deleted(Struct):
     id: str
     object: Literal["response"] = "response"
     deleted: bool = True
+
+
+class InputItemList(Struct):
+    """Some of what a response was made of."""
+
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: Literal["list"] = "list"

@@ -6,11 +6,10 @@ server.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from types import MappingProxyType
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope, Send
@@ -25,15 +24,11 @@ from serve.http.json_response import json_response
 from serve.http.key_limits import keep_place
 from serve.http.owner import owner_of
 from serve.http.sse import Framing, event, named_event, send_events
-from serve.protocol.chat import ChatMessage
 from serve.responses.event_log import AsLogged, EventLog
-from serve.responses.protocol import (
-    Deleted,
-    InputItem,
-    ResponsesRequest,
-)
+from serve.responses.input_items import named, page
+from serve.responses.protocol import Deleted, InputItem, ResponseEvent, ResponsesRequest
 from serve.responses.store import ResponseStore, Stored
-from serve.responses.translate import chat_request, format_field, new_turns, turns_of
+from serve.responses.translate import chat_request, format_field, new_items, turns_of
 from serve.responses.view import ResponseView
 from serve.service import Service
 
@@ -68,11 +63,12 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         self, request: ResponsesRequest, request_id: str, send: Send, scope: Scope | None = None
     ) -> None:
         owner = owner_of(scope or {})
-        turns = self._before(request, owner) + new_turns(request)
-        talk = await begin(self.service, chat_request(request, turns), "responses")
+        before = self._before(request, owner)
+        items = before + named(new_items(request), before)
+        talk = await begin(self.service, chat_request(request, turns_of(items)), "responses")
         name = self.service.answers_as(talk.prompt)
         view = ResponseView(request, talk, f"resp_{request_id}", name)
-        stored = Stored(view.response, turns, owner)
+        stored = Stored(view.response, items, owner)
         if request.background:
             stored.log = EventLog() if request.stream else None
             await self._answer_later(talk, view, stored, send, scope or {})
@@ -85,7 +81,6 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
                 await self._run(stream, view)
             await send_json(send, view.response)
         if request.store is not False and view.response.status in ("completed", "incomplete"):
-            _add_turns(stored)
             self._store.put(stored)
 
     async def _answer_later(
@@ -108,14 +103,14 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         else:
             await send_events(send, stored.log.after(-1), AsLogged(), _FRAMING)
 
-    def _before(self, request: ResponsesRequest, owner: str) -> list[ChatMessage]:
+    def _before(self, request: ResponsesRequest, owner: str) -> list[InputItem]:
         previous = request.previous_response_id
         if previous is None:
             return []
         stored = self._store.get(previous, owner, "previous_response_id")
         if stored.task is not None:
             raise RequestError("The previous response is not complete yet.", "previous_response_id")
-        return stored.turns
+        return stored.whole()
 
     def _asked(
         self, talk: Conversation, view: ResponseView, interval: int = 1
@@ -129,14 +124,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
     ) -> None:
         """Until the response is complete; its events go to the log, if there is one."""
         async for deltas in stream:
-            for news in view.of(deltas):
-                if log is not None:
-                    log.add(news)
-        if log is None:
-            view.finish()
-        else:
-            for news in view.last():
-                log.add(news)
+            _keep(log, view.of(deltas))
+        _keep(log, view.last())
 
     async def _in_background(
         self, stream: RequestStream, view: ResponseView, stored: Stored
@@ -144,7 +133,6 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         log, end = stored.log, None
         try:
             await self._run(stream, view, log)
-            _add_turns(stored)
         except asyncio.CancelledError:
             end = view.ended("cancelled")
         except Exception as error:
@@ -161,7 +149,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
 
 
 class StoredResponses:
-    """GET and DELETE of /v1/responses/{id}, and POST of its cancel."""
+    """GET and DELETE of /v1/responses/{id}, GET of its input_items, and POST of its cancel."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
@@ -177,6 +165,10 @@ class StoredResponses:
             return _replayed(stored, request.query_params.get("starting_after", "-1"))
         return json_response(stored.response)
 
+    async def input_items(self, request: Request) -> Response:
+        """What it was made of, also of the responses that it went on with."""
+        return json_response(page(self._asked_for(request).items, request.query_params))
+
     async def cancel(self, request: Request) -> Response:
         """Raises RequestError for a response that is not in the background."""
         stored = self._asked_for(request)
@@ -189,10 +181,10 @@ class StoredResponses:
         return self._store.get(request.path_params["response_id"], owner_of(request.scope))
 
 
-def _add_turns(stored: Stored) -> None:
-    """The answer, for responses that go on behind it."""
-    items = [msgspec.convert(item, InputItem) for item in stored.response.output]
-    stored.turns = stored.turns + turns_of(items)
+def _keep(log: EventLog | None, events: Iterable[ResponseEvent]) -> None:
+    for news in events:
+        if log is not None:
+            log.add(news)
 
 
 async def _cancel(stored: Stored) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from engine.errors import NotFoundError
-from serve.protocol.chat import ChatMessage
 from serve.responses.event_log import EventLog
-from serve.responses.protocol import ResponseObject
+from serve.responses.protocol import InputItem, ResponseObject
 
 MAX_RESPONSES = 1000
 MAX_BYTES = 64 * 2**20  # of all of them together, as JSON
@@ -21,19 +20,23 @@ MAX_BYTES = 64 * 2**20  # of all of them together, as JSON
 
 @dataclass
 class Stored:
-    """A response, the conversation up to its end, whose it is, and the task that still works."""
+    """A response, what it was made of, whose it is, and the task that still works."""
 
     response: ResponseObject
-    turns: list[ChatMessage] = field(default_factory=list)
+    items: list[InputItem] = field(default_factory=list)  # its input, and what that went on with
     owner: str = ""
     task: asyncio.Task[None] | None = None
     log: EventLog | None = None  # of one that is streamed meanwhile
     num_bytes: int = 0
 
+    def whole(self) -> list[InputItem]:
+        """The conversation up to its end."""
+        return self.items + [msgspec.convert(item, InputItem) for item in self.response.output]
+
     def measure(self) -> None:
         """Count its bytes; what it holds has changed."""
         events = self.log.events if self.log else []
-        held = (self.response, self.turns, events)
+        held = (self.response, self.items, events)
         self.num_bytes = sum(len(msgspec.json.encode(each)) for each in held)
 
 

@@ -42,15 +42,15 @@ _SAME = (  # as in the chat API
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 
 
-def new_turns(request: ResponsesRequest) -> list[ChatMessage]:
-    """The turns that the request brings; raises RequestError naming the item that is wrong."""
+def new_items(request: ResponsesRequest) -> list[InputItem]:
+    """The items that the request brings; raises RequestError naming the one that is wrong."""
     if request.input is None:
         raise RequestError("input must be a text or a list of items.", "input")
     if isinstance(request.input, str):
-        return [ChatMessage(role="user", content=request.input)]
+        return [MessageItem(role="user", content=request.input)]
     if len(request.input) > MAX_MESSAGES:
         raise RequestError(f"input may hold at most {MAX_MESSAGES} items.", "input")
-    return turns_of(_item(i, raw) for i, raw in enumerate(request.input))
+    return [_item(i, raw) for i, raw in enumerate(request.input)]
 
 
 def turns_of(items: Iterable[InputItem]) -> list[ChatMessage]:

@@ -44,6 +44,7 @@ class ResponseView:
         self._logprobs: list[Any] = []
         self._sequence = 0
         self._finish_reason: str | None = None
+        self._cut_off: Part | None = None  # by max_output_tokens
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ResponseEvent]:
         """The events for what the engine just said."""
@@ -60,8 +61,9 @@ class ResponseView:
     def last(self) -> Iterator[ResponseEvent]:
         """The end of the open item, and of the response."""
         for change in self._parts.end():
+            self._cut_off = change.part if self._finish_reason == "length" else None
             yield from self._shown(change, [])
-        self.finish()
+        self._finish()
         yield self._event(f"response.{self.response.status}", response=self.response)
 
     def ended(self, status: Status, error: dict[str, Any] | None = None) -> ResponseEvent:
@@ -69,15 +71,13 @@ class ResponseView:
         self.response.status, self.response.error = status, error
         return self._event(f"response.{status}", response=self.response)
 
-    def finish(self) -> ResponseObject:
-        """The whole response, once the engine has said everything."""
+    def _finish(self) -> None:
         self.response.output = [self._item(part) for part in self._parts.all]
         self.response.usage = self._usage()
         self.response.status = "completed"
         if self._finish_reason == "length":
             self.response.status = "incomplete"
             self.response.incomplete_details = {"reason": "max_output_tokens"}
-        return self.response
 
     def _count(self, delta: OutputDelta) -> None:
         self._counter.add(0, delta)
@@ -140,11 +140,10 @@ class ResponseView:
         content = _content(part, part.text, self._logprobs)
         yield self._content("response.content_part.done", part, part=content)
 
-    def _item(
-        self, part: Part, status: str = "completed", *, empty: bool = False
-    ) -> dict[str, Any]:
+    def _item(self, part: Part, status: str = "", *, empty: bool = False) -> dict[str, Any]:
         text = "" if empty else part.text
-        item = {"id": self._id(part), "status": status}
+        ended = "incomplete" if part is self._cut_off else "completed"
+        item = {"id": self._ids[part.index], "status": status or ended}
         match part.kind:
             case "call":
                 function = {"call_id": part.id, "name": part.name, "arguments": text}
@@ -155,11 +154,6 @@ class ResponseView:
             case "text":
                 content = [] if empty else [_content(part, text, self._logprobs)]
                 return {"type": "message", **item, "role": "assistant", "content": content}
-
-    def _id(self, part: Part) -> str:
-        while len(self._ids) <= part.index:  # a response that is not streamed shows no beginnings
-            self._ids.append(_PREFIXES[self._parts.all[len(self._ids)].kind] + uuid4().hex)
-        return self._ids[part.index]
 
     def _content(self, name: str, part: Part, /, **fields: Any) -> ResponseEvent:
         return self._event(name, part, item_id=self._ids[part.index], content_index=0, **fields)

@@ -162,7 +162,7 @@ def _passed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 def _stored(path: str) -> str | None:
-    """The id in /v1/responses/{id} and /v1/responses/{id}/cancel."""
+    """The id in /v1/responses/{id}, and in what is behind that."""
     if not path.startswith(RESPONSES + "/"):
         return None
     return path[len(RESPONSES) + 1 :].partition("/")[0]

@@ -225,3 +225,13 @@ def test_an_llm_traces_its_steps(tiny_folder: Path, tmp_path: Path) -> None:
         llm.stop_profile()
     assert trace.parent.name.startswith("llm-")
     assert any(name.endswith(" launch") for name in names_in(trace))
+
+
+def test_who_leaves_loses_no_trace(engine: Steps, tmp_path: Path) -> None:
+    engine.profiler.close()
+    assert not traces(tmp_path)
+    engine.start()
+    engine.take(2)
+    engine.profiler.close()
+    engine.profiler.close()
+    assert [steps_in(trace) for trace in traces(tmp_path)] == [[0, 1]]

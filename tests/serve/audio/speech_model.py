@@ -33,7 +33,10 @@ def write_speech_model(folder: Path) -> None:
         "eos_token_id": 256, "decoder_start_token_id": 257, "bos_token_id": 256,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
-    generation = {"suppress_tokens": [65, 257, 262], "is_multilingual": True}
+    generation = {
+        "suppress_tokens": [65, 257, 262], "is_multilingual": True,
+        "alignment_heads": [[0, 1], [1, 2]],
+    }  # fmt: skip
     (folder / "generation_config.json").write_text(json.dumps(generation))
 
 

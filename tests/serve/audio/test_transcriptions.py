@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -172,6 +173,36 @@ async def test_streams_say_the_same(speech: tuple) -> None:
     assert events[-1].text == whole.text == "".join(e.delta for e in events[:-1]).strip()
 
 
+async def test_words_have_times(speech: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {
+        "model": "whisper", "file": ("a.wav", file_of(tone(5))), "temperature": 0.9,
+        "response_format": "verbose_json", "language": "en", "extra_body": {"seed": 4},
+    }  # fmt: skip
+    async with listening(speech) as client:
+        both, words, usual = [
+            await client.audio.transcriptions.create(**asked, **granularities)
+            for granularities in (
+                {"timestamp_granularities": ["word", "segment"]},
+                {"timestamp_granularities": ["word"]},
+                {},
+            )
+        ]
+        assert speech[1].stats.num_compiles_after_warmup == 0
+        monkeypatch.setattr(speech[1].info, "aligns", False)
+        with pytest.raises(openai.BadRequestError, match="names no alignment_heads; use"):
+            await client.audio.transcriptions.create(**asked, timestamp_granularities=["word"])
+    assert len({segment.seek for segment in both.segments}) > 1
+    spoken = "".join(word.word for word in both.words)
+    assert spoken == "".join(both.text.split()) and both.text == usual.text
+    assert all(0 <= word.start <= word.end <= 5 for word in both.words)
+    starts = [word.start for word in both.words]
+    windows = len({segment.seek for segment in both.segments})  # which overlap
+    back = sum(later < sooner for sooner, later in pairwise(starts))
+    assert 0 <= back < windows and starts[-1] > 2
+    assert words.words == both.words and words.segments is None
+    assert usual.words is None and usual.segments == both.segments
+
+
 async def test_long_audio_is_heard_in_windows(speech: tuple) -> None:
     async with listening(speech) as client:
         answer = await client.audio.transcriptions.create(
@@ -227,7 +258,8 @@ async def test_many_files_at_once_are_written_as_each_alone(speech: tuple) -> No
         ({"language": "xx"}, "its languages are de, en"),
         ({"response_format": "xml"}, "response_format must be one of 'json', "),
         ({"temperature": -1}, "temperature must be"),
-        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "use segment"),
+        ({"timestamp_granularities": ["word"]}, "needs response_format verbose_json"),
+        ({"timestamp_granularities": ["letter"]}, "must be one of 'segment', 'word'"),
         ({"timestamp_granularities": ["segment"]}, "needs response_format verbose_json"),
         ({"stream": True, "response_format": "srt"}, "stream needs"),
         ({"include": ["logprobs"]}, "'include' is not supported"),

@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -68,6 +69,16 @@ def test_an_empty_prompt_is_found_before_the_model_is_loaded() -> None:
     FakeLLM.asked = []
     with pytest.raises(RequestError, match="empty"):
         print_continuation("", {}, model="demo")
+    assert FakeLLM.asked == []
+
+
+def test_a_model_without_words_is_found_before_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    FakeLLM.asked = []
+    with pytest.raises(RequestError, match="has no tokenizer"):
+        print_continuation("once", {}, model=str(tmp_path))
+    with pytest.raises(RequestError, match="has no tokenizer"):
+        converse(None, {}, model=str(tmp_path))
     assert FakeLLM.asked == []
 
 

@@ -106,3 +106,15 @@ async def test_it_is_no_work_that_is_waited_for(serve: Serve, config: EngineConf
         stopped = await served.http.post("/stop_profile")
         await served.http.post("/resume")
     assert stopped.status_code == 200
+
+
+async def test_a_trace_is_written_at_the_end(
+    serve: Serve, config: EngineConfig, tmp_path: Path
+) -> None:
+    async with serve(config=config) as served:
+        await served.engine.end_profile()  # none was begun
+        await served.http.post("/start_profile")
+        assert (await served.complete(prompt="a", max_tokens=2)).status_code == 200
+        served.engine.drain()
+        await served.engine.end_profile()
+        assert len(traces(tmp_path)) == 1

@@ -235,6 +235,30 @@ def test_how_an_answer_ended_and_where_it_begins(
 
 
 @browser_needed
+def test_a_conversation_that_is_full_may_be_begun_anew(
+    server: Running, browser: webdriver.Chrome
+) -> None:
+    """Of 100,000 tokens, which here are letters."""
+    open_page(browser, server.url, "k")
+    say, send = browser.find_element(By.ID, "say"), browser.find_element(By.ID, "send")
+    fill = "threads[0].turns.push({ role: 'user', content: 'a'.repeat(99990) })"
+    browser.execute_script("$('say').value = 'b'.repeat(200000)")
+    send.click()
+    error = eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".turn .error"))
+    assert "context" in error[0].text  # a new chat has no room for it, either
+    assert not browser.find_elements(By.CSS_SELECTOR, ".full")
+    browser.execute_script(f"restart(); $('say').value = ''; {fill}")
+    say.send_keys("and then?", Keys.ENTER)
+    [anew] = eventually(lambda: browser.find_elements(By.CSS_SELECTOR, ".full button"))
+    eventually(lambda: say.get_attribute("value") == "and then?")
+    check_looks(browser)
+    anew.click()
+    assert focused(browser) == say and not answers(browser)
+    say.send_keys(Keys.ENTER)
+    eventually(lambda: answers(browser) == ["u:and then? "])
+
+
+@browser_needed
 def test_probabilities_by_keyboard_and_by_touch(server: Running, browser: webdriver.Chrome) -> None:
     open_page(browser, server.url, "k")
     browser.find_element(By.ID, "probabilities").click()

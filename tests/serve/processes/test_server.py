@@ -207,9 +207,15 @@ def test_a_closed_connection_frees_its_rows(model_folder: Path) -> None:
             time.sleep(0.02)
 
 
-def test_a_signal_lets_requests_finish_and_refuses_new_ones(model_folder: Path) -> None:
-    with running(model_folder) as server:
+def test_a_signal_lets_requests_finish_and_refuses_new_ones(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """A trace that nobody has ended is written then."""
+    profiler = json.dumps({"torch_profiler_dir": str(tmp_path)})
+    with running(model_folder, "--profiler-config", profiler) as server:
         server.wait_until(200)
+        begun = httpx.post(f"{server.url}/start_profile", timeout=PATIENCE)
+        assert begun.status_code == 200, begun.text
         answers: list[httpx.Response] = []
         url, body = f"{server.url}/v1/completions", {"prompt": "ab", "max_tokens": 50}
         request = threading.Thread(
@@ -225,6 +231,7 @@ def test_a_signal_lets_requests_finish_and_refuses_new_ones(model_folder: Path) 
         request.join()
         assert answers[0].json()["usage"]["completion_tokens"] == 50
         assert server.end()[0] == 0
+    assert len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))) == 1
 
 
 @pytest.mark.parametrize("second_signal", [False, True])

@@ -10,7 +10,7 @@ from serve.messages.protocol import MessagesRequest
 from serve.protocol.chat import ChatRequest
 from serve.protocol.decoding import decode_request
 from serve.responses.protocol import ResponsesRequest
-from serve.responses.translate import new_turns
+from serve.responses.translate import new_items
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
 
@@ -43,7 +43,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
 def test_what_would_fit_is_said(kind: Any, body: Any, says: str, param: str | None) -> None:
     with pytest.raises(RequestError) as error:
         request = decode_request(json.dumps(body).encode(), kind)
-        new_turns(request)
+        new_items(request)
     message = str(error.value)
     assert message == says or (not says.endswith(".") and message.startswith(says)), message
     assert error.value.param == param

@@ -13,9 +13,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import NotFoundError
-from serve.protocol.chat import ChatMessage
 from serve.responses import store as store_module
-from serve.responses.protocol import ResponseObject
+from serve.responses.protocol import MessageItem, ResponseObject
 from serve.responses.store import ResponseStore, Stored
 from serve.settings import ServerSettings
 from tests.serve.reply.replies import WEATHER
@@ -312,7 +311,7 @@ def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def put(name: str, size: int) -> None:
         response = ResponseObject(id=name, created_at=0, status="completed", model="m", output=[])
-        store.put(Stored(response, [ChatMessage(role="user", content="x" * size)]))
+        store.put(Stored(response, [MessageItem(role="user", content="x" * size)]))
 
     def kept() -> list[str]:
         names = []

@@ -187,6 +187,8 @@ async def test_stored_responses_are_asked_for_where_they_are(serve: Serve) -> No
         ids = [each.json()["id"] for each in made]
         for name in ids:
             assert (await router.http.get(f"/v1/responses/{name}")).json()["id"] == name
+            items = await router.http.get(f"/v1/responses/{name}/input_items?limit=1")
+            assert items.json()["data"][0]["content"][0]["text"] == "a"
             body = {"input": "b", "previous_response_id": name, "max_output_tokens": 1}
             assert (await router.http.post("/v1/responses", json=body)).status_code == 200
         assert (await router.http.delete(f"/v1/responses/{ids[0]}")).json()["deleted"]
