@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from engine.config import EngineConfig
+from serve.operations import health_generate
 from serve.operations.operator_routes import OPERATOR_PATHS, RESETS
 from serve.settings import ServerSettings
 from tests.fake_engine import ENCODER
@@ -62,13 +63,14 @@ async def test_responses_end_by_the_id_that_they_show(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("model", ["plain", ENCODER])
-async def test_health_is_a_token(serve: Serve, model: str) -> None:
+async def test_health_is_a_token(
+    serve: Serve, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serve(config=EngineConfig(model=model)) as served:
         healthy = await served.http.get("/health_generate")
         [request] = served.core.added
         with served.engine_stopped():
-            [route] = [r for r in served.app.routes if r.path == "/health_generate"]
-            route.endpoint.__self__._seconds = 0.01
+            monkeypatch.setattr(health_generate, "PATIENCE_SECONDS", 0.01)
             slow = await served.http.get("/health_generate")
         await until(lambda: not served.core.has_work)
     assert healthy.status_code == 200 and request.params.max_tokens == 1
