@@ -63,9 +63,7 @@ async def test_responses_end_by_the_id_that_they_show(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("model", ["plain", ENCODER])
-async def test_health_is_a_token(
-    serve: Serve, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_health_is_a_token(serve: Serve, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(config=EngineConfig(model=model)) as served:
         healthy = await served.http.get("/health_generate")
         [request] = served.core.added
