@@ -87,7 +87,7 @@ def _sampled(
                 delta.stop_token_id = token
             scheduler.finish(request)
     if draft is not None:
-        delta.num_drafted, delta.num_accepted = len(draft.token_ids), len(tokens) - 1
+        delta.num_drafted, delta.num_accepted = len(draft.token_ids), max(0, len(tokens) - 1)
     if request.aligned is not None:
         delta.alignment = request.aligned.read(request.num_prompt_tokens)
         request.aligned = None

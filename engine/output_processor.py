@@ -115,7 +115,7 @@ class OutputProcessor:
         align: AlignRequest | None = None,
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
-        prediction_token_ids: list[int] | None = None,
+        prediction_token_ids: Sequence[int] = (),
         lora: LoRARequest | None = None,
     ) -> Sequence[NewRequest]:
         """Messages that make the engine write the n continuations of a prompt.
@@ -151,14 +151,11 @@ class OutputProcessor:
             scores = params.logprobs
             return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
         shared |= {
-            "encoder_features": encoder_features,
-            "align": align,
-            "bad_word_ids": bad_word_ids,
-            "grammar": grammar,
-            "thinking": thinking,
+            "encoder_features": encoder_features, "align": align, "bad_word_ids": bad_word_ids,
+            "grammar": grammar, "thinking": thinking,
             "hidden_from": _first_hidden(hidden, len(prompt_token_ids)),
-            "prediction_token_ids": prediction_token_ids or [],
-        }
+            "prediction_token_ids": [*prediction_token_ids],
+        }  # fmt: skip
         return _samples(engine_ids, params, prompt_embeds, shared)
 
     def process(self, report: StepReport) -> ProcessedStep:

@@ -65,7 +65,7 @@ class Flights:
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features, align=prompt.align,
             prompt_embeds=prompt.embeds, hidden=prompt.hidden,
-            prediction_token_ids=list(prompt.prediction_token_ids),
+            prediction_token_ids=prompt.prediction_token_ids,
         )  # fmt: skip
         timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
         stream.timelines += timelines.values()
