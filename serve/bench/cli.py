@@ -12,7 +12,7 @@ from rich.console import Console
 from engine.errors import ConfigError
 from serve.bench import options
 from serve.bench.compare.cli import compare, prefix_cache
-from serve.bench.offline_cli import latency, startup, structured, throughput
+from serve.bench.offline_cli import latency, predicted, startup, structured, throughput
 from serve.bench.option_groups import (
     ResultOptions,
     SampleOptions,
@@ -71,7 +71,7 @@ def sweep(
         print_paths(_console, draw_sweep(results, name, values, plot))
 
 
-for _command in (latency, throughput, startup, compare, prefix_cache, structured):
+for _command in (latency, throughput, startup, compare, prefix_cache, structured, predicted):
     app.command()(_command)
 
 

@@ -1,4 +1,4 @@
-"""`ingot bench throughput`, `latency`, `startup` and `structured`: an engine without a server.
+"""`ingot bench throughput`, `latency`, `startup`, `structured`, `predicted`: an engine by itself.
 
 Owns their options; what they measure is in the files of those names.
 """
@@ -147,6 +147,22 @@ def structured(
     load, wanted = Load(streams, neighbours, output_len, rounds), read_schema(schema)
     settings = _settings(given, tensor_parallel_size=tensor_parallel_size)
     found = measure_structured(settings, load, wanted)
+    _console.print(table(found))
+    write_json(_console, found, output_json)
+
+
+@takes(EngineOptions, StepOptions)
+def predicted(
+    streams: Annotated[int, typer.Option(help="Answers that are written at once.", min=1)] = 1,
+    output_len: Annotated[int, typer.Option(help="Tokens of an answer.", min=2)] = 128,
+    rounds: Annotated[int, typer.Option(help="Times that all run.", min=1)] = 5,
+    output_json: options.OutputJson = None,
+    **given: Any,
+) -> None:
+    """Answers of which something is known before they are written, and the same without."""
+    from serve.bench.predicted import Load, measure_predicted, table
+
+    found = measure_predicted(_settings(given), Load(streams, output_len, rounds))
     _console.print(table(found))
     write_json(_console, found, output_json)
 

@@ -12,10 +12,10 @@ from tests.gpu.records import Record, newest_result
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- gpu results -->\n", "<!-- end of gpu results -->"
-WORKLOADS = ("long answers", "known beginning", "served", "start")
+WORKLOADS = ("long answers", "known beginning", "predicted answer", "served", "start")
 NOT_MEASURED = """\
 Speed on GPUs: not yet measured. `python -m tests.gpu.run` measures it; of a model alone, Llama
-3.1 8B's shape, `python -m tests.gpu.run --only facts,engine,long,known,served,start`.
+3.1 8B's shape, `python -m tests.gpu.run --only facts,engine,long,known,predicted,served,start`.
 """
 
 

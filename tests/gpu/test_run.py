@@ -143,6 +143,16 @@ def test_a_workload_gives_every_number_it_has(tmp_path):
     assert f"| known beginning | 64 | cached 64, unknown_ms {record['unknown_ms']:.4g}, " in table
 
 
+def test_what_a_prediction_saves_is_told_by_how_much_of_it_is_right(tmp_path, monkeypatch):
+    found = {"tokens": 12, "ratios": {1.0: [0.2, 0.4, 0.3]}, "steps": {1.0: [0.1]}}
+    monkeypatch.setattr(workloads, "measure_predicted", lambda settings, load: found)
+    log = Log(tmp_path / "log")
+    workloads.predicted_answer(log, tmp_path, quick=True)
+    (record,) = log.records()
+    assert record["ratios_100%"] == 0.3 and record["steps_100%"] == 0.1
+    assert "| predicted answer | 12 | ratios_100% 0.3, " in report.markdown("x", [FACTS, record])
+
+
 def test_every_field_of_a_load_is_kept(tmp_path, monkeypatch):
     found = dict.fromkeys(("failed", "completed", "p50_e2el_ms", "request_goodput"), 2)
     monkeypatch.setattr(workloads, "HttpPeer", Mock())

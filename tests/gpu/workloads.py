@@ -3,6 +3,7 @@
 long answers       1,000 tokens in, 1,000 out, 256 at a time
 served             over HTTP, 1,024 in, 128 out, all at once
 known beginning    the first token after 16,384 that are in the cache
+predicted answer   of 256 tokens, of which all, most or none were known before
 start              until the first token, with the compile cache empty and full
 """
 
@@ -17,6 +18,7 @@ from serve.bench.arrivals import Arrivals
 from serve.bench.compare.checkpoint import save_tokenizer
 from serve.bench.compare.peers import HttpPeer, Setting
 from serve.bench.offline import measure_throughput
+from serve.bench.predicted import Load, measure_predicted
 from serve.bench.results import METRICS
 from serve.bench.samples import DatasetOptions, Sample
 from serve.bench.serving import ServeOptions, run
@@ -88,6 +90,17 @@ def known_beginning(log: Log, folder: Path, quick: bool) -> None:
         unknown_ms=cold,
         first_token_ms=statistics.median(ms for ms, _ in asked),
     )
+
+
+def predicted_answer(log: Log, folder: Path, quick: bool) -> None:
+    """Time and steps over those without a prediction, by the share of it that is right."""
+    load = Load(tokens=12, rounds=1) if quick else Load(tokens=256, rounds=5)
+    found = measure_predicted(_settings(quick, max_model_len=512), load)
+    for what in ("ratios", "steps"):
+        for share, values in found[what].items():
+            found[f"{what}_{share:.0%}"] = statistics.median(values)
+        del found[what]
+    log.add("predicted answer", **found)
 
 
 def start(log: Log, folder: Path, quick: bool) -> None:
