@@ -31,7 +31,8 @@ def test_the_command_compares_streams_beside_both_kinds_of_neighbours(tmp_path):
         assert 0 < free["p50_itl_ms"] <= free["p99_itl_ms"]
         ratio = constrained["p50_itl_ms"] / free["p50_itl_ms"]
         assert found["ratios"]["p50_itl_ms"][number] == ratio
-        assert min(free["neighbours_tokens_per_s"], constrained["neighbours_tokens_per_s"]) > 0
+        assert free["neighbours_tokens_per_s"] > 0
+        assert constrained["neighbours_tokens_per_s"] >= 0  # it may wait for masks all the time
 
 
 def test_a_schema_that_is_none_is_refused(tmp_path):
