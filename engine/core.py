@@ -163,6 +163,7 @@ class EngineCore:
         if message.lora is not None:
             check_enabled(self._adapters)
         extra_fields = self._processors.column(message.params.extra_args)
+        drafter = make_drafter(self.config.speculative_config, self.model.config, message)
         if arrival is None:
             self._arrivals = arrival = self._arrivals + 1
             heard = info.max_encoder_len if message.encoder_features else 0
@@ -178,7 +179,7 @@ class EngineCore:
             embeds=embeds,
         )
         request.extra_fields = extra_fields
-        request.drafter = make_drafter(self.config.speculative_config, self.model.config, message)
+        request.drafter = drafter
         if message.thinking is not None:
             request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:

@@ -246,7 +246,7 @@ def _pack_drafts(plan: Plan, views: dict[str, Ints], row: int, token: int) -> tu
 
 def _pack_pages(plan: Plan, views: dict[str, Ints], shape: StepShape) -> None:
     """Pages that this step is the first to touch, for the device's page table."""
-    # a request that decodes owns no page beyond this step
+    # a request that decodes owns no page beyond this step, but what an earlier draft had it sent
     rows = [(r, len(r.pages)) for r in plan.decoding if r.num_pages_sent != len(r.pages)]
     rows += [(c.request, -(-(c.start + c.count) // shape.page_size)) for c in plan.chunks]
     entry = 0

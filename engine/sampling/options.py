@@ -93,9 +93,7 @@ def sampling_row(params: SamplingParams, *, seed: int, prompt_len: int) -> NDArr
 def flags_of(params: SamplingParams) -> Flag:
     """The parts of the sampler that a request needs."""
     wanted = {
-        Flag.PENALTIES: params.presence_penalty != 0
-        or params.frequency_penalty != 0
-        or params.repetition_penalty != 1,
+        Flag.PENALTIES: params.has_penalties,
         Flag.LOGIT_BIAS: bool(params.logit_bias),
         Flag.ALLOWED: params.allowed_token_ids is not None,
         Flag.BAD_WORDS: bool(params.bad_words),

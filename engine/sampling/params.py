@@ -101,6 +101,20 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
             return []
         return [self.stop_regex] if isinstance(self.stop_regex, str) else self.stop_regex
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the tokens before change a token's chances."""
+        return (
+            self.presence_penalty != 0
+            or self.frequency_penalty != 0
+            or self.repetition_penalty != 1
+        )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether they do so in any way, beyond the model."""
+        return self.has_penalties or bool(self.bad_words)
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
         for name in ("stop_token_ids", "allowed_token_ids", "logit_bias", "logprob_token_ids"):

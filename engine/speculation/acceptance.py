@@ -7,10 +7,11 @@ from engine.scheduling.plan import Draft, Plan
 
 
 def accept(plan: Plan, token_ids: Sequence[Sequence[int]]) -> dict[int, Draft]:
-    """A step's drafts by the row that decodes before them, told how far they were right.
+    """Find how far a step's drafts were right, and count what they have computed; returns them by
+    the row that decodes before them.
 
     `token_ids` are the tokens of all rows of logits. What guesses that were right have left in the
-    pages counts as computed; what the others have left is written over.
+    pages is the request's; what the others have left is written over. Who guessed is told.
     """
     first = plan.first_draft_row
     for draft in plan.drafts:

@@ -19,17 +19,23 @@ class Drafter:
     """One request's text, and the place in it that the text seems to repeat.
 
     `most` tokens are guessed at once. The newest `longest` tokens, or fewer, at least `shortest`,
-    must have stood there. `prediction` is what the answer may be, and its beginning the first
-    guess.
+    must have stood there. `prediction` is what the answer to a prompt of `prompt_len` tokens may
+    be, and its beginning the first guess.
     """
 
     def __init__(
-        self, most: int, shortest: int, longest: int, prediction: Sequence[int] = ()
+        self,
+        most: int,
+        shortest: int,
+        longest: int,
+        prompt_len: int,
+        prediction: Sequence[int] = (),
     ) -> None:
         self.most = most
         self._shortest, self._longest = shortest, longest
         self._text = array("i", [*prediction, _NO_TOKEN] if prediction else ())
-        self._place: int | None = None  # of the token that should be next
+        self._prompt_len = prompt_len
+        self._place = 0 if prediction else None  # of the token that should be next
         self._known = 0  # tokens of the request that are part of the text
         self._rest = self._pause = 0  # tokens without a guess: still, and after the last failure
 
@@ -49,20 +55,21 @@ class Drafter:
 
     def judge(self, num_accepted: int) -> None:
         """Say how much of a draft was right. After one of which nothing was, the next has to wait:
-        for 1 token, then for 2, 4, ... until one is right again."""
-        self._pause = 0 if num_accepted else min(max(1, 2 * self._pause), _LONGEST_REST)
-        self._rest = self._pause
+        for 1 token behind the one that was, then for 2, 4, ... until one is right again."""
+        if num_accepted:
+            self._rest = self._pause = 0
+        else:
+            self._pause = min(max(1, 2 * self._pause), _LONGEST_REST)
+            self._rest = 1 + self._pause
 
     def _read(self, token_ids: Sequence[int]) -> None:
         """Know the request's newest tokens; those that were expected move the place on."""
-        new = token_ids[self._known :]
-        if self._known:
-            for token in new:
-                self._expect(token)
-            self._rest = max(0, self._rest - len(new))
-        else:
-            self._place = 0 if self._text else None  # what is predicted follows the prompt
-            self._text.extend(new)
+        if not self._known:
+            self._text.extend(token_ids[: self._prompt_len])
+            self._known = self._prompt_len
+        for token in token_ids[self._known :]:
+            self._expect(token)
+        self._rest = max(0, self._rest - len(token_ids) + self._known)
         self._known = len(token_ids)
 
     def _expect(self, token: int) -> None:

@@ -1,7 +1,8 @@
 """Puts guesses into the rows that a step has left.
 
-Owns who gets how many. Rows that decode, prompts and newcomers come first; a step that has no row
-left has no drafts, and is what it was without.
+Owns who gets how many. Rows that decode, prompts and newcomers come first. Where more than half of
+the rows are taken steps are full enough, and go on as without: behind one with drafts nothing can
+be started before it is read, and all that run would wait.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ Drafts = dict[int, list[int]]  # by request id
 def propose(running: Sequence[Request], num_left: int) -> Drafts:
     """What may follow those that decode next; `num_left` rows are free if nobody else comes."""
     found: Drafts = {}
-    if num_left < 1:
+    if num_left < len(running):
         return found
     for request in running:
         drafter = request.drafter

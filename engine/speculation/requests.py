@@ -3,7 +3,6 @@
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import AddRequest
-from engine.sampling.options import Flag, flags_of
 from engine.speculation.config import LENGTHS, SpeculativeConfig
 from engine.speculation.drafter import Drafter
 from models.config.decoder import ModelConfig
@@ -49,17 +48,15 @@ def make_drafter(
         )
     shortest, longest = config.lengths if config else LENGTHS
     most = config.num_speculative_tokens if config else _MOST_PREDICTED
-    return Drafter(most, shortest, longest, predicted)
+    return Drafter(most, shortest, longest, len(message.prompt_token_ids), predicted)
 
 
 def _obstacle(model: ModelConfig, message: AddRequest) -> str | None:
     """Why none of a request's tokens can be computed before the one before it is known, and taken
     back."""
-    flags = flags_of(message.params)
     obstacles = {
         f"{model.architecture}, whose states cannot go back": model.mixer is not None,
-        "penalties, which count the tokens before": Flag.PENALTIES in flags,
-        "bad_words, which look at the tokens before": Flag.BAD_WORDS in flags,
+        "penalties or bad_words, which look at the tokens before": message.params.looks_back,
         "an output that a grammar constrains": bool(message.grammar),
         "a thinking budget": message.thinking is not None,
         "hidden states": message.hidden_from is not None,

@@ -7,6 +7,7 @@ time, never the model (on a CPU device the model itself, once). Refuses to know 
 (safetensors.py), which tensor is which (weights.py), and what the numbers mean (decoder.py).
 """
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,8 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 READABLE = ("bfloat16", "float16", "float32", "float64")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -100,13 +103,17 @@ class LoadedModel:
 
     @property
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
-        """Layers and heads that attend to where in the audio a token is said; none if nobody says.
-
-        Raises CheckpointError for others than there are.
-        """
-        generation = Fields(self.generation_config, GENERATION_CONFIG)
-        last = self.config.num_layers - 1, self.config.num_heads - 1
-        return generation.pairs("alignment_heads", last)
+        """Layers and heads that attend to where in the audio a token is said; none if nobody says,
+        or if some are not there: smaller models have been published with their teacher's list."""
+        pairs = Fields(self.generation_config, GENERATION_CONFIG).pairs("alignment_heads")
+        layers, heads = self.config.num_layers, self.config.num_heads
+        missing = [pair for pair in pairs if pair[0] >= layers or pair[1] >= heads]
+        if missing:
+            logger.warning(
+                "%s names the alignment head %s of %d layers of %d heads: nobody can be told when "
+                "words are said", GENERATION_CONFIG, missing[0], layers, heads,
+            )  # fmt: skip
+        return () if missing else pairs
 
 
 def load(

@@ -80,19 +80,17 @@ class Fields:
             Fields({key: value}, self.where).integer(key, low=low, high=high) for value in values
         )
 
-    def pairs(self, key: str, high: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """A list of pairs of whole numbers, each up to that of `high`; empty if absent."""
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        """A list of pairs of whole numbers from 0 up; empty if absent."""
         values = self._value(key, [])
         known = isinstance(values, list) and all(
             isinstance(pair, list)
             and len(pair) == 2
-            and all(
-                _is(each, int) and 0 <= each <= most for each, most in zip(pair, high, strict=True)
-            )
+            and all(_is(each, int) and each >= 0 for each in pair)
             for pair in values
         )
         if not known:
-            raise self._wrong(key, values, f"a list of pairs of whole numbers up to {list(high)}")
+            raise self._wrong(key, values, "a list of pairs of whole numbers")
         return tuple((first, second) for first, second in values)
 
     def numbers(self, key: str, length: int, *, low: float = 0.0) -> tuple[float, ...]:

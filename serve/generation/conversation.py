@@ -13,6 +13,7 @@ import msgspec
 
 from engine.errors import RequestError
 from engine.reasoning.thoughts import Thoughts
+from engine.sampling.params import SamplingParams
 from serve.engine_client import Prompt
 from serve.generation.beams import beams_of, check_beams, sampling_defaults
 from serve.generation.blame import blamed
@@ -26,6 +27,8 @@ from serve.protocol.structured_outputs import Constraint
 from serve.protocol.tool_choices import plain_tools
 from serve.reply.rules import ReplyRules, reply_rules
 from serve.service import Service
+
+_HISTORY = ("presence_penalty", "frequency_penalty", "repetition_penalty", "bad_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,19 @@ async def begin(
         text, own, params, request.cache_salt or "", grammar=grammar, beams=beams,
         thinking=thinking_budget(request, model, text, info.max_model_len),
         encoder_token_ids=read, lora=service.adapter_of(request),
-        prediction_token_ids=await _predicted(service, request),
+        prediction_token_ids=await _predicted(service, request, params),
         hidden="last" if request.return_hidden_states else "none",
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
 
 
-async def _predicted(service: Service, request: ChatRequest) -> list[int]:
-    """The ids of what the answer may be, of which no more than the context holds can be right."""
+async def _predicted(service: Service, request: ChatRequest, params: SamplingParams) -> list[int]:
+    """The ids of what the answer may be, of which no more than the context holds can be right; none
+    where the model's own defaults are penalties, which the request could not leave out."""
     tokenizer, most = service.model.tokenizer, service.client.info.max_model_len
     if request.prediction is None or tokenizer is None:
+        return []
+    if params.looks_back and not any(getattr(request, name) for name in _HISTORY):
         return []
     text = request.prediction.text[: tokenizer.max_chars(most)]
     return (await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=False))[:most]

@@ -34,7 +34,7 @@ _PREFIXES: Mapping[type, str] = {
 }
 
 
-def named(items: Iterable[InputItem], before: Sequence[InputItem]) -> list[InputItem]:
+def named(items: Iterable[InputItem], before: Iterable[InputItem]) -> list[InputItem]:
     """`items` with ids that none of them, and none `before` them, has twice."""
     taken = {item.id for item in before}
     found: list[InputItem] = []

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
 from types import MappingProxyType
 
 from starlette.requests import Request
@@ -64,11 +65,12 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
     ) -> None:
         owner = owner_of(scope or {})
         before = self._before(request, owner)
-        items = before + named(new_items(request), before)
-        talk = await begin(self.service, chat_request(request, turns_of(items)), "responses")
+        parts = [*before, named(new_items(request), chain.from_iterable(before))]
+        turns = [turn for part in parts for turn in turns_of(part)]
+        talk = await begin(self.service, chat_request(request, turns), "responses")
         name = self.service.answers_as(talk.prompt)
         view = ResponseView(request, talk, f"resp_{request_id}", name)
-        stored = Stored(view.response, items, owner)
+        stored = Stored(view.response, parts, owner)
         if request.background:
             stored.log = EventLog() if request.stream else None
             await self._answer_later(talk, view, stored, send, scope or {})
@@ -103,7 +105,7 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         else:
             await send_events(send, stored.log.after(-1), AsLogged(), _FRAMING)
 
-    def _before(self, request: ResponsesRequest, owner: str) -> list[InputItem]:
+    def _before(self, request: ResponsesRequest, owner: str) -> list[list[InputItem]]:
         previous = request.previous_response_id
         if previous is None:
             return []

@@ -23,20 +23,27 @@ class Stored:
     """A response, what it was made of, whose it is, and the task that still works."""
 
     response: ResponseObject
-    items: list[InputItem] = field(default_factory=list)  # its input, and what that went on with
+    # what each response before it was given and gave, in turns, and its own input
+    parts: list[list[InputItem]] = field(default_factory=list)
     owner: str = ""
     task: asyncio.Task[None] | None = None
     log: EventLog | None = None  # of one that is streamed meanwhile
     num_bytes: int = 0
 
-    def whole(self) -> list[InputItem]:
-        """The conversation up to its end."""
-        return self.items + [msgspec.convert(item, InputItem) for item in self.response.output]
+    @property
+    def items(self) -> list[InputItem]:
+        """Its input, and what that went on with."""
+        return [item for part in self.parts for item in part]
+
+    def whole(self) -> list[list[InputItem]]:
+        """The conversation up to its end; what was a turn of its own stays one."""
+        output = [msgspec.convert(item, InputItem) for item in self.response.output]
+        return [*self.parts, output]
 
     def measure(self) -> None:
         """Count its bytes; what it holds has changed."""
         events = self.log.events if self.log else []
-        held = (self.response, self.items, events)
+        held = (self.response, self.parts, events)
         self.num_bytes = sum(len(msgspec.json.encode(each)) for each in held)
 
 

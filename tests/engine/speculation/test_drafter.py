@@ -9,8 +9,8 @@ from engine.speculation.drafter import Drafter
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 
 
-def drafter(shortest=1, longest=4, **options):
-    return Drafter(8, shortest, longest, **options)
+def drafter(shortest=1, longest=4, prompt_len=1, **options):
+    return Drafter(8, shortest, longest, prompt_len, **options)
 
 
 @given(text=TEXTS, shortest=st.integers(1, 3), more=st.integers(0, 3))
@@ -52,12 +52,19 @@ def test_a_text_that_repeats_itself_goes_on_beyond_its_end():
 
 
 def test_a_prediction_is_guessed_from_its_beginning_and_not_beyond_its_end():
-    guesses = drafter(shortest=2, prediction=[7, 8, 9, 7, 8])
+    guesses = drafter(shortest=2, prompt_len=3, prediction=[7, 8, 9, 7, 8])
     assert guesses.propose([1, 2, 3], 1, 8) == [8, 9, 7, 8]
     assert guesses.propose([1, 2, 3, 7], 0, 2) == [8, 9]
     assert guesses.propose([1, 2, 3, 7, 5], 0, 8) == []
     assert guesses.propose([1, 2, 3, 7, 5, 8, 9], 0, 8) == [7, 8]
     assert guesses.propose([1, 2, 3, 7, 5, 8, 9, 7, 8], 0, 8) == []
+
+
+@pytest.mark.parametrize("known", range(4))
+def test_a_prediction_is_where_it_should_be_however_many_tokens_were_there_first(known):
+    said = [7, 8, 9, 7, 8]
+    guesses = drafter(shortest=2, prompt_len=3, prediction=said)
+    assert guesses.propose([1, 2, 3, *said[:known]], 0, 8) == said[known:]
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -66,6 +73,7 @@ def test_after_guesses_that_were_wrong_the_next_waits_longer_each_time(held):
     guesses.propose(text, 0, 1)
     for _ in range(9):
         guesses.judge(0)
+        text.append(4)  # the step of which all guesses were wrong
         waits.append(0)
         while not guesses.propose(text, 0, 1):
             text.append(4)

@@ -172,9 +172,12 @@ def test_what_depends_on_all_tokens_before_is_not_guessed(drafting, plain, optio
     assert drafting.stats.num_drafts == before
 
 
+PENALTIES = "prediction cannot be used with penalties or bad_words"
+
+
 @pytest.mark.parametrize("said, sentence", [
-    ({"params": SamplingParams(frequency_penalty=0.1)}, "prediction cannot be used with penalties"),
-    ({"params": SamplingParams(bad_words=["a"]), "bad_word_ids": [[5]]}, "with bad_words"),
+    ({"params": SamplingParams(frequency_penalty=0.1)}, PENALTIES),
+    ({"params": SamplingParams(bad_words=["a"]), "bad_word_ids": [[5]]}, PENALTIES),
     ({"prediction_token_ids": [VOCAB]}, f"prediction holds token id {VOCAB}"),
 ])  # fmt: skip
 def test_a_prediction_that_cannot_be_used_is_refused(plain, said, sentence):
@@ -202,6 +205,15 @@ def test_an_answer_that_was_predicted_takes_fewer_steps(plain):
             drafted += delta.num_drafted
     assert again == text.ids and drafted >= 40
     assert plain.stats.num_steps - before <= 2 + -(-50 // 8)
+
+
+@pytest.mark.parametrize("rows", [ROWS // 2, ROWS // 2 + 1])
+def test_where_most_rows_are_taken_nobody_is_guessed_for(drafting, rows):
+    """Behind a step with drafts nothing is started, and all rows would wait for one."""
+    before = drafting.stats.num_drafts
+    batch = [[5, 6 + row] for row in range(rows)]
+    run(drafting, batch, max_tokens=20, logit_bias={9: 100.0}, ignore_eos=True)
+    assert (drafting.stats.num_drafts > before) == (rows <= ROWS // 2)
 
 
 def test_drafts_need_rows(tiny_folder):

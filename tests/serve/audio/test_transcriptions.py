@@ -1,6 +1,7 @@
 """OpenAI's client against the routes and a random Whisper, which hears two seconds at a time."""
 
 import asyncio
+import dataclasses
 import json
 import time
 from base64 import b64encode
@@ -171,6 +172,16 @@ async def test_streams_say_the_same(speech: tuple) -> None:
     assert {event.type for event in events[:-1]} == {"transcript.text.delta"}
     assert events[-1].type == "transcript.text.done"
     assert events[-1].text == whole.text == "".join(e.delta for e in events[:-1]).strip()
+
+
+async def test_alignment_heads_that_are_not_there_are_none(
+    speech: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A smaller model with its teacher's list is served, without times of words."""
+    told = {"alignment_heads": [[0, 1], [10, 12]]}
+    model = dataclasses.replace(speech[1].model, generation_config=told)
+    assert model.alignment_heads == ()
+    assert "the alignment head (10, 12) of 2 layers of 4 heads" in caplog.text
 
 
 async def test_words_have_times(speech: tuple, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from serve.settings import ServerSettings
 from tests.serve.served import Serve, event_data
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,18 @@ async def test_of_several_conversations_the_counts_are_summed(serve: Serve) -> N
         )
     details = answer.json()["usage"]["completion_tokens_details"]
     assert details == {name: 2 * n for name, n in TOLD.items()}
+
+
+@pytest.mark.parametrize("own", [{}, {"repetition_penalty": 1.2}])
+async def test_penalties_that_the_request_did_not_ask_for_are_no_reason_to_refuse_it(
+    serve: Serve, own: dict[str, float]
+) -> None:
+    """Those that it did ask for go to the engine, which refuses them."""
+    settings = ServerSettings(override_generation_config={"repetition_penalty": 1.1})
+    async with serve(settings) as served:
+        answer = await served.chat("Hi", max_tokens=2, prediction=predicted("Hi"), **own)
+        sent = served.core.added[-1].prediction_token_ids
+    assert answer.status_code == 200 and bool(sent) == bool(own)
 
 
 async def test_a_beam_search_has_none(serve: Serve) -> None:

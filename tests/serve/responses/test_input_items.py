@@ -57,6 +57,16 @@ async def test_they_come_in_pages(serve: Serve) -> None:
     assert (none.data, none.first_id, none.has_more) == ([], None, False)
 
 
+async def test_what_was_a_turn_of_its_own_stays_one(serve: Serve) -> None:
+    """An answer, and what the next request says in the assistant's place."""
+    more: Any = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "Q"}]
+    async with client(serve, chat_template="{{ messages | length }}<|im_end|>") as (api, _):
+        first = await api.responses.create(model="tiny", input="Q")
+        second = await api.responses.create(model="tiny", input=more, previous_response_id=first.id)
+        third = await api.responses.create(model="tiny", input="Q", previous_response_id=second.id)
+    assert [each.output_text for each in (first, second, third)] == ["1", "4", "6"]
+
+
 async def test_a_response_was_made_of_what_it_went_on_with(serve: Serve) -> None:
     async with client(serve) as (api, _):
         first = await api.responses.create(model="tiny", input="Q")
