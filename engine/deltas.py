@@ -22,9 +22,8 @@ def collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[
         request.num_in_flight -= count
         if request.status is not Status.FINISHED:
             newest = len(request.token_ids) - 1  # which this row has computed
-            deltas.append(
-                delta := _sampled(scheduler, request, results, row, count, drafts.get(row))
-            )
+            draft = drafts.get(row) if drafts else None
+            deltas.append(delta := _sampled(scheduler, request, results, row, count, draft))
             if results.hidden is not None:
                 delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
     row = token = len(plan.decoding)
@@ -64,8 +63,9 @@ def _sampled(
 ) -> RequestDelta:
     """What a row that sampled `count` tokens adds to its request, and what the rows of a draft that
     was right add to that; with one of these tokens the request may end."""
-    drafted = draft.accepted if draft else ()
-    tokens = results.token_ids[row][:count] + [results.token_ids[each][0] for each in drafted]
+    tokens = results.token_ids[row][:count]
+    if draft is not None:
+        tokens += [results.token_ids[each][0] for each in draft.accepted]
     delta = RequestDelta(request_id=request.request_id, new_token_ids=tokens)
     if request.num_generated == 0:
         delta.queue_seconds = request.queue_seconds
@@ -95,7 +95,9 @@ def _sampled(
         report(request, delta)
     if request.params.logprobs is not None:
         most, ids = request.params.logprobs, request.params.logprob_token_ids
-        places = [*((row, turn) for turn in range(count)), *((each, 0) for each in drafted)]
+        places = [(row, turn) for turn in range(count)]
+        if draft is not None:
+            places += [(each, 0) for each in draft.accepted]
         delta.logprobs = [
             results.top(each, most, turn) if ids is None else results.named(each, ids, turn)
             for each, turn in places[: len(tokens)]
