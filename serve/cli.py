@@ -98,26 +98,22 @@ def _settings(given: dict[str, Any]) -> tuple[EngineConfig, "ServerSettings"]:
     from serve.settings import ServerSettings, make_settings
 
     engine_config = make_config(**_engine_settings(given))
-    given = (
-        given
-        | options.parse_objects(given, _SERVER_OBJECTS)
-        | {
-            "api_keys": given.get("api_key") or (),
-            "fallbacks": parse_fallbacks(given.get("fallback_url")),
-            "served_model_names": given["served_model_name"] or (),
-            "allowed_hosts": options.parse_hosts(given.get("allowed_hosts")),
-            "allowed_origins": options.parse_list(
-                "--allowed-origins", given.get("allowed_origins")
-            ),
-        }
-    )
+    given = {
+        **given,
+        **options.parse_objects(given, _SERVER_OBJECTS),
+        "api_keys": given.get("api_key") or (),
+        "fallbacks": parse_fallbacks(given.get("fallback_url")),
+        "served_model_names": given["served_model_name"] or (),
+        "allowed_hosts": options.parse_hosts(given.get("allowed_hosts")),
+        "allowed_origins": options.parse_list("--allowed-origins", given.get("allowed_origins")),
+    }
     given["structured_outputs_config"] = given["structured_outputs_config"] or {}
     return engine_config, make_settings(**_fields_of(ServerSettings, given))
 
 
 def _engine_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Of the options of a command, those that are the engine's."""
-    given = given | options.parse_objects(given, _ENGINE_OBJECTS)
+    given = {**given, **options.parse_objects(given, _ENGINE_OBJECTS)}
     given["logits_processors"] = given["logits_processors"] or ()
     given["lora_modules"] = parse_lora_modules(given.get("lora_modules"))
     return _fields_of(EngineConfig, given)
