@@ -10,7 +10,6 @@ from itertools import cycle
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
@@ -28,6 +27,7 @@ from models.layers.parts import LayerNorm, Linear, RMSNorm, identity, small_line
 from models.layers.rope import RopeConfig, Rotation, rotation
 from models.layers.self_attention import Attention
 from models.layers.shared_blocks import BlockUse, Lent, SharedBlock
+from models.layers.site import Site
 from models.mixers import make_mixer
 from models.pool import make_pool
 from pallas_kernels.across import product_across
@@ -126,12 +126,13 @@ class Decoder(nnx.Module):
         places = make_pool(self.config, self.shards, batch.backend).places
         layers = zip(self.layers, self.config.layer_kinds, ropes, strict=True)
         for number, (layer, kind, rope) in enumerate(layers):
-            index = np.int32(places[number])
-            place = np.int32(states) if kind.mixer else None
+            index = jnp.int32(places[number])
+            place = jnp.int32(states) if kind.mixer else None
             own: Array | Lent | None = None if given is None else given[:, number]
             if kind.block:
                 own = Lent(next(blocks), embedded)
-            x, cache = _run_layer(layer, index, place, x, turns.get(rope), batch, cache, own)
+            site = Site(index, place, turns.get(rope), batch)
+            x, cache = _run_layer(layer, x, site, cache, own)
             states += kind.mixer
             yield x, cache
 
@@ -188,19 +189,16 @@ class Layer(nnx.Module):
 
     def __call__(
         self,
-        index: Int32[Array, ""],
-        place: Int32[Array, ""] | None,
         x: Float[Array, "*S T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
         given: Float[Array, "T P"] | Lent | None = None,
     ) -> tuple[Float[Array, "*S T D"], KVCache]:
         if isinstance(given, Lent):
-            return self._with_block(index, place, x, turn, batch, cache, given)
+            return self._with_block(x, site, cache, given)
         streams = x if self.altup is None else self.altup.predict(x)
         x = x if self.altup is None else streams[self.altup.altup.active]
-        x, cache = self._block(index, place, x, turn, batch, cache)
+        x, cache = self._block(x, site, cache)
         if self.input_gate is not None:
             if given is None:
                 raise TypeError("a layer with an input of its own is given none")
@@ -211,15 +209,12 @@ class Layer(nnx.Module):
 
     def _block(
         self,
-        index: Int32[Array, ""],
-        place: Int32[Array, ""] | None,
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         normed = self._before(self.attention_norm, x)  # [T, D]
-        h, cache = self._mix(index, place, normed, turn, batch, cache)
+        h, cache = self._mix(normed, site, cache)
         attended = x if h is None else x + self._scaled(self.attention_post_norm(h))
         attended = self._behind(self.attention_norm, attended)
         if self.laurel is not None:
@@ -233,9 +228,9 @@ class Layer(nnx.Module):
                 h = normed
             case "two norms":
                 h = self.mlp_norm(x)
-        h = self.mlp(h, batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
+        h = self.mlp(h, site.batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
         if self.beside is not None:
-            h = self.mlp_own_norm(h) + self.beside(attended, batch)
+            h = self.mlp_own_norm(h) + self.beside(attended, site.batch)
         return self._behind(self.mlp_norm, attended + self._scaled(self.mlp_post_norm(h))), cache
 
     def _before(self, norm: Norm, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
@@ -246,38 +241,32 @@ class Layer(nnx.Module):
 
     def _with_block(
         self,
-        index: Int32[Array, ""],
-        place: Int32[Array, ""] | None,
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
         lent: Lent,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """What the block gives reaches the next layer through the mixer only."""
         if self.use is None:
             raise TypeError("this layer has no place for a block")
-        added, cache = self.use(lent, index, x, turn, batch, cache)
-        h, cache = self._mix(index, place, self.attention_norm(x + added), turn, batch, cache)
+        added, cache = self.use(lent, x, site, cache)
+        h, cache = self._mix(self.attention_norm(x + added), site, cache)
         return x if h is None else x + self._scaled(h), cache
 
     def _mix(
         self,
-        index: Int32[Array, ""],
-        place: Int32[Array, ""] | None,
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"] | None, KVCache]:
         """What attention and the mixer add, if the layer has one of them."""
         h = None
         if self.attention is not None:
-            h, cache = self.attention(index, x, turn, batch, cache)
+            h, cache = self.attention(x, site, cache)
         if self.mixer is not None:
-            if cache.states is None or place is None:
+            if cache.states is None or site.state is None:
                 raise TypeError("a layer with a state needs a cache with states")
-            mixed, states = self.mixer(place, x, batch, cache.states)
+            mixed, states = self.mixer(site.state, x, site.batch, cache.states)
             h, cache = mixed if h is None else h + mixed, cache._replace(states=states)
         return h, cache
 
@@ -289,18 +278,15 @@ class Layer(nnx.Module):
 @jax.jit
 def _run_layer(
     layer: Layer,
-    index: Int32[Array, ""],
-    place: Int32[Array, ""] | None,
     x: Float[Array, "*S T D"],
-    turn: Rotation | None,
-    batch: AttentionBatch,
+    site: Site,
     cache: KVCache,
     given: Float[Array, "T P"] | Lent | None = None,
 ) -> tuple[Float[Array, "*S T D"], KVCache]:
-    """Its own jit, with the index as an array: layers of one kind are traced and compiled once."""
-    if batch.adapter is not None:
-        choose_slots(layer, batch.adapter)
-    return layer(index, place, x, turn, batch, cache, given)
+    """Its own jit, with the indices as arrays: layers of one kind are traced and compiled once."""
+    if site.batch.adapter is not None:
+        choose_slots(layer, site.batch.adapter)
+    return layer(x, site, cache, given)
 
 
 def _embedding(rows: int, D: int, axes: tuple[str, str], dtype: DTypeLike) -> nnx.Param[Array]:

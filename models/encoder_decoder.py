@@ -22,7 +22,7 @@ from models.layers.attention import AttentionBatch, EncodedRows, KVCache
 from models.layers.cross_attention import CrossAttention, places
 from models.layers.given import Given
 from models.layers.relative_bias import backward_bias
-from models.layers.rope import Rotation
+from models.layers.site import Site
 
 
 class EncoderDecoder(Decoder):
@@ -105,18 +105,15 @@ class CrossLayer(Layer):
 
     def _block(
         self,
-        index: Int32[Array, ""],
-        place: Int32[Array, ""] | None,
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         before = self._before(self.attention_norm, x)
-        batch = _with_bias(batch, self.config, self.relative_bias)
-        h, cache = self._mix(index, place, before, turn, batch, cache)
+        site = site._replace(batch=_with_bias(site.batch, self.config, self.relative_bias))
+        h, cache = self._mix(before, site, cache)
         x = self._behind(self.attention_norm, x if h is None else x + h)
-        h = self.cross(index, self._before(self.cross_norm, x), batch, cache)
+        h = self.cross(site.layer, self._before(self.cross_norm, x), site.batch, cache)
         x = self._behind(self.cross_norm, x + h)
         mlp: Any = self.mlp
         h = mlp(self._before(self.mlp_norm, x))

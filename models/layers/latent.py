@@ -15,13 +15,14 @@ a head is ever made. Source: DeepSeek-V2, arXiv 2405.04434.
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from models.config.decoder import Latent, LayerKind, ModelConfig
-from models.layers.attention import AttentionBatch, Indexed, KVCache, latent_attention
+from models.layers.attention import Indexed, KVCache, latent_attention
 from models.layers.indexer import Indexer
 from models.layers.parts import Linear, RMSNorm
-from models.layers.rope import Rotation, rotate
+from models.layers.rope import rotate
+from models.layers.site import Site
 
 _EPS = 1e-6  # of the norms of compressed vectors, whatever the model's others have
 
@@ -54,13 +55,11 @@ class LatentAttention(nnx.Module):
 
     def __call__(
         self,
-        index: Int32[Array, ""],
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
-        T, latent = x.shape[0], self.latent
+        (T, _), latent, (index, _, turn, batch) = x.shape, self.latent, site
         compressed = x if latent.query_rank is None else self.q_norm(self.q_down(x))
         q = self.q_up(compressed).reshape(T, -1, latent.key_dim + latent.rope_dim)  # [T, N, _]
         q, q_rope = jnp.split(q, [latent.key_dim], axis=-1)

@@ -27,6 +27,7 @@ from models.flatten import Layout, layout
 from models.layers.attention import AttentionBatch, KVCache
 from models.layers.parts import Linear
 from models.layers.rope import rotation
+from models.layers.site import Site
 from models.pool import make_pool
 from models.quantised.methods import quantisation_method
 from models.registry import find_architecture
@@ -68,7 +69,7 @@ class MTPModule(nnx.Module):
         rope = self.config.layer_kinds[-1].rope
         turn = rotation(rope, positions, self.config.context_length) if rope else None
         place = make_pool(self.config, self.shards, batch.backend).places[-1]
-        x, cache = self.layer(jnp.int32(place), None, x, turn, batch, cache)
+        x, cache = self.layer(x, Site(jnp.int32(place), None, turn, batch), cache)
         return self.norm(x), cache._replace(chosen=None)
 
 

@@ -12,10 +12,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int32
 
 from models.config.decoder import LayerKind, ModelConfig
-from models.layers.attention import AttentionBatch, KVCache, paged_attention
+from models.layers.attention import KVCache, paged_attention
 from models.layers.parts import Linear, join_columns, split_columns
 from models.layers.qk_norms import has_norm, head_norm, norm_heads, norms_of_write
 from models.layers.rope import Rotation
+from models.layers.site import Site
 from pallas_kernels import rms_norm
 
 
@@ -53,15 +54,13 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        index: Int32[Array, ""],
         x: Float[Array, "T I"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
         added: Float[Array, "T columns"] | None = None,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         """`added` to queries, keys and values, as their product has them."""
-        H = self.head_dim
+        H, (index, _, turn, batch) = self.head_dim, site
         norms = norms_of_write(self.config, self.qk_norm, self.q_norm, self.k_norm, H)
         qkv = self._project(x)  # [T, (N+2K)H]
         qkv = qkv if added is None else qkv + added

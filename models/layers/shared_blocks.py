@@ -13,13 +13,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from models.config.decoder import ModelConfig, SharedBlocks
-from models.layers.attention import AttentionBatch, KVCache
+from models.layers.attention import KVCache
 from models.layers.mlp import GatedMLP
 from models.layers.parts import Linear, RMSNorm, join_columns
-from models.layers.rope import Rotation
+from models.layers.site import Site
 
 Attend = Callable[..., tuple[Array, KVCache]]
 
@@ -52,16 +52,14 @@ class BlockUse(nnx.Module):
     def __call__(
         self,
         lent: Lent,
-        index: Int32[Array, ""],
         x: Float[Array, "T D"],
-        turn: Rotation | None,
-        batch: AttentionBatch,
+        site: Site,
         cache: KVCache,
     ) -> tuple[Float[Array, "T D"], KVCache]:
         block = lent.block
         h = block.norm(jnp.concatenate([x, lent.embedded], axis=-1))  # [T, 2 D]
         added = None if self.heads is None else self.heads(h)
-        h, cache = block.attention(index, h, turn, batch, cache, added)
+        h, cache = block.attention(h, site, cache, added)
         h = block.mlp_norm(h)
         return self.out(block.mlp(h, self.mlp(h))), cache
 

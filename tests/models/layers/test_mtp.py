@@ -14,6 +14,7 @@ from models.errors import CheckpointError, UnsupportedError
 from models.layers.attention import KVCache, decode_batch, mixed_batch
 from models.layers.mtp import LoadedMTP, load_mtp
 from models.layers.rope import rotation
+from models.layers.site import Site
 from models.sharding import make_mesh
 from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
@@ -242,7 +243,8 @@ def _last_layer(model: LoadedModel, x: jax.Array) -> np.ndarray:
         rope = config.layer_kinds[-1].rope
         turn = rotation(rope, positions, config.context_length) if rope else None
         layer = model.layout.unflatten(leaves).layers[-1]
-        return layer(jnp.int32(config.kv_places[-1]), None, x, turn, batch, cache)[0]
+        site = Site(jnp.int32(config.kv_places[-1]), None, turn, batch)
+        return layer(x, site, cache)[0]
 
     return np.asarray(jax.jit(last)(model.leaves, x, empty(config, 7.0)))
 
