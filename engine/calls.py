@@ -14,17 +14,32 @@ from engine.core import EngineCore
 from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
 from engine.interrupts import held_back
+from engine.messages import Answer, MemoryChange
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.plain_values import integer, sequence
 from engine.profiling.profiler import Profiler
+from engine.progress import Progress
 from engine.prompts import Prompt
 from engine.reasoning.config import ReasoningConfig, thinking_budget
 from engine.sampling.params import SamplingParams
+from engine.sleeping import (
+    MEMORY_TAGS,
+    WAKING_TAGS,
+    check_enabled,
+    check_level,
+    check_mode,
+    check_tags,
+    read_weights,
+    release_of_level,
+    release_of_tags,
+    restore_of_tags,
+)
 from engine.tokenizers.tokenizer import Tokenizer
 from engine.vectors.prompt_embeds import GIVEN, rows_of
 
 Inbox = deque[OutputDelta]
+Params = SamplingParams | Sequence[SamplingParams] | None
 Priority = int | Sequence[int]  # of all prompts of a call, or of each; lower is sooner
 
 
@@ -112,9 +127,9 @@ class Loop:
                 f"structured_outputs.{wanted.constraint}: {error}.", "structured_outputs"
             ) from None
 
-    def turn(self) -> None:
-        """One step of the core; its deltas go to their inboxes, and Ctrl-C waits until they are
-        there: other calls than the one that it ends go on."""
+    def turn(self) -> list[Answer]:
+        """One step of the core, and what it answers; its deltas go to their inboxes, and Ctrl-C
+        waits until they are there: other calls than the one that it ends go on."""
         with held_back():
             report = self._beams.step()
             self._profiler.see(report.stats.num_steps)
@@ -122,6 +137,48 @@ class Loop:
             self._beams.abort(processed.aborts)
             for delta in processed.outputs:
                 self._inboxes[delta.request_id].append(delta)
+        return report.answers
+
+    def sleep(self, level: int, mode: str) -> None:
+        """As `LLM.sleep`."""
+        check_level(level, enabled=self.core.config.enable_sleep_mode)
+        check_mode(mode)
+        while mode == "wait" and self.core.has_work:
+            self.turn()
+        if mode == "abort":
+            engine_ids, ends = self._processor.abort_all()
+            self._beams.abort(engine_ids)
+            for delta in ends:
+                self._inboxes[delta.request_id].append(delta)
+        self.core.freeze(retract=False)
+        self.change_memory(release_of_level(0, level))
+
+    def release_kv_cache_memory(self) -> None:
+        """As `LLM.release_kv_cache_memory`."""
+        check_enabled(self.core.config.enable_sleep_mode)
+        self.change_memory(release_of_tags(0, ["kv_cache"]))
+
+    def wake_up(self, tags: Sequence[str] | None) -> None:
+        """As `LLM.wake_up`."""
+        check_tags(tags or (), WAKING_TAGS)
+        self.change_memory(restore_of_tags(0, MEMORY_TAGS if tags is None else tags))
+        if self.core.resident:
+            self.core.thaw()
+        elif tags is not None and "scheduling" in tags:
+            raise RequestError("The engine's memory must be brought back first.", "tags")
+
+    def update_weights(self, path: str, load_format: str, version: str | None) -> None:
+        """As `LLM.update_weights_from_disk`."""
+        self.change_memory(read_weights(self.core.config, 0, path, load_format, version))
+
+    def change_memory(self, message: MemoryChange) -> None:
+        """Have the core do this now; raises RequestError saying why it cannot."""
+        self.core.change_memory(message)
+        answers: list[Answer] = []
+        while not answers:
+            answers = self.turn()
+        if answers[0].error is not None:
+            raise RequestError(answers[0].error, answers[0].param)
 
     def abort(self, request_id: str) -> None:
         """Forget a request, finished or not."""
@@ -169,6 +226,8 @@ class Call:
                 running -= delta.finish_reason is not None
                 yield delta
             if running:
+                if self._loop.core.sleeps:
+                    raise RequestError("The engine sleeps; call wake_up() first.")
                 self._loop.turn()
 
     def __enter__(self) -> "Call":
@@ -181,6 +240,34 @@ class Call:
         """Forget its requests, finished or not."""
         for request_id in self.outputs:
             self._loop.abort(request_id)
+
+
+def finished(calls: Sequence[Call], use_tqdm: bool) -> list[RequestOutput]:
+    """Run the requests of these calls to their end."""
+    outputs = [output for call in calls for output in call.outputs.values()]
+    total = sum(len(output.outputs) for output in outputs)
+    with Progress(total, enabled=use_tqdm) as progress:
+        for call in calls:
+            for delta in call.deltas():
+                progress.advance(len(delta.token_ids), delta.finish_reason is not None)
+    return outputs
+
+
+def params_of(given: Params, count: int, defaults: SamplingParams) -> Sequence[SamplingParams]:
+    """Of each of `count` prompts; raises RequestError."""
+    if given is None or isinstance(given, SamplingParams):
+        return [given or defaults] * count
+    if not isinstance(given, Sequence) or not all(
+        isinstance(each, SamplingParams) for each in given
+    ):
+        raise RequestError(
+            "sampling_params must be SamplingParams, or a list of them.", "sampling_params"
+        )
+    if len(given) != count:
+        raise RequestError(
+            f"{len(given)} sampling_params were given for {count} prompts.", "sampling_params"
+        )
+    return given
 
 
 def _priorities(given: Priority, count: int) -> Sequence[int]:

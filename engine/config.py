@@ -114,6 +114,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     max_cpu_loras: int | None = None  # kept in the host's memory; None: as many as max_loras
     compilation_cache_dir: str | None = None  # None is the user's cache folder
     compilation_cache_size: float = 4.0  # GiB that programs of earlier starts may take there
+    enable_sleep_mode: bool = False  # weights and pages may be let go of while nobody asks
     profiler_config: ProfilerConfig | None = None  # None: nothing is traced
 
     def __post_init__(self) -> None:

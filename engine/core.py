@@ -11,6 +11,7 @@ runs:
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -36,11 +37,13 @@ from engine.errors import EngineDeadError, EngineError, RequestError
 from engine.grammar.background import ConstraintThreads
 from engine.grammar.matcher import Vocabulary, load_vocabulary
 from engine.grammar.steering import ConstrainedRequests
-from engine.messages import AddRequest, EngineStats, RequestDelta, StepReport
+from engine.messages import AddRequest, EngineStats, MemoryChange, RequestDelta, StepReport
 from engine.model_files import tokenizer_folder
 from engine.model_info import info_of
+from engine.model_reading import WeightReader, read_model
 from engine.reasoning.thinking import Thinking, ThinkingBudget
 from engine.request import make_request
+from engine.residence import Residence
 from engine.runner import Launched, Runner
 from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
@@ -53,7 +56,7 @@ from engine.speculation.requests import check_speculation, make_drafter
 from engine.tokenizers.tokenizer import has_tokenizer
 from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork
-from models.checkpoints.loading import LoadedModel, load
+from models.checkpoints.loading import LoadedModel
 from models.errors import IngotError, UnsupportedError
 from models.sharding import make_mesh
 
@@ -89,12 +92,9 @@ class EngineCore:
         claim_device_memory(config)
         start = perf_counter()
         mesh = make_mesh(config.tensor_parallel_size)
-        model = load(
-            config.model, mesh, dtype=config.dtype, load_format=config.load_format,
-            quantization=config.quantization, seed=config.seed,
-            max_model_len=config.asked_model_len, hf_overrides=config.hf_overrides,
-        )  # fmt: skip
+        model = read_model(config, mesh)
         self._adapters = make_adapters(config, model)
+        reader = WeightReader(config, model, self._adapters)
         self.model = model = self._adapters.model if self._adapters else model
         loaded = perf_counter()
         check_states(config, model.config, mesh)
@@ -113,6 +113,7 @@ class EngineCore:
             self._residency = PageResidency(config.kv_cache_metrics_sample, config.seed)
         slots = self._adapters.slots if self._adapters else None
         self._scheduler = _make_scheduler(config, fitted, tier, self._residency, slots)
+        self._residence = Residence(self._runner, self._scheduler, reader)
         programs, paced = self._runner.programs, config.num_scheduler_steps == "auto"
         self._pace = Pace(programs) if paced and shapes.windows else None
         self._windows = (self._pace or programs).windows if shapes.windows else None
@@ -139,8 +140,8 @@ class EngineCore:
         building = self._constrained.num_builds > 0
         loading = self._adapters is not None and self._adapters.loading
         launched = bool(self._launched or self._sampled_late)
-        waiting = self._scheduler.has_requests and not self._frozen
-        return waiting or launched or building or loading
+        waiting = self._scheduler.has_requests and not self.sleeps
+        return waiting or launched or building or loading or self._residence.due
 
     def add(self, message: AddRequest, arrival: int | None = None) -> int:
         """Queue a request; returns its place among those of its priority.
@@ -235,6 +236,30 @@ class EngineCore:
         """Requests go on."""
         self._frozen = False
 
+    def change_memory(self, message: MemoryChange) -> None:
+        """Let go of weights and pages, bring them back, or take others, once all steps that began
+        are read; the report of the step that does it answers. No other step begins before."""
+        self._check_alive()
+        self._residence.ask(message)
+
+    @property
+    def resident(self) -> bool:
+        """Whether weights and cache are where steps find them."""
+        return self._residence.complete
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether no step begins."""
+        return self._frozen or not self._residence.complete
+
+    def _change_memory(self) -> None:
+        residence, stats = self._residence, self.stats
+        residence.act()
+        self._late.due()  # of requests that begin again no logits are needed
+        stats.weights, stats.kv_cache = residence.weights, residence.kv_cache
+        stats.weight_version = residence.version
+        self.model = replace(self.model, leaves=self._runner.leaves)
+
     def step(self) -> StepReport:
         """Start the next step, then report what the one before it gave; without asynchronous
         scheduling, what the same one gave.
@@ -255,7 +280,9 @@ class EngineCore:
             self._settled += self._adapters.settle(self._scheduler)
         self._settled += self._constrained.settle(self._step_seconds / 4)
         began = False
-        if not self._frozen:
+        if self._residence.due and not (self._launched or self._sampled_late):
+            self._change_memory()
+        if not self.sleeps:
             self._sample_late()
             began = not self._alone and self._launch()
         launched = perf_counter()
@@ -282,8 +309,9 @@ class EngineCore:
         deltas, self._settled = self._settled, []
         self._count(deltas, start, launched, read)
         report = StepReport(deltas=deltas, stats=self.stats)
+        report.answers = self._residence.take_answers()
         if self._adapters is not None:
-            report.answers = self._adapters.take_answers()
+            report.answers += self._adapters.take_answers()
         if self._residency is not None:
             report.evictions = self._residency.take()
         return report

@@ -16,6 +16,7 @@ _OF_TEXTS = (
     "enable_lora",
     "enable_prompt_embeds",
     "enable_return_hidden_states",
+    "enable_sleep_mode",
 )
 
 

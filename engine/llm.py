@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.adapters.request import LoRARequest
 from engine.beams.params import BeamSearchParams
-from engine.calls import Call, Loop, Priority
+from engine.calls import Call, Loop, Params, Priority, finished, params_of
 from engine.config import make_config
 from engine.core import EngineCore
 from engine.cores import make_core
@@ -39,7 +39,6 @@ from engine.pooling.outputs import (
 from engine.pooling_params import PoolingParams
 from engine.profiling.profiler import Profiler
 from engine.profiling.request import ProfileRequest
-from engine.progress import Progress
 from engine.prompts import Adapters, Prompt, PromptLike, as_prompt, as_prompts, with_adapters
 from engine.reasoning.config import ReasoningConfig
 from engine.reasoning.config import reasoning_config as config_of
@@ -50,7 +49,6 @@ from engine.tokenizers.tokenizer import Tokenizer
 from models.checkpoints.checkpoint import find_folder, read_generation_config
 
 Message = dict[str, Any]
-Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
@@ -81,7 +79,9 @@ class LLM:
         config = located(make_config(model=str(model), **settings))
         folder = find_folder(config.model)
         tokenizer = Tokenizer.load(tokenizer_folder(config))
-        sources = _chat_templates(tokenizer, chat_template)
+        sources: Mapping[str, str] = tokenizer.chat_templates if tokenizer else {}
+        if tokenizer and chat_template is not None:
+            sources = {"default": chat_template}
         self._reasoning = config_of(reasoning_config, sources.values())
         self._profiler = Profiler(config.profiler_config)
         self._core, self._tokenizer = make_core(config), tokenizer
@@ -139,7 +139,7 @@ class LLM:
             RequestError: a prompt or an option cannot be served; none of these is queued then.
         """
         several, call = with_adapters(as_prompts(prompts), lora_request), Call(self._loop)
-        each = self._params(sampling_params, len(several))
+        each = params_of(sampling_params, len(several), self._defaults)
         try:
             call.add_all(several, each, priority)
         except BaseException:
@@ -152,7 +152,7 @@ class LLM:
         """Run what was queued to its end; the outputs are in the order in which it was queued."""
         calls, self._queued = self._queued, []
         try:
-            return _finished(calls, use_tqdm)
+            return finished(calls, use_tqdm)
         finally:
             for call in calls:
                 call.close()
@@ -341,6 +341,41 @@ class LLM:
         """Compute every prompt from its beginning again; requests that run go on."""
         self._core.reset_prefix_cache()
 
+    def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Compute nothing until `wake_up`. With `enable_sleep_mode=True` level 1 moves the weights
+        to the host's memory and drops the KV cache, and level 2 drops both; nothing is compiled
+        again. JAX in this process has the memory then; other processes only if
+        XLA_PYTHON_CLIENT_ALLOCATOR says so.
+
+        `mode`: what was queued ends ("abort"), runs to its end first ("wait"), or begins again
+        afterwards ("keep").
+
+        Raises:
+            RequestError: there is no such level or mode, or the engine was not started for it.
+        """
+        self._loop.sleep(level, mode)
+
+    def wake_up(self, tags: Sequence[str] | None = None) -> None:
+        """Bring back everything, or of "weights", "kv_cache" and "scheduling" what `tags` name;
+        weights that were dropped are read from the disk. Steps go on once all is there. Raises
+        RequestError: there is no such tag, or no room."""
+        self._loop.wake_up(tags)
+
+    def release_kv_cache_memory(self) -> None:
+        """Drop the KV cache alone, until `wake_up(["kv_cache"])`; raises as `sleep`."""
+        self._loop.release_kv_cache_memory()
+
+    def update_weights_from_disk(
+        self, model_path: str, *, load_format: str = "auto", weight_version: str | None = None
+    ) -> None:
+        """Go on with the weights of another checkpoint of this architecture and these shapes, also
+        in an engine that sleeps; nothing is compiled, and nothing found of what was computed.
+
+        Raises:
+            RequestError: they cannot be read or do not fit; the old ones stay.
+        """
+        self._loop.update_weights(str(model_path), load_format, weight_version)
+
     def start_profile(self, profile_prefix: str | None = None) -> None:
         """Trace steps from now on into the folder of the setting `profiler_config`:
         `LLM(profiler_config={"torch_profiler_dir": "traces"})`.
@@ -389,30 +424,15 @@ class LLM:
         priority: Priority,
         beams: BeamSearchParams | None = None,
     ) -> list[RequestOutput]:
-        each = self._params(sampling_params, len(prompts))
+        each = params_of(sampling_params, len(prompts), self._defaults)
         with Call(self._loop) as call:
             call.add_all(prompts, each, priority, beams)
-            return _finished([call], use_tqdm)
+            return finished([call], use_tqdm)
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[OutputDelta]:
         with Call(self._loop) as call:
             call.add(prompt, params or self._defaults)
             yield from call.deltas()
-
-    def _params(self, given: Params, count: int) -> Sequence[SamplingParams]:
-        if given is None or isinstance(given, SamplingParams):
-            return [given or self._defaults] * count
-        if not isinstance(given, Sequence) or not all(
-            isinstance(each, SamplingParams) for each in given
-        ):
-            raise RequestError(
-                "sampling_params must be SamplingParams, or a list of them.", "sampling_params"
-            )
-        if len(given) != count:
-            raise RequestError(
-                f"{len(given)} sampling_params were given for {count} prompts.", "sampling_params"
-            )
-        return given
 
     def _render(self, messages: Sequence[Message], **options: Any) -> Prompt:
         rendered = self._rendered(messages, **options)
@@ -428,20 +448,3 @@ class LLM:
         if not messages:
             raise RequestError("messages must hold at least one message.", "messages")
         return self._template.write(list(messages), **options)
-
-
-def _finished(calls: Sequence[Call], use_tqdm: bool) -> list[RequestOutput]:
-    outputs = [output for call in calls for output in call.outputs.values()]
-    total = sum(len(output.outputs) for output in outputs)
-    with Progress(total, enabled=use_tqdm) as progress:
-        for call in calls:
-            for delta in call.deltas():
-                progress.advance(len(delta.token_ids), delta.finish_reason is not None)
-    return outputs
-
-
-def _chat_templates(tokenizer: Tokenizer | None, source: str | None) -> Mapping[str, str]:
-    """The caller's template, else the model's, by their names."""
-    if tokenizer is None:
-        return {}
-    return tokenizer.chat_templates if source is None else {"default": source}

@@ -19,6 +19,9 @@ from engine.profiling.request import ProfileRequest
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import SamplingParams
 
+FIRST_WEIGHTS = "default"  # as vLLM calls weights that nobody has changed since the start
+WeightsState = Literal["resident", "offloaded", "discarded"]  # offloaded: to the host's memory
+CacheState = Literal["resident", "discarded"]
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 
 
@@ -112,6 +115,36 @@ class Thaw(msgspec.Struct, tag="thaw"):
     """Requests go on."""
 
 
+class Release(msgspec.Struct, tag="release"):
+    """Let go of memory, start no step until a `Restore` has brought all back, and say so in an
+    `Answer`. Requests stay, and begin again."""
+
+    call_id: int
+    weights: WeightsState
+    kv_cache: CacheState
+
+
+class Restore(msgspec.Struct, tag="restore"):
+    """Bring memory back that was let go of, and say in an `Answer` whether it is there."""
+
+    call_id: int
+    weights: bool = True
+    kv_cache: bool = True
+
+
+class ReadWeights(msgspec.Struct, tag="read_weights"):
+    """Go on with the weights of another checkpoint that fits the programs, and say in an `Answer`
+    whether that is so; if not, the old ones stay. Requests stay, and begin again."""
+
+    call_id: int
+    path: str
+    version: str  # by which answers name them
+    load_format: Literal["auto", "dummy"] = "auto"
+
+
+MemoryChange = Release | Restore | ReadWeights
+
+
 class LoadAdapter(msgspec.Struct, tag="load_adapter"):
     """Read an adapter, and say in an `Answer` whether requests can have it."""
 
@@ -142,7 +175,7 @@ class Speak(msgspec.Struct, tag="speak"):
 
 ToEngine = (
     NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | Freeze | Thaw | LoadAdapter
-    | StartProfile | StopProfile | ReadPages | Speak
+    | MemoryChange | StartProfile | StopProfile | ReadPages | Speak
 )  # fmt: skip
 
 
@@ -233,6 +266,9 @@ class EngineStats(msgspec.Struct, kw_only=True):
     padded_tokens: int = 0  # tokens of all steps, padding included
     step_seconds: float = 0.0
     host_seconds: float = 0.0
+    weights: WeightsState = "resident"
+    kv_cache: CacheState = "resident"
+    weight_version: str = FIRST_WEIGHTS
 
 
 class PageEviction(msgspec.Struct, array_like=True):

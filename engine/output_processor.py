@@ -180,6 +180,17 @@ class OutputProcessor:
             del self._children[engine_id]
         return engine_ids
 
+    def abort_all(self) -> tuple[list[int], list[OutputDelta]]:
+        """Forget every request: the engine ids of what was running, and the end of each."""
+        engine_ids = sorted(self._children)
+        ends = [
+            OutputDelta(request_id=child.request_id, index=child.index, finish_reason="abort")
+            for child in self._children.values()
+        ]
+        self._children.clear()
+        self._requests.clear()
+        return engine_ids, ends
+
     @property
     def num_unfinished(self) -> int:
         """Requests that have not ended, in [0, inf)."""

@@ -35,6 +35,7 @@ from engine.messages import (
     EngineStats,
     Freeze,
     LoadAdapter,
+    MemoryChange,
     ModelInfo,
     NewRequest,
     PoolRequest,
@@ -81,6 +82,8 @@ class Core(Protocol):
     def thaw(self) -> None: ...
 
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
+
+    def change_memory(self, message: MemoryChange) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -187,7 +190,7 @@ def pages_asked_for(core: Core, messages: list[ToEngine]) -> PageMap | None:
 
 def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], list[Answer]]:
     """Hand the messages to the core; returns the end of each request that it refused, and an
-    answer to each adapter that it has no room for."""
+    answer to what an operator cannot have: an adapter without room for any, other memory."""
     refusals: list[RequestDelta] = []
     answers: list[Answer] = []
     for message in messages:
@@ -206,9 +209,12 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
             continue
         if isinstance(message, _LOOKS):  # changes nothing
             continue
-        if isinstance(message, LoadAdapter):
-            load = partial(core.load_adapter, message.call_id, message.lora)
-            asked = answer(message.call_id, load)
+        if isinstance(message, LoadAdapter | MemoryChange):
+            if isinstance(message, LoadAdapter):
+                begin = partial(core.load_adapter, message.call_id, message.lora)
+            else:
+                begin = partial(core.change_memory, message)
+            asked = answer(message.call_id, begin)
             if asked.error is not None:  # else a step's report answers, when it is read
                 answers.append(asked)
             continue

@@ -5,7 +5,7 @@ sampled. Knows plans, slots and arrays; knows nothing of queues, stop conditions
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
@@ -127,7 +127,6 @@ class Runner:
         aligner: Aligner | None = None,
     ) -> None:
         self.programs = programs
-        self._model = model
         self.leaves = model.leaves  # those of adapters change between steps
         self._mesh = model.mesh
         self._kv = kv
@@ -135,7 +134,8 @@ class Runner:
         self._abstract = abstract_state(kv, shapes, self._vocab_size, model.mesh)
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
         self._columns = SlotColumns(shapes.max_num_seqs, shapes.extra_fields)
-        self._state = _make_state(kv, shapes, self._vocab_size, shardings)
+        self._new_state = _state_maker(kv, shapes, self._vocab_size, shardings)
+        self._state = self._make_state()
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
         self._table_width = shapes.table_width
@@ -289,6 +289,17 @@ class Runner:
         send_to_host((*launched.wanted, *([] if hidden is None else [hidden])), self._mesh)
         return launched
 
+    def drop_state(self) -> None:
+        """Give the memory of all pages back, and all else but the leaves; nothing runs, and nobody
+        has a slot. Pages that were on their way to the host go there first."""
+        self._copy_pages(Plan())
+        for array in jax.tree.leaves(self._state):
+            array.delete()
+
+    def make_state(self) -> None:
+        """Have it again, as before the first step; raises ConfigError."""
+        self._state = self._make_state()
+
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""
         self.programs.close()
@@ -298,6 +309,18 @@ class Runner:
             self.copies.close()
         for array in (*self.leaves, *jax.tree.leaves(self._state)):
             array.delete()
+
+    def _make_state(self) -> DeviceState:
+        try:
+            state: DeviceState = jax.block_until_ready(self._new_state())
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ConfigError(
+                f"The device has no room in one piece for {self._kv.num_pages} pages, though as "
+                "much is free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
+            ) from None
+        return state
 
 
 def _admit(state: DeviceState, packed: Array) -> DeviceState:
@@ -309,15 +332,10 @@ def _set_pages(state: DeviceState, packed: Array) -> DeviceState:
     return state._replace(page_table=state.page_table.at[packed[0]].set(packed[1:]))
 
 
-def _make_state(kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings) -> DeviceState:
+def _state_maker(
+    kv: KVLayout, shapes: Shapes, vocab_size: int, shardings: Shardings
+) -> Callable[[], Any]:
+    """Compiled, so that a state can be had again while requests wait."""
     make = jax.jit(partial(zero_state, kv, shapes, vocab_size), out_shardings=shardings)
-    try:
-        state: DeviceState = jax.block_until_ready(make())
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise ConfigError(
-            f"The device has no room in one piece for {kv.num_pages} pages, though as much is "
-            "free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
-        ) from None
-    return state
+    compiled: Callable[[], Any] = make.lower().compile()
+    return compiled

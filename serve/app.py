@@ -113,11 +113,17 @@ from serve.operations.operator_routes import (
     LOAD,
     PAUSE,
     PAUSE_GENERATION,
+    RELEASE,
+    RELEASE_CACHE,
     RESETS,
     RESUME,
+    RESUME_MEMORY,
+    SLEEP,
     START_PROFILE,
     STOP_PROFILE,
     UNLOAD,
+    UPDATE_WEIGHTS,
+    WAKE_UP,
     Aborted,
     AbortedRequests,
     AbortRequest,
@@ -139,7 +145,16 @@ from serve.operations.profile_routes import (
     StartProfileRoute,
     StopProfileRoute,
 )
+from serve.operations.sleep_routes import (
+    SLEEPING,
+    WAKING,
+    MemoryRequest,
+    ReleaseMemoryRoute,
+    ResumeMemoryRoute,
+    SleepRoutes,
+)
 from serve.operations.tracing import TraceContext
+from serve.operations.weight_routes import UpdateWeightsRequest, UpdateWeightsRoute, WeightsUpdated
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
 from serve.pooling.cohere_route import CohereEmbedRoute
 from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
@@ -232,6 +247,7 @@ READABLE = {
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
     "/is_paused": "Whether an operator has paused the server.",
+    "/is_sleeping": "Whether it is paused, or has let go of memory.",
     "/v1/models": "What is served.",
     "/api/tags": "The same, in Ollama's words.",
 }
@@ -261,6 +277,20 @@ ACTIONS = [
     Action("post", RESUME, "Begin what came meanwhile; for operators."),
     Action("post", PAUSE_GENERATION, "As /pause; for operators.", Done, PauseRequest),
     Action("post", CONTINUE, "As /resume; for operators."),
+    Action("post", SLEEP, "Let go of memory, or pause; for operators.", query=SLEEPING),
+    Action("post", WAKE_UP, "Bring memory back; for operators.", query=WAKING),
+    Action("post", RELEASE_CACHE, "Drop the KV cache alone; for operators."),
+    *(
+        Action("post", path, what, Done, MemoryRequest, needs_body=False)
+        for path, what in (
+            (RELEASE, "Let go of memory; for operators."),
+            (RESUME_MEMORY, "Bring it back; for operators."),
+        )
+    ),
+    Action(
+        "post", UPDATE_WEIGHTS, "Serve other weights; for operators.", WeightsUpdated,
+        UpdateWeightsRequest,
+    ),
     Action(
         "post", START_PROFILE, "Trace steps; for operators.", ProfileChanged, StartProfileRequest,
         needs_body=False,
@@ -351,6 +381,9 @@ def _generation(service: Service) -> Iterator[Route]:
         ABORT: AbortResponseRoute(service),
         ABORT_REQUESTS: AbortRequestsRoute(service),
         PAUSE_GENERATION: PauseGenerationRoute(service),
+        UPDATE_WEIGHTS: UpdateWeightsRoute(service),
+        RELEASE: ReleaseMemoryRoute(service),
+        RESUME_MEMORY: ResumeMemoryRoute(service),
         START_PROFILE: StartProfileRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
@@ -388,6 +421,11 @@ def _information(service: Service) -> Iterator[Route]:
     pauses = PauseRoutes(service)
     for path, pause in pauses.paths().items():
         yield Route(path, pause, methods=["POST"])
+    sleeps = SleepRoutes(service)
+    yield Route(SLEEP, sleeps.sleep, methods=["POST"])
+    yield Route(WAKE_UP, sleeps.wake_up, methods=["POST"])
+    yield Route(RELEASE_CACHE, sleeps.release_kv_cache_memory, methods=["POST"])
+    yield Route("/is_sleeping", sleeps.is_sleeping)
     yield Route(STOP_PROFILE, StopProfileRoute(service).__call__, methods=["POST"])
     yield Route("/is_paused", pauses.is_paused)
     yield Route("/livez", health.alive)

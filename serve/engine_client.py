@@ -23,6 +23,7 @@ from engine.messages import (
     EngineStats,
     Freeze,
     LoadAdapter,
+    MemoryChange,
     ModelInfo,
     NewRequest,
     PoolRequest,
@@ -82,6 +83,7 @@ class EngineClient:
         self._watch, self._calls = PageWatch(), EngineCalls()
         self._num_pooled = 0
         self._frozen = False
+        self._num_changes = 0  # of the engine's memory, which take as long as a disk does
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -94,13 +96,25 @@ class EngineClient:
     @property
     def silent_seconds(self) -> float:
         """How long the engine has had work and said nothing."""
-        return time.monotonic() - self._heard if self._awaited else 0.0
+        if self._num_changes or not self._awaited:
+            return 0.0
+        return time.monotonic() - self._heard
 
     @property
     def _awaited(self) -> bool:
         """Whether the engine is to say something: it answers each message, an abort too."""
-        works = self.num_sequences > 0 and not self._frozen
+        works = self.num_sequences > 0 and not self._frozen and self.resident
         return works or self._outbox.is_owed
+
+    @property
+    def resident(self) -> bool:
+        """Whether the engine's weights and cache are where steps find them."""
+        return self._stats.weights == self._stats.kv_cache == "resident"
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether what is at work stays where it is."""
+        return self._frozen or not self.resident
 
     @property
     def num_sequences(self) -> int:
@@ -248,6 +262,21 @@ class EngineClient:
             self._tell([Thaw()])
             self._frozen = False
 
+    async def change_memory(self, message: Callable[[int], MemoryChange]) -> None:
+        """Have the engine let go of memory or bring it back, also if the caller leaves; raises as
+        `generate`, and RequestError if it cannot."""
+        self._check_open()
+        change = asyncio.ensure_future(self._ask(message))
+        self._num_changes += 1
+        change.add_done_callback(self._changed)
+        await asyncio.shield(change)
+
+    def _changed(self, change: asyncio.Future[None]) -> None:
+        self._num_changes -= 1
+        self._heard = time.monotonic()
+        if not change.cancelled():
+            change.exception()  # whoever asked may have gone
+
     async def load_adapter(self, lora: LoRARequest) -> None:
         """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
@@ -287,10 +316,14 @@ class EngineClient:
         self._outbox.clear()
         self._frozen = False
         self._stats, self._watch = EngineStats(), PageWatch()
+        self.flights.see_weights(self._stats.weight_version)
 
     def drain(self) -> None:
-        """Refuse new requests from now on; those in flight go on, also where they were frozen."""
+        """Refuse new requests from now on; those in flight go on, also where they were frozen, but
+        end where the engine sleeps."""
         self.thaw()
+        if not self.resident:
+            self.fail_all("The server is shutting down.")
         if self._state in ("loading", "ready"):
             self._state = "draining"
 
@@ -322,6 +355,7 @@ class EngineClient:
         self._stats = report.stats
         self._heard, self._outbox.is_owed = time.monotonic(), False
         self._metrics.engine_report(report)
+        self.flights.see_weights(report.stats.weight_version)
         if report.pages is not None:
             self._watch.tell(report.pages)
         for begun in report.deltas:

@@ -7,7 +7,7 @@ engine nor its state: what is to be sent there it returns.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.messages import FinishReason, NewRequest
+from engine.messages import FIRST_WEIGHTS, FinishReason, NewRequest
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta
 from models.errors import IngotError
@@ -50,6 +50,7 @@ class Flights:
         self._admission = admission
         self._traces = traces
         self._flights: dict[str, _Flight] = {}
+        self._weights = FIRST_WEIGHTS
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -92,10 +93,20 @@ class Flights:
             flight.waiting.end()
         timeline.preemptions = delta.num_preemptions or timeline.preemptions
         if delta.finish_reason is not None:
+            timeline.weights = self._weights
             del flight.timelines[delta.index]
             self._end(flight, timeline, delta.finish_reason)
             self.num_sequences -= 1
         flight.stream.put(delta, sent_at)
+
+    def see_weights(self, version: str) -> None:
+        """From now on these are the weights that write."""
+        if version == self._weights:
+            return
+        for flight in self._flights.values():
+            for timeline in flight.timelines.values():
+                timeline.earlier_weights += ((timeline.tokens, self._weights),)
+        self._weights = version
 
     def forget(self, names: Sequence[str]) -> list[int]:
         """Drop these prompts; returns the ids of what is unfinished, which is to leave the engine,

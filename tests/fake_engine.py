@@ -25,13 +25,19 @@ from engine.cache.page_map import PageMap, draw
 from engine.config import EngineConfig
 from engine.errors import ConfigError, RequestError
 from engine.messages import (
+    FIRST_WEIGHTS,
     AddRequest,
     Answer,
+    CacheState,
     EngineStats,
+    MemoryChange,
     ModelInfo,
+    ReadWeights,
+    Release,
     RequestDelta,
     StepReport,
     TokenLogprobs,
+    WeightsState,
 )
 from engine.process import serve_engine
 from engine.vectors.hidden_states import check_hidden
@@ -73,6 +79,10 @@ class FakeCore:
         self.answers: list[Answer] = []
         self.num_steps = self.num_prompt = self.num_generated = self.num_resets = self.num_maps = 0
         self.frozen, self.num_retracted = False, 0
+        self.weights: WeightsState = "resident"
+        self.kv_cache: CacheState = "resident"
+        self.changes: list[MemoryChange] = []
+        self.version = FIRST_WEIGHTS
         self.said_first: dict[str, Any] = {}  # with the first token of each row
         self.info = ModelInfo(
             architecture="FakeForCausalLM",
@@ -94,7 +104,7 @@ class FakeCore:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting) and not self.frozen
+        return bool(self.running or self.waiting) and not self.sleeps
 
     def add(self, request: AddRequest, arrival: int | None = None) -> int:
         if request.prompt_token_ids[0] == REFUSE:
@@ -133,6 +143,31 @@ class FakeCore:
         error = "nowhere has no adapter_config.json." if lora.lora_path == "nowhere" else None
         self.answers.append(Answer(call_id, error, "lora_path"))
 
+    def change_memory(self, message: MemoryChange) -> None:
+        """As `engine.residence` does; of the path "nowhere" nothing can be read."""
+        error = None
+        if isinstance(message, ReadWeights):
+            self.waiting, self.running = self.running | self.waiting, {}
+            if message.path == "nowhere":
+                error = "There is no model at nowhere."
+            else:
+                self.version, self.weights = message.version, "resident"
+        elif isinstance(message, Release):
+            self.waiting, self.running = self.running | self.waiting, {}
+            if message.weights != "resident" and self.weights != "discarded":
+                self.weights = message.weights
+            if message.kv_cache != "resident":
+                self.kv_cache = message.kv_cache
+        else:
+            self.weights = "resident" if message.weights else self.weights
+            self.kv_cache = "resident" if message.kv_cache else self.kv_cache
+        self.changes.append(message)
+        self.answers.append(Answer(message.call_id, error))
+
+    @property
+    def sleeps(self) -> bool:
+        return self.frozen or not self.weights == self.kv_cache == "resident"
+
     def page_map(self) -> PageMap:
         """Two pages of each row, of which all rows have one in common, and one that is idle."""
         self.num_maps += 1
@@ -141,10 +176,10 @@ class FakeCore:
 
     def step(self) -> StepReport:
         time.sleep(self.step_seconds)
-        while self.waiting and len(self.running) < self.rows and not self.frozen:
+        while self.waiting and len(self.running) < self.rows and not self.sleeps:
             request_id = next(iter(self.waiting))
             self.running[request_id] = self.waiting.pop(request_id)
-        rows = [] if self.frozen else list(self.running.values())
+        rows = [] if self.sleeps else list(self.running.values())
         deltas = [self._advance(row) for row in rows]
         self.num_steps += bool(deltas)
         self.num_generated += len(deltas)
@@ -202,6 +237,9 @@ class FakeCore:
             scheduled_tokens=self.num_generated,
             padded_tokens=self.num_generated + 3 * self.num_steps,
             step_seconds=0.001 * self.num_steps,
+            weights=self.weights,
+            kv_cache=self.kv_cache,
+            weight_version=self.version,
         )
 
 

@@ -89,6 +89,12 @@ class Adapters:
             self._answers += [Answer(call_id, read.error, "lora_path") for call_id in call_ids]
         return ended
 
+    def with_room(self, model: LoadedModel) -> tuple[Array, ...]:
+        """The leaves of `model`, read anew, and the same room for adapters, which is empty; nobody
+        runs."""
+        self.slots.forget()
+        return with_adapters(model, self._adapted.slots, self._adapted.rank).model.leaves
+
     def bring(self, runner: Runner) -> None:
         """Copy the adapters that the next step needs."""
         due = self.slots.due

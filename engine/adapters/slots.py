@@ -68,5 +68,12 @@ class AdapterSlots:
         if lora is not None:
             self._users[lora] -= 1
 
+    def forget(self) -> None:
+        """The slots hold nothing any more, and nobody runs."""
+        self._free = sorted([*self._free, *self._slots.values()])
+        self._slots.clear()
+        self._users.clear()
+        self.due.clear()
+
     def _idle(self) -> LoRARequest | None:
         return next((each for each in self._slots if not self._users[each]), None)

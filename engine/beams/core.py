@@ -25,6 +25,7 @@ from engine.errors import RequestError
 from engine.messages import (
     AddBeams,
     AddRequest,
+    MemoryChange,
     ModelInfo,
     NewRequest,
     PoolRequest,
@@ -55,6 +56,8 @@ class PlainCore(Protocol):
     def thaw(self) -> None: ...
 
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None: ...
+
+    def change_memory(self, message: MemoryChange) -> None: ...
 
     def page_map(self) -> PageMap | None: ...
 
@@ -144,6 +147,10 @@ class BeamCore:
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """As the core does."""
         self._core.load_adapter(call_id, lora)
+
+    def change_memory(self, message: MemoryChange) -> None:
+        """As the core does."""
+        self._core.change_memory(message)
 
     def page_map(self) -> PageMap | None:
         """The core's."""

@@ -149,11 +149,12 @@ class PrefixCache:
             self._forget(page)
             self._pool.unkeep(page)
 
-    def clear(self) -> None:
-        """Forget all contents; pages without owners are free."""
+    def clear(self, *, host: bool = True) -> None:
+        """Forget all contents, those in the host's memory only if `host`; pages without owners are
+        free."""
         for page in self._continuations.pages():
             self.discard(page)
-        if self._tier is not None:
+        if self._tier is not None and host:
             self._tier.clear()
 
     def _find(self, key: PageKey) -> Known | None:

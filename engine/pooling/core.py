@@ -18,6 +18,7 @@ from engine.config import EngineConfig, PoolerConfig
 from engine.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from engine.messages import (
     EngineStats,
+    MemoryChange,
     ModelInfo,
     NewRequest,
     PoolRequest,
@@ -111,6 +112,10 @@ class PoolingCore:
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Raises RequestError: adapters are for models that write text."""
         raise RequestError("This engine gives vectors and has no adapters.", "lora_name")
+
+    def change_memory(self, message: MemoryChange) -> None:
+        """Raises RequestError: so far engines that write text sleep, and no others."""
+        raise RequestError("This engine gives vectors, and its memory stays as it is.", "level")
 
     def reset_prefix_cache(self) -> None:
         """Nothing: vectors are not cached, nor what they are made of."""

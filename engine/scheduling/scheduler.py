@@ -90,12 +90,13 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.request_id]
 
-    def reset_prefix_cache(self) -> None:
-        """Find nothing again that was computed until now. Requests keep the pages that they own,
-        and what becomes of these is known under a name that nobody new asks for."""
+    def reset_prefix_cache(self, *, host: bool = True) -> None:
+        """Find nothing again that was computed until now, but for what the host has, unless `host`.
+        Requests keep the pages that they own, and what becomes of these is known under a name that
+        nobody new asks for."""
         if self.cache is None:
             return
-        self.cache.clear()
+        self.cache.clear(host=host)
         if self._snapshots is not None:
             self._snapshots.clear()
         parted = token_hex(16)

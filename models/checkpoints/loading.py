@@ -8,7 +8,7 @@ time, never the model (on a CPU device the model itself, once). Refuses to know 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -62,6 +62,7 @@ DTYPES: Mapping[str, np.dtype] = {
     "float16": jnp.dtype(jnp.float16),
     "float32": jnp.dtype(jnp.float32),
 }
+Ready = Callable[[ModelConfig, Layout[Decoder]], None]
 READABLE = ("bfloat16", "float16", "float32", "float64")
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ def load(
     seed: int = 0,
     max_model_len: int | None = None,
     hf_overrides: Mapping[str, Any] | None = None,
+    ready: Ready | None = None,
 ) -> LoadedModel:
     """Load the checkpoint folder `model` onto `mesh`, cut into as many shards as it has devices.
 
@@ -138,6 +140,7 @@ def load(
         quantization: "int8" and "fp8" quantise the linear maps while they are read.
         max_model_len: tokens of context the model is run with, if not those it was made for.
         hf_overrides: values that go before those of config.json.
+        ready: called once the checkpoint is known to be whole, and before any of it is read.
 
     Raises:
         CheckpointError: a file is missing or malformed, or tensors do not fit the configuration.
@@ -145,11 +148,8 @@ def load(
         ModelError: the parameters do not fit into the devices' free memory.
     """
     folder = find_folder(model)
-    read = partial(_read_settings, where=str(folder / CONFIG))
-    raw = overridden(read_config(folder), hf_overrides, read)
-    method, architecture, config = read(raw)
-    if max_model_len is not None:
-        config = replace(config, context_length=max_model_len)
+    method, architecture, config = _settings_of(folder, hf_overrides, max_model_len)
+    begin = partial(_begin, config, mesh, ready)
     made = find_made(folder) if load_format == "auto" else None
     if made is not None:
         dtype, quantization = made.settings(folder, dtype, quantization)
@@ -158,7 +158,7 @@ def load(
     online = online_kinds(quantization, method, mesh, compute, made and made.platform)
     if load_format == "dummy" or made is not None:
         plan, kernels = decoder_layout(config, compute, mesh, online)
-        check_memory(plan.leaves, mesh)
+        begin(plan)
         if made is not None:
             leaves = read_converted(folder, made, plan.leaves, weights.sources, mesh)
         else:
@@ -168,14 +168,32 @@ def load(
             weights, found = _match(weights, method.read(tensors) if method else tensors, folder)
             choose = kinds_of(weights.sources, found, compute, mesh) if method else online
             plan, kernels = decoder_layout(config, compute, mesh, choose)
-            check_memory(plan.leaves, mesh)
-            leaves = _read(plan, weights, found, mesh, kernels, folder)
+            _check_all_shapes(plan, weights, found, kernels, folder)
+            begin(plan)
+            leaves = _read(plan, weights, found, mesh, kernels)
     count = num_parameters(plan, kernels)
     generation = read_generation_config(folder)
     used = quantization or (method.name if method else None)
     return LoadedModel(
         folder, config, generation, plan, leaves, mesh, count, used, compute.name, weights
     )
+
+
+def _settings_of(
+    folder: Path, hf_overrides: Mapping[str, Any] | None, max_model_len: int | None
+) -> tuple[Method | None, Architecture, ModelConfig]:
+    read = partial(_read_settings, where=str(folder / CONFIG))
+    method, architecture, config = read(overridden(read_config(folder), hf_overrides, read))
+    if max_model_len is not None:
+        config = replace(config, context_length=max_model_len)
+    return method, architecture, config
+
+
+def _begin(config: ModelConfig, mesh: Mesh, ready: Ready | None, plan: Layout[Decoder]) -> None:
+    """Nothing is wrong with the checkpoint; raises ModelError where there is no room for it."""
+    if ready is not None:
+        ready(config, plan)
+    check_memory(plan.leaves, mesh)
 
 
 def _read_settings(
@@ -276,7 +294,8 @@ def read_leaves(
     """Every leaf of `plan` on its devices, none of which stays quantised; raises as `load`."""
     with open_tensors(folder) as tensors:
         weights, found = _match(weights, method.read(tensors) if method else tensors, folder)
-        return _read(plan, weights, found, mesh, {}, folder)
+        _check_all_shapes(plan, weights, found, {}, folder)
+        return _read(plan, weights, found, mesh, {})
 
 
 def _read(
@@ -285,19 +304,18 @@ def _read(
     found: Mapping[str, Readable],
     mesh: Mesh,
     kernels: Mapping[str, Packed],
-    folder: Path,
 ) -> tuple[Array, ...]:
-    shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
-    plain = [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
-    for leaf in plain:
-        shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
-    for path, shape in shapes.items():
-        _check_shapes(weights.sources[path], shape, found, folder)
+    plain = _plain(plan, kernels)
     with ThreadPoolExecutor(READERS) as pool:
         place = partial(_place, mesh=mesh, sources=weights.sources, tensors=found)
         placed = dict(zip(plain, pool.map(place, plain), strict=True))
         placed |= PackedPlacer(kernels, weights.sources, found, mesh).place(plan.leaves, pool)
     return tuple(placed[leaf] for leaf in plan.leaves)
+
+
+def _plain(plan: Layout[Any], kernels: Mapping[str, Packed]) -> list[Leaf]:
+    """Leaves that are no part of a packed matrix."""
+    return [leaf for leaf in plan.leaves if _module(leaf) not in kernels]
 
 
 def _module(leaf: Leaf) -> str:
@@ -338,6 +356,21 @@ def _equal(one: Readable, other: Readable) -> bool:
         if not np.array_equal(mine, its):
             return False
     return True
+
+
+def _check_all_shapes(
+    plan: Layout[Any],
+    weights: WeightMap,
+    found: Mapping[str, Readable],
+    kernels: Mapping[str, Packed],
+    folder: Path,
+) -> None:
+    """Raise CheckpointError for a tensor of another shape than its place has."""
+    shapes: dict[str, tuple[int, ...]] = {path: kernel.shape for path, kernel in kernels.items()}
+    for leaf in _plain(plan, kernels):
+        shapes |= dict.fromkeys(leaf.paths, leaf.shape[1:] if leaf.stacked else leaf.shape)
+    for path, shape in shapes.items():
+        _check_shapes(weights.sources[path], shape, found, folder)
 
 
 def _check_shapes(

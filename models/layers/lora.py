@@ -14,8 +14,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -77,7 +78,7 @@ def with_adapters(model: LoadedModel, slots: int, rank: int) -> AdaptedModel:
     known = dict(zip((leaf.paths for leaf in model.layout.leaves), model.leaves, strict=True))
     check_memory([leaf for leaf in plan.leaves if leaf.paths not in known], model.mesh)
     leaves = tuple(
-        known[leaf.paths] if leaf.paths in known else _zeros(leaf, model.mesh)
+        known[leaf.paths] if leaf.paths in known else zeros(leaf, model.mesh)
         for leaf in plan.leaves
     )
     return AdaptedModel(replace(model, layout=plan, leaves=leaves), targets, slots, rank)
@@ -136,7 +137,13 @@ def _adapted(decoder: Decoder) -> Iterator[tuple[str, Linear]]:
             yield path, module
 
 
-def _zeros(leaf: Leaf, mesh: Mesh) -> Array:
-    make = partial(jnp.zeros, leaf.shape, leaf.dtype)
-    zeros: Array = jax.jit(make, out_shardings=named_sharding(mesh, leaf.axes))()
-    return zeros
+def zeros(leaf: Leaf, mesh: Mesh) -> Array:
+    """The room of one leaf, before an adapter lies in it."""
+    made: Array = _zeros(leaf.shape, leaf.dtype, named_sharding(mesh, leaf.axes))
+    return made
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _zeros(shape: tuple[int, ...], dtype: np.dtype, sharding: NamedSharding) -> Array:
+    placed: Array = jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
+    return placed

@@ -13,7 +13,14 @@ from itertools import cycle, islice
 from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.messages import AddRequest, EngineStats, ModelInfo, RequestDelta, StepReport
+from engine.messages import (
+    AddRequest,
+    EngineStats,
+    MemoryChange,
+    ModelInfo,
+    RequestDelta,
+    StepReport,
+)
 from engine.tokenizers.tokenizer import Tokenizer
 from models.checkpoints.checkpoint import find_folder
 
@@ -62,6 +69,10 @@ class ScriptedCore:
     def load_adapter(self, call_id: int, lora: LoRARequest) -> None:
         """Raises RequestError: there is nothing to compute with it."""
         raise RequestError("This engine has no adapters.", "lora_name")
+
+    def change_memory(self, message: MemoryChange) -> None:
+        """Raises RequestError: there is none."""
+        raise RequestError("This engine has no memory to let go of.", "level")
 
     def page_map(self) -> None:
         """There is no cache."""

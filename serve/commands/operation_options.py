@@ -26,6 +26,16 @@ ProfilerConfig = Annotated[
         rich_help_panel=_OPERATION,
     ),
 ]
+EnableSleepMode = Annotated[
+    bool,
+    typer.Option(
+        "--enable-sleep-mode/--no-enable-sleep-mode",
+        help="Let operators have weights and KV cache given back while nobody asks (/sleep). Of a "
+        "GPU, XLA keeps that memory for JAX in the same process; to others it gives it, by JAX's "
+        "documentation, only with XLA_PYTHON_CLIENT_ALLOCATOR=platform, which is slow.",
+        rich_help_panel=_OPERATION,
+    ),
+]
 WatchdogTimeout = Annotated[
     float,
     typer.Option(

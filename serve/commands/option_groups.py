@@ -123,6 +123,7 @@ class OperationOptions:
     enable_per_request_metrics: options.EnablePerRequestMetrics = False
     kv_cache_metrics: operation_options.KvCacheMetrics = False
     kv_cache_metrics_sample: operation_options.KvCacheMetricsSample = 0.01
+    enable_sleep_mode: operation_options.EnableSleepMode = False
     profiler_config: operation_options.ProfilerConfig = None
     log_level: options.LogLevel = "info"
     log_format: options.LogFormat = "text"

@@ -22,6 +22,7 @@ _SPELLINGS = {  # most are SGLang's
     "disable-overlap-schedule": "no-async-scheduling",
     "disable-radix-cache": "no-enable-prefix-caching",
     "dp-size": "data-parallel-size",
+    "enable-memory-saver": "enable-sleep-mode",
     "json-model-override-args": "hf-overrides",
     "log-level-http": "uvicorn-log-level",
     "lora-paths": "lora-modules",

@@ -3,9 +3,9 @@
 The names are SGLang's (`return_cached_tokens_details`) and vLLM's (`return_weight_versions`).
 """
 
-from msgspec import Struct
+from collections.abc import Sequence
 
-VERSION = "default"  # as vLLM calls weights that nobody has changed since the start
+from msgspec import Struct
 
 
 class WeightVersionSpan(Struct):
@@ -13,7 +13,7 @@ class WeightVersionSpan(Struct):
 
     start: int
     end: int
-    version: str = VERSION
+    version: str
 
 
 class CachedTokensDetails(Struct):
@@ -29,6 +29,18 @@ class SglExt(Struct):
     cached_tokens_details: CachedTokensDetails
 
 
-def weight_versions(num_tokens: int) -> list[WeightVersionSpan]:
-    """Of an answer: a server never changes its model's weights."""
-    return [WeightVersionSpan(0, num_tokens)] if num_tokens else []
+def weight_versions(
+    earlier: Sequence[tuple[int, str]], last: str, num_tokens: int
+) -> list[WeightVersionSpan]:
+    """Of an answer that has ended: one span, unless weights were changed while it was written.
+
+    `earlier`: up to which token by which; the rest is of `last`.
+    """
+    spans: list[WeightVersionSpan] = []
+    for end, version in (*earlier, (num_tokens, last)):
+        start = spans[-1].end if spans else 0
+        if spans and spans[-1].version == version:
+            spans[-1].end = end
+        elif end > start:
+            spans.append(WeightVersionSpan(start, end, version))
+    return spans

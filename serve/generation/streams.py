@@ -36,7 +36,7 @@ class RequestStream:
     ) -> None:
         """`on_shown` is told how many seconds each piece took from the engine to the client."""
         self.request_ids = list(request_ids)
-        self.timelines: list[Timeline] = []  # of all choices, in no order
+        self.timelines: list[Timeline] = []  # of all choices, in their order
         self._offsets = {name: position * samples for position, name in enumerate(request_ids)}
         self._unfinished = len(request_ids) * samples
         self._unread: dict[int, OutputDelta] = {}

@@ -94,12 +94,14 @@ async def send_whole(send: Send, view: View, deltas: dict[int, OutputDelta]) -> 
     await send_json(send, await aside(partial(view.whole, deltas), deltas))
 
 
-async def send_json(send: Send, value: msgspec.Struct | Sequence[msgspec.Struct] | str) -> None:
-    """A whole response with status 200."""
+async def send_json(
+    send: Send, value: msgspec.Struct | Sequence[msgspec.Struct] | str, status: int = 200
+) -> None:
+    """A whole response."""
     body = msgspec.json.encode(value)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send_body(send, body)

@@ -298,6 +298,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             request.scored,
             self.service.model.tokenizer,
             indexed=request.many,
+            stats=lambda: self.service.client.stats,
         )
         shown = view if turn is None else HeardView(view, turn)
         priority = request.priority or 0

@@ -4,13 +4,14 @@ A log-probability is listed as (value, id, text), the text only where it was ask
 token of a prompt that is scored has none, wherever the scoring begins.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from engine.messages import EngineStats
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
@@ -42,6 +43,7 @@ class MetaInfo(Struct, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    weight_version: str  # those that the server has now
     input_token_logprobs: list[Any] | Raw | UnsetType = UNSET
     input_top_logprobs: list[Any] | Raw | UnsetType = UNSET
     output_token_logprobs: list[Any] | UnsetType = UNSET
@@ -70,6 +72,7 @@ class GenerateView:
         tokenizer: Tokenizer | None,
         *,
         indexed: bool,
+        stats: Callable[[], EngineStats],
     ) -> None:
         self._prompts = prompts
         self._samples = prompts[0].params.n
@@ -77,6 +80,7 @@ class GenerateView:
         self._scored = scored
         self._tokenizer = tokenizer
         self._indexed = indexed
+        self._stats = stats
         self._so_far: dict[int, OutputDelta] = {}
         self._written: dict[int, tuple[int, list[Raw]]] = {}  # scores of so much of a prompt
 
@@ -109,6 +113,7 @@ class GenerateView:
             prompt_tokens=prompt.num_tokens,
             completion_tokens=len(delta.token_ids),
             cached_tokens=delta.num_cached_tokens,
+            weight_version=self._stats().weight_version,
         )
         if self._scored is not None:
             self._score(info, self._scored, delta.logprobs or [])

@@ -52,6 +52,7 @@ class ChatRoute(GenerationRoute[ChatRequest]):
             name, [talk.prompt], request.priority or 0, interval, response_id
         ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
+            view.timelines = stream.timelines
             named = FunctionView(view) if request.functions else view
             shown = named if turn is None else HeardView(named, turn)
             if request.stream:

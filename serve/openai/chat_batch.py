@@ -66,7 +66,9 @@ class ChatBatchRoute(GenerationRoute[ChatBatchRequest]):
         wholes = []
         for place, talk in enumerate(talks):
             own = {index: deltas[place * count + index] for index in range(count)}
-            wholes.append(chat_view(service, talk, response_id).whole(own))
+            view = chat_view(service, talk, response_id)
+            view.timelines = stream.timelines[place * count : (place + 1) * count]
+            wholes.append(view.whole(own))
         await send_json(send, _together(wholes))
 
 

@@ -1,7 +1,7 @@
 """Showing what the engine said as `/v1/chat/completions` does, whole or in chunks."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import UNSET, UnsetType
 
@@ -50,6 +50,7 @@ class ChatView:
         )  # fmt: skip
         self._begun: set[int] = set()
         self.timeline: Timeline | None = None  # to be told at the end
+        self.timelines: Sequence[Timeline] = ()  # of choices that were written here
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[ChatChunk]:
@@ -155,7 +156,10 @@ class ChatView:
         """Whose a choice is that has ended."""
         if not self._request.return_weight_versions:
             return UNSET
-        return weight_versions(self._counter.of_choice(index).completion_tokens)
+        if not self.timelines:
+            return UNSET
+        count, timeline = self._counter.of_choice(index).completion_tokens, self.timelines[index]
+        return weight_versions(timeline.earlier_weights, timeline.weights, count)
 
     def _logprobs(self, delta: OutputDelta) -> ChatLogprobs | None:
         if not self._request.logprobs:

@@ -47,6 +47,7 @@ class CompletionView:
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
         self.timeline: Timeline | None = None  # to be told at the end
+        self.timelines: Sequence[Timeline] = ()  # of choices that were written here
         self._offsets: dict[int, int] = {}  # choice -> characters shown
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Completion]:
@@ -110,9 +111,12 @@ class CompletionView:
         if delta.finish_reason is not None:
             choice.stop_reason = delta.stop_reason
             choice.matched_stop = delta.matched
-            if request.return_weight_versions:
+            if request.return_weight_versions and self.timelines:
                 count = self._counter.of_choice(index).completion_tokens
-                choice.weight_versions = weight_versions(count)
+                timeline = self.timelines[index]
+                choice.weight_versions = weight_versions(
+                    timeline.earlier_weights, timeline.weights, count
+                )
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
             choice.prompt_token_ids = prompt.token_ids if begins and not prompt.embeds else UNSET

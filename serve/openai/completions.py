@@ -57,6 +57,7 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
             name, prompts, request.priority or 0, interval, response_id
         ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
+            view.timelines = stream.timelines
             if request.stream:
                 await send_events(send, stream, view, DATA_ONLY)
             else:

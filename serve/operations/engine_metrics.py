@@ -63,6 +63,7 @@ class EngineCollector:
             yield counter
         yield self._accepted_per_place()
         yield self._waiting()
+        yield self._sleep_state()
         yield from self._sources()
         if self.info is not None:
             yield self._cache_config(self.info)
@@ -119,6 +120,20 @@ class EngineCollector:
         gauge = GaugeMetricFamily(name, "why requests wait", labels=(*LABELS, "reason"))
         gauge.add_metric((*self._values, "capacity"), self.stats.num_waiting)
         gauge.add_metric((*self._values, "deferred"), self.stats.num_deferred)
+        return gauge
+
+    def _sleep_state(self) -> Metric:
+        """One state is 1; none is while only the cache is gone."""
+        stats = self.stats
+        states = {
+            "awake": stats.weights == stats.kv_cache == "resident",
+            "weights_offloaded": stats.weights == "offloaded",
+            "discard_all": stats.weights == "discarded",
+        }
+        name = "vllm:engine_sleep_state"
+        gauge = GaugeMetricFamily(name, "where the weights are", labels=(*LABELS, "sleep_state"))
+        for state, value in states.items():
+            gauge.add_metric((*self._values, state), value)
         return gauge
 
     def _sources(self) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ class InfoRoutes:
         return json_response(
             {
                 "model_path": model.root,
+                "weight_version": self._service.client.stats.weight_version,
                 "tokenizer_path": model.root if model.tokenizer else None,
                 "served_model_names": model.names,
                 "architectures": [info.architecture],

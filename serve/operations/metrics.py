@@ -24,7 +24,7 @@ from prometheus_client import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.messages import EngineStats, FinishReason, ModelInfo, StepReport
+from engine.messages import FIRST_WEIGHTS, EngineStats, FinishReason, ModelInfo, StepReport
 from engine.sampling.params import SamplingParams
 from serve.operations.engine_metrics import LABELS, EngineCollector, ResidencyMetrics
 from serve.operations.gpus import Gpus
@@ -64,6 +64,8 @@ class Timeline:
     queue_seconds: float | None = None
     cached_tokens: int = 0
     preemptions: int = 0
+    weights: str = FIRST_WEIGHTS  # by which the last tokens were written
+    earlier_weights: tuple[tuple[int, str], ...] = ()  # up to which token which others did
 
 
 @dataclass(slots=True)

@@ -26,9 +26,15 @@ PAUSE, RESUME = "/pause", "/resume"  # `serve.operations.pause_routes`, as the n
 PAUSE_GENERATION, CONTINUE = "/pause_generation", "/continue_generation"
 ABORT_REQUESTS = "/abort_requests"
 START_PROFILE, STOP_PROFILE = "/start_profile", "/stop_profile"  # `serve.operations.profile_routes`
+SLEEP, WAKE_UP = "/sleep", "/wake_up"  # `serve.operations.sleep_routes`, as the next three
+RELEASE_CACHE = "/release_kv_cache_memory"
+RELEASE, RESUME_MEMORY = "/release_memory_occupation", "/resume_memory_occupation"
+SLEEPS = frozenset({SLEEP, WAKE_UP, RELEASE_CACHE, RELEASE, RESUME_MEMORY})
+UPDATE_WEIGHTS = "/update_weights_from_disk"  # `serve.operations.weight_routes`
 PROFILES = frozenset({START_PROFILE, STOP_PROFILE})
 PAUSES = frozenset({PAUSE, RESUME, PAUSE_GENERATION, CONTINUE})
-OPERATOR_PATHS = frozenset({*RESETS, ABORT, ABORT_REQUESTS, LOAD, UNLOAD, *PAUSES, *PROFILES})
+_SINGLE = frozenset({ABORT, ABORT_REQUESTS, LOAD, UNLOAD, UPDATE_WEIGHTS})
+OPERATOR_PATHS = _SINGLE | PAUSES | PROFILES | SLEEPS | {*RESETS}
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 
 

@@ -1,14 +1,16 @@
-"""The operator's pause, until whose end requests that want something computed are not begun.
+"""The operator's pauses, until whose end requests that want something computed are not begun.
 
 One whose server drains, or has lost its engine, waits no longer: it is told so.
 """
 
 import asyncio
 from contextlib import suppress
+from typing import Literal
 
 from engine.errors import OverloadedError
 from serve.engine_client import EngineClient
 
+Why = Literal["paused", "asleep", "updating"]
 MAX_HELD = 1024  # requests that wait for the end of a pause
 _LOOK_SECONDS = 1.0  # how often they look whether there is still an engine
 
@@ -19,19 +21,27 @@ class Pause:
     def __init__(self) -> None:
         self._over = asyncio.Event()
         self._over.set()
+        self._reasons: set[Why] = set()
         self._held = 0
 
     @property
     def is_on(self) -> bool:
         return not self._over.is_set()
 
-    def begin(self) -> None:
+    def is_for(self, why: Why) -> bool:
+        """Whether this is a reason, among others perhaps."""
+        return why in self._reasons
+
+    def begin(self, why: Why = "paused") -> None:
         """From now on requests wait."""
+        self._reasons.add(why)
         self._over.clear()
 
-    def end(self) -> None:
-        """Those that wait go on."""
-        self._over.set()
+    def end(self, why: Why = "paused") -> None:
+        """Those that wait go on, if nothing else holds them."""
+        self._reasons.discard(why)
+        if not self._reasons:
+            self._over.set()
 
     async def passed(self, client: EngineClient) -> None:
         """Return when it is over; raises OverloadedError where too many wait for that."""

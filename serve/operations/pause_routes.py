@@ -75,7 +75,7 @@ class PauseRoutes:
         for name in asked:
             raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
         _check_mode(mode, _VLLM)
-        await _pause(self._service, mode, clear=clear)
+        await pause(self._service, mode, clear=clear)
         return json_response({"status": "paused"})
 
     async def resume(self, _: Request) -> Response:
@@ -94,7 +94,7 @@ class PauseRoutes:
 
     async def is_paused(self, _: Request) -> Response:
         """GET /is_paused."""
-        return json_response({"is_paused": self._service.pause.is_on})
+        return json_response({"is_paused": self._service.pause.is_for("paused")})
 
 
 class PauseGenerationRoute(GenerationRoute[PauseRequest]):
@@ -105,14 +105,20 @@ class PauseGenerationRoute(GenerationRoute[PauseRequest]):
     computes = False
 
     async def answer(self, request: PauseRequest, request_id: str, send: Send) -> None:
-        await _pause(self.service, request.mode or "abort", clear=False)
+        await pause(self.service, request.mode or "abort", clear=False)
         await send_json(send, Done("Generation is paused."))
 
 
-async def _pause(service: Service, mode: str, *, clear: bool) -> None:
-    """Raises ForbiddenError where nobody knows who asks."""
+async def pause(service: Service, mode: str, *, clear: bool) -> None:
+    """Have requests wait, and those at work end, be waited for or be frozen; raises ForbiddenError
+    where nobody knows who asks."""
     check_operator(service.settings, "Pausing")
     client = service.client
+    if mode == "wait" and client.num_sequences and not client.resident:
+        raise RequestError(
+            "What is at work cannot end while the engine sleeps; wake it up, or use abort or keep.",
+            "mode",
+        )
     service.pause.begin()
     if mode in ("abort", "wait"):
         client.thaw()  # what an earlier pause has frozen would never end

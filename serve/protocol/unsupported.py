@@ -66,6 +66,11 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "images": ([],),
         "input_embeds": (),  # likewise
         "log_metrics": (True,),
+        "is_async": (False,),  # of /update_weights_from_disk, likewise others below
+        "manifest": (),
+        "recapture_cuda_graph": (False,),
+        "token_step": (0,),
+        "torch_empty_cache": (False,),
         "merge_profiles": (False,),  # of /start_profile, likewise profile_by_stage, record_shapes
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),

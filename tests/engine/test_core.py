@@ -328,7 +328,7 @@ def test_an_interrupt_loses_nothing(core, monkeypatch, where):
 
 def test_a_closed_engine_gives_its_memory_back(tiny_folder):
     engine = make_core(tiny_folder)
-    arrays = [*engine._runner._model.leaves, engine._runner._state.cache.k]
+    arrays = [*engine.model.leaves, engine._runner._state.cache.k]
     engine.close()
     assert all(array.is_deleted() for array in arrays)
 

@@ -1,0 +1,100 @@
+"""Sleep, waking and other weights under the peers' names, and what these mean to memory.
+
+    level 0    no step begins, and everything stays where it is
+    level 1    weights go to the host's memory, the KV cache is dropped
+    level 2    both are dropped; weights are read from the disk again, the same or others
+
+Owns these words and their refusals. What is done is `engine.residence`'s.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from engine.config import EngineConfig
+from engine.errors import RequestError
+from engine.messages import CacheState, ReadWeights, Release, Restore, WeightsState
+from engine.model_files import located
+from engine.settings import flag
+
+MODES = ("abort", "wait", "keep")  # of what is at work
+_LEVELS: Mapping[int, tuple[WeightsState, CacheState]] = {
+    0: ("resident", "resident"),
+    1: ("offloaded", "discarded"),
+    2: ("discarded", "discarded"),
+}
+MEMORY_TAGS = ("weights", "kv_cache")
+WAKING_TAGS = (*MEMORY_TAGS, "scheduling")
+
+
+def read_weights(
+    config: EngineConfig, call_id: int, path: str, load_format: str | None, version: str | None
+) -> ReadWeights:
+    """What has an engine of these settings go on with another checkpoint's weights. A name on the
+    hub is downloaded, and what has no version is named by its path.
+
+    Raises:
+        RequestError: there is no such format.
+        HubError: it cannot be had from there.
+    """
+    if load_format not in (None, "auto", "dummy"):
+        raise RequestError(
+            f"load_format is auto or dummy, got {str(load_format)[:40]!a}.", "load_format"
+        )
+    kind: Literal["auto", "dummy"] = "dummy" if load_format == "dummy" else "auto"
+    found = located(replace(config, model=path, load_format=kind, revision=None)).model
+    return ReadWeights(call_id, found, version or path, kind)
+
+
+def check_level(level: int, *, enabled: bool) -> None:
+    """Raise RequestError for a level that there is not, or that this engine was not started for."""
+    if level not in _LEVELS:
+        raise RequestError(f"level is 0, 1 or 2, got {level}.", "level")
+    if level:
+        check_enabled(enabled, "level")
+
+
+def check_enabled(enabled: bool, param: str | None = None) -> None:
+    """Raise RequestError where memory is not let go of."""
+    if not enabled:
+        raise RequestError(
+            f"This engine was started without {flag('enable_sleep_mode')} and keeps its memory; "
+            "level 0 pauses it.",
+            param,
+        )
+
+
+def check_mode(mode: str) -> None:
+    """Raise RequestError for what cannot become of requests at work."""
+    if mode not in MODES:
+        raise RequestError(f"mode is abort, wait or keep, got {mode[:40]!a}.", "mode")
+
+
+def check_tags(tags: Collection[str], known: Sequence[str]) -> None:
+    """Raise RequestError for one that is not known."""
+    for tag in tags:
+        if tag not in known:
+            raise RequestError(
+                f"tags are {', '.join(known[:-1])} and {known[-1]} here, got {str(tag)[:40]!a}.",
+                "tags",
+            )
+
+
+def release_of_level(call_id: int, level: int) -> Release:
+    """What the engine is to let go of."""
+    return Release(call_id, *_LEVELS[level])
+
+
+def release_of_tags(call_id: int, tags: Collection[str]) -> Release:
+    """The same by name; weights can be brought back as they are."""
+    return Release(
+        call_id,
+        "offloaded" if "weights" in tags else "resident",
+        "discarded" if "kv_cache" in tags else "resident",
+    )
+
+
+def restore_of_tags(call_id: int, tags: Collection[str]) -> Restore:
+    """What the engine is to bring back."""
+    return Restore(call_id, weights="weights" in tags, kv_cache="kv_cache" in tags)

@@ -1,0 +1,167 @@
+"""Letting go of memory and taking it again, under the names of vLLM and SGLang; for operators.
+
+    POST /sleep?level=1&mode=abort|wait|keep           vLLM's: 0 pauses, 1 moves weights to the host
+                                                       and drops the cache, 2 drops both
+    POST /release_kv_cache_memory                      the cache alone, of a server that is paused
+    POST /wake_up?tags=weights&tags=kv_cache           all, or some; requests go on with the last
+    GET  /is_sleeping                                  {"is_sleeping": false}, also of a pause
+    POST /release_memory_occupation {"tags": [...]}    SGLang's: all, or some; pauses are others
+    POST /resume_memory_occupation {"tags": [...]}
+
+What comes meanwhile waits, as in a pause. What stays, by `keep`, is computed anew from its
+beginning and goes on where it was.
+"""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Send
+
+from engine.errors import RequestError
+from engine.sleeping import (
+    MEMORY_TAGS,
+    WAKING_TAGS,
+    check_enabled,
+    check_level,
+    check_mode,
+    check_tags,
+    release_of_level,
+    release_of_tags,
+    restore_of_tags,
+)
+from serve.http.endpoint import GenerationRoute, send_json
+from serve.http.hosts import check_operator
+from serve.http.json_response import json_response
+from serve.operations.pause_routes import Done
+from serve.operations.pause_routes import pause as pause_server
+from serve.protocol.decoding import CheckedRequest
+from serve.service import Service
+
+SLEEPING = {"level": "integer", "mode": "string"}
+WAKING = {"tags": "string"}
+
+
+class SleepRoutes:
+    """Those that have no body."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def sleep(self, request: Request) -> Response:
+        """POST /sleep."""
+        service, asked = self._service, dict(request.query_params)
+        level, mode = _level(asked.pop("level", "1")), asked.pop("mode", "abort")
+        _check_known(asked)
+        check_operator(service.settings, "Sleep")
+        check_level(level, enabled=service.engine_config.enable_sleep_mode)
+        check_mode(mode)
+        if level:
+            service.pause.begin("asleep")
+        await pause_server(service, mode, clear=False)
+        if level:
+            await service.client.change_memory(lambda call_id: release_of_level(call_id, level))
+        return self._state()
+
+    async def wake_up(self, request: Request) -> Response:
+        """POST /wake_up."""
+        service, asked = self._service, dict(request.query_params)
+        asked.pop("tags", None)
+        _check_known(asked)
+        check_operator(service.settings, "Sleep")
+        tags = request.query_params.getlist("tags") or WAKING_TAGS
+        check_tags(tags, WAKING_TAGS)
+        await service.client.change_memory(lambda call_id: restore_of_tags(call_id, tags))
+        if service.client.resident:
+            service.pause.end("asleep")
+            service.client.thaw()
+            service.pause.end("paused")
+        elif "scheduling" in tags:
+            raise RequestError("The engine's memory must be brought back first.", "tags")
+        return self._state()
+
+    async def release_kv_cache_memory(self, _: Request) -> Response:
+        """POST /release_kv_cache_memory."""
+        await _release(self._service, ["kv_cache"])
+        self._service.pause.begin("paused")
+        return self._state()
+
+    async def is_sleeping(self, _: Request) -> Response:
+        """GET /is_sleeping."""
+        return self._state()
+
+    def _state(self) -> Response:
+        pause = self._service.pause
+        return json_response({"is_sleeping": pause.is_for("paused") or pause.is_for("asleep")})
+
+
+class MemoryRequest(CheckedRequest, frozen=True, kw_only=True):
+    """Which memory; all, if none is named."""
+
+    tags: list[str] | None = None
+
+    @property
+    def wanted(self) -> Sequence[str]:
+        return MEMORY_TAGS if self.tags is None else self.tags
+
+    def check_shared(self) -> None:
+        check_tags(self.wanted, MEMORY_TAGS)
+
+
+class _MemoryRoute(GenerationRoute[MemoryRequest]):
+    kind = MemoryRequest
+    writes = False
+    computes = False
+    may_be_empty = True
+
+
+class ReleaseMemoryRoute(_MemoryRoute):
+    """SGLang's, of a server that has nothing to do, or is paused."""
+
+    async def answer(self, request: MemoryRequest, request_id: str, send: Send) -> None:
+        await _release(self.service, request.wanted)
+        await send_json(send, Done("Memory is released."))
+
+
+class ResumeMemoryRoute(_MemoryRoute):
+    """Brings it back; who was paused stays so."""
+
+    async def answer(self, request: MemoryRequest, request_id: str, send: Send) -> None:
+        service = self.service
+        check_operator(service.settings, "Sleep")
+        tags = request.wanted
+        await service.client.change_memory(lambda call_id: restore_of_tags(call_id, tags))
+        if service.client.resident:
+            service.pause.end("asleep")
+        await send_json(send, Done("Memory is resumed."))
+
+
+async def _release(service: Service, tags: Sequence[str]) -> None:
+    """Raises RequestError while requests are at work that nobody has paused."""
+    client, slept = service.client, service.pause.is_for("asleep")
+    check_operator(service.settings, "Sleep")
+    check_enabled(service.engine_config.enable_sleep_mode)
+    if client.num_sequences and not client.is_frozen:
+        raise RequestError(
+            f"{client.num_sequences} sequences are at work; POST /pause?mode=keep first, or end "
+            "them, or wait for them."
+        )
+    service.pause.begin("asleep")
+    try:
+        await client.change_memory(lambda call_id: release_of_tags(call_id, tags))
+    except BaseException:
+        if not slept and client.resident:
+            service.pause.end("asleep")
+        raise
+
+
+def _level(given: str) -> int:
+    try:
+        return int(given)
+    except ValueError:
+        raise RequestError(f"level is 0, 1 or 2, got {given[:40]!a}.", "level") from None
+
+
+def _check_known(rest: dict[str, str]) -> None:
+    for name in rest:
+        raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
