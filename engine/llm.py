@@ -25,6 +25,7 @@ from engine.language.state import State
 from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.model_info import described
+from engine.operations import Operations
 from engine.outputs import BeamSearchOutput, OutputDelta, RequestOutput
 from engine.pooling.calls import Pooler, texts_of
 from engine.pooling.core import PoolingCore
@@ -38,7 +39,6 @@ from engine.pooling.outputs import (
 )
 from engine.pooling_params import PoolingParams
 from engine.profiling.profiler import Profiler
-from engine.profiling.request import ProfileRequest
 from engine.prompts import Adapters, Prompt, PromptLike, as_prompt, as_prompts, with_adapters
 from engine.reasoning.config import ReasoningConfig
 from engine.reasoning.config import reasoning_config as config_of
@@ -51,7 +51,7 @@ from models.checkpoints.checkpoint import find_folder, read_generation_config
 Message = dict[str, Any]
 
 
-class LLM:
+class LLM(Operations):
     """A model that is loaded, compiled and ready; also a context manager that closes it.
 
     Args:
@@ -336,59 +336,6 @@ class LLM:
     def info(self) -> ModelInfo:
         """What is served: sizes, classes, limits, and how long the start took."""
         return self._core.info
-
-    def reset_prefix_cache(self) -> None:
-        """Compute every prompt from its beginning again; requests that run go on."""
-        self._core.reset_prefix_cache()
-
-    def sleep(self, level: int = 1, mode: str = "abort") -> None:
-        """Compute nothing until `wake_up`. With `enable_sleep_mode=True` level 1 moves the weights
-        to the host's memory and drops the KV cache, and level 2 drops both; nothing is compiled
-        again. JAX in this process has the memory then; other processes only if
-        XLA_PYTHON_CLIENT_ALLOCATOR says so.
-
-        `mode`: what was queued ends ("abort"), runs to its end first ("wait"), or begins again
-        afterwards ("keep").
-
-        Raises:
-            RequestError: there is no such level or mode, or the engine was not started for it.
-        """
-        self._loop.sleep(level, mode)
-
-    def wake_up(self, tags: Sequence[str] | None = None) -> None:
-        """Bring back everything, or of "weights", "kv_cache" and "scheduling" what `tags` name;
-        weights that were dropped are read from the disk. Steps go on once all is there. Raises
-        RequestError: there is no such tag, or no room."""
-        self._loop.wake_up(tags)
-
-    def release_kv_cache_memory(self) -> None:
-        """Drop the KV cache alone, until `wake_up(["kv_cache"])`; raises as `sleep`."""
-        self._loop.release_kv_cache_memory()
-
-    def update_weights_from_disk(
-        self, model_path: str, *, load_format: str = "auto", weight_version: str | None = None
-    ) -> None:
-        """Go on with the weights of another checkpoint of this architecture and these shapes, also
-        in an engine that sleeps; nothing is compiled, and nothing found of what was computed.
-
-        Raises:
-            RequestError: they cannot be read or do not fit; the old ones stay.
-        """
-        self._loop.update_weights(str(model_path), load_format, weight_version)
-
-    def start_profile(self, profile_prefix: str | None = None) -> None:
-        """Trace steps from now on into the folder of the setting `profiler_config`:
-        `LLM(profiler_config={"torch_profiler_dir": "traces"})`.
-
-        Raises:
-            RequestError: there is no such setting, or a trace that has not ended.
-        """
-        request = ProfileRequest(profile_prefix=profile_prefix)
-        self._profiler.start(request, self._core.stats.num_steps)
-
-    def stop_profile(self) -> None:
-        """End the trace and write it; raises RequestError if there is none."""
-        self._profiler.stop()
 
     def close(self) -> None:
         """Stop background work; the model cannot be used afterwards."""

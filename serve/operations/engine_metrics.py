@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from engine.messages import EngineStats, ModelInfo, PageEviction
+from engine.metrics import ACCEPTED_PER_PLACE, counters, gauges
 from serve.operations.histogram import Histogram
 
 LABELS = ("model_name", "engine")
@@ -53,11 +54,14 @@ class EngineCollector:
         )
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._gauges().items():
+        for name, value in gauges(self.stats).items():
             gauge = GaugeMetricFamily(name, name.partition(":")[2], labels=LABELS)
             gauge.add_metric(self._values, value)
             yield gauge
-        for name, value in self._counters().items():
+        found = self.prompt_sources
+        cached = found["local_cache_hit"] + found["external_kv_transfer"]
+        counted = counters(self.stats) | {"vllm:prompt_tokens_cached": cached}
+        for name, value in counted.items():
             counter = CounterMetricFamily(name, name.partition(":")[2], labels=LABELS)
             counter.add_metric(self._values, value)
             yield counter
@@ -68,48 +72,9 @@ class EngineCollector:
         if self.info is not None:
             yield self._cache_config(self.info)
 
-    def _gauges(self) -> dict[str, float]:
-        stats = self.stats
-        used = stats.num_pages - stats.num_free_pages
-        return {
-            "vllm:num_requests_running": stats.num_running,
-            "vllm:num_requests_waiting": stats.num_waiting + stats.num_deferred,
-            "vllm:kv_cache_usage_perc": used / stats.num_pages if stats.num_pages else 0.0,
-            "vllm:kv_offload_cpu_cache_usage_perc": (
-                stats.num_used_host_pages / stats.num_host_pages if stats.num_host_pages else 0.0
-            ),
-        }
-
-    def _counters(self) -> dict[str, float]:
-        stats = self.stats
-        return {
-            "vllm:num_preemptions": stats.num_preemptions,
-            "vllm:corrupted_requests": stats.num_corrupted,
-            "vllm:prefix_cache_queries": stats.prefix_cache_queries,
-            "vllm:prefix_cache_hits": stats.prefix_cache_hits,
-            "vllm:external_prefix_cache_queries": stats.external_prefix_cache_queries,
-            "vllm:external_prefix_cache_hits": stats.external_prefix_cache_hits,
-            "vllm:kv_offload_store_bytes": stats.kv_offload_store_bytes,
-            "vllm:kv_offload_load_bytes": stats.kv_offload_load_bytes,
-            "vllm:spec_decode_num_drafts": stats.num_drafts,
-            "vllm:spec_decode_num_draft_tokens": stats.num_draft_tokens,
-            "vllm:spec_decode_num_accepted_tokens": sum(stats.accepted_per_place),
-            "vllm:prompt_tokens": stats.prompt_tokens,
-            "vllm:prompt_tokens_cached": (
-                self.prompt_sources["local_cache_hit"] + self.prompt_sources["external_kv_transfer"]
-            ),
-            "vllm:generation_tokens": stats.generation_tokens,
-            "ingot:steps": stats.num_steps,
-            "ingot:scheduled_tokens": stats.scheduled_tokens,
-            "ingot:padding_tokens": stats.padded_tokens - stats.scheduled_tokens,
-            "ingot:compiles_after_warmup": stats.num_compiles_after_warmup,
-            "ingot:host_seconds": stats.host_seconds,
-        }
-
     def _accepted_per_place(self) -> Metric:
-        """How many drafts were right in their first token, in their second, and so on."""
-        name = "vllm:spec_decode_num_accepted_tokens_per_pos"
-        counter = CounterMetricFamily(name, name.partition(":")[2], labels=(*LABELS, "position"))
+        text, labels = ACCEPTED_PER_PLACE.partition(":")[2], (*LABELS, "position")
+        counter = CounterMetricFamily(ACCEPTED_PER_PLACE, text, labels=labels)
         for place, count in enumerate(self.stats.accepted_per_place):
             counter.add_metric((*self._values, str(place)), count)
         return counter

@@ -7,6 +7,7 @@ import pytest
 
 from engine import LLM, BeamSearchParams, SamplingParams
 from engine.errors import ConfigError, RequestError
+from engine.metrics import Counter, Gauge
 from models.errors import ModelError
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
@@ -322,3 +323,15 @@ def test_what_a_message_spells_is_text(llm):
     assert output.prompt == quiet.prompt.replace("Hi", said)
     [written] = llm.generate(said, GREEDY)
     assert {1, 2} < {*written.prompt_token_ids}
+
+
+def test_metrics_read_as_vllm_s(llm):
+    before = {each.name: each.value for each in llm.get_metrics() if isinstance(each, Counter)}
+    llm.generate([[3, 4, 5]], SamplingParams(max_tokens=4, ignore_eos=True), use_tqdm=False)
+    found = {each.name: each for each in llm.get_metrics()}
+    name = "vllm:generation_tokens"
+    assert found[name] == Counter(name, {"model_name": "demo", "engine": "0"}, before[name] + 4)
+    assert found["vllm:prompt_tokens"].value == before["vllm:prompt_tokens"] + 3
+    assert isinstance(found["vllm:kv_cache_usage_perc"], Gauge)
+    assert found["vllm:spec_decode_num_accepted_tokens_per_pos"].values == []
+    assert llm.get_world_size() == 1
