@@ -420,7 +420,8 @@ def test_the_engine_alone_is_measured(tmp_path):
     ):  # fmt: skip
         target = tmp_path / f"{command[0]}.json"
         done = bench(*command, "--output-len", "4", "--output-json", str(target),
-                     "--max-model-len", "64", "--max-num-batched-tokens", "16")  # fmt: skip
+                     "--max-model-len", "64", "--max-num-batched-tokens", "16",
+                     "--num-scheduler-steps", "1")  # fmt: skip
         assert done.returncode == 0, done.stderr
     throughput = json.loads((tmp_path / "throughput.json").read_text())
     assert throughput["total_num_tokens"] == 4 * (8 + 4)

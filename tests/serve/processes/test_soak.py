@@ -11,7 +11,8 @@ from tests.soak import Soak
 
 @pytest.fixture(scope="module")
 def front():
-    with running(*soak.FLAGS, module="serve") as front:
+    few = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64")  # half of the programs
+    with running(*soak.FLAGS, *few, module="serve") as front:
         front.wait_for("/health")
         front.wait_until_quiet()  # what compiles meanwhile is growth, too
         yield front

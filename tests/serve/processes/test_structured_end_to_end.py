@@ -23,7 +23,8 @@ class Pet(BaseModel):
 
 @pytest.fixture(scope="module")
 def client():
-    flags = ("--served-model-name", "demo", "--max-num-seqs", "4", "--max-num-batched-tokens", "64")
+    few = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--num-scheduler-steps", "1")
+    flags = ("--served-model-name", "demo", *few)
     with (
         server(DEMO_FOLDER, *flags) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
