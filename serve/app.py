@@ -25,6 +25,8 @@ from serve.adapters.routes import (
 from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
 from serve.audio.routes import AudioRoute
+from serve.cohere.protocol import CohereChat, CohereChatRequest, CohereEvent
+from serve.cohere.routes import CohereChatRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.fallback.chain import FallbackChain
 from serve.fallback.middleware import Fallback
@@ -202,6 +204,7 @@ OPERATIONS = [
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
+    Operation("/cohere/v2/chat", CohereChatRequest, CohereChat, CohereEvent),
     Operation("/generate", GenerateRequest, Generated, Generated),
     Operation("/open_session", OpenSessionRequest, str),
     Operation("/close_session", CloseSessionRequest, Closed),
@@ -363,6 +366,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
+        "/cohere/v2/chat": CohereChatRoute(service),
         "/generate": GenerateRoute(service),
         "/open_session": OpenSessionRoute(service),
         "/close_session": CloseSessionRoute(service),
