@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
@@ -181,6 +181,7 @@ from serve.pooling.routes import (
 )
 from serve.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol.completions import Completion, CompletionRequest
+from serve.realtime.route import REALTIME, RealtimeRoute, say_to_upgrade
 from serve.responses.input_items import QUERY
 from serve.responses.protocol import (
     Deleted,
@@ -259,6 +260,7 @@ ACTIONS = [
     *(Action("get", path, what) for path, what in READABLE.items()),
     Action("post", "/ping", "The same."),
     Action("post", "/invocations", "What the route does that takes these fields; SageMaker's."),
+    Action("get", REALTIME, "Speech that is heard while it is spoken, on a WebSocket."),
     Action("get", "/v1/models/{name}", "One of what is served."),
     Action(
         "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
@@ -315,7 +317,7 @@ def build_app(service: Service) -> Starlette:
     measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)
     root = [Middleware(RootPath, path=settings.root_path)] if settings.root_path else []
     return Starlette(
-        routes=routes,
+        routes=[*routes, WebSocketRoute(REALTIME, RealtimeRoute(service))],
         middleware=[*root, measured, *_layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
@@ -438,6 +440,7 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/server_info", health.server_info)
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
+    yield Route(REALTIME, say_to_upgrade)
     yield Route("/api/tags", TagsRoute(service).__call__)
     yield Route("/v1/models/{name:path}", models.one)
     root = service.settings.root_path
