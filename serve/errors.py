@@ -18,7 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import EngineDeadError, EngineError, NotFoundError, OverloadedError, RequestError
+from engine.errors import (
+    ContextLengthError,
+    EngineDeadError,
+    EngineError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+)
 from engine.messages import RequestDelta
 from engine.outputs import OutputDelta
 from models.errors import IngotError
@@ -109,7 +116,7 @@ def error_of(delta: RequestDelta | OutputDelta) -> IngotError:
 def error_body(error: Exception) -> tuple[int, ErrorBody]:
     """The status and the body that tell a client about `error`."""
     param = error.param if isinstance(error, RequestError) else None
-    code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
+    code = _code(error, param)
     match error:
         case (
             RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError()
@@ -119,6 +126,17 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
         case _:
             return 500, ErrorBody(ErrorDetail("The server failed.", "internal_server_error"))
     return status, ErrorBody(ErrorDetail(str(error), _type_of(status), param, code))
+
+
+def _code(error: Exception, param: str | None) -> str | None:
+    """What OpenAI's clients tell errors apart by."""
+    match error:
+        case NotFoundError():
+            return f"{param or 'resource'}_not_found"
+        case ContextLengthError():
+            return "context_length_exceeded"
+        case _:
+            return None
 
 
 def error_response(
