@@ -9,15 +9,18 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 
 from serve.http.websockets import MAX_MESSAGE_BYTES
+from serve.launcher import RenewableServer
 from serve.realtime import route, session
 from serve.settings import ServerSettings
 from tests.serve.audio.application import application
 from tests.serve.audio.speech_model import file_of, tone
+from tests.serve.http import test_http_protocol
 from tests.serve.http.test_http_protocol import exchange, listening, listening_to
-from tests.serve.served import Serve, until
+from tests.serve.served import PATIENCE, Serve, until
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("python_multipart", reason="needs the extra audio")
@@ -205,7 +208,8 @@ async def test_who_may_not_connect_is_told_so_before(
         refused = await exchange(port, b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\n\r\n")
         assert refused.startswith(b"HTTP/1.1 426") and b"is a WebSocket" in refused
         monkeypatch.setattr(route, "has_websockets", lambda: False)
-        bare = await exchange(port, b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\n\r\n")
+        last = b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        bare = await exchange(port, last)
         assert bare.startswith(b"HTTP/1.1 400") and b"ingot[audio]" in bare
     async with serve() as served, listening(served) as port:
         assert await status(port) == 400  # a model that hears nothing
@@ -251,3 +255,19 @@ async def test_a_server_that_leaves_says_so(speech: tuple) -> None:
         socket = await reader.__aenter__()
     assert await socket.hear() == {"closed": 1012}
     socket.writer.close()
+
+
+async def test_a_server_that_is_replaced_sends_its_clients_to_the_next(
+    speech: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RenewableServer] = []
+
+    def renewable(config: uvicorn.Config) -> RenewableServer:
+        made.append(RenewableServer(config, on_started=lambda: None))
+        return made[-1]
+
+    monkeypatch.setattr(test_http_protocol, "Server", renewable)
+    async with hearing(speech) as (port, _), talking(port) as socket:
+        async with asyncio.timeout(PATIENCE):
+            await made[0].retire()  # which returns when nobody is connected
+        assert await socket.hear() == {"closed": 1012}
