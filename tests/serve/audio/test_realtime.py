@@ -247,6 +247,7 @@ async def test_a_client_that_vanishes_leaves_nothing(speech: tuple) -> None:
                 socket.writer.transport.abort()
             await idle(app)
         assert not service.client.flights
+        assert not [task for task in asyncio.all_tasks() if "_hear_all" in repr(task)]
 
 
 async def test_a_server_that_leaves_says_so(speech: tuple) -> None:
