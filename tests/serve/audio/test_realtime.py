@@ -239,11 +239,12 @@ async def test_broken_frames_end_the_connection_and_nothing_else(
 async def test_a_client_that_vanishes_leaves_nothing(speech: tuple) -> None:
     async with hearing(speech) as (port, app):
         service = app.routes[0].app.service  # type: ignore[attr-defined]
-        for _ in range(2):
+        for seconds in (8.0, 0.5):  # more than a window, and less, of which the rest is awaited
             async with talking(port) as socket:
                 socket.say(COMMIT)
-                socket.say(APPEND, audio=in_base64(pcm(8)))
-                await until(lambda: service.client.num_sequences)
+                socket.say(APPEND, audio=in_base64(pcm(seconds)))
+                socket.say(UPDATE, language="xx")
+                assert (await socket.until("error"))[-1]["code"] == "invalid_session"
                 socket.writer.transport.abort()
             await idle(app)
         assert not service.client.flights
