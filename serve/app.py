@@ -1,15 +1,10 @@
-"""The HTTP application: which path leads where, through which layers.
-
-RootPath ▸ MeasureHttp ▸ RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸
-TraceContext ▸ Fallback ▸ routes
-"""
+"""The HTTP application: which path leads where."""
 
 from collections.abc import Iterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -28,15 +23,10 @@ from serve.audio.routes import AudioRoute
 from serve.cohere.protocol import CohereChat, CohereChatRequest, CohereEvent
 from serve.cohere.routes import CohereChatRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
-from serve.fallback.chain import FallbackChain
-from serve.fallback.middleware import Fallback
-from serve.http.auth import ApiKeys
-from serve.http.hosts import ANY, AllowedHosts
-from serve.http.key_limits import KeyLimits, LimitKeys
+from serve.http.key_limits import KeyLimits
 from serve.http.openapi import Action, OpenApiRoute, Operation
-from serve.http.request_id import OWN_ID, RequestIds
-from serve.http.request_log import RequestLog
 from serve.http.root_path import RootPath
+from serve.layers import layers
 from serve.messages.protocol import (
     AnthropicMessage,
     CountRequest,
@@ -155,7 +145,6 @@ from serve.operations.sleep_routes import (
     ResumeMemoryRoute,
     SleepRoutes,
 )
-from serve.operations.tracing import TraceContext
 from serve.operations.weight_routes import UpdateWeightsRequest, UpdateWeightsRoute, WeightsUpdated
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
 from serve.pooling.cohere_route import CohereEmbedRoute
@@ -318,39 +307,13 @@ def build_app(service: Service) -> Starlette:
     root = [Middleware(RootPath, path=settings.root_path)] if settings.root_path else []
     return Starlette(
         routes=[*routes, WebSocketRoute(REALTIME, RealtimeRoute(service))],
-        middleware=[*root, measured, *_layers(service, limits)],
+        middleware=[*root, measured, *layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
             Exception: handle_unexpected,
         },
     )
-
-
-def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
-    """From the outermost to the innermost."""
-    settings = service.settings
-    yield Middleware(RequestIds, repeat=settings.enable_request_id_headers)
-    if settings.enable_log_requests:
-        yield Middleware(RequestLog)
-    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
-        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    if settings.allowed_origins:  # before the keys: a browser's question carries none
-        yield Middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", OWN_ID],
-        )
-    yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
-    yield Middleware(LimitKeys, limits=limits)
-    if service.traces is not None:
-        yield Middleware(TraceContext)
-    if settings.fallbacks:
-        seconds = settings.try_timeout
-        chain = FallbackChain(settings.fallbacks, seconds, service.metrics.fell_back)
-        yield Middleware(Fallback, chain=chain, seconds=seconds)
 
 
 def _generation(service: Service) -> Iterator[Route]:
