@@ -33,6 +33,10 @@ class NotFoundError(RequestError):
     status = 404
 
 
+class ContextLengthError(RequestError):
+    """The prompt, or it and what is asked for, have more tokens than the model's context holds."""
+
+
 class OverloadedError(IngotError):
     """The waiting queue is full; the same request may succeed later."""
 

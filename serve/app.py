@@ -1,16 +1,11 @@
-"""The HTTP application: which path leads where, through which layers.
-
-RootPath ▸ MeasureHttp ▸ RequestIds ▸ RequestLog ▸ AllowedHosts ▸ CORS ▸ ApiKeys ▸ LimitKeys ▸
-TraceContext ▸ Fallback ▸ routes
-"""
+"""The HTTP application: which path leads where."""
 
 from collections.abc import Iterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from models.errors import IngotError
@@ -25,16 +20,13 @@ from serve.adapters.routes import (
 from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
 from serve.audio.routes import AudioRoute
+from serve.cohere.protocol import CohereChat, CohereChatRequest, CohereEvent
+from serve.cohere.routes import CohereChatRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
-from serve.fallback.chain import FallbackChain
-from serve.fallback.middleware import Fallback
-from serve.http.auth import ApiKeys
-from serve.http.hosts import ANY, AllowedHosts
-from serve.http.key_limits import KeyLimits, LimitKeys
+from serve.http.key_limits import KeyLimits
 from serve.http.openapi import Action, OpenApiRoute, Operation
-from serve.http.request_id import OWN_ID, RequestIds
-from serve.http.request_log import RequestLog
 from serve.http.root_path import RootPath
+from serve.layers import layers
 from serve.messages.protocol import (
     AnthropicMessage,
     CountRequest,
@@ -153,7 +145,6 @@ from serve.operations.sleep_routes import (
     ResumeMemoryRoute,
     SleepRoutes,
 )
-from serve.operations.tracing import TraceContext
 from serve.operations.weight_routes import UpdateWeightsRequest, UpdateWeightsRoute, WeightsUpdated
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
 from serve.pooling.cohere_route import CohereEmbedRoute
@@ -179,6 +170,7 @@ from serve.pooling.routes import (
 )
 from serve.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from serve.protocol.completions import Completion, CompletionRequest
+from serve.realtime.route import REALTIME, RealtimeRoute, say_to_upgrade
 from serve.responses.input_items import QUERY
 from serve.responses.protocol import (
     Deleted,
@@ -202,6 +194,7 @@ OPERATIONS = [
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
+    Operation("/cohere/v2/chat", CohereChatRequest, CohereChat, CohereEvent),
     Operation("/generate", GenerateRequest, Generated, Generated),
     Operation("/open_session", OpenSessionRequest, str),
     Operation("/close_session", CloseSessionRequest, Closed),
@@ -256,6 +249,7 @@ ACTIONS = [
     *(Action("get", path, what) for path, what in READABLE.items()),
     Action("post", "/ping", "The same."),
     Action("post", "/invocations", "What the route does that takes these fields; SageMaker's."),
+    Action("get", REALTIME, "Speech that is heard while it is spoken, on a WebSocket."),
     Action("get", "/v1/models/{name}", "One of what is served."),
     Action(
         "get", _RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
@@ -312,40 +306,14 @@ def build_app(service: Service) -> Starlette:
     measured = Middleware(MeasureHttp, metrics=service.metrics.http, routes=routes)
     root = [Middleware(RootPath, path=settings.root_path)] if settings.root_path else []
     return Starlette(
-        routes=routes,
-        middleware=[*root, measured, *_layers(service, limits)],
+        routes=[*routes, WebSocketRoute(REALTIME, RealtimeRoute(service))],
+        middleware=[*root, measured, *layers(service, limits)],
         exception_handlers={
             IngotError: handle_ingot_error,
             HTTPException: handle_http_exception,
             Exception: handle_unexpected,
         },
     )
-
-
-def _layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
-    """From the outermost to the innermost."""
-    settings = service.settings
-    yield Middleware(RequestIds, repeat=settings.enable_request_id_headers)
-    if settings.enable_log_requests:
-        yield Middleware(RequestLog)
-    if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
-        yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    if settings.allowed_origins:  # before the keys: a browser's question carries none
-        yield Middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", OWN_ID],
-        )
-    yield Middleware(ApiKeys, keys=settings.api_keys, admin_key=settings.admin_api_key)
-    yield Middleware(LimitKeys, limits=limits)
-    if service.traces is not None:
-        yield Middleware(TraceContext)
-    if settings.fallbacks:
-        seconds = settings.try_timeout
-        chain = FallbackChain(settings.fallbacks, seconds, service.metrics.fell_back)
-        yield Middleware(Fallback, chain=chain, seconds=seconds)
 
 
 def _generation(service: Service) -> Iterator[Route]:
@@ -363,6 +331,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
+        "/cohere/v2/chat": CohereChatRoute(service),
         "/generate": GenerateRoute(service),
         "/open_session": OpenSessionRoute(service),
         "/close_session": CloseSessionRoute(service),
@@ -434,6 +403,7 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/server_info", health.server_info)
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
+    yield Route(REALTIME, say_to_upgrade)
     yield Route("/api/tags", TagsRoute(service).__call__)
     yield Route("/v1/models/{name:path}", models.one)
     root = service.settings.root_path

@@ -3,7 +3,8 @@
     {"error": {"message": "temperature must be ...", "type": "invalid_request_error",
                "param": "temperature", "code": null}}
 
-On Anthropic's paths the same with `"type": "error"` beside `error`, as its clients expect.
+On Anthropic's paths the same with `"type": "error"` beside `error`, as its clients expect; on
+Ollama's and Cohere's the sentence alone, as `error` and as `message`.
 
 Owns the mapping from exceptions to responses. What it does not know becomes a 500 that says
 nothing about its cause; the cause is in the log.
@@ -17,7 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import EngineDeadError, EngineError, NotFoundError, OverloadedError, RequestError
+from engine.errors import (
+    ContextLengthError,
+    EngineDeadError,
+    EngineError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+)
 from engine.messages import RequestDelta
 from engine.outputs import OutputDelta
 from models.errors import IngotError
@@ -60,6 +68,15 @@ class OllamaError(msgspec.Struct, frozen=True):
     error: str
 
 
+class CohereError(msgspec.Struct, frozen=True):
+    """The same as Cohere's clients read it."""
+
+    message: str
+
+
+AnyError = ErrorBody | OllamaError | CohereError
+
+
 class UnavailableError(OverloadedError):
     """The engine is loading or the server is leaving; another try, or another server, may work."""
 
@@ -99,7 +116,7 @@ def error_of(delta: RequestDelta | OutputDelta) -> IngotError:
 def error_body(error: Exception) -> tuple[int, ErrorBody]:
     """The status and the body that tell a client about `error`."""
     param = error.param if isinstance(error, RequestError) else None
-    code = f"{param or 'resource'}_not_found" if isinstance(error, NotFoundError) else None
+    code = _code(error, param)
     match error:
         case (
             RequestError() | OverloadedError() | EngineError() | AbortedError() | TransportError()
@@ -111,8 +128,19 @@ def error_body(error: Exception) -> tuple[int, ErrorBody]:
     return status, ErrorBody(ErrorDetail(str(error), _type_of(status), param, code))
 
 
+def _code(error: Exception, param: str | None) -> str | None:
+    """What OpenAI's clients tell errors apart by."""
+    match error:
+        case NotFoundError():
+            return f"{param or 'resource'}_not_found"
+        case ContextLengthError():
+            return "context_length_exceeded"
+        case _:
+            return None
+
+
 def error_response(
-    status: int, body: ErrorBody | OllamaError, headers: Mapping[str, str] | None = None
+    status: int, body: AnyError, headers: Mapping[str, str] | None = None
 ) -> Response:
     """`body` as JSON; a 429 and a 503 say when to come back."""
     all_headers = dict(headers or {})
@@ -123,14 +151,19 @@ def error_response(
     )
 
 
-def error_kind(path: str) -> type[ErrorBody | OllamaError]:
+def error_kind(path: str) -> type[AnyError]:
     """What a failed request to that path is answered."""
+    if path.startswith("/cohere/"):
+        return CohereError
     return OllamaError if path.startswith("/api/") else ErrorBody
 
 
-def of_path(path: str, body: ErrorBody) -> ErrorBody | OllamaError:
+def of_path(path: str, body: ErrorBody) -> AnyError:
     """`body` as clients of that path expect it."""
-    if error_kind(path) is OllamaError:
+    kind = error_kind(path)
+    if kind is CohereError:
+        return CohereError(body.error.message)
+    if kind is OllamaError:
         return OllamaError(body.error.message)
     if path.startswith("/v1/messages"):
         return msgspec.structs.replace(body, type="error")

@@ -32,6 +32,7 @@ from serve.engine_process import EngineProcess
 from serve.generation.grammars import GrammarCompiler
 from serve.http.http_protocol import HardenedProtocol
 from serve.http.listener import remover, url_of
+from serve.http.websockets import websocket_settings
 from serve.model import ServedModel
 from serve.operations.gpus import find_gpus
 from serve.operations.metrics import Metrics
@@ -127,6 +128,9 @@ class RenewableServer(Server):
         """
         for server in self.servers:
             server.close()
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, HardenedProtocol):  # a WebSocket, which would go on
+                connection.shutdown()  # and hears that it may connect again
         self.config.encoded_headers.append((b"connection", b"close"))  # copied every second
         self.server_state.default_headers += [(b"connection", b"close")]
         while self.server_state.connections:
@@ -176,7 +180,7 @@ class Launcher:
             uvicorn.Config(
                 build_app(service),
                 http=HardenedProtocol,
-                ws="none",
+                **websocket_settings(),
                 lifespan="off",
                 log_config=None,  # `serve.operations.logs` has set it up
                 log_level=settings.uvicorn_log_level,

@@ -83,6 +83,13 @@ class ServedModel:
         """Whether the template can be told how much to think."""
         return self.template is not None and _effort_name(self.template, with_tools) is not None
 
+    def check_thinks(self, wanted: bool) -> None:
+        """Raise RequestError if a model that cannot be told how much to think does otherwise."""
+        thinks = self.thinking is not None
+        if wanted != thinks:
+            always = "always" if thinks else "never"
+            raise RequestError(f"This model {always} thinks; leave out thinking.", "thinking")
+
 
 def _documents(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
     """`documents`, if there are some and the template shows them."""

@@ -13,6 +13,8 @@ from serve.audio.decoding import decode_audio
 from serve.audio.form import FORM, FORM_BYTES, read_form
 from serve.audio.formats import write
 from serve.audio.protocol import AudioRequest, Seconds, TextDelta, TextDone
+from serve.audio.recording import WholeRecording
+from serve.audio.speech import speech_of
 from serve.audio.transcriber import Transcriber
 from serve.generation.cache_namespace import namespace
 from serve.http.body import read_body
@@ -56,7 +58,7 @@ class AudioRoute:
     async def _answer(self, request: AudioRequest, data: bytes, scope: Scope, send: Send) -> None:
         await self._service.pause.passed(self._service.client)
         work = await self._begin(request, data, scope["state"]["request_id"])
-        count = len(work.samples)
+        count = work.recording.count
         if self._num_samples and self._num_samples + count > MAX_SAMPLES:
             raise OverloadedError("Too many hours of audio are being heard; try again soon.")
         self._num_samples += count
@@ -85,12 +87,9 @@ class AudioRoute:
 
     async def _begin(self, request: AudioRequest, data: bytes, name: str) -> Transcriber:
         """Raises RequestError for a file or fields that this model cannot take."""
-        service, model = self._service, self._service.model
-        service.check_model(request.model)
-        service.check_writes()
-        info, tokens, tokenizer = service.client.info, model.speech, model.tokenizer
-        if not info.mel_bins or tokens is None or tokenizer is None:
-            raise RequestError("This model hears no audio; serve one such as Whisper.", "model")
+        service = self._service
+        tokenizer, tokens = speech_of(service, request.model)
+        info = service.client.info
         tokens.check(request.language, self._task)
         if request.wants_words and not info.aligns:
             raise RequestError(
@@ -106,8 +105,9 @@ class AudioRoute:
         async with self._reading:
             samples = await asyncio.to_thread(decode_audio, data)
         return Transcriber(
-            service, tokenizer, tokens, request, self._task, f"audio-{name}", samples, before
-        )
+            service, tokenizer, tokens, request, self._task, f"audio-{name}",
+            WholeRecording(samples), before,
+        )  # fmt: skip
 
 
 class _Events:

@@ -21,6 +21,7 @@ from engine.outputs import PositionLogprobs
 from engine.sampling.params import SamplingParams
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.audio.protocol import TIMED, AudioRequest, Segment, Word
+from serve.audio.recording import Recording
 from serve.audio.segments import Piece, cut
 from serve.audio.tokens import SpeechTokens
 from serve.audio.words import token_times, words_of
@@ -42,7 +43,7 @@ class Transcriber:
     request: AudioRequest
     task: str  # "transcribe", "translate"
     name: str  # of the request
-    samples: Floats
+    recording: Recording
     before: Sequence[int] = ()  # ids of what was said before
     cache_salt: str = ""
     language: str = ""
@@ -55,16 +56,17 @@ class Transcriber:
     @property
     def duration(self) -> float:
         """Seconds."""
-        return len(self.samples) / RATE
+        return self.recording.count / RATE
 
     async def pieces(self) -> AsyncIterator[str]:
         """The text, a few words at a time."""
         frames = 2 * self.service.client.info.max_encoder_len
-        timed = self.request.response_format in TIMED or len(self.samples) > frames * HOP
+        full, recording = frames * HOP, self.recording
+        is_timed = self.request.response_format in TIMED
+        timed = is_timed or len(await recording.window(0, full + 1)) > full
         self.language = self.request.language or ("" if self.tokens.languages else "en")
         at, before = 0, self.before
-        while at < len(self.samples):
-            window = self.samples[at : at + frames * HOP]
+        while len(window := await recording.window(at, full)):
             mels = self.service.client.info.mel_bins
             features = (await asyncio.to_thread(log_mel, window, mels, frames)).tobytes()
             if not self.language:
@@ -75,7 +77,7 @@ class Transcriber:
             async for piece in words:
                 self.text += piece
                 yield piece
-            at, before = (self._next if timed else len(self.samples)), ()
+            at, before = (self._next if timed else at + len(window)), ()
         self.text = self.text.strip()
 
     async def _plain(self, features: bytes, before: Sequence[int]) -> AsyncIterator[str]:

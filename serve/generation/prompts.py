@@ -6,7 +6,7 @@ Tokenising runs in a thread, and only for texts that can fit: the event loop nev
 import asyncio
 from collections.abc import Sequence
 
-from engine.errors import RequestError
+from engine.errors import ContextLengthError, RequestError
 from engine.messages import ModelInfo
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.protocol.decoding import GenerationRequest
@@ -32,7 +32,7 @@ async def encode(
         if not text:
             raise RequestError("The prompt is empty.", param)
         if max_tokens is not None and len(text) > tokenizer.max_chars(max_tokens):
-            raise RequestError(
+            raise ContextLengthError(
                 f"The prompt has {len(text)} characters, too many for this model's context of "
                 f"{max_tokens} tokens.",
                 param,

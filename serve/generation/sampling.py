@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import RequestError
+from engine.errors import ContextLengthError
 from engine.sampling.params import SamplingParams
 from serve.protocol.decoding import GenerationRequest
 
@@ -43,18 +43,18 @@ def fit(
 ) -> SamplingParams:
     """`params` with `max_tokens`: the request's, else the `default`, else the rest of `context`.
 
-    Raises RequestError if the prompt, or the prompt and what is asked for, exceed the context.
+    Raises ContextLengthError if the prompt, or it and what is asked for, exceed the context.
     """
     room = context - prompt_tokens
     if room < 1:
-        raise RequestError(
+        raise ContextLengthError(
             f"The prompt has {prompt_tokens} tokens; this model's context holds {context}, and at "
             "least one must be left to generate.",
             "messages" if "messages" in request.__struct_fields__ else "prompt",
         )
     wanted = request.limit
     if wanted is not None and wanted > room:
-        raise RequestError(
+        raise ContextLengthError(
             f"This model's context holds {context} tokens; the prompt has {prompt_tokens} and "
             f"{request.limit_name} asks for {str(wanted)[:40]} more. Ask for at most {room}.",
             request.limit_name,

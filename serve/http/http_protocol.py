@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 20.0
+UPGRADED = "/v1/realtime"  # the end of the only path at which a connection becomes a WebSocket
 STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
 
 
@@ -79,6 +80,12 @@ class HardenedProtocol(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        """Elsewhere the wish is passed over, as HTTP/1.1 has it."""
+        path: str = self.scope["path"]
+        wished = self._get_upgrade() == b"websocket" and path.endswith(UPGRADED)
+        return wished and self._should_upgrade_to_ws()
 
     def _expect_reading(self, before: float = inf) -> None:
         """End the connection unless fewer bytes are unread than `before`; look again later."""

@@ -1,7 +1,8 @@
 """How many requests of one key may be at work at a time; the next one is a 429.
 
-Counts requests with a body (POST) from before the body is read until the answer is sent; a
-response in the background counts until it ends. The operator is not limited.
+Counts requests with a body (POST) from before the body is read until the answer is sent, and
+WebSockets while they are open; a response in the background counts until it ends. The operator is
+not limited.
 """
 
 from collections import Counter
@@ -72,7 +73,7 @@ class LimitKeys:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _counts(scope):
+        if not _counts(scope):
             await self._app(scope, receive, send)
             return
         owner = owner_of(scope)
@@ -90,6 +91,8 @@ class LimitKeys:
 
 
 def _counts(scope: Scope) -> bool:
+    if scope["type"] != "http":
+        return bool(scope["type"] == "websocket")
     path: str = scope["path"]
     operators = path.startswith("/admin/") or path in OPERATOR_PATHS
     return scope["method"] == "POST" and not operators and path[-7:] != "/cancel"

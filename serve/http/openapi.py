@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve.errors import ErrorBody, OllamaError, error_kind
+from serve.errors import CohereError, ErrorBody, OllamaError, error_kind
 from serve.protocol.decoding import CheckedRequest
 from serve.protocol.unsupported import IGNORED
 from serve.version import ingot_version
@@ -76,7 +76,7 @@ class OpenApiRoute:
 
 def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these paths."""
-    structs: list[type[Any]] = [ErrorBody, OllamaError]
+    structs: list[type[Any]] = [ErrorBody, OllamaError, CohereError]
     structs += _structs(operations, actions)
     refs, components = msgspec.json.schema_components(structs, ref_template=_REF)
     of: dict[type[Any], Any] = dict(zip(structs, refs, strict=True))

@@ -18,7 +18,7 @@ class RootPath:
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             scope["path"] = self._without(scope["path"])
             if raw := scope.get("raw_path"):
                 scope["raw_path"] = self._without(raw.decode("latin-1")).encode("latin-1")

@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 from starlette.types import Send
 
-from engine.errors import RequestError
 from serve.errors import ErrorBody
 from serve.generation.conversation import begin, prompt_of
 from serve.generation.streams import collect
@@ -75,10 +74,8 @@ def effort(service: Service, request: CountRequest) -> str | None:
     wanted = request.thinking.type
     if takes_effort:
         return _HINTS[hint] if hint and wanted != "disabled" else _EFFORTS[wanted]
-    thinks = model.thinking is not None
-    if (wanted == "enabled" and not thinks) or (wanted == "disabled" and thinks):
-        always = "always" if thinks else "never"
-        raise RequestError(f"This model {always} thinks; leave out thinking.", "thinking")
+    if wanted != "adaptive":
+        model.check_thinks(wanted == "enabled")
     return None
 
 

@@ -30,6 +30,7 @@ from serve.operations.engine_metrics import LABELS, EngineCollector, ResidencyMe
 from serve.operations.gpus import Gpus
 from serve.operations.histogram import Histogram
 from serve.operations.http_metrics import HttpMetrics
+from serve.operations.websocket_metrics import WebsocketMetrics
 
 # fmt: off
 _FIRST_TOKEN = (
@@ -89,6 +90,7 @@ class Metrics:
         self.registry.register(self._engine)
         self._residency = ResidencyMetrics(self.registry, self._values)
         self.http = HttpMetrics(self.registry)
+        self.websockets = WebsocketMetrics(self.registry)
         self._engine_pid = 0
         self._writing: asyncio.Task[bytes] | None = None  # what all who ask meanwhile are given
         PlatformCollector(registry=self.registry)

@@ -89,6 +89,9 @@ async def _start(send: Send, answer: Answer, more: list[tuple[bytes, bytes]]) ->
 def _last_words(path: str) -> bytes:
     """The error, as clients of each API expect one within a stream."""
     detail = ErrorDetail("The server that answered was lost.", "internal_server_error")
+    if path.startswith("/cohere/"):
+        lost = {"finish_reason": "ERROR", "error": detail.message}
+        return event({"type": "message-end", "delta": lost}) + b"data: [DONE]\n\n"
     if path.startswith("/v1/messages"):
         return b"event: error\n" + event({"type": "error", "error": detail})
     if path.startswith("/v1/responses"):

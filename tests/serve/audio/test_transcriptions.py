@@ -5,8 +5,8 @@ import dataclasses
 import json
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -15,63 +15,21 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from starlette.applications import Starlette
 
-from engine.config import EngineConfig
-from engine.core import EngineCore
 from engine.encoders.log_mel import log_mel
 from engine.output_processor import OutputProcessor
 from engine.sampling.params import SamplingParams
-from serve.app import build_app
 from serve.audio import routes
 from serve.audio.decoding import decode_audio
 from serve.commands.batch import call, run_batch
-from serve.engine_client import EngineClient
-from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model
-from serve.operations.metrics import Metrics
-from serve.service import Service
-from serve.settings import ServerSettings
 from tests.serve.attacks.test_floods import counted
-from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone, write_speech_model
-from tests.serve.served import InProcessEngine
+from tests.serve.audio.application import SETTINGS, application
+from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("python_multipart", reason="needs the extra audio")
 pytestmark = pytest.mark.anyio
-SETTINGS = ServerSettings(max_audio_clip_filesize_mb=1)
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
-    """The folder of the model, and an engine that runs it."""
-    folder = tmp_path_factory.mktemp("whisper")
-    write_speech_model(folder)
-    core = EngineCore(
-        EngineConfig(
-            model=str(folder), load_format="dummy", seed=3, max_num_seqs=2,
-            max_num_batched_tokens=32,
-        )
-    )  # fmt: skip
-    core.step_seconds = 0  # what `InProcessEngine` waits for
-    yield folder, core
-    core.close()
-
-
-@asynccontextmanager
-async def application(speech: tuple) -> AsyncIterator[Starlette]:
-    folder, core = speech
-    model = load_served_model(folder, "whisper", SETTINGS)
-    metrics = Metrics("whisper")
-    client = EngineClient(OutputProcessor(model.tokenizer), metrics)
-    await client.connect(InProcessEngine(core))
-    pump = asyncio.create_task(client.pump())
-    grammars = GrammarCompiler(folder)
-    yield build_app(Service(SETTINGS, core.config, model, client, metrics, grammars))
-    await grammars.close()
-    pump.cancel()
-    with suppress(asyncio.CancelledError):
-        await pump
 
 
 @asynccontextmanager

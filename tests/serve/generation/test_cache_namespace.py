@@ -19,6 +19,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [TURN], "max_tokens": 1},
     "/v1/responses": {"input": "a", "max_output_tokens": 1},
     "/v1/messages": {"model": "tiny", "messages": [TURN], "max_tokens": 1},
+    "/cohere/v2/chat": {"messages": [TURN], "max_tokens": 1},
     "/generate": {"text": "a", "sampling_params": {"max_new_tokens": 1}},
     "/v1/chat/completions/batch": {"messages": [[TURN]], "max_tokens": 1},
     "/inference/v1/generate": {"token_ids": [97], "sampling_params": {"max_tokens": 1}},
@@ -80,7 +81,7 @@ async def test_a_salt_has_a_length(serve: Serve) -> None:
                 body = GOOD[path] | {"cache_salt": wrong}
                 response = await served.http.post(path, json=body, headers=headers)
                 assert response.status_code == 400
-                assert "cache_salt" in str(response.json()["error"])  # Ollama has a text there
+                assert "cache_salt" in response.text
 
 
 def test_nothing_that_is_sent_is_another_keys_namespace() -> None:

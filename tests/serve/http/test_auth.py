@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from engine.errors import ConfigError
 from serve.http.auth import PUBLIC_PATHS
@@ -24,7 +24,7 @@ def bearer(key: str) -> dict[str, bytes]:
 async def test_every_route_is_closed_unless_listed(serve: Serve) -> None:
     async with serve(SETTINGS) as served:
         for route in served.app.routes:
-            assert isinstance(route, Route)
+            assert isinstance(route, Route | WebSocketRoute)
             response = await served.http.get(route.path)
             assert (response.status_code != 401) == (route.path in PUBLIC_PATHS), route.path
 

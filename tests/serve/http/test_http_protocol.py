@@ -8,12 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from serve.http import body, http_protocol
 from serve.http.disconnect import ClientDisconnected, unless_disconnected
 from serve.http.listener import bind
+from serve.http.websockets import websocket_settings
 from serve.launcher import Server
 from serve.settings import ServerSettings
 from tests.serve.served import PATIENCE, Serve, Served, until
@@ -26,11 +28,18 @@ REQUEST = b'{"prompt":"a","max_tokens":1}'
 
 @asynccontextmanager
 async def listening(served: Served) -> AsyncIterator[int]:
+    async with listening_to(served.app) as port:
+        yield port
+
+
+@asynccontextmanager
+async def listening_to(app: Starlette) -> AsyncIterator[int]:
     listener = bind(ServerSettings(port=0))
     port: int = listener.getsockname()[1]
     config = uvicorn.Config(
-        served.app, http=http_protocol.HardenedProtocol, ws="none", lifespan="off", log_config=None
-    )
+        app, http=http_protocol.HardenedProtocol, lifespan="off", log_config=None,
+        **websocket_settings(),
+    )  # fmt: skip
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

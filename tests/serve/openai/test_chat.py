@@ -3,6 +3,8 @@
 The prompt begins with a special token, which is not shown, and "user"; so does each answer.
 """
 
+from typing import Any
+
 import pytest
 
 from serve.settings import ServerSettings
@@ -126,3 +128,23 @@ async def test_the_names_of_the_command_line_are_the_models(serve: Serve) -> Non
     assert answer.json()["model"] == "a"
     assert missing.status_code == refused.status_code == 404
     assert refused.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 128}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 9999}]}),
+        ("/v1/completions", {"prompt": [5] * 128}),
+        ("/v1/completions", {"prompt": "a" * 100, "max_tokens": 100}),
+        ("/v1/responses", {"input": "a" * 128}),
+    ],
+)
+async def test_what_the_context_cannot_hold_has_openais_code(
+    serve: Serve, path: str, sent: dict[str, Any]
+) -> None:
+    async with serve() as served:
+        error = (await served.post(path, **sent)).json()["error"]
+        other = (await served.post(path, **{**sent, "top_p": 7})).json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+    assert other["code"] is None

@@ -228,10 +228,12 @@ async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     async with scripted(break_off) as port, routed(port) as router:
         whole, error, done = event_data((await router.complete(**body)).text)
         named = (await router.http.post("/v1/messages", json=body)).text
+        last, _ = event_data((await router.http.post("/cohere/v2/chat", json=body)).text)[1:]
         assert "answers that broke off" in (await router.http.get("/metrics")).text
     assert whole == {"n": 1} and done == "[DONE]"
     assert error["error"]["type"] == "internal_server_error"
     assert "event: error\n" in named and "[DONE]" not in named
+    assert (last["type"], last["delta"]["finish_reason"]) == ("message-end", "ERROR")
 
 
 async def test_servers_are_looked_after_whatever_happens(

@@ -1,0 +1,1 @@
+"""WS /v1/realtime: speech that is heard while it is spoken."""
