@@ -82,6 +82,7 @@ from serve.openai.derender import (
     DerenderCompletionRequest,
     DerenderCompletionRoute,
 )
+from serve.openai.derender_stream import ChatPiece, CompletionPiece
 from serve.openai.models_route import ModelsRoutes
 from serve.openai.render import ChatRenderRoute, CompletionRenderRoute, RenderedPrompt
 from serve.openai.tokenize import (
@@ -189,8 +190,12 @@ OPERATIONS = [
     Operation("/v1/chat/completions/batch", ChatBatchRequest, ChatCompletion),
     Operation("/v1/chat/completions/render", ChatRequest, RenderedPrompt),
     Operation("/v1/completions/render", CompletionRequest, RenderedPrompt),
-    Operation("/v1/chat/completions/derender", DerenderChatRequest, ChatCompletion),
-    Operation("/v1/completions/derender", DerenderCompletionRequest, Completion),
+    Operation(
+        "/v1/chat/completions/derender", DerenderChatRequest, ChatCompletion, or_gives=ChatPiece
+    ),
+    Operation(
+        "/v1/completions/derender", DerenderCompletionRequest, Completion, or_gives=CompletionPiece
+    ),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),

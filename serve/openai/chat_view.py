@@ -64,11 +64,11 @@ class ChatView:
     def last(self) -> Iterator[ChatChunk]:
         """The counts, if they are wanted."""
         if self._request.return_cached_tokens_details:
-            chunk = self._chunk([], UNSET)
+            chunk = self.chunk([], UNSET)
             chunk.sglext = self._counter.cached()
             yield chunk
         if self._request.include_usage:
-            yield self._chunk([], self._counter.total())
+            yield self.chunk([], self._counter.total())
 
     def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
         """The response that is not streamed."""
@@ -91,7 +91,7 @@ class ChatView:
 
     def _first(self, index: int) -> ChatChunk:
         role, begins = self._role, not self._begun
-        chunk = self._chunk(
+        chunk = self.chunk(
             [ChunkChoice(index, Delta(role=role, content=self._request.echoed(role)))],
             self._counter.of_choice(index) if self._request.continuous_usage else UNSET,
         )
@@ -119,7 +119,7 @@ class ChatView:
             choices[-1].weight_versions = self._weights(index)
         for choice in choices:
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
-            chunk = self._chunk([choice], usage)
+            chunk = self.chunk([choice], usage)
             if choice.finish_reason is not None:
                 chunk.metrics = self._metrics
             yield chunk
@@ -171,7 +171,8 @@ class ChatView:
             named=self._request.logprob_token_ids,
         )
 
-    def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:
+    def chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType) -> ChatChunk:
+        """One with these, whatever was said."""
         return ChatChunk(
             id=self._id,
             created=self._created,

@@ -55,16 +55,16 @@ class CompletionView:
         for index, delta in deltas.items():
             choice = self._choice(index, delta)
             usage = self._counter.of_choice(index) if self._request.continuous_usage else UNSET
-            yield self._completion([choice], usage)
+            yield self.chunk([choice], usage)
 
     def last(self) -> Iterator[Completion]:
         """The counts, if they are wanted."""
         if self._request.return_cached_tokens_details:
-            chunk = self._completion([], UNSET)
+            chunk = self.chunk([], UNSET)
             chunk.sglext = self._counter.cached()
             yield chunk
         if self._request.include_usage:
-            yield self._completion([], self._counter.total())
+            yield self.chunk([], self._counter.total())
 
     def whole(self, deltas: dict[int, OutputDelta]) -> Completion:
         """The response that is not streamed."""
@@ -77,12 +77,13 @@ class CompletionView:
             choice.index = place
         for index in deltas.keys() - kept:
             self._counter.add(index, deltas[index])
-        whole = self._completion(choices, self._counter.total())
+        whole = self.chunk(choices, self._counter.total())
         if self._request.return_cached_tokens_details:
             whole.sglext = self._counter.cached()
         return whole
 
-    def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
+    def chunk(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
+        """One with these, whatever was said."""
         completion = Completion(
             id=self._id,
             created=self._created,

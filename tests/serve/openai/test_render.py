@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve.settings import ServerSettings
-from tests.serve.served import Serve, Served
+from tests.serve.served import Serve, Served, event_data
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS, TOKENS = "/v1/chat/completions", "/v1/completions", "/inference/v1/generate"
@@ -45,6 +45,59 @@ async def test_a_chat_may_go_through_token_ids(serve: Serve, options: dict[str, 
     for each in (whole, shown):
         del each["id"], each["created"]
     assert shown == whole
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_a_stream_may_go_through_token_ids(
+    serve: Serve, path: str, options: dict[str, Any]
+) -> None:
+    if path == COMPLETIONS:
+        scored = {"logprobs": 2} if options.get("logprobs") else {}
+        options = {name: options[name] for name in options.keys() - {"top_logprobs"}} | scored
+    subject = {"messages": TURNS} if path == CHAT else {"prompt": "Hi"}
+    asked = {**subject, **options, "stream": True}
+    counted = {"stream_options": {"include_usage": True}}
+    async with serve() as served:
+        *direct, _ = event_data((await served.post(path, **asked, **counted)).text)
+        [rendered] = _as_list(await post(served, f"{path}/render", **asked, **counted))
+        *streamed, _ = event_data((await served.post(TOKENS, **rendered)).text)
+        states: dict[int, Any] = {}
+        shown = []
+        for chunk in streamed:
+            index = chunk["choices"][0]["index"] if chunk["choices"] else -1
+            asked_for = {"chat_request" if path == CHAT else "completion_request": asked}
+            made = await post(
+                served, f"{path}/derender", stream=True, generate_chunk=chunk,
+                stream_state=states.get(index), **asked_for,
+            )  # fmt: skip
+            states[index] = made["stream_state"]
+            shown.append(made["chunk"])
+    assert len(shown) == len(streamed) > 2
+    assert {each["id"] for each in shown} == {streamed[0]["request_id"]}
+    assert shown[-1]["usage"] == direct[-1]["usage"]
+    for index in range(options.get("n", 1)):
+        assert _said(shown, index) == _said(direct, index)
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
+def _said(chunks: list[dict[str, Any]], index: int) -> dict[str, Any]:
+    """What all chunks say of a choice."""
+    said: dict[str, Any] = {}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            if choice["index"] == index:
+                scores = (choice.get("logprobs") or {}).items()
+                pieces = {**choice, **choice.get("delta", {})}
+                pieces |= {f"scored {name}": each for name, each in scores}
+                for name in pieces.keys() - {"index", "delta", "logprobs"}:
+                    before, value = said.get(name), pieces[name]
+                    if value is not None:
+                        said[name] = value if before is None else before + value
+    return said
 
 
 async def test_several_prompts_go_through_token_ids(serve: Serve) -> None:
@@ -107,6 +160,24 @@ async def test_tools_and_reasoning_are_taken_apart(serve: Serve) -> None:
         )
         demands = {"messages": TURNS, "response_format": {"type": "json_object"}}
         refused = await served.post(f"{CHAT}/render", **demands)
+        state, pieces = None, []
+        for place, token in enumerate(ids):
+            ended = "stop" if place == len(ids) - 1 else None
+            made = await post(
+                served, f"{CHAT}/derender", stream=True, stream_state=state,
+                generate_chunk={"choices": [{"token_ids": [token], "finish_reason": ended}]},
+                chat_request={"messages": TURNS, "tools": [tool]},
+            )  # fmt: skip
+            state, [piece] = made["stream_state"], made["chunk"]["choices"]
+            pieces.append(piece["delta"])
+    calls = [call for each in pieces for call in each.get("tool_calls", ())]
+    assert "".join(call["function"].get("arguments") or "" for call in calls) == '{"a": 1}'
+    assert (
+        len([call for call in calls if "id" in call]) == 1 and calls[0]["function"]["name"] == "f"
+    )
+    assert "".join(each.get("reasoning", "") for each in pieces) == "hm"
+    assert [each.get("role") for each in pieces] == ["assistant", *[None] * (len(ids) - 1)]
+    assert piece["finish_reason"] == "tool_calls"
     [choice] = shown["choices"]
     assert choice["message"]["reasoning"] == "hm" and choice["finish_reason"] == "tool_calls"
     assert choice["message"]["tool_calls"][0]["function"]["name"] == "f"
@@ -117,6 +188,9 @@ async def test_tools_and_reasoning_are_taken_apart(serve: Serve) -> None:
 
 
 ONE = {"choices": [{"token_ids": [5]}]}
+TWO = {"choices": [{"token_ids": [5]}, {"token_ids": [5], "index": 1}]}
+ENDED = [{"token_ids": [5], "finish_reason": "stop"}]
+STREAMED = {"stream": True, "generate_chunk": ONE, "prompt_token_ids": [5]}
 SCORED = {"token": "x", "logprob": -1.0, "bytes": [], "top_logprobs": []}
 SCORED |= {"top_logprobs": [{"token": "x", "logprob": -1.0, "bytes": []}]}
 
@@ -140,7 +214,39 @@ SCORED |= {"top_logprobs": [{"token": "x", "logprob": -1.0, "bytes": []}]}
         (
             f"{CHAT}/derender",
             {"generate_response": ONE, "prompt_token_ids": [5], "stream": True},
-            "stream",
+            "generate_chunk",
+        ),
+        (
+            f"{CHAT}/derender",
+            {"generate_chunk": ONE, "generate_response": ONE, "prompt_token_ids": [5]},
+            "generate_chunk",
+        ),
+        (
+            f"{CHAT}/derender",
+            {"generate_response": ONE, "prompt_token_ids": [5], "stream_state": {}},
+            "stream_state",
+        ),
+        (
+            f"{CHAT}/derender",
+            {**STREAMED, "generate_chunk": {"choices": [{"token_ids": [5], "index": 1}]}},
+            "generate_chunk",
+        ),
+        (f"{CHAT}/derender", {**STREAMED, "generate_chunk": TWO}, "generate_chunk"),
+        (f"{CHAT}/derender", {**STREAMED, "stream_state": {"pieces": ENDED}}, "stream_state"),
+        (
+            f"{CHAT}/derender",
+            {**STREAMED, "stream_state": {"pieces": [{"index": 1, "token_ids": []}]}},
+            "stream_state",
+        ),
+        (
+            f"{CHAT}/derender",
+            {**STREAMED, "stream_state": {"pieces": [{"token_ids": [5] * 128}]}},
+            "token_ids",
+        ),
+        (
+            f"{COMPLETIONS}/derender",
+            {**STREAMED, "prompt_token_ids": [[5], [6]]},
+            "generate_responses",
         ),
         (
             f"{CHAT}/derender",
