@@ -45,7 +45,7 @@ def test_a_device_that_cannot_give_what_is_free_is_explained(tiny_folder, monkey
     def no_room(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes.")
 
-    monkeypatch.setattr(runner, "zero_state", no_room)
+    monkeypatch.setattr(runner, "_state_maker", lambda *_: no_room)
     with pytest.raises(ConfigError, match=r"no room in one piece for 33 pages"):
         make_core(tiny_folder)
 
