@@ -5,7 +5,7 @@ of the call it belongs to. On the way out of a call, what is unfinished is abort
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 
 from engine.beams.core import BeamCore
@@ -14,7 +14,7 @@ from engine.core import EngineCore
 from engine.errors import RequestError
 from engine.grammar.process import GrammarProcess
 from engine.interrupts import held_back
-from engine.messages import Answer, MemoryChange
+from engine.messages import Answer, MemoryChange, ReadWeights
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
 from engine.plain_values import integer, sequence
@@ -28,6 +28,7 @@ from engine.sleeping import (
     WAKING_TAGS,
     check_enabled,
     check_level,
+    check_method,
     check_mode,
     check_tags,
     read_weights,
@@ -170,6 +171,11 @@ class Loop:
     def update_weights(self, path: str, load_format: str, version: str | None) -> None:
         """As `LLM.update_weights_from_disk`."""
         self.change_memory(read_weights(self.core.config, 0, path, load_format, version))
+
+    def collective_rpc(self, method: str, args: Collection[object]) -> None:
+        """As `LLM.collective_rpc`."""
+        check_method(method, args)
+        self.change_memory(ReadWeights(0))
 
     def change_memory(self, message: MemoryChange) -> None:
         """Have the core do this now; raises RequestError saying why it cannot."""

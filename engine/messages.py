@@ -137,8 +137,8 @@ class ReadWeights(msgspec.Struct, tag="read_weights"):
     whether that is so; if not, the old ones stay. Requests stay, and begin again."""
 
     call_id: int
-    path: str
-    version: str  # by which answers name them
+    path: str = ""  # empty: the checkpoint that was read last, as it is on the disk now
+    version: str = ""  # by which answers name them; empty: as before
     load_format: Literal["auto", "dummy"] = "auto"
 
 

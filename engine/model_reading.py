@@ -47,13 +47,15 @@ class WeightReader:
     def read_other(
         self, path: str, load_format: Literal["auto", "dummy"], make_room: Callable[[], None]
     ) -> tuple[Array, ...]:
-        """Those of another checkpoint; once it is known to fit, and before anything of it is read,
-        `make_room` is called.
+        """Those of another checkpoint, or, without a path, of the last one; once it is known to
+        fit, and before anything of it is read, `make_room` is called.
 
         Raises:
             ModelError: it cannot be read, or does not fit.
         """
-        config = msgspec.structs.replace(self._config, model=path, load_format=load_format)
+        config = self._config
+        if path:
+            config = msgspec.structs.replace(config, model=path, load_format=load_format)
         leaves = self._read(config, make_room)
         self._config = config
         return leaves

@@ -76,6 +76,12 @@ class Operations(ABC):
         """
         self._loop.update_weights(str(model_path), load_format, weight_version)
 
+    def collective_rpc(self, method: str, args: Sequence[object] = ()) -> list[None]:
+        """vLLM's way to read the weights again, as they are on the disk now:
+        `collective_rpc("reload_weights")`. Raises RequestError for any other method."""
+        self._loop.collective_rpc(method, args)
+        return [None]
+
     def start_profile(self, profile_prefix: str | None = None) -> None:
         """Trace steps from now on into the folder of the setting `profiler_config`:
         `LLM(profiler_config={"torch_profiler_dir": "traces"})`.

@@ -113,7 +113,7 @@ class Residence:
             self._restore(weights=weights, kv_cache=cache)
             raise
         self._runner.leaves, self._host, self.weights = leaves, [], "resident"
-        self.version = wanted.version
+        self.version = wanted.version or self.version
         self._restore(weights=True, kv_cache=cache)
 
     def _restore(self, *, weights: bool, kv_cache: bool) -> None:

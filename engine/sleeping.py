@@ -47,6 +47,18 @@ def read_weights(
     return ReadWeights(call_id, found, version or path, kind)
 
 
+def check_method(method: str, args: Collection[object]) -> None:
+    """Raise RequestError for what cannot be called by its name."""
+    if method != "reload_weights":
+        raise RequestError(
+            f"The only method is reload_weights, got {method[:64]!a}; update_weights_from_disk "
+            "reads those of another checkpoint.",
+            "method",
+        )
+    if args:
+        raise RequestError("reload_weights takes no arguments here.", "args")
+
+
 def check_level(level: int, *, enabled: bool) -> None:
     """Raise RequestError for a level that there is not, or that this engine was not started for."""
     if level not in _LEVELS:

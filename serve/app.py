@@ -111,6 +111,7 @@ from serve.operations.operator_routes import (
     RESETS,
     RESUME,
     RESUME_MEMORY,
+    RPC,
     SLEEP,
     START_PROFILE,
     STOP_PROFILE,
@@ -146,7 +147,14 @@ from serve.operations.sleep_routes import (
     ResumeMemoryRoute,
     SleepRoutes,
 )
-from serve.operations.weight_routes import UpdateWeightsRequest, UpdateWeightsRoute, WeightsUpdated
+from serve.operations.weight_routes import (
+    RpcRequest,
+    RpcResults,
+    RpcRoute,
+    UpdateWeightsRequest,
+    UpdateWeightsRoute,
+    WeightsUpdated,
+)
 from serve.pooling.cohere import CohereEmbeddings, CohereEmbedRequest
 from serve.pooling.cohere_route import CohereEmbedRoute
 from serve.pooling.encode import Encoded, EncodeRequest, EncodeRoute
@@ -290,6 +298,7 @@ ACTIONS = [
         "post", UPDATE_WEIGHTS, "Serve other weights; for operators.", WeightsUpdated,
         UpdateWeightsRequest,
     ),
+    Action("post", RPC, "Read the weights again; for operators.", RpcResults, RpcRequest),
     Action(
         "post", START_PROFILE, "Trace steps; for operators.", ProfileChanged, StartProfileRequest,
         needs_body=False,
@@ -356,6 +365,7 @@ def _generation(service: Service) -> Iterator[Route]:
         ABORT_REQUESTS: AbortRequestsRoute(service),
         PAUSE_GENERATION: PauseGenerationRoute(service),
         UPDATE_WEIGHTS: UpdateWeightsRoute(service),
+        RPC: RpcRoute(service),
         RELEASE: ReleaseMemoryRoute(service),
         RESUME_MEMORY: ResumeMemoryRoute(service),
         START_PROFILE: StartProfileRoute(service),

@@ -151,7 +151,7 @@ class FakeCore:
             if message.path == "nowhere":
                 error = "There is no model at nowhere."
             else:
-                self.version, self.weights = message.version, "resident"
+                self.version, self.weights = message.version or self.version, "resident"
         elif isinstance(message, Release):
             self.waiting, self.running = self.running | self.waiting, {}
             if message.weights != "resident" and self.weights != "discarded":

@@ -30,10 +30,11 @@ SLEEP, WAKE_UP = "/sleep", "/wake_up"  # `serve.operations.sleep_routes`, as the
 RELEASE_CACHE = "/release_kv_cache_memory"
 RELEASE, RESUME_MEMORY = "/release_memory_occupation", "/resume_memory_occupation"
 SLEEPS = frozenset({SLEEP, WAKE_UP, RELEASE_CACHE, RELEASE, RESUME_MEMORY})
-UPDATE_WEIGHTS = "/update_weights_from_disk"  # `serve.operations.weight_routes`
+UPDATE_WEIGHTS = "/update_weights_from_disk"  # `serve.operations.weight_routes`, as the next one
+RPC = "/collective_rpc"
 PROFILES = frozenset({START_PROFILE, STOP_PROFILE})
 PAUSES = frozenset({PAUSE, RESUME, PAUSE_GENERATION, CONTINUE})
-_SINGLE = frozenset({ABORT, ABORT_REQUESTS, LOAD, UNLOAD, UPDATE_WEIGHTS})
+_SINGLE = frozenset({ABORT, ABORT_REQUESTS, LOAD, UNLOAD, UPDATE_WEIGHTS, RPC})
 OPERATOR_PATHS = _SINGLE | PAUSES | PROFILES | SLEEPS | {*RESETS}
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 

@@ -1,6 +1,7 @@
 """Other weights for a server that runs, as SGLang does it; for operators.
 
     POST /update_weights_from_disk {"model_path": "step-200", "weight_version": "200"}
+    POST /collective_rpc {"method": "reload_weights"}       vLLM's: the same files, as they are now
 
 Requests at work end first, with an error if `abort_all_requests`; of a server that is paused or
 sleeps they stay, and go on with the new weights. What comes meanwhile waits. Nothing is found again
@@ -9,7 +10,10 @@ the old ones serve on, and the answer (400) says why.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +21,7 @@ from starlette.types import Send
 
 from engine.errors import RequestError
 from engine.messages import ReadWeights
-from engine.sleeping import read_weights
+from engine.sleeping import check_method, read_weights
 from models.errors import ModelError
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
@@ -63,8 +67,6 @@ class UpdateWeightsRoute(GenerationRoute[UpdateWeightsRequest]):
 
     async def answer(self, request: UpdateWeightsRequest, request_id: str, send: Send) -> None:
         service = self.service
-        check_operator(service.settings, "Updating weights")
-        service.pause.begin("updating")
         try:
             updated = await _update(service, request)
         except (ModelError, RequestError) as error:
@@ -73,22 +75,71 @@ class UpdateWeightsRoute(GenerationRoute[UpdateWeightsRequest]):
             if request.keep_pause:
                 service.pause.begin("paused")
             await send_json(send, updated)
-        finally:
-            service.pause.end("updating")
 
 
 async def _update(service: Service, request: UpdateWeightsRequest) -> WeightsUpdated:
-    client, config = service.client, service.engine_config
-    found = await asyncio.to_thread(
-        read_weights, config, 0, request.model_path, request.load_format, request.weight_version
-    )
-    if request.abort_all_requests:
-        client.flights.end_responses(None)
-    if request.abort_all_requests or not client.is_frozen:
+    with _updating(service):
+        found = await asyncio.to_thread(
+            read_weights, service.engine_config, 0, request.model_path, request.load_format,
+            request.weight_version,
+        )  # fmt: skip
+        if request.abort_all_requests:
+            service.client.flights.end_responses(None)
+            await service.client.wait_until_idle()
+        num_paused = await _read(service, found)
+    return WeightsUpdated(True, f"{request.model_path} is served.", num_paused)
+
+
+@contextmanager
+def _updating(service: Service) -> Iterator[None]:
+    """While weights are read, what comes waits."""
+    check_operator(service.settings, "Updating weights")
+    service.pause.begin("updating")
+    try:
+        yield
+    finally:
+        service.pause.end("updating")
+
+
+async def _read(service: Service, wanted: ReadWeights) -> int:
+    """Have the engine read them, once those at work have ended that nobody has paused; returns how
+    many were paused."""
+    client = service.client
+    if not client.is_frozen:
         await client.wait_until_idle()
     num_paused = client.num_sequences
-    await client.change_memory(partial(_with_id, found))
-    return WeightsUpdated(True, f"{request.model_path} is served.", num_paused)
+    await client.change_memory(partial(_with_id, wanted))
+    return num_paused
+
+
+class RpcRequest(CheckedRequest, frozen=True, kw_only=True):
+    """A method by its name, and nothing to go with it."""
+
+    method: str
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+
+    def check_shared(self) -> None:
+        check_method(self.method, [*(self.args or ()), *(self.kwargs or ())])
+
+
+class RpcResults(Struct):
+    """What it gave, of each worker."""
+
+    results: list[None]
+
+
+class RpcRoute(GenerationRoute[RpcRequest]):
+    """Reads the weights again."""
+
+    kind = RpcRequest
+    writes = False
+    computes = False
+
+    async def answer(self, request: RpcRequest, request_id: str, send: Send) -> None:
+        with _updating(self.service):
+            await _read(self.service, ReadWeights(0))
+        await send_json(send, RpcResults([None]))
 
 
 def _with_id(message: ReadWeights, call_id: int) -> ReadWeights:

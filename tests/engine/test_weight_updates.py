@@ -147,6 +147,24 @@ def test_an_engine_that_sleeps_may_wake_with_others(
         llm.update_weights_from_disk(folders["a"])
 
 
+def test_what_lies_at_the_same_place_is_read_again(
+    llm: LLM, llms: dict[str, LLM], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(folders["b"], place)
+    llm.update_weights_from_disk(place, weight_version="1")
+    shutil.rmtree(place)
+    shutil.copytree(folders["a"], place)
+    llm.sleep(2)
+    llm.wake_up(["weights"])
+    assert llm.collective_rpc("reload_weights") == [None]
+    llm.wake_up(["kv_cache"])
+    assert run(llm) == run(llms["a"])
+    assert llm.core.stats.weight_version == "1"
+    with pytest.raises(RequestError, match=r"only method is reload_weights, got 'sleep'"):
+        llm.collective_rpc("sleep")
+
+
 def spoil(folder: Path, what: str, target: Path) -> str:
     """A copy of a checkpoint with something wrong; what is said of it."""
     shutil.copytree(folder, target)

@@ -44,6 +44,19 @@ async def test_what_is_at_work_ends_first_and_what_comes_has_the_new_ones(serve:
     assert info["weight_version"] == native["meta_info"]["weight_version"] == "7"
 
 
+async def test_vllm_s_way_to_read_them_again(serve: Serve) -> None:
+    async with serve(config=MAY) as served:
+        await update(served, weight_version="7")
+        asked = await served.post("/collective_rpc", method="reload_weights")
+        info = (await served.http.get("/model_info")).json()
+        others = [
+            await served.post("/collective_rpc", **body)
+            for body in ({"method": "x"}, {"method": "reload_weights", "args": [1]})
+        ]
+    assert asked.json() == {"results": [None]} and info["weight_version"] == "7"
+    assert [each.json()["error"]["param"] for each in others] == ["method", "args"]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_who_is_paused_goes_on_with_the_new_ones_and_says_so(serve: Serve, path: str) -> None:
     prompt = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {}
