@@ -61,6 +61,7 @@ class SleepRoutes:
         await pause_server(service, mode, clear=False)
         if level:
             await service.client.change_memory(lambda call_id: release_of_level(call_id, level))
+            _hold(service)  # a /wake_up may have come while this waited
         return self._state()
 
     async def wake_up(self, request: Request) -> Response:
@@ -138,7 +139,7 @@ class ResumeMemoryRoute(_MemoryRoute):
 
 async def _release(service: Service, tags: Sequence[str]) -> None:
     """Raises RequestError while requests are at work that nobody has paused."""
-    client, slept = service.client, service.pause.is_for("asleep")
+    client = service.client
     check_operator(service.settings, "Sleep")
     check_enabled(service.engine_config.enable_sleep_mode)
     if client.num_sequences and not client.is_frozen:
@@ -149,10 +150,16 @@ async def _release(service: Service, tags: Sequence[str]) -> None:
     service.pause.begin("asleep")
     try:
         await client.change_memory(lambda call_id: release_of_tags(call_id, tags))
-    except BaseException:
-        if not slept and client.resident:
-            service.pause.end("asleep")
-        raise
+    finally:
+        _hold(service)
+
+
+def _hold(service: Service) -> None:
+    """Have requests wait while memory is gone, and not for it while all is there."""
+    if service.client.resident:
+        service.pause.end("asleep")
+    else:
+        service.pause.begin("asleep")
 
 
 def _level(given: str) -> int:

@@ -166,3 +166,24 @@ async def test_a_server_that_was_not_started_for_it_keeps_its_memory(serve: Serv
         assert await is_sleeping(served) and not [
             each for each in served.core.changes if each.kv_cache != "resident"
         ]
+
+
+async def test_a_sleep_that_a_waking_overtakes_still_holds_what_comes(serve: Serve) -> None:
+    async with serve(config=MAY) as served:
+        running = await begin_one(served)
+        waiting = asyncio.create_task(served.http.post("/sleep?mode=wait"))
+        while not await is_sleeping(served):
+            await asyncio.sleep(0)
+        await served.http.post("/wake_up")
+        assert (await running).status_code == 200
+        assert (await waiting).json()["is_sleeping"]
+        later = asyncio.create_task(served.complete(prompt="a", max_tokens=2))
+        await until(lambda: held(served) == 1)
+        await served.http.post("/wake_up")
+        assert (await later).status_code == 200
+
+
+async def test_a_release_of_nothing_holds_nobody(serve: Serve) -> None:
+    async with serve(config=MAY) as served:
+        await served.http.post("/release_memory_occupation", json={"tags": []})
+        assert not await is_sleeping(served)
