@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 
+from msgspec import structs
+
 from engine.beams.core import BeamCore
 from engine.beams.params import BeamSearchParams
 from engine.core import EngineCore
@@ -17,14 +19,13 @@ from engine.interrupts import held_back
 from engine.messages import Answer, MemoryChange, ReadWeights
 from engine.output_processor import OutputProcessor
 from engine.outputs import OutputDelta, RequestOutput
-from engine.plain_values import integer, sequence
+from engine.plain_values import integer, sequence, string
 from engine.profiling.profiler import Profiler
 from engine.progress import Progress
 from engine.prompts import Prompt
 from engine.reasoning.config import ReasoningConfig, thinking_budget
 from engine.sampling.params import SamplingParams
 from engine.sleeping import (
-    MEMORY_TAGS,
     WAKING_TAGS,
     check_enabled,
     check_level,
@@ -61,7 +62,7 @@ class Loop:
         self._beams = BeamCore(core)
         self.tokenizer = tokenizer
         self._processor = OutputProcessor(tokenizer)
-        self._ids = count()
+        self._ids, self._changes = count(), count(1)
         self._inboxes: dict[str, Inbox] = {}
 
     def add(
@@ -142,8 +143,9 @@ class Loop:
 
     def sleep(self, level: int, mode: str) -> None:
         """As `LLM.sleep`."""
+        level = integer("level", level)
         check_level(level, enabled=self.core.config.enable_sleep_mode)
-        check_mode(mode)
+        check_mode(string("mode", mode))
         while mode == "wait" and self.core.has_work:
             self.turn()
         if mode == "abort":
@@ -161,11 +163,12 @@ class Loop:
 
     def wake_up(self, tags: Sequence[str] | None) -> None:
         """As `LLM.wake_up`."""
-        check_tags(tags or (), WAKING_TAGS)
-        self.change_memory(restore_of_tags(0, MEMORY_TAGS if tags is None else tags))
+        named = sequence("tags", tags, string) if tags else WAKING_TAGS
+        check_tags(named, WAKING_TAGS)
+        self.change_memory(restore_of_tags(0, named))
         if self.core.resident:
             self.core.thaw()
-        elif tags is not None and "scheduling" in tags:
+        elif "scheduling" in named:
             raise RequestError("The engine's memory must be brought back first.", "tags")
 
     def update_weights(self, path: str, load_format: str, version: str | None) -> None:
@@ -179,10 +182,11 @@ class Loop:
 
     def change_memory(self, message: MemoryChange) -> None:
         """Have the core do this now; raises RequestError saying why it cannot."""
-        self.core.change_memory(message)
+        asked = structs.replace(message, call_id=next(self._changes))
+        self.core.change_memory(asked)
         answers: list[Answer] = []
-        while not answers:
-            answers = self.turn()
+        while not answers:  # one that Ctrl-C left behind may be told first
+            answers = [each for each in self.turn() if each.call_id == asked.call_id]
         if answers[0].error is not None:
             raise RequestError(answers[0].error, answers[0].param)
 

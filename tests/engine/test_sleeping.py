@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from engine import LLM, LoRARequest, SamplingParams
 from engine.errors import ConfigError, RequestError
+from engine.messages import Restore
 from models.errors import ModelError
 from tests.engine.adapters.test_loading import SHAPES
 from tests.engine.cache.test_state_slots import write_slow
@@ -244,13 +245,20 @@ def test_weights_that_cannot_be_read_any_more_leave_the_engine_asleep(
     assert run(one) == want
 
 
+def test_an_answer_that_an_interrupt_left_behind_is_nobody_s(one: LLM) -> None:
+    one.core.change_memory(Restore(0))
+    with pytest.raises(RequestError, match="no folder '/nowhere'"):
+        one.update_weights_from_disk("/nowhere")
+
+
 def test_what_cannot_be_is_said(
     one: LLM, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for wrong, param in (({"level": 3}, "level"), ({"mode": "retract"}, "mode")):
+    sleeps = ({"level": 3}, {"level": "1"}, {"mode": "retract"}, {"mode": 1})
+    for wrong in (*sleeps, {"tags": "weights"}, {"tags": 3}):
         with pytest.raises(RequestError) as told:
-            one.sleep(**wrong)  # type: ignore[arg-type]
-        assert told.value.param == param
+            (one.wake_up if "tags" in wrong else one.sleep)(**wrong)
+        assert told.value.param in wrong
     with pytest.raises(RequestError, match="weights, kv_cache and scheduling"):
         one.wake_up(["cuda_graph"])
     one.sleep(1)
@@ -261,9 +269,9 @@ def test_what_cannot_be_is_said(
         LLM(str(tiny_folder), runner="pooling", load_format="dummy", enable_sleep_mode=True)
     without = replace(one.core.config, enable_sleep_mode=False)
     monkeypatch.setattr(one.core, "config", without)
-    for wrong in (one.sleep, one.release_kv_cache_memory):
+    for refused in (one.sleep, one.release_kv_cache_memory):
         with pytest.raises(RequestError, match="without --enable-sleep-mode"):
-            wrong()
+            refused()
     one.sleep(0)
-    one.wake_up(["scheduling"])
+    one.wake_up([])
     assert len(one.generate({"prompt_token_ids": [3]}, GREEDY)) == 1
