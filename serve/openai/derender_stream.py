@@ -18,7 +18,7 @@ from engine.outputs import OutputDelta
 from serve.engine_client import Prompt
 from serve.openai.chat_view import ChatView
 from serve.openai.completion_view import CompletionView
-from serve.openai.given_tokens import GivenChoice, GivenChunk, GivenPieces
+from serve.openai.given_tokens import GivenAnswers, GivenChoice, GivenChunk
 from serve.protocol.chat import ChatChunk, ChunkChoice, Delta
 from serve.protocol.completions import Completion, CompletionChoice
 from serve.service import Service
@@ -86,8 +86,7 @@ def _read(
 ) -> Iterator[dict[int, OutputDelta]]:
     """What each piece adds, if a piece is new."""
     if given.choices:
-        reader = GivenPieces(service, prompt, given.choices[0].index)
-        yield from map(reader.read, pieces)
+        yield from map(GivenAnswers(service, prompt).read, pieces)
 
 
 def _joined(chunks: list[ChatChunk]) -> ChatChunk:

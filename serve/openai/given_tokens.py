@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import RequestError
 from engine.messages import EngineStats, RequestDelta, StepReport, TokenLogprobs
@@ -46,28 +47,32 @@ class GivenChunk(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
-class GivenPieces:
-    """The pieces of one answer to a prompt, one after the other."""
+class GivenAnswers:
+    """The answers to one prompt, each whole or piece by piece."""
 
-    def __init__(self, service: Service, prompt: Prompt, index: int) -> None:
-        """Raises RequestError where the prompt has no such answer."""
-        count = prompt.params.n
-        if not 0 <= index < count:
-            raise RequestError(f"index is 0 to {count - 1}, for n is {count}.", "generate_chunk")
+    def __init__(self, service: Service, prompt: Prompt) -> None:
         self._service, self._prompt = service, prompt
         self._processor = OutputProcessor(service.model.tokenizer)
         begun = self._processor.add("0", prompt.token_ids, prompt.params, grammar=prompt.grammar)
-        self._id = [each for request in begun for each in request.sequences][index]
-        self._count = 0
+        self._ids = [each for request in begun for each in request.sequences]
+        self._counts = [0] * len(self._ids)
 
     def read(self, piece: GivenChoice) -> dict[int, OutputDelta]:
-        """What the next piece adds; nothing behind an end. Raises RequestError."""
-        self._count += len(piece.token_ids)
-        _check_count(self._service, self._count)
-        delta = _delta(self._service, self._prompt, self._id, piece)
-        delta.finish_reason = piece.finish_reason
-        delta.complete = delta.complete and piece.finish_reason is not None
-        return {output.index: output for output in _processed(self._processor, [delta])}
+        """What the next piece of an answer adds, by its index; nothing behind an end.
+
+        Raises RequestError for a piece that is none of these answers'.
+        """
+        index, count = piece.index, len(self._ids)
+        if not 0 <= index < count:
+            raise RequestError(f"index is 0 to {count - 1}, for n is {count}.", "generate_chunk")
+        self._counts[index] += len(piece.token_ids)
+        _check_count(self._service, self._counts[index])
+        delta = _delta(self._service, self._prompt, self._ids[index], piece)
+        outputs = self._processor.process(StepReport(deltas=[delta], stats=EngineStats())).outputs
+        for output in outputs:
+            if output.finish_reason == "error":
+                raise error_of(output)
+        return {output.index: output for output in outputs}
 
 
 def read_again(
@@ -77,30 +82,20 @@ def read_again(
 
     Raises RequestError for answers that are none to these prompts.
     """
-    processor = OutputProcessor(service.model.tokenizer)
     found: dict[int, OutputDelta] = {}
     for place, (prompt, response) in enumerate(zip(prompts, given, strict=True)):
         count = prompt.params.n
-        choices = {choice.index: choice for choice in response.choices}
-        if sorted(choices) != list(range(count)) or len(choices) != len(response.choices):
+        if sorted(choice.index for choice in response.choices) != list(range(count)):
             raise RequestError(
                 f"A response must have choices 0 to {count - 1}, once each, for n is {count}.",
                 "generate_response",
             )
-        begun = processor.add(str(place), prompt.token_ids, prompt.params, grammar=prompt.grammar)
-        ids = [each for request in begun for each in request.sequences]
-        deltas = [_delta(service, prompt, ids[i], choices[i]) for i in range(count)]
-        for output in _processed(processor, deltas):
-            found[place * count + output.index] = output
+        answers = GivenAnswers(service, prompt)
+        for choice in response.choices:
+            whole = replace(choice, finish_reason=choice.finish_reason or "length")
+            for index, output in answers.read(whole).items():
+                found[place * count + index] = output
     return found
-
-
-def _processed(processor: OutputProcessor, deltas: list[RequestDelta]) -> list[OutputDelta]:
-    outputs = processor.process(StepReport(deltas=deltas, stats=EngineStats())).outputs
-    for output in outputs:
-        if output.finish_reason == "error":
-            raise error_of(output)
-    return outputs
 
 
 def _delta(service: Service, prompt: Prompt, engine_id: int, choice: GivenChoice) -> RequestDelta:
@@ -108,15 +103,14 @@ def _delta(service: Service, prompt: Prompt, engine_id: int, choice: GivenChoice
     info, ids = service.client.info, choice.token_ids
     if ids:
         check_ids(ids, info.vocab_size, "token_ids")
-    _check_count(service, len(ids))
     ended = choice.finish_reason == "stop" and bool(ids)
     named = ended and ids[-1] in (prompt.params.stop_token_ids or ())
     by_token = ended and (named or ids[-1] in info.eos_token_ids)
     return RequestDelta(
         request_id=engine_id,
         new_token_ids=ids,
-        finish_reason=choice.finish_reason or "length",
-        complete=not by_token,
+        finish_reason=choice.finish_reason,
+        complete=choice.finish_reason is not None and not by_token,
         stop_token_id=ids[-1] if named and ids[-1] not in info.eos_token_ids else None,
         logprobs=_logprobs(prompt, choice),
     )
