@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Runner:
-    """A family's engine, and what a step of it reads."""
+    """A family's engine, and what a step of it moves."""
 
     core: EngineCore
     count: Count
@@ -89,19 +89,19 @@ def table(found: dict[str, Any]) -> Table:
     """A row for each family."""
     families: dict[str, Any] = found["families"]
     made = Table(
-        f"{found['rows']} rows", "active", "read", "ms a step", "by active", "least", "most",
-        "bound", "by read", box=None, pad_edge=False,
-        caption=f"yes: at most {_MOST}; bound: by active, if read as fast as the first reads",
+        f"{found['rows']} rows", "active", "moved", "ms a step", "by active", "least", "most",
+        "bound", "by moved", box=None, pad_edge=False,
+        caption=f"yes: at most {_MOST}; bound: by active, if all is moved as fast as by the first",
     )  # fmt: skip
     for name, row in families.items():
         ratios = row["per_active_ratios"]
         made.add_row(
             name,
-            *(f"{row[key] / _MILLION:.1f}M" for key in ("active_parameters", "numbers_read")),
+            *(f"{row[key] / _MILLION:.1f}M" for key in ("active_parameters", "numbers_moved")),
             f"{row['step_ms']:.2f}",
             f"{row['per_active']:.2f} {_VERDICTS[row['within_per_active']]}",
             *(f"{x:.2f}" for x in (min(ratios), max(ratios), row["bound"])),
-            f"{row['per_read']:.2f} {_VERDICTS[row['within_per_read']]}".rstrip(),
+            f"{row['per_moved']:.2f} {_VERDICTS[row['within_per_moved']]}".rstrip(),
         )
     return made
 
@@ -144,18 +144,18 @@ def _compared(
     ratios = [mine / other for mine, other in zip(seconds, first_seconds, strict=True)]
     by_active = [ratio * first.active / count.active for ratio in ratios]
     per_active = statistics.median(by_active)
-    bound = count.read / first.read * first.active / count.active
+    bound = count.moved / first.moved * first.active / count.active
     return {
         "parameters": count.total,
         "active_parameters": count.active,
-        "numbers_read": count.read,
+        "numbers_moved": count.moved,
         "step_ms": 1e3 * statistics.median(seconds),
         "per_active": per_active,
         "bound": bound,
-        "per_read": per_active / bound,
+        "per_moved": per_active / bound,
         "within_per_active": _within(per_active),
-        # several rows read more experts than one takes, for which active ones make no allowance
-        "within_per_read": _within(per_active / bound) if count.routed else None,
+        # rows take different experts, and have states of their own: not what active ones allow for
+        "within_per_moved": None if _within(bound) else _within(per_active / bound),
         "per_active_ratios": by_active,
         "seconds": seconds,
     }

@@ -1,11 +1,12 @@
 """One small model of each family, of about as many active parameters as the others.
 
-Owns their config.json and what a step of each has to compute with and to read. Knows no engine.
+Owns their config.json and what a step of each has to compute with and to move. Knows no engine.
 
 active   parameters that a token is multiplied by: of experts those that it takes, of embeddings
          none, but for one that is the head as well, and of what reads a prompt once none
-read     numbers that a step of `rows` tokens reads: parameters, of experts all that some token
-         takes, as many as a router without preferences would choose; and the rows' states
+moved    numbers that a step of `rows` tokens has to read or to write: parameters, of experts all
+         that some token takes, as many as a router without preferences would choose; and the rows'
+         states, which are read and written
 """
 
 import math
@@ -191,16 +192,15 @@ FAMILIES: Mapping[str, Callable[[Size], Config]] = {
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters of one model, and what a step of it reads."""
+    """Parameters of one model, and what a step of it moves."""
 
     total: int
     active: int
-    read: int
-    routed: bool = False  # has experts, of which rows take different ones
+    moved: int
 
 
 def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
-    """The parameters of a model of these leaves, and what a step of `rows` tokens reads."""
+    """The parameters of a model of these leaves, and what a step of `rows` tokens moves."""
     mixture = config.mixture
     taken = mixture.per_token / mixture.num_experts if mixture else 1.0
     total, active, read = 0, 0.0, 0.0
@@ -212,8 +212,7 @@ def count(config: ModelConfig, leaves: Iterable[Leaf], rows: int) -> Count:
         routed = "expert" in leaf.axes
         active += size * taken if routed else size
         read += size * (1 - (1 - taken) ** rows) if routed else size
-    numbers_read = round(read) + rows * _state_size(config)
-    return Count(total, round(active), numbers_read, mixture is not None)
+    return Count(total, round(active), round(read) + 2 * rows * _state_size(config))
 
 
 def _state_size(config: ModelConfig) -> int:

@@ -33,7 +33,7 @@ def test_families_have_about_as_many_active_parameters():
 def test_a_dense_model_by_hand():
     found = counted("dense", SMALL)
     layer = 128 * (128 + 128 + 128) + 3 * 128 * 352 + 2 * 128
-    assert found.active == found.read == 4 * layer + 128 + 96 * 128
+    assert found.active == found.moved == 4 * layer + 128 + 96 * 128
     assert found.total == found.active + 96 * 128
 
 
@@ -41,8 +41,8 @@ def test_of_experts_those_count_that_are_taken_and_those_are_read_that_someone_t
     expert = 3 * 128 * 176
     found, alone = counted("experts", SMALL), counted("experts", SMALL, 1)
     assert found.total - 96 * 128 - found.active == 4 * 6 * expert
-    assert alone.active == alone.read == found.active and found.routed
-    assert found.read - found.active == pytest.approx(4 * expert * (8 * (1 - 0.75**8) - 2), abs=1)
+    assert alone.active == alone.moved == found.active
+    assert found.moved - found.active == pytest.approx(4 * expert * (8 * (1 - 0.75**8) - 2), abs=1)
 
 
 def test_a_tied_head_is_active_and_places_are_not():
@@ -50,10 +50,10 @@ def test_a_tied_head_is_active_and_places_are_not():
     assert found.total - found.active == 2048 * 128
 
 
-def test_states_of_rows_are_read():
+def test_states_of_rows_are_read_and_written():
     found, alone = counted("mamba2", SMALL), counted("mamba2", SMALL, 1)
     row = 3 * (4 * 64 * 64 + 3 * (4 * 64 + 2 * 64))
-    assert found.read - found.active == 8 * row and alone.read - alone.active == row
+    assert found.moved - found.active == 16 * row and alone.moved - alone.active == 2 * row
 
 
 @pytest.mark.parametrize(
@@ -66,20 +66,20 @@ def test_states_of_rows_are_read():
 )
 def test_states_of_other_kinds_by_hand(name, row):
     found = counted(name, SMALL)
-    assert found.read - found.active == 8 * row and not found.routed
+    assert found.moved - found.active == 16 * row
 
 
 def test_what_reads_a_prompt_once_is_not_active():
     found = counted("cross", SMALL)
     layer = 4 * 128 * 128 + 2 * 128 * 128 + 3 * 128 * 224 + 3 * 128
     bias = 32 * 2  # of the distances that have one, for each head
-    assert found.active == found.read == 4 * layer + bias + 128 + 96 * 128
+    assert found.active == found.moved == 4 * layer + bias + 128 + 96 * 128
 
 
 def test_ratios_are_of_the_same_round():
     found = families._compared(Count(0, 10, 20), [2.0, 6.0, 1.0], Count(0, 5, 5), [1.0, 2.0, 2.0])
     assert found["per_active_ratios"] == [1.0, 1.5, 0.25]
-    assert found["per_active"] == 1.0 and found["bound"] == 2.0 and found["per_read"] == 0.5
+    assert found["per_active"] == 1.0 and found["bound"] == 2.0 and found["per_moved"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_ratios_are_of_the_same_round():
     [
         (Count(9, 5, 5), 1.154, ["1.15 yes", "1.15"]),
         (Count(9, 5, 5), 1.156, ["1.16 no", "1.16"]),
-        (Count(9, 5, 20, routed=True), 4.4, ["4.40 no", "1.10 yes"]),
-        (Count(9, 5, 20, routed=True), 4.8, ["4.80 no", "1.20 no"]),
+        (Count(9, 5, 20), 4.4, ["4.40 no", "1.10 yes"]),
+        (Count(9, 5, 20), 4.8, ["4.80 no", "1.20 no"]),
     ],
 )
-def test_a_family_has_a_limit_and_experts_another_for_what_they_read(count, seconds, shown):
+def test_what_moves_more_than_the_limit_allows_is_judged_by_what_it_moves(count, seconds, shown):
     row = families._compared(count, [seconds], Count(9, 5, 5), [1.0])
     made = families.table({"rows": 8, "families": {"one": row}})
     cells = {column.header: next(iter(column.cells)) for column in made.columns}
-    assert [cells["by active"], cells["by read"]] == shown
+    assert [cells["by active"], cells["by moved"]] == shown
 
 
 def test_the_command_prints_and_writes_what_it_found(tmp_path):
