@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from engine.sampling.logits_processors import LogitsProcessor
     from engine.sampling.params import SamplingParams
     from engine.stopping.repetition import RepetitionDetectionParams
+    from engine.watermarking.config import WatermarkConfig
+    from engine.watermarking.detector import GumbelWatermarkDetector
 
 _HOMES = {
     "LLM": "engine.llm",
@@ -32,6 +34,8 @@ _HOMES = {
     "EngineConfig": "engine.config",
     "ReasoningConfig": "engine.reasoning.config",
     "RepetitionDetectionParams": "engine.stopping.repetition",
+    "WatermarkConfig": "engine.watermarking.config",
+    "GumbelWatermarkDetector": "engine.watermarking.detector",
     "RequestOutput": "engine.outputs",
     "CompletionOutput": "engine.outputs",
     "gen": "engine.language",
@@ -42,10 +46,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "LoRARequest",
-    "LogitsProcessor", "PoolingParams", "ReasoningConfig", "Remote", "RepetitionDetectionParams",
-    "RequestOutput", "SamplingParams", "State", "StructuredOutputsParams", "choice", "function",
-    "gen",
+    "LLM", "BeamSearchParams", "CompletionOutput", "EngineConfig", "GumbelWatermarkDetector",
+    "LoRARequest", "LogitsProcessor", "PoolingParams", "ReasoningConfig", "Remote",
+    "RepetitionDetectionParams", "RequestOutput", "SamplingParams", "State",
+    "StructuredOutputsParams", "WatermarkConfig", "choice", "function", "gen",
 ]  # fmt: skip
 
 

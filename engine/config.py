@@ -11,6 +11,7 @@ from engine.adapters.request import LoRARequest
 from engine.errors import ConfigError
 from engine.settings import convert_settings, flag
 from engine.speculation.config import SpeculativeConfig
+from engine.watermarking.config import WatermarkConfig
 
 SCHEDULER_STEPS = (1, 2, 4, 8, 16)  # at most the smallest page: a row begins one page
 PAGE_SIZES = (16, 32, 64, 128)
@@ -104,6 +105,7 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     # auto: on CPUs four, in one program, while these take less than a tenth of a second
     num_scheduler_steps: int | Literal["auto"] = "auto"
     speculative_config: SpeculativeConfig | None = None  # None: no token is guessed
+    watermark_config: WatermarkConfig | None = None  # None: drawn tokens tell nothing
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     enable_prompt_embeds: bool = False  # prompts may be embeddings instead of tokens
     enable_return_hidden_states: bool = False  # requests may ask for the last layer's states

@@ -56,6 +56,8 @@ from engine.speculation.requests import check_speculation, make_drafter
 from engine.tokenizers.tokenizer import has_tokenizer
 from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork
+from engine.watermarking.contexts import key_words
+from engine.watermarking.requests import with_watermark
 from models.checkpoints.loading import LoadedModel
 from models.errors import IngotError, UnsupportedError
 from models.sharding import make_mesh
@@ -153,7 +155,8 @@ class EngineCore:
             RequestError: it cannot be served as it is written.
         """
         self._check_alive()
-        info, embeds = self.info, self._embeds.of(message)
+        info, embeds, mark = self.info, self._embeds.of(message), self.config.watermark_config
+        message = with_watermark(message, mark)
         check_hidden(message, info)
         by_priority = self.config.scheduling_policy == "priority"
         admission.check(
@@ -181,6 +184,8 @@ class EngineCore:
         )
         request.extra_fields = extra_fields
         request.drafter = drafter
+        if mark is not None:
+            request.watermark_key = key_words(mark.key)
         if message.thinking is not None:
             request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:

@@ -13,6 +13,7 @@ from models.registry import architecture_name, supported
 
 _OF_TEXTS = (
     "logits_processors",
+    "watermark_config",
     "enable_lora",
     "enable_prompt_embeds",
     "enable_return_hidden_states",

@@ -82,6 +82,7 @@ class Request:
     lora: LoRARequest | None = None  # its adapter
     adapter_slot: int = NO_ADAPTER  # while it runs
     drafter: Drafter | None = None  # guesses its next tokens
+    watermark_key: tuple[int, int] = (0, 0)  # of the engine, if it has one
 
     @property
     def num_tokens(self) -> int:

@@ -192,6 +192,7 @@ class Runner:
                 stop_token_ids=request.banned_token_ids,
                 bad_word_ids=request.bad_word_ids,
                 vocab_size=self._vocab_size,
+                watermark_key=request.watermark_key,
             )
             self._state = self._admit(self._state, packed)
 

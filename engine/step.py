@@ -193,10 +193,16 @@ def _observe(
     sink = slots.counts.shape[0] - 1
     token_slot = inputs.observed.at[batch.row].get(mode="fill", fill_value=sink)
     prompt_len = inputs.prompt_len.at[batch.row].get(mode="fill", fill_value=0)
-    return observe(
-        slots, tokens, token_slot, inputs.positions >= prompt_len,
-        inputs.observed, inputs.start, inputs.count,
-    )  # fmt: skip
+    is_output = inputs.positions >= prompt_len
+    slots = observe(
+        slots, tokens, token_slot, is_output, inputs.observed, inputs.start, inputs.count
+    )
+    if slots.watermark is None:
+        return slots
+    ends = inputs.positions[inputs.start + inputs.count - 1] + 1
+    ends = ends.at[batch.row].get(mode="fill", fill_value=0)
+    remembered = slots.watermark.remember(tokens, token_slot, inputs.positions, ends, is_output)
+    return slots._replace(watermark=remembered)
 
 
 def _write_back(

@@ -34,7 +34,9 @@ from serve.router.command import router
 if TYPE_CHECKING:
     from serve.settings import ServerSettings
 
-_ENGINE_OBJECTS = ("pooler_config", "hf_overrides", "profiler_config", "speculative_config")
+_ENGINE_OBJECTS = (
+    "pooler_config", "hf_overrides", "profiler_config", "speculative_config", "watermark_config",
+)  # fmt: skip
 _SERVER_OBJECTS = (
     "default_chat_template_kwargs", "override_generation_config", "structured_outputs_config",
 )  # fmt: skip

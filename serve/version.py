@@ -20,6 +20,8 @@ def ingot_version() -> str:
 
 def fingerprint(config: EngineConfig) -> str:
     """OpenAI's `system_fingerprint`: another one where the version or the settings are others, so
-    that a seed need not give the same text."""
-    known = msgspec.json.encode([ingot_version(), config], enc_hook=str)
+    that a seed need not give the same text. Of a secret it says only whether there is one."""
+    mark = config.watermark_config
+    told = msgspec.structs.replace(config, watermark_config=mark and mark.without_key)
+    known = msgspec.json.encode([ingot_version(), told], enc_hook=str)
     return f"fp_{sha256(known).hexdigest()[:10]}"

@@ -42,6 +42,7 @@ from engine.messages import (
 from engine.process import serve_engine
 from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork, PromptEmbeds
+from engine.watermarking.requests import with_watermark
 
 logger = logging.getLogger("engine.fake")
 VOCAB = 300
@@ -111,6 +112,7 @@ class FakeCore:
             raise RequestError("The engine does not like this prompt.", "prompt")
         if request.priority and self.config.scheduling_policy != "priority":
             raise RequestError("priority needs --scheduling-policy priority.", "priority")
+        request = with_watermark(request, self.config.watermark_config)
         check_hidden(request, self.info)
         self.added.append(request)
         if arrival is None:

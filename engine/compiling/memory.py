@@ -20,6 +20,7 @@ from engine.compiling.shapes import Shapes, decode_windows
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.vectors.given_rows import GivenLayout, resolve_given
+from engine.watermarking.contexts import Widths
 from models.checkpoints.memory import free_bytes, host_free_bytes
 from models.config.decoder import ModelConfig
 from models.pool import make_pool
@@ -98,10 +99,12 @@ def resolve_shapes(
     heard = model.encoder.context_length if model.encoder and model.encoder.mel_bins else 0
     encoder = heard or (length if model.encoder is not None else 0)
     snapshots = model.mixer is not None and config.enable_prefix_caching
+    mark = config.watermark_config
+    watermark = Widths(mark.context_width, mark.remembered(length)) if mark else None
     return Shapes(
         rows, min(tokens, useful), length, page, windows, loops=cpu,
         snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
-        hidden=config.enable_return_hidden_states,
+        hidden=config.enable_return_hidden_states, watermark=watermark,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ A step is padded up to the smallest program that is ready. Nothing a user can se
 from dataclasses import dataclass, replace
 
 from engine.errors import ConfigError
+from engine.watermarking.contexts import Widths
 
 _SMALLEST_MIXED = 16
 _LATE = 4, 16  # rows that are sampled after their step at once: few, and the most
@@ -68,6 +69,7 @@ class Shapes:
     max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
     late: bool = False  # rows may be sampled after their step
     hidden: bool = False  # requests may ask for hidden states
+    watermark: Widths | None = None  # what slots remember for it
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:

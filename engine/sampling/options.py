@@ -49,6 +49,7 @@ class Flag(IntFlag):
     MIN_TOKENS = auto()
     LOGPROBS = auto()
     SCORED = auto()
+    WATERMARK = auto()
 
 
 NUM_FIELDS = len(Field)
@@ -100,6 +101,7 @@ def flags_of(params: SamplingParams) -> Flag:
         Flag.MIN_TOKENS: params.min_tokens > 0,
         Flag.LOGPROBS: params.logprobs is not None,
         Flag.SCORED: params.logprob_token_ids is not None,
+        Flag.WATERMARK: params.watermarking is True,
     }
     return Flag(sum(flag for flag, is_wanted in wanted.items() if is_wanted))
 

@@ -46,6 +46,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     `structured_outputs`: what the output must satisfy, `StructuredOutputsParams` or a dict of it.
     `repetition_detection` ends an answer that goes round in circles.
     `thinking_token_budget`: tokens of reasoning, of which the end is then forced; -1 is no limit.
+    `watermarking`: whether the engine's watermark is in the output; None is where it has one, and
+    tokens are drawn.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
@@ -78,6 +80,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     structured_outputs: StructuredOutputsParams | None = None
     repetition_detection: RepetitionDetectionParams | None = None
     thinking_token_budget: int | None = None
+    watermarking: bool | None = None
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +116,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     @property
     def looks_back(self) -> bool:
         """Whether they do so in any way, beyond the model."""
-        return self.has_penalties or bool(self.bad_words)
+        return self.has_penalties or bool(self.bad_words) or self.watermarking is True
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `RequestError` for an id that is no column of the logits, [0, vocab_size)."""
@@ -268,6 +271,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "structured_outputs": structured_outputs,
     "repetition_detection": repetition_detection,
     "thinking_token_budget": integer,
+    "watermarking": boolean,
     "extra_args": _arguments,
 }
 _LENGTHS = {
@@ -282,7 +286,7 @@ _LENGTHS = {
 _OPTIONAL = {
     "seed", "stop", "stop_regex", "stop_token_ids", "bad_words", "max_tokens", "logprobs",
     "logprob_token_ids", "prompt_logprobs", "logit_bias", "allowed_token_ids", "structured_outputs",
-    "repetition_detection", "thinking_token_budget", "extra_args",
+    "repetition_detection", "thinking_token_budget", "watermarking", "extra_args",
 }  # fmt: skip
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),

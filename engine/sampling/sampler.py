@@ -10,7 +10,8 @@ For each row, in vLLM's order:
  6. repetition, frequency and presence penalty
  7. temperature 0: the likeliest token, the first of equals
  8. else divide by temperature, then min-p, top-k and top-p, each on what the one before left,
-    and draw one by adding Gumbel noise (Gumbel 1954; Maddison et al. 2014) and taking the largest
+    and draw one by adding Gumbel noise (Gumbel 1954; Maddison et al. 2014) and taking the largest;
+    with a watermark by the noise of its key and of the tokens before
 
 A row whose logits are not numbers gives `NOT_A_NUMBER` in place of a token.
 
@@ -81,7 +82,10 @@ def sample(
     in_kernel = sampler is Backend.MOSAIC
     choose = partial(_choose_in_kernel, mesh=mesh) if in_kernel else _choose_by_xla
     processed = logits if process is None else process(logits)
-    chosen = choose(processed, rows, draw_rows(rows, slots, positions), state)
+    drawn = draw_rows(rows, slots, positions)
+    if state.watermark is not None:
+        drawn = state.watermark.keyed(drawn, has(rows.flags, Flag.WATERMARK))
+    chosen = choose(processed, rows, drawn, state)
     # what is no number in a row of hidden states is in all of them behind the last norm, and so is
     # every logit: one says it
     chosen = jnp.where(jnp.isnan(logits[:, 0]), NOT_A_NUMBER, chosen)

@@ -16,6 +16,7 @@ a prefix cache counts as well. Generated tokens count as they enter, each exactl
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -31,6 +32,7 @@ from engine.sampling.params import (
     MAX_STOP_TOKEN_IDS,
     SamplingParams,
 )
+from engine.watermarking.contexts import Watermark, Widths, no_watermark
 from pallas_kernels.sampling.rows import COUNT_BITS
 
 MAX_BAD_WORD_SEQUENCES = 2 * MAX_BAD_WORDS  # a word is spelled with and without a space before it
@@ -45,7 +47,8 @@ Ints = NDArray[np.int32]
 class SlotState(NamedTuple):
     """R slots and the sink. Donated to every step and updated in place.
 
-    Bytes a slot: 4V counts, V/8 allowed and 17,244 of lists. For R = 256 and V = 152,064 that is
+    Bytes a slot: 4V counts, V/8 allowed and 17,244 of lists; 8 and 4 for each token that a
+    watermark looks back, if there is one. For R = 256 and V = 152,064 that is
     158 MiB, 149 of them counts. int32 because a count may reach the context's length, which
     passes the 15 bits that int16 would leave beside the prompt's bit, and because 32-bit atomics
     are the ones that GPUs add with.
@@ -59,9 +62,10 @@ class SlotState(NamedTuple):
     scored_ids: Int32[Array, "R1 S"]  # those of logprob_token_ids, in order; V where unused
     bad_words: Int32[Array, "R1 Q L"]  # [-1 -1 a b c]: c is banned after a b; all -1: unused
     recent: Int32[Array, "R1 L-1"]  # the last generated tokens, newest last; -1 before the first
+    watermark: Watermark | None = None  # of engines that have one
 
 
-def init_slots(num_slots: int, vocab_size: int) -> SlotState:
+def init_slots(num_slots: int, vocab_size: int, watermark: Widths | None = None) -> SlotState:
     """An empty state of `num_slots` slots and the sink, for logits of `vocab_size` columns."""
     rows = num_slots + 1
     return SlotState(
@@ -75,6 +79,7 @@ def init_slots(num_slots: int, vocab_size: int) -> SlotState:
             (rows, MAX_BAD_WORD_SEQUENCES, MAX_BAD_WORD_TOKENS), NO_TOKEN, jnp.int32
         ),
         recent=jnp.full((rows, MAX_RECENT), NO_TOKEN, jnp.int32),
+        watermark=None if watermark is None else no_watermark(num_slots, watermark),
     )
 
 
@@ -103,6 +108,7 @@ def pack_options(
     stop_token_ids: Collection[int],
     bad_word_ids: Sequence[Sequence[int]],
     vocab_size: int,
+    watermark_key: tuple[int, int] = (0, 0),
 ) -> Ints:
     """All that `admit` writes, as one `int32[packed_options_size(vocab_size)]`.
 
@@ -112,6 +118,7 @@ def pack_options(
     packed = np.full(packed_options_size(vocab_size), vocab_size, np.int32)
     sections = _sections(packed, vocab_size)
     sections["slot"][0] = slot
+    sections["key"].view(np.uint32)[:] = watermark_key
     bias = params.logit_bias or {}
     sections["bias_ids"][: len(bias)] = list(bias.keys())
     sections["bias_values"].view(np.float32)[: len(bias)] = list(bias.values())
@@ -147,8 +154,19 @@ def admit(state: SlotState, packed: Int32[Array, " W"]) -> SlotState:
         scored_ids=sections["scored_ids"],
         bad_words=sections["bad_words"].reshape(state.bad_words.shape[1:]),
         recent=jnp.full(MAX_RECENT, NO_TOKEN, jnp.int32),
+        watermark=_new_answer(state.watermark, sections["key"]),
     )
-    return SlotState(*(old.at[slot].set(new) for old, new in zip(state, written, strict=True)))
+    admitted: SlotState = jax.tree.map(lambda old, new: old.at[slot].set(new), state, written)
+    return admitted
+
+
+def _new_answer(watermark: Watermark | None, key: Int32[Array, " 2"]) -> Watermark | None:
+    """What a slot holds of it for a request that has generated nothing."""
+    if watermark is None:
+        return None
+    nothing = jnp.full(watermark.history.shape[1], NO_TOKEN, jnp.int32)
+    words = lax.bitcast_convert_type(key, jnp.uint32)
+    return Watermark(words, nothing, watermark.context_width)
 
 
 def observe(
@@ -211,6 +229,7 @@ def _num_words(vocab_size: int) -> int:
 def _widths(vocab_size: int) -> dict[str, int]:
     return {
         "slot": 1,
+        "key": 2,
         "bias_ids": MAX_LOGIT_BIAS,
         "bias_values": MAX_LOGIT_BIAS,
         "stop_ids": MAX_STOP_IDS,

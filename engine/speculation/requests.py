@@ -56,6 +56,9 @@ def _obstacle(model: ModelConfig, message: AddRequest) -> str | None:
     back."""
     obstacles = {
         f"{model.architecture}, whose states cannot go back": model.mixer is not None,
+        "a watermark, which looks at the tokens before (watermarking: false turns it off)": bool(
+            message.params.watermarking
+        ),
         "penalties or bad_words, which look at the tokens before": message.params.looks_back,
         "an output that a grammar constrains": bool(message.grammar),
         "a thinking budget": message.thinking is not None,

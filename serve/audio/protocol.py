@@ -25,6 +25,7 @@ class AudioRequest(CheckedRequest, frozen=True, kw_only=True):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    watermarking: bool | None = None
 
     @property
     def wants_words(self) -> bool:

@@ -131,6 +131,7 @@ class CohereChatRequest(CheckedRequest, frozen=True, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's
     cache_salt: str | None = None  # this and what follows as in the chat API
     extra_key: str | None = None
+    watermarking: bool | None = None
 
     def check_shared(self) -> None:
         if not self.messages:

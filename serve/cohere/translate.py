@@ -26,6 +26,7 @@ from serve.service import Service
 _SAME = (
     "model", "stream", "max_tokens", "temperature", "seed", "frequency_penalty",
     "presence_penalty", "logprobs", "priority", "cache_salt", "extra_key",
+    "watermarking",
 )  # fmt: skip
 _CHOICES: dict[str | None, ToolChoice] = {"REQUIRED": "required", "NONE": "none"}
 _SAFETY = "safety_mode"

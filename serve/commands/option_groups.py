@@ -59,6 +59,7 @@ class MemoryOptions:
     num_scheduler_steps: scheduling_options.NumSchedulerSteps = "auto"
     speculative_config: scheduling_options.SpeculativeConfig = None
     logits_processors: options.LogitsProcessors = None
+    watermark_config: scheduling_options.WatermarkConfig = None
     compilation_cache_dir: options.CompilationCacheDir = None
     compilation_cache_size: options.CompilationCacheSize = 4.0
 

@@ -1,4 +1,4 @@
-"""Options about who gets how many tokens in a step; as in `options`."""
+"""Options about who gets how many tokens in a step, and how they are drawn; as in `options`."""
 
 from typing import Annotated, Any, Literal
 
@@ -49,3 +49,13 @@ SpeculativeConfig = Annotated[
         rich_help_panel=_LIMITS,
     ),
 ]  # fmt: skip
+WatermarkConfig = Annotated[
+    str | None,
+    typer.Option(
+        help="Draw tokens so that who has a secret can tell the texts from others, as JSON: "
+        '{"key": 42}, and "context_width" (4), "deduplicate_contexts" (single_turn or none), '
+        '"deduplicate_contexts_max_history" (8192).',
+        metavar="JSON",
+        rich_help_panel="Sampling",
+    ),
+]

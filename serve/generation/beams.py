@@ -38,6 +38,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "logprob_token_ids": (),
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
+    "watermarking": (False,),
     "vllm_xargs": ({},),
     "custom_params": ({},),
     "repetition_detection": (),

@@ -172,6 +172,7 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     priority: int | None = None
     cache_salt: str | None = None
     extra_key: str | None = None  # as in the chat API
+    watermarking: bool | None = None
 
 
 class ThinkingTokens(Struct):

@@ -70,6 +70,7 @@ def _options(request: MessagesRequest) -> dict[str, Any]:
         "priority": request.priority,
         "cache_salt": request.cache_salt,
         "thinking_token_budget": _budget(request.thinking),
+        "watermarking": request.watermarking,
     }
 
 

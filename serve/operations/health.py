@@ -1,10 +1,13 @@
 """Whether this server lives, can take requests, and how much it has to do: for load balancers,
 orchestrators and people."""
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.config import EngineConfig
 from serve.errors import RETRY_AFTER_SECONDS
 from serve.http.json_response import json_response
 from serve.service import Service
@@ -49,10 +52,18 @@ class HealthRoutes:
                 "version": ingot_version(),
                 "status": self._client.state,
                 "settings": {k: v for k, v in settings.items() if k not in _SECRET},
-                "engine_config": msgspec.to_builtins(service.engine_config),
+                "engine_config": _shown(service.engine_config),
                 "model": msgspec.to_builtins(self._client.info),
                 "stats": msgspec.to_builtins(self._client.stats),
                 "tool_call_parser": service.model.tools and service.model.tools.names[0],
                 "reasoning_parser": service.model.thinking and service.model.thinking.names[0],
             }
         )
+
+
+def _shown(config: EngineConfig) -> dict[str, Any]:
+    """All settings, but a watermark's key."""
+    shown: dict[str, Any] = msgspec.to_builtins(config)
+    if config.watermark_config is not None:
+        del shown["watermark_config"]["key"]
+    return shown

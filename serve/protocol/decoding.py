@@ -75,6 +75,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     structured_outputs: dict[str, Any] | None = None
     repetition_detection: RepetitionDetectionParams | None = None
     thinking_token_budget: int | None = None
+    watermarking: bool | None = None
 
 
 class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=True):

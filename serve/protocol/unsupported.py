@@ -53,7 +53,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_weight_versions": (False,),  # likewise
         "session_id": (),
         "skip_special_tokens": (True,),
-        "watermarking": (),
+        "watermarking": (False,),  # of routes that write no text
         # SGLang
         "audio_data": (),
         "background": (False,),

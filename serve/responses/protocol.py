@@ -189,6 +189,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     thinking_token_budget: int | None = None  # as in the chat API
+    watermarking: bool | None = None
     text: TextOptions | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

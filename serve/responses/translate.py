@@ -37,7 +37,7 @@ _FORMAT, _SCHEMA = "text.format", "text.format.schema"
 _SAME = (  # as in the chat API
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "logit_bias", "stop", "ignore_eos", "seed", "vllm_xargs",
-    "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt",
+    "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt", "watermarking",
 )  # fmt: skip
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 

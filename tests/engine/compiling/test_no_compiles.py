@@ -39,6 +39,7 @@ def random_options(rng):
         "prompt_logprobs_start": int(rng.integers(0, 9)),
         "logit_bias": {int(token): 1.0 for token in rng.integers(0, VOCAB, rng.integers(1, 9))},
         "allowed_token_ids": rng.integers(0, VOCAB, rng.integers(1, 20)).tolist(),
+        "watermarking": False,  # the other is only for engines that have one, as their tests do
         "stop_token_ids": rng.integers(0, VOCAB, rng.integers(0, 9)).tolist(),
     }
     return options

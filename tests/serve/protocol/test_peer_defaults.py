@@ -23,6 +23,7 @@ BOTH = {
     "return_tokens_as_token_ids": None, "cache_salt": None, "repetition_detection": None,
     "logits_processors": None, "return_prompt_text": False, "echo": False, "request_id": "x",
     **NULL(("kv_transfer_params", "ec_transfer_params", "session_id", "return_weight_versions")),
+    "watermarking": None,
     # SGLang
     "top_k": -1, "min_p": 0.0, "min_tokens": 0, "regex": None, "ebnf": None, "stop_regex": None,
     "repetition_penalty": 1.0, "stop_token_ids": None, "no_stop_trim": False, "ignore_eos": False,

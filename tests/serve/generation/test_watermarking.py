@@ -1,0 +1,68 @@
+"""watermarking over HTTP: which requests reach the engine with it, and which cannot."""
+
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.watermarking.config import WatermarkConfig
+from tests.serve.served import Serve
+
+pytestmark = pytest.mark.anyio
+KEY = 1234567890123456789
+CONFIG = EngineConfig(watermark_config=WatermarkConfig(key=KEY))
+HI = [{"role": "user", "content": "Hi"}]
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HI},
+    "/v1/completions": {"prompt": "Hi"},
+    "/v1/responses": {"input": "Hi"},
+    "/v1/messages": {"messages": HI, "max_tokens": 3, "model": "tiny"},
+    "/cohere/v2/chat": {"messages": HI, "model": "tiny"},
+    "/inference/v1/generate": {"token_ids": [1]},
+}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_every_route_may_turn_it_off(path: str, serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        for wanted in ({}, {"watermarking": True}, {"watermarking": False}):
+            body = {**ROUTES[path], **wanted}
+            if "token_ids" in body:
+                body = {**ROUTES[path], "sampling_params": wanted}
+            response = await served.post(path, **body)
+            assert response.status_code == 200, response.text
+    marked = [message.params.watermarking for message in served.core.added]
+    assert marked == [True, True, False]
+
+
+async def test_what_draws_nothing_cannot_have_one(serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        cold = await served.chat(temperature=0, watermarking=True)
+        silent = await served.chat(temperature=0)
+        beams = await served.chat(use_beam_search=True, n=2, watermarking=True)
+    assert silent.status_code == 200
+    for response in (cold, beams):
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "watermarking"
+
+
+async def test_a_server_without_a_key_says_so(serve: Serve) -> None:
+    async with serve() as served:
+        asked = await served.complete(prompt="Hi", watermarking=True)
+        unasked = await served.complete(prompt="Hi", watermarking=False)
+    assert unasked.status_code == 200
+    assert asked.status_code == 400
+    assert "--watermark-config" in asked.json()["error"]["message"]
+
+
+async def test_nobody_is_told_the_key(serve: Serve) -> None:
+    """Nor given what it could be found by, as a digest is."""
+    fingerprints = []
+    for key in (KEY, KEY + 1):
+        config = EngineConfig(watermark_config=WatermarkConfig(key=key))
+        async with serve(config=config) as served:
+            told = (await served.http.get("/server_info")).text
+            answer = (await served.complete(prompt="Hi")).json()
+        assert "context_width" in told and str(key) not in told
+        fingerprints.append(answer["system_fingerprint"])
+    assert len(set(fingerprints)) == 1
