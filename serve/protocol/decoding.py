@@ -109,6 +109,7 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     custom_params: dict[str, Any] | None = None  # SGLang's name of the same
     request_id: str | None = None  # what the response's id ends with, instead of one made here
     rid: str | None = None  # SGLang's: the response's whole id
+    session_id: str | None = None  # by which `ingot router` has requests answered by one server
     return_token_ids: bool | None = None
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
@@ -200,12 +201,16 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
         check_side(self.truncation_side, tail)
 
     def _check_ids(self) -> None:
-        for name in ("request_id", "rid"):
-            value = getattr(self, name)
-            if value is not None and not 0 < len(value) <= MAX_ID_CHARS:
-                raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
+        for name in ("request_id", "rid", "session_id"):
+            check_id(name, getattr(self, name))
         if self.request_id is not None and self.rid is not None:
             raise RequestError("request_id and rid both name the response; send one.", "rid")
+
+
+def check_id(name: str, value: str | None) -> None:
+    """Raise RequestError for a name that is empty or long."""
+    if value is not None and not 0 < len(value) <= MAX_ID_CHARS:
+        raise RequestError(f"{name} must have 1 to {MAX_ID_CHARS} characters.", name)
 
 
 def check_side(side: str | None, tail: int | None) -> None:

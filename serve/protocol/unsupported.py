@@ -51,7 +51,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "prompt_embeds": (),  # of routes that take none
         "return_prompt_text": (False,),  # of routes that make no text
         "return_weight_versions": (False,),  # likewise
-        "session_id": (),
+        "session_id": (),  # likewise
         "skip_special_tokens": (True,),
         "watermarking": (False,),  # of routes that write no text
         # SGLang

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.errors import RequestError
 from engine.sampling.params import MAX_LOGPROBS
-from serve.protocol.decoding import CheckedRequest
+from serve.protocol.decoding import CheckedRequest, check_id
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden
@@ -190,6 +190,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     reasoning: ReasoningOptions | None = None
     thinking_token_budget: int | None = None  # as in the chat API
     watermarking: bool | None = None
+    session_id: str | None = None  # likewise
     text: TextOptions | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -210,6 +211,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
 
     def check_shared(self) -> None:
         check_included(self.include or ())
+        check_id("session_id", self.session_id)
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_LOGPROBS:
             raise RequestError(
                 f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"

@@ -1,6 +1,7 @@
 """The servers behind the router: which of them can be asked, and which one should be.
 
     a stored response         ─▶ the backend that keeps it
+    a session_id              ─▶ the backend that had the last of that name, unless it is far busier
     a beginning that is known ─▶ the backend that has seen most of it, unless it is far busier
     anything else             ─▶ the backend with the fewest requests at work
 
@@ -25,9 +26,9 @@ HEALTH_SECONDS = 2.0  # between two checks, and the time that one may take
 WORTH = 0.3  # share of a beginning that must be known before it outweighs an idle backend
 MANY_MORE = 16  # requests; a backend that has more than so many over the least is left alone ...
 TIMES_MORE = 1.5  # ... if it has more than so many times as well
-MAX_RESPONSES = 100_000  # whose backends are remembered
+MAX_RESPONSES = 100_000  # whose backends are remembered; likewise of names
 
-Choice = Literal["response", "prefix", "load"]
+Choice = Literal["response", "session", "prefix", "load"]
 
 
 @dataclass(eq=False)
@@ -79,6 +80,7 @@ class Backends:
     def __init__(self, urls: Collection[str]) -> None:
         self.all = [Backend(url, ServerAddress.parse(url)) for url in urls]
         self._responses: OrderedDict[str, Backend] = OrderedDict()
+        self._families: OrderedDict[str, Backend] = OrderedDict()
 
     async def check(self) -> None:
         """Ask each whether it is ready."""
@@ -99,6 +101,15 @@ class Backends:
         while len(self._responses) > MAX_RESPONSES:
             self._responses.popitem(last=False)
 
+    def answered(self, beginning: Beginning, backend: Backend) -> None:
+        """`backend` answers a request, and is the one to ask what belongs to it."""
+        if beginning.family is None:
+            return
+        self._families[beginning.family] = backend
+        self._families.move_to_end(beginning.family)
+        while len(self._families) > MAX_RESPONSES:
+            self._families.popitem(last=False)
+
     def choose(
         self, beginning: Beginning, tried: Collection[Backend], response_id: str | None = None
     ) -> tuple[Backend, Choice] | None:
@@ -111,9 +122,12 @@ class Backends:
         if not open_ones:
             return None
         least = min(open_ones, key=lambda each: (each.at_work, each.asked))
+        most = max(least.at_work + MANY_MORE, TIMES_MORE * least.at_work)
+        home = self._families.get(beginning.family or "")
+        if home in open_ones and home.at_work <= most:
+            return home, "session"
         best = max(open_ones, key=lambda each: (each.seen.match(beginning.hashes), -each.at_work))
         known = best.seen.match(beginning.hashes)
-        busy = best.at_work > max(least.at_work + MANY_MORE, TIMES_MORE * least.at_work)
-        if known and known >= WORTH * len(beginning.hashes) and not busy:
+        if known and known >= WORTH * len(beginning.hashes) and best.at_work <= most:
             return best, "prefix"
         return least, "load"

@@ -11,6 +11,7 @@ import logging
 from functools import partial
 from typing import Literal
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +23,7 @@ from serve.http.body import read_body
 from serve.http.disconnect import ClientDisconnected, unless_disconnected
 from serve.http.request_id import OWN_ID
 from serve.operations.operator_routes import OPERATOR_PATHS
+from serve.protocol.decoding import MAX_ID_CHARS
 from serve.router.backends import Backend, Backends, Choice
 from serve.router.metrics import RouterMetrics
 from serve.router.prefixes import Beginning, beginning_of, session_of
@@ -30,6 +32,7 @@ from serve.router.settings import RouterSettings
 from serve.router.upstream import Answer, Call, Failure, UpstreamError, ask
 
 OPEN = "/open_session"
+SESSION_HEADER = "x-session-id"  # vLLM's, where the body has no session_id
 MAX_LOST = 2  # a request that ends the servers it is sent to must not reach all of them
 _OF_ONE_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
@@ -69,8 +72,11 @@ class Forward:
 
     async def _forward(self, scope: Scope, body: bytes, send: Send) -> None:
         path = scope["path"]
-        call = Call(scope["method"], _target(scope), _passed_on(Headers(scope=scope)), body)
+        headers = Headers(scope=scope)
+        call = Call(scope["method"], _target(scope), _passed_on(headers), body)
         beginning = beginning_of(body) if body else Beginning()
+        if not beginning.family and (family := headers.get(SESSION_HEADER)):
+            beginning = msgspec.structs.replace(beginning, family=family[:MAX_ID_CHARS])
         tried: list[Backend] = []
         lost = 0
         while found := self._backends.choose(beginning, tried, _stored(path)):
@@ -102,6 +108,7 @@ class Forward:
                         self._failed(backend.url, "503")
                         return "503"
                     self._metrics.requests.labels(backend.url, choice).inc()
+                    self._backends.answered(beginning, backend)
                     if path in (RESPONSES, OPEN):
                         self._remember(answer, backend, beginning, path)
                     await self._pass_on(answer, backend.url, path, send)

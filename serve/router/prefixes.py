@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from serve.protocol.decoding import MAX_ID_CHARS
+
 BLOCK_BYTES = 64
 MAX_BLOCKS = 1024  # a beginning that is longer is told apart by its first 64 KiB
 MAX_HASHES = 65_536  # of one backend
@@ -28,6 +30,7 @@ class Beginning(msgspec.Struct, frozen=True):
     hashes: Sequence[int] = ()
     previous_response_id: str | None = None
     session: str | None = None  # as `session_of` calls it
+    family: str | None = None  # vLLM's session_id: requests of one name belong together
 
 
 def session_of(name: object) -> str | None:
@@ -52,6 +55,7 @@ def beginning_of(body: bytes) -> Beginning:
         block_hashes(b"".join(parts)),
         previous if isinstance(previous, str) else None,
         session_of(kept),
+        name[:MAX_ID_CHARS] if isinstance(name, str) and name else None,
     )
 
 

@@ -109,6 +109,29 @@ async def test_a_beginning_goes_where_it_is_known_and_others_spread(serve: Serve
     assert metrics.count('choice="prefix"} 2.0') == 2 and metrics.count('choice="load"} 1.0') == 2
 
 
+async def test_what_belongs_together_is_answered_by_one_server(serve: Serve) -> None:
+    """By the body's session_id, or the header; prompts have nothing in common."""
+    async with pair(serve) as (router, one, two):
+        for turn in range(3):
+            for name in "xy":
+                prompt = name + "abc"[turn] * 99
+                asked = await router.complete(prompt=prompt, max_tokens=1, session_id=name)
+                assert asked.status_code == 200, asked.text
+                headers = {"X-Session-ID": name}
+                body = {"input": "de"[turn % 2] * 99, "max_output_tokens": 1}
+                asked = await router.http.post("/v1/responses", json=body, headers=headers)
+                assert asked.status_code == 200, asked.text
+        firsts = [{each.prompt_token_ids[0] for each in s.core.added} for s in (one, two)]
+        at_x = next(each for each in router.backends.all if each.asked)
+        at_x.at_work += 50
+        for name in "xy":  # one of them is far too busy now
+            assert (await router.complete(prompt=name, session_id=name)).status_code == 200
+        metrics = (await router.http.get("/metrics")).text
+    assert sorted(len(each.core.added) for each in (one, two)) == [6, 8]
+    assert len(firsts[0] & firsts[1]) == 1  # what conversations begin with
+    assert metrics.count('choice="session"} 5.0') + metrics.count('choice="session"} 6.0') == 2
+
+
 async def test_a_busy_server_is_relieved_of_what_it_knows(serve: Serve) -> None:
     async with pair(serve) as (router, one, two):
         await router.complete(prompt="x" * 80, max_tokens=1)
