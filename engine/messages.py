@@ -104,6 +104,10 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Find no beginning of a prompt again that was computed before this."""
 
 
+class FreezeGarbage(msgspec.Struct, tag="freeze_garbage"):
+    """Look for garbage no more among what the process has now."""
+
+
 class Freeze(msgspec.Struct, tag="freeze"):
     """Start no step until a `Thaw`, and say so in an `Answer`; those that were started are read."""
 
@@ -175,7 +179,7 @@ class Speak(msgspec.Struct, tag="speak"):
 
 ToEngine = (
     NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | Freeze | Thaw | LoadAdapter
-    | MemoryChange | StartProfile | StopProfile | ReadPages | Speak
+    | FreezeGarbage | MemoryChange | StartProfile | StopProfile | ReadPages | Speak
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from engine.messages import (
     EngineFailed,
     EngineStats,
     Freeze,
+    FreezeGarbage,
     LoadAdapter,
     MemoryChange,
     ModelInfo,
@@ -199,6 +200,9 @@ def apply(core: Core, messages: list[ToEngine]) -> tuple[list[RequestDelta], lis
             continue
         if isinstance(message, ResetPrefixCache):
             core.reset_prefix_cache()
+            continue
+        if isinstance(message, FreezeGarbage):
+            keep_what_is_here()
             continue
         if isinstance(message, Freeze):
             core.freeze(retract=message.retract)

@@ -21,7 +21,7 @@ from serve.audio.form import AUDIO_PATHS, FORM
 from serve.audio.protocol import AudioRequest, TextDelta, Transcript
 from serve.audio.routes import AudioRoute
 from serve.cohere.protocol import CohereChat, CohereChatRequest, CohereEvent
-from serve.cohere.routes import CohereChatRoute
+from serve.cohere.routes import CohereChatRoute, CohereRenderRoute
 from serve.errors import handle_http_exception, handle_ingot_error, handle_unexpected
 from serve.http.key_limits import KeyLimits
 from serve.http.openapi import Action, OpenApiRoute, Operation
@@ -102,7 +102,9 @@ from serve.operations.logs import ADMIN_STATE
 from serve.operations.operator_routes import (
     ABORT,
     ABORT_REQUESTS,
+    CONFIGURE_LOGGING,
     CONTINUE,
+    FREEZE_GC,
     LOAD,
     PAUSE,
     PAUSE_GENERATION,
@@ -132,6 +134,12 @@ from serve.operations.pause_routes import (
     PauseGenerationRoute,
     PauseRequest,
     PauseRoutes,
+)
+from serve.operations.process_routes import (
+    ConfigureLoggingRoute,
+    FreezeGcRoute,
+    LoggingConfigured,
+    LoggingRequest,
 )
 from serve.operations.profile_routes import (
     ProfileChanged,
@@ -208,6 +216,7 @@ OPERATIONS = [
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/cohere/v2/chat", CohereChatRequest, CohereChat, CohereEvent),
+    Operation("/cohere/v2/chat/render", CohereChatRequest, RenderedPrompt),
     Operation("/generate", GenerateRequest, Generated, Generated),
     Operation("/open_session", OpenSessionRequest, str),
     Operation("/close_session", CloseSessionRequest, Closed),
@@ -249,6 +258,7 @@ READABLE = {
     "/server_info": "Settings, model and numbers.",
     "/model_info": "The model.",
     "/get_model_info": "The same.",
+    "/get_world_size": "How many devices the model is spread over.",
     "/tokenizer_info": "The tokenizer and its chat template.",
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
     "/metrics": "Metrics for Prometheus.",
@@ -303,6 +313,11 @@ ACTIONS = [
         "post", START_PROFILE, "Trace steps; for operators.", ProfileChanged, StartProfileRequest,
         needs_body=False,
     ),
+    Action("post", FREEZE_GC, "Look for no garbage among what is here; for operators."),
+    Action(
+        "post", CONFIGURE_LOGGING, "Log requests, or not; for operators.", LoggingConfigured,
+        LoggingRequest,
+    ),
     Action("post", STOP_PROFILE, "Write the trace; for operators.", ProfileChanged),
     Action("post", LOAD, "Serve an adapter; for operators.", AdapterChanged, LoadRequest),
     Action("post", UNLOAD, "Serve it no longer; for operators.", AdapterChanged, UnloadRequest),
@@ -346,6 +361,7 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/cohere/v2/chat": CohereChatRoute(service),
+        "/cohere/v2/chat/render": CohereRenderRoute(service),
         "/generate": GenerateRoute(service),
         "/open_session": OpenSessionRoute(service),
         "/close_session": CloseSessionRoute(service),
@@ -369,6 +385,7 @@ def _generation(service: Service) -> Iterator[Route]:
         RELEASE: ReleaseMemoryRoute(service),
         RESUME_MEMORY: ResumeMemoryRoute(service),
         START_PROFILE: StartProfileRoute(service),
+        CONFIGURE_LOGGING: ConfigureLoggingRoute(service),
         LOAD: LoadAdapterRoute(service),
         UNLOAD: UnloadAdapterRoute(service),
     }
@@ -399,6 +416,7 @@ def _information(service: Service) -> Iterator[Route]:
     for path in ("/model_info", "/get_model_info"):
         yield Route(path, info.model)
     yield Route("/tokenizer_info", info.tokenizer)
+    yield Route("/get_world_size", info.world_size)
     yield Route("/v1/loads", info.loads)
     for path in RESETS:
         yield Route(path, ResetRoute(service).__call__, methods=["POST"])
@@ -410,6 +428,7 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route(WAKE_UP, sleeps.wake_up, methods=["POST"])
     yield Route(RELEASE_CACHE, sleeps.release_kv_cache_memory, methods=["POST"])
     yield Route("/is_sleeping", sleeps.is_sleeping)
+    yield Route(FREEZE_GC, FreezeGcRoute(service).__call__, methods=["POST"])
     yield Route(STOP_PROFILE, StopProfileRoute(service).__call__, methods=["POST"])
     yield Route("/is_paused", pauses.is_paused)
     yield Route("/livez", health.alive)

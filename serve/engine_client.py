@@ -22,6 +22,7 @@ from engine.messages import (
     EngineFailed,
     EngineStats,
     Freeze,
+    FreezeGarbage,
     LoadAdapter,
     MemoryChange,
     ModelInfo,
@@ -248,6 +249,11 @@ class EngineClient:
         """Have the engine find nothing again that it has computed; raises as `generate`."""
         self._check_open()
         self._tell([ResetPrefixCache()])
+
+    def freeze_garbage(self) -> None:
+        """Have the engine's process look for no garbage among what it has; raises as `generate`."""
+        self._check_open()
+        self._tell([FreezeGarbage()])
 
     async def freeze(self, *, retract: bool) -> None:
         """Have the engine start no step until `thaw`; what runs keeps its pages, or gives them

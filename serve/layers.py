@@ -24,8 +24,7 @@ def layers(service: Service, limits: KeyLimits) -> Iterator[Middleware]:
     """From the outermost to the innermost, but for the first two."""
     settings = service.settings
     yield Middleware(RequestIds, repeat=settings.enable_request_id_headers)
-    if settings.enable_log_requests:
-        yield Middleware(RequestLog)
+    yield Middleware(RequestLog)
     if settings.allowed_hosts is not None and ANY not in settings.allowed_hosts:
         yield Middleware(AllowedHosts, hosts=settings.allowed_hosts)
     if settings.allowed_origins:  # before the keys: a browser's question carries none

@@ -14,13 +14,14 @@ logger = logging.getLogger("ingot.requests")
 
 
 class RequestLog:
-    """ASGI middleware that logs each request at its end, also one whose client left."""
+    """ASGI middleware that logs each request at its end, also one whose client left, while the
+    logger's level is that of an operator who wants it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO):
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()

@@ -59,16 +59,21 @@ class ChatRenderRoute(GenerationRoute[ChatRequest]):
         return ""  # whose cache it is, is to be said where the ids are sent
 
     async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
-        _check(request)
-        talk = await begin(self.service, request)
-        if talk.prompt.grammar and self.service.model.thinking is not None:
-            raise RequestError(
-                "What is demanded of this model's answer depends on where its reasoning ends, "
-                "which token ids alone cannot say; ask /v1/chat/completions.",
-                "tools" if request.tools else "response_format",
-            )
         name = request.response_id("chatcmpl", request_id)
-        await send_json(send, _rendered(self.service, request, talk.prompt, name))
+        await send_json(send, await rendered_chat(self.service, request, name))
+
+
+async def rendered_chat(service: Service, request: ChatRequest, name: str) -> RenderedPrompt:
+    """Raises RequestError for what token ids cannot say."""
+    _check(request)
+    talk = await begin(service, request)
+    if talk.prompt.grammar and service.model.thinking is not None:
+        raise RequestError(
+            "What is demanded of this model's answer depends on where its reasoning ends, which "
+            "token ids alone cannot say; ask the route of chats.",
+            "tools" if request.tools else "response_format",
+        )
+    return _rendered(service, request, talk.prompt, name)
 
 
 class CompletionRenderRoute(GenerationRoute[CompletionRequest]):

@@ -5,7 +5,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import NotFoundError
+from engine.errors import NotFoundError, RequestError
 from serve.http.json_response import json_response
 from serve.service import Service
 from serve.version import ingot_version
@@ -35,6 +35,15 @@ class InfoRoutes:
                 "vocab_size": info.vocab_size,
             }
         )
+
+    async def world_size(self, request: Request) -> Response:
+        """GET /get_world_size: {"world_size": 4}, the devices that the model is spread over; with
+        or without replicas (`include_dp`), of which there are none."""
+        for name, value in request.query_params.items():
+            if name != "include_dp" or value.lower() not in ("true", "false"):
+                raise RequestError("Only include_dp may be given, as true or false.", name[:64])
+        size = self._service.engine_config.tensor_parallel_size
+        return json_response({"world_size": size})
 
     async def tokenizer(self, _: Request) -> Response:
         """GET /tokenizer_info, in the words of a tokenizer_config.json."""

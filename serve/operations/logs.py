@@ -35,11 +35,16 @@ def set_up_logs(settings: LogSettings, *, requests: bool) -> Sequence[str]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [settings.handler(), recent], False
     logging.getLogger("ingot").setLevel(settings.level.upper())
-    logging.getLogger("ingot.requests").setLevel(logging.INFO if requests else logging.WARNING)
+    log_requests(requests)
     failures, in_json = logging.getLogger(_FAILURES), settings.form == "json"
     failures.setLevel(logging.ERROR)
     failures.handlers, failures.propagate = [] if in_json else [recent], in_json
     return recent.lines
+
+
+def log_requests(wanted: bool) -> None:
+    """Whether there is a line for each request from now on."""
+    logging.getLogger("ingot.requests").setLevel(logging.INFO if wanted else logging.WARNING)
 
 
 def log_failure(sentence: str) -> None:

@@ -32,9 +32,12 @@ RELEASE, RESUME_MEMORY = "/release_memory_occupation", "/resume_memory_occupatio
 SLEEPS = frozenset({SLEEP, WAKE_UP, RELEASE_CACHE, RELEASE, RESUME_MEMORY})
 UPDATE_WEIGHTS = "/update_weights_from_disk"  # `serve.operations.weight_routes`, as the next one
 RPC = "/collective_rpc"
+FREEZE_GC, CONFIGURE_LOGGING = "/freeze_gc", "/configure_logging"  # `process_routes`
 PROFILES = frozenset({START_PROFILE, STOP_PROFILE})
 PAUSES = frozenset({PAUSE, RESUME, PAUSE_GENERATION, CONTINUE})
-_SINGLE = frozenset({ABORT, ABORT_REQUESTS, LOAD, UNLOAD, UPDATE_WEIGHTS, RPC})
+_SINGLE = frozenset(
+    {ABORT, ABORT_REQUESTS, LOAD, UNLOAD, UPDATE_WEIGHTS, RPC, FREEZE_GC, CONFIGURE_LOGGING}
+)
 OPERATOR_PATHS = _SINGLE | PAUSES | PROFILES | SLEEPS | {*RESETS}
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
 

@@ -35,7 +35,7 @@ UNVERSIONED = (
     "/detokenize", "/parse_function_call",
     "/separate_reasoning", "/score", "/generative_scoring", "/rerank", "/v2/rerank", "/v2/embed",
     "/classify", "/encode", "/pooling", "/invocations", "/api/chat", "/api/generate", "/api/show",
-    "/cohere/v2/chat",
+    "/cohere/v2/chat", "/cohere/v2/chat/render",
 )  # fmt: skip
 
 

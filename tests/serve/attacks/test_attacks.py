@@ -45,7 +45,15 @@ from engine.adapters.request import LoRARequest
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from serve.commands.batch import run_batch
-from serve.operations.operator_routes import CONTINUE, PAUSE, RESETS, RESUME, SLEEPS, STOP_PROFILE
+from serve.operations.operator_routes import (
+    CONTINUE,
+    FREEZE_GC,
+    PAUSE,
+    RESETS,
+    RESUME,
+    SLEEPS,
+    STOP_PROFILE,
+)
 from serve.responses import store as store_module
 from serve.service import Service
 from serve.settings import ServerSettings
@@ -104,7 +112,7 @@ def assert_refused(path: str, response: Any, status: int = 400) -> dict[str, Any
     return error
 
 
-BODILESS = (*RESETS, PAUSE, RESUME, CONTINUE, STOP_PROFILE, *SLEEPS, "/ping")  # or may be
+BODILESS = (*RESETS, PAUSE, RESUME, CONTINUE, STOP_PROFILE, FREEZE_GC, *SLEEPS, "/ping")  # or may
 
 
 async def posts(served: Served) -> list[str]:

@@ -233,3 +233,18 @@ async def test_keys_and_a_failing_stream_are_told_as_cohere_does(serve: Serve) -
         *_, last = events(await running)
     assert last["type"] == "message-end" and last["delta"]["finish_reason"] == "ERROR"
     assert last["delta"]["error"] and "fire" not in last["delta"]["error"]
+
+
+async def test_a_chat_may_go_through_token_ids(serve: Serve) -> None:
+    asked = said("Hi", max_tokens=4, temperature=0.5, seed=2, stop_sequences=["x"])
+    async with serve() as served:
+        await served.post(CHAT, **asked)
+        rendered = (await served.post(f"{CHAT}/render", **asked)).json()
+        answer = await served.post("/inference/v1/generate", **rendered)
+        wrong = await served.post(f"{CHAT}/render", **asked, k=-5)
+        direct, through = served.core.added
+    assert rendered["request_id"].startswith("chat-")
+    assert answer.status_code == 200, answer.text
+    assert through.prompt_token_ids == direct.prompt_token_ids == rendered["token_ids"]
+    assert through.params == direct.params
+    assert wrong.status_code == 400 and wrong.json()["message"].startswith("k must be")

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from engine.config import EngineConfig
 from tests.serve.conftest import TEMPLATE
 from tests.serve.served import Serve, until
 
@@ -35,3 +36,13 @@ async def test_loads_are_of_now(serve: Serve) -> None:
     assert (load["num_running_reqs"], load["num_total_reqs"]) == (1, 1)
     assert (load["num_used_tokens"], load["max_total_num_tokens"]) == (16, 64 * 16)
     assert rest["num_total_reqs"] == 0
+
+
+async def test_how_many_devices_there_are(serve: Serve) -> None:
+    async with serve(config=EngineConfig(tensor_parallel_size=4)) as served:
+        answers = [
+            await served.http.get(f"/get_world_size{query}")
+            for query in ("", "?include_dp=false", "?include_dp=2", "?dp=true")
+        ]
+    assert [each.status_code for each in answers] == [200, 200, 400, 400]
+    assert answers[0].json() == answers[1].json() == {"world_size": 4}
