@@ -25,6 +25,9 @@ class AudioRequest(CheckedRequest, frozen=True, kw_only=True):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    presence_penalty: float | None = None  # of tokens that the same window has
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
     watermarking: bool | None = None
 
     @property

@@ -29,7 +29,10 @@ from serve.engine_client import Prompt
 from serve.generation.streams import collect
 from serve.service import Service
 
-_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "watermarking")
+_OPTIONS = (
+    "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "watermarking",
+)  # fmt: skip
 _NEVER = -100.0  # logit bias of a token that is not to be written
 
 

@@ -173,6 +173,7 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     cache_salt: str | None = None
     extra_key: str | None = None  # as in the chat API
     watermarking: bool | None = None
+    vllm_xargs: dict[str, Any] | None = None
 
 
 class ThinkingTokens(Struct):

@@ -71,6 +71,7 @@ def _options(request: MessagesRequest) -> dict[str, Any]:
         "cache_salt": request.cache_salt,
         "thinking_token_budget": _budget(request.thinking),
         "watermarking": request.watermarking,
+        "vllm_xargs": request.vllm_xargs,
     }
 
 

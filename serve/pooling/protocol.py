@@ -7,14 +7,14 @@ from msgspec import Struct
 from engine.errors import RequestError
 from serve.protocol.chat import ChatMessage, ChatRequest
 from serve.protocol.completions import TextOrIds
-from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage, check_side
+from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage, check_id, check_side
 from serve.protocol.template_fields import check_template_fields
 
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Endianness = Literal["native", "little", "big"]
 _OF_LABELS = ("apply_softmax", "item_first", "cache_salt", "extra_key")
-_OF_PAIRS = ("truncate_prompt_tokens", "use_activation")
+_OF_PAIRS = ("truncate_prompt_tokens", "use_activation", "max_tokens_per_doc", "request_id")
 _OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
 
 
@@ -36,7 +36,21 @@ class PoolingFields(AskedVectors, frozen=True, kw_only=True):
     use_activation: bool | None = None  # vectors of length 1, probabilities instead of scores
 
 
-class InputFields(PoolingFields, frozen=True, kw_only=True):
+class NamedFields(PoolingFields, frozen=True, kw_only=True):
+    """Fields of vLLM's own routes."""
+
+    request_id: str | None = None  # what the response's id ends with, instead of one made here
+
+    def response_id(self, kind: str, made_here: str) -> str:
+        """The id that the response has."""
+        return f"{kind}-{self.request_id or made_here}"
+
+    def check_shared(self) -> None:
+        super().check_shared()
+        check_id("request_id", self.request_id)
+
+
+class InputFields(NamedFields, frozen=True, kw_only=True):
     """`input` is a text, ids, or a list of either; `messages` is a conversation instead."""
 
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("input",), ("messages",))
@@ -133,7 +147,7 @@ class ClassifyRequest(InputFields, frozen=True, kw_only=True):
                 raise RequestError(f"{name} cannot be sent with text or input_ids.", name)
 
 
-class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
+class ScoreRequest(NamedFields, frozen=True, kw_only=True):
     """Pairs of texts: one with each of several, or as many with as many.
 
     Or, of a model that writes text, the labels that may come behind a query and each of some items.
@@ -149,6 +163,7 @@ class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
     documents: str | list[str] | None = None
     data_1: str | list[str] | None = None
     data_2: str | list[str] | None = None
+    max_tokens_per_doc: int | None = None  # what each second text is cut to; 0 is all
     query: str | list[int] | None = None  # this and what follows as SGLang has it
     items: str | list[str | list[int]] | None = None
     label_token_ids: list[int] | None = None
@@ -166,6 +181,7 @@ class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
                 "items and label_token_ids.",
                 "query" if given & {*self.needs[-1]} else "text_1",
             )
+        check_cut(self.max_tokens_per_doc)
         others = _OF_PAIRS if self.query is not None else _OF_LABELS
         for name in others:
             if getattr(self, name):
@@ -180,7 +196,7 @@ class ScoreRequest(PoolingFields, frozen=True, kw_only=True):
         )
 
 
-class RerankRequest(PoolingFields, frozen=True, kw_only=True):
+class RerankRequest(NamedFields, frozen=True, kw_only=True):
     """A query and the documents that are to be put in order."""
 
     query: str
@@ -191,12 +207,17 @@ class RerankRequest(PoolingFields, frozen=True, kw_only=True):
 
     def check_shared(self) -> None:
         super().check_shared()
-        if (self.max_tokens_per_doc or 0) < 0:
-            raise RequestError("max_tokens_per_doc must not be negative.", "max_tokens_per_doc")
+        check_cut(self.max_tokens_per_doc)
         if not self.documents:
             raise RequestError("There must be at least one document.", "documents")
         if self.top_n is not None and self.top_n < 0:
             raise RequestError(f"top_n must not be negative, got {self.top_n}.", "top_n")
+
+
+def check_cut(most: int | None) -> None:
+    """Raise RequestError for a length that no document can have."""
+    if (most or 0) < 0:
+        raise RequestError("max_tokens_per_doc must not be negative.", "max_tokens_per_doc")
 
 
 class Embedding(Struct, kw_only=True):

@@ -64,7 +64,7 @@ class EmbeddingsRoute(PoolingRouteBase[EmbeddingRequest]):
     async def answer(self, request: EmbeddingRequest, request_id: str, send: Send) -> None:
         self.check(request)
         answers = await ask_inputs(self.service, request)
-        name = f"embd-{request_id}"
+        name = request.response_id("embd", request_id)
         if request.encoding_format in ("bytes", "bytes_only"):
             await send_bytes(send, answers, request, name, self.name)
             return
@@ -90,7 +90,7 @@ class PoolingRoute(PoolingRouteBase[PoolingRequest]):
         self.check(request)
         self._check_task(request.task)
         answers = await ask_inputs(self.service, request)
-        name = f"pool-{request_id}"
+        name = request.response_id("pool", request_id)
         if request.encoding_format in ("bytes", "bytes_only"):
             width = self._width(request)
             await send_bytes(send, answers, request, name, self.name, width)
@@ -139,7 +139,8 @@ class ClassifyRoute(PoolingRouteBase[ClassifyRequest]):
         await send_json(
             send,
             ClassifiedList(
-                id=f"classify-{request_id}", created=int(time.time()), model=self.name, data=data,
+                id=request.response_id("classify", request_id), created=int(time.time()),
+                model=self.name, data=data,
                 usage=answers.usage,
             ),
         )  # fmt: skip
@@ -171,12 +172,14 @@ class ScoreRoute(PoolingRouteBase[ScoreRequest]):
             await send_json(send, found)
             return
         self.check(request)
-        scores, usage = await ask_scores(self.service, *request.sides(), request)
+        longest = request.max_tokens_per_doc or None
+        scores, usage = await ask_scores(self.service, *request.sides(), request, longest)
         data = [Score(index=index, score=score) for index, score in enumerate(scores)]
         await send_json(
             send,
             ScoreList(
-                id=f"score-{request_id}", created=int(time.time()), model=self.name, data=data,
+                id=request.response_id("score", request_id), created=int(time.time()),
+                model=self.name, data=data,
                 usage=usage,
             ),
         )  # fmt: skip
@@ -218,5 +221,11 @@ class RerankRoute(PoolingRouteBase[RerankRequest]):
             for index in order[: request.top_n or None]
         ]  # fmt: skip
         await send_json(
-            send, Ranking(id=f"rerank-{request_id}", model=self.name, usage=usage, results=results)
+            send,
+            Ranking(
+                id=request.response_id("rerank", request_id),
+                model=self.name,
+                usage=usage,
+                results=results,
+            ),
         )

@@ -113,7 +113,8 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     return_token_ids: bool | None = None
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    return_hidden_states: bool | None = None  # SGLang's: of the last layer, at the last token
+    # SGLang's, under both its values: of the last layer, at the last token
+    return_hidden_states: bool | Literal["last"] | None = None
     return_cached_tokens_details: bool | None = None  # SGLang's: where cached tokens were
     return_weight_versions: bool | None = None
     use_beam_search: bool | None = None

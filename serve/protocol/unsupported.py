@@ -47,11 +47,17 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "kv_transfer_params": (),
         "logits_processors": ([],),
         "media_io_kwargs": (),
+        "mm_payload": (),
         "mm_processor_kwargs": (),
+        "padding": ("do_not_pad",),
+        "previous_input_messages": (),
         "prompt_embeds": (),  # of routes that take none
+        "return_mm_kwargs": (False,),
         "return_prompt_text": (False,),  # of routes that make no text
+        "return_token_offsets": (False,),
         "return_weight_versions": (False,),  # likewise
         "session_id": (),  # likewise
+        "routed_experts_prompt_start": (0,),
         "skip_special_tokens": (True,),
         "watermarking": (False,),  # of routes that write no text
         # SGLang
@@ -60,10 +66,13 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "bootstrap_host": (),
         "bootstrap_port": (),
         "bootstrap_room": (),
+        "custom_labels": ({},),
         "custom_logit_processor": (),
         "data_parallel_rank": (0,),  # the only one, under both names
+        "disagg_prefill_dp_rank": (),
         "image_data": (),
         "images": ([],),
+        "images_config": (),
         "input_embeds": (),  # likewise
         "log_metrics": (True,),
         "is_async": (False,),  # of /update_weights_from_disk, likewise others below
@@ -72,6 +81,9 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "token_step": (0,),
         "torch_empty_cache": (False,),
         "merge_profiles": (False,),  # of /start_profile, likewise profile_by_stage, record_shapes
+        "max_dynamic_patch": (),
+        "min_dynamic_patch": (),
+        "ngram_corpus_id": (),
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
         "profile_by_stage": (False,),
@@ -82,13 +94,16 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_cached_tokens_details": (False,),  # of other routes than OpenAI's
         "return_entropy": (False,),
         "return_hidden_states": (False,),  # of routes that give none
+        "return_meta_info": (False,),
         "return_prompt_token_ids": (False,),  # of routes but chats
         "return_routed_experts": (False,),
         "routed_dp_rank": (0,),
+        "routed_experts_start_len": (0,),
         "separate_reasoning": (True,),
         "session_params": (),  # of routes but chats and /generate
         "stream_reasoning": (True,),
         "suffix": ("",),
+        "task": (),  # of chats
         "template": ("",),
         "use_audio_in_video": (False,),
         "video_data": (),

@@ -180,7 +180,11 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    structured_outputs: dict[str, Any] | None = None  # as in the chat API
     vllm_xargs: dict[str, Any] | None = None
     top_logprobs: int | None = None
     include: list[str] | None = None

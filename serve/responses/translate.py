@@ -36,7 +36,8 @@ from serve.responses.protocol import (
 _FORMAT, _SCHEMA = "text.format", "text.format.schema"
 _SAME = (  # as in the chat API
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "logit_bias", "stop", "ignore_eos", "seed", "vllm_xargs",
+    "repetition_penalty", "logit_bias", "stop", "stop_token_ids", "include_stop_str_in_output",
+    "ignore_eos", "skip_special_tokens", "structured_outputs", "seed", "vllm_xargs",
     "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt", "watermarking",
 )  # fmt: skip
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")

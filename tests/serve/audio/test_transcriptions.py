@@ -299,3 +299,16 @@ async def test_forms_that_are_none(speech: tuple) -> None:
             answer = await http.post(url, headers=headers, content=body)
             assert answer.status_code == status, body
             assert json.loads(answer.text)["error"]["message"]
+
+
+async def test_a_window_may_be_kept_from_repeating_itself(speech: tuple) -> None:
+    """The penalties of chats, of what one window has written."""
+    asked: dict[str, Any] = {"model": "whisper", "file": file_of(tone(2)), "language": "en"}
+    texts = []
+    async with listening(speech) as client:
+        for penalty in (0.0, 2.0):
+            answer = await client.audio.transcriptions.create(
+                **asked, temperature=0, extra_body={"frequency_penalty": penalty}
+            )
+            texts.append(answer.text)
+    assert texts[0] != texts[1]

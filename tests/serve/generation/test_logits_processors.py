@@ -34,6 +34,14 @@ async def test_arguments_travel(serve: Serve, path: str) -> None:
     assert wrong.json()["error"]["message"].startswith("vllm_xargs.a must be a finite number")
 
 
+async def test_messages_have_them_as_well(serve: Serve) -> None:
+    body = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}
+    async with serve() as served:
+        answer = await served.post("/v1/messages", **body, vllm_xargs={"boost_token": 5})
+    assert answer.is_success
+    assert served.core.added[0].params.extra_args == {"boost_token": 5}
+
+
 async def test_what_the_engine_refuses_is_named_as_it_was_sent(serve: Serve, monkeypatch) -> None:
     def refuse(*_: object) -> int:
         raise RequestError("extra_args holds 'a', which no logits processor takes.", "extra_args")

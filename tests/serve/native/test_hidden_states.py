@@ -22,11 +22,13 @@ async def test_a_choice_has_the_state_of_its_last_token(serve: Serve) -> None:
         body = (await served.complete(prompt=["abc", "de"], n=2, **wanted)).json()
         chat = (await served.chat("Hi", **wanted)).json()
         one = (await served.complete(prompt="abc", **{**wanted, "max_tokens": 1})).json()
+        last = (await served.chat("Hi", **{**wanted, "return_hidden_states": "last"})).json()
         without = (await served.complete(prompt="abc")).json()
     assert [each["hidden_states"] for each in body["choices"]] == [state(6)] * 2 + [state(5)] * 2
     prompt = chat["usage"]["prompt_tokens"]
     assert chat["choices"][0]["hidden_states"] == state(prompt + 3)
     assert one["choices"][0]["hidden_states"] == state(2)
+    assert last["choices"] == chat["choices"]  # SGLang's name of the same
     assert "hidden_states" not in without["choices"][0]
 
 
@@ -63,7 +65,7 @@ async def test_what_does_not_go_with_states(serve: Serve) -> None:
             await served.complete(prompt="a", return_hidden_states=True, **beams),
             await served.chat(return_hidden_states=True, **stream),
             await served.post("/generate", text="a", return_hidden_states=True, **stream),
-            await served.complete(prompt="a", return_hidden_states="last"),
+            await served.complete(prompt="a", return_hidden_states="all"),
         ]
     async with serve() as served:
         answers.append(await served.complete(prompt="a", return_hidden_states=True))

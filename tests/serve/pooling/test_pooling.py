@@ -289,6 +289,35 @@ async def test_documents_may_be_cut(ranker: Model, embedder: Model) -> None:
         assert model is ranker or own[0] < 1 - 1e-4  # the query is whole, the document is not
 
 
+async def test_documents_may_be_cut_where_pairs_are_scored(ranker: Model) -> None:
+    pair = {"text_1": "a dog", "text_2": ["the dog sat on a mat"]}
+    async with ranker.serve() as served:
+        scores = [
+            (await served.post("/score", **{**pair, **more})).json()["data"][0]["score"]
+            for more in ({"max_tokens_per_doc": 2}, {"text_2": ["the dog"]}, {})
+        ]
+        wrong = await served.post("/score", **pair, max_tokens_per_doc=-1)
+    np.testing.assert_allclose(scores[0], scores[1], atol=CLOSE)
+    assert abs(scores[0] - scores[2]) > 1e-4
+    assert wrong.json()["error"]["param"] == "max_tokens_per_doc"
+
+
+async def test_responses_have_the_id_that_was_asked_for(embedder: Model) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/embeddings": {"input": "a"},
+        "/pooling": {"input": "a"},
+        "/score": {"text_1": "a", "text_2": "b"},
+        "/rerank": {"query": "a", "documents": ["b"]},
+    }
+    async with embedder.serve() as served:
+        for path, body in bodies.items():
+            named = (await served.post(path, **body, request_id="mine")).json()["id"]
+            other = (await served.post(path, **body)).json()["id"]
+            assert named.endswith("-mine") and named.split("-")[0] == other.split("-")[0]
+        wrong = await served.post("/v1/embeddings", input="a", request_id="")
+    assert wrong.json()["error"]["param"] == "request_id"
+
+
 @pytest.mark.parametrize(
     ("dtype", "close"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 4e-3)]
 )

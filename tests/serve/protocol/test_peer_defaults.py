@@ -23,13 +23,15 @@ BOTH = {
     "return_tokens_as_token_ids": None, "cache_salt": None, "repetition_detection": None,
     "logits_processors": None, "return_prompt_text": False, "echo": False, "request_id": "x",
     **NULL(("kv_transfer_params", "ec_transfer_params", "session_id", "return_weight_versions")),
-    "watermarking": None,
+    "watermarking": None, "return_token_offsets": False, "routed_experts_prompt_start": 0,
+    "mm_payload": None, "return_mm_kwargs": False,
     # SGLang
     "top_k": -1, "min_p": 0.0, "min_tokens": 0, "regex": None, "ebnf": None, "stop_regex": None,
     "repetition_penalty": 1.0, "stop_token_ids": None, "no_stop_trim": False, "ignore_eos": False,
     "skip_special_tokens": True, "custom_params": None, "rid": None, "extra_key": None,
     "return_hidden_states": False, "return_routed_experts": False,
     "return_cached_tokens_details": False, "return_prompt_token_ids": False,
+    "routed_experts_start_len": 0, "custom_labels": None,
     **NULL(("lora_path", "session_params", "custom_logit_processor", "data_parallel_rank")),
     **NULL(("bootstrap_host", "bootstrap_port", "bootstrap_room", "some_name_of_tomorrow")),
 }  # fmt: skip
@@ -43,7 +45,8 @@ CHAT = {
     "audio": None, "metadata": None, "modalities": ["text"], "prediction": None, "store": False,
     "prompt_cache_key": None, "safety_identifier": None, "service_tier": "auto",
     "verbosity": "medium", "web_search_options": None, "functions": None, "function_call": "none",
-    "use_audio_in_video": False,
+    "use_audio_in_video": False, "return_meta_info": False, "task": None,
+    "max_dynamic_patch": None, "images_config": None, "ngram_corpus_id": None,
 }  # fmt: skip
 COMPLETION = {
     **BOTH, "best_of": 1, "logprobs": None, "suffix": None, "add_special_tokens": True,
@@ -70,11 +73,14 @@ RESPONSES = {
     "conversation": None, "context_management": None, "skip_special_tokens": True, "stop": [],
     "include_stop_str_in_output": False, "enable_response_messages": False, "min_p": 0.0,
     "repetition_penalty": 1.0, "presence_penalty": 0.0, "ignore_eos": False, "priority": 0,
+    "stop_token_ids": [], "structured_outputs": None, "session_id": None, "watermarking": None,
+    "previous_input_messages": None, "mm_payload": None, "return_mm_kwargs": False,
 }  # fmt: skip
 MESSAGE = {
     "metadata": None, "stop_sequences": None, "stream": False, "system": None, "thinking": None,
     "tool_choice": None, "tools": None, "top_k": None, "service_tier": "auto", "container": None,
-    "mcp_servers": None, "output_config": None, "chat_template_kwargs": None,
+    "mcp_servers": None, "output_config": None, "chat_template_kwargs": None, "vllm_xargs": None,
+    "watermarking": None,
 }  # fmt: skip
 
 

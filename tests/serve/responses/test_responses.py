@@ -233,6 +233,24 @@ async def test_sampling_goes_to_the_engine_as_in_the_chat_api(serve: Serve) -> N
     assert wrong.json()["error"]["param"] == "vllm_xargs"
 
 
+async def test_vllms_options_are_those_of_chats(serve: Serve) -> None:
+    """The scripted core says what the prompt's last message says, and heeds no grammar."""
+    options = {
+        "stop_token_ids": [ord("l")], "include_stop_str_in_output": True,
+        "skip_special_tokens": False, "structured_outputs": {"choice": ["Hello"]},
+    }  # fmt: skip
+    async with client(serve) as (_, served):
+        answer = await served.post("/v1/responses", input="Hello", **options)
+        twice = await served.post(
+            "/v1/responses", input="Hello", structured_outputs={"choice": ["a"], "regex": "b"}
+        )
+        asked = served.core.added[0]
+    assert answer.status_code == 200, answer.text
+    assert asked.params.stop_token_ids == [ord("l")] and asked.grammar
+    assert not asked.params.skip_special_tokens
+    assert twice.status_code == 400 and "structured_outputs" in twice.text
+
+
 async def test_some_tools_are_allowed(serve: Serve) -> None:
     other = {"type": "function", "name": "get_time", "parameters": {}, "strict": False}
     choice = {
