@@ -338,6 +338,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     aligns: bool = False  # it can say when the words that it hears are said
     prompt_embeds_size: int = 0  # D of the embeddings that prompts may be; 0: tokens only
     hidden_size: int = 0  # D of the hidden states that requests may ask for; 0: they may not
+    watermarks: bool = False  # what it draws has a watermark, unless a request says otherwise
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

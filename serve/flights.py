@@ -68,7 +68,10 @@ class Flights:
             prompt_embeds=prompt.embeds, hidden=prompt.hidden,
             prediction_token_ids=prompt.prediction_token_ids,
         )  # fmt: skip
-        timelines = {index: Timeline(prompt.num_tokens) for index in range(prompt.params.n)}
+        mark = self._metrics.watermark_of(prompt.params, beams=prompt.beams is not None)
+        timelines = {
+            index: Timeline(prompt.num_tokens, watermark=mark) for index in range(prompt.params.n)
+        }
         stream.timelines += timelines.values()
         trace = self._traces.begin(name, prompt.num_tokens, prompt.params) if self._traces else None
         adapter = prompt.lora.lora_name if prompt.lora else None

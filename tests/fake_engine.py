@@ -100,6 +100,7 @@ class FakeCore:
             decoder_prompt=[97, 98] if config.model == ENCODER else [],
             prompt_embeds_size=WIDTH if config.enable_prompt_embeds else 0,
             hidden_size=WIDTH if config.enable_return_hidden_states else 0,
+            watermarks=config.watermark_config is not None,
         )
         self.embeds = EmbedsAtWork(self.info)
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from engine.sampling.params import SamplingParams
 
-LEAST_TEMPERATURE = 1e-5  # anything colder is greedy, as in vLLM
 _LEAST_FLOAT = float(np.finfo(np.float32).tiny)
 _LARGEST_INT = 2**31 - 1
 
@@ -76,8 +75,7 @@ def sampling_row(params: SamplingParams, *, seed: int, prompt_len: int) -> NDArr
     """A request's column, `int32[NUM_FIELDS]`; of `seed` the low 64 bits count."""
     row = np.zeros(NUM_FIELDS, np.int32)
     as_float, as_bits = row.view(np.float32), row.view(np.uint32)
-    cold = params.temperature < LEAST_TEMPERATURE
-    as_float[Field.TEMPERATURE] = 0.0 if cold else params.temperature
+    as_float[Field.TEMPERATURE] = params.temperature if params.draws else 0.0
     as_float[Field.TOP_P] = max(params.top_p, _LEAST_FLOAT)
     as_float[Field.MIN_P] = params.min_p
     as_float[Field.PRESENCE] = params.presence_penalty

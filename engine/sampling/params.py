@@ -31,6 +31,7 @@ MAX_BAD_WORDS = 128
 MAX_BAD_WORD_TOKENS = 8
 MAX_EXTRA_ARGS = 64
 MAX_EXTRA_NUMBERS = 1024  # of one argument
+LEAST_TEMPERATURE = 1e-5  # anything colder is greedy, as in vLLM
 _SEED_RANGE = (-(2**63), 2**64 - 1)
 
 
@@ -91,6 +92,11 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn, and are not the likeliest each."""
+        return self.temperature >= LEAST_TEMPERATURE
 
     @property
     def stop_strings(self) -> list[str]:

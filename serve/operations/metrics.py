@@ -26,6 +26,7 @@ from starlette.responses import Response
 
 from engine.messages import FIRST_WEIGHTS, EngineStats, FinishReason, ModelInfo, StepReport
 from engine.sampling.params import SamplingParams
+from engine.watermarking.requests import Status, status_of
 from serve.operations.engine_metrics import LABELS, EngineCollector, ResidencyMetrics
 from serve.operations.gpus import Gpus
 from serve.operations.histogram import Histogram
@@ -67,6 +68,7 @@ class Timeline:
     preemptions: int = 0
     weights: str = FIRST_WEIGHTS  # by which the last tokens were written
     earlier_weights: tuple[tuple[int, str], ...] = ()  # up to which token which others did
+    watermark: Status | None = None  # of engines that have one
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class Metrics:
         self._shown = self._histogram("ingot:chunk_delay_seconds", _CHUNK)
         success = self._counter("vllm:request_success", "finished_reason")
         self._ended = cache(lambda reason: success.labels(*self._values, reason))
+        self._watermarks = self._counter("vllm:watermark_requests", "status")
         self._rejections = self._counter("vllm:admission_rejections", "reason")
         self._fallbacks = self._counter("ingot:fallbacks", "url", "outcome")
         self._parsed = self._counter(
@@ -132,6 +135,11 @@ class Metrics:
         self._samples.observe(params.n)
         if params.max_tokens is not None:
             self._max_tokens.observe(params.max_tokens)
+
+    def watermark_of(self, params: SamplingParams, *, beams: bool) -> Status | None:
+        """Whether a prompt's answers have the engine's watermark; None where it has none."""
+        info = self._engine.info
+        return status_of(params, beams=beams) if info and info.watermarks else None
 
     def rejected(self, reason: str) -> None:
         """A request was turned away before the engine saw it."""
@@ -176,6 +184,8 @@ class Metrics:
     def finished(self, timeline: Timeline, reason: FinishReason) -> None:
         """A choice came to its end."""
         self._ended(reason).inc()
+        if timeline.watermark is not None:
+            self._watermarks.labels(*self._values, timeline.watermark).inc()
         self._end_to_end.observe(time.monotonic() - timeline.arrival)
         self._prompt.observe(timeline.prompt_tokens)
         self._generation.observe(timeline.tokens)

@@ -6,6 +6,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.watermarking.config import WatermarkConfig
+from tests.serve.operations.test_metrics import samples
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +36,20 @@ async def test_every_route_may_turn_it_off(path: str, serve: Serve) -> None:
     assert marked == [True, True, False]
 
 
+async def test_requests_are_counted_by_what_became_of_them(serve: Serve) -> None:
+    async with serve(config=CONFIG) as served:
+        await served.chat(n=2)
+        await served.chat(temperature=0)
+        await served.chat(use_beam_search=True, n=1)
+        await served.chat(watermarking=False)
+        values = samples((await served.http.get("/metrics")).text)
+    found = {
+        status: values[f"vllm:watermark_requests_total{{'status': '{status}'}}"]
+        for status in ("watermarked", "skipped", "not_watermarked")
+    }
+    assert found == {"watermarked": 2, "skipped": 2, "not_watermarked": 1}
+
+
 async def test_what_draws_nothing_cannot_have_one(serve: Serve) -> None:
     async with serve(config=CONFIG) as served:
         cold = await served.chat(temperature=0, watermarking=True)
@@ -50,9 +65,11 @@ async def test_a_server_without_a_key_says_so(serve: Serve) -> None:
     async with serve() as served:
         asked = await served.complete(prompt="Hi", watermarking=True)
         unasked = await served.complete(prompt="Hi", watermarking=False)
+        metrics = (await served.http.get("/metrics")).text
     assert unasked.status_code == 200
     assert asked.status_code == 400
     assert "--watermark-config" in asked.json()["error"]["message"]
+    assert "watermark_requests_total{" not in metrics
 
 
 async def test_nobody_is_told_the_key(serve: Serve) -> None:
