@@ -52,6 +52,8 @@ SpeculativeConfig = Annotated[
 WatermarkConfig = Annotated[
     str | None,
     typer.Option(
+        envvar="INGOT_WATERMARK_CONFIG",
+        show_envvar=True,
         help="Draw tokens so that who has a secret can tell the texts from others, as JSON: "
         '{"key": 42}, and "context_width" (4), "deduplicate_contexts" (single_turn or none), '
         '"deduplicate_contexts_max_history" (8192).',

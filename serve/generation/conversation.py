@@ -86,11 +86,14 @@ async def begin(
 
 async def _predicted(service: Service, request: ChatRequest, params: SamplingParams) -> list[int]:
     """The ids of what the answer may be, of which no more than the context holds can be right; none
-    where the model's own defaults are penalties, which the request could not leave out."""
+    where the model's own defaults are penalties, or the server's a watermark, which the request did
+    not ask for."""
     tokenizer, most = service.model.tokenizer, service.client.info.max_model_len
     if request.prediction is None or tokenizer is None:
         return []
     if params.looks_back and not any(getattr(request, name) for name in _HISTORY):
+        return []
+    if service.client.info.watermarks and params.draws and params.watermarking is None:
         return []
     text = request.prediction.text[: tokenizer.max_chars(most)]
     return (await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=False))[:most]

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from engine.config import EngineConfig
+from engine.watermarking.config import WatermarkConfig
 from serve import cli
 from serve.commands import batch, run
 from serve.commands.repeated import repeated
@@ -228,6 +229,16 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGOT_API_KEY", "from-env")
     assert ingot(monkeypatch, "serve") == 0
     assert seen == [EngineConfig(), ServerSettings(api_keys=("from-env",))]
+
+
+def test_a_watermarks_key_need_not_be_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(run, "run_server", lambda *settings: seen.extend(settings) or 0)
+    monkeypatch.setenv("INGOT_WATERMARK_CONFIG", '{"key": 18446744073709551615}')
+    assert ingot(monkeypatch, "serve") == 0
+    assert seen[0].watermark_config == WatermarkConfig(key=2**64 - 1)
 
 
 def test_a_wrong_number_is_explained(

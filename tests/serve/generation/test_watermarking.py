@@ -61,6 +61,18 @@ async def test_what_draws_nothing_cannot_have_one(serve: Serve) -> None:
         assert response.json()["error"]["param"] == "watermarking"
 
 
+async def test_a_prediction_is_a_hint_that_a_watermark_does_not_take(serve: Serve) -> None:
+    hint = {"prediction": {"type": "content", "content": "abc"}}
+    async with serve(config=CONFIG) as served:
+        answers = [
+            await served.chat(**hint, **more)
+            for more in ({}, {"watermarking": False}, {"temperature": 0})
+        ]
+    assert {answer.status_code for answer in answers} == {200}
+    given = [bool(message.prediction_token_ids) for message in served.core.added]
+    assert given == [False, True, True]
+
+
 async def test_a_server_without_a_key_says_so(serve: Serve) -> None:
     async with serve() as served:
         asked = await served.complete(prompt="Hi", watermarking=True)
