@@ -27,7 +27,7 @@ from engine.messages import ModelInfo
 from engine.model_files import located, tokenizer_folder
 from engine.output_processor import OutputProcessor
 from serve.adapters.names import AdapterNames
-from serve.app import OPERATIONS, build_app
+from serve.app import build_app
 from serve.audio.batch import form_of
 from serve.audio.form import AUDIO_PATHS
 from serve.commands.status import status
@@ -39,6 +39,7 @@ from serve.generation.grammars import GrammarCompiler
 from serve.model import load_served_model, model_folder
 from serve.ollama.routes import LINES
 from serve.operations.metrics import Metrics
+from serve.paths import OPERATIONS
 from serve.service import Service
 from serve.settings import ServerSettings
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
-from serve.app import ACTIONS, OPERATIONS
 from serve.bench import front
+from serve.paths import ACTIONS, OPERATIONS
 
 EXAMPLES = 5  # of each operation, in each of the two ways
 SOUND = {

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from serve.app import OPERATIONS
 from serve.generation.cache_namespace import namespace
 from serve.http.owner import owner_of
+from serve.paths import OPERATIONS
 from serve.settings import ServerSettings
 from tests.serve.served import Serve, Served
 

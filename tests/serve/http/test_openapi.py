@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from starlette.routing import Route
 
-from serve.app import ACTIONS, OPERATIONS
+from serve.paths import ACTIONS, OPERATIONS
 from tests.serve.served import Serve
 
 pytestmark = pytest.mark.anyio

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from serve.app import OPERATIONS
 from serve.audio.form import AUDIO_PATHS
 from serve.operations import pause as pauses
+from serve.paths import OPERATIONS
 from serve.settings import ServerSettings
 from tests.serve.served import Serve, Served, until
 

@@ -14,10 +14,10 @@ import pytest
 from starlette.routing import Match
 
 from engine.errors import ConfigError
-from serve.app import OPERATIONS
 from serve.fallback.apis import FallbackApi
 from serve.http.server_address import ServerAddress
 from serve.operations.operator_routes import OPERATOR_PATHS
+from serve.paths import OPERATIONS
 from serve.router import backends as backends_module
 from serve.router.app import UNVERSIONED, build_router
 from serve.router.backends import Backends
