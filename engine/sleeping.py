@@ -77,10 +77,12 @@ def check_enabled(enabled: bool, param: str | None = None) -> None:
         )
 
 
-def check_mode(mode: str) -> None:
+def check_mode(mode: str, known: Sequence[str] = MODES) -> None:
     """Raise RequestError for what cannot become of requests at work."""
-    if mode not in MODES:
-        raise RequestError(f"mode is abort, wait or keep, got {mode[:40]!a}.", "mode")
+    if mode not in known:
+        raise RequestError(
+            f"mode is {', '.join(known[:-1])} or {known[-1]} here, got {mode[:40]!a}.", "mode"
+        )
 
 
 def check_tags(tags: Collection[str], known: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ admin key.
     POST /abort_requests {"request_ids": [...]} the same of several, or of all; vLLM's
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -40,6 +41,12 @@ _SINGLE = frozenset(
 )
 OPERATOR_PATHS = _SINGLE | PAUSES | PROFILES | SLEEPS | {*RESETS}
 _ONLY = {"reset_running_requests": "false", "reset_external": "true", "timeout": "0"}
+
+
+def refuse_others(rest: Iterable[str]) -> None:
+    """Raise RequestError for the first parameter that nobody has taken out."""
+    for name in rest:
+        raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
 
 
 class ResetRoute:

@@ -12,7 +12,7 @@ computed is kept; `retract` gives the pages back, so that /flush_cache may forge
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Literal
 
@@ -22,15 +22,16 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import RequestError
+from engine.sleeping import check_mode
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
 from serve.http.json_response import json_response
-from serve.operations.operator_routes import CONTINUE, PAUSE, RESUME
+from serve.operations.operator_routes import CONTINUE, PAUSE, RESUME, refuse_others
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
 
 _END_SECONDS = 10.0  # for what is ended; a client that does not read may take longer to hear of it
-_VLLM, _SGLANG = ("abort", "wait", "keep"), ("abort", "in_place", "retract")
+_SGLANG = ("abort", "in_place", "retract")
 PAUSING = {"mode": "string", "wait_for_inflight_requests": "boolean", "clear_cache": "boolean"}
 _FLAGS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 
@@ -41,7 +42,7 @@ class PauseRequest(CheckedRequest, frozen=True, kw_only=True):
     mode: str | None = None
 
     def check_shared(self) -> None:
-        _check_mode(self.mode or "abort", _SGLANG)
+        check_mode(self.mode or "abort", _SGLANG)
 
 
 class Done(Struct):
@@ -72,9 +73,8 @@ class PauseRoutes:
         if _flag(asked, "wait_for_inflight_requests", False):  # the older way to say it
             mode = "wait"
         clear = _flag(asked, "clear_cache", True)
-        for name in asked:
-            raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
-        _check_mode(mode, _VLLM)
+        refuse_others(asked)
+        check_mode(mode)
         await pause(self._service, mode, clear=clear)
         return json_response({"status": "paused"})
 
@@ -132,13 +132,6 @@ async def pause(service: Service, mode: str, *, clear: bool) -> None:
         await client.freeze(retract=clear or mode == "retract")
     if clear:
         client.reset_prefix_cache()
-
-
-def _check_mode(mode: str, known: Sequence[str]) -> None:
-    if mode not in known:
-        raise RequestError(
-            f"mode is {', '.join(known[:-1])} or {known[-1]} here, got {mode[:40]!a}.", "mode"
-        )
 
 
 def _flag(asked: dict[str, str], name: str, usual: bool) -> bool:

@@ -33,6 +33,7 @@ from engine.sleeping import (
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
 from serve.http.json_response import json_response
+from serve.operations.operator_routes import refuse_others
 from serve.operations.pause_routes import Done
 from serve.operations.pause_routes import pause as pause_server
 from serve.protocol.decoding import CheckedRequest
@@ -52,7 +53,7 @@ class SleepRoutes:
         """POST /sleep."""
         service, asked = self._service, dict(request.query_params)
         level, mode = _level(asked.pop("level", "1")), asked.pop("mode", "abort")
-        _check_known(asked)
+        refuse_others(asked)
         check_operator(service.settings, "Sleep")
         check_level(level, enabled=service.engine_config.enable_sleep_mode)
         check_mode(mode)
@@ -68,7 +69,7 @@ class SleepRoutes:
         """POST /wake_up."""
         service, asked = self._service, dict(request.query_params)
         asked.pop("tags", None)
-        _check_known(asked)
+        refuse_others(asked)
         check_operator(service.settings, "Sleep")
         tags = request.query_params.getlist("tags") or WAKING_TAGS
         check_tags(tags, WAKING_TAGS)
@@ -167,8 +168,3 @@ def _level(given: str) -> int:
         return int(given)
     except ValueError:
         raise RequestError(f"level is 0, 1 or 2, got {given[:40]!a}.", "level") from None
-
-
-def _check_known(rest: dict[str, str]) -> None:
-    for name in rest:
-        raise RequestError(f"There is no parameter {name[:64]!a}.", name[:64])
