@@ -13,13 +13,13 @@ have said stays said. Owns what is where. Knows not who asks, nor why.
 """
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
+from engine.compiling.memory import raising_without_room
 from engine.errors import RequestError
 from engine.messages import (
     FIRST_WEIGHTS,
@@ -151,15 +151,11 @@ class Residence:
             self.kv_cache = "discarded"
 
 
-@contextmanager
-def _room() -> Iterator[None]:
-    """Raise RequestError where the devices have none for the weights."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise RequestError(
+def _room() -> AbstractContextManager[None]:
+    """Raises RequestError where the devices have none for the weights."""
+    return raising_without_room(
+        RequestError(
             "The devices have no room for the weights; whoever took their memory must give it "
             "back first."
-        ) from None
+        )
+    )

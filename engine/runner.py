@@ -25,7 +25,7 @@ from engine.compiling.lowering import (
     whole,
     zero_state,
 )
-from engine.compiling.memory import KVLayout
+from engine.compiling.memory import KVLayout, raising_without_room
 from engine.compiling.programs import Programs
 from engine.compiling.shapes import Shapes, StepShape
 from engine.encoders.alignment import Aligner
@@ -312,15 +312,12 @@ class Runner:
             array.delete()
 
     def _make_state(self) -> DeviceState:
-        try:
+        scattered = ConfigError(
+            f"The device has no room in one piece for {self._kv.num_pages} pages, though as much "
+            "is free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
+        )
+        with raising_without_room(scattered):
             state: DeviceState = jax.block_until_ready(self._new_state())
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise ConfigError(
-                f"The device has no room in one piece for {self._kv.num_pages} pages, though as "
-                "much is free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
-            ) from None
         return state
 
 

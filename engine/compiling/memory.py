@@ -7,8 +7,11 @@ needs memory is `engine.compiling.fitting`'s to find out.
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -23,6 +26,7 @@ from engine.vectors.given_rows import GivenLayout, resolve_given
 from engine.watermarking.contexts import Widths
 from models.checkpoints.memory import free_bytes, host_free_bytes
 from models.config.decoder import ModelConfig
+from models.errors import IngotError
 from models.pool import make_pool
 from models.sharding import is_cpu
 from pallas_kernels import Backend
@@ -175,6 +179,17 @@ def usable_bytes(config: EngineConfig, mesh: Mesh) -> int | None:
     limit: int = min(device.memory_stats()["bytes_limit"] for device in mesh.local_devices)
     whole = limit / float(os.environ.get(_XLA_FRACTION, _XLA_DEFAULT))
     return free - max(0, limit - int(whole * config.gpu_memory_utilization))
+
+
+@contextmanager
+def raising_without_room(error: IngotError) -> Iterator[None]:
+    """Raise `error` where the devices have no room for what is put there meanwhile."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as failed:
+        if "RESOURCE_EXHAUSTED" not in str(failed):
+            raise
+        raise error from None
 
 
 def make_tier(config: EngineConfig, kv: KVLayout) -> HostTier | None:
