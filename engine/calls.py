@@ -154,18 +154,18 @@ class Loop:
             for delta in ends:
                 self._inboxes[delta.request_id].append(delta)
         self.core.freeze(retract=False)
-        self.change_memory(release_of_level(0, level))
+        self.change_memory(release_of_level(level))
 
     def release_kv_cache_memory(self) -> None:
         """As `LLM.release_kv_cache_memory`."""
         check_enabled(self.core.config.enable_sleep_mode)
-        self.change_memory(release_of_tags(0, ["kv_cache"]))
+        self.change_memory(release_of_tags(["kv_cache"]))
 
     def wake_up(self, tags: Sequence[str] | None) -> None:
         """As `LLM.wake_up`."""
         named = sequence("tags", tags, string) if tags else WAKING_TAGS
         check_tags(named, WAKING_TAGS)
-        self.change_memory(restore_of_tags(0, named))
+        self.change_memory(restore_of_tags(named))
         if self.core.resident:
             self.core.thaw()
         elif "scheduling" in named:
@@ -173,12 +173,12 @@ class Loop:
 
     def update_weights(self, path: str, load_format: str, version: str | None) -> None:
         """As `LLM.update_weights_from_disk`."""
-        self.change_memory(read_weights(self.core.config, 0, path, load_format, version))
+        self.change_memory(read_weights(self.core.config, path, load_format, version))
 
     def collective_rpc(self, method: str, args: Collection[object]) -> None:
         """As `LLM.collective_rpc`."""
         check_method(method, args)
-        self.change_memory(ReadWeights(0))
+        self.change_memory(ReadWeights())
 
     def change_memory(self, message: MemoryChange) -> None:
         """Have the core do this now; raises RequestError saying why it cannot."""

@@ -111,8 +111,8 @@ class FreezeGarbage(msgspec.Struct, tag="freeze_garbage"):
 class Freeze(msgspec.Struct, tag="freeze"):
     """Start no step until a `Thaw`, and say so in an `Answer`; those that were started are read."""
 
-    call_id: int
     retract: bool  # requests that run give back their pages, and begin again behind what is found
+    call_id: int = 0
 
 
 class Thaw(msgspec.Struct, tag="thaw"):
@@ -123,27 +123,27 @@ class Release(msgspec.Struct, tag="release"):
     """Let go of memory, start no step until a `Restore` has brought all back, and say so in an
     `Answer`. Requests stay, and begin again."""
 
-    call_id: int
     weights: WeightsState
     kv_cache: CacheState
+    call_id: int = 0
 
 
 class Restore(msgspec.Struct, tag="restore"):
     """Bring memory back that was let go of, and say in an `Answer` whether it is there."""
 
-    call_id: int
     weights: bool = True
     kv_cache: bool = True
+    call_id: int = 0
 
 
 class ReadWeights(msgspec.Struct, tag="read_weights"):
     """Go on with the weights of another checkpoint that fits the programs, and say in an `Answer`
     whether that is so; if not, the old ones stay. Requests stay, and begin again."""
 
-    call_id: int
     path: str = ""  # empty: the checkpoint that was read last, as it is on the disk now
     version: str = ""  # by which answers name them; empty: as before
     load_format: Literal["auto", "dummy"] = "auto"
+    call_id: int = 0
 
 
 MemoryChange = Release | Restore | ReadWeights
@@ -152,21 +152,21 @@ MemoryChange = Release | Restore | ReadWeights
 class LoadAdapter(msgspec.Struct, tag="load_adapter"):
     """Read an adapter, and say in an `Answer` whether requests can have it."""
 
-    call_id: int
     lora: LoRARequest
+    call_id: int = 0
 
 
 class StartProfile(msgspec.Struct, tag="start_profile"):
     """Trace steps, and say in an `Answer` whether that has begun, or will."""
 
-    call_id: int
     request: ProfileRequest
+    call_id: int = 0
 
 
 class StopProfile(msgspec.Struct, tag="stop_profile"):
     """End the trace, and say in an `Answer` whether it is written."""
 
-    call_id: int
+    call_id: int = 0
 
 
 class ReadPages(msgspec.Struct, tag="read_pages"):
@@ -177,9 +177,11 @@ class Speak(msgspec.Struct, tag="speak"):
     """Report, if only to be heard: an engine that hangs does not."""
 
 
+# the operator's, each answered under the `call_id` that it is sent with
+Question = Freeze | MemoryChange | LoadAdapter | StartProfile | StopProfile
 ToEngine = (
-    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | Freeze | Thaw | LoadAdapter
-    | FreezeGarbage | MemoryChange | StartProfile | StopProfile | ReadPages | Speak
+    NewRequest | PoolRequest | AbortRequests | ResetPrefixCache | FreezeGarbage | Question | Thaw
+    | ReadPages | Speak
 )  # fmt: skip
 
 

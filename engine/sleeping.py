@@ -29,7 +29,7 @@ WAKING_TAGS = (*MEMORY_TAGS, "scheduling")
 
 
 def read_weights(
-    config: EngineConfig, call_id: int, path: str, load_format: str | None, version: str | None
+    config: EngineConfig, path: str, load_format: str | None, version: str | None
 ) -> ReadWeights:
     """What has an engine of these settings go on with another checkpoint's weights. A name on the
     hub is downloaded, and what has no version is named by its path.
@@ -44,7 +44,7 @@ def read_weights(
         )
     kind: Literal["auto", "dummy"] = "dummy" if load_format == "dummy" else "auto"
     found = located(replace(config, model=path, load_format=kind, revision=None)).model
-    return ReadWeights(call_id, found, version or path, kind)
+    return ReadWeights(found, version or path, kind)
 
 
 def check_method(method: str, args: Collection[object]) -> None:
@@ -95,20 +95,19 @@ def check_tags(tags: Collection[str], known: Sequence[str]) -> None:
             )
 
 
-def release_of_level(call_id: int, level: int) -> Release:
+def release_of_level(level: int) -> Release:
     """What the engine is to let go of."""
-    return Release(call_id, *_LEVELS[level])
+    return Release(*_LEVELS[level])
 
 
-def release_of_tags(call_id: int, tags: Collection[str]) -> Release:
+def release_of_tags(tags: Collection[str]) -> Release:
     """The same by name; weights can be brought back as they are."""
     return Release(
-        call_id,
         "offloaded" if "weights" in tags else "resident",
         "discarded" if "kv_cache" in tags else "resident",
     )
 
 
-def restore_of_tags(call_id: int, tags: Collection[str]) -> Restore:
+def restore_of_tags(tags: Collection[str]) -> Restore:
     """What the engine is to bring back."""
-    return Restore(call_id, weights="weights" in tags, kv_cache="kv_cache" in tags)
+    return Restore(weights="weights" in tags, kv_cache="kv_cache" in tags)

@@ -1,11 +1,13 @@
 """What the operator has asked of the engine, and who waits for each answer. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 
+from msgspec.structs import replace
+
 from engine.errors import RequestError
-from engine.messages import Answer, ToEngine
+from engine.messages import Answer, Question
 from models.errors import IngotError
 
 Done = asyncio.Future[None]
@@ -18,13 +20,13 @@ class EngineCalls:
         self._ids = count()
         self._waiters: dict[int, Done] = {}
 
-    def start(self, message: Callable[[int], ToEngine]) -> tuple[ToEngine, Done]:
-        """The message of a call's id, which is to be sent, and what is done once the engine has
+    def start(self, question: Question) -> tuple[Question, Done]:
+        """The question with a call's id, which is to be sent, and what is done once the engine has
         answered it."""
         call_id = next(self._ids)
         done: Done = asyncio.get_running_loop().create_future()
         self._waiters[call_id] = done
-        return message(call_id), done
+        return replace(question, call_id=call_id), done
 
     def see(self, answers: Sequence[Answer]) -> None:
         """Hand the engine's answers over."""

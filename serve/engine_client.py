@@ -10,7 +10,7 @@ neither HTTP nor prompts as text.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal
 
@@ -28,6 +28,7 @@ from engine.messages import (
     ModelInfo,
     NewRequest,
     PoolRequest,
+    Question,
     ResetPrefixCache,
     Speak,
     StartProfile,
@@ -260,7 +261,7 @@ class EngineClient:
         back to `retract`. Raises as `generate`."""
         self._check_open()
         self._frozen = True
-        await self._ask(lambda call_id: Freeze(call_id, retract))
+        await self._ask(Freeze(retract))
 
     def thaw(self) -> None:
         """Have the engine go on, if it was frozen."""
@@ -268,7 +269,7 @@ class EngineClient:
             self._tell([Thaw()])
             self._frozen = False
 
-    async def change_memory(self, message: Callable[[int], MemoryChange]) -> None:
+    async def change_memory(self, message: MemoryChange) -> None:
         """Have the engine let go of memory or bring it back, also if the caller leaves; raises as
         `generate`, and RequestError if it cannot."""
         self._check_open()
@@ -286,22 +287,22 @@ class EngineClient:
     async def load_adapter(self, lora: LoRARequest) -> None:
         """Have the engine read an adapter; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
-        await self._ask(lambda call_id: LoadAdapter(call_id, lora))
+        await self._ask(LoadAdapter(lora))
 
     async def start_profile(self, request: ProfileRequest) -> None:
         """Have the engine trace its steps; raises as `generate`, and RequestError if it cannot."""
         self._check_open()
-        await self._ask(lambda call_id: StartProfile(call_id, request))
+        await self._ask(StartProfile(request))
 
     async def stop_profile(self) -> None:
         """Have it write that trace, which takes a while; raises as `start_profile`."""
         self._check_open()
-        await self._ask(StopProfile)
+        await self._ask(StopProfile())
 
     async def end_profile(self) -> None:
         """Have it write a trace that nobody has ended, if there is one, also while it drains."""
         with suppress(RequestError):
-            await self._ask(StopProfile)
+            await self._ask(StopProfile())
 
     def look_at_pages(self) -> PageMap | None:
         """What the cache's pages held a moment ago, if that is known; asks for news of it."""
@@ -391,10 +392,10 @@ class EngineClient:
         if not self.flights and not self._pools:
             self._idle.set()
 
-    async def _ask(self, message: Callable[[int], ToEngine]) -> None:
+    async def _ask(self, question: Question) -> None:
         """Send an operator's wish, and wait until it is granted; raises RequestError if not."""
-        question, done = self._calls.start(message)
-        self._tell([question])
+        asked, done = self._calls.start(question)
+        self._tell([asked])
         await done
 
     def _tell(self, messages: Sequence[ToEngine]) -> None:

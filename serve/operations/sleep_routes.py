@@ -61,7 +61,7 @@ class SleepRoutes:
             service.pause.begin("asleep")
         await pause_server(service, mode, clear=False)
         if level:
-            await service.client.change_memory(lambda call_id: release_of_level(call_id, level))
+            await service.client.change_memory(release_of_level(level))
             _hold(service)  # a /wake_up may have come while this waited
         return self._state()
 
@@ -73,7 +73,7 @@ class SleepRoutes:
         check_operator(service.settings, "Sleep")
         tags = request.query_params.getlist("tags") or WAKING_TAGS
         check_tags(tags, WAKING_TAGS)
-        await service.client.change_memory(lambda call_id: restore_of_tags(call_id, tags))
+        await service.client.change_memory(restore_of_tags(tags))
         if service.client.resident:
             service.pause.end("asleep")
             service.client.thaw()
@@ -131,8 +131,7 @@ class ResumeMemoryRoute(_MemoryRoute):
     async def answer(self, request: MemoryRequest, request_id: str, send: Send) -> None:
         service = self.service
         check_operator(service.settings, "Sleep")
-        tags = request.wanted
-        await service.client.change_memory(lambda call_id: restore_of_tags(call_id, tags))
+        await service.client.change_memory(restore_of_tags(request.wanted))
         if service.client.resident:
             service.pause.end("asleep")
         await send_json(send, Done("Memory is resumed."))
@@ -150,7 +149,7 @@ async def _release(service: Service, tags: Sequence[str]) -> None:
         )
     service.pause.begin("asleep")
     try:
-        await client.change_memory(lambda call_id: release_of_tags(call_id, tags))
+        await client.change_memory(release_of_tags(tags))
     finally:
         _hold(service)
 

@@ -12,10 +12,8 @@ the old ones serve on, and the answer (400) says why.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from starlette.types import Send
 
@@ -80,7 +78,7 @@ class UpdateWeightsRoute(GenerationRoute[UpdateWeightsRequest]):
 async def _update(service: Service, request: UpdateWeightsRequest) -> WeightsUpdated:
     with _updating(service):
         found = await asyncio.to_thread(
-            read_weights, service.engine_config, 0, request.model_path, request.load_format,
+            read_weights, service.engine_config, request.model_path, request.load_format,
             request.weight_version,
         )  # fmt: skip
         if request.abort_all_requests:
@@ -108,7 +106,7 @@ async def _read(service: Service, wanted: ReadWeights) -> int:
     if not client.is_frozen:
         await client.wait_until_idle()
     num_paused = client.num_sequences
-    await client.change_memory(partial(_with_id, wanted))
+    await client.change_memory(wanted)
     return num_paused
 
 
@@ -138,9 +136,5 @@ class RpcRoute(GenerationRoute[RpcRequest]):
 
     async def answer(self, request: RpcRequest, request_id: str, send: Send) -> None:
         with _updating(self.service):
-            await _read(self.service, ReadWeights(0))
+            await _read(self.service, ReadWeights())
         await send_json(send, RpcResults([None]))
-
-
-def _with_id(message: ReadWeights, call_id: int) -> ReadWeights:
-    return msgspec.structs.replace(message, call_id=call_id)

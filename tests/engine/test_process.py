@@ -57,7 +57,7 @@ def test_a_trace_is_answered_and_is_no_step(tmp_path: Path) -> None:
     profiler = Profiler(ProfilerConfig(torch_profiler_dir=str(tmp_path)))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        for message in (StartProfile(1, ProfileRequest()), StopProfile(2), StopProfile(3)):
+        for message in (StartProfile(ProfileRequest(), 1), StopProfile(2), StopProfile(3)):
             ours.sendall(to_frame([message]))
             assert turn(core, Connection(theirs), EngineStats(), profiler).num_steps == 0
         frames = FrameBuffer().feed(ours.recv(1 << 20))

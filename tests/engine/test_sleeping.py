@@ -246,7 +246,7 @@ def test_weights_that_cannot_be_read_any_more_leave_the_engine_asleep(
 
 
 def test_an_answer_that_an_interrupt_left_behind_is_nobody_s(one: LLM) -> None:
-    one.core.change_memory(Restore(0))
+    one.core.change_memory(Restore())
     with pytest.raises(RequestError, match="no folder '/nowhere'"):
         one.update_weights_from_disk("/nowhere")
 
