@@ -27,10 +27,12 @@ from engine.reasoning.config import ReasoningConfig, thinking_budget
 from engine.sampling.params import SamplingParams
 from engine.sleeping import (
     WAKING_TAGS,
+    check_can_end,
     check_enabled,
     check_level,
     check_method,
     check_mode,
+    check_scheduling,
     check_tags,
     read_weights,
     release_of_level,
@@ -146,8 +148,11 @@ class Loop:
         level = integer("level", level)
         check_level(level, enabled=self.core.config.enable_sleep_mode)
         check_mode(string("mode", mode))
-        while mode == "wait" and self.core.has_work:
-            self.turn()
+        if mode == "wait":
+            check_can_end(at_work=self.core.has_requests, resident=self.core.resident)
+            self.core.thaw()  # what an earlier pause has frozen would never end
+            while self.core.has_work:
+                self.turn()
         if mode == "abort":
             engine_ids, ends = self._processor.abort_all()
             self._beams.abort(engine_ids)
@@ -168,8 +173,8 @@ class Loop:
         self.change_memory(restore_of_tags(named))
         if self.core.resident:
             self.core.thaw()
-        elif "scheduling" in named:
-            raise RequestError("The engine's memory must be brought back first.", "tags")
+        else:
+            check_scheduling(named)
 
     def update_weights(self, path: str, load_format: str, version: str | None) -> None:
         """As `LLM.update_weights_from_disk`."""

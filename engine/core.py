@@ -138,6 +138,11 @@ class EngineCore:
         self.stats.num_host_pages = self.info.num_host_pages
 
     @property
+    def has_requests(self) -> bool:
+        """Whether any has not ended, if only because the engine sleeps."""
+        return self._scheduler.has_requests or self._constrained.num_builds > 0
+
+    @property
     def has_work(self) -> bool:
         building = self._constrained.num_builds > 0
         loading = self._adapters is not None and self._adapters.loading
@@ -343,6 +348,7 @@ class EngineCore:
         self._dead = self._dead or "The engine was closed."
         self._constraints.close()
         self._runner.close()
+        self._residence.close()
         if self._tier is not None:
             self._tier.clear()
 

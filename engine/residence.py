@@ -64,6 +64,10 @@ class Residence:
         """Have something done soon; `take_answers` tells of it."""
         self._asked.append(message)
 
+    def close(self) -> None:
+        """Give the host's memory back."""
+        self._host = []
+
     def take_answers(self) -> list[Answer]:
         """What there is to say to those who asked."""
         answers, self._answers = self._answers, []
@@ -107,7 +111,7 @@ class Residence:
             self._offload()
 
         try:
-            with _room():
+            with _room("weights"):
                 leaves = self._reader.read_other(wanted.path, wanted.load_format, make_room)
         except BaseException:
             self._restore(weights=weights, kv_cache=cache)
@@ -118,12 +122,13 @@ class Residence:
 
     def _restore(self, *, weights: bool, kv_cache: bool) -> None:
         if weights and self.weights != "resident":
-            with _room():
+            with _room("weights"):
                 offloaded = self.weights == "offloaded"
                 self._runner.leaves = self._bring() if offloaded else self._reader.read_again()
             self._host, self.weights = [], "resident"
         if kv_cache and self.kv_cache != "resident":
-            self._runner.make_state()
+            with _room("KV cache"):
+                self._runner.make_state()
             self.kv_cache = "resident"
 
     def _bring(self) -> tuple[Array, ...]:
@@ -151,11 +156,11 @@ class Residence:
             self.kv_cache = "discarded"
 
 
-def _room() -> AbstractContextManager[None]:
-    """Raises RequestError where the devices have none for the weights."""
+def _room(what: str) -> AbstractContextManager[None]:
+    """Raises RequestError where the devices have none."""
     return raising_without_room(
         RequestError(
-            "The devices have no room for the weights; whoever took their memory must give it "
-            "back first."
+            f"The devices have no room for the {what}; whoever took their memory must give it back "
+            "first."
         )
     )

@@ -135,7 +135,13 @@ class Runner:
         shardings = state_shardings(kv, shapes, self._vocab_size, model.mesh)
         self._columns = SlotColumns(shapes.max_num_seqs, shapes.extra_fields)
         self._new_state = _state_maker(kv, shapes, self._vocab_size, shardings)
-        self._state = self._make_state()
+        scattered = ConfigError(
+            f"The device has no room in one piece for {kv.num_pages} pages, though as much is "
+            "free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
+        )
+        self._state: DeviceState
+        with raising_without_room(scattered):
+            self.make_state()
         self._admit: Any = jax.jit(_admit, donate_argnums=0, out_shardings=shardings)
         self._set_pages: Any = jax.jit(_set_pages, donate_argnums=0, out_shardings=shardings)
         self._table_width = shapes.table_width
@@ -298,8 +304,8 @@ class Runner:
             array.delete()
 
     def make_state(self) -> None:
-        """Have it again, as before the first step; raises ConfigError."""
-        self._state = self._make_state()
+        """Have it, as before the first step."""
+        self._state = jax.block_until_ready(self._new_state())
 
     def close(self) -> None:
         """Compile nothing more, and give the device's memory back."""
@@ -310,15 +316,6 @@ class Runner:
             self.copies.close()
         for array in (*self.leaves, *jax.tree.leaves(self._state)):
             array.delete()
-
-    def _make_state(self) -> DeviceState:
-        scattered = ConfigError(
-            f"The device has no room in one piece for {self._kv.num_pages} pages, though as much "
-            "is free; use a smaller --gpu-memory-utilization or --kv-cache-memory-bytes."
-        )
-        with raising_without_room(scattered):
-            state: DeviceState = jax.block_until_ready(self._new_state())
-        return state
 
 
 def _admit(state: DeviceState, packed: Array) -> DeviceState:

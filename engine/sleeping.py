@@ -16,6 +16,7 @@ from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.messages import CacheState, ReadWeights, Release, Restore, WeightsState
 from engine.model_files import located
+from engine.plain_values import string
 from engine.settings import flag
 
 MODES = ("abort", "wait", "keep")  # of what is at work
@@ -35,9 +36,13 @@ def read_weights(
     hub is downloaded, and what has no version is named by its path.
 
     Raises:
-        RequestError: there is no such format.
+        RequestError: there is no path, or no such format.
         HubError: it cannot be had from there.
     """
+    if not path:
+        raise RequestError("model_path is empty; name a folder, a file or a model.", "model_path")
+    if version is not None:
+        version = string("weight_version", version)
     if load_format not in (None, "auto", "dummy"):
         raise RequestError(
             f"load_format is auto or dummy, got {str(load_format)[:40]!a}.", "load_format"
@@ -82,6 +87,25 @@ def check_mode(mode: str, known: Sequence[str] = MODES) -> None:
     if mode not in known:
         raise RequestError(
             f"mode is {', '.join(known[:-1])} or {known[-1]} here, got {mode[:40]!a}.", "mode"
+        )
+
+
+def check_can_end(*, at_work: bool, resident: bool) -> None:
+    """Raise RequestError where requests would be waited for in vain."""
+    if at_work and not resident:
+        raise RequestError(
+            "What is at work cannot end while the engine sleeps; wake it up, or use abort or keep.",
+            "mode",
+        )
+
+
+def check_scheduling(tags: Collection[str]) -> None:
+    """Raise RequestError for a wish that requests go on, of an engine whose memory is gone."""
+    if "scheduling" in tags:
+        raise RequestError(
+            "scheduling goes on once all memory is there: name weights and kv_cache, too, or no "
+            "tags, which are all.",
+            "tags",
         )
 
 

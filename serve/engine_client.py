@@ -269,18 +269,19 @@ class EngineClient:
             self._tell([Thaw()])
             self._frozen = False
 
-    async def change_memory(self, message: MemoryChange) -> None:
-        """Have the engine let go of memory or bring it back, also if the caller leaves; raises as
-        `generate`, and RequestError if it cannot."""
+    def change_memory(self, message: MemoryChange) -> asyncio.Future[None]:
+        """Have the engine let go of memory or bring it back, which it does also if nobody waits;
+        raises as `generate`, and later RequestError if it cannot."""
         self._check_open()
         change = asyncio.ensure_future(self._ask(message))
         self._num_changes += 1
         change.add_done_callback(self._changed)
-        await asyncio.shield(change)
+        return change
 
     def _changed(self, change: asyncio.Future[None]) -> None:
         self._num_changes -= 1
         self._heard = time.monotonic()
+        self._end_who_cannot()
         if not change.cancelled():
             change.exception()  # whoever asked may have gone
 
@@ -329,10 +330,14 @@ class EngineClient:
         """Refuse new requests from now on; those in flight go on, also where they were frozen, but
         end where the engine sleeps."""
         self.thaw()
-        if not self.resident:
-            self.fail_all("The server is shutting down.")
         if self._state in ("loading", "ready"):
             self._state = "draining"
+        self._end_who_cannot()
+
+    def _end_who_cannot(self) -> None:
+        """Nobody wakes an engine that drains."""
+        if self._state == "draining" and not self.resident:
+            self.fail_all("The server is shutting down.")
 
     async def wait_until_idle(self) -> None:
         """Return once no request is in flight."""

@@ -176,6 +176,7 @@ class Launcher:
             settings, engine_config, model, self._client, metrics, self._grammars, recent_log,
             traces, adapters,
         )  # fmt: skip
+        self._pause = service.pause
         self._server = RenewableServer(
             uvicorn.Config(
                 build_app(service),
@@ -207,9 +208,11 @@ class Launcher:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
                 self._client.drain()
+                self._pause.dissolve()
                 await self._leave(self._client.wait_until_idle(), engine)
             elif renewed.done():
                 self._server.leaving.set()  # a signal from here on is the second
+                self._end_pause()
                 await self._leave(self._server.retire(), engine)
         finally:
             self._server.should_exit = True
@@ -224,6 +227,13 @@ class Launcher:
         if not http.cancelled():
             http.result()
         return 0 if engine.cancelled() else engine.result()
+
+    def _end_pause(self) -> None:
+        """Of a server that its operator does not reach any more: all go on, or end if it sleeps."""
+        if not self._client.resident:
+            self._client.drain()
+        self._client.thaw()
+        self._pause.dissolve()
 
     async def _serve_http(self) -> None:
         if self._before is not None:

@@ -1,6 +1,7 @@
 """GET /health_generate: whether a token comes out, not only whether the process lives.
 
-It goes through the queue as any request does, so it needs a key where there are keys.
+It goes through the queue as any request does, so it needs a key where there are keys. A server that
+is paused or sleeps gives none, and says so at once.
 """
 
 import asyncio
@@ -22,17 +23,20 @@ _TOKEN = 0  # which every vocabulary has
 
 
 class HealthGenerateRoute:
-    """200 once a token, or a vector, came; 503 if none does in time."""
+    """200 once a token, or a vector, came; 503 if none does in time, or can."""
 
     def __init__(self, service: Service) -> None:
-        self._client = service.client
+        self._client, self._pause = service.client, service.pause
 
     async def __call__(self, request: Request) -> Response:
+        if self._pause.is_open_ended:
+            return _not_now("asleep" if self._pause.is_for("asleep") else "paused")
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._pause.passed(self._client)
                 await self._one(request.state.request_id)
         except TimeoutError:
-            return json_response({"status": "slow"}, 503, {"retry-after": RETRY_AFTER_SECONDS})
+            return _not_now("slow")
         return json_response({"status": "ready"})
 
     async def _one(self, request_id: str) -> None:
@@ -44,6 +48,10 @@ class HealthGenerateRoute:
         with client.generate(f"health-{request_id}", [_prompt(client.info)]) as stream:
             async for _ in stream:
                 pass
+
+
+def _not_now(status: str) -> Response:
+    return json_response({"status": status}, 503, {"retry-after": RETRY_AFTER_SECONDS})
 
 
 def _prompt(info: ModelInfo) -> Prompt:

@@ -4,10 +4,12 @@ One whose server drains, or has lost its engine, waits no longer: it is told so.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from engine.errors import OverloadedError
+from engine.messages import MemoryChange, Release
 from serve.engine_client import EngineClient
 
 Why = Literal["paused", "asleep", "updating"]
@@ -22,11 +24,16 @@ class Pause:
         self._over = asyncio.Event()
         self._over.set()
         self._reasons: set[Why] = set()
-        self._held = 0
+        self._held = self._num_updates = 0
 
     @property
     def is_on(self) -> bool:
         return not self._over.is_set()
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether it lasts until somebody ends it."""
+        return self.is_for("paused") or self.is_for("asleep")
 
     def is_for(self, why: Why) -> bool:
         """Whether this is a reason, among others perhaps."""
@@ -42,6 +49,38 @@ class Pause:
         self._reasons.discard(why)
         if not self._reasons:
             self._over.set()
+
+    def dissolve(self) -> None:
+        """Nobody will end it any more: those that wait go on, or hear why they cannot."""
+        self._reasons.clear()
+        self._over.set()
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Meanwhile requests wait; of several at once until the last has ended."""
+        self._num_updates += 1
+        self.begin("updating")
+        try:
+            yield
+        finally:
+            self._num_updates -= 1
+            if not self._num_updates:
+                self.end("updating")
+
+    async def change_memory(self, client: EngineClient, message: MemoryChange) -> None:
+        """Have the engine do this. Requests wait while memory is gone, and not for it while all is
+        there, also where the caller has left. Raises as `client.change_memory`."""
+        change = client.change_memory(message)
+        if isinstance(message, Release):
+            self.begin("asleep")
+        change.add_done_callback(lambda _: self._see(client))
+        await asyncio.shield(change)
+
+    def _see(self, client: EngineClient) -> None:
+        if client.resident:
+            self.end("asleep")
+        else:
+            self.begin("asleep")
 
     async def passed(self, client: EngineClient) -> None:
         """Return when it is over; raises OverloadedError where too many wait for that."""

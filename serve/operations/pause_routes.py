@@ -12,8 +12,8 @@ computed is kept; `retract` gives the pages back, so that /flush_cache may forge
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -22,7 +22,8 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from engine.errors import RequestError
-from engine.sleeping import check_mode
+from engine.sleeping import check_can_end, check_mode
+from models.errors import IngotError
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
 from serve.http.json_response import json_response
@@ -114,24 +115,35 @@ async def pause(service: Service, mode: str, *, clear: bool) -> None:
     where nobody knows who asks."""
     check_operator(service.settings, "Pausing")
     client = service.client
-    if mode == "wait" and client.num_sequences and not client.resident:
-        raise RequestError(
-            "What is at work cannot end while the engine sleeps; wake it up, or use abort or keep.",
-            "mode",
-        )
+    if mode == "wait":
+        check_can_end(at_work=client.num_sequences > 0, resident=client.resident)
+    with held(service):
+        if mode in ("abort", "wait"):
+            client.thaw()  # what an earlier pause has frozen would never end
+        if mode == "abort":
+            client.flights.end_responses(None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
+        elif mode == "wait":
+            await client.wait_until_idle()
+        else:
+            await client.freeze(retract=clear or mode == "retract")
+        if clear:
+            client.reset_prefix_cache()
+
+
+@contextmanager
+def held(service: Service) -> Iterator[None]:
+    """From now on requests wait; if what follows fails, only those of an earlier pause."""
+    before = service.pause.is_for("paused")
     service.pause.begin()
-    if mode in ("abort", "wait"):
-        client.thaw()  # what an earlier pause has frozen would never end
-    if mode == "abort":
-        client.flights.end_responses(None)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(client.wait_until_idle(), _END_SECONDS)
-    elif mode == "wait":
-        await client.wait_until_idle()
-    else:
-        await client.freeze(retract=clear or mode == "retract")
-    if clear:
-        client.reset_prefix_cache()
+    try:
+        yield
+    except IngotError:
+        if not before:
+            service.client.thaw()
+            service.pause.end()
+        raise
 
 
 def _flag(asked: dict[str, str], name: str, usual: bool) -> bool:

@@ -25,6 +25,7 @@ from engine.sleeping import (
     check_enabled,
     check_level,
     check_mode,
+    check_scheduling,
     check_tags,
     release_of_level,
     release_of_tags,
@@ -34,7 +35,7 @@ from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.hosts import check_operator
 from serve.http.json_response import json_response
 from serve.operations.operator_routes import refuse_others
-from serve.operations.pause_routes import Done
+from serve.operations.pause_routes import Done, held
 from serve.operations.pause_routes import pause as pause_server
 from serve.protocol.decoding import CheckedRequest
 from serve.service import Service
@@ -57,12 +58,10 @@ class SleepRoutes:
         check_operator(service.settings, "Sleep")
         check_level(level, enabled=service.engine_config.enable_sleep_mode)
         check_mode(mode)
-        if level:
-            service.pause.begin("asleep")
-        await pause_server(service, mode, clear=False)
-        if level:
-            await service.client.change_memory(release_of_level(level))
-            _hold(service)  # a /wake_up may have come while this waited
+        with held(service):
+            await pause_server(service, mode, clear=False)
+            if level:
+                await service.pause.change_memory(service.client, release_of_level(level))
         return self._state()
 
     async def wake_up(self, request: Request) -> Response:
@@ -73,13 +72,12 @@ class SleepRoutes:
         check_operator(service.settings, "Sleep")
         tags = request.query_params.getlist("tags") or WAKING_TAGS
         check_tags(tags, WAKING_TAGS)
-        await service.client.change_memory(restore_of_tags(tags))
+        await _restore(service, tags)
         if service.client.resident:
-            service.pause.end("asleep")
             service.client.thaw()
             service.pause.end("paused")
-        elif "scheduling" in tags:
-            raise RequestError("The engine's memory must be brought back first.", "tags")
+        else:
+            check_scheduling(tags)
         return self._state()
 
     async def release_kv_cache_memory(self, _: Request) -> Response:
@@ -93,8 +91,7 @@ class SleepRoutes:
         return self._state()
 
     def _state(self) -> Response:
-        pause = self._service.pause
-        return json_response({"is_sleeping": pause.is_for("paused") or pause.is_for("asleep")})
+        return json_response({"is_sleeping": self._service.pause.is_open_ended})
 
 
 class MemoryRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -131,9 +128,7 @@ class ResumeMemoryRoute(_MemoryRoute):
     async def answer(self, request: MemoryRequest, request_id: str, send: Send) -> None:
         service = self.service
         check_operator(service.settings, "Sleep")
-        await service.client.change_memory(restore_of_tags(request.wanted))
-        if service.client.resident:
-            service.pause.end("asleep")
+        await _restore(service, request.wanted)
         await send_json(send, Done("Memory is resumed."))
 
 
@@ -147,19 +142,13 @@ async def _release(service: Service, tags: Sequence[str]) -> None:
             f"{client.num_sequences} sequences are at work; POST /pause?mode=keep first, or end "
             "them, or wait for them."
         )
-    service.pause.begin("asleep")
-    try:
-        await client.change_memory(release_of_tags(tags))
-    finally:
-        _hold(service)
+    await service.pause.change_memory(client, release_of_tags(tags))
 
 
-def _hold(service: Service) -> None:
-    """Have requests wait while memory is gone, and not for it while all is there."""
-    if service.client.resident:
-        service.pause.end("asleep")
-    else:
-        service.pause.begin("asleep")
+async def _restore(service: Service, tags: Sequence[str]) -> None:
+    """Of an engine that keeps its memory nothing is asked: one that gives vectors has no answer."""
+    if service.engine_config.enable_sleep_mode:
+        await service.pause.change_memory(service.client, restore_of_tags(tags))
 
 
 def _level(given: str) -> int:

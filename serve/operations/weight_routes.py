@@ -10,8 +10,6 @@ the old ones serve on, and the answer (400) says why.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -76,7 +74,8 @@ class UpdateWeightsRoute(GenerationRoute[UpdateWeightsRequest]):
 
 
 async def _update(service: Service, request: UpdateWeightsRequest) -> WeightsUpdated:
-    with _updating(service):
+    check_operator(service.settings, "Updating weights")
+    with service.pause.updating():
         found = await asyncio.to_thread(
             read_weights, service.engine_config, request.model_path, request.load_format,
             request.weight_version,
@@ -88,17 +87,6 @@ async def _update(service: Service, request: UpdateWeightsRequest) -> WeightsUpd
     return WeightsUpdated(True, f"{request.model_path} is served.", num_paused)
 
 
-@contextmanager
-def _updating(service: Service) -> Iterator[None]:
-    """While weights are read, what comes waits."""
-    check_operator(service.settings, "Updating weights")
-    service.pause.begin("updating")
-    try:
-        yield
-    finally:
-        service.pause.end("updating")
-
-
 async def _read(service: Service, wanted: ReadWeights) -> int:
     """Have the engine read them, once those at work have ended that nobody has paused; returns how
     many were paused."""
@@ -106,7 +94,7 @@ async def _read(service: Service, wanted: ReadWeights) -> int:
     if not client.is_frozen:
         await client.wait_until_idle()
     num_paused = client.num_sequences
-    await client.change_memory(wanted)
+    await service.pause.change_memory(client, wanted)
     return num_paused
 
 
@@ -135,6 +123,7 @@ class RpcRoute(GenerationRoute[RpcRequest]):
     computes = False
 
     async def answer(self, request: RpcRequest, request_id: str, send: Send) -> None:
-        with _updating(self.service):
+        check_operator(self.service.settings, "Updating weights")
+        with self.service.pause.updating():
             await _read(self.service, ReadWeights())
         await send_json(send, RpcResults([None]))

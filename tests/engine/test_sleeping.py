@@ -203,6 +203,22 @@ def test_what_is_at_work_ends_or_is_waited_for(one: LLM) -> None:
     assert run(one) == want
 
 
+def test_what_a_pause_has_kept_may_be_waited_for(one: LLM) -> None:
+    want = run(one)
+    enqueue(one, None)
+    one.sleep(0, mode="keep")
+    one.sleep(1, mode="wait")
+    assert not one.core.has_requests and finish(one) == want
+    one.wake_up()
+    enqueue(one, None)
+    one.sleep(1, mode="keep")
+    with pytest.raises(RequestError, match="cannot end while the engine sleeps") as told:
+        one.sleep(2, mode="wait")
+    assert told.value.param == "mode" and one.core.stats.weights == "offloaded"
+    one.wake_up()
+    assert finish(one) == want
+
+
 def test_levels_may_follow_one_another(one: LLM) -> None:
     want = run(one)
     for levels in ([1, 1], [1, 2], [2, 1], [0, 1, 0]):
@@ -245,6 +261,36 @@ def test_weights_that_cannot_be_read_any_more_leave_the_engine_asleep(
     assert run(one) == want
 
 
+@pytest.mark.parametrize("what", ["weights", "KV cache"])
+def test_room_that_somebody_else_has_is_missed_at_waking(
+    one: LLM, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    want = run(one)
+    one.sleep(1)
+
+    def fail(*_: Any) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    with monkeypatch.context() as patch:
+        if what == "weights":
+            patch.setattr("jax.device_put", fail)
+        else:
+            patch.setattr(one.core._runner, "_new_state", fail)
+        with pytest.raises(RequestError, match=f"no room for the {what}; whoever took"):
+            one.wake_up()
+        assert one.core.sleeps
+    one.wake_up()
+    assert run(one) == want
+
+
+def test_who_is_closed_asleep_keeps_nothing(tiny_folder: Path) -> None:
+    llm = LLM(str(tiny_folder), load_format="dummy", **SIZES, **STEPS)
+    llm.sleep(1)
+    assert llm.core._residence._host
+    llm.close()
+    assert not llm.core._residence._host
+
+
 def test_an_answer_that_an_interrupt_left_behind_is_nobody_s(one: LLM) -> None:
     one.core.change_memory(Restore())
     with pytest.raises(RequestError, match="no folder '/nowhere'"):
@@ -262,7 +308,7 @@ def test_what_cannot_be_is_said(
     with pytest.raises(RequestError, match="weights, kv_cache and scheduling"):
         one.wake_up(["cuda_graph"])
     one.sleep(1)
-    with pytest.raises(RequestError, match="brought back first"):
+    with pytest.raises(RequestError, match="name weights and kv_cache, too"):
         one.wake_up(["scheduling"])
     one.wake_up()
     with pytest.raises(ConfigError, match="--enable-sleep-mode is for models that write text"):

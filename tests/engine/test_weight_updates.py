@@ -234,3 +234,7 @@ def test_what_is_nowhere_is_refused(llm: LLM, folders: dict[str, Path]) -> None:
         llm.update_weights_from_disk(folders["b"], load_format="flattened_bucket")
     with pytest.raises(HubError):
         llm.update_weights_from_disk("no/such-model-anywhere")
+    with pytest.raises(RequestError, match="model_path is empty"):
+        llm.update_weights_from_disk("")
+    with pytest.raises(RequestError, match="weight_version must hold strings, got 3"):
+        llm.update_weights_from_disk(folders["b"], weight_version=3)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from engine.config import EngineConfig
 from engine.messages import Release, Restore
 from serve.settings import ServerSettings
 from tests.serve.operations.test_pause import held, is_paused
-from tests.serve.served import Serve, Served, until
+from tests.serve.served import PATIENCE, Serve, Served, until
 
 pytestmark = pytest.mark.anyio
 MAY = EngineConfig(max_model_len=1024, enable_sleep_mode=True)
@@ -127,6 +127,62 @@ async def test_a_server_that_is_to_leave_does_not_wait_for_who_sleeps(serve: Ser
         assert "shutting down" in (await running).text
 
 
+async def test_nor_for_who_is_falling_asleep(serve: Serve) -> None:
+    async with serve(config=MAY) as served:
+        running = await begin_one(served)
+        served.core.step_seconds = 0.05
+        falling = asyncio.create_task(served.http.post("/sleep?mode=keep"))
+        await until(lambda: served.engine._num_changes)
+        assert served.engine.resident
+        served.engine.drain()
+        async with asyncio.timeout(PATIENCE):
+            await served.engine.wait_until_idle()
+        assert "shutting down" in (await running).text and (await falling).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/sleep", "/sleep?mode=keep", "/sleep?level=0&mode=keep"])
+async def test_a_sleep_that_fails_holds_nobody(serve: Serve, path: str) -> None:
+    async with serve(config=MAY) as served:
+        served.engine._state = "loading"
+        assert (await served.http.post(path)).status_code == 503
+        served.engine._state = "ready"
+        assert not await is_sleeping(served) and not await is_paused(served)
+        await served.http.post("/pause?mode=keep")
+        served.engine._state = "loading"
+        assert (await served.http.post(path)).status_code == 503
+        served.engine._state = "ready"
+        assert await is_paused(served)  # as before
+
+
+async def test_memory_that_is_let_go_of_while_the_caller_leaves_is_known_to_be_gone(
+    serve: Serve,
+) -> None:
+    async with serve(config=MAY) as served:
+        with served.engine_stopped():
+            caller = asyncio.create_task(served.post("/release_memory_occupation"))
+            await until(lambda: served.engine._num_changes)
+            caller.cancel()
+            await asyncio.gather(caller, return_exceptions=True)
+            assert await is_sleeping(served)
+        await until(lambda: not served.engine.resident)
+        assert await is_sleeping(served)
+        later = asyncio.create_task(served.complete(prompt="a", max_tokens=2))
+        await until(lambda: held(served) == 1)
+        await served.http.post("/wake_up")
+        assert (await later).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "status"), [("/sleep", "asleep"), ("/pause", "paused")])
+async def test_no_token_is_looked_for_meanwhile(serve: Serve, path: str, status: str) -> None:
+    async with serve(config=MAY) as served:
+        await served.http.post(path)
+        answer = await served.http.get("/health_generate")
+        assert not served.core.added
+        await served.http.post("/wake_up")
+        assert (await served.http.get("/health_generate")).json() == {"status": "ready"}
+    assert answer.status_code == 503 and answer.json() == {"status": status}
+
+
 async def test_who_reaches_a_server_without_keys_cannot_have_it_sleep(serve: Serve) -> None:
     paths = (
         "/sleep", "/wake_up", "/release_kv_cache_memory", "/release_memory_occupation",
@@ -163,9 +219,11 @@ async def test_a_server_that_was_not_started_for_it_keeps_its_memory(serve: Serv
             assert answer.status_code == 400 and "--enable-sleep-mode" in answer.text
         assert not await is_sleeping(served)
         assert (await served.http.post("/sleep?level=0")).status_code == 200
-        assert await is_sleeping(served) and not [
-            each for each in served.core.changes if each.kv_cache != "resident"
-        ]
+        assert await is_sleeping(served)
+        assert (await served.http.post("/wake_up")).status_code == 200
+        assert (await served.post("/resume_memory_occupation")).status_code == 200
+        assert not await is_sleeping(served)
+        assert not served.core.changes  # an engine that gives vectors knows none
 
 
 async def test_a_sleep_that_a_waking_overtakes_still_holds_what_comes(serve: Serve) -> None:

@@ -97,16 +97,35 @@ async def test_an_engine_that_sleeps_has_them_and_sleeps_on(serve: Serve) -> Non
         assert (await later).status_code == 200
 
 
+async def test_of_two_at_once_the_last_lets_go_on_what_waits(serve: Serve) -> None:
+    async with serve(config=MAY) as served:
+        with served.engine_stopped():
+            updates = [
+                asyncio.create_task(update(served, weight_version=name, **more))
+                for name, more in [("7", {}), ("8", {"model_path": "nowhere"})]
+            ]
+            await until(lambda: served.engine._num_changes == 2)
+            updates.append(asyncio.create_task(update(served, model_path=" ", load_format="x")))
+            assert (await updates.pop()).status_code == 400
+            later = asyncio.create_task(served.complete(prompt="a", max_tokens=2))
+            await until(lambda: held(served) == 1)
+            assert is_updating(served)
+        assert [(await each).status_code for each in updates] == [200, 400]
+        assert (await later).status_code == 200
+
+
 async def test_where_they_cannot_be_had_the_old_ones_serve_on(serve: Serve) -> None:
     async with serve(config=MAY) as served:
         answer = await update(served, model_path="nowhere", weight_version="9")
         unknown = await update(served, load_format="flattened_bucket")
+        empty = await update(served, model_path="")
         told = await served.complete(prompt="a", max_tokens=2, return_weight_versions=True)
     assert answer.status_code == unknown.status_code == 400
     assert answer.json() == {
         "success": False, "message": "There is no model at nowhere.", "num_paused_requests": 0
     }  # fmt: skip
     assert "load_format is auto or dummy" in unknown.json()["message"]
+    assert "model_path is empty" in empty.json()["message"]
     assert told.json()["choices"][0]["weight_versions"][0]["version"] == "default"
 
 

@@ -8,6 +8,8 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -167,6 +169,32 @@ def test_a_stream_that_outlasts_the_deadline_is_ended(model_folder: Path) -> Non
         assert httpx.get(f"{server.url}/health").status_code == 200
         os.kill(successor, signal.SIGTERM)
         server.process.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("path", "code"), [("sleep", 503), ("pause", 200)])
+def test_nobody_waits_for_who_is_replaced_asleep_or_paused(
+    model_folder: Path, path: str, code: int
+) -> None:
+    """Nobody would wake it: its operator reaches the new one."""
+    flags = ("--enable-sleep-mode", "--shutdown-timeout", str(10 * PATIENCE), *ENDLESS)
+    body = {"prompt": "ab", "max_tokens": 300}
+    with (
+        running(model_folder, *flags, step_seconds=0.01) as server,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        server.wait_until(200)
+        url, asked = f"{server.url}/v1/completions", partial(httpx.post, timeout=PATIENCE)
+        kept = clients.submit(asked, url, json=body)
+        server.wait_for_load(1)
+        paused = asked(f"{server.url}/{path}?mode=keep")
+        held = clients.submit(asked, url, json=BODY)
+        successor = start_successor(server)
+        answers = [each.result() for each in (kept, held)]
+        assert server.process.wait(PATIENCE) == 0
+        os.kill(successor, signal.SIGTERM)
+        server.process.communicate(timeout=PATIENCE)
+    assert paused.status_code == 200 and [each.status_code for each in answers] == [code] * 2
+    assert code == 200 or all("is shutting down" in each.text for each in answers)
 
 
 def test_a_server_that_leaves_takes_a_successor_that_loads_along(model_folder: Path) -> None:
