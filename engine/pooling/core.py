@@ -115,7 +115,9 @@ class PoolingCore:
 
     def change_memory(self, message: MemoryChange) -> None:
         """Raises RequestError: so far engines that write text sleep, and no others."""
-        raise RequestError("This engine gives vectors, and its memory stays as it is.", "level")
+        raise RequestError(
+            "This engine gives vectors, and its weights stay as they are; start another of others."
+        )
 
     def reset_prefix_cache(self) -> None:
         """Nothing: vectors are not cached, nor what they are made of."""

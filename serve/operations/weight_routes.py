@@ -4,9 +4,10 @@
     POST /collective_rpc {"method": "reload_weights"}       vLLM's: the same files, as they are now
 
 Requests at work end first, with an error if `abort_all_requests`; of a server that is paused or
-sleeps they stay, and go on with the new weights. What comes meanwhile waits. Nothing is found again
-that was computed before, and nothing is compiled. Where the weights cannot be read or do not fit,
-the old ones serve on, and the answer (400) says why.
+sleeps they stay, and go on with the new weights. What comes meanwhile waits, though not for a name
+on the hub to be downloaded. Nothing is found again that was computed before, and nothing is
+compiled. Where the weights cannot be read or do not fit, the old ones serve on, and the answer
+(400) says why.
 """
 
 import asyncio
@@ -75,11 +76,11 @@ class UpdateWeightsRoute(GenerationRoute[UpdateWeightsRequest]):
 
 async def _update(service: Service, request: UpdateWeightsRequest) -> WeightsUpdated:
     check_operator(service.settings, "Updating weights")
+    found = await asyncio.to_thread(
+        read_weights, service.engine_config, request.model_path, request.load_format,
+        request.weight_version,
+    )  # fmt: skip
     with service.pause.updating():
-        found = await asyncio.to_thread(
-            read_weights, service.engine_config, request.model_path, request.load_format,
-            request.weight_version,
-        )  # fmt: skip
         if request.abort_all_requests:
             service.client.flights.end_responses(None)
             await service.client.wait_until_idle()

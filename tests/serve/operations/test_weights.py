@@ -1,14 +1,16 @@
 """/update_weights_from_disk, and by whose weights answers say that they were written."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from engine.config import EngineConfig
 from serve.settings import ServerSettings
 from tests.serve.operations.test_pause import held, is_paused
 from tests.serve.operations.test_sleep import MAY, begin_one
-from tests.serve.served import Serve, Served, until
+from tests.serve.served import PATIENCE, Serve, Served, until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +97,23 @@ async def test_an_engine_that_sleeps_has_them_and_sleeps_on(serve: Serve) -> Non
         await until(lambda: held(served) == 1)
         await served.http.post("/wake_up?tags=kv_cache")
         assert (await later).status_code == 200
+
+
+async def test_nobody_waits_for_a_download(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def fetch(config: EngineConfig) -> EngineConfig:
+        begun.set()
+        assert done.wait(PATIENCE)
+        return config
+
+    monkeypatch.setattr("engine.sleeping.located", fetch)
+    async with serve(config=MAY) as served:
+        updating = asyncio.create_task(update(served, model_path="org/name"))
+        await until(begun.is_set)
+        assert (await served.complete(prompt="a", max_tokens=2)).status_code == 200
+        done.set()
+        assert (await updating).json()["success"]
 
 
 async def test_of_two_at_once_the_last_lets_go_on_what_waits(serve: Serve) -> None:
