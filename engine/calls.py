@@ -1,12 +1,16 @@
 """The requests of one call of `LLM`, and the shared loop that all calls turn.
 
-Several streams may be open at once: whoever turns the loop puts what it brings into the inbox
-of the call it belongs to. On the way out of a call, what is unfinished is aborted.
+Several streams may be open at once, of several threads, too: whoever turns the loop puts what it
+brings into the inbox of the call it belongs to. On the way out of a call, what is unfinished is
+aborted.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import wraps
 from itertools import count
+from threading import RLock
+from typing import Concatenate, ParamSpec, TypeVar
 
 from msgspec import structs
 
@@ -45,6 +49,21 @@ from engine.vectors.prompt_embeds import GIVEN, rows_of
 Inbox = deque[OutputDelta]
 Params = SamplingParams | Sequence[SamplingParams] | None
 Priority = int | Sequence[int]  # of all prompts of a call, or of each; lower is sooner
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(
+    method: Callable[Concatenate["Loop", P], R],
+) -> Callable[Concatenate["Loop", P], R]:
+    """One thread at a time; who waits finds what the other has left in its inbox."""
+
+    @wraps(method)
+    def locked(loop: "Loop", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with loop.lock:
+            return method(loop, *args, **kwargs)
+
+    return locked
 
 
 class Loop:
@@ -58,6 +77,7 @@ class Loop:
         profiler: Profiler,
         reasoning: ReasoningConfig | None = None,
     ) -> None:
+        self.lock = RLock()
         self.core, self._profiler = core, profiler
         self._grammars = grammars
         self._reasoning = reasoning
@@ -67,6 +87,7 @@ class Loop:
         self._ids, self._changes = count(), count(1)
         self._inboxes: dict[str, Inbox] = {}
 
+    @_alone
     def add(
         self,
         prompt: Prompt,
@@ -131,6 +152,7 @@ class Loop:
                 f"structured_outputs.{wanted.constraint}: {error}.", "structured_outputs"
             ) from None
 
+    @_alone
     def turn(self) -> list[Answer]:
         """One step of the core, and what it answers; its deltas go to their inboxes, and Ctrl-C
         waits until they are there: other calls than the one that it ends go on."""
@@ -143,6 +165,7 @@ class Loop:
                 self._inboxes[delta.request_id].append(delta)
         return report.answers
 
+    @_alone
     def sleep(self, level: int, mode: str) -> None:
         """As `LLM.sleep`."""
         level = integer("level", level)
@@ -161,11 +184,17 @@ class Loop:
         self.core.freeze(retract=False)
         self.change_memory(release_of_level(level))
 
+    @_alone
+    def reset_prefix_cache(self) -> None:
+        """As `LLM.reset_prefix_cache`."""
+        self.core.reset_prefix_cache()
+
     def release_kv_cache_memory(self) -> None:
         """As `LLM.release_kv_cache_memory`."""
         check_enabled(self.core.config.enable_sleep_mode)
         self.change_memory(release_of_tags(["kv_cache"]))
 
+    @_alone
     def wake_up(self, tags: Sequence[str] | None) -> None:
         """As `LLM.wake_up`."""
         named = sequence("tags", tags, string) if tags else WAKING_TAGS
@@ -185,6 +214,7 @@ class Loop:
         check_method(method, args)
         self.change_memory(ReadWeights())
 
+    @_alone
     def change_memory(self, message: MemoryChange) -> None:
         """Have the core do this now; raises RequestError saying why it cannot."""
         asked = structs.replace(message, call_id=next(self._changes))
@@ -195,6 +225,7 @@ class Loop:
         if answers[0].error is not None:
             raise RequestError(answers[0].error, answers[0].param)
 
+    @_alone
     def abort(self, request_id: str) -> None:
         """Forget a request, finished or not."""
         self._beams.abort(self._processor.abort(request_id))

@@ -52,7 +52,8 @@ Message = dict[str, Any]
 
 
 class LLM(Operations):
-    """A model that is loaded, compiled and ready; also a context manager that closes it.
+    """A model that is loaded, compiled and ready; also a context manager that closes it. Threads
+    may call it at once: their requests share steps.
 
     Args:
         model: a folder in Hugging Face layout, a GGUF file, a name on the Hugging Face hub

@@ -39,7 +39,8 @@ class Operations(ABC):
 
     def reset_prefix_cache(self) -> None:
         """Compute every prompt from its beginning again; requests that run go on."""
-        self._core.reset_prefix_cache()
+        if isinstance(self._core, EngineCore):  # others keep nothing
+            self._loop.reset_prefix_cache()
 
     def sleep(self, level: int = 1, mode: str = "abort") -> None:
         """Compute nothing until `wake_up`. With `enable_sleep_mode=True` level 1 moves the weights

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import count
+from threading import Lock
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Pooler:
     def __init__(self, core: PoolingCore, tokenizer: Tokenizer | None, profiler: Profiler) -> None:
         self.core, self._profiler = core, profiler
         self._reader = InputReader(tokenizer, core.info)
-        self._ids = count()
+        self._ids, self._lock = count(), Lock()
 
     def embed(
         self, prompts: Sequence[Prompt], params: PoolingParams, truncate: int | None
@@ -111,7 +112,7 @@ class Pooler:
     def _run(
         self, inputs: Sequence[PoolInput], params: PoolingParams
     ) -> list[tuple[str, np.ndarray, list[int]]]:
-        """Id, vector and tokens of each; what is unfinished on the way out is forgotten."""
+        """Id, vector and tokens of each; threads take turns."""
         requests = [
             PoolRequest(
                 request_id=next(self._ids), prompt_token_ids=each.token_ids, params=params,
@@ -119,6 +120,14 @@ class Pooler:
             )
             for each in inputs
         ]  # fmt: skip
+        with self._lock:
+            vectors = self._vectors(requests, params)
+        return [(str(r.request_id), vectors[r.request_id], r.prompt_token_ids) for r in requests]
+
+    def _vectors(
+        self, requests: Sequence[PoolRequest], params: PoolingParams
+    ) -> dict[int, np.ndarray]:
+        """By id; what is unfinished on the way out is forgotten."""
         vectors: dict[int, np.ndarray] = {}
         width = vector_width(self.core.info, params)
         try:
@@ -136,7 +145,7 @@ class Pooler:
                         vectors[delta.request_id] = vector.reshape(rows)
         finally:
             self.core.abort([request.request_id for request in requests])
-        return [(str(r.request_id), vectors[r.request_id], r.prompt_token_ids) for r in requests]
+        return vectors
 
 
 def texts_of(data: str | Sequence[str], name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Vectors through `LLM`: what folders say, what callers ask, and what is refused."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_a_vector_that_is_no_number_is_an_error(embedder):
         with pytest.raises(EngineError, match="no number"):
             embedder.embed("the dog sat")
     assert np.isfinite(embedder.embed("the dog sat")[0].outputs.embedding).all()
+
+
+def test_threads_may_ask_at_once(embedder):
+    texts = ["a", "the cat ran " * 3, "far away"] * 20
+    want = [each.outputs.embedding for each in embedder.embed(texts)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(embedder.embed, texts) for _ in range(4)]
+    for answer in answers:
+        found = [each.outputs.embedding for each in answer.result()]
+        np.testing.assert_allclose(found, want, rtol=0, atol=2e-7)
 
 
 def test_equal_texts_have_equal_vectors_in_any_company(embedder):

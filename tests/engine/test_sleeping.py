@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,30 @@ def test_levels_may_follow_one_another(one: LLM) -> None:
         one.wake_up(["kv_cache", "weights"])
         assert run(one) == want
     one.wake_up()
+    assert run(one) == want
+
+
+def test_threads_share_steps_and_sleep_one_after_the_other(one: LLM) -> None:
+    want, told, asked = run(one), [], {"prompt_token_ids": PROMPTS[3]}
+    going = threading.Event()
+
+    def write() -> None:
+        for piece in one.stream(asked, SamplingParams(temperature=0, max_tokens=60)):
+            told.append(piece)
+            going.set()
+
+    def sleep() -> None:
+        for level in (1, 2):
+            one.sleep(level, mode="wait")
+            one.wake_up()
+
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write) for _ in range(2)]
+        assert going.wait(60)
+        sleepers = [threads.submit(sleep) for _ in range(2)]
+        for each in (*writers, *sleepers):
+            each.result()
+    assert [each.finish_reason for each in told].count("length") == 2
     assert run(one) == want
 
 
