@@ -70,6 +70,7 @@ class Transcriber:
         self.language = self.request.language or ("" if self.tokens.languages else "en")
         at, before = 0, self.before
         while len(window := await recording.window(at, full)):
+            await self.service.pause.passed(self.service.client)  # a file may last for hours
             mels = self.service.client.info.mel_bins
             features = (await asyncio.to_thread(log_mel, window, mels, frames)).tobytes()
             if not self.language:

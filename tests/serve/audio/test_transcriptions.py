@@ -26,6 +26,7 @@ from serve.model import load_served_model
 from tests.serve.attacks.test_floods import counted
 from tests.serve.audio.application import SETTINGS, application
 from tests.serve.audio.speech_model import FRAMES, MELS, file_of, tone
+from tests.serve.served import until
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("python_multipart", reason="needs the extra audio")
@@ -40,6 +41,26 @@ async def listening(speech: tuple) -> AsyncIterator[openai.AsyncOpenAI]:
             base_url="http://test/v1", api_key="x", http_client=http, max_retries=0
         ) as official:
             yield official
+
+
+async def test_a_pause_holds_the_windows_that_follow(speech: tuple) -> None:
+    core = speech[1]
+    body = {"model": "whisper", "language": "en", "response_format": "verbose_json"}
+    async with application(speech) as app:
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
+        before = core.stats.num_steps
+        asked = http.post(
+            "/v1/audio/transcriptions", data=body, files={"file": ("a.wav", file_of(tone(9)))}
+        )
+        running = asyncio.create_task(asked)
+        await until(lambda: core.stats.num_steps > before)
+        assert (await http.post("/pause?mode=wait")).status_code == 200
+        paused = core.stats.num_steps
+        await asyncio.sleep(0.3)
+        assert core.stats.num_steps == paused and not running.done()
+        await http.post("/resume")
+        answer = await running
+    assert answer.status_code == 200 and len(answer.json()["segments"]) > 1
 
 
 async def test_files_do_not_take_all_threads(
