@@ -152,10 +152,17 @@ class Loop:
                 f"structured_outputs.{wanted.constraint}: {error}.", "structured_outputs"
             ) from None
 
+    def check_awake(self) -> None:
+        """Raise RequestError where no step brings anything."""
+        if self.core.sleeps and not self.core.has_work:
+            raise RequestError("The engine sleeps; call wake_up() first.")
+
     @_alone
     def turn(self) -> list[Answer]:
         """One step of the core, and what it answers; its deltas go to their inboxes, and Ctrl-C
-        waits until they are there: other calls than the one that it ends go on."""
+        waits until they are there: other calls than the one that it ends go on. Raises
+        RequestError."""
+        self.check_awake()
         with held_back():
             report = self._beams.step()
             self._profiler.see(report.stats.num_steps)
@@ -272,9 +279,13 @@ class Call:
                 running -= delta.finish_reason is not None
                 yield delta
             if running:
-                if self._loop.core.sleeps:
-                    raise RequestError("The engine sleeps; call wake_up() first.")
                 self._loop.turn()
+
+    def check_awake(self) -> None:
+        """Raise RequestError where what has not ended yet cannot."""
+        ended = sum(delta.finish_reason is not None for delta in self._inbox)
+        if ended < sum(len(output.outputs) for output in self.outputs.values()):
+            self._loop.check_awake()
 
     def __enter__(self) -> "Call":
         return self

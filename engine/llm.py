@@ -150,7 +150,13 @@ class LLM(Operations):
         return list(call.outputs)
 
     def wait_for_completion(self, *, use_tqdm: bool = True) -> list[RequestOutput]:
-        """Run what was queued to its end; the outputs are in the order in which it was queued."""
+        """Run what was queued to its end; the outputs are in the order in which it was queued.
+
+        Raises:
+            RequestError: the engine sleeps; what was queued stays so.
+        """
+        for call in self._queued:
+            call.check_awake()
         calls, self._queued = self._queued, []
         try:
             return finished(calls, use_tqdm)

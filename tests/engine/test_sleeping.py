@@ -180,8 +180,14 @@ def test_a_pause_keeps_everything(one: LLM) -> None:
     one.sleep(0, mode="keep")
     before = one.core.stats.num_preemptions
     assert one.core.sleeps and live_bytes() >= held
-    with pytest.raises(RequestError, match=r"sleeps; call wake_up\(\) first"):
-        one.generate({"prompt_token_ids": [3]})
+    asleep = (
+        lambda: one.generate({"prompt_token_ids": [3]}),
+        lambda: next(one.stream({"prompt_token_ids": [3]})),
+        lambda: one.wait_for_completion(use_tqdm=False),
+    )
+    for ask in asleep:
+        with pytest.raises(RequestError, match=r"sleeps; call wake_up\(\) first"):
+            ask()
     one.wake_up()
     assert finish(one) == want and one.core.stats.num_preemptions == before
 

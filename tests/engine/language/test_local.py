@@ -135,3 +135,20 @@ def test_what_the_messages_of_a_state_spell_is_text(llm):
     assert s.written("next").num_prompt_tokens == len(output.prompt_token_ids) + len(added)
     s += choice("last", ["<|im_end|>", "x"])
     assert s.chosen("last").likelihoods["<|im_end|>"].num_tokens == 1
+
+
+def test_an_engine_that_sleeps_is_not_waited_for(llm):
+    @function
+    def answer(s, name):
+        s += name + gen("rest", max_tokens=3)
+
+    lines = [{"name": "Tom"}, {"name": "Lily"}]
+    llm.sleep(0)
+    state = llm.state("The")
+    state += gen("rest", max_tokens=3)
+    with pytest.raises(RequestError, match=r"sleeps; call wake_up\(\) first"):
+        state["rest"]
+    with pytest.raises(RequestError, match=r"sleeps; call wake_up\(\) first"):
+        answer.batch(llm, lines)
+    llm.wake_up()
+    assert state["rest"] and all(each["rest"] for each in answer.batch(llm, lines))
