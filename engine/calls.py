@@ -178,6 +178,7 @@ class Loop:
         level = integer("level", level)
         check_level(level, enabled=self.core.config.enable_sleep_mode)
         check_mode(string("mode", mode))
+        before = self.core.sleeps
         if mode == "wait":
             check_can_end(at_work=self.core.has_requests, resident=self.core.resident)
             self.core.thaw()  # what an earlier pause has frozen would never end
@@ -189,7 +190,12 @@ class Loop:
             for delta in ends:
                 self._inboxes[delta.request_id].append(delta)
         self.core.freeze(retract=False)
-        self.change_memory(release_of_level(level))
+        try:
+            self.change_memory(release_of_level(level))
+        except RequestError:
+            if not before:
+                self.core.thaw()
+            raise
 
     @_alone
     def reset_prefix_cache(self) -> None:

@@ -40,6 +40,11 @@ class WeightReader:
         self._config, self._adapters = config, adapters
         self._model = replace(model, leaves=())
 
+    @property
+    def mesh(self) -> Mesh:
+        """Of the devices that have them."""
+        return self._model.mesh
+
     def read_again(self) -> tuple[Array, ...]:
         """The leaves, as they are on the disk now; raises ModelError."""
         return self._read(self._config, lambda: None)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from engine.compiling.memory import raising_without_room
+from engine.compiling.memory import GIB, raising_without_room
 from engine.errors import RequestError
 from engine.messages import (
     FIRST_WEIGHTS,
@@ -34,7 +34,9 @@ from engine.messages import (
 from engine.model_reading import WeightReader
 from engine.runner import Runner
 from engine.scheduling.scheduler import Scheduler
+from models.checkpoints.memory import host_free_bytes
 from models.errors import IngotError
+from models.sharding import is_cpu
 
 
 class Residence:
@@ -46,6 +48,7 @@ class Residence:
         self.version = FIRST_WEIGHTS
         self._runner, self._scheduler, self._reader = runner, scheduler, reader
         self._shardings = [leaf.sharding for leaf in runner.leaves]
+        self._on_cpu = is_cpu(reader.mesh)
         self._host: list[np.ndarray] = []  # weights that are offloaded
         self._asked: deque[MemoryChange] = deque()
         self._answers: list[Answer] = []
@@ -94,6 +97,8 @@ class Residence:
                 self._replace(message)
 
     def _release(self, wanted: Release) -> None:
+        if wanted.weights == "offloaded":
+            self._check_host()
         if wanted.kv_cache == "discarded":
             self._drop_cache(host=wanted.weights == "discarded")
         if wanted.weights == "offloaded":
@@ -107,6 +112,7 @@ class Residence:
         weights, cache = self.weights == "resident", self.kv_cache == "resident"
 
         def make_room() -> None:
+            self._check_host()
             self._drop_cache(host=True)
             self._offload()
 
@@ -135,6 +141,16 @@ class Residence:
         """The weights as they were, from the host's memory."""
         brought = jax.device_put(self._host, self._shardings)
         return tuple(jax.block_until_ready(brought))
+
+    def _check_host(self) -> None:
+        """Raise RequestError where the host's memory cannot take the weights; a CPU's are there."""
+        free, needed = host_free_bytes(), sum(leaf.nbytes for leaf in self._runner.leaves)
+        elsewhere = not self._on_cpu and self.weights == "resident"
+        if elsewhere and free is not None and free < needed:
+            raise RequestError(
+                f"The weights take {needed / GIB:.1f} GiB and the host has {free / GIB:.1f} GiB of "
+                "memory free; sleep at level 2, which drops them: they, or others, are read again."
+            )
 
     def _offload(self) -> None:
         if self.weights == "resident":

@@ -314,6 +314,25 @@ def test_room_that_somebody_else_has_is_missed_at_waking(
     assert run(one) == want
 
 
+def test_a_host_without_room_is_not_sent_the_weights(
+    one: LLM, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want, residence = run(one), one.core._residence
+    with monkeypatch.context() as patch:
+        patch.setattr(residence, "_on_cpu", False)
+        patch.setattr("engine.residence.host_free_bytes", lambda: 1000)
+        for begin in (
+            lambda: one.sleep(1),
+            lambda: one.update_weights_from_disk(tiny_folder, load_format="dummy"),
+        ):
+            with pytest.raises(RequestError, match=r"take 0\.0 GiB and the host has 0\.0 GiB .* 2"):
+                begin()
+            assert run(one) == want and one.core.stats.weights == "resident"
+        one.sleep(2)
+    one.wake_up()
+    assert run(one) == want
+
+
 def test_who_is_closed_asleep_keeps_nothing(tiny_folder: Path) -> None:
     llm = LLM(str(tiny_folder), load_format="dummy", **SIZES, **STEPS)
     llm.sleep(1)
