@@ -158,10 +158,12 @@ class Loop:
             raise RequestError("The engine sleeps; call wake_up() first.")
 
     @_alone
-    def turn(self) -> list[Answer]:
-        """One step of the core, and what it answers; its deltas go to their inboxes, and Ctrl-C
-        waits until they are there: other calls than the one that it ends go on. Raises
-        RequestError."""
+    def turn(self, inbox: Collection[OutputDelta] = ()) -> list[Answer]:
+        """One step of the core, and what it answers, unless another thread has filled `inbox`; its
+        deltas go to their inboxes, and Ctrl-C waits until they are there: other calls than the one
+        that it ends go on. Raises RequestError."""
+        if inbox:
+            return []
         self.check_awake()
         with held_back():
             report = self._beams.step()
@@ -285,7 +287,7 @@ class Call:
                 running -= delta.finish_reason is not None
                 yield delta
             if running:
-                self._loop.turn()
+                self._loop.turn(self._inbox)
 
     def check_awake(self) -> None:
         """Raise RequestError where what has not ended yet cannot."""

@@ -62,8 +62,7 @@ class LocalRequests:
 
     def turn(self) -> list[tuple[int, Answer]]:
         """One step of the engine."""
-        if not self._inbox:
-            self._loop.turn()
+        self._loop.turn(self._inbox)
         answers: list[tuple[int, Answer]] = []
         while self._inbox:
             delta = self._inbox.popleft()

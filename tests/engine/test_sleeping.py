@@ -1,6 +1,7 @@
 """Engines that let go of their memory, and answer as before once they have it again."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -239,12 +240,14 @@ def test_levels_may_follow_one_another(one: LLM) -> None:
 
 def test_threads_share_steps_and_sleep_one_after_the_other(one: LLM) -> None:
     want, told, asked = run(one), [], {"prompt_token_ids": PROMPTS[3]}
-    going = threading.Event()
+    going = threading.Semaphore(0)
 
     def write() -> None:
-        for piece in one.stream(asked, SamplingParams(temperature=0, max_tokens=60)):
+        for place, piece in enumerate(one.stream(asked, GREEDY)):
             told.append(piece)
-            going.set()
+            if not place:
+                going.release()
+            time.sleep(0.001)  # others turn the loop meanwhile
 
     def sleep() -> None:
         for level in (1, 2):
@@ -253,7 +256,8 @@ def test_threads_share_steps_and_sleep_one_after_the_other(one: LLM) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         writers = [threads.submit(write) for _ in range(2)]
-        assert going.wait(60)
+        for _ in writers:
+            assert going.acquire(timeout=60)
         sleepers = [threads.submit(sleep) for _ in range(2)]
         for each in (*writers, *sleepers):
             each.result()
