@@ -187,10 +187,8 @@ class EngineCore:
             max_encoder_len=info.max_encoder_len,
             embeds=embeds,
         )
-        request.extra_fields = extra_fields
-        request.drafter = drafter
-        if mark is not None:
-            request.watermark_key = key_words(mark.key)
+        request.extra_fields, request.drafter = extra_fields, drafter
+        request.watermark_key = key_words(mark.key if mark else 0)
         if message.thinking is not None:
             request.thinking = self._thinking(message.thinking, request.num_prompt_tokens)
         if message.grammar:
