@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from itertools import accumulate
@@ -22,8 +22,8 @@ from engine.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_ENTRIES = "*-cache"  # JAX's names of compiled programs
-_TILINGS = "xla_gpu_per_fusion_autotune_cache_dir/*"  # XLA's own measurements on GPUs, as text
+_ENTRY = "-cache"  # how JAX's names of compiled programs end
+_TILINGS = "xla_gpu_per_fusion_autotune_cache_dir"  # XLA's own measurements on GPUs, as text
 _LAST_USE = "-atime"  # the suffix of JAX's own notes, where another program bounds the folder
 _GIB = 2**30
 _CHECKED = "checked"  # as old as the last start: what is older has been read before
@@ -70,7 +70,7 @@ def discard_damaged(folder: Path) -> None:
         before = mark.stat().st_mtime_ns if mark.exists() else 0
         mark.touch()
         unread = {e: at for e, at in _written_since(folder, before) if not _readable(e)}
-        begun = {e: at for e, at in unread.items() if at >= fresh and e.match(_ENTRIES)}
+        begun = {e: at for e, at in unread.items() if at >= fresh and e.name.endswith(_ENTRY)}
         damaged = [entry for entry in unread if entry not in begun]
         for entry in damaged:
             entry.unlink(missing_ok=True)
@@ -92,32 +92,33 @@ def trim(folder: Path, most_bytes: int) -> None:
     When a file was read is known to a day on most machines, and nowhere worse than when written.
     """
     try:
-        with os.scandir(folder) as entries:
-            found = [*_with_sizes(entry for entry in entries if entry.name.endswith(_ENTRIES[1:]))]
+        found = [*_files(folder, _ENTRY)]
         found.sort(key=lambda each: -max(each[1].st_atime_ns, each[1].st_mtime_ns))
         for (name, _), total in zip(found, accumulate(s.st_size for _, s in found), strict=True):
             if total > most_bytes:
                 (folder / name).unlink(missing_ok=True)
-                note = name.removesuffix(_ENTRIES[1:]) + _LAST_USE
+                note = name.removesuffix(_ENTRY) + _LAST_USE
                 (folder / note).unlink(missing_ok=True)
     except OSError as error:
         logger.warning("the compilation cache %s cannot be trimmed: %s", folder, error.strerror)
 
 
-def _with_sizes(entries: Iterable["os.DirEntry[str]"]) -> Iterator[tuple[str, os.stat_result]]:
-    for entry in entries:
-        with suppress(FileNotFoundError):  # another process that starts now has deleted it
-            yield entry.name, entry.stat()
+def _files(folder: Path, ending: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Names that end so: of 37,000, in half of the time of `Path.glob` and `Path.stat`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(ending):
+                with suppress(FileNotFoundError):  # another process that starts now has deleted it
+                    yield entry.name, entry.stat()
 
 
 def _written_since(folder: Path, before: int) -> Iterator[tuple[Path, int]]:
     """Entries, and when each was written."""
-    for pattern in (_ENTRIES, _TILINGS):
-        for entry in folder.glob(pattern):
-            with suppress(FileNotFoundError):
-                found = entry.stat()
+    for place, ending in ((folder, _ENTRY), (folder / _TILINGS, "")):
+        if place.is_dir():
+            for name, found in _files(place, ending):
                 if S_ISREG(found.st_mode) and found.st_mtime_ns >= before:
-                    yield entry, found.st_mtime_ns
+                    yield place / name, found.st_mtime_ns
 
 
 def _readable(entry: Path) -> bool:
@@ -127,7 +128,7 @@ def _readable(entry: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if not entry.match(_ENTRIES):
+        if not entry.name.endswith(_ENTRY):
             return is_whole(content.decode())
         if content.startswith(_ZSTD):
             return _unpacks(content)
