@@ -27,7 +27,7 @@ from serve.bench.requests import Client, Outcome
 from serve.bench.results import parse_goodput, percentile, summarise
 from serve.bench.samples import DatasetOptions, Sample, make_samples, shared_share, that_fits
 from serve.bench.serving import BenchError, ServeOptions, _profile, load_tokenizer
-from tests.serve.processes.test_engine_end_to_end import server
+from tests.serve.processes.test_engine_end_to_end import FEW, server
 from tests.serve.served import PATIENCE
 
 FLOATS = st.lists(st.floats(0, 1e6), min_size=1, max_size=40)
@@ -323,7 +323,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def url():
-    with server(find_folder("demo"), "--max-num-seqs", "8", "--max-model-len", "256") as address:
+    with server(find_folder("demo"), *FEW, "--num-scheduler-steps", "1") as address:
         yield address
 
 
@@ -407,7 +407,7 @@ def test_conversations_are_measured(url, tmp_path):
 def test_requests_that_fail_are_counted_and_the_exit_says_so(url):
     done = bench(
         "serve", "--base-url", url, "--num-prompts", "2", "--random-input-len", "8",
-        "--random-output-len", "400",
+        "--random-output-len", "1400",
     )  # fmt: skip
     assert done.returncode == 1 and "max_tokens" in done.stderr
 

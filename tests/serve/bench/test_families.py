@@ -13,6 +13,7 @@ from models.registry import find_architecture
 from serve.bench import families
 from serve.bench.cli import app
 from serve.bench.family_shapes import FAMILIES, Count, Size, count
+from tests.engine.conftest import few_programs
 
 SMALL = Size(hidden=128, layers=4, vocab=96)
 
@@ -98,7 +99,8 @@ def test_what_moves_more_than_the_limit_allows_is_judged_by_what_it_moves(count,
     assert [cells["by active"], cells["by moved"]] == shown
 
 
-def test_the_command_prints_and_writes_what_it_found(tmp_path):
+def test_the_command_prints_and_writes_what_it_found(tmp_path, monkeypatch):
+    few_programs(monkeypatch)
     target = tmp_path / "families.json"
     options = "--rows 1 --num-steps 3 --rounds 2 --hidden-size 128 --num-layers 4"
     arguments = ["families", *options.split(), "--only", "gpt2,cross"]

@@ -15,6 +15,7 @@ from engine.check import reference
 from engine.check.trace import Trace
 from serve import cli
 from serve.commands.check import _compare
+from tests.engine.conftest import few_programs
 from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
 from tests.parity.encdec_cases import CASES as WITH_ENCODER
@@ -31,6 +32,11 @@ def check(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as exit:
         cli.main()
     return int(exit.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_programs(monkeypatch)
 
 
 @pytest.fixture

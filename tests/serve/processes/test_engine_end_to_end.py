@@ -22,6 +22,10 @@ from serve.bench.drafts import parse_drafts
 from serve.bench.free_port import free_port
 
 STREAMS = 64
+# servers of several files, which do not ask for more, have the same programs: the first compiles
+FEW = (
+    "--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--num-gpu-blocks-override", "72",
+)  # fmt: skip
 
 
 @contextmanager
@@ -135,7 +139,8 @@ def _metric(url: str, name: str) -> float:
 
 
 def test_many_streams_give_what_each_gives_alone():
-    with server(DEMO_FOLDER, "--served-model-name", "demo") as url:
+    rows = ["--max-num-seqs", "16", "--max-num-batched-tokens", "128"]
+    with server(DEMO_FOLDER, "--served-model-name", "demo", *rows) as url:
         alone = asyncio.run(_one_by_one(url))
         assert asyncio.run(_together(url)) == alone
         assert len(set(alone)) > STREAMS / 3
@@ -145,7 +150,8 @@ def test_many_streams_give_what_each_gives_alone():
         assert len(quiet[1]) == 150 and asyncio.run(_attacked(url)) == [quiet, quiet]
         _wait_until_idle(url)
         assert _metric(url, "vllm:kv_cache_usage_perc") == 0
-    few = ["--max-model-len", "256", "--num-gpu-blocks-override", "18"]
+    few = ["--max-model-len", "256", "--num-gpu-blocks-override", "18", "--max-num-seqs", "8"]
+    few += ["--max-num-batched-tokens", "64"]
     guessing = ["--speculative-config", '{"num_speculative_tokens": 3}']
     with server(DEMO_FOLDER, "--served-model-name", "demo", *few, *guessing) as url:
         assert asyncio.run(_together(url)) == alone

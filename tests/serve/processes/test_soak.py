@@ -6,16 +6,18 @@ import pytest
 
 from serve.bench.front import running
 from tests import soak
+from tests.serve.processes.test_engine_end_to_end import FEW
 from tests.soak import Soak
 
 
 @pytest.fixture(scope="module")
 def front():
-    few = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64")  # half of the programs
-    with running(*soak.FLAGS, *few, module="serve") as front:
-        front.wait_for("/health")
-        front.wait_until_quiet()  # what compiles meanwhile is growth, too
-        yield front
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_NUM_CPU_DEVICES", "1")  # as users have; else other programs
+        with running(*soak.FLAGS, *FEW, module="serve") as front:
+            front.wait_for("/health")
+            front.wait_until_quiet()  # what compiles meanwhile is growth, too
+            yield front
 
 
 def test_nothing_is_left_of_some_seconds(front):

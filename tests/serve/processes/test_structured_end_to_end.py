@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from engine import LLM, Remote, gen
 from engine import choice as likeliest
 from models.demo import DEMO_FOLDER
-from tests.serve.processes.test_engine_end_to_end import server
+from tests.serve.processes.test_engine_end_to_end import FEW, server
 
 
 class Pet(BaseModel):
@@ -23,8 +23,7 @@ class Pet(BaseModel):
 
 @pytest.fixture(scope="module")
 def client():
-    few = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--num-scheduler-steps", "1")
-    flags = ("--served-model-name", "demo", *few)
+    flags = ("--served-model-name", "demo", *FEW, "--num-scheduler-steps", "1")
     with (
         server(DEMO_FOLDER, *flags) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
