@@ -34,10 +34,12 @@ Alone = Callable[[list[list[int]]], list[list[int]]]
 
 @pytest.fixture(scope="module", autouse=True)
 def few_quick_compiles() -> Iterator[None]:
-    """Here programs take longer to compile than to run: an engine has one for mixed steps."""
+    """Here programs take longer to compile than to run: an engine has one for mixed steps, and one
+    of each window."""
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "mixed_tokens", lambda _, most: [-(-most // 8) * 8])
+        patch.setattr(shapes, "decode_rows", lambda most: [most])
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -10,7 +10,7 @@ from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import ConfigError, RequestError
 from engine.messages import AddRequest
-from tests.engine.conftest import Text
+from tests.engine.conftest import Text, few_programs
 from tests.parity.encdec_cases import CASES, FOLDER, encoder_prompt, spectrogram
 from tests.parity.goldens import read
 from tests.parity.paged import write_case
@@ -30,9 +30,10 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def llm(folders):
     """T5 with room for 4 rows."""
-    with LLM(
-        str(folders["t5"]), max_num_seqs=4, max_num_batched_tokens=16, max_model_len=96
-    ) as one:
+    with pytest.MonkeyPatch.context() as patch:
+        few_programs(patch)
+        one = LLM(str(folders["t5"]), max_num_seqs=4, max_num_batched_tokens=16, max_model_len=96)
+    with one:
         one.core.wait_for_programs()
         yield one
 

@@ -11,7 +11,7 @@ from engine.reasoning.thoughts import ThoughtMarks
 from engine.sampling.params import SamplingParams
 from engine.sampling.state import pack_bits
 from models.demo import DEMO_FOLDER
-from tests.engine.conftest import Text, make_core
+from tests.engine.conftest import Text, few_programs, make_core
 from tests.engine.grammar.conftest import SETTINGS, source, tokenizer, vocabulary
 
 __all__ = ["source", "tokenizer", "vocabulary"]
@@ -22,8 +22,10 @@ LENGTH = 24
 @pytest.fixture(scope="module")
 def engine():
     """Steps are launched ahead of what is read, and decode two tokens where they can."""
-    core = make_core(DEMO_FOLDER, **SETTINGS, num_scheduler_steps=4)
-    core.wait_for_programs()
+    with pytest.MonkeyPatch.context() as patch:
+        few_programs(patch)
+        core = make_core(DEMO_FOLDER, **SETTINGS, num_scheduler_steps=4)
+        core.wait_for_programs()
     yield core
     assert core.stats.num_compiles_after_warmup == 0
     core.close()
@@ -138,7 +140,8 @@ def test_a_window_is_no_longer_than_any_row_may_go_on(engine, budget):
     """A step of two turns for rows that may take one would be padding by half."""
     limit = budget(4)
     before = engine.stats.padded_tokens, engine.stats.scheduled_tokens
-    run(engine, {"thinking": limit, "prompt": [5] * 16})  # fills the smallest step
+    # four fill both programs
+    run(engine, *({"thinking": limit, "prompt": [5] * 8} for _ in range(4)))
     padded, scheduled = engine.stats.padded_tokens, engine.stats.scheduled_tokens
     assert padded - before[0] == scheduled - before[1]
 

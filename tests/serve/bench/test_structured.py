@@ -5,9 +5,11 @@ import json
 from typer.testing import CliRunner
 
 from serve.bench.cli import app
+from tests.engine.conftest import few_programs
 
 
-def test_the_command_compares_streams_beside_both_kinds_of_neighbours(tmp_path):
+def test_the_command_compares_streams_beside_both_kinds_of_neighbours(tmp_path, monkeypatch):
+    few_programs(monkeypatch)
     target, schema = tmp_path / "found.json", tmp_path / "schema.json"
     schema.write_text('{"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 9}')
     options = ["--streams", "1", "--neighbours", "1", "--output-len", "12", "--rounds", "2"]
