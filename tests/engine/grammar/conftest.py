@@ -1,6 +1,9 @@
-"""The demo model's vocabulary, and an engine on its shape with random weights."""
+"""The demo model's vocabulary, and an engine with it on few random weights."""
 
+import json
+import shutil
 from concurrent.futures import wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,13 @@ from engine.grammar.source import grammar_source
 from engine.tokenizers.tokenizer import Tokenizer
 from models.demo import DEMO_FOLDER
 from tests.engine.checked_step import checked_sample_late, checked_step
-from tests.engine.conftest import make_core
+from tests.engine.conftest import CONFIG, make_core
 
 EOS = 2
+SIZES = [
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim",
+]  # fmt: skip
 # pages for two full rows; few and equal shapes, since compiling them is what takes time
 SETTINGS = {
     "max_num_seqs": 4, "max_num_batched_tokens": 32, "max_model_len": 256,
@@ -33,12 +40,23 @@ def vocabulary(tokenizer) -> Vocabulary:
 
 
 @pytest.fixture(scope="session")
-def engine() -> EngineCore:
+def narrow(tmp_path_factory) -> Path:
+    """The demo model's tokenizer and vocabulary, with few weights: a step takes a third."""
+    folder = tmp_path_factory.mktemp("narrow")
+    for path in DEMO_FOLDER.glob("*.json"):
+        shutil.copy(path, folder)
+    config = json.loads((DEMO_FOLDER / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: CONFIG[name] for name in SIZES}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(narrow) -> EngineCore:
     """4 rows of random weights, which write anything that they may; each step is checked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.compiling.lowering.step", checked_step)
         patch.setattr("engine.compiling.lowering.sample_late", checked_sample_late)
-        core = make_core(DEMO_FOLDER, **SETTINGS)
+        core = make_core(narrow, **SETTINGS)
         core.wait_for_programs()
     yield core
     assert core.stats.num_compiles_after_warmup == 0

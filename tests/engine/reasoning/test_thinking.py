@@ -10,21 +10,20 @@ from engine.reasoning.thinking import Thinking, ThinkingBudget
 from engine.reasoning.thoughts import ThoughtMarks
 from engine.sampling.params import SamplingParams
 from engine.sampling.state import pack_bits
-from models.demo import DEMO_FOLDER
 from tests.engine.conftest import Text, few_programs, make_core
-from tests.engine.grammar.conftest import SETTINGS, source, tokenizer, vocabulary
+from tests.engine.grammar.conftest import SETTINGS, narrow, source, tokenizer, vocabulary
 
-__all__ = ["source", "tokenizer", "vocabulary"]
+__all__ = ["narrow", "source", "tokenizer", "vocabulary"]
 PROMPT = [5, 6, 7]
 LENGTH = 24
 
 
 @pytest.fixture(scope="module")
-def engine():
+def engine(narrow):
     """Steps are launched ahead of what is read, and decode two tokens where they can."""
     with pytest.MonkeyPatch.context() as patch:
         few_programs(patch)
-        core = make_core(DEMO_FOLDER, **SETTINGS, num_scheduler_steps=4)
+        core = make_core(narrow, **SETTINGS, num_scheduler_steps=4)
         core.wait_for_programs()
     yield core
     assert core.stats.num_compiles_after_warmup == 0
