@@ -59,8 +59,8 @@ def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> 
 
 
 def read_bytes(model: LoadedModel, rows: int) -> int:
-    """Of weights, in a decode step; keys and values of so short texts are little beside them."""
-    return count(model.config, model.layout.leaves, rows).read * model.leaves[0].dtype.itemsize
+    """Of weights, and states, in a decode step; keys and values of so short texts are little beside them."""
+    return count(model.config, model.layout.leaves, rows).moved * model.leaves[0].dtype.itemsize
 
 
 def trace(core: EngineCore, rows: int, prompt: int, steps: int, folder: Path) -> None:
