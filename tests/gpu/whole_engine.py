@@ -59,7 +59,7 @@ def throughput(log: Log, folder: Path, quick: bool, rows: int, graphs: bool) -> 
 
 
 def read_bytes(model: LoadedModel, rows: int) -> int:
-    """Of weights, and states, in a decode step; keys and values of so short texts are little beside them."""
+    """Of weights and states, in a decode step; keys and values of so short texts are few beside."""
     return count(model.config, model.layout.leaves, rows).moved * model.leaves[0].dtype.itemsize
 
 
