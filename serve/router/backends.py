@@ -97,18 +97,12 @@ class Backends:
 
     def remember(self, response_id: str, backend: Backend) -> None:
         """`backend` keeps this response, or session."""
-        self._responses[response_id] = backend
-        while len(self._responses) > MAX_RESPONSES:
-            self._responses.popitem(last=False)
+        _remember(self._responses, response_id, backend)
 
     def answered(self, beginning: Beginning, backend: Backend) -> None:
         """`backend` answers a request, and is the one to ask what belongs to it."""
-        if beginning.family is None:
-            return
-        self._families[beginning.family] = backend
-        self._families.move_to_end(beginning.family)
-        while len(self._families) > MAX_RESPONSES:
-            self._families.popitem(last=False)
+        if beginning.family is not None:
+            _remember(self._families, beginning.family, backend)
 
     def choose(
         self, beginning: Beginning, tried: Collection[Backend], response_id: str | None = None
@@ -131,3 +125,11 @@ class Backends:
         if known and known >= WORTH * len(beginning.hashes) and best.at_work <= most:
             return best, "prefix"
         return least, "load"
+
+
+def _remember(homes: OrderedDict[str, Backend], name: str, backend: Backend) -> None:
+    """Of too many, what was remembered longest ago is forgotten."""
+    homes[name] = backend
+    homes.move_to_end(name)
+    while len(homes) > MAX_RESPONSES:
+        homes.popitem(last=False)
