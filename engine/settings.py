@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from engine.errors import ConfigError
+from engine.misfit import misfit
 
 LARGEST = 2**48  # of any number: more bytes, tokens or rows than a machine has
 Settings = TypeVar("Settings", bound=msgspec.Struct)
@@ -24,9 +25,9 @@ def convert_settings(settings: dict[str, Any], kind: type[Settings]) -> Settings
     try:
         return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        name = flag(where.rstrip("`")) if where else "A setting"
-        raise ConfigError(f"{name} has the wrong type: {what.replace('`', '')}.") from None
+        place, what = misfit(error, kind)
+        name, dot, inner = place.partition(".")
+        raise ConfigError(f"{flag(name)}{dot}{inner} {what}.") from None
 
 
 def flag(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError, RequestError
+from engine.misfit import misfit
 from engine.reasoning.thinking import ThinkingBudget
 from engine.reasoning.thoughts import ThoughtMarks
 from engine.tokenizers.tokenizer import Tokenizer
@@ -66,7 +67,8 @@ def reasoning_config(given: Any, templates: Iterable[str]) -> ReasoningConfig | 
             ReasoningConfig,
         )
     except msgspec.ValidationError as error:
-        raise ConfigError(f"reasoning_config is wrong: {error}.") from None
+        place, what = misfit(error, ReasoningConfig, "reasoning_config")
+        raise ConfigError(f"{place} {what}.") from None
     if not found.reasoning_start_str.strip() or not found.reasoning_end_str.strip():
         raise ConfigError("reasoning_config needs two strings that are not blank.")
     return found

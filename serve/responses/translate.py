@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import RequestError
+from engine.misfit import misfit
 from serve.protocol.chat import MAX_MESSAGES, ChatMessage, ChatRequest
 from serve.protocol.invalid import invalid
 from serve.protocol.response_format import ResponseFormat
@@ -104,9 +105,9 @@ def _format(request: ResponsesRequest) -> dict[str, Any]:
     try:
         return {"response_format": msgspec.convert(wanted, ResponseFormat)}
     except msgspec.ValidationError as error:
-        what, _, path = str(error).replace("`", "")[:200].partition(" - at $")
-        name = ".".join([_FORMAT, *(p for p in path.split(".") if p and p != "json_schema")])
-        raise RequestError(f"{name} is wrong: {what}.", name) from None
+        place, what = misfit(error, ResponseFormat, _FORMAT)
+        name = place.replace(".json_schema", "", 1)
+        raise RequestError(f"{name} {what}.", name) from None
 
 
 def format_field(request: ResponsesRequest) -> str:
