@@ -3,7 +3,7 @@
 Read once, from small files of the checkpoint folder; no weights and no JAX.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from serve.reply.format import ThinkingFormat, ToolFormat
 from serve.reply.registry import thinking_format, tool_format
 from serve.settings import ServerSettings
 
-_EFFORTS = ("reasoning_effort", "enable_thinking", "thinking")  # the last two are on or off
+_SWITCHES = ("enable_thinking", "thinking")  # of which templates know on and off
+_EFFORTS = ("reasoning_effort", *_SWITCHES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class ServedModel:
 
     def has_effort(self, *, with_tools: bool) -> bool:
         """Whether the template can be told how much to think."""
-        return self.template is not None and _effort_name(self.template, with_tools) is not None
+        template = self.template
+        return template is not None and _name_in(template, with_tools, _EFFORTS) is not None
 
     def check_thinks(self, wanted: bool) -> None:
         """Raise RequestError if a model that cannot be told how much to think does otherwise."""
@@ -103,21 +105,31 @@ def _documents(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
 
 
 def _effort(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
-    """`reasoning_effort` as the template calls it."""
-    effort = request.reasoning_effort
-    if effort is None:
-        return {}
-    name = _effort_name(template, bool(request.tools))
-    if name is not None:
-        return {name: effort if name == _EFFORTS[0] else effort != "none"}
-    raise RequestError(
-        "The chat template knows no reasoning effort; leave out reasoning_effort.",
-        "reasoning_effort",
-    )
+    """How much to think, or whether to, as the template calls it."""
+    found: dict[str, Any] = {}
+    tools = bool(request.tools)
+    if (thinks := request.thinks) is not None:
+        field = "reasoning" if request.thinking is None else "thinking"
+        name = _name_in(template, tools, _SWITCHES)
+        if name is None:
+            raise RequestError(
+                f"The chat template cannot be told whether to think; leave out {field}.", field
+            )
+        found[name] = thinks
+    if (effort := request.effort) is not None:
+        name = _name_in(template, tools, _EFFORTS)
+        if name is None:
+            field = "reasoning" if request.reasoning_effort is None else "reasoning_effort"
+            raise RequestError(
+                f"The chat template knows no reasoning effort; leave out {field}.", field
+            )
+        found[name] = effort if name not in _SWITCHES else effort != "none"
+    return found
 
 
-def _effort_name(template: ChatTemplate, with_tools: bool) -> str | None:
-    return next((n for n in _EFFORTS if template.reads(n, with_tools=with_tools)), None)
+def _name_in(template: ChatTemplate, tools: bool, names: Sequence[str]) -> str | None:
+    """The first of `names` that the template reads."""
+    return next((name for name in names if template.reads(name, with_tools=tools)), None)
 
 
 def model_folder(model: str) -> Path:

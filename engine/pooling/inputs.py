@@ -40,11 +40,12 @@ class InputReader:
         truncate: int | None = None,
         add_special_tokens: bool = True,
         marked: bool = False,
-        max_last: int | None = None,
+        most: Sequence[int | None] = (None, None),
         cut: Side = "right",
     ) -> PoolInput:
         """Tokenise a text or a pair, cut to `truncate` tokens, -1 being all that the model takes,
-        of which the text or the second one has `max_last` at the most. `cut`: which end goes.
+        of which each text has as many as `most` says for it. `cut`: which end goes; of what `most`
+        is said for it is the right one.
 
         `marked` as for `Tokenizer.encode`.
 
@@ -54,11 +55,10 @@ class InputReader:
             raise RequestError("This model has no tokenizer; send token ids.", "input")
         limit = self.limit(truncate)
         longest = self.tokenizer.max_chars(limit or self.info.max_model_len)
-        cut_first = limit is not None or (second is None and max_last is not None)
-        cut_second = limit is not None or max_last is not None
+        whole = None if limit is None else cut
         texts = [
-            self._prepared(first, longest, cut if cut_first else None),
-            self._prepared(second, longest, cut if cut_second else None),
+            self._prepared(text, longest, whole if own is None else "right")
+            for text, own in zip((first, second), most, strict=True)
         ]
         ids, types = self.tokenizer.encode_pair(
             texts[0] or "",
@@ -66,7 +66,7 @@ class InputReader:
             add_special_tokens=add_special_tokens,
             max_tokens=limit,
             marked=marked,
-            max_last=max_last,
+            most=most,
             cut=cut,
         )
         return PoolInput(ids, types if self.info.takes_token_types and second is not None else [])

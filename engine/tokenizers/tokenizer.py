@@ -103,15 +103,15 @@ class Tokenizer:
         add_special_tokens: bool = True,
         max_tokens: int | None = None,
         marked: bool = False,
-        max_last: int | None = None,
+        most: Sequence[int | None] = (),
         cut: Side = "right",
     ) -> tuple[list[int], list[int]]:
         """Ids of a text or of a pair of texts, and of which text (0, 1) each is.
 
-        The text, or the second one, keeps `max_last` tokens at the most. Longer than `max_tokens`,
-        the longer text loses its end, or its beginning if the left one is `cut`, and what the model
-        expects around texts is kept; `marked` as for `encode`. Raises `RequestError` for a text
-        that is no Unicode.
+        Each text keeps as many tokens as `most` says for it, None being all. Longer than
+        `max_tokens`, the longer text loses its end, or its beginning if the left one is `cut`, and
+        what the model expects around texts is kept; `marked` as for `encode`. Raises `RequestError`
+        for a text that is no Unicode.
         """
         texts = [first] if second is None else [first, second]
         try:
@@ -119,8 +119,9 @@ class Tokenizer:
             parts = backend.encode_batch(texts, add_special_tokens=False)
         except TypeError:
             raise RequestError("The text holds a lone surrogate, which is no character.") from None
-        if max_last is not None:
-            parts[-1].truncate(max_last)
+        for part, longest in zip(parts, most, strict=False):
+            if longest is not None:
+                part.truncate(longest)
         if max_tokens is not None:
             added = self._backend.num_special_tokens_to_add(second is not None)
             _cut(parts, max_tokens - added if add_special_tokens else max_tokens, cut)

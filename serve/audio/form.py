@@ -1,7 +1,7 @@
 """Where forms are sent; reading one: a file, and fields that become an `AudioRequest`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.formparsers import MultiPartException
 
 from engine.errors import RequestError
 from serve.audio.protocol import AudioRequest
+from serve.protocol.decoding import check_unserved
 from serve.protocol.invalid import invalid
 from serve.protocol.unsupported import IGNORED
 
@@ -21,7 +22,6 @@ AUDIO_PATHS = MappingProxyType(
 MAX_FIELDS = 64
 FORM_BYTES = 256 * 1024  # of a form, besides its file
 _LISTS = ("timestamp_granularities",)
-_NEUTRAL: Mapping[str, tuple[str, ...]] = {"chunking_strategy": ("auto",)}
 
 
 async def read_form(headers: Headers, body: bytes) -> tuple[bytes, AudioRequest]:
@@ -62,11 +62,11 @@ def _request(items: list[tuple[str, Any]]) -> AudioRequest:
     fields: dict[str, Any] = {}
     for name, value in items:
         key = name.removesuffix("[]")
-        if key == "file" or key in IGNORED or value in _NEUTRAL.get(key, ()):
+        if key == "file" or key in IGNORED:
             continue
         if key not in AudioRequest.__struct_fields__:
-            raise RequestError(f"The field {key[:60]!r} is not supported here.", key[:60])
-        if key in _LISTS:
+            check_unserved(key, _value(value), AudioRequest)
+        elif key in _LISTS:
             fields.setdefault(key, []).append(value)
         elif value != "":
             fields[key] = value
@@ -76,6 +76,16 @@ def _request(items: list[tuple[str, Any]]) -> AudioRequest:
         raise invalid(error, AudioRequest) from None
     request.check_shared()
     return request
+
+
+def _value(text: str) -> Any:
+    """What a field of a form says, which has no types: a number, "true", a text, or nothing."""
+    if text == "":
+        return None
+    try:
+        return msgspec.json.decode(text.lower() if text in ("True", "False") else text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
 
 
 async def _whole(body: bytes) -> AsyncGenerator[bytes, None]:

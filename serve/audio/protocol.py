@@ -29,6 +29,7 @@ class AudioRequest(CheckedRequest, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     watermarking: bool | None = None
+    max_completion_tokens: int | None = None  # of a window
 
     @property
     def wants_words(self) -> bool:
@@ -39,6 +40,12 @@ class AudioRequest(CheckedRequest, frozen=True, kw_only=True):
         return not self.timestamp_granularities or "segment" in self.timestamp_granularities
 
     def check_shared(self) -> None:
+        most = self.max_completion_tokens
+        if most is not None and most < 1:
+            raise RequestError(
+                f"max_completion_tokens must be at least 1, got {str(most)[:40]}.",
+                "max_completion_tokens",
+            )
         granularities = self.timestamp_granularities
         if granularities and self.response_format != "verbose_json":
             raise RequestError(

@@ -182,9 +182,10 @@ class Transcriber:
         given = {name: getattr(self.request, name) for name in _OPTIONS}
         options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         verbose = self.request.response_format == "verbose_json"
+        room = self.service.client.info.max_model_len - len(ids)
         params = SamplingParams(
             **options,
-            max_tokens=self.service.client.info.max_model_len - len(ids),
+            max_tokens=min(room, self.request.max_completion_tokens or room),
             logit_bias=dict.fromkeys(self.tokens.suppressed, _NEVER) or None,
             logprobs=0 if verbose else None,
             detokenize=False,

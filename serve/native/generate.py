@@ -42,6 +42,7 @@ _NAMES = MappingProxyType(
         "prompt_logprobs": "top_logprobs_num",
         "prompt_logprobs_start": "logprob_start_len",
         "logprob_token_ids": "token_ids_logprob",
+        "thinking_token_budget": "max_thinking_tokens",
     }
 )
 
@@ -108,6 +109,9 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     extra_key: str | None = None
     lora_path: str | list[str | None] | None = None  # names of adapters: of all, or of each
     session_params: SessionParams | None = None  # of one prompt that goes on where another ended
+    session_id: str | None = None  # as in the chat API
+    max_thinking_tokens: int | None = None
+    return_prompt_token_ids: bool | None = None
 
     @property
     def prompts(self) -> TextOrIds | list[TextOrIds]:
@@ -172,6 +176,11 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             if not self.return_logprob and getattr(self, name) not in nothing:
                 raise RequestError(f"{name} needs return_logprob.", name)
         self._check_scored()
+        if self.return_prompt_token_ids and self.input_embeds is not None:
+            raise RequestError(
+                "return_prompt_token_ids tells of tokens, and input_embeds has none.",
+                "return_prompt_token_ids",
+            )
         if self.return_hidden_states:
             check_states(self.stream)
         if self.session_params is not None and (self.many or self.input_embeds is not None):
@@ -244,6 +253,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             priority=self.priority,
             cache_salt=self.cache_salt,
             lora_path=lora_path,
+            session_id=self.session_id,
+            thinking_token_budget=self.max_thinking_tokens,
             rid=self.rid,
             **options,
         )
@@ -298,6 +309,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             request.scored,
             self.service.model.tokenizer,
             indexed=request.many,
+            with_prompts=bool(request.return_prompt_token_ids),
             stats=lambda: self.service.client.stats,
         )
         shown = view if turn is None else HeardView(view, turn)

@@ -17,6 +17,7 @@ from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
 from serve.generation.streams import absorb
 from serve.native.hidden_states import all_states
+from serve.native.meta_info import MetaInfo
 
 Listed = tuple[float | None, int, str | None]
 
@@ -35,23 +36,6 @@ class Scored:
     texts: bool
 
 
-class MetaInfo(Struct, kw_only=True):
-    """Counts, the reason of the end, and log-probabilities."""
-
-    id: str
-    finish_reason: dict[str, Any] | None
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    weight_version: str  # those that the server has now
-    input_token_logprobs: list[Any] | Raw | UnsetType = UNSET
-    input_top_logprobs: list[Any] | Raw | UnsetType = UNSET
-    output_token_logprobs: list[Any] | UnsetType = UNSET
-    output_top_logprobs: list[Any] | UnsetType = UNSET
-    output_token_ids_logprobs: list[Any] | UnsetType = UNSET
-    hidden_states: list[Raw] | UnsetType = UNSET
-
-
 class Generated(Struct):
     """One answer, or what there is of it when streamed; `index` tells several apart then."""
 
@@ -59,6 +43,7 @@ class Generated(Struct):
     output_ids: list[int]
     meta_info: MetaInfo
     index: int | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class GenerateView:
@@ -73,6 +58,7 @@ class GenerateView:
         *,
         indexed: bool,
         stats: Callable[[], EngineStats],
+        with_prompts: bool = False,
     ) -> None:
         self._prompts = prompts
         self._samples = prompts[0].params.n
@@ -81,6 +67,7 @@ class GenerateView:
         self._tokenizer = tokenizer
         self._indexed = indexed
         self._stats = stats
+        self._with_prompts = with_prompts
         self._so_far: dict[int, OutputDelta] = {}
         self._written: dict[int, tuple[int, list[Raw]]] = {}  # scores of so much of a prompt
 
@@ -121,7 +108,8 @@ class GenerateView:
                 self._score_prompt(info, self._scored, index // self._samples)
         if prompt.hidden == "all":
             info.hidden_states = all_states(delta, prompt.num_tokens)
-        return Generated(delta.text, delta.token_ids, info)
+        ids = prompt.token_ids if self._with_prompts else UNSET
+        return Generated(delta.text, delta.token_ids, info, prompt_token_ids=ids)
 
     def _score(self, info: MetaInfo, scored: Scored, positions: Sequence[PositionLogprobs]) -> None:
         info.output_token_logprobs = [self._chosen(each) for each in positions]

@@ -35,7 +35,7 @@ LABEL_NAMES: Mapping[str, str] = MappingProxyType(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """`apart`: query and items are tokenised by themselves. `among_labels`: the probabilities are
-    of one of the labels coming next, and their sum is 1."""
+    of one of the labels coming next, at this `temperature`, and their sum is 1."""
 
     query: TextOrIds
     items: Sequence[TextOrIds]
@@ -43,6 +43,7 @@ class Question:
     among_labels: bool
     item_first: bool
     apart: bool
+    temperature: float = 1.0
     special: bool = True
     model: str | None = None
     priority: int | None = None
@@ -139,17 +140,18 @@ async def label_scores(service: Service, question: Question, request_id: str) ->
     for index in sorted(deltas):
         [position] = deltas[index].logprobs or []
         values = [position[label].logprob for label in question.labels]
-        scores.append(_probabilities(values, among=question.among_labels))
+        among = question.among_labels
+        scores.append(_among(values, question.temperature) if among else [*map(math.exp, values)])
     cached = sum(delta.num_cached_tokens for delta in deltas.values())
     usage = usage_of(sum(each.num_tokens for each in prompts), len(deltas), cached)
     return LabelScores(scores=scores, model=service.answers_as(prompts[0]), usage=usage)
 
 
-def _probabilities(logprobs: Sequence[float], *, among: bool) -> list[float]:
-    """`among`: that one of these comes is taken for certain."""
-    most = max(logprobs) if among else 0.0
-    values = [math.exp(each - most) for each in logprobs]
-    total = sum(values) if among else 1.0
+def _among(logprobs: Sequence[float], temperature: float) -> list[float]:
+    """The probabilities, where that one of these comes is taken for certain."""
+    most = max(logprobs)
+    values = [math.exp((each - most) / temperature) for each in logprobs]
+    total = sum(values)
     return [each / total for each in values]
 
 

@@ -10,6 +10,7 @@ from serve.generation.streams import collect
 from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
+from serve.native.generate_view import GenerateView, Scored
 from serve.native.session_turns import HeardView, own_turn
 from serve.native.sessions import Turn
 from serve.openai.chat_view import ChatView
@@ -69,4 +70,17 @@ def chat_view(service: Service, talk: Conversation, response_id: str) -> ChatVie
         service.answers_as(talk.prompt),
         fingerprint=service.fingerprint,
         role=service.settings.response_role,
+        meta=_meta(service, talk, response_id) if talk.request.return_meta_info else None,
     )
+
+
+def _meta(service: Service, talk: Conversation, response_id: str) -> GenerateView:
+    """What tells of the answers as `/generate` does."""
+    request, scored = talk.request, None
+    if request.logprobs:
+        named = request.logprob_token_ids or ()
+        scored = Scored(start=-1, top=request.top_logprobs or 0, named=named, texts=True)
+    return GenerateView(
+        [talk.prompt], response_id, scored, service.model.tokenizer, indexed=False,
+        stats=lambda: service.client.stats,
+    )  # fmt: skip

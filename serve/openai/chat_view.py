@@ -11,6 +11,7 @@ from serve.generation.logprobs import chat_logprobs, prompt_logprobs
 from serve.generation.provenance import WeightVersionSpan, weight_versions
 from serve.generation.timing import TimingMetrics, timing_of
 from serve.generation.usage import TokenCounter
+from serve.native.generate_view import GenerateView
 from serve.native.hidden_states import last_state
 from serve.operations.metrics import Timeline
 from serve.protocol.chat import (
@@ -36,6 +37,7 @@ class ChatView:
         *,
         fingerprint: str,
         role: str = "assistant",
+        meta: GenerateView | None = None,
     ) -> None:
         self._request = talk.request
         self._role = talk.request.role_of_answer(role)
@@ -43,6 +45,7 @@ class ChatView:
         self._id = response_id
         self._model = model_name
         self._fingerprint = fingerprint
+        self._meta = meta  # of choices that show it
         self._created = int(time.time())
         self._counter = TokenCounter(
             [prompt.num_tokens], prompt.params.n, talk.thoughts,
@@ -73,6 +76,9 @@ class ChatView:
     def whole(self, deltas: dict[int, OutputDelta]) -> ChatCompletion:
         """The response that is not streamed."""
         choices = [self._choice(index, deltas[index]) for index in sorted(deltas)]
+        if self._meta is not None:
+            for choice, told in zip(choices, self._meta.whole(deltas), strict=True):
+                choice.meta_info = told.meta_info
         request = self._request
         scores = prompt_logprobs(deltas[0].prompt_logprobs or [None])
         return ChatCompletion(

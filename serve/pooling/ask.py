@@ -15,7 +15,7 @@ from serve.pooling.protocol import (
     AskedVectors,
     EmbeddingRequest,
     InputFields,
-    PoolingFields,
+    PairFields,
 )
 from serve.protocol.decoding import Usage, usage_of
 from serve.service import Service
@@ -75,38 +75,44 @@ async def ask_scores(
     service: Service,
     first: Sequence[str],
     second: Sequence[str],
-    request: PoolingFields,
-    max_second: int | None = None,
+    request: PairFields,
 ) -> tuple[list[float], Usage]:
     """How well each pair goes together: by a cross-encoder, or the cosine of two embeddings.
 
-    Of each of the `second` texts `max_second` tokens are read at the most.
+    Of a query, which is one of the `first` texts, and of a document so many tokens are read at the
+    most as the request says.
     """
     pairs = match_pairs(first, second)
     if len(pairs) > MAX_INPUTS:
         raise RequestError(f"There may be at most {MAX_INPUTS} pairs.", "documents")
     reader, truncate = reader_of(service), request.truncate_prompt_tokens
+    cut = request.truncation_side or "right"
+    most = (request.max_tokens_per_query or None, request.max_tokens_per_doc or None)
     params = PoolingParams(use_activation=request.use_activation)
     if service.client.info.task == "classify":
         answers = await ask(
             service,
-            lambda: [reader.text(*pair, truncate=truncate, max_last=max_second) for pair in pairs],
+            lambda: [reader.text(*pair, truncate=truncate, most=most, cut=cut) for pair in pairs],
             params,
             request,
         )
         return [floats(vector)[0] for vector in answers.vectors], answers.usage
-    whole = dict.fromkeys((text, None) for text in first)
-    texts = list(whole | dict.fromkeys((text, max_second) for text in second))
+    texts = list(
+        dict.fromkeys((text, own) for side, own in zip((first, second), most, strict=True)
+                      for text in side)
+    )  # fmt: skip
     answers = await ask(
         service,
-        lambda: [reader.text(text, truncate=truncate, max_last=most) for text, most in texts],
+        lambda: [
+            reader.text(text, truncate=truncate, most=(own, None), cut=cut) for text, own in texts
+        ],
         params,
         request,
     )
 
     def scores() -> list[float]:
         vectors = dict(zip(texts, map(floats, answers.vectors), strict=True))
-        return [cosine(vectors[a, None], vectors[b, max_second]) for a, b in pairs]
+        return [cosine(vectors[a, most[0]], vectors[b, most[1]]) for a, b in pairs]
 
     return await asyncio.to_thread(scores), answers.usage  # 0.25 ms a pair of 4,096 numbers
 

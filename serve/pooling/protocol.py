@@ -7,15 +7,23 @@ from msgspec import Struct
 from engine.errors import RequestError
 from serve.protocol.chat import ChatMessage, ChatRequest
 from serve.protocol.completions import TextOrIds
-from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage, check_id, check_side
+from serve.protocol.decoding import MAX_PRIORITY, CheckedRequest, Usage, check_names, check_side
 from serve.protocol.template_fields import check_template_fields
 
 MAX_INPUTS = 2048  # as OpenAI's
 EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Endianness = Literal["native", "little", "big"]
-_OF_LABELS = ("apply_softmax", "item_first", "cache_salt", "extra_key")
-_OF_PAIRS = ("truncate_prompt_tokens", "use_activation", "max_tokens_per_doc", "request_id")
-_OF_MESSAGES = {"add_generation_prompt": False, "chat_template": None, "chat_template_kwargs": None}
+_OF_LABELS = ("apply_softmax", "item_first", "temperature")
+_OF_PAIRS = (
+    "truncate_prompt_tokens", "truncation_side", "use_activation", "max_tokens_per_doc",
+    "max_tokens_per_query", "request_id", "rid",
+)  # fmt: skip
+_OF_MESSAGES = {
+    "add_generation_prompt": False,
+    "continue_final_message": False,
+    "chat_template": None,
+    "chat_template_kwargs": None,
+}
 
 
 class AskedVectors(CheckedRequest, frozen=True, kw_only=True):
@@ -39,15 +47,20 @@ class PoolingFields(AskedVectors, frozen=True, kw_only=True):
 class NamedFields(PoolingFields, frozen=True, kw_only=True):
     """Fields of vLLM's own routes."""
 
+    truncation_side: Literal["left", "right"] | None = None  # which end is cut: right, unless said
     request_id: str | None = None  # what the response's id ends with, instead of one made here
+    rid: str | None = None  # SGLang's: the response's whole id
+    cache_salt: str | None = None  # of whose prompts something is cached; nothing is of vectors
+    extra_key: str | None = None  # as in the chat API
 
     def response_id(self, kind: str, made_here: str) -> str:
         """The id that the response has."""
-        return f"{kind}-{self.request_id or made_here}"
+        return self.rid or f"{kind}-{self.request_id or made_here}"
 
     def check_shared(self) -> None:
         super().check_shared()
-        check_id("request_id", self.request_id)
+        check_names(self)
+        check_side(self.truncation_side, self.truncate_prompt_tokens)
 
 
 class InputFields(NamedFields, frozen=True, kw_only=True):
@@ -56,8 +69,8 @@ class InputFields(NamedFields, frozen=True, kw_only=True):
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("input",), ("messages",))
     input: str | list[str | int | list[int]] | None = None
     messages: list[ChatMessage] | None = None
-    truncation_side: Literal["left", "right"] | None = None  # which end is cut: right, unless said
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     chat_template: str | None = None  # as in the chat API
     chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool | None = None
@@ -70,9 +83,8 @@ class InputFields(NamedFields, frozen=True, kw_only=True):
             raise RequestError("messages must hold at least one message.", "messages")
         if self.messages is None:
             check_template_fields(self, _OF_MESSAGES, "input")
-        check_side(self.truncation_side, self.truncate_prompt_tokens)
-        for message in self.messages or ():
-            message.check()
+        else:
+            self.conversation().check_shared()
 
     def inputs(self) -> list[TextOrIds]:
         """The inputs, each a text or its ids; raises RequestError for a list of mixed kinds."""
@@ -91,6 +103,7 @@ class InputFields(NamedFields, frozen=True, kw_only=True):
         return ChatRequest(
             messages=self.messages,
             add_generation_prompt=bool(self.add_generation_prompt),
+            continue_final_message=self.continue_final_message,
             chat_template=self.chat_template,
             chat_template_kwargs=self.chat_template_kwargs,
         )
@@ -128,7 +141,6 @@ class ClassifyRequest(InputFields, frozen=True, kw_only=True):
     needs = (("input",), ("messages",), ("text",), ("input_ids",))
     text: str | list[str] | None = None
     input_ids: list[int | list[int]] | None = None
-    rid: str | None = None
 
     @property
     def encodes(self) -> bool:
@@ -138,16 +150,30 @@ class ClassifyRequest(InputFields, frozen=True, kw_only=True):
     def check_shared(self) -> None:
         if not self.encodes:
             super().check_shared()
-            if self.rid is not None:
-                raise RequestError("rid goes with text; leave it out.", "rid")
             return
         PoolingFields.check_shared(self)
         for name in InputFields.__struct_fields__:
-            if name not in PoolingFields.__struct_fields__ and getattr(self, name) is not None:
+            if (
+                name != "rid"
+                and name not in PoolingFields.__struct_fields__
+                and getattr(self, name) is not None
+            ):
                 raise RequestError(f"{name} cannot be sent with text or input_ids.", name)
 
 
-class ScoreRequest(NamedFields, frozen=True, kw_only=True):
+class PairFields(NamedFields, frozen=True, kw_only=True):
+    """Fields of pairs of texts."""
+
+    max_tokens_per_query: int | None = None  # what each first text is cut to; 0 is all
+    max_tokens_per_doc: int | None = None  # likewise each second one
+
+    def check_shared(self) -> None:
+        super().check_shared()
+        check_cut("max_tokens_per_query", self.max_tokens_per_query)
+        check_cut("max_tokens_per_doc", self.max_tokens_per_doc)
+
+
+class ScoreRequest(PairFields, frozen=True, kw_only=True):
     """Pairs of texts: one with each of several, or as many with as many.
 
     Or, of a model that writes text, the labels that may come behind a query and each of some items.
@@ -163,14 +189,12 @@ class ScoreRequest(NamedFields, frozen=True, kw_only=True):
     documents: str | list[str] | None = None
     data_1: str | list[str] | None = None
     data_2: str | list[str] | None = None
-    max_tokens_per_doc: int | None = None  # what each second text is cut to; 0 is all
     query: str | list[int] | None = None  # this and what follows as SGLang has it
     items: str | list[str | list[int]] | None = None
     label_token_ids: list[int] | None = None
     apply_softmax: bool | None = None  # the probability among the labels
     item_first: bool | None = None
-    cache_salt: str | None = None
-    extra_key: str | None = None  # as in the chat API
+    temperature: float | None = None  # of the probability among the labels: 1, unless said
 
     def check_shared(self) -> None:
         super().check_shared()
@@ -181,11 +205,14 @@ class ScoreRequest(NamedFields, frozen=True, kw_only=True):
                 "items and label_token_ids.",
                 "query" if given & {*self.needs[-1]} else "text_1",
             )
-        check_cut(self.max_tokens_per_doc)
         others = _OF_PAIRS if self.query is not None else _OF_LABELS
         for name in others:
             if getattr(self, name):
                 raise RequestError(f"{name} has no effect here; leave it out.", name)
+        if self.temperature is not None and self.temperature <= 0:
+            raise RequestError("temperature must be above 0 here.", "temperature")
+        if self.temperature not in (None, 1) and not self.apply_softmax:
+            raise RequestError("temperature needs apply_softmax.", "temperature")
 
     def sides(self) -> tuple[list[str], list[str]]:
         """Both sides, each as several."""
@@ -196,28 +223,26 @@ class ScoreRequest(NamedFields, frozen=True, kw_only=True):
         )
 
 
-class RerankRequest(NamedFields, frozen=True, kw_only=True):
+class RerankRequest(PairFields, frozen=True, kw_only=True):
     """A query and the documents that are to be put in order."""
 
     query: str
     documents: list[str]
     top_n: int | None = None  # 0 is all
     return_documents: bool | None = None
-    max_tokens_per_doc: int | None = None  # what each document is cut to; 0 is all
 
     def check_shared(self) -> None:
         super().check_shared()
-        check_cut(self.max_tokens_per_doc)
         if not self.documents:
             raise RequestError("There must be at least one document.", "documents")
         if self.top_n is not None and self.top_n < 0:
             raise RequestError(f"top_n must not be negative, got {self.top_n}.", "top_n")
 
 
-def check_cut(most: int | None) -> None:
-    """Raise RequestError for a length that no document can have."""
+def check_cut(name: str, most: int | None) -> None:
+    """Raise RequestError for a length that no text can have."""
     if (most or 0) < 0:
-        raise RequestError("max_tokens_per_doc must not be negative.", "max_tokens_per_doc")
+        raise RequestError(f"{name} must not be negative.", name)
 
 
 class Embedding(Struct, kw_only=True):

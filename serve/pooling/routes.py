@@ -172,8 +172,7 @@ class ScoreRoute(PoolingRouteBase[ScoreRequest]):
             await send_json(send, found)
             return
         self.check(request)
-        longest = request.max_tokens_per_doc or None
-        scores, usage = await ask_scores(self.service, *request.sides(), request, longest)
+        scores, usage = await ask_scores(self.service, *request.sides(), request)
         data = [Score(index=index, score=score) for index, score in enumerate(scores)]
         await send_json(
             send,
@@ -194,6 +193,7 @@ def _question(request: ScoreRequest) -> Question:
         among_labels=bool(request.apply_softmax),
         item_first=bool(request.item_first),
         apart=False,
+        temperature=1.0 if request.temperature is None else request.temperature,
         model=request.model,
         priority=request.priority,
         cache_salt=request.cache_salt,
@@ -209,8 +209,7 @@ class RerankRoute(PoolingRouteBase[RerankRequest]):
     async def answer(self, request: RerankRequest, request_id: str, send: Send) -> None:
         self.check(request)
         documents = request.documents
-        longest = request.max_tokens_per_doc or None
-        scores, usage = await ask_scores(self.service, [request.query], documents, request, longest)
+        scores, usage = await ask_scores(self.service, [request.query], documents, request)
         order = sorted(range(len(scores)), key=lambda index: -scores[index])
         shown = request.return_documents is not False
         results = [

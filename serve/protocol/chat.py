@@ -13,6 +13,7 @@ from engine.messages import FinishReason
 from engine.sampling.params import MAX_LOGPROBS
 from serve.generation.provenance import SglExt, WeightVersionSpan
 from serve.generation.timing import TimingMetrics
+from serve.native.meta_info import MetaInfo
 from serve.native.sessions import SessionParams
 from serve.protocol.decoding import GenerationRequest, Usage
 from serve.protocol.tools import (
@@ -36,7 +37,7 @@ MAX_MESSAGES = 10_000
 ChatFinishReason = FinishReason | Literal["tool_calls", "function_call"]
 _TEMPLATE_FIELDS = (
     "chat_template", "chat_template_kwargs", "documents", "reasoning_effort",
-    "continue_final_message", "echo", "add_special_tokens",
+    "reasoning", "thinking", "continue_final_message", "echo", "add_special_tokens",
 )  # fmt: skip
 
 
@@ -61,6 +62,20 @@ class Prediction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def text(self) -> str:
         return joined(self.content)
+
+
+class ReasoningWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SGLang's `reasoning`: how much to think, or whether to, under either name."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+    enable: bool | None = None
+
+
+class ThinkingWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SGLang's `thinking`: whether to; "adaptive" leaves it to the model."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,10 +147,14 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     functions: list[FunctionDefinition] | None = None  # from before there were tools
     function_call: FunctionChoice | None = None
     reasoning_effort: str | None = None
+    reasoning: ReasoningWish | None = None
+    thinking: ThinkingWish | None = None
     include_reasoning: bool | None = None
     separate_reasoning: bool | None = None  # false leaves it in the content
     stream_reasoning: bool | None = None  # false shows it once it is whole
-    return_prompt_token_ids: bool | None = None  # SGLang's: in each choice; not of streams
+    # SGLang's: in each choice; not of streams
+    return_prompt_token_ids: bool | None = None
+    return_meta_info: bool | None = None
     prediction: Prediction | None = None
     session_params: SessionParams | None = None  # SGLang's: messages go on where others ended
 
@@ -151,6 +170,34 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         if isinstance(self.tool_choice, AllowedToolChoice):
             return self.tool_choice.allowed_tools.mode
         return self.tool_choice or "auto"
+
+    def _check_thinking(self) -> None:
+        """What is said twice may not be the same."""
+        wish = self.reasoning or ReasoningWish()
+        if self.reasoning_effort is not None and wish.effort is not None:
+            raise RequestError(
+                "reasoning.effort and reasoning_effort are the same; send one.", "reasoning"
+            )
+        switches = (wish.enabled, wish.enable, self.thinking)
+        if sum(each is not None for each in switches) > 1:
+            raise RequestError(
+                "reasoning.enabled and thinking are the same; send one.", "reasoning"
+            )
+
+    @property
+    def effort(self) -> str | None:
+        """How much to think, by either name."""
+        return self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether to think; None leaves it to the model."""
+        if self.thinking is not None and self.thinking.type != "adaptive":
+            return self.thinking.type == "enabled"
+        wish = self.reasoning
+        if wish is None:
+            return None
+        return wish.enable if wish.enabled is None else wish.enabled
 
     @property
     def turns(self) -> list[ChatMessage]:
@@ -199,6 +246,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         for message in self.turns:
             message.check()
         check_tools(self.tools, self.tool_choice)
+        self._check_thinking()
         if self.functions and self.tools:
             raise RequestError("functions and tools exclude each other.", "functions")
         if self.functions and self.tool_choice not in (None, "auto"):
@@ -207,6 +255,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             raise RequestError(
                 "return_prompt_token_ids cannot be streamed; send return_token_ids.",
                 "return_prompt_token_ids",
+            )
+        if self.return_meta_info and (self.stream or self.use_beam_search):
+            raise RequestError(
+                "return_meta_info cannot be streamed, nor used with use_beam_search.",
+                "return_meta_info",
             )
         if self.session_params is not None and (self.n or 1) > 1:
             raise RequestError("session_params is of one answer; leave out n.", "session_params")
@@ -293,6 +346,7 @@ class ChatChoice(Struct):
     prompt_token_ids: list[int] | UnsetType = UNSET
     hidden_states: list[float] | UnsetType = UNSET
     weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
+    meta_info: MetaInfo | UnsetType = UNSET  # as `/generate` has it
 
 
 class ChatCompletion(Struct, kw_only=True):

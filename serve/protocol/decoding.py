@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -190,7 +190,8 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             raise RequestError(
                 "custom_params and vllm_xargs are the same; send one.", "custom_params"
             )
-        self._check_ids()
+        check_id("session_id", self.session_id)
+        check_names(self)
         if self.logprob_token_ids is not None and not self.wants_logprobs:
             raise RequestError("logprob_token_ids needs logprobs.", "logprob_token_ids")
         tail = self.truncate_prompt_tokens
@@ -201,11 +202,22 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         check_side(self.truncation_side, tail)
 
-    def _check_ids(self) -> None:
-        for name in ("request_id", "rid", "session_id"):
-            check_id(name, getattr(self, name))
-        if self.request_id is not None and self.rid is not None:
-            raise RequestError("request_id and rid both name the response; send one.", "rid")
+
+class Named(Protocol):
+    """A request that may name its response."""
+
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def rid(self) -> str | None: ...
+
+
+def check_names(request: Named) -> None:
+    """Raise RequestError for two names, or one that cannot be."""
+    check_id("request_id", request.request_id)
+    check_id("rid", request.rid)
+    if request.request_id is not None and request.rid is not None:
+        raise RequestError("request_id and rid both name the response; send one.", "rid")
 
 
 def check_id(name: str, value: str | None) -> None:
@@ -245,7 +257,7 @@ def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
     with _reading(kind):
         for name, raw in names.items():
             if name not in kind.__struct_fields__ and name not in IGNORED:
-                _check_unserved(name, raw, kind)
+                check_unserved(name, msgspec.json.decode(raw), kind)
         request: RequestT = _decoder(kind).decode(body)
     request.check_shared()
     return request
@@ -280,8 +292,8 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _check_unserved(name: str, raw: msgspec.Raw, kind: type[CheckedRequest]) -> None:
-    value = msgspec.json.decode(raw)
+def check_unserved(name: str, value: Any, kind: type[CheckedRequest]) -> None:
+    """Raise RequestError unless `value` of a field that a `kind` has not asks for nothing."""
     known = is_harmless(name, value)
     if known is True or value is None:  # which is as if it were not sent, whatever it would mean
         return

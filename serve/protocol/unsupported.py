@@ -17,6 +17,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
     {
         # OpenAI
         "audio": (),
+        "chunking_strategy": ("auto",),
         "context_management": (),
         "context": ([],),  # Ollama's, likewise some below
         "conversation": (),
@@ -42,13 +43,19 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "ec_transfer_params": (),
         "enable_response_messages": (False,),
         "guided_decoding_backend": ("auto", "guidance"),
+        "hotwords": (),
         "include_reasoning": (True,),
+        "include": (),  # of transcriptions
+        "instruction": (),  # of pairs; likewise SGLang's instruct
         "include_stop_str_in_output": (False,),
+        "is_3d_lora_weight": (False,),
         "kv_transfer_params": (),
+        "length_penalty": (1.0,),  # of routes that search no beams
         "logits_processors": ([],),
         "media_io_kwargs": (),
         "mm_payload": (),
         "mm_processor_kwargs": (),
+        "n": (1,),  # of routes that give one answer
         "padding": ("do_not_pad",),
         "previous_input_messages": (),
         "prompt_embeds": (),  # of routes that take none
@@ -59,21 +66,30 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "session_id": (),  # likewise
         "routed_experts_prompt_start": (0,),
         "skip_special_tokens": (True,),
+        "stream_continuous_usage_stats": (False,),
+        "stream_include_usage": (False, True),  # the end of a stream has it anyway
+        "to_language": (),
+        "use_beam_search": (False,),
+        "vllm_xargs": ({},),
         "watermarking": (False,),  # of routes that write no text
         # SGLang
         "audio_data": (),
         "background": (False,),
+        "betas": ([],),
         "bootstrap_host": (),
         "bootstrap_port": (),
         "bootstrap_room": (),
         "custom_labels": ({},),
         "custom_logit_processor": (),
+        "detailed_annotations": (False,),
         "data_parallel_rank": (0,),  # the only one, under both names
         "disagg_prefill_dp_rank": (),
+        "embed_overrides": (),
         "image_data": (),
         "images": ([],),
         "images_config": (),
         "input_embeds": (),  # likewise
+        "instruct": (),
         "log_metrics": (True,),
         "is_async": (False,),  # of /update_weights_from_disk, likewise others below
         "manifest": (),
@@ -86,6 +102,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "ngram_corpus_id": (),
         "lora_path": (),  # of routes that write no text
         "no_logs": (False,),
+        "pinned": (False,),
         "profile_by_stage": (False,),
         "raw": (False,),
         "record_shapes": (False,),
@@ -93,12 +110,23 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),  # of other routes than OpenAI's
         "return_entropy": (False,),
+        "return_flat_raw_output_top_logprobs": (False,),
+        "return_flat_raw_top_logprobs": (False,),
+        "return_flat_raw_top_logprobs_b64": (True, False),  # how those would be written
         "return_hidden_states": (False,),  # of routes that give none
-        "return_meta_info": (False,),
-        "return_prompt_token_ids": (False,),  # of routes but chats
+        "return_indexer_topk": (False,),
+        "return_input_ids_in_sglext": (False,),
+        "return_meta_info": (False,),  # of routes but chats
+        "return_output_ids_in_sglext": (False,),
+        "return_pooled_hidden_states": (False,),
+        "return_prompt_token_ids": (False,),  # of routes but chats and /generate
         "return_routed_experts": (False,),
+        "return_sampling_mask": (False,),
+        "return_spec_tokens_details": (False,),
+        "return_token_logprobs": (False,),
         "routed_dp_rank": (0,),
         "routed_experts_start_len": (0,),
+        "sampling_logprobs_mode": (),
         "separate_reasoning": (True,),
         "session_params": (),  # of routes but chats and /generate
         "stream_reasoning": (True,),
@@ -106,7 +134,9 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "task": (),  # of chats
         "template": ("",),
         "use_audio_in_video": (False,),
+        "video_config": (),
         "video_data": (),
+        "watermark": (),  # the server's is what there is: --watermark-config
     }
 )
 

@@ -195,6 +195,8 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     thinking_token_budget: int | None = None  # as in the chat API
     watermarking: bool | None = None
     session_id: str | None = None  # likewise
+    include_reasoning: bool | None = None  # likewise
+    request_id: str | None = None  # the response's id, instead of one made here
     text: TextOptions | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -216,6 +218,7 @@ class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):
     def check_shared(self) -> None:
         check_included(self.include or ())
         check_id("session_id", self.session_id)
+        check_id("request_id", self.request_id)
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_LOGPROBS:
             raise RequestError(
                 f"top_logprobs must be between 0 and {MAX_LOGPROBS}.", "top_logprobs"

@@ -63,36 +63,43 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
     async def answer(
         self, request: ResponsesRequest, request_id: str, send: Send, scope: Scope | None = None
     ) -> None:
-        owner = owner_of(scope or {})
+        owner, name = owner_of(scope or {}), f"resp_{request_id}"
+        self._store.check_free(request.request_id or name, owner)
         before = self._before(request, owner)
         parts = [*before, named(new_items(request), chain.from_iterable(before))]
         turns = [turn for part in parts for turn in turns_of(part)]
         talk = await begin(self.service, chat_request(request, turns), "responses")
-        name = self.service.answers_as(talk.prompt)
-        view = ResponseView(request, talk, f"resp_{request_id}", name)
+        model = self.service.answers_as(talk.prompt)
+        view = ResponseView(request, talk, request.request_id or name, model)
         stored = Stored(view.response, parts, owner)
         if request.background:
             stored.log = EventLog() if request.stream else None
-            await self._answer_later(talk, view, stored, send, scope or {})
+            asked = self._asked(name, talk, view)
+            await self._answer_later(asked, view, stored, send, scope or {})
             return
         if request.stream:
-            with self._asked(talk, view, self.service.stream_interval(True)) as stream:
+            with self._asked(name, talk, view, self.service.stream_interval(True)) as stream:
                 await send_events(send, stream, view, _FRAMING)
         else:
-            with self._asked(talk, view) as stream:
+            with self._asked(name, talk, view) as stream:
                 await self._run(stream, view)
             await send_json(send, view.response)
         if request.store is not False and view.response.status in ("completed", "incomplete"):
             self._store.put(stored)
 
     async def _answer_later(
-        self, talk: Conversation, view: ResponseView, stored: Stored, send: Send, scope: Scope
+        self,
+        answer: AbstractContextManager[RequestStream],
+        view: ResponseView,
+        stored: Stored,
+        send: Send,
+        scope: Scope,
     ) -> None:
         """Begin a response in the background, and send its beginning or its events."""
         if len(self._tasks) >= MAX_BACKGROUND:
             raise OverloadedError(f"{MAX_BACKGROUND} responses in the background run already.")
         asked = ExitStack()
-        stream = asked.enter_context(self._asked(talk, view))  # what is refused never begins
+        stream = asked.enter_context(answer)  # what is refused never begins
         stored.task = asyncio.create_task(self._in_background(stream, view, stored))
         stored.task.add_done_callback(lambda _: asked.close())
         self._tasks.add(stored.task)
@@ -115,11 +122,11 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         return stored.whole()
 
     def _asked(
-        self, talk: Conversation, view: ResponseView, interval: int = 1
+        self, name: str, talk: Conversation, view: ResponseView, interval: int = 1
     ) -> AbstractContextManager[RequestStream]:
-        """The engine's answer, while somebody wants it."""
-        priority = talk.request.priority or 0
-        return self.service.client.generate(view.response.id, [talk.prompt], priority, interval)
+        """The engine's answer, while somebody wants it; it has a `name` of its own there."""
+        priority, shown = talk.request.priority or 0, view.response.id
+        return self.service.client.generate(name, [talk.prompt], priority, interval, shown)
 
     async def _run(
         self, stream: RequestStream, view: ResponseView, log: EventLog | None = None
@@ -161,7 +168,7 @@ class StoredResponses:
         stored = self._asked_for(request)
         if request.method == "DELETE":
             await _cancel(stored)
-            self._store.delete(stored.response.id)
+            self._store.delete(stored)
             return json_response(Deleted(stored.response.id))
         if request.query_params.get("stream") == "true":
             return _replayed(stored, request.query_params.get("starting_after", "-1"))

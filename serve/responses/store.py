@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from engine.errors import NotFoundError
+from engine.errors import NotFoundError, RequestError
 from serve.responses.event_log import EventLog
 from serve.responses.protocol import InputItem, ResponseObject
 
@@ -29,6 +29,11 @@ class Stored:
     task: asyncio.Task[None] | None = None
     log: EventLog | None = None  # of one that is streamed meanwhile
     num_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Nobody else's response has its id in their eyes."""
+        return self.owner, self.response.id
 
     @property
     def items(self) -> list[InputItem]:
@@ -51,32 +56,41 @@ class ResponseStore:
     """Responses by id."""
 
     def __init__(self) -> None:
-        self._stored: OrderedDict[str, Stored] = OrderedDict()
+        self._stored: OrderedDict[tuple[str, str], Stored] = OrderedDict()  # by owner and id
         self._num_bytes = 0
 
     def put(self, stored: Stored) -> None:
         """Keep it, and let go of others if it is too much."""
-        self.delete(stored.response.id)
+        self.delete(stored)
         stored.measure()
-        self._stored[stored.response.id] = stored
+        self._stored[stored.key] = stored
         self._num_bytes += stored.num_bytes
         for other in list(self._stored.values())[:-1]:
             if len(self._stored) <= MAX_RESPONSES and self._num_bytes <= MAX_BYTES:
                 break
             if other.task is None:  # who works on one that is forgotten would do so for nobody
-                self.delete(other.response.id)
+                self.delete(other)
 
     def get(self, response_id: str, owner: str = "", param: str = "response_id") -> Stored:
         """Raises NotFoundError, for a response of another owner too."""
-        stored = self._stored.get(response_id)
-        if stored is None or stored.owner != owner:
+        stored = self._stored.get((owner, response_id))
+        if stored is None:
             raise NotFoundError(
                 f"There is no response {response_id[:80]!a} here (any more).", param
             )
-        self._stored.move_to_end(response_id)
+        self._stored.move_to_end(stored.key)
         return stored
 
-    def delete(self, response_id: str) -> None:
-        """Forget it, if it is there."""
-        if (stored := self._stored.pop(response_id, None)) is not None:
-            self._num_bytes -= stored.num_bytes
+    def check_free(self, response_id: str, owner: str) -> None:
+        """Raise RequestError for the id of one that is kept."""
+        if (owner, response_id) in self._stored:
+            raise RequestError(
+                f"There is a response {response_id[:80]!a} here; delete it, or send another "
+                "request_id.",
+                "request_id",
+            )
+
+    def delete(self, stored: Stored) -> None:
+        """Forget what has its id, if something has."""
+        if (found := self._stored.pop(stored.key, None)) is not None:
+            self._num_bytes -= found.num_bytes

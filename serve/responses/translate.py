@@ -40,6 +40,7 @@ _SAME = (  # as in the chat API
     "repetition_penalty", "logit_bias", "stop", "stop_token_ids", "include_stop_str_in_output",
     "ignore_eos", "skip_special_tokens", "structured_outputs", "seed", "vllm_xargs",
     "thinking_token_budget", "chat_template_kwargs", "priority", "cache_salt", "watermarking",
+    "include_reasoning",
 )  # fmt: skip
 _SCHEMA_FIELDS = ("name", "schema", "description", "strict")
 

@@ -106,6 +106,14 @@ async def test_the_text_is_what_the_engine_writes(speech: tuple) -> None:
     text = load_served_model(speech[0], "w", SETTINGS).tokenizer
     assert answer.text == text.decode([t for t in said if t < 256]).strip()
     assert answer.text
+    async with listening(speech) as client:
+        short = await client.audio.transcriptions.create(
+            model="whisper", file=("a.wav", file_of(tone(1.5))), language="en", temperature=0,
+            chunking_strategy="auto",
+            extra_body={"max_completion_tokens": 3, "n": 1, "length_penalty": 1.0,
+                        "use_beam_search": False, "stream_include_usage": True, "hotwords": ""},
+        )  # fmt: skip
+    assert short.text == text.decode([t for t in said[:3] if t < 256]).strip()
 
 
 async def test_a_line_of_a_batch_brings_its_recording(speech: tuple) -> None:
@@ -252,7 +260,11 @@ async def test_many_files_at_once_are_written_as_each_alone(speech: tuple) -> No
         ({"timestamp_granularities": ["letter"]}, "must be one of 'segment', 'word'"),
         ({"timestamp_granularities": ["segment"]}, "needs response_format verbose_json"),
         ({"stream": True, "response_format": "srt"}, "stream needs"),
-        ({"include": ["logprobs"]}, "'include' is not supported"),
+        ({"include": ["logprobs"]}, "include is not supported here with this value"),
+        ({"extra_body": {"hotwords": "Ingot"}}, "hotwords is not supported"),
+        ({"extra_body": {"use_beam_search": True}}, "use_beam_search is not supported"),
+        ({"extra_body": {"max_completion_tokens": 0}}, "must be at least 1, got 0"),
+        ({"extra_body": {"temperatur": 1}}, "no field temperatur; did you mean temperature"),
         ({"file": ("a.wav", b"no audio at all")}, "no audio that can be read; WAV"),
         ({"file": ("a.wav", b"0" * (2**20 + 1))}, "--max-audio-clip-filesize-mb"),
     ],

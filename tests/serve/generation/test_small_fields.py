@@ -51,6 +51,7 @@ async def test_a_request_may_name_its_response(
         ({"routed_dp_rank": 2}, "routed_dp_rank"),
         ({"stream": True, "return_prompt_token_ids": True}, "return_prompt_token_ids"),
         ({"return_weight_versions": True, "use_beam_search": True}, "return_weight_versions"),
+        ({"stream": True, "return_meta_info": True}, "return_meta_info"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named(serve: Serve, fields: dict[str, Any], param: str) -> None:
@@ -75,6 +76,22 @@ async def test_the_prompt_is_shown_as_the_template_wrote_it(serve: Serve) -> Non
     assert answer.to_dict()["prompt_text"] == prompt
     assert [chunk.get("prompt_text") for chunk in chunks] == [prompt] + [None] * (len(chunks) - 1)
     assert "prompt_text" not in silent.json()
+
+
+async def test_choices_tell_what_generate_tells(serve: Serve) -> None:
+    fields = {"n": 2, "max_tokens": 3, "return_meta_info": True}
+    async with serve() as served:
+        scored = (await served.chat(**fields, logprobs=True, top_logprobs=2, rid="mine")).json()
+        plain = (await served.chat(**fields)).json()
+    for choice in scored["choices"]:
+        meta, logprobs = choice["meta_info"], choice["logprobs"]["content"]
+        assert meta["id"] == "mine" and meta["finish_reason"] == {"type": "length", "length": 3}
+        assert meta["prompt_tokens"] == scored["usage"]["prompt_tokens"]
+        assert meta["completion_tokens"] == 3
+        told = [(entry["logprob"], entry["token"]) for entry in logprobs]
+        assert [(logprob, text) for logprob, _, text in meta["output_token_logprobs"]] == told
+        assert [len(each) for each in meta["output_top_logprobs"]] == [2, 2, 2]
+    assert all("output_token_logprobs" not in each["meta_info"] for each in plain["choices"])
 
 
 async def test_special_tokens_may_stand_close(serve: Serve) -> None:

@@ -45,6 +45,15 @@ async def test_lists_and_samples(serve: Serve) -> None:
     assert len(one) == 1 and one[0]["meta_info"]["completion_tokens"] == 126
 
 
+async def test_prompts_are_shown_as_ids(serve: Serve) -> None:
+    asked = {"text": ["ab", "c"], "sampling_params": {"max_new_tokens": 2}}
+    async with serve() as served:
+        shown = (await served.post("/generate", **asked, return_prompt_token_ids=True)).json()
+        plain = (await served.post("/generate", **asked)).json()
+    assert [len(each["prompt_token_ids"]) for each in shown] == [2, 1]
+    assert all("prompt_token_ids" not in each for each in plain)
+
+
 async def test_a_stream_repeats_what_it_said(serve: Serve) -> None:
     async with serve() as served:
         response = await served.post(

@@ -22,8 +22,13 @@ async def test_each_item_has_the_probabilities_of_all_labels(serve: Serve) -> No
         usual = (await served.post("/v1/score", **ASKED)).json()
         turned = (await served.post("/score", **ASKED, item_first=True)).json()
         among = (await served.post("/v1/score", **ASKED, apply_softmax=True)).json()
+        hot = await served.post("/v1/score", **ASKED, apply_softmax=True, temperature=2)
+        plain = await served.post("/v1/score", **ASKED, temperature=1.0)
         added = [each.prompt_token_ids for each in served.core.added]
-    assert added == [[5, 6], [5, 7, 8], [6, 5], [7, 8, 5], [5, 6], [5, 7, 8]]
+    assert added[:6] == [[5, 6], [5, 7, 8], [6, 5], [7, 8, 5], [5, 6], [5, 7, 8]]
+    roots = [each**0.5 for each in FIRST]
+    assert hot.json()["scores"] == [pytest.approx([each / sum(roots) for each in roots])] * 2
+    assert plain.json()["scores"] == usual["scores"]
     assert usual["object"] == "scoring" and usual["model"] == "tiny"
     assert usual["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     assert usual["scores"] == [pytest.approx(FIRST)] * 2
@@ -88,7 +93,10 @@ async def test_what_is_wrong_is_named(
         ({**ASKED, "text_1": "a"}, "query"),
         ({**ASKED, "use_activation": True}, "use_activation"),
         ({"text_1": "a", "text_2": "b", "item_first": True}, "item_first"),
-        ({"text_1": "a", "text_2": "b", "cache_salt": "c"}, "cache_salt"),
+        ({"text_1": "a", "text_2": "b", "temperature": 2}, "temperature"),
+        ({**ASKED, "temperature": 2}, "temperature"),
+        ({**ASKED, "apply_softmax": True, "temperature": 0}, "temperature"),
+        ({**ASKED, "rid": "a"}, "rid"),
     ],
 )
 async def test_the_two_kinds_of_scores_do_not_mix(

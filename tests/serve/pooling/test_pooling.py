@@ -171,6 +171,8 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
             "add_generation_prompt",
             "messages",
         ),
+        ("/pooling", {"input": "a", "continue_final_message": True}, "continue_final_message",
+         "messages"),
         ("/pooling", {"input": "a", "task": "classify"}, "task", "task is embed"),
         ("/v1/embeddings", {"input": "a", "embed_dtype": "float16"}, "embed_dtype", "base64"),
         ("/v1/embeddings", {"input": "a", "endianness": "big"}, "endianness", "base64"),
@@ -184,6 +186,15 @@ async def test_a_model_may_give_a_vector_a_token(tmp_path: Path) -> None:
         ("/v1/embeddings", {"input": "a", "priority": 2**40}, "priority", "within"),
         ("/rerank", {"query": "a", "documents": ["a"], "max_tokens_per_doc": -1},
          "max_tokens_per_doc", "negative"),
+        ("/rerank", {"query": "a", "documents": ["a"], "max_tokens_per_query": -1},
+         "max_tokens_per_query", "negative"),
+        ("/rerank", {"query": "a", "documents": ["a"], "truncation_side": "left"},
+         "truncation_side", "send that too"),
+        ("/rerank", {"query": "a", "documents": ["a"], "instruction": "Be kind."},
+         "instruction", "not supported here"),
+        ("/v1/embeddings", {"input": "a", "padding": "max_length"}, "padding", "not supported"),
+        ("/v1/embeddings", {"input": "a", "cache_salt": ""}, "cache_salt", "1 to 1024"),
+        ("/v1/embeddings", {"input": "a", "rid": "a", "request_id": "b"}, "rid", "send one"),
         ("/v1/embeddings", {}, "input", "either"),
         (
             "/v1/embeddings",
@@ -283,8 +294,11 @@ async def test_documents_may_be_cut(ranker: Model, embedder: Model) -> None:
             whole = await scores(query, documents[:1])
             same = await scores(query, documents[:1], max_tokens_per_doc=0)
             own = await scores(documents[0], documents[:1], max_tokens_per_doc=2)
+            cut_query = await scores("the dog " * 3, documents[:1], max_tokens_per_query=2)
+            short_query = await scores("the dog", documents[:1])
         np.testing.assert_allclose(cut, short, atol=CLOSE)
         np.testing.assert_allclose(whole, same, atol=CLOSE)
+        np.testing.assert_allclose(cut_query, short_query, atol=CLOSE)
         assert abs(whole[0] - cut[0]) > 1e-4
         assert model is ranker or own[0] < 1 - 1e-4  # the query is whole, the document is not
 
@@ -314,6 +328,8 @@ async def test_responses_have_the_id_that_was_asked_for(embedder: Model) -> None
             named = (await served.post(path, **body, request_id="mine")).json()["id"]
             other = (await served.post(path, **body)).json()["id"]
             assert named.endswith("-mine") and named.split("-")[0] == other.split("-")[0]
+            salted = await served.post(path, **body, rid="mine", cache_salt="s", extra_key="e")
+            assert salted.json()["id"] == "mine"
         wrong = await served.post("/v1/embeddings", input="a", request_id="")
     assert wrong.json()["error"]["param"] == "request_id"
 
@@ -461,7 +477,6 @@ async def test_vectors_in_sglang_s_words(embedder: Model, classifier: Model) -> 
         ("/encode", {"text": "a", "model": "nobody"}, "model"),
         ("/classify", {"text": "a", "input": "b"}, "input"),
         ("/classify", {"text": "a", "add_special_tokens": False}, "add_special_tokens"),
-        ("/classify", {"input": "a", "rid": "b"}, "rid"),
     ],
 )
 async def test_what_is_wrong_there_is_named(

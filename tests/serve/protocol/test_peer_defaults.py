@@ -31,7 +31,8 @@ BOTH = {
     "skip_special_tokens": True, "custom_params": None, "rid": None, "extra_key": None,
     "return_hidden_states": False, "return_routed_experts": False,
     "return_cached_tokens_details": False, "return_prompt_token_ids": False,
-    "routed_experts_start_len": 0, "custom_labels": None,
+    "routed_experts_start_len": 0, "custom_labels": None, "return_spec_tokens_details": False,
+    "watermark": None,
     **NULL(("lora_path", "session_params", "custom_logit_processor", "data_parallel_rank")),
     **NULL(("bootstrap_host", "bootstrap_port", "bootstrap_room", "some_name_of_tomorrow")),
 }  # fmt: skip
@@ -47,6 +48,9 @@ CHAT = {
     "verbosity": "medium", "web_search_options": None, "functions": None, "function_call": "none",
     "use_audio_in_video": False, "return_meta_info": False, "task": None,
     "max_dynamic_patch": None, "images_config": None, "ngram_corpus_id": None,
+    "return_input_ids_in_sglext": False, "return_output_ids_in_sglext": False,
+    "return_sampling_mask": False, "sampling_logprobs_mode": None, "thinking": None,
+    "return_flat_raw_output_top_logprobs": False, "return_flat_raw_top_logprobs_b64": True,
 }  # fmt: skip
 COMPLETION = {
     **BOTH, "best_of": 1, "logprobs": None, "suffix": None, "add_special_tokens": True,
@@ -58,6 +62,10 @@ GENERATE = {
     "top_logprobs_num": 0, "token_ids_logprob": None, "return_text_in_logprobs": False,
     "stream": False, "log_metrics": True, "modalities": None, "background": False,
     "no_logs": False, "return_bytes": False, "return_entropy": False, "extra_key": None,
+    "session_id": None, "max_thinking_tokens": None, "return_prompt_token_ids": False,
+    "return_indexer_topk": False, "return_sampling_mask": False, "watermark": None,
+    "return_flat_raw_top_logprobs": False, "return_flat_raw_output_top_logprobs": False,
+    "return_flat_raw_top_logprobs_b64": False,
     "sampling_params": {
         "max_new_tokens": 16, "min_new_tokens": 0, "temperature": 1.0, "top_p": 1.0, "top_k": -1,
         "min_p": 0.0, "n": 1, "json_schema": None, "structural_tag": None, "ignore_eos": False,
@@ -75,12 +83,13 @@ RESPONSES = {
     "repetition_penalty": 1.0, "presence_penalty": 0.0, "ignore_eos": False, "priority": 0,
     "stop_token_ids": [], "structured_outputs": None, "session_id": None, "watermarking": None,
     "previous_input_messages": None, "mm_payload": None, "return_mm_kwargs": False,
+    "include_reasoning": True, "request_id": None,
 }  # fmt: skip
 MESSAGE = {
     "metadata": None, "stop_sequences": None, "stream": False, "system": None, "thinking": None,
     "tool_choice": None, "tools": None, "top_k": None, "service_tier": "auto", "container": None,
     "mcp_servers": None, "output_config": None, "chat_template_kwargs": None, "vllm_xargs": None,
-    "watermarking": None,
+    "watermarking": None, "betas": [],
 }  # fmt: skip
 
 

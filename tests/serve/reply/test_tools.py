@@ -148,6 +148,22 @@ async def test_effort_is_what_the_template_makes_of_it(
     assert body["choices"][0]["message"]["content"] == said
 
 
+@pytest.mark.parametrize(("template", "fields", "said"), [
+    ("{{ reasoning_effort }}<|im_end|>", {"reasoning": {"effort": "low"}}, "low"),
+    ("{{ enable_thinking }}<|im_end|>", {"reasoning": {"effort": "none"}}, "False"),
+    ("{{ enable_thinking }}<|im_end|>", {"reasoning": {"enabled": False}}, "False"),
+    ("{{ thinking }}<|im_end|>", {"reasoning": {"enable": True}}, "True"),
+    ("{{ thinking }}<|im_end|>", {"thinking": {"type": "disabled"}}, "False"),
+    ("{{ thinking is defined }}<|im_end|>", {"thinking": {"type": "adaptive"}}, "False"),
+])  # fmt: skip
+async def test_sglangs_words_for_thinking_say_the_same(
+    serve: Serve, template: str, fields: dict[str, Any], said: str
+) -> None:
+    async with serve(settings(chat_template=template)) as served:
+        body = (await served.chat(**fields)).json()
+    assert body["choices"][0]["message"]["content"] == said
+
+
 def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
     tools = [{"type": "function", "function": {"name": name}} for name in names]
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
@@ -177,6 +193,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "not among",
     ),
     ({"reasoning_effort": "high"}, "reasoning_effort", "no reasoning effort"),
+    ({"reasoning": {"effort": "high"}}, "reasoning", "leave out reasoning."),
+    ({"reasoning": {"enabled": True}}, "reasoning", "cannot be told whether to think"),
+    ({"thinking": {"type": "enabled"}}, "thinking", "leave out thinking."),
+    ({"thinking": {"type": "on"}}, "thinking", "one of 'adaptive', 'disabled', 'enabled'; got"),
+    ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "reasoning", "send one"),
+    ({"thinking": {"type": "disabled"}, "reasoning": {"enabled": True}}, "reasoning", "send one"),
     (
         {"messages": [{"role": "user", "content": "", "tool_call_id": "x"}]},
         "messages",

@@ -122,6 +122,29 @@ async def test_a_response_is_gone_on_with(serve: Serve) -> None:
     assert second.output_text == f"user|Q|||;assistant|{first.output_text}|||;user|R|||;"
 
 
+async def test_a_request_may_name_its_response(serve: Serve) -> None:
+    async with client(serve, api_keys=("a", "b")) as (api, _):
+        mine, other = api.with_options(api_key="a"), api.with_options(api_key="b")
+        asked = {"model": "tiny", "input": "Q", "extra_body": {"request_id": "resp_mine"}}
+        first = await mine.responses.create(**asked)
+        with pytest.raises(openai.BadRequestError, match="another request_id"):
+            await mine.responses.create(**asked)
+        await other.responses.create(**{**asked, "input": "R"})
+        found = await mine.responses.retrieve("resp_mine")
+        await mine.responses.delete("resp_mine")
+        again = await mine.responses.create(**asked, background=True)
+        theirs = await other.responses.retrieve("resp_mine")
+    assert first.id == found.id == again.id == "resp_mine"
+    assert (found.output_text, theirs.output_text) == ("Q", "R")
+
+
+async def test_reasoning_may_be_left_out(serve: Serve) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "input": "<think>Hm.</think>Sure."}
+    async with client(serve) as (api, _):
+        answer = await api.responses.create(**asked, extra_body={"include_reasoning": False})
+    assert [item.type for item in answer.output] == ["message"] and answer.output_text == "Sure."
+
+
 async def test_items_come_back_as_they_were(serve: Serve) -> None:
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "Q"}]},
@@ -350,7 +373,7 @@ def test_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         put(name, 10)
     assert kept() == ["d", "e"]
     for name in "de":
-        store.delete(name)
+        store.delete(store.get(name))
     assert store._num_bytes == 0
 
 

@@ -1,0 +1,22 @@
+"""What SGLang tells of an answer: its `meta_info`, of `/generate` and of chats."""
+
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+
+class MetaInfo(Struct, kw_only=True):
+    """Counts, the reason of the end, and log-probabilities."""
+
+    id: str
+    finish_reason: dict[str, Any] | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    weight_version: str  # those that the server has now
+    input_token_logprobs: list[Any] | Raw | UnsetType = UNSET
+    input_top_logprobs: list[Any] | Raw | UnsetType = UNSET
+    output_token_logprobs: list[Any] | UnsetType = UNSET
+    output_top_logprobs: list[Any] | UnsetType = UNSET
+    output_token_ids_logprobs: list[Any] | UnsetType = UNSET
+    hidden_states: list[Raw] | UnsetType = UNSET
