@@ -176,6 +176,7 @@ def _information(service: Service) -> Iterator[Route]:
         yield Route(path, info.model)
     yield Route("/tokenizer_info", info.tokenizer)
     yield Route("/get_world_size", info.world_size)
+    yield Route("/kv_event_sources", info.event_sources)
     yield Route("/v1/loads", info.loads)
     for path in RESETS:
         yield Route(path, ResetRoute(service).__call__, methods=["POST"])
@@ -193,7 +194,8 @@ def _information(service: Service) -> Iterator[Route]:
     yield Route("/livez", health.alive)
     yield Route("/load", health.load)
     yield Route("/version", health.version)
-    yield Route("/server_info", health.server_info)
+    for path in ("/server_info", "/get_server_info"):
+        yield Route(path, health.server_info)
     yield Route("/metrics", service.metrics.route)
     yield Route("/v1/models", models.every)
     yield Route(REALTIME, say_to_upgrade)

@@ -141,6 +141,7 @@ class CountRequest(CheckedRequest, frozen=True, kw_only=True):
     output_config: OutputConfig | None = None
     chat_template_kwargs: dict[str, Any] | None = None  # as in the chat API
     output_format: OutputFormat | None = None  # the same as output_config.format, before it
+    cache_control: Any = None  # asks for what the prefix cache does anyway
 
     @property
     def format(self) -> OutputFormat | None:

@@ -45,6 +45,10 @@ class InfoRoutes:
         size = self._service.engine_config.tensor_parallel_size
         return json_response({"world_size": size})
 
+    async def event_sources(self, _: Request) -> Response:
+        """GET /kv_event_sources: who tells of pages that come and go, by replica; nobody does."""
+        return json_response({})
+
     async def tokenizer(self, _: Request) -> Response:
         """GET /tokenizer_info, in the words of a tokenizer_config.json."""
         tokenizer = self._service.model.tokenizer

@@ -19,6 +19,7 @@ class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchemaFormat | None = None
+    schema: dict[str, Any] | bool | None = None  # without a name, as SGLang and llama.cpp take it
     format: dict[str, Any] | UnsetType = UNSET
     structures: list[dict[str, Any]] | UnsetType = UNSET
     triggers: list[str] | UnsetType = UNSET

@@ -109,11 +109,11 @@ def _of_response_format(wanted: ResponseFormat | None) -> Options | None:
     match wanted.type:
         case "text":
             return None
-        case "json_object":
-            return {"json_object": True}
         case "structural_tag":
             return {"structural_tag": tag}
-    schema = wanted.json_schema.schema if wanted.json_schema else None
+    schema = wanted.json_schema.schema if wanted.json_schema else wanted.schema
+    if schema is None and wanted.type == "json_object":
+        return {"json_object": True}
     if schema is None:
         raise RequestError("response_format.json_schema needs a schema.", "response_format")
     return {"json": {} if schema is True else schema}
@@ -121,10 +121,15 @@ def _of_response_format(wanted: ResponseFormat | None) -> Options | None:
 
 def _check_parts(wanted: ResponseFormat, has_tag: bool) -> None:
     """Parts of another type than the one that is named would be ignored."""
-    other = "json_schema" if wanted.json_schema and wanted.type != "json_schema" else None
-    other = "format or structures" if has_tag and wanted.type != "structural_tag" else other
-    if other:
-        raise RequestError(
-            f"response_format has type {wanted.type} and {other}; they do not go together.",
-            "response_format",
-        )
+    named, kind = wanted.json_schema is not None, wanted.type
+    others = {
+        "json_schema": named and kind != "json_schema",
+        "schema": wanted.schema is not None and (named or not kind.startswith("json")),
+        "format or structures": has_tag and kind != "structural_tag",
+    }
+    for other, is_there in others.items():
+        if is_there:
+            raise RequestError(
+                f"response_format has type {kind} and {other}; they do not go together.",
+                "response_format",
+            )

@@ -11,7 +11,19 @@ MAX_TOOLS = 1024
 _NAME = re.compile(r"[\w.:/\-]{1,256}\Z", re.ASCII)
 
 
-class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Offered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a model is told of, at once: raises RequestError where it is to be later."""
+
+    defer_loading: bool = False
+
+    def __post_init__(self) -> None:
+        if self.defer_loading:
+            raise RequestError(
+                "defer_loading is not served: a model is told of all tools at once.", "tools"
+            )
+
+
+class FunctionDefinition(_Offered, frozen=True):
     """A function; `parameters` is the JSON schema of its arguments. With `strict` calls keep to it
     where the model chooses whether to call, too; those that are demanded always do."""
 
@@ -21,7 +33,7 @@ class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_d
     strict: bool | None = None
 
 
-class Tool(Struct, frozen=True, forbid_unknown_fields=True):
+class Tool(_Offered, frozen=True):
     """The only kind of tool that a model can be told of."""
 
     type: Literal["function"]

@@ -35,6 +35,8 @@ SAME: list[list[dict[str, Any]]] = [
                 "json_schema": {"name": "x", "schema": SCHEMA},
             }
         },
+        {"response_format": {"type": "json_schema", "schema": SCHEMA}},
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
     ],
     [
         {"structured_outputs": {"regex": "[ab]+"}},
@@ -89,6 +91,8 @@ async def test_all_names_of_a_constraint_mean_the_same(serve: Serve) -> None:
         ({"response_format": {"type": "text", "extra": 1}}, "response_format", "extra"),
         ({"response_format": {"type": "json_object", **TAGS}}, "response_format", "together"),
         ({"response_format": {"type": "structural_tag"}}, "response_format", "structures"),
+        ({"response_format": {"type": "text", "schema": {}}}, "response_format", "together"),
+        ({"response_format": {**NAMED, "schema": {}}}, "response_format", "together"),
         ({"response_format": "json"}, "response_format", "got str"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {

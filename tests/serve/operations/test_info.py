@@ -17,7 +17,10 @@ async def test_a_model_describes_itself(serve: Serve) -> None:
             (await served.http.get(path)).json() for path in ("/model_info", "/get_model_info")
         ]
         tokenizer = (await served.http.get("/tokenizer_info")).json()
-    assert infos[0] == infos[1]
+        older = (await served.http.get("/get_server_info")).json()
+        sources = (await served.http.get("/kv_event_sources")).json()
+        newer = (await served.http.get("/server_info")).json()
+    assert infos[0] == infos[1] and older.keys() == newer.keys() and sources == {}
     assert infos[0]["is_generation"] and infos[0]["max_model_len"] == 128
     assert infos[0]["preferred_sampling_params"] == {"temperature": 0.5, "top_p": 0.9}
     assert (tokenizer["vocab_size"], tokenizer["eos_token"]) == (258, "<|im_end|>")

@@ -89,7 +89,7 @@ MESSAGE = {
     "metadata": None, "stop_sequences": None, "stream": False, "system": None, "thinking": None,
     "tool_choice": None, "tools": None, "top_k": None, "service_tier": "auto", "container": None,
     "mcp_servers": None, "output_config": None, "chat_template_kwargs": None, "vllm_xargs": None,
-    "watermarking": None, "betas": [],
+    "watermarking": None, "betas": [], "cache_control": {"type": "ephemeral"},
 }  # fmt: skip
 
 

@@ -129,8 +129,9 @@ async def test_earlier_turns_reach_the_template(serve: Serve) -> None:
         {"role": "assistant", "content": None, "tool_calls": [called], "reasoning": "Hm"},
         {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
     ]
+    tools = [{**TOOL, "defer_loading": False}]
     async with serve(settings(chat_template=template), ROOM) as served:
-        response = await served.post("/v1/chat/completions", messages=messages, tools=[TOOL])
+        response = await served.post("/v1/chat/completions", messages=messages, tools=tools)
     said = response.json()["choices"][0]["message"]["content"]
     assert said == "user|Q|||;assistant||Hm|c1:Rome|;tool|sunny|||c1;get_weather"
 
@@ -174,6 +175,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [TOOL, TOOL]}, "tools", "same name"),
     ({"tools": [{"type": "web_search"}]}, "tools", "web_search"),
     ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools", "no name"),
+    ({"tools": [{**TOOL, "defer_loading": True}]}, "tools", "at once"),
     ({"tool_choice": "required"}, "tool_choice", "needs tools"),
     ({"tool_choice": allowed("get_time"), "tools": [TOOL]}, "tool_choice", "not among"),
     ({"tool_choice": allowed("get_weather")}, "tool_choice", "not among"),
