@@ -19,7 +19,7 @@ from serve.http.key_limits import KeyLimits
 from serve.http.openapi import OpenApiRoute
 from serve.http.root_path import RootPath
 from serve.layers import layers
-from serve.messages.routes import CountTokensRoute, MessagesRoute
+from serve.messages.routes import CountTokensRoute, MessagesRenderRoute, MessagesRoute
 from serve.native.generate import GenerateRoute
 from serve.native.invocations import Invocations
 from serve.native.label_scores import GenerativeScoringRoute
@@ -78,7 +78,7 @@ from serve.pooling.routes import (
     ScoreRoute,
 )
 from serve.realtime.route import REALTIME, RealtimeRoute, say_to_upgrade
-from serve.responses.routes import ResponsesRoute, StoredResponses
+from serve.responses.routes import ResponsesRenderRoute, ResponsesRoute, StoredResponses
 from serve.responses.store import ResponseStore
 from serve.service import Service
 
@@ -112,15 +112,12 @@ def _generation(service: Service) -> Iterator[Route]:
         "/v1/completions": CompletionsRoute(service),
         "/v1/chat/completions": ChatRoute(service),
         "/v1/chat/completions/batch": ChatBatchRoute(service),
-        "/v1/chat/completions/render": ChatRenderRoute(service),
-        "/v1/completions/render": CompletionRenderRoute(service),
         "/v1/chat/completions/derender": DerenderChatRoute(service),
         "/v1/completions/derender": DerenderCompletionRoute(service),
         "/v1/responses": ResponsesRoute(service, store),
         "/v1/messages": MessagesRoute(service),
         "/v1/messages/count_tokens": CountTokensRoute(service),
         "/cohere/v2/chat": CohereChatRoute(service),
-        "/cohere/v2/chat/render": CohereRenderRoute(service),
         "/generate": GenerateRoute(service),
         "/open_session": OpenSessionRoute(service),
         "/close_session": CloseSessionRoute(service),
@@ -156,6 +153,7 @@ def _generation(service: Service) -> Iterator[Route]:
             f"{version}/tokenize": TokenizeRoute(service),
             f"{version}/detokenize": DetokenizeRoute(service),
         }
+    routes |= _rendering(service, store)
     routes |= {path: AudioRoute(service, task) for path, task in AUDIO_PATHS.items()}
     routes["/invocations"] = Invocations(service, dict(routes))
     for path, route in routes.items():
@@ -163,6 +161,17 @@ def _generation(service: Service) -> Iterator[Route]:
     yield Route(RESPONSE, stored.one, methods=["GET", "DELETE"])
     yield Route(f"{RESPONSE}/input_items", stored.input_items)
     yield Route(f"{RESPONSE}/cancel", stored.cancel, methods=["POST"])
+
+
+def _rendering(service: Service, store: ResponseStore) -> dict[str, ASGIApp]:
+    """What stops where the model would begin."""
+    return {
+        "/v1/chat/completions/render": ChatRenderRoute(service),
+        "/v1/completions/render": CompletionRenderRoute(service),
+        "/v1/responses/render": ResponsesRenderRoute(service, store),
+        "/v1/messages/render": MessagesRenderRoute(service),
+        "/cohere/v2/chat/render": CohereRenderRoute(service),
+    }
 
 
 def _information(service: Service) -> Iterator[Route]:

@@ -112,6 +112,8 @@ OPERATIONS = [
     ),
     Operation("/v1/responses", ResponsesRequest, ResponseObject, ResponseEvent),
     Operation("/v1/messages", MessagesRequest, AnthropicMessage, StreamEvent),
+    Operation("/v1/responses/render", ResponsesRequest, RenderedPrompt),
+    Operation("/v1/messages/render", MessagesRequest, RenderedPrompt),
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/cohere/v2/chat", CohereChatRequest, CohereChat, CohereEvent),
     Operation("/cohere/v2/chat/render", CohereChatRequest, RenderedPrompt),

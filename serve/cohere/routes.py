@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from starlette.types import Scope, Send
+from starlette.types import Send
 
 from serve.cohere.protocol import CohereChatRequest, CohereEvent
 from serve.cohere.translate import chat_request
@@ -13,7 +13,7 @@ from serve.generation.conversation import begin
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json, send_whole
 from serve.http.sse import DATA_ONLY, Framing, event, send_events
-from serve.openai.render import rendered_chat
+from serve.openai.render import RenderRoute, rendered_chat
 from serve.service import Service
 
 _NAMES = MappingProxyType(
@@ -58,15 +58,11 @@ class CohereChatRoute(GenerationRoute[CohereChatRequest]):
                 await send_whole(send, view, await collect(stream))
 
 
-class CohereRenderRoute(GenerationRoute[CohereChatRequest]):
+class CohereRenderRoute(RenderRoute[CohereChatRequest]):
     """The prompt that a conversation is to the model, as `serve.openai.render` tells it."""
 
     kind = CohereChatRequest
-    computes = False
     names = CohereChatRoute.names
-
-    def _cache_owner(self, scope: Scope) -> str:
-        return ""  # whose cache it is, is to be said where the ids are sent
 
     async def answer(self, request: CohereChatRequest, request_id: str, send: Send) -> None:
         chat = chat_request(self.service, request)

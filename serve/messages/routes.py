@@ -1,4 +1,4 @@
-"""POST /v1/messages and /v1/messages/count_tokens."""
+"""POST /v1/messages, /v1/messages/render and /v1/messages/count_tokens."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from serve.http.sse import Framing, event, named_event, send_events
 from serve.messages.protocol import CountRequest, MessagesRequest, TokenCount
 from serve.messages.translate import chat_request
 from serve.messages.view import MessagesView
+from serve.openai.render import RenderRoute, rendered_chat
 from serve.service import Service
 
 _HINTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
@@ -58,6 +59,17 @@ class MessagesRoute(GenerationRoute[MessagesRequest]):
                 await send_events(send, stream, view, _FRAMING)
             else:
                 await send_json(send, view.whole(await collect(stream)))
+
+
+class MessagesRenderRoute(RenderRoute[MessagesRequest]):
+    """The prompt that a conversation is to the model, as `serve.openai.render` tells it."""
+
+    kind = MessagesRequest
+    names = MessagesRoute.names
+
+    async def answer(self, request: MessagesRequest, request_id: str, send: Send) -> None:
+        chat = chat_request(request, effort(self.service, request))
+        await send_json(send, await rendered_chat(self.service, chat, f"msg_{request_id}"))
 
 
 def effort(service: Service, request: CountRequest) -> str | None:

@@ -1,5 +1,5 @@
 """POST /v1/chat/completions/render and /v1/completions/render: vLLM's routes that stop where the
-model would begin.
+model would begin. Other APIs of conversations have one beside their own.
 
     {"messages": [...], "max_tokens": 5}
     {"request_id": "chatcmpl-...", "token_ids": [...], "sampling_params": {"max_tokens": 5, ...}}
@@ -22,7 +22,7 @@ from serve.http.endpoint import GenerationRoute, send_json
 from serve.openai.completions import CompletionsRoute, completion_prompts
 from serve.protocol.chat import ChatRequest
 from serve.protocol.completions import CompletionRequest
-from serve.protocol.decoding import GenerationRequest, StreamOptions
+from serve.protocol.decoding import GenerationRequest, RequestT, StreamOptions
 from serve.service import Service
 
 _NOT_IN_IDS = (
@@ -49,14 +49,19 @@ class RenderedPrompt(Struct, kw_only=True):
     prompt_text: str | UnsetType | None = UNSET  # where return_prompt_text asks for it
 
 
-class ChatRenderRoute(GenerationRoute[ChatRequest]):
-    """The prompt that a conversation is to the model."""
+class RenderRoute(GenerationRoute[RequestT]):
+    """The prompt that a request is to the model."""
 
-    kind = ChatRequest
     computes = False
 
     def _cache_owner(self, scope: Scope) -> str:
         return ""  # whose cache it is, is to be said where the ids are sent
+
+
+class ChatRenderRoute(RenderRoute[ChatRequest]):
+    """Of a conversation."""
+
+    kind = ChatRequest
 
     async def answer(self, request: ChatRequest, request_id: str, send: Send) -> None:
         name = request.response_id("chatcmpl", request_id)
@@ -76,15 +81,11 @@ async def rendered_chat(service: Service, request: ChatRequest, name: str) -> Re
     return _rendered(service, request, talk.prompt, name)
 
 
-class CompletionRenderRoute(GenerationRoute[CompletionRequest]):
+class CompletionRenderRoute(RenderRoute[CompletionRequest]):
     """The token ids of each prompt."""
 
     kind = CompletionRequest
-    computes = False
     names = CompletionsRoute.names
-
-    def _cache_owner(self, scope: Scope) -> str:
-        return ""
 
     async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
         _check(request)

@@ -55,7 +55,10 @@ def reply_rules(
     *,
     auto_allowed: bool,
 ) -> ReplyRules:
-    """Raises RequestError where a model whose calls nobody can read is offered tools."""
+    """Raises RequestError where a model whose calls nobody can read is offered tools, or tokens
+    would show what is to be left out."""
+    if thinking is not None and thinking.reasoning and request.include_reasoning is False:
+        _check_hidden(request)
     if request.separate_reasoning is False:
         thinking = None
     choice = request.choice
@@ -85,6 +88,22 @@ def reply_rules(
         special=bool(thinking and thinking.special) or bool(native and tools and tools.special),
         named=isinstance(choice, NamedToolChoice),
     )
+
+
+def _check_hidden(request: ChatRequest) -> None:
+    for name in ("logprobs", "return_token_ids"):
+        if getattr(request, name):
+            raise RequestError(
+                f"{name} shows the reasoning that include_reasoning false leaves out; leave out "
+                "one of them.",
+                name,
+            )
+    if request.separate_reasoning is False:
+        raise RequestError(
+            "separate_reasoning false puts into the content what include_reasoning false leaves "
+            "out; leave out one of them.",
+            "separate_reasoning",
+        )
 
 
 def _grammar(choice: ToolChoice, tools: ToolFormat | None) -> Grammar | None:

@@ -25,6 +25,8 @@ from serve.http.json_response import json_response
 from serve.http.key_limits import keep_place
 from serve.http.owner import owner_of
 from serve.http.sse import Framing, event, named_event, send_events
+from serve.openai.render import RenderRoute, rendered_chat
+from serve.protocol.chat import ChatRequest
 from serve.responses.event_log import AsLogged, EventLog
 from serve.responses.input_items import named, page
 from serve.responses.protocol import Deleted, InputItem, ResponseEvent, ResponsesRequest
@@ -38,6 +40,7 @@ _NAMES = MappingProxyType(
     {
         "messages": "input",
         "max_tokens": "max_output_tokens",
+        "logprobs": "include",
         "max_completion_tokens": "max_output_tokens",
     }
 )
@@ -65,10 +68,8 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
     ) -> None:
         owner, name = owner_of(scope or {}), f"resp_{request_id}"
         self._store.check_free(request.request_id or name, owner)
-        before = self._before(request, owner)
-        parts = [*before, named(new_items(request), chain.from_iterable(before))]
-        turns = [turn for part in parts for turn in turns_of(part)]
-        talk = await begin(self.service, chat_request(request, turns), "responses")
+        parts = _parts(self._store, request, owner)
+        talk = await begin(self.service, _chat(request, parts), "responses")
         model = self.service.answers_as(talk.prompt)
         view = ResponseView(request, talk, request.request_id or name, model)
         stored = Stored(view.response, parts, owner)
@@ -112,15 +113,6 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
         else:
             await send_events(send, stored.log.after(-1), AsLogged(), _FRAMING)
 
-    def _before(self, request: ResponsesRequest, owner: str) -> list[list[InputItem]]:
-        previous = request.previous_response_id
-        if previous is None:
-            return []
-        stored = self._store.get(previous, owner, "previous_response_id")
-        if stored.task is not None:
-            raise RequestError("The previous response is not complete yet.", "previous_response_id")
-        return stored.whole()
-
     def _asked(
         self, name: str, talk: Conversation, view: ResponseView, interval: int = 1
     ) -> AbstractContextManager[RequestStream]:
@@ -155,6 +147,42 @@ class ResponsesRoute(GenerationRoute[ResponsesRequest]):
                 log.add(end)
             log.close()
         self._store.put(stored)  # which has grown, whatever its end
+
+
+class ResponsesRenderRoute(RenderRoute[ResponsesRequest]):
+    """The prompt that a conversation is to the model, as `serve.openai.render` tells it."""
+
+    kind = ResponsesRequest
+    names = ResponsesRoute.names
+
+    def __init__(self, service: Service, store: ResponseStore) -> None:
+        super().__init__(service)
+        self._store = store
+
+    async def serve(self, request: ResponsesRequest, scope: Scope, send: Send) -> None:
+        await self.answer(request, scope["state"]["request_id"], send, owner_of(scope))
+
+    async def answer(
+        self, request: ResponsesRequest, request_id: str, send: Send, owner: str = ""
+    ) -> None:
+        chat = _chat(request, _parts(self._store, request, owner))
+        name = request.request_id or f"resp_{request_id}"
+        await send_json(send, await rendered_chat(self.service, chat, name))
+
+
+def _parts(store: ResponseStore, request: ResponsesRequest, owner: str) -> list[list[InputItem]]:
+    """What `previous_response_id` names, and what is new; raises RequestError."""
+    before: list[list[InputItem]] = []
+    if (previous := request.previous_response_id) is not None:
+        stored = store.get(previous, owner, "previous_response_id")
+        if stored.task is not None:
+            raise RequestError("The previous response is not complete yet.", "previous_response_id")
+        before = stored.whole()
+    return [*before, named(new_items(request), chain.from_iterable(before))]
+
+
+def _chat(request: ResponsesRequest, parts: Iterable[list[InputItem]]) -> ChatRequest:
+    return chat_request(request, [turn for part in parts for turn in turns_of(part)])
 
 
 class StoredResponses:

@@ -6,7 +6,7 @@ from serve.reply.tags import Tags
 
 FORMATS = (
     ToolFormat(
-        ("glm45", "glm47"),
+        ("glm45", "glm47", "glm"),
         TaggedCalls(
             Tags(
                 call="<tool_call>",

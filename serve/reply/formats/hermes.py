@@ -5,7 +5,7 @@ from serve.reply.json_calls import JsonCalls
 
 FORMATS = (
     ToolFormat(
-        ("hermes", "qwen", "qwen25", "granite4", "ernie45", "longcat"),
+        ("hermes", "qwen", "qwen25", "qwen3_json", "granite4", "ernie45", "longcat"),
         JsonCalls(begin=("<tool_call>",), end="</tool_call>"),
         marks=(("<tool_call>",),),
     ),

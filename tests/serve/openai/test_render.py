@@ -47,6 +47,24 @@ async def test_a_chat_may_go_through_token_ids(serve: Serve, options: dict[str, 
     assert shown == whole
 
 
+@pytest.mark.parametrize(("path", "asked"), [
+    ("/v1/responses", {"input": "Hi", "max_output_tokens": 4, "previous_response_id": "before"}),
+    ("/v1/messages", {"model": "tiny", "messages": TURNS, "max_tokens": 4, "top_k": 3}),
+])  # fmt: skip
+async def test_other_conversations_have_their_ids_too(
+    serve: Serve, path: str, asked: dict[str, Any]
+) -> None:
+    async with serve() as served:
+        await post(served, "/v1/responses", input="So", request_id="before", max_output_tokens=2)
+        await post(served, path, **asked)
+        rendered = await post(served, f"{path}/render", **asked)
+        await post(served, TOKENS, **rendered)
+        wrong = await served.post(f"{path}/render", **{**asked, "temperature": -1})
+        _, direct, through = served.core.added
+    assert rendered["token_ids"] == direct.prompt_token_ids == through.prompt_token_ids
+    assert through.params == direct.params and wrong.status_code == 400
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_a_stream_may_go_through_token_ids(

@@ -200,7 +200,7 @@ async def test_several_responses_end_at_once(serve: Serve) -> None:
 NOTHING_COMPUTED = {
     "/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize", "/api/show", "/open_session",
     "/close_session", "/parse_function_call", "/separate_reasoning", "/v1/messages/count_tokens",
-    "/cohere/v2/chat/render",
+    *(f"{path}/render" for path in ("/cohere/v2/chat", "/v1/responses", "/v1/messages")),
     *(f"/v1/{kind}/{end}" for kind in ("chat/completions", "completions")
       for end in ("render", "derender")),
 }  # fmt: skip

@@ -79,6 +79,22 @@ async def test_parts_that_are_not_wanted_are_left_out(serve: Serve) -> None:
     assert choice["message"]["content"] == reply and choice["finish_reason"] == "stop"
 
 
+async def test_tokens_do_not_show_what_is_left_out(serve: Serve) -> None:
+    async with serve(settings(), ROOM) as served:
+        for name, value in (("logprobs", True), ("return_token_ids", True),
+                            ("separate_reasoning", False)):  # fmt: skip
+            answer = await served.chat(THOUGHT, include_reasoning=False, **{name: value})
+            assert answer.status_code == 400 and answer.json()["error"]["param"] == name
+        responses = await served.post(
+            "/v1/responses", input=THOUGHT, include_reasoning=False,
+            include=["message.output_text.logprobs"],
+        )  # fmt: skip
+    assert responses.json()["error"]["param"] == "include"
+    async with serve(settings(reasoning_parser="none"), ROOM) as served:
+        shown = await served.chat("Hi", include_reasoning=False, logprobs=True, max_tokens=1)
+    assert shown.status_code == 200  # a model of which nothing is hidden
+
+
 @pytest.mark.parametrize("reply", [f"{THOUGHT}Sure. {CALL}", THOUGHT[:-11], f"{THOUGHT}Yes."])
 async def test_reasoning_may_be_streamed_in_one_piece(serve: Serve, reply: str) -> None:
     async with serve(settings(), ROOM) as served:
