@@ -21,7 +21,7 @@ from engine.errors import RequestError
 from engine.stopping.repetition import RepetitionDetectionParams
 from serve.protocol.invalid import invalid
 from serve.protocol.response_format import ResponseFormat
-from serve.protocol.unsupported import IGNORED, is_harmless
+from serve.protocol.unsupported import IGNORED, harmless_values, is_harmless
 
 MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
@@ -299,7 +299,11 @@ def check_unserved(name: str, value: Any, kind: type[CheckedRequest]) -> None:
         return
     shown = _shown(name)
     if known is False:
-        raise RequestError(f"{shown} is not supported here with this value; leave it out.", shown)
+        fine = [msgspec.json.encode(each).decode() for each in harmless_values(name)]
+        rest = "".join(f" or send {each}" for each in fine)
+        raise RequestError(
+            f"{shown} is not supported here with this value; leave it out{rest}.", shown
+        )
     nearest = difflib.get_close_matches(name[:64], kind.__struct_fields__, n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]}?" if nearest else "."
     raise RequestError(f"There is no field {shown}{hint}", shown)

@@ -141,6 +141,11 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
 )
 
 
+def harmless_values(name: str) -> tuple[Any, ...]:
+    """What may be sent of a field that is not served, besides null."""
+    return _NEUTRAL.get(name, ())
+
+
 def is_harmless(name: str, value: Any) -> bool | None:
     """Whether `value` leaves field `name` at its default; None for a name nobody knows."""
     if name not in _NEUTRAL:

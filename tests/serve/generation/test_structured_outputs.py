@@ -117,7 +117,8 @@ async def test_all_names_of_a_constraint_mean_the_same(serve: Serve) -> None:
         ({"regex": "a", "ebnf": 'root ::= "a"'}, "ebnf", "exclude"),
         ({"regex": "a", "response_format": {"type": "json_object"}}, "regex", "exclude"),
         ({"regex": "a", "allowed_token_ids": [1]}, "allowed_token_ids", "exclude"),
-        ({"guided_decoding_backend": "outlines"}, "guided_decoding_backend", "not supported"),
+        ({"guided_decoding_backend": "outlines"}, "guided_decoding_backend",
+         'leave it out or send "auto" or send "guidance".'),
     ],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
