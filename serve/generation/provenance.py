@@ -5,7 +5,7 @@ The names are SGLang's (`return_cached_tokens_details`) and vLLM's (`return_weig
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class WeightVersionSpan(Struct):
@@ -24,9 +24,11 @@ class CachedTokensDetails(Struct):
 
 
 class SglExt(Struct):
-    """What SGLang adds to OpenAI's responses."""
+    """What SGLang adds to OpenAI's responses, each part where it is asked for."""
 
-    cached_tokens_details: CachedTokensDetails
+    cached_tokens_details: CachedTokensDetails | UnsetType = UNSET
+    input_ids: list[int] | UnsetType = UNSET
+    output_ids: list[list[int]] | UnsetType = UNSET  # of each choice
 
 
 def weight_versions(

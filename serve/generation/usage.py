@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from engine.outputs import OutputDelta
 from engine.reasoning.thoughts import Thoughts
-from serve.generation.provenance import CachedTokensDetails, SglExt
+from serve.generation.provenance import CachedTokensDetails
 from serve.protocol.decoding import CompletionTokensDetails, Usage, summed, usage_of
 
 
@@ -79,10 +79,10 @@ class TokenCounter:
             self._written(self._generated),
         )
 
-    def cached(self) -> SglExt:
+    def cached(self) -> CachedTokensDetails:
         """Where the cached tokens of all prompts were."""
         host = sum(external for _, external in self._cached.values())
-        return SglExt(CachedTokensDetails(self.cached_tokens - host, host))
+        return CachedTokensDetails(self.cached_tokens - host, host)
 
     def _reasoning(self, choices: Iterable[int]) -> int | None:
         thoughts = [self._thoughts.get(choice) for choice in choices]

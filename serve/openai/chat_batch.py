@@ -17,6 +17,7 @@ from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage, summe
 _NOT_OF_SEVERAL = (
     "stream", "use_beam_search", "prompt_logprobs", "return_prompt_text", "functions", "input_ids",
     "session_params", "return_cached_tokens_details", "return_meta_info",
+    "return_input_ids_in_sglext", "return_output_ids_in_sglext",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
 from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
-from serve.generation.provenance import weight_versions
+from serve.generation.provenance import SglExt, weight_versions
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -61,7 +61,7 @@ class CompletionView:
         """The counts, if they are wanted."""
         if self._request.return_cached_tokens_details:
             chunk = self.chunk([], UNSET)
-            chunk.sglext = self._counter.cached()
+            chunk.sglext = SglExt(self._counter.cached())
             yield chunk
         if self._request.include_usage:
             yield self.chunk([], self._counter.total())
@@ -79,7 +79,7 @@ class CompletionView:
             self._counter.add(index, deltas[index])
         whole = self.chunk(choices, self._counter.total())
         if self._request.return_cached_tokens_details:
-            whole.sglext = self._counter.cached()
+            whole.sglext = SglExt(self._counter.cached())
         return whole
 
     def chunk(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:

@@ -155,6 +155,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     # SGLang's: in each choice; not of streams
     return_prompt_token_ids: bool | None = None
     return_meta_info: bool | None = None
+    return_input_ids_in_sglext: bool | None = None  # in `sglext`; of streams at the end
+    return_output_ids_in_sglext: bool | None = None
     prediction: Prediction | None = None
     session_params: SessionParams | None = None  # SGLang's: messages go on where others ended
 

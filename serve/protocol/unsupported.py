@@ -115,9 +115,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_flat_raw_top_logprobs_b64": (True, False),  # how those would be written
         "return_hidden_states": (False,),  # of routes that give none
         "return_indexer_topk": (False,),
-        "return_input_ids_in_sglext": (False,),
         "return_meta_info": (False,),  # of routes but chats
-        "return_output_ids_in_sglext": (False,),
         "return_pooled_hidden_states": (False,),
         "return_prompt_token_ids": (False,),  # of routes but chats and /generate
         "return_routed_experts": (False,),

@@ -91,7 +91,7 @@ def reply_rules(
 
 
 def _check_hidden(request: ChatRequest) -> None:
-    for name in ("logprobs", "return_token_ids"):
+    for name in ("logprobs", "return_token_ids", "return_output_ids_in_sglext"):
         if getattr(request, name):
             raise RequestError(
                 f"{name} shows the reasoning that include_reasoning false leaves out; leave out "

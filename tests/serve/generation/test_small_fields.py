@@ -94,6 +94,21 @@ async def test_choices_tell_what_generate_tells(serve: Serve) -> None:
     assert all("output_token_logprobs" not in each["meta_info"] for each in plain["choices"])
 
 
+async def test_ids_are_told_at_the_end(serve: Serve) -> None:
+    asked = {"n": 2, "max_tokens": 3, "return_input_ids_in_sglext": True}
+    async with serve() as served:
+        whole = (
+            await served.chat(**asked, return_output_ids_in_sglext=True, return_token_ids=True)
+        ).json()
+        stream = await served.chat(**asked, return_output_ids_in_sglext=True, stream=True)
+        few = (await served.chat(**asked)).json()["sglext"]
+    [told] = [each["sglext"] for each in event_data(stream.text)[:-1] if "sglext" in each]
+    assert told == whole["sglext"]
+    assert told["input_ids"] == whole["prompt_token_ids"] == few["input_ids"]
+    assert told["output_ids"] == [each["token_ids"] for each in whole["choices"]]
+    assert list(few) == ["input_ids"]
+
+
 async def test_special_tokens_may_stand_close(serve: Serve) -> None:
     """This tokenizer puts no spaces anywhere, so that nothing changes."""
     async with serve() as served:
