@@ -53,7 +53,10 @@ def _options(kind: Any, path: str) -> list[str]:
     for step in _STEP.findall(path):
         found = [one for each in found for inner in _inside(each, step) for one in _plain(inner)]
     values = [each.values for each in found if isinstance(each, inspect.LiteralType)]
-    return list(dict.fromkeys(repr(value) for each in values for value in each))
+    options = [repr(value) for each in values for value in each]
+    if options and any(isinstance(each, inspect.BoolType) for each in found):
+        options += ["true", "false"]
+    return list(dict.fromkeys(options))
 
 
 @cache

@@ -86,6 +86,7 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stream_interval: int | None = None
     custom_params: dict[str, Any] | None = None  # of logits processors
     beam_width: Literal[1] | None = None
+    watermark: None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -238,7 +239,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         scored = self.scored
         scores_prompt = scored is not None and scored.start >= 0
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
-        del options["beam_width"]  # the completions API searches beams
+        del options["beam_width"], options["watermark"]  # the completions API searches beams
         least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
             prompt=prompt,  # type: ignore[arg-type]

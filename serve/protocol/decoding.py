@@ -35,7 +35,19 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    include_obfuscation: bool | None = None  # OpenAI's padding against eavesdroppers; not made here
+    include_obfuscation: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_obfuscation(self.include_obfuscation)
+
+
+def check_obfuscation(wanted: bool | None) -> None:
+    """Raise RequestError for OpenAI's padding against eavesdroppers, which is not made here."""
+    if wanted:
+        raise RequestError(
+            "stream_options.include_obfuscation is not served here; leave it out or send false.",
+            "stream_options",
+        )
 
 
 class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "mm_payload": (),
         "mm_processor_kwargs": (),
         "n": (1,),  # of routes that give one answer
+        "output_mode": ("tokens",),
         "padding": ("do_not_pad",),
         "previous_input_messages": (),
         "prompt_embeds": (),  # of routes that take none
@@ -91,8 +92,10 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "input_embeds": (),  # likewise
         "instruct": (),
         "log_metrics": (True,),
+        "is_cross_encoder_request": (False,),
         "is_async": (False,),  # of /update_weights_from_disk, likewise others below
         "manifest": (),
+        "require_reasoning": (False,),
         "recapture_cuda_graph": (False,),
         "token_step": (0,),
         "torch_empty_cache": (False,),

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.errors import RequestError
 from engine.sampling.params import MAX_LOGPROBS
-from serve.protocol.decoding import CheckedRequest, check_id
+from serve.protocol.decoding import CheckedRequest, check_id, check_obfuscation
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the second adds nothing: none is hidden
@@ -17,7 +17,10 @@ def check_included(names: Iterable[str]) -> None:
     """Raise RequestError for what answers do not have here."""
     for name in names:
         if name not in _INCLUDED:
-            raise RequestError(f"include {name[:64]!a} is not served here.", "include")
+            listed = " and ".join(_INCLUDED)
+            raise RequestError(
+                f"include {name[:64]!a} is not served here; {listed} are.", "include"
+            )
 
 
 class _Known(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,9 +160,12 @@ class ReasoningOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """OpenAI's padding against eavesdroppers, which is not made here."""
+    """As in the chat API."""
 
     include_obfuscation: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_obfuscation(self.include_obfuscation)
 
 
 class ResponsesRequest(CheckedRequest, frozen=True, kw_only=True):

@@ -62,8 +62,9 @@ GENERATE = {
     "top_logprobs_num": 0, "token_ids_logprob": None, "return_text_in_logprobs": False,
     "stream": False, "log_metrics": True, "modalities": None, "background": False,
     "no_logs": False, "return_bytes": False, "return_entropy": False, "extra_key": None,
-    "session_id": None, "max_thinking_tokens": None, "return_prompt_token_ids": False,
-    "return_indexer_topk": False, "return_sampling_mask": False, "watermark": None,
+    "require_reasoning": False, "session_id": None, "max_thinking_tokens": None,
+    "return_prompt_token_ids": False, "return_indexer_topk": False,
+    "return_sampling_mask": False, "watermark": None,
     "return_flat_raw_top_logprobs": False, "return_flat_raw_output_top_logprobs": False,
     "return_flat_raw_top_logprobs_b64": False,
     "sampling_params": {
@@ -71,6 +72,7 @@ GENERATE = {
         "min_p": 0.0, "n": 1, "json_schema": None, "structural_tag": None, "ignore_eos": False,
         "skip_special_tokens": True, "no_stop_trim": False, "custom_params": None,
         "stream_interval": None, "logit_bias": None, "sampling_seed": None, "beam_width": 1,
+        "watermark": None,
     },
 }  # fmt: skip
 RESPONSES = {
