@@ -53,7 +53,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "length_penalty": (1.0,),  # of routes that search no beams
         "logits_processors": ([],),
         "media_io_kwargs": (),
-        "mm_payload": (),
+        "mm_payload": ("tensors",),
         "mm_processor_kwargs": (),
         "n": (1,),  # of routes that give one answer
         "output_mode": ("tokens",),

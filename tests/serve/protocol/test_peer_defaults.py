@@ -24,7 +24,7 @@ BOTH = {
     "logits_processors": None, "return_prompt_text": False, "echo": False, "request_id": "x",
     **NULL(("kv_transfer_params", "ec_transfer_params", "session_id", "return_weight_versions")),
     "watermarking": None, "return_token_offsets": False, "routed_experts_prompt_start": 0,
-    "mm_payload": None, "return_mm_kwargs": False,
+    "mm_payload": "tensors", "return_mm_kwargs": False,
     # SGLang
     "top_k": -1, "min_p": 0.0, "min_tokens": 0, "regex": None, "ebnf": None, "stop_regex": None,
     "repetition_penalty": 1.0, "stop_token_ids": None, "no_stop_trim": False, "ignore_eos": False,
@@ -84,7 +84,7 @@ RESPONSES = {
     "include_stop_str_in_output": False, "enable_response_messages": False, "min_p": 0.0,
     "repetition_penalty": 1.0, "presence_penalty": 0.0, "ignore_eos": False, "priority": 0,
     "stop_token_ids": [], "structured_outputs": None, "session_id": None, "watermarking": None,
-    "previous_input_messages": None, "mm_payload": None, "return_mm_kwargs": False,
+    "previous_input_messages": None, "mm_payload": "tensors", "return_mm_kwargs": False,
     "include_reasoning": True, "request_id": None,
 }  # fmt: skip
 MESSAGE = {
