@@ -224,12 +224,14 @@ def _states(kv: KVLayout) -> list[tuple[int, ...]]:
 
 
 def _divided(shapes: Sequence[tuple[int, ...]], shards: int) -> list[tuple[int, ...]]:
-    """The shapes, and those of a shard's part: of one axis."""
-    return [*shapes] + [
+    """The shapes, and those of a shard's part, of one axis, where that is a matrix still: a router
+    of 2048 x 512, of which nothing is divided, would have parts as large as activations."""
+    parts = [
         (*shape[:axis], shape[axis] // shards, *shape[axis + 1 :])
         for shape in shapes
         for axis in range(len(shape) if shards > 1 else 0)
     ]
+    return [*shapes, *(part for part in parts if math.prod(part) >= _SMALLEST_MATRIX)]
 
 
 def _flops(model: Layout[Decoder], kernels: Mapping[str, Packed], tokens: int, shards: int) -> int:
