@@ -43,10 +43,11 @@ class Decoder(nnx.Module):
     every shard has one, and the vocabulary is padded to a multiple of `shards`.
 
     Raises:
-        UnsupportedError: heads or MLP do not divide among `shards`.
+        UnsupportedError: heads, MLP or experts do not divide among `shards`.
     """
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, shards: int = 1):
+        config.check_shards(shards)
         D, positions = config.hidden_size, config.max_position_embeddings
         V, P = -(-config.vocab_size // shards) * shards, config.embedding_size or D
         axes, bias = ("embed", "vocab"), config.head_bias

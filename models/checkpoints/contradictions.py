@@ -9,16 +9,23 @@ checks know sizes and not their names. Refuses to know families.
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from models.checkpoints.checkpoint import described, read_config, weights_tree
 from models.checkpoints.orbax_tree import INSTEAD
 from models.checkpoints.safetensors import Tensor
+from models.config.fields import Fields
 from models.errors import CheckpointError
 from models.quantised.tensors import Readable
 
-_LAYER = re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\.")
+_NUMBERED = {
+    "layer": re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\."),
+    "expert": re.compile(r"experts\.(\d+)\."),
+}
+_COUNTS = ("heads", "experts", "groups")  # what keys end in whose value is how many there are
+_SIZES = ("dim", "rank", "size")  # and how wide one is
 _INSTEAD = "use the config.json that belongs to these weights"
 
 
@@ -30,15 +37,17 @@ def missing_tensor(name: str, held: Iterable[str], folder: Path) -> CheckpointEr
         )
     return CheckpointError(
         f"{folder} lacks tensor {name!r}, which its config.json calls for"
-        f"{_why_missing(name, held, read_config(folder))}; {_INSTEAD}, or download them again."
+        f"{_why_missing(name, held, _config(folder))}; {_INSTEAD}, or download them again."
     )
 
 
 def surplus_tensor(name: str, needed: Iterable[str], folder: Path) -> CheckpointError:
     """The weights have this tensor, and the model that config.json describes has not."""
-    why = ""
-    if _number(name) > (layers := _last(needed) + 1) - 1 >= 0:
-        why = _said(_keys(read_config(folder), layers))
+    raw, why = _config(folder), ""
+    for kind in _NUMBERED:
+        if _number(name, kind) >= (count := _count(needed, kind)) > 0:
+            named = {key: value for key, value in raw.items() if kind in key}
+            why = why or _said(_keys(named, count))
     return CheckpointError(
         f"{folder} has tensor {name!r}, for which the model its config.json describes has no place"
         f"{why}; {_INSTEAD}."
@@ -56,7 +65,7 @@ def differing_copy(name: str, other: str, folder: Path) -> CheckpointError:
 
 def wrong_shape(tensor: Readable, expected: tuple[int, ...], folder: Path) -> CheckpointError:
     """The tensor has another shape than config.json calls for."""
-    raw = read_config(folder)
+    raw = _config(folder)
     found = tensor.shape
     sizes = [
         size
@@ -79,12 +88,19 @@ def wrong_dtype(tensor: Readable, readable: Iterable[str], folder: Path) -> str:
     )
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json, in which the sizes of a model with images are one object deeper."""
+    raw = read_config(folder)
+    return {**raw, **Fields(raw).section("text_config").raw}
+
+
 def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
-    layers = _last(held) + 1
-    if _number(name) >= layers > 0:
-        wanted = [k for k in raw if "layer" in k and _is_size(raw[k]) and raw[k] > layers]
-        said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
-        return f" (the weights have {layers} layers{', and ' if said else ''}{said})"
+    for kind in _NUMBERED:
+        count = _count(held, kind)
+        if _number(name, kind) >= count > 0:
+            wanted = [k for k in raw if kind in k and _is_size(raw[k]) and raw[k] > count]
+            said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
+            return f" (the weights have {count} {kind}s{', and ' if said else ''}{said})"
     if name.endswith(".bias"):
         return _said([f"{key} is true" for key in raw if "bias" in key and raw[key] is True][:2])
     if "head" in name and raw.get("tie_word_embeddings") is False:
@@ -93,17 +109,20 @@ def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
 
 
 def _keys(raw: Mapping[str, Any], size: int) -> list[str]:
-    """ "vocab_size is 99"; or the heads and their size, whose product it is."""
+    """ "vocab_size is 99"; or heads and their size, whose product it is, or parts that add up."""
     exact = [f"{key} is {size}" for key, value in raw.items() if _is_size(value) and value == size]
     if exact:
         return exact[:1]
-    heads = [(k, v) for k, v in raw.items() if "head" in k and _is_size(v) and v > 1]
-    return [
-        f"{one} is {count} and {other} is {dim}"
-        for one, count in heads
-        for other, dim in heads
-        if one.endswith("heads") and not other.endswith("heads") and count * dim == size
-    ][:1]
+    counts, sizes = (
+        [(k, v) for k, v in raw.items() if k.endswith(ends) and _is_size(v) and v > 0]
+        for ends in (_COUNTS, _SIZES)
+    )
+    pairs = list(combinations(sizes, 2))  # of latents: kv_lora_rank and qk_rope_head_dim
+    made = [([n, one], n[1] * one[1]) for n in counts for one in sizes]
+    made += [([one, other], one[1] + other[1]) for one, other in pairs]
+    made += [([n, *pair], n[1] * (pair[0][1] + pair[1][1])) for n in counts for pair in pairs]
+    found = [parts for parts, total in made if total == size]
+    return [" and ".join(f"{key} is {value}" for key, value in parts) for parts in found[:1]]
 
 
 def _is_size(value: object) -> bool:
@@ -114,13 +133,14 @@ def _said(what: list[str]) -> str:
     return f" ({', '.join(dict.fromkeys(what))})" if what else ""
 
 
-def _number(name: str) -> int:
-    match = _LAYER.search(name)
+def _number(name: str, kind: str) -> int:
+    match = _NUMBERED[kind].search(name)
     return int(match[1]) if match else -1
 
 
-def _last(names: Iterable[str]) -> int:
-    return max(map(_number, names), default=-1)
+def _count(names: Iterable[str], kind: str) -> int:
+    """How many layers or experts these tensors are of."""
+    return 1 + max((_number(name, kind) for name in names), default=-1)
 
 
 def _file(tensor: Readable, folder: Path) -> str:

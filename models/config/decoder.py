@@ -373,11 +373,11 @@ class ModelConfig:
         return window if window is not None and window < self.context_length else None
 
     def cache_kv_heads(self, shards: int = 1, kind: LayerKind = LayerKind()) -> int:
-        """K', the cached heads of a layer, of a model cut into `shards`: K, or a copy for each.
+        """K', the cached heads of a layer, of a model cut into `shards`: K, or a copy for each."""
+        return max(self.kv_heads_of(kind)[0], shards)
 
-        Raises:
-            UnsupportedError: heads or MLP do not divide among that many shards.
-        """
+    def check_shards(self, shards: int) -> None:
+        """Raise UnsupportedError if heads, MLP or experts do not divide among that many shards."""
         if shards > 1 and not self.num_attentions:
             raise UnsupportedError(
                 f"{self.architecture} has no attention heads that could be divided among "
@@ -391,7 +391,6 @@ class ModelConfig:
                 f"heads, {self.num_kv_heads} key/value heads and {mlps} of {self.architecture}; "
                 f"these sizes do: {sizes}."
             )
-        return max(self.kv_heads_of(kind)[0], shards)
 
     def _kv_heads(self) -> set[int]:
         """K of all layers."""

@@ -49,18 +49,20 @@ def quantisation_method(config: Mapping[str, Any]) -> Method | None:
     """How config.json says that the weights are quantised; None if they are not.
 
     Raises:
+        CheckpointError: it says it by something else than an object.
         UnsupportedError: in a way that is not read.
     """
-    raw = config.get("quantization_config") or config.get("compression_config")
-    if raw is None:
+    asked = Fields(config)
+    raw = asked.section("quantization_config").raw or asked.section("compression_config").raw
+    if not raw:
         return None
-    name = raw.get("quant_method") if isinstance(raw, dict) else raw
-    if name not in METHODS:
+    name = raw.get("quant_method")
+    if not isinstance(name, str) or name not in METHODS:
         raise UnsupportedError(
             f"The checkpoint is quantised ({name!r}); only {', '.join(METHODS)} are read, so use "
             f"the checkpoint it was made from."
         )
-    return Method(str(name), Fields(raw, WHERE))
+    return Method(name, Fields(raw, WHERE))
 
 
 def _read_modelopt(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
@@ -69,23 +71,23 @@ def _read_modelopt(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
 
 
 def _read_compressed_tensors(fields: Fields, tensors: Tensors) -> dict[str, Readable]:
-    sparsity = fields.raw.get("sparsity_config") or {}
-    if sparsity.get("format", "dense") != "dense":
-        raise UnsupportedError(f"{WHERE}: sparse weights ({sparsity['format']!r}) are not read.")
-    groups = fields.raw.get("config_groups") or {}
-    weights = [Fields(group.get("weights") or {}, WHERE) for group in groups.values()]
-    if len(weights) != 1:
+    sparse = fields.section("sparsity_config").text("format", "dense")
+    if sparse != "dense":
+        raise UnsupportedError(f"{WHERE}: sparse weights ({sparse!r}) are not read.")
+    named = fields.section("config_groups")
+    groups = [named.section(name) for name in named.raw]
+    if len(groups) != 1:
         raise UnsupportedError(
-            f"{WHERE} has {len(weights)} config_groups; checkpoints are read whose linear maps are "
+            f"{WHERE} has {len(groups)} config_groups; checkpoints are read whose linear maps are "
             "all quantised alike."
         )
-    (one,), (group,) = weights, groups.values()
+    (group,), one = groups, groups[0].section("weights")
     bits, kind = one.integer("num_bits"), one.option("type", ("int", "float"))
     form = fields.option("format", _FORMS)
     if form == "pack-quantized" and kind == "int" and bits in (4, 8):
-        if group.get("input_activations") is None:
+        if "input_activations" not in group:
             return read_packed(bits, tensors)
-    elif bits == 8 and group.get("input_activations") and one.flag("symmetric", True):
+    elif bits == 8 and group.section("input_activations").raw and one.flag("symmetric", True):
         return read_eight_bits(tensors)
     raise UnsupportedError(
         f"{WHERE} asks for {form!r} of {kind} with {bits} bits; 'pack-quantized' int of 4 and 8 "

@@ -53,6 +53,10 @@ def said(folder: Path, name: str, shards: int = 1, tensors: Any = None, **config
         ({"rope_scaling": {"rope_type": "linear"}}, ["rope_scaling has no factor"]),
         ({"hidden_act": "tanhh"}, ["hidden_act is 'tanhh'", "use silu"]),
         ({"quantization_config": {"quant_method": "hqq"}}, ["'hqq'", "only fp8"]),
+        ({"quantization_config": ["fp8"]}, ["quantization_config is ['fp8']", "a JSON object"]),
+        ({"quantization_config": {"quant_method": ["fp8"]}}, ["['fp8']", "only fp8"]),
+        ({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": [1]}},
+         ["quantization_config: config_groups is [1]", "a JSON object"]),
         ({"quantization_config": {"quant_method": "fp8"}}, ["by 'fp8'", "none of the tensors is"]),
     ],
 )  # fmt: skip
@@ -69,11 +73,23 @@ def test_what_config_json_says_and_what_the_weights_have(
         ({"topk_method": "luck"}, ["topk_method is 'luck'", "use noaux_tc"]),
         ({"scoring_func": "tanh"}, ["scoring_func is 'tanh'", "use sigmoid"]),
         ({"num_experts_per_tok": 99}, ["num_experts_per_tok is 99", "a whole number from 1 to"]),
+        ({"n_routed_experts": 10}, ["have 8 experts", "n_routed_experts is 10"]),
+        ({"n_routed_experts": 6}, ["mlp.experts.6.", "(n_routed_experts is 6)"]),
+        ({"n_shared_experts": 2}, ["n_shared_experts is 2 and moe_intermediate_size is 24"]),
+        ({"qk_rope_head_dim": 16}, ["kv_lora_rank is 20 and qk_rope_head_dim is 16"]),
+        ({"v_head_dim": 15}, ["num_attention_heads is 4 and ", "v_head_dim is 15"]),
     ],
 )
-def test_unknown_routing_is_named(tmp_path: Path, config: dict[str, Any], parts: list[str]) -> None:
+def test_experts_and_latents_are_named(
+    tmp_path: Path, config: dict[str, Any], parts: list[str]
+) -> None:
     message = said(tmp_path / "m", "deepseek_v3", **config)
     assert [part for part in parts if part not in message] == [], message
+
+
+def test_sizes_of_a_model_with_images_are_one_object_deeper(tmp_path: Path) -> None:
+    text = {**CASES["gemma3_images"].config["text_config"], "vocab_size": 99}
+    assert "(vocab_size is 99)" in said(tmp_path / "m", "gemma3_images", text_config=text)
 
 
 def test_a_tensor_of_another_shape_or_dtype_is_named_with_its_file(tmp_path: Path) -> None:
@@ -89,3 +105,7 @@ def test_heads_that_do_not_divide_over_the_mesh_are_named(tmp_path: Path) -> Non
     message = said(tmp_path / "m", "llama3_2", shards=3)
     assert "size of 3 does not divide the 4 query heads" in message
     assert "these sizes do: 1, 2, 4" in message
+    message = said(tmp_path / "latent", "deepseek_v3", shards=3)  # its attention has no heads' rows
+    assert "size of 3 does not divide the 4 query heads" in message
+    message = said(tmp_path / "states", "mamba2", shards=2)
+    assert "no attention heads that could be divided among 2 devices" in message

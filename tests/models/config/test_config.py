@@ -83,7 +83,7 @@ def test_kv_heads_are_divided_or_repeated(shards: int, heads: int) -> None:
 @pytest.mark.parametrize("shards", [3, 5, 6, 8, 24])
 def test_a_size_that_does_not_divide_names_those_that_do(shards: int) -> None:
     with pytest.raises(UnsupportedError, match=r"these sizes do: 1, 2, 4, 12\."):
-        CONFIG.cache_kv_heads(shards)
+        CONFIG.check_shards(shards)
 
 
 def test_heads_must_be_a_multiple_of_kv_heads() -> None:
