@@ -21,7 +21,7 @@ from models.errors import CheckpointError
 from models.quantised.tensors import Readable
 
 _NUMBERED = {
-    "layer": re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\."),
+    "layer": re.compile(r"(?:layers|h|blocks?|layer)\.(\d+)\."),
     "expert": re.compile(r"experts\.(\d+)\."),
 }
 _COUNTS = ("heads", "experts", "groups")  # what keys end in whose value is how many there are
@@ -45,7 +45,7 @@ def surplus_tensor(name: str, needed: Iterable[str], folder: Path) -> Checkpoint
     """The weights have this tensor, and the model that config.json describes has not."""
     raw, why = _config(folder), ""
     for kind in _NUMBERED:
-        if _number(name, kind) >= (count := _count(needed, kind)) > 0:
+        if count := _counted(name, needed, kind):
             named = {key: value for key, value in raw.items() if kind in key}
             why = why or _said(_keys(named, count))
     return CheckpointError(
@@ -96,8 +96,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
     for kind in _NUMBERED:
-        count = _count(held, kind)
-        if _number(name, kind) >= count > 0:
+        if count := _counted(name, held, kind):
             wanted = [k for k in raw if kind in k and _is_size(raw[k]) and raw[k] > count]
             said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
             return f" (the weights have {count} {kind}s{', and ' if said else ''}{said})"
@@ -133,14 +132,18 @@ def _said(what: list[str]) -> str:
     return f" ({', '.join(dict.fromkeys(what))})" if what else ""
 
 
-def _number(name: str, kind: str) -> int:
+def _number(name: str, kind: str) -> tuple[str, int]:
+    """What is before the number of its layer or expert, and that number; -1 if it has none."""
     match = _NUMBERED[kind].search(name)
-    return int(match[1]) if match else -1
+    return (name[: match.start(1)], int(match[1])) if match else ("", -1)
 
 
-def _count(names: Iterable[str], kind: str) -> int:
-    """How many layers or experts these tensors are of."""
-    return 1 + max((_number(name, kind) for name in names), default=-1)
+def _counted(name: str, names: Iterable[str], kind: str) -> int:
+    """How many there are beside the one of `name`, if that is none of them; else 0."""
+    place, number = _number(name, kind)
+    found = [other for before, other in (_number(one, kind) for one in names) if before == place]
+    count = 1 + max(found, default=-1)
+    return count if number >= count else 0
 
 
 def _file(tensor: Readable, folder: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.checkpoints.contradictions import missing_tensor
 from models.checkpoints.loading import load
 from models.errors import ModelError
 from models.sharding import make_mesh
@@ -85,6 +86,13 @@ def test_experts_and_latents_are_named(
 ) -> None:
     message = said(tmp_path / "m", "deepseek_v3", **config)
     assert [part for part in parts if part not in message] == [], message
+
+
+def test_layers_are_counted_where_they_are(tmp_path: Path) -> None:
+    held = {f"{part}.block.{n}.layer.0.w" for part, n in (("encoder", 0), ("decoder", 1))}
+    (tmp_path / "config.json").write_text('{"num_layers": 2}')
+    message = str(missing_tensor("encoder.block.1.layer.0.w", held, tmp_path))
+    assert "(the weights have 1 layers, and num_layers is 2)" in message
 
 
 def test_sizes_of_a_model_with_images_are_one_object_deeper(tmp_path: Path) -> None:
