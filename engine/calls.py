@@ -124,6 +124,7 @@ class Loop:
             thinking=thinking,
             encoder_token_ids=read,
             prompt_embeds=b"" if embeds is None else embeds.tobytes(),
+            routed=None if beams else info.routed,
             lora=prompt.lora,
         )
         self._inboxes[request_id] = inbox

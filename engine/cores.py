@@ -17,6 +17,7 @@ _OF_TEXTS = (
     "enable_lora",
     "enable_prompt_embeds",
     "enable_return_hidden_states",
+    "enable_return_routed_experts",
     "enable_sleep_mode",
 )
 

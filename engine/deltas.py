@@ -1,4 +1,4 @@
-"""What a step's results add to its requests: tokens, log-probabilities, hidden states.
+"""What a step's results add to its requests: tokens, log-probabilities, hidden states, experts.
 
 Owns the ends of requests that these bring. Knows no device and no masks.
 """
@@ -12,6 +12,7 @@ from engine.scheduling.plan import Chunk, Draft
 from engine.scheduling.scheduler import Scheduler
 from engine.speculation.acceptance import accept
 from engine.vectors.hidden_states import states_of_chunk, states_of_row
+from engine.vectors.routed_experts import experts_of_chunk, experts_of_row
 
 
 def collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[RequestDelta]:
@@ -26,16 +27,22 @@ def collect(scheduler: Scheduler, launched: Launched, results: Results) -> list[
             deltas.append(delta := _sampled(scheduler, request, results, row, count, draft))
             if results.hidden is not None:
                 delta.hidden_states = states_of_row(request, results.hidden[:, row], newest, count)
+            if results.routed is not None:
+                delta.routed_experts = experts_of_row(
+                    request, results.routed[:, row], newest, count
+                )
     row = token = len(plan.decoding)
     for chunk in plan.chunks:
         request = chunk.request
         request.num_in_flight -= chunk.samples
         if request.status is not Status.FINISHED:
-            told = results.hidden is not None and request.num_states is not None
-            if chunk.samples or chunk.scored or told:
-                deltas.append(delta := _delta(scheduler, chunk, results, row))
-                if results.hidden is not None:
-                    delta.hidden_states = states_of_chunk(chunk, results.hidden[0, token:])
+            delta = _delta(scheduler, chunk, results, row)
+            if results.hidden is not None:
+                delta.hidden_states = states_of_chunk(chunk, results.hidden[0, token:])
+            if results.routed is not None:
+                delta.routed_experts = experts_of_chunk(chunk, results.routed[0, token:])
+            if chunk.samples or chunk.scored or delta.hidden_states or delta.routed_experts:
+                deltas.append(delta)
         row, token = row + chunk.num_logit_rows, token + chunk.count
     return deltas
 

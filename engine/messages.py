@@ -18,6 +18,7 @@ from engine.pooling_params import PoolingParams
 from engine.profiling.request import ProfileRequest
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import SamplingParams
+from engine.vectors.routed_rows import RoutedRows
 
 FIRST_WEIGHTS = "default"  # as vLLM calls weights that nobody has changed since the start
 WeightsState = Literal["resident", "offloaded", "discarded"]  # offloaded: to the host's memory
@@ -49,6 +50,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
     same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has
     hidden_from: int | None = None  # the first token whose hidden states are wanted
+    routed_from: int | None = None  # the first token whose experts are wanted
     prediction_token_ids: list[int] = []  # what the answer may be: guesses begin with it
     lora: LoRARequest | None = None  # its adapter
 
@@ -211,6 +213,7 @@ class RequestDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     queue_seconds: float | None = None  # with the first token: arrival to slot
     vector: bytes | None = None  # of a PoolRequest: float32, little-endian
     hidden_states: list[bytes] = []  # of more tokens, in order: float32 [D], little-endian
+    routed_experts: bytes = b""  # of more tokens, in order, as `RoutedRows` says
     alignment: bytes = b""  # for an AlignRequest: float32 [tokens, positions], little-endian
     error: str | None = None  # with finish_reason "error"; a sentence for the client
     error_param: str | None = None
@@ -340,6 +343,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     aligns: bool = False  # it can say when the words that it hears are said
     prompt_embeds_size: int = 0  # D of the embeddings that prompts may be; 0: tokens only
     hidden_size: int = 0  # D of the hidden states that requests may ask for; 0: they may not
+    routed: RoutedRows | None = None  # what is told of each token's experts, if anything is
     watermarks: bool = False  # what it draws has a watermark, unless a request says otherwise
 
 

@@ -42,6 +42,7 @@ def info_of(
         aligns=fitted.aligner is not None,
         prompt_embeds_size=kv.given.size if kv.given else 0,
         hidden_size=model.config.hidden_size if shapes.hidden else 0,
+        routed=shapes.routed,
         watermarks=shapes.watermark is not None,
     )
 

@@ -40,6 +40,7 @@ from engine.tokenizers.detokenizer import Detokenizer
 from engine.tokenizers.tokenizer import Tokenizer
 from engine.vectors.last_state import LastState
 from engine.vectors.prompt_embeds import check_options
+from engine.vectors.routed_rows import RoutedRows
 
 __all__ = ["OutputDelta", "OutputProcessor", "ProcessedStep"]
 
@@ -61,6 +62,7 @@ class _Child:
     repetition: Repetition | None = None
     num_tokens: int = 0
     last_state: LastState | None = None
+    routed: RoutedRows | None = None
     num_unscored: int = 0  # leading tokens of the prompt, asked for, that have no log-probability
 
     def grow(self, token_id: int) -> str | Found:
@@ -115,6 +117,7 @@ class OutputProcessor:
         align: AlignRequest | None = None,
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
+        routed: RoutedRows | None = None,
         prediction_token_ids: Sequence[int] = (),
         lora: LoRARequest | None = None,
     ) -> Sequence[NewRequest]:
@@ -125,8 +128,8 @@ class OutputProcessor:
         counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
         one, whose decoder goes on with the prompt. `prompt_embeds` are what the prompt is, if it
         is no tokens; its ids say how many then. `hidden`: which hidden states are wanted: of all
-        tokens, or that from which the last one was chosen. `prediction_token_ids`: what the answer
-        may be, which makes it sooner where it is right.
+        tokens, or that from which the last one was chosen. `routed`: how experts are told, if they
+        are. `prediction_token_ids`: what the answer may be, which makes it sooner where right.
 
         `request_id` names the request in outputs, and is never seen by the engine. Child i of a
         seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
@@ -135,14 +138,14 @@ class OutputProcessor:
         if request_id in self._requests:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
         self._check_text_options(params)
-        _check_start(params, len(prompt_token_ids))
+        _check_starts(params, len(prompt_token_ids), routed)
         if prompt_embeds:
             check_options(params, beams=beams is not None)
         if (params.structured_outputs is None) != (not grammar):
             raise ValueError("structured outputs come with their grammar")
         bad_word_ids = self._bad_words(tuple(params.bad_words or ()))
         known = [] if prompt_embeds else prompt_token_ids
-        engine_ids = self._add_children(request_id, known, params, hidden)
+        engine_ids = self._add_children(request_id, known, params, hidden, routed)
         shared: dict[str, Any] = {
             "prompt_token_ids": prompt_token_ids, "priority": priority, "cache_salt": cache_salt,
             "encoder_token_ids": encoder_token_ids or [], "lora": lora,
@@ -154,6 +157,7 @@ class OutputProcessor:
             "encoder_features": encoder_features, "align": align, "bad_word_ids": bad_word_ids,
             "grammar": grammar, "thinking": thinking,
             "hidden_from": _first_hidden(hidden, len(prompt_token_ids)),
+            "routed_from": params.routed_experts_prompt_start if routed else None,
             "prediction_token_ids": [*prediction_token_ids],
         }  # fmt: skip
         return _samples(engine_ids, params, prompt_embeds, shared)
@@ -202,6 +206,7 @@ class OutputProcessor:
         prompt_token_ids: list[int],
         params: SamplingParams,
         hidden: HiddenStates,
+        routed: RoutedRows | None,
     ) -> list[int]:
         """Continuations of a prompt; the ids under which the engine is to know them."""
         stops = self._stops(tuple(params.stop_strings), tuple(params.stop_regexes))
@@ -209,6 +214,7 @@ class OutputProcessor:
         for index, engine_id in enumerate(engine_ids):
             child = self._child(request_id, index, prompt_token_ids, params, stops)
             child.last_state = LastState() if hidden == "last" else None
+            child.routed = routed
             self._children[engine_id] = child
         self._requests[request_id] = set(engine_ids)
         return engine_ids
@@ -308,6 +314,10 @@ class OutputProcessor:
             output.hidden_states = last if output.finish_reason else None
         elif delta.hidden_states:
             output.hidden_states = delta.hidden_states
+        if child.routed is not None and delta.routed_experts:
+            dropped = len(delta.new_token_ids) - len(output.token_ids)  # behind the answer's end
+            experts = child.routed.read(delta.routed_experts)
+            output.routed_experts = [experts[: len(experts) - dropped]]
         if delta.logprobs is not None:
             kept = delta.logprobs[: len(output.token_ids)]
             ranked = child.params.logprob_token_ids is None
@@ -390,12 +400,19 @@ def _first_hidden(wanted: HiddenStates, prompt_tokens: int) -> int | None:
     return {"none": None, "last": prompt_tokens - 1, "all": 0}[wanted]
 
 
-def _check_start(params: SamplingParams, prompt_tokens: int) -> None:
-    if params.prompt_logprobs_start > prompt_tokens:
+def _check_starts(params: SamplingParams, prompt_tokens: int, routed: RoutedRows | None) -> None:
+    for name in ("prompt_logprobs_start", "routed_experts_prompt_start"):
+        start = getattr(params, name)
+        if start > prompt_tokens:
+            raise RequestError(
+                f"{name} {start} is beyond the end of the prompt, which has {prompt_tokens} "
+                "tokens.",
+                name,
+            )
+    if params.routed_experts_prompt_start and routed is None:
         raise RequestError(
-            f"prompt_logprobs_start {params.prompt_logprobs_start} is beyond the end of the "
-            f"prompt, which has {prompt_tokens} tokens.",
-            "prompt_logprobs_start",
+            "routed_experts_prompt_start needs the setting --enable-return-routed-experts.",
+            "routed_experts_prompt_start",
         )
 
 

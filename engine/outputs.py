@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Self, overload
 
 import msgspec
+import numpy as np
 
 from engine.messages import FinishReason, TokenLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
+from engine.vectors.routed_rows import Experts
 
 _PREVIEW = 60  # characters of a text in a __repr__
 
@@ -93,6 +95,7 @@ class OutputDelta(msgspec.Struct, kw_only=True):
     num_accepted: int = 0  # of these, those that are
     queue_seconds: float | None = None  # with the first tokens: from arrival to a row
     hidden_states: list[bytes] | None = None  # of more tokens, in order, each float32 [D]
+    routed_experts: list[Experts] | None = None  # of more tokens, in order
     alignment: bytes = b""  # for an AlignRequest: float32 [tokens, positions], little-endian
     error: str | None = None  # with finish_reason "error": a sentence for the client
     error_param: str | None = None
@@ -130,6 +133,9 @@ class CompletionOutput:
     stop_reason: int | str | None = None  # the stop token id or stop string that ended it
     error: str | None = None
     error_param: str | None = None
+    # once it is finished: the experts [tokens - 1, L, k] that prompt and answer took
+    routed_experts: Experts | None = field(default=None, compare=False)
+    _routed: list[Experts] = field(default_factory=list, compare=False)
 
     @property
     def finished(self) -> bool:
@@ -146,6 +152,10 @@ class CompletionOutput:
         self.error, self.error_param = delta.error, delta.error_param
         if delta.logprobs is not None:
             self._accumulate_logprobs(delta.token_ids, delta.logprobs)
+        if delta.routed_experts is not None:
+            self._routed += delta.routed_experts
+        if self.finished and self._routed:
+            self.routed_experts = np.concatenate(self._routed)
 
     def _accumulate_logprobs(self, ids: list[int], logprobs: list[PositionLogprobs]) -> None:
         if self.logprobs is None:

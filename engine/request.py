@@ -79,6 +79,7 @@ class Request:
     aligned: Aligned | None = None  # the answer, on its way
     embeds: PromptEmbeds | None = None  # what its prompt is, if that is no tokens
     num_states: int | None = None  # tokens whose hidden states are told, or not asked for
+    num_routed: int | None = None  # tokens whose experts are told, likewise
     lora: LoRARequest | None = None  # its adapter
     adapter_slot: int = NO_ADAPTER  # while it runs
     drafter: Drafter | None = None  # guesses its next tokens
@@ -138,12 +139,14 @@ class Request:
         """Leading tokens that need not be computed if the cache has them.
 
         The last is needed for its logits, and those before scored tokens for theirs, or for their
-        hidden states; what was generated is counted as it enters the model, where sampling depends
-        on it.
+        hidden states or experts; what was generated is counted as it enters the model, where
+        sampling depends on it.
         """
         known = len(self.token_ids) - 1
         if self.num_states is not None:
             known = min(known, self.num_states)
+        if self.num_routed is not None:
+            known = min(known, self.num_routed)
         if self.params.prompt_logprobs is not None:
             known = min(known, _first_scored(self.params))
         return min(known, self.num_prompt_tokens) if self.observed else known
@@ -216,6 +219,7 @@ def make_request(
         align=message.align,
         embeds=embeds,
         num_states=message.hidden_from,
+        num_routed=message.routed_from,
         lora=message.lora,
     )
 

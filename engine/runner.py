@@ -72,6 +72,8 @@ class Launched:
         results = Results(*map(np.asarray, self.wanted))
         if self.sampled.hidden is not None:
             results.hidden = np.asarray(self.sampled.hidden)
+        if self.sampled.routed is not None:
+            results.routed = np.asarray(self.sampled.routed)
         return results
 
 
@@ -85,6 +87,7 @@ class Results:
     ranks: Ints | None = None
     scored: np.ndarray | None = None  # [W, B, S]: of the tokens that the request names
     hidden: np.ndarray | None = None  # [W, T, D]: of all tokens, if somebody asks
+    routed: np.ndarray | None = None  # [W, T, L, k]: their experts, likewise
 
     @cached_property
     def token_ids(self) -> list[list[int]]:
@@ -249,9 +252,10 @@ class Runner:
             packed = pack(plan, program.shape, self._columns)
             self._state, sampled = program.run(self.leaves, self._state, packed)
             late = self._take(plan.late, program.shape, sampled.logits)
-        hidden = sampled.hidden if program.shape.keeps_hidden and plan.wants_hidden else None
         # what nobody asks for is free again when the step is done
-        sampled = sampled._replace(logits=None, hidden=hidden)
+        hidden = sampled.hidden if plan.wants_hidden else None
+        routed = sampled.routed if plan.wants_routed else None
+        sampled = sampled._replace(logits=None, hidden=hidden, routed=routed)
         return self._on_its_way(Launched(plan, program.shape, sampled, late=late))
 
     def _take(
@@ -292,8 +296,8 @@ class Runner:
             self._state = self._state._replace(cache=cache)
 
     def _on_its_way(self, launched: Launched) -> Launched:
-        hidden = launched.sampled.hidden
-        send_to_host((*launched.wanted, *([] if hidden is None else [hidden])), self._mesh)
+        told = launched.sampled.hidden, launched.sampled.routed
+        send_to_host((*launched.wanted, *(a for a in told if a is not None)), self._mesh)
         return launched
 
     def drop_state(self) -> None:

@@ -95,6 +95,7 @@ def _turn(
     """One pass through the model: tokens in, a token for each row of logits out."""
     table = state.page_table
     batch = _attention_batch(inputs, table, shape, pages_per_layer, mesh, backend)
+    batch = replace(batch, keeps_routed=shape.keeps_routed)
     if state.cache.states is not None:
         batch = replace(batch, states=_state_rows(inputs, state.cache.states, model))
     if inputs.adapter is not None:
@@ -126,6 +127,7 @@ def _turn(
         sampled = sampled._replace(logits=logits)
     if shape.keeps_hidden:
         sampled = sampled._replace(hidden=hidden)
+    sampled, cache = sampled._replace(routed=cache.routed), cache._replace(routed=None)
     last_token = _write_back(state.last_token, inputs, sampled.tokens)
     return state._replace(cache=cache, last_token=last_token, slots=slots), sampled
 

@@ -4,7 +4,7 @@ Owns the equations. Knows no family by name: what differs is a field of `ModelCo
 of checkpoints, meshes or requests; the paged cache is `layers/attention.py`'s.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from models.config.decoder import LayerKind, ModelConfig
 from models.layers.altup import Alternation, Laurel, Streams
@@ -104,9 +104,11 @@ class Decoder(nnx.Module):
         x = self.embed(tokens, positions, given)  # [T, D]
         inputs = self.layer_inputs(tokens, x) if self.layer_inputs is not None else None
         x = x if self.streams is None else self.streams.open(x)  # [S, T, D]
-        *_, (x, cache) = self.run_layers(x, positions, batch, cache, inputs)
+        handed = [*self.run_layers(x, positions, batch, cache, inputs)]
+        x, cache = handed[-1]
         x = x if self.streams is None else self.streams.close(x)
-        return self.norm(x), cache._replace(chosen=None)
+        routed = self._stacked([each.routed for _, each in handed]) if batch.keeps_routed else None
+        return self.norm(x), cache._replace(chosen=None, routed=routed)
 
     def run_layers(
         self,
@@ -136,6 +138,15 @@ class Decoder(nnx.Module):
             x, cache = _run_layer(layer, x, site, cache, own)
             states += kind.mixer
             yield x, cache
+            cache = cache._replace(routed=None)
+
+    def _stacked(self, routed: Sequence[Array | None]) -> Num[Array, "T L k"]:
+        """The experts of all layers; 0 in those that have none."""
+        if self.config.mixture is None:
+            raise TypeError(f"{self.config.architecture} has no experts")
+        none = jnp.zeros_like(next(experts for experts in routed if experts is not None))
+        every = [none if experts is None else experts for experts in routed]
+        return jnp.stack(every, axis=1).astype(self.config.mixture.choice_dtype)
 
     def narrowed(self, hidden: Float[Array, "B D"]) -> Float[Array, "B P"]:
         """What the head reads, which is as wide as an embedding."""
@@ -229,9 +240,16 @@ class Layer(nnx.Module):
                 h = normed
             case "two norms":
                 h = self.mlp_norm(x)
-        h = self.mlp(h, site.batch) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(h)
+        routed = None
+        if isinstance(self.mlp, MixtureOfExperts):
+            h, routed = self.mlp(h, site.batch)
+        else:
+            h = self.mlp(h)
         if self.beside is not None:
-            h = self.mlp_own_norm(h) + self.beside(attended, site.batch)
+            added, routed = self.beside(attended, site.batch)
+            h = self.mlp_own_norm(h) + added
+        if site.batch.keeps_routed:
+            cache = cache._replace(routed=routed)
         return self._behind(self.mlp_norm, attended + self._scaled(self.mlp_post_norm(h))), cache
 
     def _before(self, norm: Norm, x: Float[Array, "T D"]) -> Float[Array, "T D"]:

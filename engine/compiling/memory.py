@@ -23,6 +23,7 @@ from engine.compiling.shapes import Shapes, decode_windows
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
 from engine.vectors.given_rows import GivenLayout, resolve_given
+from engine.vectors.routed_rows import RoutedRows
 from engine.watermarking.contexts import Widths
 from models.checkpoints.memory import free_bytes, host_free_bytes
 from models.config.decoder import ModelConfig
@@ -108,8 +109,25 @@ def resolve_shapes(
     return Shapes(
         rows, min(tokens, useful), length, page, windows, loops=cpu,
         snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
-        hidden=config.enable_return_hidden_states, watermark=watermark,
+        hidden=config.enable_return_hidden_states, routed=resolve_routed(config, model),
+        watermark=watermark,
     )  # fmt: skip
+
+
+def resolve_routed(config: EngineConfig, model: ModelConfig) -> RoutedRows | None:
+    """None where nothing is told.
+
+    Raises:
+        ConfigError: this model has no experts.
+    """
+    if not config.enable_return_routed_experts:
+        return None
+    if model.mixture is None:
+        raise ConfigError(
+            f"--enable-return-routed-experts cannot serve {model.architecture}, which has no "
+            "mixture of experts; leave it out."
+        )
+    return RoutedRows(model.num_layers, model.mixture.per_token, model.mixture.choice_dtype)
 
 
 def resolve_layout(

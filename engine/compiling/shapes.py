@@ -14,6 +14,7 @@ A step is padded up to the smallest program that is ready. Nothing a user can se
 from dataclasses import dataclass, replace
 
 from engine.errors import ConfigError
+from engine.vectors.routed_rows import RoutedRows
 from engine.watermarking.contexts import Widths
 
 _SMALLEST_MIXED = 16
@@ -36,6 +37,7 @@ class StepShape:
     adapters: bool = False  # rows have adapters
     keeps_logits: bool = False  # of which rows may be sampled later
     keeps_hidden: bool = False  # gives the hidden states of all tokens
+    keeps_routed: bool = False  # gives the experts that they take
     takes: bool = False  # no step: takes `tokens` rows of the logits of an earlier one's `rows`
     late: bool = False  # no step: samples the first `tokens` of `rows` that were taken
 
@@ -69,6 +71,7 @@ class Shapes:
     max_encoder_len: int = 0  # positions that a request's encoder can have, if there is one
     late: bool = False  # rows may be sampled after their step
     hidden: bool = False  # requests may ask for hidden states
+    routed: RoutedRows | None = None  # what is told of the experts that tokens take
     watermark: Widths | None = None  # what slots remember for it
 
     def __post_init__(self) -> None:
@@ -143,6 +146,7 @@ class Shapes:
             tokens, rows, decode, self.table_width, self.page_size,
             extra_fields=self.extra_fields, snapshots=self.snapshots, adapters=self.adapters,
             keeps_logits=self.late, keeps_hidden=self.hidden,
+            keeps_routed=self.routed is not None,
         )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     `thinking_token_budget`: tokens of reasoning, of which the end is then forced; -1 is no limit.
     `watermarking`: whether the engine's watermark is in the output; None is where it has one, and
     tokens are drawn.
+    `routed_experts_prompt_start`: the first token whose experts are told, where they are; of those
+    before it the prompt's may come from the prefix cache.
     `extra_args`: arguments of logits processors by name, each a number, true, false or a list.
     """
 
@@ -82,6 +84,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     repetition_detection: RepetitionDetectionParams | None = None
     thinking_token_budget: int | None = None
     watermarking: bool | None = None
+    routed_experts_prompt_start: int = 0
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -278,6 +281,7 @@ _CONVERSIONS: dict[str, Callable[[str, object], object]] = {
     "repetition_detection": repetition_detection,
     "thinking_token_budget": integer,
     "watermarking": boolean,
+    "routed_experts_prompt_start": integer,
     "extra_args": _arguments,
 }
 _LENGTHS = {
@@ -310,6 +314,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("prompt_logprobs", 0, MAX_LOGPROBS),
     ("prompt_logprobs_start", 0, 2**31 - 1),
     ("thinking_token_budget", -1, 2**63 - 1),
+    ("routed_experts_prompt_start", 0, 2**31 - 1),
 )
 
 

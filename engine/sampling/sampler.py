@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from engine.sampling.logit_edits import EDITS, edit, edit_if_asked, has
 from engine.sampling.logprobs import compute_logprobs, no_logprobs
@@ -52,6 +52,7 @@ class Sampled(NamedTuple):
     scored: Float32[Array, "B S"]  # logprobs of `logprob_token_ids`
     logits: Float32[Array, "B V"] | None = None  # of a step of which rows may be sampled later
     hidden: Float[Array, "T D"] | None = None  # of all tokens of a step, where somebody may ask
+    routed: Num[Array, "T L k"] | None = None  # their experts, likewise
 
 
 def sample(

@@ -67,8 +67,17 @@ class Plan:
     @property
     def wants_hidden(self) -> bool:
         """Whether some row's hidden states are to be read."""
-        rows = [*self.decoding, *(chunk.request for chunk in self.chunks)]
-        return any([r.num_states is not None for r in rows])
+        return any([r.num_states is not None for r in self.rows])
+
+    @property
+    def wants_routed(self) -> bool:
+        """Whether some row's experts are to be read."""
+        return any([r.num_routed is not None for r in self.rows])
+
+    @property
+    def rows(self) -> list[Request]:
+        """Whose tokens are computed, without drafts."""
+        return [*self.decoding, *(chunk.request for chunk in self.chunks)]
 
     @property
     def first_draft_row(self) -> int:

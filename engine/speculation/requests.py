@@ -16,6 +16,11 @@ def check_speculation(config: EngineConfig, model: ModelConfig) -> None:
     wanted = config.speculative_config
     if wanted is None:
         return
+    if config.enable_return_routed_experts:
+        raise ConfigError(
+            "--enable-return-routed-experts cannot be used with --speculative-config; leave one "
+            "out."
+        )
     if model.mixer is not None:
         raise ConfigError(
             f"--speculative-config computes tokens that may be wrong, and the states of "
@@ -63,6 +68,7 @@ def _obstacle(model: ModelConfig, message: AddRequest) -> str | None:
         "an output that a grammar constrains": bool(message.grammar),
         "a thinking budget": message.thinking is not None,
         "hidden states": message.hidden_from is not None,
+        "routed experts": message.routed_from is not None,
         "prompt embeddings": bool(message.prompt_embeds) or message.same_embeds_as is not None,
     }
     return next((name for name, is_there in obstacles.items() if is_there), None)

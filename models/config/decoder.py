@@ -84,6 +84,11 @@ class Mixture:
     beside_mlp: bool = False  # added to a layer's MLP, each of the two between norms of its own
     # of `beside_mlp`: the router reads x through a norm, and weights are scaled expert by expert
 
+    @property
+    def choice_dtype(self) -> Literal["uint8", "uint16"]:
+        """The smallest in which every expert has a number."""
+        return "uint8" if self.num_experts <= 256 else "uint16"
+
 
 @dataclass(frozen=True)
 class LatentIndex:

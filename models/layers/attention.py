@@ -51,6 +51,8 @@ class KVCache(NamedTuple):
     states: States | None = None  # of layers that have a state
     index_keys: Num[Array, "LP K S E"] | None = None  # keys by which latents are chosen
     chosen: Int32[Array, "T W"] | None = None  # between layers only: positions a token sees
+    # out of a layer only: experts that a token takes; of all layers out of a decoder
+    routed: Num[Array, "T *L k"] | None = None
 
     @property
     def page_size(self) -> int:
@@ -92,6 +94,7 @@ class AttentionBatch:
     encoded: EncodedRows | None = None  # of models that have an encoder
     distance_bias: Float32[Array, "N R"] | None = None  # of scores, by how far back a key lies
     adapter: Int32[Array, " T"] | None = None  # each token's slot; of models with adapters
+    keeps_routed: bool = field(metadata={"static": True}, default=False)  # experts are told
 
 
 def decode_batch(

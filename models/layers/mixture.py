@@ -61,9 +61,10 @@ class MixtureOfExperts(nnx.Module):
         x: Float[Array, "T D"],
         batch: AttentionBatch,
         asked: Float[Array, "T D"] | None = None,
-    ) -> Float[Array, "T D"]:
-        """Of x, or `asked` in its place, the router chooses."""
-        weights, chosen = self._route(x if asked is None else asked)  # [T, k], [T, k]
+    ) -> tuple[Float[Array, "T D"], Int32[Array, "T k"]]:
+        """What is added, and the experts; of x, or `asked` in its place, the router chooses."""
+        weights, routed = self._route(x if asked is None else asked)  # [T, k], [T, k]
+        chosen = routed
         given = x if self.squeeze is None else self.squeeze(x)  # [T, M]
         if self.mixture.weigh_inputs:  # as many tokens as there are choices, of one expert each
             scaled = (given[:, None] * weights[..., None]).astype(x.dtype)
@@ -82,11 +83,11 @@ class MixtureOfExperts(nnx.Module):
             out = out.reshape(x.shape[0], -1, out.shape[1]).sum(1)
         out = out if self.expand is None else self.expand(out)
         if self.shared is None:
-            return out
+            return out, routed
         shared = self.shared(x)
         if self.shared_gate is not None:
             shared = shared * jax.nn.sigmoid(self.shared_gate(x))
-        return (out + shared) * 0.5 if self.mixture.shared_mean else out + shared
+        return (out + shared) * 0.5 if self.mixture.shared_mean else out + shared, routed
 
     def _route(self, x: Float[Array, "T D"]) -> tuple[Float32[Array, "T k"], Int32[Array, "T k"]]:
         mixture, bias = self.mixture, self.router.bias
@@ -121,8 +122,11 @@ class ExpertsBeside(nnx.Module):
         self.norm, self.post_norm = RMSNorm(D, eps=eps), RMSNorm(D, eps=eps)
         self.experts = MixtureOfExperts(config, mixture, dtype, shards)
 
-    def __call__(self, x: Float[Array, "T D"], batch: AttentionBatch) -> Float[Array, "T D"]:
-        return self.post_norm(self.experts(self.norm(x), batch, x))
+    def __call__(
+        self, x: Float[Array, "T D"], batch: AttentionBatch
+    ) -> tuple[Float[Array, "T D"], Int32[Array, "T k"]]:
+        out, routed = self.experts(self.norm(x), batch, x)
+        return self.post_norm(out), routed
 
 
 def _experts_here(
