@@ -42,6 +42,7 @@ from engine.messages import (
 from engine.process import serve_engine
 from engine.vectors.hidden_states import check_hidden
 from engine.vectors.prompt_embeds import EmbedsAtWork, PromptEmbeds
+from engine.vectors.routed_rows import RoutedRows
 from engine.watermarking.requests import with_watermark
 
 logger = logging.getLogger("engine.fake")
@@ -100,6 +101,7 @@ class FakeCore:
             decoder_prompt=[97, 98] if config.model == ENCODER else [],
             prompt_embeds_size=WIDTH if config.enable_prompt_embeds else 0,
             hidden_size=WIDTH if config.enable_return_hidden_states else 0,
+            routed=RoutedRows(2, 1, "uint8") if config.enable_return_routed_experts else None,
             watermarks=config.watermark_config is not None,
         )
         self.embeds = EmbedsAtWork(self.info)
@@ -215,6 +217,10 @@ class FakeCore:
             first = newest if row.output else request.hidden_from
             states = [np.full(WIDTH, place, "<f4") for place in range(first, newest + 1)]
             delta.hidden_states = [state.tobytes() for state in states]
+        if request.routed_from is not None:  # that of token t is t, in both layers
+            newest = len(prompt) - 1 + len(row.output)
+            first = newest if row.output else request.routed_from
+            delta.routed_experts = np.arange(first, newest + 1).astype("u1").repeat(2).tobytes()
         row.output.append(token)
         delta.finish_reason = self._end(row, token)
         if delta.finish_reason is not None:

@@ -59,6 +59,14 @@ EnableReturnHiddenStates = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+EnableReturnRoutedExperts = Annotated[
+    bool,
+    typer.Option(
+        "--enable-return-routed-experts/--no-enable-return-routed-experts",
+        help="Tell with every answer which experts its tokens took (routed_experts).",
+        rich_help_panel=_PANEL,
+    ),
+]
 EnablePromptEmbeds = Annotated[
     bool,
     typer.Option(

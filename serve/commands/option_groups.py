@@ -92,6 +92,7 @@ class AnswerOptions:
     max_logprobs: answer_options.MaxLogprobs = 20
     enable_prompt_embeds: answer_options.EnablePromptEmbeds = False
     enable_return_hidden_states: answer_options.EnableReturnHiddenStates = False
+    enable_return_routed_experts: answer_options.EnableReturnRoutedExperts = False
     max_body_bytes: options.MaxBodyBytes = 8 * 1024 * 1024
     max_audio_clip_filesize_mb: options.MaxAudioClipFilesizeMb = 25
 

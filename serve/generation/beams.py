@@ -39,6 +39,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "watermarking": (False,),
+    "routed_experts_prompt_start": (0,),
     "vllm_xargs": ({},),
     "custom_params": ({},),
     "repetition_detection": (),

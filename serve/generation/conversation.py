@@ -19,6 +19,7 @@ from serve.generation.beams import beams_of, check_beams, sampling_defaults
 from serve.generation.blame import blamed
 from serve.generation.demands import demand_of
 from serve.generation.prompts import check_ids, divide, encode, longest_prompt, truncate
+from serve.generation.routed_experts import rows_told
 from serve.generation.sampling import fit, sampling_params
 from serve.generation.thinking import thinking_budget, thoughts_of
 from serve.operations.metrics import RequestType
@@ -80,6 +81,7 @@ async def begin(
         encoder_token_ids=read, lora=service.adapter_of(request),
         prediction_token_ids=await _predicted(service, request, params),
         hidden="last" if request.return_hidden_states else "none",
+        routed=rows_told(request, info) if request_type == "chat_completions" else None,
     )  # fmt: skip
     return Conversation(request, prompt, rules, partial(thoughts_of, model, text))
 

@@ -9,6 +9,7 @@ from engine.encoders.align_request import AlignRequest
 from engine.output_processor import HiddenStates
 from engine.reasoning.thinking import ThinkingBudget
 from engine.sampling.params import SamplingParams
+from engine.vectors.routed_rows import RoutedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Prompt:
     align: AlignRequest | None = None  # whether it is asked when that was said
     embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.vectors.prompt_embeds`
     hidden: HiddenStates = "none"  # which hidden states are wanted
+    routed: RoutedRows | None = None  # how the experts of its tokens are told, if they are
     prediction_token_ids: Sequence[int] = ()  # what the answer may be
     lora: LoRARequest | None = None
 

@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from engine.outputs import OutputDelta, PositionLogprobs, PromptScores
+from engine.vectors.routed_rows import Experts
 from models.errors import IngotError
 from serve.errors import error_of
 from serve.operations.metrics import Timeline
 
-T = TypeVar("T", list[PositionLogprobs], PromptScores, list[bytes])
+T = TypeVar("T", list[PositionLogprobs], PromptScores, list[bytes], list[Experts])
 
 
 class RequestStream:
@@ -137,6 +138,7 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.logprobs = _joined(delta.logprobs, later.logprobs)
     delta.prompt_logprobs = _joined(delta.prompt_logprobs, later.prompt_logprobs)
     delta.hidden_states = _joined(delta.hidden_states, later.hidden_states)
+    delta.routed_experts = _joined(delta.routed_experts, later.routed_experts)
     delta.alignment = delta.alignment or later.alignment
     delta.finish_reason = later.finish_reason
     delta.stop_reason = later.stop_reason

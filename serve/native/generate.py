@@ -43,6 +43,7 @@ _NAMES = MappingProxyType(
         "prompt_logprobs_start": "logprob_start_len",
         "logprob_token_ids": "token_ids_logprob",
         "thinking_token_budget": "max_thinking_tokens",
+        "routed_experts_prompt_start": "routed_experts_start_len",
     }
 )
 
@@ -103,6 +104,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     token_ids_logprob: list[int] | None = None  # tokens to score at each position
     return_text_in_logprobs: bool | None = None
     return_hidden_states: bool | None = None  # of the prompt, and of all tokens but the last
+    return_routed_experts: bool | None = None  # with the end of an answer
+    routed_experts_start_len: int | None = None  # the first token whose experts are told
     stream: bool | None = None
     rid: str | None = None
     priority: int | None = None
@@ -184,6 +187,10 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             )
         if self.return_hidden_states:
             check_states(self.stream)
+        if self.routed_experts_start_len and not self.return_routed_experts:
+            raise RequestError(
+                "routed_experts_start_len needs return_routed_experts.", "routed_experts_start_len"
+            )
         if self.session_params is not None and (self.many or self.input_embeds is not None):
             raise RequestError(
                 "session_params is of one text or of its ids, once.", "session_params"
@@ -251,6 +258,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             logprob_token_ids=self.token_ids_logprob or None,
             prompt_logprobs=scored.top if scored and scores_prompt else None,
             prompt_logprobs_start=scored.start if scored and scores_prompt else None,
+            routed_experts_prompt_start=self.routed_experts_start_len,
             priority=self.priority,
             cache_salt=self.cache_salt,
             lora_path=lora_path,
@@ -340,6 +348,13 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         if request.return_hidden_states:
             check_size(found, self.service.client.info)
             found = [replace(prompt, hidden="all") for prompt in found]
+        if not request.return_routed_experts:
+            found = [replace(prompt, routed=None) for prompt in found]
+        elif self.service.client.info.routed is None:
+            raise RequestError(
+                "return_routed_experts needs the setting --enable-return-routed-experts.",
+                "return_routed_experts",
+            )
         start = request.logprob_start_len or 0
         if len(found) * found[0].params.n > MAX_PROMPTS:
             raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")

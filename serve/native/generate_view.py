@@ -15,6 +15,7 @@ from engine.messages import EngineStats
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.generation.routed_experts import as_numbers
 from serve.generation.streams import absorb
 from serve.native.hidden_states import all_states
 from serve.native.meta_info import MetaInfo
@@ -108,6 +109,8 @@ class GenerateView:
                 self._score_prompt(info, self._scored, index // self._samples)
         if prompt.hidden == "all":
             info.hidden_states = all_states(delta, prompt.num_tokens)
+        if delta.routed_experts and delta.finish_reason is not None:
+            info.routed_experts = as_numbers(delta)
         ids = prompt.token_ids if self._with_prompts else UNSET
         return Generated(delta.text, delta.token_ids, info, prompt_token_ids=ids)
 

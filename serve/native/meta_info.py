@@ -20,3 +20,4 @@ class MetaInfo(Struct, kw_only=True):
     output_top_logprobs: list[Any] | UnsetType = UNSET
     output_token_ids_logprobs: list[Any] | UnsetType = UNSET
     hidden_states: list[Raw] | UnsetType = UNSET
+    routed_experts: str | UnsetType = UNSET  # of an answer that has ended

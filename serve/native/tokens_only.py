@@ -17,6 +17,7 @@ from engine.messages import FinishReason
 from engine.outputs import OutputDelta
 from serve.engine_client import Prompt
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
+from serve.generation.routed_experts import as_file
 from serve.generation.streams import collect
 from serve.generation.usage import TokenCounter
 from serve.http.endpoint import GenerationRoute, send_whole
@@ -84,6 +85,7 @@ class TokensChoice(Struct):
     token_ids: list[int]
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
+    routed_experts: str | UnsetType = UNSET  # `serve.generation.routed_experts`
 
 
 class TokensGenerated(Struct, kw_only=True):
@@ -140,6 +142,8 @@ class TokensView:
                 as_ids=True,
                 named=self._request.logprob_token_ids,
             )
+        if delta.routed_experts:
+            choice.routed_experts = as_file(delta)
         return choice
 
     def _generated(self, choices: list[TokensChoice]) -> TokensGenerated:

@@ -9,6 +9,7 @@ from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
 from serve.generation.provenance import SglExt, WeightVersionSpan, weight_versions
+from serve.generation.routed_experts import as_file
 from serve.generation.timing import TimingMetrics, timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.generate_view import GenerateView
@@ -166,6 +167,7 @@ class ChatView:
                 self._prompt.token_ids if self._request.return_prompt_token_ids else UNSET
             ),
             hidden_states=last_state(delta) if self._request.return_hidden_states else UNSET,
+            routed_experts=as_file(delta) if delta.routed_experts else UNSET,
             weight_versions=self._weights(index),
         )
 

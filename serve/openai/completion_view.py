@@ -12,6 +12,7 @@ from serve.engine_client import Prompt
 from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
 from serve.generation.provenance import SglExt, weight_versions
+from serve.generation.routed_experts import as_file
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -127,6 +128,8 @@ class CompletionView:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
         if request.return_hidden_states:
             choice.hidden_states = last_state(delta)
+        if delta.routed_experts:
+            choice.routed_experts = as_file(delta)
         return choice
 
     def _logprobs(self, index: int, prompt: Prompt, delta: OutputDelta) -> CompletionLogprobs:

@@ -15,6 +15,7 @@ from serve.generation.beams import beams_of, check_beams, sampling_defaults
 from serve.generation.best_of import drawn
 from serve.generation.prompt_embeds import check_embeds, decoded, embedded_prompt
 from serve.generation.prompts import check_ids, divide, encode, longest_prompt, truncate
+from serve.generation.routed_experts import rows_told
 from serve.generation.sampling import fit, sampling_params
 from serve.generation.streams import collect
 from serve.generation.thinking import thinking_budget
@@ -105,7 +106,8 @@ async def completion_prompts(
     grammar = await service.grammar(constraint)
     if request.return_hidden_states:
         prompts = [replace(prompt, hidden="last") for prompt in prompts]
-    return [replace(prompt, grammar=grammar) for prompt in prompts]
+    routed = rows_told(request, info)
+    return [replace(prompt, grammar=grammar, routed=routed) for prompt in prompts]
 
 
 def _prompt(

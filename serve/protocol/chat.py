@@ -347,6 +347,7 @@ class ChatChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     hidden_states: list[float] | UnsetType = UNSET
+    routed_experts: str | UnsetType = UNSET  # `serve.generation.routed_experts`
     weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
     meta_info: MetaInfo | UnsetType = UNSET  # as `/generate` has it
 

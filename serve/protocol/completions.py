@@ -94,6 +94,7 @@ class CompletionChoice(Struct):
     prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[Any] | UnsetType | None = UNSET
     hidden_states: list[float] | UnsetType = UNSET
+    routed_experts: str | UnsetType = UNSET  # `serve.generation.routed_experts`
     weight_versions: list[WeightVersionSpan] | UnsetType = UNSET
 
 

@@ -88,6 +88,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     repetition_detection: RepetitionDetectionParams | None = None
     thinking_token_budget: int | None = None
     watermarking: bool | None = None
+    routed_experts_prompt_start: int | None = None  # the first token whose experts are told
 
 
 class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=True):
@@ -186,6 +187,11 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if self.return_hidden_states:
             check_states(self.stream, self.use_beam_search)
+        if self.stream and self.routed_experts_prompt_start:
+            raise RequestError(
+                "routed experts cannot be streamed; leave out stream.",
+                "routed_experts_prompt_start",
+            )
         if self.return_weight_versions and self.use_beam_search:
             raise RequestError(
                 "return_weight_versions cannot be used with use_beam_search.",

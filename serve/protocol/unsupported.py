@@ -65,7 +65,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_token_offsets": (False,),
         "return_weight_versions": (False,),  # likewise
         "session_id": (),  # likewise
-        "routed_experts_prompt_start": (0,),
+        "routed_experts_prompt_start": (0,),  # of other routes than vLLM's
         "skip_special_tokens": (True,),
         "stream_continuous_usage_stats": (False,),
         "stream_include_usage": (False, True),  # the end of a stream has it anyway
@@ -121,12 +121,12 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_meta_info": (False,),  # of routes but chats
         "return_pooled_hidden_states": (False,),
         "return_prompt_token_ids": (False,),  # of routes but chats and /generate
-        "return_routed_experts": (False,),
+        "return_routed_experts": (False,),  # of other routes than /generate
         "return_sampling_mask": (False,),
         "return_spec_tokens_details": (False,),
         "return_token_logprobs": (False,),
         "routed_dp_rank": (0,),
-        "routed_experts_start_len": (0,),
+        "routed_experts_start_len": (0,),  # likewise
         "sampling_logprobs_mode": (),
         "separate_reasoning": (True,),
         "session_params": (),  # of routes but chats and /generate
