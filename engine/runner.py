@@ -253,8 +253,8 @@ class Runner:
             self._state, sampled = program.run(self.leaves, self._state, packed)
             late = self._take(plan.late, program.shape, sampled.logits)
         # what nobody asks for is free again when the step is done
-        hidden = sampled.hidden if plan.wants_hidden else None
-        routed = sampled.routed if plan.wants_routed else None
+        hidden = sampled.hidden if program.shape.keeps_hidden and plan.wants_hidden else None
+        routed = sampled.routed if program.shape.keeps_routed and plan.wants_routed else None
         sampled = sampled._replace(logits=None, hidden=hidden, routed=routed)
         return self._on_its_way(Launched(plan, program.shape, sampled, late=late))
 
