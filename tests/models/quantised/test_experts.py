@@ -100,7 +100,7 @@ def mixed(model, layer: int) -> np.ndarray:
     def run(leaves):
         table, positions = jnp.zeros((9, 1), jnp.int32), jnp.zeros(9, jnp.int32)
         batch = decode_batch(table, positions, positions == 0, 1, model.mesh)
-        return model.layout.unflatten(leaves).layers[layer].mlp(x, batch)
+        return model.layout.unflatten(leaves).layers[layer].mlp(x, batch)[0]
 
     return np.asarray(run(model.leaves))
 

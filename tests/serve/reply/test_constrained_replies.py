@@ -230,7 +230,7 @@ async def test_the_other_apis(serve: Serve) -> None:
         assert answer.is_success and served.core.added[-1].grammar == ""
         for wrong, param in (
             ({"type": "xml"}, "text.format.type"),
-            ({"type": "json_schema", "name": "x", "schema": {}, "extra": 1}, "text.format"),
+            ({"type": "json_schema", "name": "x", "schema": {}, "extra": 1}, "text.format.extra"),
         ):
             answer = await served.post("/v1/responses", **body, text={"format": wrong})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
