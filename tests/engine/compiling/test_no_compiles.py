@@ -14,6 +14,7 @@ OF_THE_FRONT = {
     "n", "stop", "stop_regex", "bad_words", "detokenize", "skip_special_tokens",
     "spaces_between_special_tokens", "include_stop_str_in_output", "repetition_detection",
     "thinking_token_budget",  # the engine gets budgets; its tests see to it likewise
+    "routed_experts_prompt_start",  # a number of the request; so do those of routed experts
     "extra_args",  # of logits processors, whose own tests see to it
     "structured_outputs",  # the engine gets grammars; its tests see to it that they compile nothing
 }  # fmt: skip
