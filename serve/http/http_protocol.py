@@ -15,16 +15,36 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serve.http.linger import linger
+
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 20.0
 UPGRADED = "/v1/realtime"  # the end of the only path at which a connection becomes a WebSocket
 STALLED_SECONDS = 120.0  # a client that reads nothing for so long is gone
+FREE_PIECES = 1000  # of a body, however small; reading one is up to 60 us of the loop's time
+MIN_PIECE_BYTES = 256  # what those of a longer body must have, on average
 
 
 class StreamingConnection(h11.Connection):
-    """The server's end of HTTP/1.1, which frames what is sent; h11 decides how, once a response."""
+    """The server's end of HTTP/1.1, which frames what is sent; h11 decides how, once a response.
+
+    A body of a million chunks is refused: it is 6 MB, and h11 would read it for a minute.
+    """
 
     _chunked = False
+    _pieces = _bytes = 0  # of the body that is being read
+
+    def next_event(self) -> Any:
+        """What the client said next; raises RemoteProtocolError where it is no HTTP."""
+        event = super().next_event()
+        if type(event) is h11.Data:
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._bytes < MIN_PIECE_BYTES * (self._pieces - FREE_PIECES):
+                raise h11.RemoteProtocolError("a body in too many pieces")
+        elif type(event) is h11.Request:
+            self._pieces = self._bytes = 0
+        return event
 
     def send(self, event: h11.Event) -> Any:
         """The bytes of `event`, None for the end of the connection; raises LocalProtocolError."""
@@ -71,6 +91,13 @@ class HardenedProtocol(H11Protocol):
         self._disarm()
         self._expect_nothing()
         super().connection_lost(exc)
+        if exc is None and self._is_still_sending():
+            linger(self.transport.get_extra_info("socket"))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_still_sending():
+            self._arm()  # for the rest of a body that nobody reads
 
     def send_400_response(self, msg: str) -> None:
         if not self._between_requests():
@@ -99,6 +126,9 @@ class HardenedProtocol(H11Protocol):
         if self._reading_deadline is not None:
             self._reading_deadline.cancel()
             self._reading_deadline = None
+
+    def _is_still_sending(self) -> bool:
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

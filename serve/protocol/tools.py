@@ -146,11 +146,11 @@ def check_tools(tools: list[Tool] | None, choice: AnyToolChoice | None) -> None:
                 "most 256 of them.",
                 "tools",
             )
-    for function in (tool.function for tool in tools or () if tool.function.strict):
+    for function in (tool.function for tool in tools or ()):
         kind = (function.parameters or {}).get("type", "object")
         if kind != "object" and (not isinstance(kind, list) or "object" not in kind):
             raise RequestError(
-                f"tools: {function.name}: the parameters of a strict tool must be of type object.",
+                f"tools: {function.name}: the parameters of a tool must be of type object.",
                 "tools",
             )
     if len(set(names)) < len(names):

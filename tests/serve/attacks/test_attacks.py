@@ -147,6 +147,7 @@ VALUES: list[tuple[str, str, Any]] = [
     (CHAT, "tools", [tool(f"f{i}") for i in range(1025)]), (CHAT, "tools", [tool(), tool()]),
     (CHAT, "tools", [tool("\x00")]), (CHAT, "tools", [tool("a" * 10_000)]),
     (CHAT, "tools", [tool(parameters=[])]), (CHAT, "tools", {}), (CHAT, "tools", []),
+    (CHAT, "tools", [tool(parameters={"type": "bogus"})]),
     (CHAT, "messages", [{**TURN, "role": "assistant", "tool_calls": [{"function": 1}]}]),
     (RESPONSES, "input", []), (RESPONSES, "input", 5),
     (RESPONSES, "input", [{}]), (RESPONSES, "input", [[]]), (RESPONSES, "input", None),

@@ -113,6 +113,32 @@ async def test_a_body_over_the_limit_closes_the_connection(serve: Serve) -> None
     assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer
 
 
+async def test_a_body_of_very_many_pieces_is_refused(serve: Serve) -> None:
+    text = b'{"prompt":"a","max_tokens":1}' + b" " * 1971
+    chunks = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serve() as served, listening(served) as port:
+        for body, status in ((text[:900], b"200"), (text, b"400")):
+            pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+            assert (await exchange(port, chunks + pieces)).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"])
+async def test_who_still_sends_can_read_the_answer(serve: Serve, ending: bytes) -> None:
+    async with serve(ServerSettings(max_body_bytes=2**20)) as served, listening(served) as port:
+        head = HEAD + ending + b"Content-Length: %d\r\n\r\n" % 2**24
+        assert (await exchange(port, head + bytes(2**24))).startswith(b"HTTP/1.1 413")
+
+
+async def test_what_is_read_into_nothing_has_a_deadline(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.2)
+    async with serve() as served, listening(served) as port:
+        nowhere = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        answer = await exchange(port, nowhere, *([b"a"] * 8), pause=0.1)
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
 class Flood:
     """An application that pours out a stream as long as its client takes it."""
 
