@@ -18,11 +18,12 @@ from typing import Literal
 
 from serve.http.server_address import ServerAddress
 from serve.router.prefixes import Beginning, SeenPrefixes
-from serve.router.upstream import Call, UpstreamError, ask
+from serve.router.upstream import Call, UpstreamError, Waiting, ask
 
 logger = logging.getLogger("ingot.router")
 
 HEALTH_SECONDS = 2.0  # between two checks, and the time that one may take
+MAX_SILENT = 3  # checks in a row without an answer, 10 s; the server hangs
 WORTH = 0.3  # share of a beginning that must be known before it outweighs an idle backend
 MANY_MORE = 16  # requests; a backend that has more than so many over the least is left alone ...
 TIMES_MORE = 1.5  # ... if it has more than so many times as well
@@ -41,6 +42,8 @@ class Backend:
     is_lost: bool = False  # which was said
     at_work: int = 0
     asked: int = 0
+    silent: int = 0  # checks in a row that had no answer
+    waiting: Waiting = field(default_factory=Waiting)
     seen: SeenPrefixes = field(default_factory=SeenPrefixes)
 
     @contextmanager
@@ -60,10 +63,11 @@ class Backend:
         for path in ("/readyz", "/health"):
             try:
                 async with ask(self.server, Call("GET", path, (), b""), HEALTH_SECONDS) as answer:
-                    healthy = answer.status == 200
+                    healthy, self.silent = answer.status == 200, 0
                     if answer.status != 404:
                         break
             except UpstreamError:
+                self.silent += 1
                 break
         if healthy and not self.is_healthy:
             self.seen.clear()
@@ -83,8 +87,12 @@ class Backends:
         self._families: OrderedDict[str, Backend] = OrderedDict()
 
     async def check(self) -> None:
-        """Ask each whether it is ready."""
+        """Ask each whether it is ready; what was asked of one that hangs is asked of another."""
         await asyncio.gather(*(each.check() for each in self.all))
+        if any(each.is_healthy for each in self.all):
+            for each in self.all:
+                if each.silent >= MAX_SILENT:
+                    each.waiting.give_up()
 
     async def watch(self) -> None:
         """Go on checking, for ever, whatever happens: who was lost has to be found again."""

@@ -1,6 +1,7 @@
 """Forwarding a request: one backend after the other until one answers, then the chain of fallbacks.
 
     503, no connection, nothing in time   the next one is asked; the client has seen nothing yet
+    nothing, and the server hangs         the same, once another one is ready
     any other status                      is the answer, whatever it is
     lost in the middle                    an error event in a stream, a 502 otherwise
 
@@ -103,7 +104,8 @@ class Forward:
         """None if `backend` answered, or why it did not."""
         try:
             with backend.working(beginning):
-                async with ask(backend.server, call, self._settings.try_timeout) as answer:
+                seconds = self._settings.try_timeout
+                async with ask(backend.server, call, seconds, backend.waiting) as answer:
                     if answer.status == 503:
                         self._failed(backend.url, "503")
                         return "503"

@@ -62,9 +62,34 @@ class Answer:
         return self.header(b"content-type").startswith(b"text/event-stream")
 
 
+class Waiting:
+    """The questions whose answers have not begun, all of which can be given up at once."""
+
+    def __init__(self) -> None:
+        self._deadlines: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def at_most(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises UpstreamError."""
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    yield
+                finally:
+                    self._deadlines.remove(deadline)
+        except TimeoutError:
+            raise UpstreamError("it took too long", "timeout") from None
+
+    def give_up(self) -> None:
+        """As if the time of each were over."""
+        for deadline in self._deadlines:
+            deadline.reschedule(asyncio.get_running_loop().time())
+
+
 @asynccontextmanager
 async def ask(
-    server: ServerAddress, call: Call, seconds: float | None = None
+    server: ServerAddress, call: Call, seconds: float | None = None, waiting: Waiting | None = None
 ) -> AsyncIterator[Answer]:
     """`seconds` is how long the status may take, and the first piece of a stream.
 
@@ -72,15 +97,10 @@ async def ask(
     """
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     request = _written(connection, server, call)
-    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
     reader, writer = await _connect(server)
     try:
-        response = await _head(connection, reader, writer, request, deadline)
-        headers = [(bytes(name), bytes(value)) for name, value in response.headers]
-        answer = Answer(response.status_code, headers, _body(connection, reader))
-        if answer.is_stream:
-            first = await _first(answer.body, deadline)
-            answer = replace(answer, body=_joined(first, answer.body))
+        async with (waiting or Waiting()).at_most(seconds):
+            answer = await _begun(connection, reader, writer, request)
         yield answer
     finally:
         writer.close()
@@ -124,36 +144,42 @@ def _written(connection: h11.Connection, server: ServerAddress, call: Call) -> b
         raise TransportError(400, "The request cannot be passed on.") from None
 
 
+async def _begun(
+    connection: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    request: bytes,
+) -> Answer:
+    """With its first piece if it is a stream: some servers send their status before they know
+    whether they can answer."""
+    response = await _head(connection, reader, writer, request)
+    headers = [(bytes(name), bytes(value)) for name, value in response.headers]
+    answer = Answer(response.status_code, headers, _body(connection, reader))
+    if answer.is_stream:
+        first = await anext(answer.body, b"")
+        answer = replace(answer, body=_joined(first, answer.body))
+    return answer
+
+
 async def _head(
     connection: h11.Connection,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     request: bytes,
-    deadline: float | None,
 ) -> h11.Response:
     try:
-        async with asyncio.timeout_at(deadline):
-            writer.write(request)
-            await writer.drain()
-            while not isinstance(event := connection.next_event(), h11.Response):
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await reader.read(_READ))
-                elif not isinstance(event, h11.InformationalResponse):
+        writer.write(request)
+        await writer.drain()
+        while not isinstance(event := connection.next_event(), h11.Response):
+            if event is h11.NEED_DATA:
+                if not (data := await reader.read(_READ)):
                     raise UpstreamError("it closed the connection before it had answered")
-            return event
-    except TimeoutError:
-        raise UpstreamError("it took too long", "timeout") from None
+                connection.receive_data(data)
+            elif not isinstance(event, h11.InformationalResponse):
+                raise UpstreamError("what it said is no answer")
+        return event
     except (OSError, h11.RemoteProtocolError) as error:
         raise UpstreamError(str(error)) from None
-
-
-async def _first(body: AsyncIterator[bytes], deadline: float | None) -> bytes:
-    """The first piece: some servers send their status before they know whether they can answer."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await anext(body, b"")
-    except TimeoutError:
-        raise UpstreamError("it took too long", "timeout") from None
 
 
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

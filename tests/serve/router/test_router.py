@@ -73,12 +73,14 @@ async def pair(
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[int]:
-    """A server that is ready, and answers anything else by `script`."""
+async def scripted(script: Script, hangs: list[bool] | None = None) -> AsyncIterator[int]:
+    """A server that is ready, unless it `hangs`, and answers anything else by `script`."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET /readyz"):
+            if hangs:
+                await reader.read()  # until nobody waits
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         else:
             length = next(line for line in head.lower().split(b"\r\n") if b"content-length" in line)
@@ -240,6 +242,31 @@ async def test_another_is_asked_when_one_is_gone_or_refuses(serve: Serve) -> Non
     async with serve() as served, listening(served) as good, routed(1, good) as router:
         assert [each.is_healthy for each in router.backends.all] == [False, True]
         assert (await router.complete(prompt="ab", max_tokens=2)).status_code == 200
+
+
+async def test_what_a_server_that_hangs_was_asked_is_asked_of_another(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs: list[bool] = []
+    end = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hangs.append(True)
+        await end.wait()
+
+    async with (
+        scripted(hang, hangs) as bad, routed(bad) as alone,
+        serve() as served, listening(served) as good, routed(bad, good) as router,
+    ):  # fmt: skip
+        waits = [asyncio.create_task(each.complete(prompt="ab")) for each in (alone, router)]
+        await until(lambda: len(hangs) == 2)
+        monkeypatch.setattr(backends_module, "HEALTH_SECONDS", 0.1)
+        for _ in range(backends_module.MAX_SILENT):
+            await asyncio.gather(alone.backends.check(), router.backends.check())
+        assert (await waits[1]).json()["choices"][0]["text"].startswith("ab")
+        assert not waits[0].done()  # it would have nobody else
+        end.set()
+        assert (await waits[0]).status_code == 503
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
