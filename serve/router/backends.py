@@ -23,7 +23,7 @@ from serve.router.upstream import Call, UpstreamError, Waiting, ask
 logger = logging.getLogger("ingot.router")
 
 HEALTH_SECONDS = 2.0  # between two checks, and the time that one may take
-MAX_SILENT = 3  # checks in a row without an answer, 10 s; the server hangs
+MAX_SILENT = 3  # checks in a row without an answer, 10 s: the server hangs
 WORTH = 0.3  # share of a beginning that must be known before it outweighs an idle backend
 MANY_MORE = 16  # requests; a backend that has more than so many over the least is left alone ...
 TIMES_MORE = 1.5  # ... if it has more than so many times as well
@@ -92,7 +92,7 @@ class Backends:
         if any(each.is_healthy for each in self.all):
             for each in self.all:
                 if each.silent >= MAX_SILENT:
-                    each.waiting.give_up()
+                    each.waiting.give_up(MAX_SILENT * HEALTH_SECONDS)
 
     async def watch(self) -> None:
         """Go on checking, for ever, whatever happens: who was lost has to be found again."""

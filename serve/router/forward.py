@@ -3,7 +3,7 @@
     503, no connection, nothing in time   the next one is asked; the client has seen nothing yet
     nothing, and the server hangs         the same, once another one is ready
     any other status                      is the answer, whatever it is
-    lost in the middle                    an error event in a stream, a 502 otherwise
+    lost or hung in the middle            an error event in a stream, a 502 otherwise
 
 The APIs behind `--fallback-url` come after all of them (`serve.fallback.chain`).
 """

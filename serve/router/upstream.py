@@ -63,28 +63,30 @@ class Answer:
 
 
 class Waiting:
-    """The questions whose answers have not begun, all of which can be given up at once."""
+    """What a server is awaited for: answers, and their next pieces. It can be given up."""
 
     def __init__(self) -> None:
-        self._deadlines: set[asyncio.Timeout] = set()
+        self._since: dict[asyncio.Timeout, float] = {}
 
     @asynccontextmanager
     async def at_most(self, seconds: float | None) -> AsyncIterator[None]:
         """Raises UpstreamError."""
         try:
             async with asyncio.timeout(seconds) as deadline:
-                self._deadlines.add(deadline)
+                self._since[deadline] = asyncio.get_running_loop().time()
                 try:
                     yield
                 finally:
-                    self._deadlines.remove(deadline)
+                    del self._since[deadline]
         except TimeoutError:
             raise UpstreamError("it took too long", "timeout") from None
 
-    def give_up(self) -> None:
-        """As if the time of each were over."""
-        for deadline in self._deadlines:
-            deadline.reschedule(asyncio.get_running_loop().time())
+    def give_up(self, seconds: float) -> None:
+        """What has been awaited for so long, as if its time were over."""
+        now = asyncio.get_running_loop().time()
+        for deadline, since in self._since.items():
+            if now - since >= seconds:
+                deadline.reschedule(now)
 
 
 @asynccontextmanager
@@ -98,9 +100,10 @@ async def ask(
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     request = _written(connection, server, call)
     reader, writer = await _connect(server)
+    waiting = waiting or Waiting()
     try:
-        async with (waiting or Waiting()).at_most(seconds):
-            answer = await _begun(connection, reader, writer, request)
+        async with waiting.at_most(seconds):
+            answer = await _begun(connection, reader, writer, request, waiting)
         yield answer
     finally:
         writer.close()
@@ -149,12 +152,13 @@ async def _begun(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     request: bytes,
+    waiting: Waiting,
 ) -> Answer:
     """With its first piece if it is a stream: some servers send their status before they know
     whether they can answer."""
     response = await _head(connection, reader, writer, request)
     headers = [(bytes(name), bytes(value)) for name, value in response.headers]
-    answer = Answer(response.status_code, headers, _body(connection, reader))
+    answer = Answer(response.status_code, headers, _body(connection, reader, waiting))
     if answer.is_stream:
         first = await anext(answer.body, b"")
         answer = replace(answer, body=_joined(first, answer.body))
@@ -188,13 +192,17 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield piece
 
 
-async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _body(
+    connection: h11.Connection, reader: asyncio.StreamReader, waiting: Waiting
+) -> AsyncIterator[bytes]:
     try:
         while not isinstance(event := connection.next_event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
             elif event is h11.NEED_DATA:
-                connection.receive_data(await reader.read(_READ))
+                async with waiting.at_most(None):
+                    data = await reader.read(_READ)
+                connection.receive_data(data)
             else:
                 raise UpstreamError("it closed the connection in the middle of its answer")
     except (OSError, h11.RemoteProtocolError) as error:

@@ -250,23 +250,30 @@ async def test_what_a_server_that_hangs_was_asked_is_asked_of_another(
     hangs: list[bool] = []
     end = asyncio.Event()
 
-    async def hang(*_: object) -> None:
+    async def hang(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if b'"stream":true' in request:
+            writer.write(SSE + chunk(b'data: {"n": 1}\n\n'))
         hangs.append(True)
         await end.wait()
 
     async with (
-        scripted(hang, hangs) as bad, routed(bad) as alone,
-        serve() as served, listening(served) as good, routed(bad, good) as router,
+        scripted(hang, hangs) as bad, scripted(hang, hangs) as worse, routed(bad) as alone,
+        serve() as served, listening(served) as good, routed(bad, good, worse) as router,
     ):  # fmt: skip
-        waits = [asyncio.create_task(each.complete(prompt="ab")) for each in (alone, router)]
-        await until(lambda: len(hangs) == 2)
+        bodies = {"prompt": "ab"}, {"prompt": "ab", "stream": True}
+        one = asyncio.create_task(alone.complete(**bodies[0]))
+        router.backends.all[1].asked = 1  # the two others are asked first
+        two = [asyncio.create_task(router.complete(**body)) for body in bodies]
+        await until(lambda: len(hangs) == 3)
         monkeypatch.setattr(backends_module, "HEALTH_SECONDS", 0.1)
         for _ in range(backends_module.MAX_SILENT):
             await asyncio.gather(alone.backends.check(), router.backends.check())
-        assert (await waits[1]).json()["choices"][0]["text"].startswith("ab")
-        assert not waits[0].done()  # it would have nobody else
+        assert (await two[0]).json()["choices"][0]["text"].startswith("ab")
+        whole, error, _ = event_data((await two[1]).text)
+        assert whole == {"n": 1} and error["error"]["type"] == "internal_server_error"
+        assert not one.done()  # it would have nobody else
         end.set()
-        assert (await waits[0]).status_code == 503
+        assert (await one).status_code == 503
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
