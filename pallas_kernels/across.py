@@ -13,10 +13,12 @@ x Wᵀ and W xᵀ, with W as [C, A] (us; two cores of a Xeon, JAX 0.11.2; 0.10.2
                    256     2901    2793    3595
     2048 x 768     1       320     235     182         in four parts; out of memory
                    16      853     361     248
-    4096 x 14336   16      -       2621    1404        int8
 
 A decode step of a Llama of 110M parameters took 0.85 (8 rows) and 0.92 (16) of the time that it
-took with W as [A, C] and the inputs in parts.
+took with W as [A, C] and the inputs in parts. Of 8 bits W is never the left side: XLA would copy
+it for each product, into memory that it asks the system for if there is much of it. A step of that
+model took 0.46 (1 row), 0.92 (8) and 0.76 (16) of the time with x Wᵀ (two cores of an EPYC, JAX
+0.11.2; 1.0, 1.12 and 1.0 on 0.10.2, which copies nothing).
 """
 
 import math
@@ -30,17 +32,15 @@ from pallas_kernels.dispatch import traced_device
 
 _ACROSS = (((1,), (1,)), ((), ()))  # both operands' last axes: as 8-bit tensor cores want them
 _PARTS = 4  # of the outputs of one row; 2 and 8 were as fast
-_MOST_ROWS = {
-    1: 16,
-    4: 32,
-}  # by bytes of a number; of twice as many, W xᵀ took up to 1.4 times
+_MOST_ROWS = 32  # of twice as many, W xᵀ took up to 1.4 times
 
 
 def product_across(
     x: Num[Array, "M A"], w: Num[Array, "C A"], dtype: DTypeLike
 ) -> Num[Array, "M C"]:
     """x Wᵀ, summed in `dtype`."""
-    if len(x) > _MOST_ROWS.get(w.dtype.itemsize, 0) or traced_device().platform != "cpu":
+    few = len(x) <= _MOST_ROWS and w.dtype.itemsize == 4
+    if not few or traced_device().platform != "cpu":
         return lax.dot_general(x, w, _ACROSS, preferred_element_type=dtype)
     if len(x) == 1:
         parts = math.gcd(len(w), _PARTS)

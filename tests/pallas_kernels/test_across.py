@@ -32,8 +32,7 @@ def test_whole_numbers_are_exact(rows: int) -> None:
         (2, "float32", "f32[96,2]"),
         (32, "float32", "f32[96,32]"),
         (33, "float32", "f32[33,96]"),
-        (16, "int8", "s32[96,16]"),
-        (17, "int8", "s32[17,96]"),
+        (2, "int8", "s32[2,96]"),  # which XLA would copy
         (8, "bfloat16", "[8,96]"),  # for which a CPU has no such product
     ],
 )
