@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.operations.http_metrics import length_of
 
 OWN_ID = "x-ingot-request-id"
+_STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+_SWITCHED, _FORBIDDEN = 101, 403
 _PLAIN = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -29,9 +31,6 @@ class RequestIds:
         self._repeat = repeat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         request_id = secrets.token_hex(16)
         given = Headers(scope=scope).get("x-request-id", "")
         theirs = given if _PLAIN.fullmatch(given) else None
@@ -39,13 +38,15 @@ class RequestIds:
         state |= {"request_id": request_id, "client_request_id": theirs}
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if self._repeat and theirs is not None:
                     headers["x-request-id"], headers[OWN_ID] = theirs, request_id
-                state["status"] = message["status"]
+                state["status"] = message.get("status", _SWITCHED)
                 state["length"] = length_of(message["headers"])
+            elif message["type"] == "websocket.close":  # of none that was accepted: uvicorn's 403
+                state.setdefault("status", _FORBIDDEN)
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -1,4 +1,5 @@
 """One line a request in the log: who asked for what, how it ended, how long it took. No texts.
+A WebSocket is a request with the status 101 that takes as long as it is open.
 
 INFO 200 POST /v1/chat/completions 0.412 s 8c1f...          --log-format text
 {"level": "info", "request_id": "8c1f...", "status": 200, ...}            json
@@ -21,7 +22,7 @@ class RequestLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO):
+        if not logger.isEnabledFor(logging.INFO):
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
@@ -30,7 +31,7 @@ class RequestLog:
         finally:
             fields = {
                 "request_id": scope["state"]["request_id"],
-                "method": scope["method"],
+                "method": scope.get("method", "GET"),  # a WebSocket's
                 "path": shown_path(scope),
                 "status": scope["state"].get("status", _CLIENT_LEFT),
                 "seconds": round(time.perf_counter() - start, 6),

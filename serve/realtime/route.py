@@ -1,6 +1,5 @@
 """WS /v1/realtime: who may connect, and how many."""
 
-import secrets
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
@@ -59,7 +58,7 @@ class RealtimeRoute:
         try:
             with service.metrics.websockets.open():
                 await socket.accept()
-                name = f"sess-{secrets.token_hex(16)}"
+                name = f"sess-{scope['state']['request_id']}"
                 await RealtimeSession(service, socket, name, salt, model).run()
         finally:
             self._open -= 1

@@ -2,9 +2,10 @@
 
 import asyncio
 from base64 import b64encode
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -173,8 +174,10 @@ async def test_what_waits_to_be_heard_has_an_end(
 
 
 async def test_who_may_not_connect_is_told_so_before(
-    speech: tuple, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    speech: tuple, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ingot.requests")
+
     async def status(port: int, path: str = "/v1/realtime", **headers: str) -> int:
         async with connected(port, path, headers) as socket:
             code: int = (await socket.hear())["status"]
@@ -201,6 +204,16 @@ async def test_who_may_not_connect_is_told_so_before(
         async with connected(port, headers=key) as first:
             assert await first.hear() == {"status": 101}
             assert await status(port, **key) == 429
+    logged = [cast(dict, record.args) for record in caplog.records]
+    assert Counter(each["status"] for each in logged) == {
+        101: 5,
+        403: 3,
+        401: 1,
+        404: 1,
+        400: 1,
+        429: 1,
+    }
+    assert {(each["method"], len(each["request_id"])) for each in logged} == {("GET", 32)}
     async with hearing(speech) as (port, _):
         monkeypatch.setattr(route, "MAX_CONNECTIONS", 1)
         async with talking(port):
