@@ -7,6 +7,7 @@ when the other dies. Owns the child and its socket; knows no request.
 """
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from models.errors import IngotError
 from serve.bench.cpu_time import stat_of
 
 STOP_SECONDS = 10.0
+_END_SECONDS = 1.0  # from the end of its socket to that of a process
 _READ_BYTES = 1 << 20
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.process")
 
@@ -117,10 +119,21 @@ class EngineProcess:
             except OSError:
                 data = b""
             if not data:
-                raise EngineDeadError("The engine process ended; its log says why.")
+                raise EngineDeadError(await self._end())
             self._frames += self._buffer.feed(data)
         message: FromEngine = _reports.decode(self._frames.popleft())
         return message
+
+    async def _end(self) -> str:
+        """How the process ended whose socket is closed, in a sentence."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        number = -(self._process.returncode or 0)
+        if number == signal.SIGKILL:  # of which no process can write anything
+            return "The engine process was killed, as the system does where memory runs out."
+        by = f" by signal {number} ({signal.strsignal(number)})" if number > 0 else ""
+        return f"The engine process ended{by}; its log says why."
 
     @property
     def has_more(self) -> bool:

@@ -39,6 +39,8 @@ async def test_every_metric_that_is_drawn_or_scaled_by_exists(serve: Serve) -> N
 
 def test_the_dashboard_is_one() -> None:
     panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
+    drawn = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert [each for each in drawn if 'model_name=~"$model"' not in each] == []  # others' numbers
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len({panel["id"] for panel in panels}) == len(places) == len(panels)
 

@@ -87,13 +87,13 @@ async def test_a_start_that_fails_says_why(seed: int, sentence: str, user_error:
         await engine.stop()
 
 
-@pytest.mark.parametrize("command", [FAIL_STEP, KILL])
-async def test_the_end_of_the_engine_is_noticed(command: int) -> None:
+@pytest.mark.parametrize(("command", "sentence"), [(FAIL_STEP, "its log says"), (KILL, "killed")])
+async def test_the_end_of_the_engine_is_noticed(command: int, sentence: str) -> None:
     engine = await EngineProcess.start(EngineConfig(), FAKE_ENGINE)
     try:
         await engine.receive()
         engine.send(request(1, [command]))
-        with pytest.raises(EngineDeadError):
+        with pytest.raises(EngineDeadError, match=sentence):
             while True:
                 message = await engine.receive()
                 assert isinstance(message, StepReport | EngineFailed)
