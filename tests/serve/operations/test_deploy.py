@@ -51,7 +51,11 @@ async def test_the_manifest_probes_paths_that_answer(serve: Serve) -> None:
     assert [each["kind"] for each in documents] == [
         "Deployment", "Service", "HorizontalPodAutoscaler",
     ]  # fmt: skip
-    [container] = documents[0]["spec"]["template"]["spec"]["containers"]
+    pod = documents[0]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    [drain] = [int(each.split("=")[1]) for each in container["args"] if "shutdown-timeout" in each]
+    _, before = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > int(before) + drain
     paths = [p["httpGet"]["path"] for key, p in container.items() if key.endswith("Probe")]
     async with serve() as served:
         for path in paths:
@@ -63,6 +67,7 @@ def test_the_images_command_is_one() -> None:
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     entry: list[Any] = json.loads(dockerfile.split("ENTRYPOINT ")[1].splitlines()[0])
     assert entry[:2] == ["ingot", "serve"] and _flags(entry) <= _known_flags()
+    assert "mkdir -p /home/ingot/.cache/ingot" in dockerfile.split("USER ingot")[1]  # else root's
 
 
 def _flags(args: list[str]) -> set[str]:
