@@ -31,6 +31,7 @@ from serve.operations.engine_metrics import LABELS, EngineCollector, ResidencyMe
 from serve.operations.gpus import Gpus
 from serve.operations.histogram import Histogram
 from serve.operations.http_metrics import HttpMetrics
+from serve.operations.sleep_metrics import SleepMetrics
 from serve.operations.websocket_metrics import WebsocketMetrics
 
 # fmt: off
@@ -93,6 +94,7 @@ class Metrics:
         self._residency = ResidencyMetrics(self.registry, self._values)
         self.http = HttpMetrics(self.registry)
         self.websockets = WebsocketMetrics(self.registry)
+        self.sleep = SleepMetrics(self.registry)
         self._engine_pid = 0
         self._writing: asyncio.Task[bytes] | None = None  # what all who ask meanwhile are given
         PlatformCollector(registry=self.registry)

@@ -58,7 +58,7 @@ class SleepRoutes:
         check_operator(service.settings, "Sleep")
         check_level(level, enabled=service.engine_config.enable_sleep_mode)
         check_mode(mode)
-        with held(service):
+        with held(service), service.metrics.sleep.at_work("sleep"):
             await pause_server(service, mode, clear=False)
             if level:
                 await service.pause.change_memory(service.client, release_of_level(level))
@@ -72,7 +72,8 @@ class SleepRoutes:
         check_operator(service.settings, "Sleep")
         tags = request.query_params.getlist("tags") or WAKING_TAGS
         check_tags(tags, WAKING_TAGS)
-        await _restore(service, tags)
+        with service.metrics.sleep.at_work("wake"):
+            await _restore(service, tags)
         if service.client.resident:
             service.client.thaw()
             service.pause.end("paused")
@@ -82,7 +83,8 @@ class SleepRoutes:
 
     async def release_kv_cache_memory(self, _: Request) -> Response:
         """POST /release_kv_cache_memory."""
-        await _release(self._service, ["kv_cache"])
+        with self._service.metrics.sleep.at_work("release_kv_cache_memory"):
+            await _release(self._service, ["kv_cache"])
         self._service.pause.begin("paused")
         return self._state()
 

@@ -1,6 +1,5 @@
 """How many WebSockets there are, and how long they last; vLLM's names."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,11 +22,6 @@ class WebsocketMetrics:
     @contextmanager
     def open(self) -> Iterator[None]:
         """While one is open."""
-        begun = time.monotonic()
-        self._active.inc()
         self._total.inc()
-        try:
+        with self._active.track_inprogress(), self._seconds.time():
             yield
-        finally:
-            self._active.dec()
-            self._seconds.observe(time.monotonic() - begun)

@@ -72,7 +72,7 @@ function charts() {
   chart($("latency"), gap, first);
   for (const [id, values, digits] of [["generated", generated, 0], ["prompt", prompt, 0], ["gap", gap, 1], ["first", first, 0]]) {
     const value = values.findLast((each) => each !== null);
-    $(id).textContent = value === undefined ? "–" : value.toFixed(digits);
+    $(id).textContent = value === undefined ? "–" : value.toLocaleString(undefined, { maximumFractionDigits: digits });
   }
 }
 

@@ -51,6 +51,11 @@ async def test_what_is_at_work_ends_and_what_comes_waits_until_all_is_awake(serv
         awake = await served.http.post("/wake_up?tags=kv_cache&tags=scheduling")
         assert (await later).status_code == 200 and not await is_sleeping(served)
         assert await state_of(served) == {"awake": 1, "weights_offloaded": 0, "discard_all": 0}
+        counted = (await served.http.get("/metrics")).text
+    operation = "vllm:sleep_mode_operation"
+    for name, times in (("sleep", 1), ("wake", 3)):
+        assert f'{operation}_duration_seconds_count{{operation="{name}"}} {times}.0' in counted
+        assert f'{operation}s_in_flight{{operation="{name}"}} 0.0' in counted
     assert [each.json()["is_sleeping"] for each in (slept, part, awake)] == [True, True, False]
     assert early.status_code == 400 and early.json()["error"]["param"] == "tags"
     kinds = [(each.weights, each.kv_cache) for each in served.core.changes]
