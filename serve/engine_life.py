@@ -45,14 +45,17 @@ class EngineLife:
         watchdog_timeout: float,
         on_ready: Callable[[ModelInfo], None],
         on_failure: Callable[[str], None],
+        forced: asyncio.Event,
     ) -> None:
-        """`watchdog_timeout` is how many seconds a step may take."""
+        """`watchdog_timeout` is how many seconds a step may take; once `forced`, an engine that is
+        to end has no time for it."""
         self._start = start
         self._client = client
         self._metrics = metrics
         self._timeout = watchdog_timeout
         self._on_ready = on_ready
         self._on_failure = on_failure
+        self._forced = forced
 
     async def run(self) -> int:
         """The exit code, once an engine has failed for good."""
@@ -85,7 +88,13 @@ class EngineLife:
         except StartError as error:
             return _End(str(error), 2 if error.user_error else 1)
         finally:
+            killing = asyncio.create_task(self._kill_if_forced(process))
             await process.stop()
+            killing.cancel()
+
+    async def _kill_if_forced(self, process: EngineProcess) -> None:
+        await self._forced.wait()
+        process.kill()
 
 
 async def work(

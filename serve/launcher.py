@@ -2,8 +2,9 @@
 
     bind the port ▸ listen, /health says "loading" ▸ engine ready ▸ serve ▸ drain ▸ exit
 
-SIGTERM and SIGINT drain; SIGUSR2 does once a successor serves (`succession`), and until then, or
-if it does not come to that, this server goes on. A successor accepts connections when it is ready.
+SIGTERM and SIGINT drain, and a second of them ends what is left at once, the engine too; SIGUSR2
+drains once a successor serves (`succession`), and until then, or if it does not come to that, this
+server goes on. A successor accepts connections when it is ready.
 
 Exit codes: 0 after a signal, 2 when settings or the model are wrong, 1 when the engine failed.
 """
@@ -262,6 +263,7 @@ class Launcher:
             watchdog_timeout=self._settings.watchdog_timeout,
             on_ready=self._serving,
             on_failure=self._on_failure,
+            forced=self._server.forced,
         )
         code = await life.run()
         await asyncio.sleep(LAST_WORDS_SECONDS)

@@ -95,6 +95,7 @@ async def test_failures_far_apart_are_made_good_and_others_end_the_server(
     life = EngineLife(
         start, client, metrics,
         watchdog_timeout=60.0, on_ready=lambda _: None, on_failure=said.append,
+        forced=asyncio.Event(),
     )  # fmt: skip
     assert await life.run() == 1
     assert len(started) == lives and sum("started again" in each for each in said) == lives - 1
@@ -114,9 +115,46 @@ async def test_an_engine_that_cannot_be_started_again_is_the_server_s_end() -> N
     life = EngineLife(
         start, client, metrics,
         watchdog_timeout=60.0, on_ready=lambda _: None, on_failure=said.append,
+        forced=asyncio.Event(),
     )  # fmt: skip
     assert await life.run() == 1
     assert said[-1] == "The engine's process cannot be started: Cannot allocate memory."
+
+
+async def test_an_engine_that_does_not_end_is_killed_when_the_server_is_told_twice() -> None:
+    class Stubborn(Failing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stopping, self.killed = asyncio.Event(), asyncio.Event()
+            self.kill = self.killed.set
+
+        async def receive(self) -> FromEngine:
+            if len(self._said) == 1:
+                await asyncio.Event().wait()
+            return self._said.pop(0)
+
+        async def stop(self) -> None:
+            self.stopping.set()
+            await self.killed.wait()
+
+    metrics, forced, ready, process = Metrics("tiny"), asyncio.Event(), asyncio.Event(), Stubborn()
+
+    async def start() -> Any:
+        return process
+
+    life = EngineLife(
+        start, EngineClient(OutputProcessor(None), metrics), metrics, watchdog_timeout=60.0,
+        on_ready=lambda _: ready.set(), on_failure=lambda _: None, forced=forced,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE):
+        task = asyncio.create_task(life.run())
+        await ready.wait()
+        task.cancel()
+        await process.stopping.wait()
+        assert not process.killed.is_set()
+        forced.set()
+        await asyncio.gather(task, return_exceptions=True)
+    assert process.killed.is_set() and task.cancelled()
 
 
 async def test_what_a_slow_client_has_not_read_is_no_work_of_the_next_engine() -> None:
