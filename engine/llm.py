@@ -46,7 +46,7 @@ from engine.sampling.defaults import default_sampling_params
 from engine.sampling.params import MAX_LOGPROBS, SamplingParams
 from engine.templates.chat_template import ChatTemplate, Rendered
 from engine.tokenizers.tokenizer import Tokenizer
-from models.checkpoints.checkpoint import find_folder, read_generation_config
+from models.checkpoints.checkpoint import find_folder
 
 Message = dict[str, Any]
 
@@ -92,7 +92,7 @@ class LLM(Operations):
             if tokenizer and sources
             else None
         )
-        self._defaults = default_sampling_params(read_generation_config(folder))
+        self._defaults = default_sampling_params(folder)
         self.model = model
         self._queued: list[Call] = []
 

@@ -18,20 +18,20 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from models.checkpoints.checkpoint import CONFIG, find_folder, read_config
-from models.checkpoints.loading import check_causal, compute_dtype, random_leaves, read_leaves
+from models.checkpoints.checkpoint import CONFIG, find_folder
+from models.checkpoints.loading import check_causal, compute_dtype, random_leaves, read_module
 from models.checkpoints.memory import check_memory
 from models.checkpoints.sentence_transformers import (
     Pooling,
-    read_sentence_transformer,
+    longest_text,
     said_of_pooling,
     score_activation,
 )
+from models.checkpoints.settings import read_settings
 from models.config.decoder import ModelConfig
 from models.config.encoder import ClassifierHead, EncoderConfig
 from models.config.fields import Fields
 from models.config.label_names import label_names, num_labels
-from models.config.overrides import overridden
 from models.decoder import Decoder
 from models.encoder import Classifier, Encoder
 from models.errors import UnsupportedError
@@ -121,17 +121,20 @@ def load_pooler(
         spec = _with_steps(raw, spec, step_tag_id)
         return quantisation_method(raw), plan, spec
 
-    raw = overridden(read_config(folder), hf_overrides, read)
-    method, plan, spec = read(raw)
+    raw, (method, plan, spec) = read_settings(folder, hf_overrides, read)
     config = replace(plan.config, context_length=_context(folder, plan.config, max_model_len))
     compute = compute_dtype(dtype, mesh)
-    shape = layout(nnx.eval_shape(lambda: _module(config, plan, compute, mesh.size)))
-    check_memory(shape.leaves, mesh)
+
+    def lay_out() -> Layout[PoolingModel[Any]]:
+        return layout(nnx.eval_shape(lambda: _module(config, plan, compute, mesh.size)))
+
     if load_format == "dummy":
+        shape = lay_out()
+        check_memory(shape.leaves, mesh)
         offset = isinstance(config, ModelConfig) and config.norm_offset
         leaves = random_leaves(shape.leaves, mesh, seed, offset, {})
     else:
-        leaves = read_leaves(folder, shape, plan.weights, mesh, method)
+        shape, leaves = read_module(folder, lay_out, plan.weights, mesh, method)
     return LoadedPooler(folder, config, architecture_name(raw), spec, shape, leaves, mesh)
 
 
@@ -293,9 +296,7 @@ def _context(folder: Path, config: ModelConfig | EncoderConfig, asked: int | Non
             f"--max-model-len {asked} exceeds the {reach} tokens that this model's config.json "
             "allows."
         )
-    said = read_sentence_transformer(folder)
-    limit = said.max_tokens if said and said.max_tokens else config.context_length
-    return asked or min(limit, config.context_length)
+    return asked or min(longest_text(folder) or reach, config.context_length)
 
 
 def _module(

@@ -14,7 +14,12 @@ from engine.errors import ConfigError, RequestError
 from engine.sampling.defaults import sampling_defaults
 from engine.templates.chat_template import ChatTemplate, Rendered
 from engine.tokenizers.tokenizer import Tokenizer
-from models.checkpoints.checkpoint import find_folder, read_config, read_generation_config
+from models.checkpoints.checkpoint import (
+    GENERATION_CONFIG,
+    find_folder,
+    read_config,
+    read_generation_config,
+)
 from models.checkpoints.sentence_transformers import read_prompts
 from serve.audio.tokens import SpeechTokens, speech_tokens
 from serve.generation.request_templates import RequestTemplates
@@ -160,7 +165,7 @@ def load_served_model(
         templates=_request_templates(tokenizer, settings),
         tools=tool_format(settings.tool_call_parser, templates),
         thinking=thinking_format(settings.parser_of_reasoning, templates),
-        sampling_defaults=sampling_defaults(generation),
+        sampling_defaults=sampling_defaults(generation, str(folder / GENERATION_CONFIG)),
         speech=speech_tokens(tokenizer, read_generation_config(folder)) if tokenizer else None,
         default_max_tokens=longest if isinstance(longest, int) else None,
         template_defaults=_template_defaults(template, settings),

@@ -1,17 +1,21 @@
 """The sampling options that a model's makers recommend, in its generation_config.json."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.errors import RequestError
 from engine.sampling.params import SamplingParams
+from models.checkpoints.checkpoint import GENERATION_CONFIG, read_generation_config
 from models.errors import CheckpointError
 
 RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options to use where a request sets none.
+def sampling_defaults(
+    generation_config: Mapping[str, Any], where: str = GENERATION_CONFIG
+) -> dict[str, Any]:
+    """Options to use where a request sets none; `where` is the file's path.
 
     Raises:
         CheckpointError: generation_config.json recommends something out of bounds.
@@ -23,10 +27,11 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         SamplingParams(**options)
     except RequestError as error:
-        raise CheckpointError(f"generation_config.json: {error}") from None
+        raise CheckpointError(f"{where}: {error}") from None
     return options
 
 
-def default_sampling_params(generation_config: Mapping[str, Any]) -> SamplingParams:
-    """The same as `SamplingParams`."""
-    return SamplingParams(**sampling_defaults(generation_config))
+def default_sampling_params(folder: Path) -> SamplingParams:
+    """Those of a folder or a GGUF file."""
+    where = str(folder / GENERATION_CONFIG)
+    return SamplingParams(**sampling_defaults(read_generation_config(folder), where))

@@ -99,7 +99,8 @@ def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
         if count := _counted(name, held, kind):
             wanted = [k for k in raw if kind in k and _is_size(raw[k]) and raw[k] > count]
             said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
-            return f" (the weights have {count} {kind}s{', and ' if said else ''}{said})"
+            held_ones = f"{count} {kind}{'s' if count > 1 else ''}"
+            return f" (the weights have {held_ones}{', and ' if said else ''}{said})"
     if name.endswith(".bias"):
         return _said([f"{key} is true" for key in raw if "bias" in key and raw[key] is True][:2])
     if "head" in name and raw.get("tie_word_embeddings") is False:

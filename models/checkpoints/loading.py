@@ -23,11 +23,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
 from models.checkpoints.checkpoint import (
-    CONFIG,
     GENERATION_CONFIG,
     find_folder,
     open_tensors,
-    read_config,
     read_generation_config,
 )
 from models.checkpoints.contradictions import (
@@ -40,13 +38,13 @@ from models.checkpoints.contradictions import (
 from models.checkpoints.converted import READERS, find_made
 from models.checkpoints.converted import read_leaves as read_converted
 from models.checkpoints.memory import check_memory
+from models.checkpoints.settings import read_settings
 from models.checkpoints.slices import BLOCK_BYTES, Index, read_slice
 from models.config.decoder import ModelConfig
 from models.config.fields import Fields
-from models.config.overrides import overridden
 from models.decoder import Decoder
 from models.errors import UnsupportedError
-from models.flatten import Layout, Leaf
+from models.flatten import Layout, Leaf, Module
 from models.quantised.choosing import kinds_of, online_kinds
 from models.quantised.kernels import Packed
 from models.quantised.methods import Method, quantisation_method
@@ -88,7 +86,7 @@ class LoadedModel:
     @property
     def eos_token_ids(self) -> frozenset[int]:
         """Ids that end a text, by config.json or by generation_config.json."""
-        generation = Fields(self.generation_config, GENERATION_CONFIG)
+        generation = self._generation
         return frozenset(self.config.eos_token_ids + generation.token_ids("eos_token_id"))
 
     @property
@@ -97,7 +95,7 @@ class LoadedModel:
 
         The start token, and the one that is forced behind it: of several ids the first.
         """
-        generation = Fields(self.generation_config, GENERATION_CONFIG)
+        generation = self._generation
         start, forced = self.config.decoder_prompt[:1], self.config.decoder_prompt[1:]
         start = generation.token_ids("decoder_start_token_id")[:1] or start
         return [*start, *(generation.token_ids("forced_bos_token_id")[:1] or forced)]
@@ -106,7 +104,7 @@ class LoadedModel:
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
         """Layers and heads that attend to where in the audio a token is said; none if nobody says,
         or if some are not there: smaller models have been published with their teacher's list."""
-        pairs = Fields(self.generation_config, GENERATION_CONFIG).pairs("alignment_heads")
+        pairs = self._generation.pairs("alignment_heads")
         layers, heads = self.config.num_layers, self.config.num_heads
         missing = [pair for pair in pairs if pair[0] >= layers or pair[1] >= heads]
         if missing:
@@ -115,6 +113,10 @@ class LoadedModel:
                 "words are said", GENERATION_CONFIG, missing[0], layers, heads,
             )  # fmt: skip
         return () if missing else pairs
+
+    @property
+    def _generation(self) -> Fields:
+        return Fields(self.generation_config, str(self.folder / GENERATION_CONFIG))
 
 
 def load(
@@ -182,8 +184,7 @@ def load(
 def _settings_of(
     folder: Path, hf_overrides: Mapping[str, Any] | None, max_model_len: int | None
 ) -> tuple[Method | None, Architecture, ModelConfig]:
-    read = partial(_read_settings, where=str(folder / CONFIG))
-    method, architecture, config = read(overridden(read_config(folder), hf_overrides, read))
+    _, (method, architecture, config) = read_settings(folder, hf_overrides, _read_settings)
     if max_model_len is not None:
         config = replace(config, context_length=max_model_len)
     return method, architecture, config
@@ -196,11 +197,9 @@ def _begin(config: ModelConfig, mesh: Mesh, ready: Ready | None, plan: Layout[De
     check_memory(plan.leaves, mesh)
 
 
-def _read_settings(
-    raw: Mapping[str, Any], where: str
-) -> tuple[Method | None, Architecture, ModelConfig]:
+def _read_settings(raw: Mapping[str, Any]) -> tuple[Method | None, Architecture, ModelConfig]:
     """All of config.json; raises as `load`."""
-    method, architecture = quantisation_method(raw), find_architecture(raw, where)
+    method, architecture = quantisation_method(raw), find_architecture(raw)
     config = architecture.config(raw)
     check_causal(raw)
     return method, architecture, config
@@ -288,14 +287,23 @@ def _random_bits(
     return placed
 
 
-def read_leaves(
-    folder: Path, plan: Layout[Any], weights: WeightMap, mesh: Mesh, method: Method | None
-) -> tuple[Array, ...]:
-    """Every leaf of `plan` on its devices, none of which stays quantised; raises as `load`."""
+def read_module(
+    folder: Path,
+    lay_out: Callable[[], Layout[Module]],
+    weights: WeightMap,
+    mesh: Mesh,
+    method: Method | None,
+) -> tuple[Layout[Module], tuple[Array, ...]]:
+    """A layout, and its leaves on their devices, none of which stays quantised; raises as `load`.
+
+    It is made once all tensors have a place: one of 1,000 layers takes a minute.
+    """
     with open_tensors(folder) as tensors:
         weights, found = _match(weights, method.read(tensors) if method else tensors, folder)
+        plan = lay_out()
         _check_all_shapes(plan, weights, found, {}, folder)
-        return _read(plan, weights, found, mesh, {})
+        check_memory(plan.leaves, mesh)
+        return plan, _read(plan, weights, found, mesh, {})
 
 
 def _read(

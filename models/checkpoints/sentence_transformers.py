@@ -3,6 +3,7 @@
     modules.json                  which modules run, in which folders
     1_Pooling/config.json         which hidden states are pooled
     sentence_bert_config.json     the longest text, and whether letters are lowered
+    tokenizer_config.json         the longest text, where the former does not say
     config.json                   of cross-encoders: what is done to their scores
     config_sentence_transformers.json   what is put before a query, a document, ...
 
@@ -16,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from models.checkpoints.checkpoint import read_config, read_list, read_object
+from models.checkpoints.checkpoint import CONFIG, read_config, read_list, read_object
 from models.config.fields import MAX_TOKENS, Fields
 from models.errors import CheckpointError, UnsupportedError
 from models.gguf.checkpoint import is_gguf
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
+TOKENIZER = "tokenizer_config.json"
 PROMPTS = "config_sentence_transformers.json"
+NO_LIMIT = 1e30  # as transformers writes it
 Pooling = Literal["CLS", "LAST", "MEAN", "ALL", "STEP"]
 Activation = Literal["normalize", "identity", "sigmoid", "softmax"]
 _POOLINGS: Mapping[str, Pooling] = {
@@ -60,7 +63,7 @@ def read_sentence_transformer(folder: Path) -> SentenceTransformer | None:
     if not (folder / MODULES).is_file():
         return None
     kinds = _modules(folder)
-    settings = Fields(_optional(folder / SETTINGS), SETTINGS)
+    settings = Fields(_optional(folder / SETTINGS), str(folder / SETTINGS))
     limited = "max_seq_length" in settings
     return SentenceTransformer(
         pooling=_pooling(folder, kinds["Pooling"]),
@@ -68,6 +71,19 @@ def read_sentence_transformer(folder: Path) -> SentenceTransformer | None:
         max_tokens=settings.integer("max_seq_length", high=MAX_TOKENS) if limited else None,
         lower_case=settings.flag("do_lower_case", False),
     )
+
+
+def longest_text(folder: Path) -> int | None:
+    """Tokens of it, by sentence-transformers' file, else by the tokenizer's; None if neither says.
+
+    Raises CheckpointError for files that are malformed.
+    """
+    said = read_sentence_transformer(folder)
+    if said is not None and said.max_tokens is not None:
+        return said.max_tokens
+    path = folder / TOKENIZER
+    tokens = Fields(_optional(path), str(path)).number("model_max_length", NO_LIMIT, high=NO_LIMIT)
+    return int(tokens) if tokens <= MAX_TOKENS else None
 
 
 def said_of_pooling(folder: Path, raw: Mapping[str, Any]) -> SentenceTransformer | None:
@@ -132,7 +148,7 @@ def _modules(folder: Path) -> dict[str, str]:
     entries = read_list(folder / MODULES)
     kinds: dict[str, str] = {}
     for entry in entries:
-        fields = Fields(entry if isinstance(entry, dict) else {}, MODULES)
+        fields = Fields(entry if isinstance(entry, dict) else {}, str(folder / MODULES))
         path = fields.raw.get("path") or ""
         if not isinstance(path, str) or Path(path).is_absolute() or ".." in Path(path).parts:
             raise CheckpointError(f"{MODULES} of {folder} has a path that leaves the folder.")
@@ -148,8 +164,8 @@ def _modules(folder: Path) -> dict[str, str]:
 
 
 def _pooling(folder: Path, path: str) -> Pooling:
-    where = f"{path}/config.json"
-    fields = Fields(read_object(folder / path / "config.json"), where)
+    where = folder / path / CONFIG
+    fields = Fields(read_object(where), str(where))
     if "pooling_mode" in fields:
         return _NAMES[fields.option("pooling_mode", _NAMES)]
     used = [

@@ -6,6 +6,7 @@ Newer files have one object `rope_parameters`; older ones have `rope_theta` and,
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from models.config.fields import MAX_TOKENS, Fields
 from models.config.windows import FULL, SLIDING
@@ -35,12 +36,25 @@ def read_rope(fields: Fields, head_dim: int) -> RopeConfig:
     return read_layer_rope(fields.section(key), fields, head_dim, "rope_theta")
 
 
+def check_rope_types(raw: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError if config.json names an unknown type of rotation.
+
+    Families that do not rotate, or whose files never scale positions, do not look.
+    """
+    whole = Fields(raw)
+    for fields in (whole, whole.section("text_config")):
+        for key in ("rope_scaling", "rope_parameters"):
+            settings = fields.section(key)
+            by_layer = [name for name, one in settings.raw.items() if isinstance(one, Mapping)]
+            for each in (settings, *map(settings.section, by_layer)):
+                each.option(_type_key(each), _KNOWN, "default")
+
+
 def read_layer_rope(settings: Fields, fields: Fields, head_dim: int, theta_key: str) -> RopeConfig:
     """One object of settings; what it leaves out stands in the whole file's `fields`."""
     partial = fields.number("partial_rotary_factor", 1.0, high=1.0)
     partial = settings.number("partial_rotary_factor", partial, high=1.0)
-    type_key = "rope_type" if "rope_type" in settings else "type"
-    kind = settings.option(type_key, _READERS, "default")
+    kind = settings.option(_type_key(settings), _READERS, "default")
     whole = kind == "proportional"  # then it is the share of pairs that turn
     rotated = head_dim if whole else int(head_dim * partial)
     dim = rotated_dim(fields, "partial_rotary_factor", rotated, head_dim)
@@ -150,6 +164,13 @@ _READERS: Mapping[str, Callable[[Fields, Fields, int], Scaling]] = {
     "longrope": _longrope,
     "su": _longrope,  # its name in the first Phi-3 files
 }
+
+
+_KNOWN = (*_READERS, "mrope")  # of models that see, whose text alone turns as if it were "default"
+
+
+def _type_key(settings: Fields) -> str:
+    return "rope_type" if "rope_type" in settings else "type"
 
 
 def _context(fields: Fields) -> int:

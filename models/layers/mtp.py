@@ -10,6 +10,7 @@ Source: DeepSeek-V3, arXiv 2412.19437, section 2.2; what is joined first is as i
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,8 +19,7 @@ from jaxtyping import Array, Float, Int32
 
 from models.checkpoints.checkpoint import open_tensors, read_config
 from models.checkpoints.converted import find_made
-from models.checkpoints.loading import LoadedModel, compute_dtype, read_leaves
-from models.checkpoints.memory import check_memory
+from models.checkpoints.loading import LoadedModel, compute_dtype, read_module
 from models.config.decoder import ModelConfig
 from models.decoder import Layer, make_norm
 from models.errors import UnsupportedError
@@ -107,12 +107,13 @@ def load_mtp(model: LoadedModel, number: int = 0) -> LoadedMTP:
         model.mesh.size,
         names.hidden_first,
     )
-    plan = layout(
-        nnx.eval_shape(lambda: MTPModule(config, hidden_first=first, dtype=dtype, shards=shards))
-    )
-    check_memory(plan.leaves, model.mesh)
+
+    def lay_out() -> Layout[MTPModule]:
+        make = partial(MTPModule, config, hidden_first=first, dtype=dtype, shards=shards)
+        return layout(nnx.eval_shape(make))
+
     weights = mtp_map(architecture.weights(config), names, config)
-    return LoadedMTP(config, plan, read_leaves(model.folder, plan, weights, model.mesh, method))
+    return LoadedMTP(config, *read_module(model.folder, lay_out, weights, model.mesh, method))
 
 
 def _check_there(model: LoadedModel, names: MTPNames) -> None:

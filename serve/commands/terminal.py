@@ -14,6 +14,7 @@ from engine.sampling.params import SamplingParams
 from engine.tokenizers.tokenizer import has_tokenizer
 from serve.commands.interrupted import leaving_at_once
 from serve.commands.status import status
+from serve.model import model_folder
 
 if TYPE_CHECKING:
     from engine import LLM
@@ -57,8 +58,12 @@ def _loaded(settings: Mapping[str, Any]) -> "LLM":
 
 
 def _check_words(settings: Mapping[str, Any]) -> None:
-    """Raise RequestError for a model without words, before it is loaded and compiled."""
+    """Raise RequestError for a model without words, before it is loaded and compiled.
+
+    Raises CheckpointError where there is no model.
+    """
     config = located(make_config(**settings))
+    model_folder(config.model)
     if not has_tokenizer(tokenizer_folder(config)):
         raise RequestError(
             f"{settings['model']} has no tokenizer, and so no text goes in or out; "

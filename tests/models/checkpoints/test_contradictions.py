@@ -92,7 +92,7 @@ def test_layers_are_counted_where_they_are(tmp_path: Path) -> None:
     held = {f"{part}.block.{n}.layer.0.w" for part, n in (("encoder", 0), ("decoder", 1))}
     (tmp_path / "config.json").write_text('{"num_layers": 2}')
     message = str(missing_tensor("encoder.block.1.layer.0.w", held, tmp_path))
-    assert "(the weights have 1 layers, and num_layers is 2)" in message
+    assert "(the weights have 1 layer, and num_layers is 2)" in message
 
 
 def test_sizes_of_a_model_with_images_are_one_object_deeper(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import engine
 from engine.errors import RequestError
 from engine.sampling.params import SamplingParams
+from models.errors import CheckpointError
 from serve.commands.terminal import converse, print_continuation
 
 
@@ -73,8 +74,10 @@ def test_an_empty_prompt_is_found_before_the_model_is_loaded() -> None:
 
 
 def test_a_model_without_words_is_found_before_it_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
     FakeLLM.asked = []
+    with pytest.raises(CheckpointError, match=r"has no config\.json; give the folder of"):
+        print_continuation("once", {}, model=str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RequestError, match="has no tokenizer"):
         print_continuation("once", {}, model=str(tmp_path))
     with pytest.raises(RequestError, match="has no tokenizer"):
