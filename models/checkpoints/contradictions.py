@@ -46,7 +46,7 @@ def surplus_tensor(name: str, needed: Iterable[str], folder: Path) -> Checkpoint
     raw, why = _config(folder), ""
     for kind in _NUMBERED:
         if count := _counted(name, needed, kind):
-            named = {key: value for key, value in raw.items() if kind in key}
+            named = {key: raw[key] for key in _nearest(raw, name) if kind in key}
             why = why or _said(_keys(named, count))
     return CheckpointError(
         f"{folder} has tensor {name!r}, for which the model its config.json describes has no place"
@@ -97,7 +97,9 @@ def _config(folder: Path) -> dict[str, Any]:
 def _why_missing(name: str, held: Iterable[str], raw: Mapping[str, Any]) -> str:
     for kind in _NUMBERED:
         if count := _counted(name, held, kind):
-            wanted = [k for k in raw if kind in k and _is_size(raw[k]) and raw[k] > count]
+            wanted = [
+                k for k in _nearest(raw, name) if kind in k and _is_size(raw[k]) and raw[k] > count
+            ]
             said = ", ".join(f"{key} is {raw[key]}" for key in wanted[:1])
             held_ones = f"{count} {kind}{'s' if count > 1 else ''}"
             return f" (the weights have {held_ones}{', and ' if said else ''}{said})"
@@ -137,6 +139,14 @@ def _number(name: str, kind: str) -> tuple[str, int]:
     """What is before the number of its layer or expert, and that number; -1 if it has none."""
     match = _NUMBERED[kind].search(name)
     return (name[: match.start(1)], int(match[1])) if match else ("", -1)
+
+
+def _nearest(raw: Mapping[str, Any], name: str) -> list[str]:
+    """The keys of config.json, those of the encoder or decoder that `name` is of before others."""
+    stack, other = "decoder", "encoder"
+    if name.find(stack) < 0 or 0 <= name.find(other) < name.find(stack):
+        stack, other = other, stack
+    return sorted(raw, key=lambda key: (stack not in key) + (other in key))
 
 
 def _counted(name: str, names: Iterable[str], kind: str) -> int:

@@ -1,12 +1,13 @@
 """A config.json that contradicts its weights: one sentence with the file, the key, and both."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models.checkpoints.contradictions import missing_tensor
+from models.checkpoints.contradictions import missing_tensor, surplus_tensor
 from models.checkpoints.loading import load
 from models.errors import ModelError
 from models.sharding import make_mesh
@@ -86,6 +87,30 @@ def test_experts_and_latents_are_named(
 ) -> None:
     message = said(tmp_path / "m", "deepseek_v3", **config)
     assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "key"),
+    [
+        ({"decoder_layers": 9, "encoder_layers": 8}, "encoder.layers.5.fc1.w",
+         "encoder_layers is 8"),
+        ({"encoder_layers": 9, "decoder_layers": 8}, "decoder.layers.5.encoder_attn.w",
+         "decoder_layers is 8"),
+        ({"num_decoder_layers": 9, "num_layers": 8}, "encoder.block.5.layer.0.w",
+         "num_layers is 8"),
+        ({"num_layers": 9, "num_decoder_layers": 8}, "decoder.block.5.layer.0.w",
+         "num_decoder_layers is 8"),
+    ],
+)  # fmt: skip
+def test_layers_are_named_as_those_of_their_stack(
+    config: dict[str, int], name: str, key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert f"layers, and {key})" in str(missing_tensor(name, {name.replace("5", "1")}, tmp_path))
+    settings = {one: 2 for one in config}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    said_of_it = str(surplus_tensor(name, {name.replace("5", "1")}, tmp_path))
+    assert f"({key.partition(' ')[0]} is 2)" in said_of_it
 
 
 def test_layers_are_counted_where_they_are(tmp_path: Path) -> None:
