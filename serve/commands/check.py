@@ -58,11 +58,11 @@ def _check_decoder(
     from engine.check.trace import trace
 
     ids = prompt_ids(llm, prompt)
-    written = _greedy(llm, ids, max_tokens)
+    written, greedy = _greedy(llm, ids, max_tokens)
     traced = trace(llm.core.model, ids)
-    findings = _soundness(llm, traced)
+    findings = [*_soundness(llm, traced), greedy]
     sound = all(finding.verdict != "failed" for finding in findings)
-    show_findings(console, [*findings, _shown_text(llm, written)])
+    show_findings(console, findings)
     try:
         reference = load_reference(llm.core.model.folder)
         tolerance = tolerance or tolerance_of(llm)
@@ -86,8 +86,9 @@ def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -
         not_compared(console, "the model hears, and there is no recording here")
         return 0 if right else 1
     ids = prompt_ids(llm, prompt)
-    written = _greedy(llm, ids, max_tokens)
-    show_findings(console, [tokens, _shown_text(llm, written)])
+    written, greedy = _greedy(llm, ids, max_tokens)
+    right = right and greedy.verdict != "failed"
+    show_findings(console, [tokens, greedy])
     try:
         reference = load_reference(llm.core.model.folder, encoder=True)
         theirs = reference.generate(llm.info.decoder_prompt, len(written), read=ids)
@@ -100,12 +101,20 @@ def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -
     return 0 if right and same.verdict == "ok" else 1
 
 
-def _greedy(llm: "LLM", ids: list[int], count: int) -> list[int]:
+def _greedy(llm: "LLM", ids: list[int], count: int) -> "tuple[list[int], Finding]":
     """What the whole engine writes, through its pages and its compiled steps."""
     from engine import SamplingParams
+    from engine.check.soundness import Finding
 
     params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
-    return list(llm.generate([ids], params, use_tqdm=False)[0].outputs[0].token_ids)
+    given = llm.generate([ids], params, use_tqdm=False)[0].outputs[0]
+    written, tokenizer = list(given.token_ids), llm.get_tokenizer()
+    if given.finish_reason == "error":
+        text = f"ended behind {len(written)} tokens, for what the model gave is no number"
+        return written, Finding("greedy", "failed", text)
+    return written, Finding(
+        "greedy", "ok", repr(tokenizer.decode(written)) if tokenizer else str(written)
+    )
 
 
 def _soundness(llm: "LLM", traced: "Trace") -> "list[Finding]":
@@ -117,14 +126,6 @@ def _soundness(llm: "LLM", traced: "Trace") -> "list[Finding]":
         soundness.check_tokens(tokenizer),
         soundness.check_template(tokenizer),
     ]
-
-
-def _shown_text(llm: "LLM", written: list[int]) -> "Finding":
-    from engine.check.soundness import Finding
-
-    tokenizer = llm.get_tokenizer()
-    text = repr(tokenizer.decode(written)) if tokenizer else str(written)
-    return Finding("greedy", "ok", text)
 
 
 def _compare(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from engine.errors import EngineError
 from serve.commands.check_report import (
     not_compared,
     prompt_ids,
@@ -44,7 +45,10 @@ def check_pooler(console: Console, llm: "LLM", prompt: str, tolerance: float | N
     from engine.check.reference import NoReferenceError
     from engine.check.soundness import Finding, check_activations, check_tokens
 
-    asked = _ask(llm, prompt)
+    try:
+        asked = _ask(llm, prompt)
+    except EngineError as error:
+        return _show_where(console, llm, prompt, str(error))
     traced = trace_pooler(llm.pooling_core.model, asked.ids, asked.types, asked.vector)
     shape = " x ".join(map(str, asked.vector.shape))
     findings = [
@@ -60,6 +64,19 @@ def check_pooler(console: Console, llm: "LLM", prompt: str, tolerance: float | N
         not_compared(console, str(error))
         return 0 if right else 1
     return 0 if right and equal else 1
+
+
+def _show_where(console: Console, llm: "LLM", prompt: str, why: str) -> int:
+    """The engine gave no vector: which layer gives no numbers; returns the exit code."""
+    import numpy as np
+
+    from engine.check.pooling_trace import trace_pooler
+    from engine.check.soundness import Finding, check_activations
+
+    nothing = np.full(1, np.nan, np.float32)
+    traced = trace_pooler(llm.pooling_core.model, prompt_ids(llm, prompt), [], nothing)
+    show_findings(console, [check_activations(traced), Finding(traced.what, "failed", why)])
+    return 1
 
 
 def _ask(llm: "LLM", prompt: str) -> _Asked:

@@ -71,6 +71,20 @@ def test_a_layer_that_gives_no_numbers_is_exit_code_1(
     assert "the model has no tokenizer" in shown
 
 
+def test_an_encoder_s_decoder_that_gives_no_numbers_is_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    alone: None,
+    tmp_path: Path,
+) -> None:
+    case, golden = WITH_ENCODER["t5"], read("t5", FOLDER)
+    tensors = {n: tensor(case.seed, n, s, case.spread) for n, s in golden.tensors}
+    tensors["decoder.block.1.layer.2.DenseReluDense.wo.weight"][3] = np.nan
+    write_checkpoint(tmp_path / "nan", case.config, tensors)
+    assert check(monkeypatch, str(tmp_path / "nan"), "--max-model-len", "32") == 1
+    assert re.search(r"greedy +failed +ended behind 0 tokens", capfd.readouterr().out)
+
+
 def test_a_model_that_does_not_load_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -16,6 +16,10 @@ from engine.check import pooling_reference, reference
 from engine.check.trace import Trace
 from serve.commands.check_pooling import check_pooler
 from tests.engine.pooling_folders import write_folder, write_modules
+from tests.models.checkpoints.safetensors_files import write_checkpoint
+from tests.parity.pooling_cases import CASES
+from tests.parity.pooling_goldens import read
+from tests.parity.weights import tensor
 from tests.serve.commands.test_check import check
 
 PROMPT = "the dogs sat on a mat"
@@ -91,6 +95,19 @@ def test_without_transformers_a_vector_is_checked_by_itself(
     shown = console.export_text()
     assert "activations  ok  finite in 2 layers" in shown and "ingot[parity]" in shown
     assert "vector       ok  40 numbers" in shown
+
+
+def test_a_layer_that_gives_no_numbers_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    case, golden = CASES["bert"], read("bert")
+    tensors = {n: tensor(case.seed, n, s, case.spread) for n, s in golden.tensors}
+    tensors["encoder.layer.1.output.dense.weight"][3] = np.nan
+    write_checkpoint(tmp_path, case.config, tensors)
+    assert check(monkeypatch, str(tmp_path), *FLAGS) == 1
+    shown = capfd.readouterr().out
+    assert re.search(r"activations +failed +layer 1, normed: \d+% are no finite numbers", shown)
+    assert re.search(r"vector +failed +The model gave what is no number", shown)
 
 
 PARITY = {  # what is compared, and by what name of transformers
