@@ -6,6 +6,7 @@
 Owns the equations that `decoder.py` lacks. In a step it is a decoder like any other.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,6 @@ from models.encoder import Encoder
 from models.errors import UnsupportedError
 from models.layers.attention import AttentionBatch, EncodedRows, KVCache
 from models.layers.cross_attention import CrossAttention, places
-from models.layers.given import Given
 from models.layers.relative_bias import backward_bias
 from models.layers.site import Site
 
@@ -50,6 +50,15 @@ class EncoderDecoder(Decoder):
         """One of its layers."""
         return CrossLayer(self.config, kind, dtype, shards)
 
+    def embed_source(
+        self, source: Int32[Array, " S"] | Float32[Array, "frames mels"]
+    ) -> Float[Array, "1 S D"]:
+        """What the first layer of the encoder reads."""
+        if self.encoder.stem is not None:
+            return self.encoder.placed(self.encoder.stem(source[None]))
+        x = self.embedding[...][source][None]
+        return self.encoder.placed(x * jnp.asarray(self.config.embedding_scale, x.dtype))
+
     def encode(
         self,
         source: Int32[Array, " S"] | Float32[Array, "frames mels"],
@@ -62,12 +71,7 @@ class EncoderDecoder(Decoder):
 
         Tokens behind the row's length are padding. Audio is twice as many frames of a spectrogram.
         """
-        if self.encoder.stem is not None:
-            x = self.encoder.stem(source[None])
-        else:
-            x = self.embedding[...][source][None]
-            x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
-        hidden = self.encoder.run(self.encoder.placed(x), encoded.lengths)[0]
+        hidden = self.encoder.run(self.embed_source(source), encoded.lengths)[0]
         num_pages, size = cache.k.shape[0], cache.page_size
         page, slot = places(encoded, 0, hidden.shape[0], size, num_pages)
         layers: Any = self.layers
@@ -76,17 +80,17 @@ class EncoderDecoder(Decoder):
             cache = layer.cross.write(hidden, there, slot, cache)
         return cache
 
-    def __call__(
+    def run_layers(
         self,
-        tokens: Int32[Array, " T"],
+        x: Float[Array, "*S T D"],
         positions: Int32[Array, " T"],
         batch: AttentionBatch,
         cache: KVCache,
-        given: Given | None = None,
-    ) -> tuple[Float[Array, "T D"], KVCache]:
+        given: Float[Array, "T L P"] | None = None,
+    ) -> Iterator[tuple[Float[Array, "*S T D"], KVCache]]:
         """As a decoder's, of rows that were encoded."""
         batch = _with_bias(batch, self.config, self.relative_bias)
-        return super().__call__(tokens, positions, batch, cache, given)
+        return super().run_layers(x, positions, batch, cache, given)
 
     def logits(self, hidden: Float[Array, "B D"]) -> Float32[Array, "B V"]:
         """Scores of the next token, in float32."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from engine.check.trace import Trace, run_decoder, state_names
+from engine.check.trace import Trace, encoder_states, run_decoder, state_names
 from models.config.decoder import ModelConfig
 from models.pooling_loading import LoadedPooler
 
@@ -36,10 +36,7 @@ def _encoder_states(
     def run(leaves: tuple[Array, ...], ids: Array, kinds: Array) -> list[Array]:
         encoder = model.layout.unflatten(leaves).body
         x = encoder.embed(ids, kinds)
-        states = [x, *encoder.run_layers(x, jnp.full(1, ids.shape[1], jnp.int32))]
-        if encoder.norm is not None:
-            states[-1] = encoder.norm(states[-1])
-        return [state[0].astype(jnp.float32) for state in states]
+        return [state.astype(jnp.float32) for state in encoder_states(encoder, x)]
 
     rows = (np.asarray(one, np.int32)[None] for one in (tokens, types))
     states = map(np.asarray, jax.jit(run)(model.leaves, *rows))

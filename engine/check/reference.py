@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.check.trace import Trace, state_names
+from engine.check.trace import Source, Trace, encoder_names, state_names
 from models.checkpoints.converted import find_made
 from models.errors import IngotError, headline
 from models.gguf.checkpoint import is_gguf
@@ -45,34 +45,49 @@ class Reference:
         ids: list[int] = self.tokenizer(*texts)["input_ids"]
         return ids
 
-    def generate(self, tokens: list[int], count: int, read: list[int] | None = None) -> list[int]:
+    def generate(self, tokens: list[int], count: int, read: Source | None = None) -> list[int]:
         """The `count` greedy tokens that follow, ends of text among them.
 
         Of a model with an encoder what follows where that has read `read`.
         """
         return asked(self._generate, tokens, count, read)
 
-    def trace(self, tokens: list[int]) -> Trace:
-        """The sequence layer by layer."""
-        return asked(self._trace, tokens)
+    def trace(self, tokens: list[int], read: Source | None = None) -> Trace:
+        """The sequence layer by layer, where an encoder has read `read`, if there is one."""
+        return asked(self._trace, tokens, read)
 
-    def _generate(self, tokens: list[int], count: int, read: list[int] | None) -> list[int]:
+    def _generate(self, tokens: list[int], count: int, read: Source | None) -> list[int]:
         out: list[int] = list(tokens)
         name = "input_ids" if read is None else "decoder_input_ids"
-        given = {} if read is None else {"input_ids": self.torch.tensor([read])}
+        given = {} if read is None else self._source(read)
         with self.torch.inference_mode():
             for _ in range(count):
                 logits = self.model(**given, **{name: self.torch.tensor([out])}).logits
                 out.append(int(logits[0, -1].argmax()))
         return out[len(tokens) :]
 
-    def _trace(self, tokens: list[int]) -> Trace:
+    def _trace(self, tokens: list[int], read: Source | None) -> Trace:
+        ids, asked_for = self.torch.tensor([tokens]), {"output_hidden_states": True}
         with self.torch.inference_mode():
-            given = self.model(self.torch.tensor([tokens]), output_hidden_states=True)
-        states = [state[0].float().numpy() for state in given.hidden_states]
-        names = state_names(len(states) - 1)
+            if read is None:
+                given = self.model(ids, **asked_for)
+                states = _named(state_names, given.hidden_states)
+            else:
+                given = self.model(**self._source(read), decoder_input_ids=ids, **asked_for)
+                states = _named(encoder_names, given.encoder_hidden_states)
+                states |= _named(state_names, given.decoder_hidden_states)
         logits: np.ndarray = given.logits[0].float().numpy()
-        return Trace(dict(zip(names, states, strict=True)), logits)
+        return Trace(states, logits)
+
+    def _source(self, read: Source) -> dict[str, Any]:
+        if isinstance(read, np.ndarray):
+            return {"input_features": self.torch.tensor(read.T[None])}
+        return {"input_ids": self.torch.tensor([read])}
+
+
+def _named(names: Callable[[int], list[str]], states: Any) -> dict[str, np.ndarray]:
+    arrays = [state[0].float().numpy() for state in states]
+    return dict(zip(names(len(arrays) - 1), arrays, strict=True))
 
 
 def load_reference(folder: Path, *, encoder: bool = False) -> Reference:

@@ -40,7 +40,7 @@ def check_activations(trace: Trace) -> Finding:
             share = float(np.mean(~np.isfinite(state)))
             return Finding("activations", "failed", f"{name}: {share:.0%} are no finite numbers")
     largest = max(float(np.abs(state).max()) for state in trace.states.values())
-    layers = len(trace.states) - 1
+    layers = sum(not name.endswith("embedding") for name in trace.states)
     return Finding("activations", "ok", f"finite in {layers} layers, at most {largest:.3g}")
 
 

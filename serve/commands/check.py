@@ -8,6 +8,7 @@ Owns the order of the checks; `engine/check/` answers, and `check_report.py` sho
 give vectors are `check_pooling.py`'s.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,10 +26,12 @@ from serve.commands.check_report import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from engine import LLM
     from engine.check.reference import Reference
     from engine.check.soundness import Finding
-    from engine.check.trace import Trace
+    from engine.check.trace import Source, Trace
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then"
 STEP = 64  # tokens: fewer programs to compile
@@ -46,59 +49,58 @@ def check_model(
         console.print(title, highlight=False)
         if info.task != "generate":
             return check_pooler(console, llm, prompt, tolerance)
-        if info.max_encoder_len:
-            return _check_encoder(console, llm, prompt, max_tokens)
-        return _check_decoder(console, llm, prompt, max_tokens, tolerance)
+        return _check(console, llm, prompt, max_tokens, tolerance)
 
 
-def _check_decoder(
+@dataclass(frozen=True)
+class _Asked:
+    """What a model is run over, and what it wrote.
+
+    ids: of the prompt. An encoder reads `read`, which is these ids or a spectrogram, and its
+        decoder begins with `begin`; without one the text goes on.
+    """
+
+    ids: list[int]
+    read: "Source | None"
+    begin: list[int]
+    written: list[int]
+
+
+def _check(
     console: Console, llm: "LLM", prompt: str, max_tokens: int, tolerance: float | None
 ) -> int:
     from engine.check.reference import NoReferenceError, load_reference
     from engine.check.trace import trace
 
-    ids = prompt_ids(llm, prompt)
+    ids, info = prompt_ids(llm, prompt), llm.info
+    read = _noise(llm) if info.mel_bins else ids if info.max_encoder_len else None
+    begin = [] if read is None else info.decoder_prompt
+    tokens = [*begin, *ids][: info.max_model_len]
     written, greedy = _greedy(llm, ids, max_tokens)
-    traced = trace(llm.core.model, ids)
+    traced = trace(llm.core.model, tokens, read)
     findings = [*_soundness(llm, traced), greedy]
     sound = all(finding.verdict != "failed" for finding in findings)
     show_findings(console, findings)
     try:
-        reference = load_reference(llm.core.model.folder)
-        tolerance = tolerance or tolerance_of(llm)
-        known = prompt if llm.get_tokenizer() is not None else None
-        equal = _compare(console, reference, traced, known, ids, written, tolerance)
+        reference = load_reference(llm.core.model.folder, encoder=read is not None)
+        theirs = reference.trace(tokens, read)
+        known = prompt if llm.get_tokenizer() is not None and not info.mel_bins else None
+        asked = _Asked(ids, read, begin, written)
+        equal = _compare(
+            console, reference, (traced, theirs), known, asked, tolerance or tolerance_of(llm)
+        )
     except NoReferenceError as error:
         not_compared(console, str(error))
         return 0 if sound else 1
     return 0 if sound and equal else 1
 
 
-def _check_encoder(console: Console, llm: "LLM", prompt: str, max_tokens: int) -> int:
-    """A model whose decoder attends to what an encoder has read: what it writes is compared."""
-    from engine.check.reference import NoReferenceError, load_reference
-    from engine.check.soundness import check_tokens
+def _noise(llm: "LLM") -> "np.ndarray":
+    """A spectrogram of the length that a model hears: [frames, mels]."""
+    import numpy as np
 
-    tokens = check_tokens(llm.get_tokenizer())
-    right = tokens.verdict != "failed"
-    if llm.info.mel_bins:
-        show_findings(console, [tokens])
-        not_compared(console, "the model hears, and there is no recording here")
-        return 0 if right else 1
-    ids = prompt_ids(llm, prompt)
-    written, greedy = _greedy(llm, ids, max_tokens)
-    right = right and greedy.verdict != "failed"
-    show_findings(console, [tokens, greedy])
-    try:
-        reference = load_reference(llm.core.model.folder, encoder=True)
-        theirs = reference.generate(llm.info.decoder_prompt, len(written), read=ids)
-    except NoReferenceError as error:
-        not_compared(console, str(error))
-        return 0 if right else 1
-    console.print(f"\n[bold]beside {escape(reference.name)}[/]", highlight=False)
-    same = _same_tokens(written, theirs)
-    show_findings(console, [same])
-    return 0 if right and same.verdict == "ok" else 1
+    shape = (2 * llm.info.max_encoder_len, llm.info.mel_bins)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def _greedy(llm: "LLM", ids: list[int], count: int) -> "tuple[list[int], Finding]":
@@ -106,6 +108,8 @@ def _greedy(llm: "LLM", ids: list[int], count: int) -> "tuple[list[int], Finding
     from engine import SamplingParams
     from engine.check.soundness import Finding
 
+    if llm.info.mel_bins:
+        return [], Finding("greedy", "skipped", "the model hears, and there is no recording here")
     params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
     given = llm.generate([ids], params, use_tqdm=False)[0].outputs[0]
     written, tokenizer = list(given.token_ids), llm.get_tokenizer()
@@ -131,23 +135,24 @@ def _soundness(llm: "LLM", traced: "Trace") -> "list[Finding]":
 def _compare(
     console: Console,
     reference: "Reference",
-    traced: "Trace",
+    traces: "tuple[Trace, Trace]",
     prompt: str | None,
-    ids: list[int],
-    written: list[int],
+    asked: _Asked,
     tolerance: float,
 ) -> bool:
-    """Show how far the two lie apart; whether logits and tokens are the same.
+    """Show how far the two `traces`, ours first, lie apart; whether logits and tokens are the same.
 
     Without a `prompt` the ids are of no text, and there is nothing to compare them with.
     """
     from engine.check.comparing import differences
 
-    rows = differences(traced, reference.trace(ids))
+    rows, findings = differences(*traces), []
     show_differences(console, reference.name, rows, tolerance)
-    findings = [_same_tokens(written, reference.generate(ids, len(written)))]
+    if asked.written:
+        begin, count = asked.ids if asked.read is None else asked.begin, len(asked.written)
+        findings.append(_same_tokens(asked.written, reference.generate(begin, count, asked.read)))
     if prompt is not None and (known := reference.encode(prompt)) is not None:
-        findings.append(same_ids(ids, known))
+        findings.append(same_ids(asked.ids, known))
     show_findings(console, findings)
     show_first_far(console, rows, tolerance)
     return rows[-1].within(tolerance) and all(finding.verdict == "ok" for finding in findings)

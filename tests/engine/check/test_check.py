@@ -13,6 +13,8 @@ from engine.tokenizers.tokenizer import Tokenizer
 from models.checkpoints.converted import Made, write_made
 from models.demo import DEMO_FOLDER
 from tests.parity.cases import CASES
+from tests.parity.encdec_cases import CASES as ENCODED
+from tests.parity.encdec_cases import FOLDER, encoder_prompt, spectrogram
 from tests.parity.goldens import read
 from tests.parity.paged import load_case, write_case
 
@@ -33,6 +35,20 @@ def test_a_trace_ends_in_the_logits_that_transformers_recorded(
     assert list(traced.states)[-1] == f"layer {layers - 1}, normed"
     width = case.config.get("word_embed_proj_dim", traced.states["embedding"].shape[1])
     assert traced.states[f"layer {layers - 1}, normed"].shape[1] == width
+
+
+@pytest.mark.parametrize("name", ["t5", "whisper"])
+def test_a_trace_of_a_model_with_an_encoder_has_both(name: str, tmp_path: Path) -> None:
+    golden, case = read(name, FOLDER), ENCODED[name]
+    write_case(tmp_path, case, golden)
+    source = spectrogram(case) if name == "whisper" else encoder_prompt(case)
+    traced = trace(load_case(tmp_path, case), golden.tokens, source)
+    np.testing.assert_allclose(traced.logits, golden.logits, atol=1e-4 * golden.scale)
+    assert list(traced.states) == [
+        "encoder's embedding", "encoder's layer 0", "encoder's layer 1, normed",
+        "embedding", "layer 0", "layer 1", "layer 2, normed",
+    ]  # fmt: skip
+    assert check_activations(traced).text.startswith("finite in 5 layers")
 
 
 def traced(scale: float = 1.0) -> Trace:

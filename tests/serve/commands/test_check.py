@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.check import reference
 from engine.check.trace import Trace
 from serve import cli
-from serve.commands.check import _compare
+from serve.commands.check import _Asked, _compare
 from tests.engine.conftest import few_programs
 from tests.models.checkpoints.safetensors_files import write_checkpoint
 from tests.parity.cases import CASES
@@ -82,7 +82,9 @@ def test_an_encoder_s_decoder_that_gives_no_numbers_is_exit_code_1(
     tensors["decoder.block.1.layer.2.DenseReluDense.wo.weight"][3] = np.nan
     write_checkpoint(tmp_path / "nan", case.config, tensors)
     assert check(monkeypatch, str(tmp_path / "nan"), "--max-model-len", "32") == 1
-    assert re.search(r"greedy +failed +ended behind 0 tokens", capfd.readouterr().out)
+    shown = capfd.readouterr().out
+    assert re.search(r"activations +failed +layer 1: \d+% are no finite numbers", shown)
+    assert re.search(r"greedy +failed +ended behind 0 tokens", shown)
 
 
 def test_a_model_that_does_not_load_is_exit_code_2(
@@ -107,10 +109,7 @@ class Stranger:
     ids: list[int] | None
     name: str = "a stranger"
 
-    def trace(self, tokens: list[int]) -> Trace:
-        return traced(self.factor)
-
-    def generate(self, tokens: list[int], count: int) -> list[int]:
+    def generate(self, tokens: list[int], count: int, read: None) -> list[int]:
         return self.tokens
 
     def encode(self, text: str) -> list[int] | None:
@@ -129,7 +128,8 @@ class Stranger:
 )
 def test_logits_tokens_and_ids_must_be_the_same(stranger: Any, right: bool, said: str) -> None:
     console = Console(width=200, record=True, quiet=False)
-    found = _compare(console, stranger, traced(1.0), "Hi", [7, 8], [1, 2], 1e-3)
+    traces = traced(1.0), traced(stranger.factor)
+    found = _compare(console, stranger, traces, "Hi", _Asked([7, 8], None, [], [1, 2]), 1e-3)
     assert found is right
     assert said in console.export_text()
 
@@ -146,7 +146,7 @@ def test_the_demo_is_what_transformers_computes(
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", ["bart", "t5", "gemma3n", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["bart", "t5", "whisper", "gemma3n", "qwen2_5_vl"])
 def test_other_kinds_of_models_are_what_transformers_computes(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -162,4 +162,6 @@ def test_other_kinds_of_models_are_what_transformers_computes(
     flags = ("--max-tokens", "6", "--max-model-len", "48", "--dtype", "float32")
     assert check(monkeypatch, str(tmp_path / name), *flags) == 0
     shown = capfd.readouterr().out
-    assert "all 6 are equal" in shown and "beside transformers" in shown
+    assert "beside transformers" in shown
+    assert ("all 6 are equal" in shown) == (name != "whisper")
+    assert ("encoder's layer 1, normed" in shown) == (name in WITH_ENCODER)
