@@ -47,6 +47,7 @@ from engine.residence import Residence
 from engine.runner import Launched, Runner
 from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
+from engine.sampling.speech_times import speech_times
 from engine.sampling.state import MAX_EOS_IDS
 from engine.scheduling import admission
 from engine.scheduling.pace import Pace
@@ -101,6 +102,7 @@ class EngineCore:
         loaded = perf_counter()
         check_states(config, model.config, mesh)
         check_speculation(config, model.config)
+        self._times = speech_times(model.config)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         # steps that are read at once have nothing to run ahead of; without words is no grammar
@@ -179,14 +181,10 @@ class EngineCore:
             sequences = message.prompt_token_ids, message.encoder_token_ids
             self.stats.prompt_tokens += sum(map(len, sequences)) + heard
         request = make_request(
-            message,
-            arrival=arrival,
-            seed=self._random.getrandbits(63),
-            max_model_len=info.max_model_len,
-            eos=self._eos,
-            max_encoder_len=info.max_encoder_len,
-            embeds=embeds,
-        )
+            message, arrival=arrival, seed=self._random.getrandbits(63), eos=self._eos,
+            max_model_len=info.max_model_len, max_encoder_len=info.max_encoder_len, embeds=embeds,
+            times=self._times,
+        )  # fmt: skip
         request.extra_fields, request.drafter = extra_fields, drafter
         request.watermark_key = key_words(mark.key if mark else 0)
         if message.thinking is not None:

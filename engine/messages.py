@@ -46,6 +46,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True):
     thinking: ThinkingBudget | None = None
     encoder_token_ids: list[int] = []  # what the encoder reads, of a model that has one
     encoder_features: bytes = b""  # what it hears instead: float32 [frames, mels], little-endian
+    times_from: int = 0  # the first token that is a time, of what is to be written with times
     align: AlignRequest | None = None  # when what is heard was said; nothing is generated for it
     prompt_embeds: bytes = b""  # [tokens, D] in the model's dtype; the ids are all GIVEN then
     same_embeds_as: int | None = None  # the request, added just before, whose embeddings it has

@@ -114,6 +114,7 @@ class OutputProcessor:
         thinking: ThinkingBudget | None = None,
         encoder_token_ids: list[int] | None = None,
         encoder_features: bytes = b"",
+        times_from: int = 0,
         align: AlignRequest | None = None,
         prompt_embeds: bytes = b"",
         hidden: HiddenStates = "none",
@@ -126,7 +127,8 @@ class OutputProcessor:
         `grammar` is what `engine.grammar.source` made of the params' structured outputs.
         With `beams` they are the n best that a search finds; of `params` what concerns texts
         counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
-        one, whose decoder goes on with the prompt. `prompt_embeds` are what the prompt is, if it
+        one, whose decoder goes on with the prompt. From `times_from` on tokens are times, to whose
+        order it is held. `prompt_embeds` are what the prompt is, if it
         is no tokens; its ids say how many then. `hidden`: which hidden states are wanted: of all
         tokens, or that from which the last one was chosen. `routed`: how experts are told, if they
         are. `prediction_token_ids`: what the answer may be, which makes it sooner where right.
@@ -155,7 +157,7 @@ class OutputProcessor:
             return [AddBeams(request_ids=engine_ids, params=beams, num_logprobs=scores, **shared)]
         shared |= {
             "encoder_features": encoder_features, "align": align, "bad_word_ids": bad_word_ids,
-            "grammar": grammar, "thinking": thinking,
+            "grammar": grammar, "thinking": thinking, "times_from": times_from,
             "hidden_from": _first_hidden(hidden, len(prompt_token_ids)),
             "routed_from": params.routed_experts_prompt_start if routed else None,
             "prediction_token_ids": [*prediction_token_ids],

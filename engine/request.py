@@ -25,6 +25,7 @@ from engine.messages import AddRequest, FinishReason
 from engine.reasoning.thinking import Thinking
 from engine.sampling.options import needs_admission
 from engine.sampling.params import SamplingParams
+from engine.sampling.speech_times import SpeechTimes
 from engine.speculation.drafter import Drafter
 from engine.vectors.prompt_embeds import PromptEmbeds
 
@@ -84,6 +85,7 @@ class Request:
     adapter_slot: int = NO_ADAPTER  # while it runs
     drafter: Drafter | None = None  # guesses its next tokens
     watermark_key: tuple[int, int] = (0, 0)  # of the engine, if it has one
+    timed: bool = False  # what it writes is held to the order of times
 
     @property
     def num_tokens(self) -> int:
@@ -192,6 +194,7 @@ def make_request(
     eos: frozenset[int],
     max_encoder_len: int = 0,
     embeds: PromptEmbeds | None = None,
+    times: SpeechTimes | None = None,
 ) -> Request:
     """A `Request` of a message that `admission` has checked; `seed` is for one without its own."""
     params = message.params
@@ -200,6 +203,7 @@ def make_request(
     own_stops = frozenset(params.stop_token_ids or ())
     ignores_eos = params.ignore_eos and not message.grammar  # a grammar's end is the text's
     encoder = _encoder_input(message, max_encoder_len)
+    timed = times is not None and message.times_from == times.first
     return Request(
         request_id=message.request_id,
         params=params,
@@ -213,7 +217,8 @@ def make_request(
         arrival=arrival,
         seed=params.seed if params.seed is not None else seed,
         namespace=_namespace(namespace(message.cache_salt, message.lora), encoder, embeds),
-        observed=needs_admission(params),
+        observed=needs_admission(params) or timed,
+        timed=timed,
         num_prompt_logprobs=_first_scored(params),
         encoder=encoder,
         align=message.align,

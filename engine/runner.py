@@ -37,7 +37,7 @@ from engine.packing import Ints, SlotColumns, pack
 from engine.request import Request
 from engine.sampling.late_rows import LateRow
 from engine.sampling.late_sampling import pack_late, pack_taken
-from engine.sampling.options import sampling_row
+from engine.sampling.options import Field, Flag, sampling_row
 from engine.sampling.row_masks import row_masks
 from engine.sampling.sampler import Sampled
 from engine.sampling.state import admit, pack_options, packed_options_size
@@ -186,6 +186,8 @@ class Runner:
             raise RuntimeError("a request without a slot was admitted")
         params = request.params
         options = sampling_row(params, seed=request.seed, prompt_len=request.num_prompt_tokens)
+        if request.timed:
+            options[Field.FLAGS] |= Flag.TIMES
         if request.extra_fields is not None:
             options = np.concatenate([options, request.extra_fields])
         self._columns.admit(

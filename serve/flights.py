@@ -65,6 +65,7 @@ class Flights:
             beams=prompt.beams, thinking=prompt.thinking, lora=prompt.lora,
             encoder_token_ids=list(prompt.encoder_token_ids),
             encoder_features=prompt.encoder_features, align=prompt.align,
+            times_from=prompt.times_from,
             prompt_embeds=prompt.embeds, hidden=prompt.hidden, routed=prompt.routed,
             prediction_token_ids=prompt.prediction_token_ids,
         )  # fmt: skip

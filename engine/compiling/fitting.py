@@ -294,7 +294,9 @@ def _guess_forks(layout: KVLayout) -> int:
 def _slot_bytes(shapes: Shapes, model: LoadedModel) -> int:
     """Bytes on each device of what is kept for each request besides pages: all of it on each."""
     tables = (shapes.max_num_seqs + 1) * (shapes.sequence_pages + 1) * 4
-    init = partial(init_slots, shapes.max_num_seqs, model.config.vocab_size, shapes.watermark)
+    init = partial(
+        init_slots, shapes.max_num_seqs, model.config.vocab_size, shapes.watermark, shapes.times
+    )
     slots = jax.eval_shape(init)
     sizes = [math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(slots)]
     return tables + int(sum(sizes))

@@ -135,7 +135,7 @@ def zero_state(kv: KVLayout, shapes: Shapes, vocab_size: int) -> DeviceState:
     cache = zero_pages(kv)
     if kv.states is not None:
         cache = cache._replace(states=kv.states.zeros())
-    slots = init_slots(shapes.max_num_seqs, vocab_size, shapes.watermark)
+    slots = init_slots(shapes.max_num_seqs, vocab_size, shapes.watermark, shapes.times)
     given = kv.given.zeros() if kv.given is not None else None
     return new_state(
         cache, slots, given,

@@ -22,6 +22,7 @@ from engine.cache.state_slots import StateLayout, resolve_states
 from engine.compiling.shapes import Shapes, decode_windows
 from engine.config import CACHE_DTYPES, EngineConfig
 from engine.errors import ConfigError
+from engine.sampling.speech_times import speech_times
 from engine.vectors.given_rows import GivenLayout, resolve_given
 from engine.vectors.routed_rows import RoutedRows
 from engine.watermarking.contexts import Widths
@@ -110,7 +111,7 @@ def resolve_shapes(
         rows, min(tokens, useful), length, page, windows, loops=cpu,
         snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
         hidden=config.enable_return_hidden_states, routed=resolve_routed(config, model),
-        watermark=watermark,
+        watermark=watermark, times=speech_times(model),
     )  # fmt: skip
 
 

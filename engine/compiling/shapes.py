@@ -14,6 +14,7 @@ A step is padded up to the smallest program that is ready. Nothing a user can se
 from dataclasses import dataclass, replace
 
 from engine.errors import ConfigError
+from engine.sampling.speech_times import SpeechTimes
 from engine.vectors.routed_rows import RoutedRows
 from engine.watermarking.contexts import Widths
 
@@ -73,6 +74,7 @@ class Shapes:
     hidden: bool = False  # requests may ask for hidden states
     routed: RoutedRows | None = None  # what is told of the experts that tokens take
     watermark: Widths | None = None  # what slots remember for it
+    times: SpeechTimes | None = None  # of a model that writes when something was said
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:

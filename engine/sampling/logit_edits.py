@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 from engine.sampling.options import Flag
 from engine.sampling.state import SlotState, unpack_bits
 
-_LISTS = Flag.LOGIT_BIAS | Flag.BAD_WORDS | Flag.MIN_TOKENS
+_LISTS = Flag.LOGIT_BIAS | Flag.BAD_WORDS | Flag.MIN_TOKENS | Flag.TIMES
 EDITS = _LISTS | Flag.ALLOWED
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -54,6 +54,7 @@ def edit(
 
     A ban is a logit of -inf. Where bans leave a row nothing, bad_words and min_tokens yield:
     the row then chooses among its allowed_token_ids (all tokens, if it names none).
+    Of speech then only such times may follow as can.
     """
     vocab_size = logits.shape[1]
     row = jnp.arange(logits.shape[0])[:, None]
@@ -73,7 +74,12 @@ def edit(
 
     nothing = jnp.max(left, axis=1, keepdims=True) == -jnp.inf
     among_allowed = jnp.where(is_allowed, jnp.maximum(bias, _LOWEST), -jnp.inf)
-    return jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
+    edited = jnp.where(nothing & has(flags, EDITS)[:, None], among_allowed, left)
+    if state.times is None:
+        return edited
+    timed = has(flags, Flag.TIMES)[:, None]
+    held = state.times.keep(edited, state.recent[slots], state.generated(slots))
+    return jnp.where(timed, held, edited)
 
 
 def _keep_allowed(

@@ -49,6 +49,7 @@ class Flag(IntFlag):
     LOGPROBS = auto()
     SCORED = auto()
     WATERMARK = auto()
+    TIMES = auto()
 
 
 NUM_FIELDS = len(Field)

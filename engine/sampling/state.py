@@ -32,6 +32,7 @@ from engine.sampling.params import (
     MAX_STOP_TOKEN_IDS,
     SamplingParams,
 )
+from engine.sampling.speech_times import SpeechTimes
 from engine.watermarking.contexts import Watermark, Widths, no_watermark
 from pallas_kernels.sampling.rows import COUNT_BITS
 
@@ -63,9 +64,19 @@ class SlotState(NamedTuple):
     bad_words: Int32[Array, "R1 Q L"]  # [-1 -1 a b c]: c is banned after a b; all -1: unused
     recent: Int32[Array, "R1 L-1"]  # the last generated tokens, newest last; -1 before the first
     watermark: Watermark | None = None  # of engines that have one
+    times: SpeechTimes | None = None  # of models that write when something was said
+
+    def generated(self, slots: Int32[Array, " B"]) -> Int32[Array, "B V"]:
+        """How often each token was."""
+        return self.counts[slots] & (IN_PROMPT - 1)
 
 
-def init_slots(num_slots: int, vocab_size: int, watermark: Widths | None = None) -> SlotState:
+def init_slots(
+    num_slots: int,
+    vocab_size: int,
+    watermark: Widths | None = None,
+    times: SpeechTimes | None = None,
+) -> SlotState:
     """An empty state of `num_slots` slots and the sink, for logits of `vocab_size` columns."""
     rows = num_slots + 1
     return SlotState(
@@ -80,6 +91,7 @@ def init_slots(num_slots: int, vocab_size: int, watermark: Widths | None = None)
         ),
         recent=jnp.full((rows, MAX_RECENT), NO_TOKEN, jnp.int32),
         watermark=None if watermark is None else no_watermark(num_slots, watermark),
+        times=times,
     )
 
 
@@ -155,6 +167,7 @@ def admit(state: SlotState, packed: Int32[Array, " W"]) -> SlotState:
         bad_words=sections["bad_words"].reshape(state.bad_words.shape[1:]),
         recent=jnp.full(MAX_RECENT, NO_TOKEN, jnp.int32),
         watermark=_new_answer(state.watermark, sections["key"]),
+        times=state.times,
     )
     admitted: SlotState = jax.tree.map(lambda old, new: old.at[slot].set(new), state, written)
     return admitted

@@ -190,7 +190,10 @@ class Transcriber:
             logprobs=0 if verbose else None,
             detokenize=False,
         )
-        return Prompt(None, ids, params, self.cache_salt, encoder_features=features)
+        times = self.tokens.first_timestamp if timestamps else 0
+        return Prompt(
+            None, ids, params, self.cache_salt, encoder_features=features, times_from=times
+        )
 
     def _probe(self, features: bytes, choices: list[int]) -> Prompt:
         """Which of these tokens is the likeliest behind the first, and how likely it is."""

@@ -25,6 +25,7 @@ class Prompt:
     thinking: ThinkingBudget | None = None
     encoder_token_ids: Sequence[int] = ()  # of models with an encoder; `text` is what it reads
     encoder_features: bytes = b""  # what it hears instead
+    times_from: int = 0  # the first token that is a time, to whose order the text is held
     align: AlignRequest | None = None  # whether it is asked when that was said
     embeds: bytes = b""  # what the prompt is, if that is no tokens: `engine.vectors.prompt_embeds`
     hidden: HiddenStates = "none"  # which hidden states are wanted

@@ -36,7 +36,8 @@ def test_a_beginning_without_text_begins_the_next_window() -> None:
 
 def test_text_without_times_is_of_the_whole_window() -> None:
     assert shown([1, 2, 50]) == ([(0, 30.0, [1, 2])], 30.0)
-    assert shown([at(3), 1, 2], 8.0) == ([(3, 8.0, [1, 2])], 8.0)
+    assert shown([at(0), 1, 2], 8.0) == ([(0, 8.0, [1, 2])], 8.0)
+    assert shown([at(3), 1, 2, at(5)], 8.0) == ([(0, 5.0, [1, 2])], 8.0)
 
 
 def test_nothing_is_silence() -> None:

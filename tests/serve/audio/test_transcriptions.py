@@ -213,6 +213,7 @@ async def test_long_audio_is_heard_in_windows(speech: tuple) -> None:
     assert len({segment.seek for segment in answer.segments}) > 2
     times = [(s.start, s.end) for s in answer.segments]
     assert all(0 <= start <= end <= 7.1 for start, end in times)
+    assert times == sorted(times)
     assert [s.id for s in answer.segments] == list(range(len(times)))
     assert all(s.avg_logprob < 0 and 0 < s.no_speech_prob < 1 for s in answer.segments)
     assert answer.text == "".join(s.text for s in answer.segments).strip()
