@@ -127,15 +127,13 @@ class OutputProcessor:
         `grammar` is what `engine.grammar.source` made of the params' structured outputs.
         With `beams` they are the n best that a search finds; of `params` what concerns texts
         counts then, and `logprobs`. `encoder_token_ids` are for the encoder of a model that has
-        one, whose decoder goes on with the prompt. From `times_from` on tokens are times, to whose
-        order it is held. `prompt_embeds` are what the prompt is, if it
-        is no tokens; its ids say how many then. `hidden`: which hidden states are wanted: of all
-        tokens, or that from which the last one was chosen. `routed`: how experts are told, if they
-        are. `prediction_token_ids`: what the answer may be, which makes it sooner where right.
+        one, whose decoder goes on with the prompt; ids from `times_from` on are times, kept in
+        order. `prompt_embeds` are what the prompt is, if it is no tokens; its ids say how many.
+        `hidden`: which states are wanted: of all tokens, or what the last was chosen from.
+        `routed`: how experts are told, if they are. `prediction_token_ids`: a guess of the answer.
 
-        `request_id` names the request in outputs, and is never seen by the engine. Child i of a
-        seeded request has seed + i. Raises `RequestError` for an id in use, and for options that
-        need text where there is none.
+        `request_id` names the request in outputs; the engine never sees it. Child i of a seeded
+        request has seed + i. Raises `RequestError` for an id in use, and options without a text.
         """
         if request_id in self._requests:
             raise RequestError(f"Request id {request_id[:80]!r} is in use.", "request_id")
