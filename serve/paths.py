@@ -117,7 +117,7 @@ OPERATIONS = [
     Operation("/v1/messages/count_tokens", CountRequest, TokenCount),
     Operation("/cohere/v2/chat", CohereChatRequest, CohereChat, CohereEvent),
     Operation("/cohere/v2/chat/render", CohereChatRequest, RenderedPrompt),
-    Operation("/generate", GenerateRequest, Generated, Generated),
+    Operation("/generate", GenerateRequest, Generated, Generated, or_gives=list[Generated]),
     Operation("/open_session", OpenSessionRequest, str),
     Operation("/close_session", CloseSessionRequest, Closed),
     Operation("/inference/v1/generate", TokensRequest, TokensGenerated, TokensGenerated),
@@ -130,10 +130,10 @@ OPERATIONS = [
     Operation("/v2/embed", CohereEmbedRequest, CohereEmbeddings),
     Operation("/pooling", PoolingRequest, PooledList),
     *(
-        Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded)
+        Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded | list[Encoded])
         for path in ("/classify", "/v1/classify")
     ),
-    Operation("/encode", EncodeRequest, Encoded),
+    Operation("/encode", EncodeRequest, Encoded, or_gives=list[Encoded]),
     *(
         Operation(path, ScoreRequest, ScoreList, or_gives=LabelScores)
         for path in ("/score", "/v1/score")

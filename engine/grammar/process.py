@@ -20,6 +20,7 @@ from engine.grammar.worker_messages import (
     Compiled,
     Remembered,
     WorkerSettings,
+    key_of,
     what_ended_it,
 )
 from engine.messages import ModelInfo
@@ -42,10 +43,7 @@ class GrammarProcess:
         Raises RequestError, whose text is a part of a sentence, if it cannot be compiled, and
         OverloadedError if the machine was too busy.
         """
-        try:
-            key = msgspec.json.encode(params)
-        except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair, say
-            raise RequestError(f"it holds what JSON cannot: {error}") from None
+        key = key_of(params)
         answer = self._known.get(key)
         if answer is None:
             answer = self._ask(params)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from engine.errors import OverloadedError
+from engine.errors import OverloadedError, RequestError
 
 REMEMBERED_BYTES = 8 * 2**20
 COMMAND = (sys.executable, "-P", "-m", "engine.grammar.worker")
@@ -29,6 +29,16 @@ class Compiled(msgspec.Struct):
 
     source: str = ""
     error: str | None = None
+
+
+def key_of(params: msgspec.Struct) -> bytes:
+    """What tells one question from another; raises RequestError for one that cannot be sent."""
+    try:
+        return msgspec.msgpack.encode(params)
+    except OverflowError:
+        raise RequestError("it holds an integer of more than 64 bits") from None
+    except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair, say
+        raise RequestError(f"it holds what JSON cannot: {error}") from None
 
 
 class Remembered:

@@ -22,6 +22,7 @@ from engine.grammar.worker_messages import (
     Compiled,
     Remembered,
     WorkerSettings,
+    key_of,
     what_ended_it,
 )
 from engine.messages import ModelInfo
@@ -47,7 +48,7 @@ class GrammarCompiler:
         Raises RequestError, whose text is a part of a sentence, if it cannot be compiled, and
         OverloadedError if the compilers were busy for `QUEUE_SECONDS`, or the machine for longer.
         """
-        key = msgspec.json.encode(params)
+        key = key_of(params)
         answer = self._known.get(key)
         if answer is None:
             answer = await self._ask(params, info)

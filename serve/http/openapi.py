@@ -30,7 +30,7 @@ class Operation:
     streams: type[msgspec.Struct] | None = None
     media: str = _JSON  # of what it takes; a form has a file besides
     stream_media: str = "text/event-stream"
-    or_gives: type[msgspec.Struct] | None = None  # to requests of another kind
+    or_gives: Any = None  # to requests of another kind: a struct, or several
 
     @property
     def summary(self) -> str:
@@ -76,10 +76,10 @@ class OpenApiRoute:
 
 def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these paths."""
-    structs: list[type[Any]] = [ErrorBody, OllamaError, CohereError]
+    structs: list[Any] = [ErrorBody, OllamaError, CohereError]
     structs += _structs(operations, actions)
     refs, components = msgspec.json.schema_components(structs, ref_template=_REF)
-    of: dict[type[Any], Any] = dict(zip(structs, refs, strict=True))
+    of: dict[Any, Any] = dict(zip(structs, refs, strict=True))
     paths: dict[str, Any] = {}
     for taken, media in dict(_bodies(operations, actions)).items():
         _complete(components[of[taken]["$ref"].rpartition("/")[2]], taken, media)

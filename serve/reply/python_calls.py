@@ -33,8 +33,11 @@ from serve.reply.reply import Grammar
 
 _MAX_DEPTH = 50  # of brackets; Python's parser is recursive
 _JSON_NAMES = {"true": True, "false": False, "null": None}
+# Llama 4 may write these around a list; they are special tokens, which are mostly not shown
+_LLAMA = ("<|python_start|>", "<|python_end|>")
+_BLANKS = r"[\s\x1c-\x1f]*"
 # a reply that begins as a list of calls does
-_LIST = r"[\s\x1c-\x1f]*\[[\s\x1c-\x1f]*[A-Za-z_][^(\]\n{]*\((.|\n)*"
+_LIST = rf"{_BLANKS}(<\|python_start\|>)?{_BLANKS}\[{_BLANKS}[A-Za-z_][^(\]\n{{]*\((.|\n)*"
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
 
@@ -78,21 +81,24 @@ class PythonCalls:
 
     def __call__(self, reader: Reader, out: Output, tools: Mapping[str, Any]) -> Reading[None]:
         if not self.begin:
-            yield from self._calls(reader, out, tools, "")
+            if (yield from self._calls(reader, out, tools, "")):
+                yield from _end(reader, _LLAMA[1:])
             yield from reader.rest(out.content)
             return
         while mark := (yield from reader.until(*self.begin, emit=out.content)):
-            yield from self._calls(reader, out, tools, mark)
-            if self.end:
-                yield from reader.blanks()
-                yield from reader.accept(*self.end)
+            if (yield from self._calls(reader, out, tools, mark)):
+                yield from _end(reader, self.end)
 
     def _calls(
         self, reader: Reader, out: Output, tools: Mapping[str, Any], mark: str
-    ) -> Reading[None]:
+    ) -> Reading[bool]:
+        """Read a list, or lines, of calls; whether there are any."""
         before = out.num_calls
         reader.record()
         yield from reader.blanks()
+        if not self.begin:
+            yield from reader.accept(_LLAMA[0])
+            yield from reader.blanks()
         if not self.listed or (yield from reader.accept("[")):
             yield from reader.blanks()
             while name := (yield from _name(reader, self.end)):
@@ -107,10 +113,16 @@ class PythonCalls:
         text = reader.recorded()
         if out.num_calls == before:
             out.content(mark + text)
+        return out.num_calls > before
 
 
 def _any_of(wish: Wish, before: str) -> Part:
     return either(*(python_call(name, schema, before) for name, schema in wish.tools.items()))
+
+
+def _end(reader: Reader, marks: tuple[str, ...]) -> Reading[None]:
+    yield from reader.blanks()
+    yield from reader.accept(*marks)
 
 
 def _name(reader: Reader, end: tuple[str, ...]) -> Reading[str]:

@@ -64,32 +64,34 @@ class TaggedCalls:
         out.arguments("{}" if before == "{" else "}")
 
     def _value(self, reader: Reader, out: Output, schema: Any) -> Reading[None]:
-        text = is_text(schema)
-        if self.tags.before_value:
+        tags, text = self.tags, is_text(schema)
+        if tags.before_value:
             yield from reader.blanks()
-            yield from reader.accept(self.tags.before_value)
-        if self.tags.typed:
+            yield from reader.accept(tags.before_value)
+        if tags.typed:
             attributes, _ = yield from text_until(reader, ">")
             text = _IS_TEXT.get(attributes.strip().removeprefix("string=").strip('"'), text)
             schema = {"type": "string"} if text else schema or {"type": "object"}
         if text:
-            yield from _text_value(reader, out, self.tags.valued)
+            yield from _text_value(reader, out, tags.valued, "\n" if tags.padded else "")
             return
-        value, _ = yield from text_until(reader, self.tags.valued)
+        value, _ = yield from text_until(reader, tags.valued)
+        if tags.padded:
+            value = value.removeprefix("\n").removesuffix("\n")
         out.arguments(json_text(value, schema))
 
 
-def _text_value(reader: Reader, out: Output, end: str) -> Reading[None]:
-    """Hand a string on while it is written; one newline at each end is the format's."""
+def _text_value(reader: Reader, out: Output, end: str, pad: str) -> Reading[None]:
+    """Hand a string on while it is written, without one `pad` at each end."""
     out.arguments('"')
-    yield from reader.accept("\n")
+    yield from reader.accept(pad)
     held = ""
 
     def emit(text: str) -> None:
         nonlocal held
         text = held + text
-        held = "\n" if text.endswith("\n") else ""
-        out.arguments(json.dumps(text.removesuffix("\n"), ensure_ascii=False)[1:-1])
+        held = pad if text.endswith(pad) else ""
+        out.arguments(json.dumps(text.removesuffix(pad), ensure_ascii=False)[1:-1])
 
     if (yield from reader.until(end, emit=emit)) is None:
         emit("")

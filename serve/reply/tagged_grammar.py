@@ -105,7 +105,8 @@ def _text(tags: Tags, where: str, schema: Mapping[str, Any]) -> Part:
     texts = [v for v in values if isinstance(v, str) and v.strip() == v and tags.valued not in v]
     if not texts or len(texts) < len(values):
         raise refused(where, "one of its values cannot be written between tags")
-    return in_order(_NEWLINE, either(*map(const, texts)), _NEWLINE, const(tags.valued))
+    newline = _NEWLINE if tags.padded else NOTHING
+    return in_order(newline, either(*map(const, texts)), newline, const(tags.valued))
 
 
 def _text_or_null(tags: Tags, where: str, schema: Mapping[str, Any]) -> Part:

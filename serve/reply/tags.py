@@ -21,3 +21,4 @@ class Tags:
     around: tuple[str, ...] = ()
     named_stays: bool = False  # what ends the name is already the first parameter
     typed: bool = False
+    padded: bool = False  # a newline at each end of a value is the format's

@@ -15,6 +15,7 @@ _QWEN = Tags(
     keyed=">",
     valued="</parameter>",
     end="</function>",
+    padded=True,
 )
 _TAGS = ("<function=", "<parameter=")
 

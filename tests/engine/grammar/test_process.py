@@ -20,3 +20,10 @@ def test_a_schema_of_what_json_cannot_hold_is_refused(value):
     grammars = GrammarProcess(Path("nowhere"), INFO)
     with pytest.raises(RequestError, match="it holds what JSON cannot"):
         grammars.compile(StructuredOutputsParams(json={"const": value}))
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1])
+def test_integers_that_cannot_be_sent_are_refused(value):
+    grammars = GrammarProcess(Path("nowhere"), INFO)
+    with pytest.raises(RequestError, match="an integer of more than 64 bits"):
+        grammars.compile(StructuredOutputsParams(json={"type": "integer", "maximum": value}))

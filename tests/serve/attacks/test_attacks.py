@@ -277,8 +277,10 @@ async def test_a_regex_that_explodes_is_compiled_or_refused_in_time(
         await assert_unharmed(served)
 
 
-async def test_a_million_choices_are_refused(serve: Serve) -> None:
+async def test_a_million_choices_and_a_number_without_end_are_refused(serve: Serve) -> None:
     async with serve() as served:
+        answer = await served.complete(prompt="a", guided_json={"maximum": 10**30})
+        assert assert_refused("", answer)["param"] == "guided_json"
         answer = await served.complete(prompt="a", guided_choice=["a"] * 10**6)
         assert assert_refused("", answer)["param"] == "guided_choice"
         await assert_unharmed(served)

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
 from serve.paths import ACTIONS, OPERATIONS
@@ -70,3 +71,14 @@ async def test_what_has_to_be_there_is_marked(serve: Serve) -> None:
     assert schemas["AudioRequest"]["required"] == ["file"]
     assert "temperature" not in schemas["TokenizeRequest"]["properties"]
     assert schemas["ChatRequest"]["properties"]["service_tier"]["description"]
+
+
+async def test_answers_are_as_described(serve: Serve) -> None:
+    async with serve() as served:
+        document = (await served.http.get("/openapi.json")).json()
+        for text in ("a", ["a", "b"]):
+            fields = {"text": text, "sampling_params": {"max_new_tokens": 1}}
+            answer = (await served.post("/generate", **fields)).json()
+            said = document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
+            schema = said["application/json"]["schema"] | {"components": document["components"]}
+            Draft202012Validator(schema).validate(answer)

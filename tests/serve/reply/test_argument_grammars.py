@@ -143,7 +143,7 @@ DAY = {
         ("[1] says (x=2)", True), ("So [f(", True), ("[g of f", True), ("", True),
         ("[f()]", False), ("[f(n=null, on=true)]", False), ('[f(on="yes")]', False),
         ("[g(", False), ("[g of (", False), (" [ f(", False), ("[f(on=true)] So", False),
-        ("[f(on=true, ", False), ("<think>", False),
+        ("[f(on=true, ", False), ("<think>", False), ("<|python_start|>[f()]", False),
     ],
 )  # fmt: skip
 def test_a_reply_is_calls_or_text(

@@ -43,6 +43,7 @@ MARKS = {
     "functionary": ["<function="], "internlm": ["<|action_start|>", "<|action_end|>", "<|plugin|>"],
     "apertus": ["<|tools_prefix|>", "<|tools_suffix|>"], "jamba": ["<tool_calls>"],
     "nemotron_json": ["<TOOLCALL>"], "functionary_v3_2": [">>>", "all\n", "get_weather\n", "get\n"],
+    "longcat": ["<longcat_tool_call>"],
     "gigachat3": ["<|message_sep|>", "<|role_sep|>", "<|function_call|>"],
     "solar": ["<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>",
               "<|tool_call:end|>", "<|tool_calls|>", "<|calls|>"],
@@ -60,6 +61,7 @@ TAGGED = {
 }  # fmt: skip
 ELSEWHERE = {
     "lfm2": ["<|tool_call_start|>", "<|tool_call_end|>"], "olmo3": [], "gemma3": [], "pythonic": [],
+    "llama4_pythonic": [],
     "gemma4": ["<|tool_call>", "<tool_call|>", '<|"|>'], "functiongemma": ["<escape>"],
 }  # fmt: skip  # of test_argument_grammars.py
 NOTE = {

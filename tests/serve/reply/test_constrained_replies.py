@@ -188,7 +188,7 @@ async def test_what_cannot_be_bound_is_refused_by_name(
     monkeypatch.undo()
     async with serve(HERMES) as served:
         for options, param, says in (
-            ({"tools": [listed]}, "tools", "tools: g: the parameters of a strict tool"),
+            ({"tools": [listed]}, "tools", "tools: g: the parameters of a tool"),
             ({"tools": [STRICT, bad]}, "tools", 'tools: f: a schema has "not"'),
             ({"tools": [OTHER, within]}, "tools", 'tools: g.b: a schema has "not"'),
             ({"tools": [TOOL], "regex": "a"}, "regex", "tool_choice none"),

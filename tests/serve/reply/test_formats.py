@@ -19,6 +19,7 @@ REPLIES: list[tuple[str, str, str, list[Any]]] = [
      '</tool_call>\n<tool_call>{"arguments": {}, "name": "get_time"}</tool_call>',
      "Sure.", [LONG, TIME]),
     ("hermes", '<tool_call>{"name": "get_time"}</tool_call>\nDone.', "Done.", [TIME]),
+    ("longcat", '<longcat_tool_call>{"name": "get_time"}</longcat_tool_call>', "", [TIME]),
     ("hermes", '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Rome\\"}"}', "",
      [ROME]),
     ("hermes", "a <tool_call> is a tag", "a <tool_call> is a tag", []),
@@ -32,6 +33,9 @@ REPLIES: list[tuple[str, str, str, list[Any]]] = [
     ("pythonic", "[1] says (x=2)", "[1] says (x=2)", []),
     ("pythonic", "[f(a=[1, {'b': (None, True)}], c=-1.5, d=false, e=g(1))]", "",
      [("f", {"a": [1, {"b": [None, True]}], "c": -1.5, "d": False, "e": "g(1)"})]),
+    ("llama4_pythonic", " <|python_start|>[get_weather(city='Rome'), get_time()]<|python_end|> Ok.",
+     "Ok.", [ROME, TIME]),
+    ("llama4_pythonic", "<|python_start|>[no calls]", "<|python_start|>[no calls]", []),
     ("mistral", f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {ARGUMENTS}, "id": "x"}}, '
      '{"name": "get_time", "arguments": {}}]', "", [LONG, TIME]),
     ("mistral", f"Well[TOOL_CALLS]get_weather[CALL_ID]abc[ARGS]{ARGUMENTS}[TOOL_CALLS]get_time{{}}",
@@ -41,11 +45,15 @@ REPLIES: list[tuple[str, str, str, list[Any]]] = [
      "<tool_call><function=get_time></function></tool_call>", "", [LONG, TIME]),
     ("qwen3_coder", "<function=get_weather><parameter=city>\n\na\n\n</parameter></function>", "",
      [("get_weather", {"city": "\na\n"})]),
+    ("qwen3_coder", "<function=get_weather><parameter=days>\nsome\n</parameter></function>", "",
+     [("get_weather", {"days": "some"})]),
     ("seed_oss", "<seed:tool_call><function=get_weather><parameter=city>Rome</parameter>"
      "</function></seed:tool_call>", "", [ROME]),
     ("minimax_m2", 'Ok <minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">'
      'Paris "x"</parameter>\n<parameter name="days">3</parameter>\n</invoke>\n'
      "</minimax:tool_call>", "Ok", [LONG]),
+    ("minimax_m2", '<invoke name="get_weather"><parameter name="city">\na\n</parameter>', "",
+     [("get_weather", {"city": "\na\n"})]),
     ("glm45", "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n"
      "</tool_call><tool_call>get_time</tool_call>", "", [ROME, TIME]),
     ("deepseek_v3", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
@@ -76,6 +84,7 @@ REPLIES: list[tuple[str, str, str, list[Any]]] = [
      '{"city": "Rome"}}<|action_end|>', "Ok.", [ROME]),
     ("olmo3", '<function_calls>\nget_weather(city="Rome")\nget_time()\n</function_calls>', "",
      [ROME, TIME]),
+    ("olmo3", "<function_calls>none</function_calls>", "<function_calls>none</function_calls>", []),
     ("lfm2", "<|tool_call_start|>[get_weather(city='Rome')]<|tool_call_end|>Now.", "Now.", [ROME]),
     ("gemma3", "```tool_code\nget_weather(city='Rome')\n```", "", [ROME]),
     ("gemma4", '<|tool_call>call:get_weather{city:<|"|>Paris "x"<|"|>,days:3}<tool_call|>', "",
