@@ -2,7 +2,7 @@
 
 from serve.adapters.routes import AdapterChanged, LoadRequest, UnloadRequest
 from serve.audio.form import AUDIO_PATHS, FORM
-from serve.audio.protocol import AudioRequest, TextDelta, Transcript
+from serve.audio.protocol import AudioRequest, TextDelta, Transcript, VerboseTranscript
 from serve.cohere.protocol import CohereChat, CohereChatRequest, CohereEvent
 from serve.http.openapi import Action, Operation
 from serve.messages.protocol import (
@@ -98,6 +98,7 @@ from serve.responses.protocol import (
     ResponsesRequest,
 )
 
+BINARY = ("application/octet-stream",)
 OPERATIONS = [
     Operation("/v1/completions", CompletionRequest, Completion, Completion),
     Operation("/v1/chat/completions", ChatRequest, ChatCompletion, ChatChunk),
@@ -126,9 +127,9 @@ OPERATIONS = [
         "/api/generate", OllamaGenerateRequest, OllamaResponse, OllamaResponse, stream_media=LINES
     ),
     Operation("/api/show", ShowRequest, ShownModel),
-    Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList),
+    Operation("/v1/embeddings", EmbeddingRequest, EmbeddingList, or_media=BINARY),
     Operation("/v2/embed", CohereEmbedRequest, CohereEmbeddings),
-    Operation("/pooling", PoolingRequest, PooledList),
+    Operation("/pooling", PoolingRequest, PooledList, or_media=BINARY),
     *(
         Operation(path, ClassifyRequest, ClassifiedList, or_gives=Encoded | list[Encoded])
         for path in ("/classify", "/v1/classify")
@@ -140,7 +141,18 @@ OPERATIONS = [
     ),
     Operation("/generative_scoring", GenerativeScoringRequest, ScoreList),
     *(Operation(f"{version}/rerank", RerankRequest, Ranking) for version in ("", "/v1", "/v2")),
-    *(Operation(path, AudioRequest, Transcript, TextDelta, FORM) for path in AUDIO_PATHS),
+    *(
+        Operation(
+            path,
+            AudioRequest,
+            Transcript,
+            TextDelta,
+            FORM,
+            or_gives=VerboseTranscript,
+            or_media=("text/plain", "text/vtt"),
+        )
+        for path in AUDIO_PATHS
+    ),
     Operation("/parse_function_call", ParseCallsRequest, ParsedCalls),
     Operation("/separate_reasoning", SeparateReasoningRequest, SeparatedReasoning),
     *(Operation(f"{version}/tokenize", TokenizeRequest, Tokens) for version in ("", "/v1")),
@@ -163,7 +175,6 @@ READABLE = {
     "/kv_event_sources": "Who tells of pages of the cache that come and go: nobody.",
     "/tokenizer_info": "The tokenizer and its chat template.",
     "/v1/loads": "How many sequences run and wait, and how full the cache is.",
-    "/metrics": "Metrics for Prometheus.",
     "/is_paused": "Whether an operator has paused the server.",
     "/is_sleeping": "Whether it is paused, or has let go of memory.",
     "/v1/models": "What is served.",
@@ -172,13 +183,14 @@ READABLE = {
 RESPONSE = "/v1/responses/{response_id}"
 ACTIONS = [
     *(Action("get", path, what) for path, what in READABLE.items()),
+    Action("get", "/metrics", "Metrics for Prometheus.", media="text/plain"),
     Action("post", "/ping", "The same."),
     Action("post", "/invocations", "What the route does that takes these fields; SageMaker's."),
     Action("get", REALTIME, "Speech that is heard while it is spoken, on a WebSocket."),
     Action("get", "/v1/models/{name}", "One of what is served."),
     Action(
         "get", RESPONSE, "A response as it is now, or its events from one on.", ResponseObject,
-        query={"stream": "boolean", "starting_after": "integer"},
+        streams=ResponseEvent, query={"stream": "boolean", "starting_after": "integer"},
     ),
     Action(
         "get", f"{RESPONSE}/input_items", "What a response was made of, a page at a time.",

@@ -15,7 +15,7 @@ from serve.protocol.unsupported import IGNORED
 from serve.version import ingot_version
 
 _REF = "#/components/schemas/{name}"
-_JSON = "application/json"
+_JSON, _EVENTS = "application/json", "text/event-stream"
 _NAME = {"type": "string", "minLength": 1}
 _LABEL = "A label for OpenAI's own records, which clients send and this server keeps none of."
 
@@ -29,8 +29,9 @@ class Operation:
     gives: type[Any]  # a struct, or a plain kind
     streams: type[msgspec.Struct] | None = None
     media: str = _JSON  # of what it takes; a form has a file besides
-    stream_media: str = "text/event-stream"
+    stream_media: str = _EVENTS
     or_gives: Any = None  # to requests of another kind: a struct, or several
+    or_media: Sequence[str] = ()  # of what it gives to those who ask for no JSON
 
     @property
     def summary(self) -> str:
@@ -50,6 +51,8 @@ class Action:
     takes: type[CheckedRequest] | None = None
     query: Mapping[str, str] = field(default_factory=dict)  # names and their JSON types
     needs_body: bool = True
+    media: str = _JSON  # of what it gives
+    streams: type[msgspec.Struct] | None = None
 
 
 class OpenApiRoute:
@@ -101,7 +104,7 @@ def document(operations: Sequence[Operation], actions: Sequence[Action]) -> dict
 
 def _structs(operations: Sequence[Operation], actions: Sequence[Action]) -> list[type[Any]]:
     found = [each for o in operations for each in (o.takes, o.gives, o.or_gives, o.streams)]
-    found += [each for action in actions for each in (action.takes, action.gives)]
+    found += [each for action in actions for each in (action.takes, action.gives, action.streams)]
     return list(dict.fromkeys(each for each in found if each))
 
 
@@ -140,9 +143,10 @@ def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _action(action: Action, of: dict[type[Any], Any]) -> dict[str, Any]:
     names = re.findall(r"{(\w+)}", action.path)
-    said: dict[str, Any] = {"description": action.what}
-    if action.gives is not None:
-        said["content"] = {_JSON: {"schema": of[action.gives]}}
+    content = {action.media: {"schema": of[action.gives] if action.gives else {}}}
+    if action.streams is not None:
+        content[_EVENTS] = {"schema": of[action.streams]}
+    said = {"description": action.what, "content": content}
     found: dict[str, Any] = {
         "summary": action.what,
         "parameters": [
@@ -172,7 +176,7 @@ def _post(operation: Operation, of: dict[type[Any], Any]) -> dict[str, Any]:
     gives = of[operation.gives]
     if operation.or_gives is not None:
         gives = {"anyOf": [gives, of[operation.or_gives]]}
-    content = {_JSON: {"schema": gives}}
+    content = {_JSON: {"schema": gives}} | {media: {} for media in operation.or_media}
     if operation.streams is not None:
         content[operation.stream_media] = {"schema": of[operation.streams]}
     return {

@@ -76,6 +76,9 @@ async def test_what_has_to_be_there_is_marked(serve: Serve) -> None:
 async def test_answers_are_as_described(serve: Serve) -> None:
     async with serve() as served:
         document = (await served.http.get("/openapi.json")).json()
+        for path in ("/version", "/metrics", "/v1/models"):
+            kind = (await served.http.get(path)).headers["content-type"].partition(";")[0]
+            assert [*document["paths"][path]["get"]["responses"]["200"]["content"]] == [kind]
         for text in ("a", ["a", "b"]):
             fields = {"text": text, "sampling_params": {"max_new_tokens": 1}}
             answer = (await served.post("/generate", **fields)).json()
