@@ -7,6 +7,7 @@ there may be others. `disable_additional_properties` asks for that in schemas ma
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from engine.grammar.params import MAX_SOURCE_CHARS, StructuredOutputsParams
 
 # Unlimited white space, which JSON allows, is what a model that is lost writes to the end.
 _WHITESPACE = r"[ \t]|\n[ \t]{0,40}"
+# `disallow`, `extends` and `divisibleBy` meant something; since draft 4 they are notes
+_OLD_DRAFT = re.compile(r"json-schema\.org/draft-0[0-3]/")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
 _SINGLE = ("additionalProperties", "additionalItems", "items", "not", "if", "then", "else")
@@ -76,6 +79,8 @@ def checked(schema: Any, *, closed: bool = False) -> Schema:
         raise RequestError(f"the schema has {len(text)} characters, more than {MAX_SOURCE_CHARS}")
     for part in parts:
         _check_min_properties(part)
+        if _OLD_DRAFT.search(str(part.get("$schema"))):
+            raise RequestError("$schema names a draft before the fourth; later ones are read")
         if "$ref" in part and "$id" in part and part is not copy:
             raise RequestError("$id beside $ref means one thing in draft 7 and another since")
     if closed or not any(map(_is_composed, parts)):

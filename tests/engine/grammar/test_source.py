@@ -86,6 +86,10 @@ def test_lark_is_taken_as_it_is(source, accepts):
         ({"json": {"$ref": "file:///etc/passwd"}}, "retriev"),
         ({"json": {"$ref": "#"}}, "no text"),
         ({"json": {"items": {"$ref": "#/$defs/a", "$id": "x"}, "$defs": {"a": {}}}}, "beside"),
+        (
+            {"json": {"$schema": "http://json-schema.org/draft-03/schema#", "disallow": "null"}},
+            r"\$schema",
+        ),
         ({"json": '{"type":'}, "not valid JSON"),
         ({"json": "[1]"}, "must be an object"),
         ({"json": {"a": float("nan")}}, "no JSON"),
