@@ -9,6 +9,7 @@ Pieces of a stream take a short way past h11, which judges each as if it were th
 """
 
 import asyncio
+import socket
 from math import inf
 from typing import Any
 
@@ -62,6 +63,7 @@ class HardenedProtocol(H11Protocol):
 
     _header_deadline: asyncio.TimerHandle | None = None
     _reading_deadline: asyncio.TimerHandle | None = None
+    _kept: socket.socket | None = None  # of a connection that closes under who still sends
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,11 +93,12 @@ class HardenedProtocol(H11Protocol):
         self._disarm()
         self._expect_nothing()
         super().connection_lost(exc)
-        if exc is None and self._is_still_sending():
-            linger(self.transport.get_extra_info("socket"))
+        if self._kept is not None:
+            linger(self._kept)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._keep_if_closing()
         if self._is_still_sending():
             self._arm()  # for the rest of a body that nobody reads
 
@@ -107,6 +110,7 @@ class HardenedProtocol(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+        self._keep_if_closing()
 
     def _should_upgrade(self) -> bool:
         """Elsewhere the wish is passed over, as HTTP/1.1 has it."""
@@ -126,6 +130,11 @@ class HardenedProtocol(H11Protocol):
         if self._reading_deadline is not None:
             self._reading_deadline.cancel()
             self._reading_deadline = None
+
+    def _keep_if_closing(self) -> None:
+        """Before TLS lets go of its socket, which it does before it says so."""
+        if self._kept is None and self.transport.is_closing() and self._is_still_sending():
+            self._kept = self.transport.get_extra_info("socket").dup()
 
     def _is_still_sending(self) -> bool:
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)

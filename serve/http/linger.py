@@ -16,8 +16,9 @@ _lingering: set[asyncio.Task[None]] = set()  # the loop holds its tasks weakly
 
 
 def linger(connection: socket.socket) -> None:
-    """Take a closing transport's socket over until the client ends, for LINGER_SECONDS at most."""
-    task = asyncio.get_running_loop().create_task(_drain(connection.dup()))
+    """Take over a duplicate of a closed transport's socket until the client ends, for
+    LINGER_SECONDS at most."""
+    task = asyncio.get_running_loop().create_task(_drain(connection))
     _lingering.add(task)
     task.add_done_callback(_lingering.discard)
 

@@ -1,5 +1,6 @@
 """Who may call: web pages of other origins, and clients over TLS."""
 
+import asyncio
 import ssl
 import subprocess
 import time
@@ -130,6 +131,15 @@ def test_tls(model_folder: Path, tmp_path: Path) -> None:
                     assert server.process.poll() is None
                 time.sleep(0.05)
             assert client.get(f"{url}/livez").json() == {"status": "alive"}
+        assert asyncio.run(sending_on(url, context)) == 413
+
+
+async def sending_on(url: str, context: ssl.SSLContext) -> int:
+    """What a client reads that sends a body which is too large to its end."""
+    async with httpx.AsyncClient(verify=context) as client:
+        kind = {"content-type": "application/json"}
+        response = await client.post(f"{url}/v1/completions", content=bytes(2**24), headers=kind)
+    return response.status_code
 
 
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
