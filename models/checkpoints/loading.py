@@ -235,8 +235,8 @@ def random_leaves(
     norm_offset: bool,
     kernels: Mapping[str, Packed],
 ) -> tuple[Array, ...]:
-    """Norms that do nothing, biases of 0, matrices of deviation 1 / sqrt(inputs)."""
-    constants = {"weight": 0.0 if norm_offset else 1.0, "bias": 0.0}
+    """Norms that do nothing, biases of 0, states that fade, others of deviation 1 / sqrt(input)."""
+    constants = {"weight": 0.0 if norm_offset else 1.0, "bias": 0.0, "matrix": -1.0}
 
     def make(number: int, leaf: Leaf) -> Array:
         module, _, name = leaf.paths[0].rpartition(".")

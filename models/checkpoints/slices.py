@@ -63,6 +63,8 @@ def fill(
         _copy(tensor if source.entry is None else tensor.entry(source.entry), wanted, target)
     if source.unit:
         _normalise(out)
+    if source.exponents:
+        np.negative(np.exp(out, out), out)
 
 
 def _normalise(columns: np.ndarray) -> None:

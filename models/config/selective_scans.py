@@ -22,6 +22,6 @@ def selective_names(mixer: str) -> Names:
         "layers.*.mixer.query_norm": f"{mixer}.c_layernorm",
         "layers.*.mixer.step": f"{mixer}.dt_proj",
         "layers.*.mixer.skip": f"{mixer}.D",
-        "layers.*.mixer.log_rate": f"{mixer}.A_log",
+        "layers.*.mixer.matrix": f"{mixer}.A_log",
         "layers.*.mixer.output": f"{mixer}.out_proj",
     }

@@ -20,7 +20,7 @@ from models.layers.parts import Linear, RMSNorm
 from models.layers.states import States, scan
 from models.mixers.parts import ShortConv, inwards, outwards, rows_of, vector
 from pallas_kernels import rms_norm
-from pallas_kernels.exponential import quick_exp
+from pallas_kernels.exponential import quick_softplus
 
 
 class SelectiveScanMixer(nnx.Module):
@@ -38,7 +38,7 @@ class SelectiveScanMixer(nnx.Module):
             for size in (R, S, S)
         )
         self.step = inner(R, V, bias=False)
-        self.step_bias, self.skip, self.log_rate = vector(V), vector(V), vector(V, S)
+        self.step_bias, self.skip, self.matrix = vector(V), vector(V), vector(V, S)
         self.output = outwards(V, D, bias=mixer.bias, dtype=dtype)
 
     def __call__(
@@ -50,7 +50,7 @@ class SelectiveScanMixer(nnx.Module):
         values = jax.nn.silu(values)
         step, keys, queries = self._select(values)
         step = self.step.product(step, jnp.float32) + self.step_bias[...]
-        step = jax.nn.softplus(step)[:, None]  # [T, 1, V]
+        step = quick_softplus(step)[:, None]  # [T, 1, V]
         y, states = scan(
             rows_of(batch),
             states,
@@ -60,7 +60,7 @@ class SelectiveScanMixer(nnx.Module):
             queries[:, None],
             step,
             batch.mesh,
-            matrix=-quick_exp(self.log_rate[...])[None],
+            matrix=self.matrix[...][None],
         )
         y = (y.reshape(-1, mixer.inner) + values * self.skip[...]) * jax.nn.silu(gate)
         return self.output(y.astype(x.dtype)), states

@@ -75,8 +75,9 @@ def _selective_scan(
             yield _vector(build, f"{path}.{name}", size, "weight")
     yield from build.linear(f"{path}.step", (V, 1), bias=False)
     yield f"{path}.step_bias", Source(build.parts(f"{path}.step", ((V, 1),), "bias"))
-    for name in ("skip", "log_rate"):
-        yield _vector(build, f"{path}.{name}", V)
+    yield _vector(build, f"{path}.skip", V)
+    name, logarithms = _vector(build, f"{path}.matrix", V)
+    yield name, replace(logarithms, exponents=True)
     yield from build.linear(f"{path}.output", (config.hidden_size, 1), bias=mixer.bias)
 
 
@@ -150,6 +151,6 @@ def _conv(channels: int, bias: bool, build: Builder, path: str) -> Iterator[Entr
         yield f"{path}.bias", Source(build.parts(path, ((channels, 1),), "bias"))
 
 
-def _vector(build: Builder, path: str, size: int, leaf: str = "") -> Entry:
+def _vector(build: Builder, path: str, size: int, leaf: str = "") -> tuple[str, Source]:
     name = f"{path}.{leaf}" if leaf else path
     return name, Source(build.parts(path, ((size, 1),), leaf))

@@ -79,6 +79,7 @@ class Source:
     outputs_of: int | None = None  # outputs of the tensors, where others read the rest of them
     entry: int | None = None  # the tensors have an axis more, in front: this entry of it
     unit: bool = False  # outputs of a kernel are divided by the length of their row of the tensor
+    exponents: bool = False  # the tensors have x of numbers -exp(x)
     between: bool = False  # the tensors have an axis more, of length 1, behind their first
 
     def pieces(self, shards: int = 1) -> Iterator[Piece]:
