@@ -306,7 +306,7 @@ class OutputProcessor:
             output.num_external_tokens = delta.num_external_tokens
             output.num_preemptions = delta.num_preemptions
         if delta.num_drafted:
-            output.num_drafted, output.num_accepted = delta.num_drafted, delta.num_accepted
+            output.num_drafted, output.accepted = delta.num_drafted, [delta.num_accepted]
         if delta.finish_reason != "error":
             self._write(child, delta, output)
         if child.last_state is not None:

@@ -40,6 +40,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "thinking_token_budget": (-1,),
     "watermarking": (False,),
     "routed_experts_prompt_start": (0,),
+    "return_routed_experts": (False,),
+    "return_spec_tokens_details": (False,),
     "vllm_xargs": ({},),
     "custom_params": ({},),
     "repetition_detection": (),

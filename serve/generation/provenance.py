@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
+from serve.generation.drafts import SpecTokensDetails
+
 
 class WeightVersionSpan(Struct):
     """Tokens [start, end) of an answer, and the weights that wrote them."""
@@ -26,7 +28,10 @@ class CachedTokensDetails(Struct):
 class SglExt(Struct):
     """What SGLang adds to OpenAI's responses, each part where it is asked for."""
 
+    routed_experts: str | UnsetType = UNSET  # of the first choice
     cached_tokens_details: CachedTokensDetails | UnsetType = UNSET
+    # of the only choice, or of each that had guessed tokens
+    spec_tokens_details: SpecTokensDetails | list[SpecTokensDetails] | UnsetType = UNSET
     input_ids: list[int] | UnsetType = UNSET
     output_ids: list[list[int]] | UnsetType = UNSET  # of each choice
 

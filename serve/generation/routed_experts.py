@@ -1,7 +1,8 @@
 """Which answers come with the experts that their tokens took, and how that is written.
 
     vLLM     routed_experts of a choice        base64 of a .npy file, uint8 or uint16 [n, L, k]
-    SGLang   meta_info.routed_experts          base64 of int32 [n, L, k], little-endian
+    SGLang   routed_experts of meta_info,      base64 of int32 [n, L, k], little-endian
+             and of sglext
 
 n counts the tokens of prompt and answer without the last, from the one on that the request names.
 """
@@ -11,6 +12,7 @@ from base64 import b64encode
 
 import numpy as np
 
+from engine.errors import RequestError
 from engine.messages import ModelInfo
 from engine.outputs import OutputDelta
 from engine.vectors.routed_rows import RoutedRows
@@ -18,8 +20,15 @@ from serve.protocol.decoding import GenerationRequest
 
 
 def rows_told(request: GenerationRequest, info: ModelInfo) -> RoutedRows | None:
-    """How experts are told to who made a request: with whole answers that no beam search found."""
-    return None if request.stream or request.use_beam_search else info.routed
+    """How experts are told to who made a request: with answers that no beam search found, of
+    streams where it asks; raises RequestError if nothing is known of them."""
+    if request.return_routed_experts and info.routed is None:
+        raise RequestError(
+            "return_routed_experts needs the setting --enable-return-routed-experts.",
+            "return_routed_experts",
+        )
+    streamed = request.stream and not request.return_routed_experts
+    return None if streamed or request.use_beam_search else info.routed
 
 
 def as_file(delta: OutputDelta) -> str:

@@ -27,6 +27,8 @@ def sampling_params(
     wanted = {name: value for name, value in given.items() if value is not None}
     if request.no_stop_trim:
         wanted["include_stop_str_in_output"] = True
+    if request.routed_experts_start_len is not None:
+        wanted["routed_experts_prompt_start"] = request.routed_experts_start_len
     if arguments := request.vllm_xargs or request.custom_params:
         wanted["extra_args"] = arguments
     if request.logprob_token_ids is not None:  # they go before the likeliest

@@ -18,7 +18,7 @@ from models.errors import IngotError
 from serve.errors import error_of
 from serve.operations.metrics import Timeline
 
-T = TypeVar("T", list[PositionLogprobs], PromptScores, list[bytes], list[Experts])
+T = TypeVar("T", list[PositionLogprobs], PromptScores, list[bytes], list[Experts], list[int])
 
 
 class RequestStream:
@@ -144,7 +144,7 @@ def absorb(delta: OutputDelta, later: OutputDelta) -> None:
     delta.stop_reason = later.stop_reason
     if later.num_drafted:
         delta.num_drafted += later.num_drafted
-        delta.num_accepted += later.num_accepted
+        delta.accepted = _joined(delta.accepted, later.accepted)
     if later.num_cached_tokens:  # said once, behind the scores of a prompt that were ready before
         delta.num_cached_tokens = later.num_cached_tokens
         delta.num_external_tokens = later.num_external_tokens

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from engine.outputs import OutputDelta
 from engine.reasoning.thoughts import Thoughts
+from serve.generation.drafts import SpecTokensDetails, drafts_told
 from serve.generation.provenance import CachedTokensDetails
 from serve.protocol.decoding import CompletionTokensDetails, Usage, summed, usage_of
 
@@ -27,7 +28,7 @@ class TokenCounter:
         self._samples = samples
         self._generated: dict[int, int] = {}
         self._cached: dict[int, tuple[int, int]] = {}  # of each prompt: all, those of the host
-        self._drafted: dict[int, tuple[int, int]] = {}  # of each choice: all, those that were right
+        self._drafted: dict[int, tuple[int, list[int]]] = {}  # of each choice: all, the right ones
         self._predicted = predicted
 
     def add(self, choice: int, delta: OutputDelta) -> None:
@@ -38,8 +39,8 @@ class TokenCounter:
         if thoughts := self._thoughts[choice]:
             thoughts.extend(delta.token_ids)
         if delta.num_drafted:
-            all_of, right = self._drafted.get(choice, (0, 0))
-            self._drafted[choice] = all_of + delta.num_drafted, right + delta.num_accepted
+            all_of, right = self._drafted.get(choice, (0, []))
+            self._drafted[choice] = all_of + delta.num_drafted, right + (delta.accepted or [])
         if delta.num_cached_tokens:  # the first delta says it
             prompt = choice // self._samples
             new = delta.num_cached_tokens, delta.num_external_tokens
@@ -84,6 +85,11 @@ class TokenCounter:
         host = sum(external for _, external in self._cached.values())
         return CachedTokensDetails(self.cached_tokens - host, host)
 
+    def drafts(self) -> list[SpecTokensDetails]:
+        """How right they were, of each choice that had some."""
+        found = (drafts_told(*self._drafted[choice]) for choice in sorted(self._drafted))
+        return [each for each in found if each is not None]
+
     def _reasoning(self, choices: Iterable[int]) -> int | None:
         thoughts = [self._thoughts.get(choice) for choice in choices]
         counts = [each.num_tokens for each in thoughts if each is not None]
@@ -95,7 +101,8 @@ class TokenCounter:
         if (reasoning := self._reasoning(choices)) is not None:
             parts.append(CompletionTokensDetails(reasoning))
         for choice in choices if self._predicted else ():
-            drafted, right = self._drafted.get(choice, (0, 0))
+            drafted, accepted = self._drafted.get(choice, (0, []))
+            right = sum(accepted)
             parts.append(
                 CompletionTokensDetails(
                     accepted_prediction_tokens=right, rejected_prediction_tokens=drafted - right

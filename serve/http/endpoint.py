@@ -66,7 +66,7 @@ class GenerationRoute(ABC, Generic[RequestT]):
             await self.serve(request, scope, send)
         except RequestError as error:
             param = error.param or ""
-            own = {"extra_args": _extra_args(request), **self.names(request)}.get(param)
+            own = {**_of_two_names(request), **self.names(request)}.get(param)
             if own is None:
                 raise
             raise type(error)(_in_own_words(str(error), param, own), own) from None
@@ -77,9 +77,14 @@ def _in_own_words(sentence: str, param: str, own: str) -> str:
     return re.sub(rf"\b{param}\b" if "_" in param else rf"^{param}\b", own, sentence)
 
 
-def _extra_args(request: CheckedRequest) -> str:
-    """The arguments of logits processors have two names."""
-    return "custom_params" if getattr(request, "custom_params", None) else "vllm_xargs"
+def _of_two_names(request: CheckedRequest) -> Mapping[str, str]:
+    """What SGLang calls otherwise than vLLM, as a request called it."""
+    names = {"extra_args": "vllm_xargs"}
+    if getattr(request, "custom_params", None):
+        names["extra_args"] = "custom_params"
+    if getattr(request, "routed_experts_start_len", None):
+        names["routed_experts_prompt_start"] = "routed_experts_start_len"
+    return names
 
 
 class View(Protocol):

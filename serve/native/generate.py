@@ -20,13 +20,12 @@ from engine.errors import RequestError
 from serve.engine_client import Prompt
 from serve.generation.logprobs import aside
 from serve.generation.prompt_embeds import listed
-from serve.generation.prompts import check_ids, encode, longest_prompt
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.sse import DATA_ONLY, send_events
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.hidden_states import check_size
-from serve.native.session_turns import HeardView, own_turn
+from serve.native.session_turns import HeardView, ids_of, own_turn
 from serve.native.sessions import SessionParams, Turn
 from serve.openai.completions import completion_prompts
 from serve.protocol.completions import CompletionRequest, TextOrIds
@@ -43,7 +42,6 @@ _NAMES = MappingProxyType(
         "prompt_logprobs_start": "logprob_start_len",
         "logprob_token_ids": "token_ids_logprob",
         "thinking_token_budget": "max_thinking_tokens",
-        "routed_experts_prompt_start": "routed_experts_start_len",
     }
 )
 
@@ -187,10 +185,6 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             )
         if self.return_hidden_states:
             check_states(self.stream)
-        if self.routed_experts_start_len and not self.return_routed_experts:
-            raise RequestError(
-                "routed_experts_start_len needs return_routed_experts.", "routed_experts_start_len"
-            )
         if self.session_params is not None and (self.many or self.input_embeds is not None):
             raise RequestError(
                 "session_params is of one text or of its ids, once.", "session_params"
@@ -258,7 +252,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             logprob_token_ids=self.token_ids_logprob or None,
             prompt_logprobs=scored.top if scored and scores_prompt else None,
             prompt_logprobs_start=scored.start if scored and scores_prompt else None,
-            routed_experts_prompt_start=self.routed_experts_start_len,
+            return_routed_experts=self.return_routed_experts,
+            routed_experts_start_len=self.routed_experts_start_len,
             priority=self.priority,
             cache_salt=self.cache_salt,
             lora_path=lora_path,
@@ -288,25 +283,10 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         if request.session_params is None:
             await self.answer(request, request_id, send)
             return
-        name, ids = request.rid or request_id, await self._new_ids(request)
+        name, ids = request.rid or request_id, await ids_of(self.service, request.prompts)  # type: ignore[arg-type]
         with own_turn(self.service, scope, request.session_params, name, ids) as turn:
             whole = replaced(request, text=None, input_ids=turn.prompt.tolist())
             await self.answer(whole, request_id, send, turn)
-
-    async def _new_ids(self, request: GenerateRequest) -> list[int]:
-        """What this turn adds to its session."""
-        info = self.service.client.info
-        if request.text is None:
-            check_ids(request.input_ids, info.vocab_size, "input_ids")  # type: ignore[arg-type]
-            return request.input_ids  # type: ignore[return-value]
-        [ids] = await encode(
-            self.service.model.tokenizer,
-            [request.text],  # type: ignore[list-item]
-            add_special=True,
-            max_tokens=longest_prompt(info),
-            param="text",
-        )
-        return ids
 
     async def answer(
         self, request: GenerateRequest, request_id: str, send: Send, turn: Turn | None = None
@@ -350,11 +330,6 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             found = [replace(prompt, hidden="all") for prompt in found]
         if not request.return_routed_experts:
             found = [replace(prompt, routed=None) for prompt in found]
-        elif self.service.client.info.routed is None:
-            raise RequestError(
-                "return_routed_experts needs the setting --enable-return-routed-experts.",
-                "return_routed_experts",
-            )
         start = request.logprob_start_len or 0
         if len(found) * found[0].params.n > MAX_PROMPTS:
             raise RequestError(f"n times the number of prompts may be at most {MAX_PROMPTS}.", "n")

@@ -15,6 +15,7 @@ from engine.messages import EngineStats
 from engine.outputs import Logprob, OutputDelta, PositionLogprobs
 from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
+from serve.generation.drafts import drafts_told
 from serve.generation.routed_experts import as_numbers
 from serve.generation.streams import absorb
 from serve.native.hidden_states import all_states
@@ -111,6 +112,9 @@ class GenerateView:
             info.hidden_states = all_states(delta, prompt.num_tokens)
         if delta.routed_experts and delta.finish_reason is not None:
             info.routed_experts = as_numbers(delta)
+        if (drafts := drafts_told(delta.num_drafted, delta.accepted or [])) is not None:
+            for name in drafts.__struct_fields__:
+                setattr(info, name, getattr(drafts, name))
         ids = prompt.token_ids if self._with_prompts else UNSET
         return Generated(delta.text, delta.token_ids, info, prompt_token_ids=ids)
 

@@ -8,6 +8,7 @@ import msgspec
 from starlette.types import Scope
 
 from engine.outputs import OutputDelta
+from serve.generation.prompts import check_ids, encode, longest_prompt
 from serve.http.owner import owner_of
 from serve.native.sessions import SessionParams, Turn
 from serve.service import Service
@@ -21,6 +22,21 @@ def own_turn(
     if tokenizer := service.model.tokenizer:
         bos = tokenizer.special_token_ids.get(tokenizer.special_tokens.get("bos_token", ""))
     return service.sessions.turn(owner_of(scope), params, name, ids, bos)
+
+
+async def ids_of(
+    service: Service, prompt: str | list[int], *, add_special: bool = True
+) -> list[int]:
+    """What a turn adds that comes as a text, or as its ids; raises RequestError of `prompt`."""
+    info = service.client.info
+    if not isinstance(prompt, str):
+        check_ids(prompt, info.vocab_size, "prompt")
+        return prompt
+    [ids] = await encode(
+        service.model.tokenizer, [prompt], add_special=add_special,
+        max_tokens=longest_prompt(info), param="prompt",
+    )  # fmt: skip
+    return ids
 
 
 class HeardView:

@@ -18,6 +18,7 @@ _NOT_OF_SEVERAL = (
     "stream", "use_beam_search", "prompt_logprobs", "return_prompt_text", "functions", "input_ids",
     "session_params", "return_cached_tokens_details", "return_meta_info",
     "return_input_ids_in_sglext", "return_output_ids_in_sglext",
+    "return_routed_experts", "return_spec_tokens_details",
 )  # fmt: skip
 
 

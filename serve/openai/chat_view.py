@@ -8,8 +8,9 @@ from msgspec import UNSET, UnsetType
 from engine.outputs import OutputDelta
 from serve.generation.conversation import Conversation
 from serve.generation.logprobs import chat_logprobs, prompt_logprobs
-from serve.generation.provenance import SglExt, WeightVersionSpan, weight_versions
+from serve.generation.provenance import WeightVersionSpan, weight_versions
 from serve.generation.routed_experts import as_file
+from serve.generation.sglext import Extension
 from serve.generation.timing import TimingMetrics, timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.generate_view import GenerateView
@@ -52,8 +53,12 @@ class ChatView:
             [prompt.num_tokens], prompt.params.n, talk.thoughts,
             predicted=talk.request.prediction is not None,
         )  # fmt: skip
+        given = talk.request.return_input_ids_in_sglext
+        self._extension = Extension(
+            talk.request, self._counter, input_ids=prompt.token_ids if given else None,
+            output_ids=bool(talk.request.return_output_ids_in_sglext),
+        )  # fmt: skip
         self._begun: set[int] = set()
-        self._said: dict[int, list[int]] = {}  # ids of each choice of a stream, for its end
         self.timeline: Timeline | None = None  # to be told at the end
         self.timelines: Sequence[Timeline] = ()  # of choices that were written here
         self._replies = [Reply(talk.rules, prompt.text or "") for _ in range(prompt.params.n)]
@@ -68,7 +73,7 @@ class ChatView:
 
     def last(self) -> Iterator[ChatChunk]:
         """The counts, if they are wanted."""
-        if (told := self._sglext(self._said)) is not UNSET:
+        if (told := self._extension.told()) is not UNSET:
             chunk = self.chunk([], UNSET)
             chunk.sglext = told
             yield chunk
@@ -94,7 +99,7 @@ class ChatView:
             prompt_token_ids=self._prompt.token_ids if request.return_token_ids else UNSET,
             prompt_text=self._prompt.text if request.return_prompt_text else UNSET,
             prompt_logprobs=UNSET if request.prompt_logprobs is None else scores,
-            sglext=self._sglext({index: delta.token_ids for index, delta in deltas.items()}),
+            sglext=self._extension.told(),
         )
 
     def _first(self, index: int) -> ChatChunk:
@@ -112,8 +117,7 @@ class ChatView:
     def _pieces(self, index: int, delta: OutputDelta) -> Iterator[ChatChunk]:
         """What a delta adds: one chunk, or one for each part of a reply that has parts."""
         self._counter.add(index, delta)
-        if self._request.return_output_ids_in_sglext:
-            self._said.setdefault(index, []).extend(delta.token_ids)
+        self._extension.add(index, delta)
         choices = [ChunkChoice(index, each) for each in self._replies[index].deltas(delta)]
         if not choices and (delta.finish_reason or self._has_details):
             choices.append(ChunkChoice(index, Delta()))
@@ -134,14 +138,6 @@ class ChatView:
                 chunk.metrics = self._metrics
             yield chunk
 
-    def _sglext(self, said: dict[int, list[int]]) -> SglExt | UnsetType:
-        """What SGLang tells at the end, of what is asked for."""
-        request = self._request
-        cached = self._counter.cached() if request.return_cached_tokens_details else UNSET
-        given = self._prompt.token_ids if request.return_input_ids_in_sglext else UNSET
-        ids = [said[i] for i in sorted(said)] if request.return_output_ids_in_sglext else UNSET
-        return UNSET if cached is given is ids is UNSET else SglExt(cached, given, ids)
-
     @property
     def _metrics(self) -> TimingMetrics | UnsetType:
         return UNSET if self.timeline is None else timing_of(self.timeline)
@@ -153,6 +149,7 @@ class ChatView:
 
     def _choice(self, index: int, delta: OutputDelta) -> ChatChoice:
         self._counter.add(index, delta)
+        self._extension.add(index, delta)
         reply = self._replies[index]
         message = reply.message(delta, self._role, self._request.echoed(self._role))
         return ChatChoice(

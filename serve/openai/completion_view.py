@@ -11,8 +11,9 @@ from engine.tokenizers.tokenizer import Tokenizer
 from serve.engine_client import Prompt
 from serve.generation.best_of import likeliest
 from serve.generation.logprobs import completion_logprobs, prompt_logprobs
-from serve.generation.provenance import SglExt, weight_versions
+from serve.generation.provenance import weight_versions
 from serve.generation.routed_experts import as_file
+from serve.generation.sglext import Extension
 from serve.generation.timing import timing_of
 from serve.generation.usage import TokenCounter
 from serve.native.hidden_states import last_state
@@ -47,6 +48,7 @@ class CompletionView:
         self._created = int(time.time())
         self._samples = prompts[0].params.n
         self._counter = TokenCounter([each.num_tokens for each in prompts], self._samples)
+        self._extension = Extension(request, self._counter)
         self.timeline: Timeline | None = None  # to be told at the end
         self.timelines: Sequence[Timeline] = ()  # of choices that were written here
         self._offsets: dict[int, int] = {}  # choice -> characters shown
@@ -60,9 +62,9 @@ class CompletionView:
 
     def last(self) -> Iterator[Completion]:
         """The counts, if they are wanted."""
-        if self._request.return_cached_tokens_details:
+        if (told := self._extension.told()) is not UNSET:
             chunk = self.chunk([], UNSET)
-            chunk.sglext = SglExt(self._counter.cached())
+            chunk.sglext = told
             yield chunk
         if self._request.include_usage:
             yield self.chunk([], self._counter.total())
@@ -79,8 +81,7 @@ class CompletionView:
         for index in deltas.keys() - kept:
             self._counter.add(index, deltas[index])
         whole = self.chunk(choices, self._counter.total())
-        if self._request.return_cached_tokens_details:
-            whole.sglext = SglExt(self._counter.cached())
+        whole.sglext = self._extension.told()
         return whole
 
     def chunk(self, choices: list[CompletionChoice], usage: Usage | UnsetType) -> Completion:
@@ -105,6 +106,7 @@ class CompletionView:
         echo = self._text_of(prompt) if begins and request.echo else ""
         self._offsets.setdefault(index, 0)
         self._counter.add(index, delta)
+        self._extension.add(index, delta)
         choice = CompletionChoice(index, echo + delta.text, finish_reason=delta.finish_reason)
         if request.only_echo and delta.finish_reason:
             choice.finish_reason = "length"
@@ -128,7 +130,7 @@ class CompletionView:
             choice.prompt_logprobs = prompt_logprobs(delta.prompt_logprobs or [None])
         if request.return_hidden_states:
             choice.hidden_states = last_state(delta)
-        if delta.routed_experts:
+        if delta.routed_experts and not request.stream:
             choice.routed_experts = as_file(delta)
         return choice
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from engine.errors import RequestError
 from engine.sampling.params import SamplingParams
@@ -22,6 +22,8 @@ from serve.generation.thinking import thinking_budget
 from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
+from serve.native.session_turns import HeardView, ids_of, own_turn
+from serve.native.sessions import Turn
 from serve.openai.completion_view import CompletionView
 from serve.openai.infill import ends_of, fill_in, infill_of
 from serve.protocol.completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -40,7 +42,21 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
     def names(self, request: CompletionRequest) -> Mapping[str, str]:
         return {} if request.best_of is None else {"n": "best_of"}
 
-    async def answer(self, request: CompletionRequest, request_id: str, send: Send) -> None:
+    async def serve(self, request: CompletionRequest, scope: Scope, send: Send) -> None:
+        request_id: str = scope["state"]["request_id"]
+        if request.session_params is None:
+            await self.answer(request, request_id, send)
+            return
+        special = request.add_special_tokens is not False
+        ids = await ids_of(self.service, request.prompts()[0], add_special=special)
+        name = request.response_id("cmpl", request_id)
+        with own_turn(self.service, scope, request.session_params, name, ids) as turn:
+            whole = msgspec.structs.replace(request, prompt=turn.prompt.tolist())
+            await self.answer(whole, request_id, send, turn)
+
+    async def answer(
+        self, request: CompletionRequest, request_id: str, send: Send, turn: Turn | None = None
+    ) -> None:
         service = self.service
         service.check_model(request.model)
         prompts = await completion_prompts(service, request)
@@ -59,10 +75,11 @@ class CompletionsRoute(GenerationRoute[CompletionRequest]):
         ) as stream:
             view.timeline = timeline_to_tell(service.settings, stream)
             view.timelines = stream.timelines
+            shown = view if turn is None else HeardView(view, turn)
             if request.stream:
-                await send_events(send, stream, view, DATA_ONLY)
+                await send_events(send, stream, shown, DATA_ONLY)
             else:
-                await send_whole(send, view, await collect(stream))
+                await send_whole(send, shown, await collect(stream))
 
 
 async def completion_prompts(

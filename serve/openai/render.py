@@ -32,6 +32,8 @@ _NOT_IN_IDS = (
     "echo",
     "prompt_embeds",
     "session_params",
+    "return_routed_experts",
+    "return_spec_tokens_details",
 )
 
 

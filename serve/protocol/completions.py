@@ -9,6 +9,7 @@ from engine.messages import FinishReason
 from engine.sampling.params import MAX_LOGPROBS
 from serve.generation.provenance import SglExt, WeightVersionSpan
 from serve.generation.timing import TimingMetrics
+from serve.native.sessions import SessionParams
 from serve.protocol.decoding import MAX_PROMPTS, GenerationRequest, Usage
 
 DEFAULT_MAX_TOKENS = 16
@@ -23,6 +24,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     prompt_embeds: str | list[str] | None = None  # base64 of tensors; answered before `prompt`
     logprobs: int | None = None
     suffix: str | None = None  # what follows the gap that is to be filled
+    session_params: SessionParams | None = None  # SGLang's: a prompt goes on where another ended
 
     def prompts(self) -> list[TextOrIds]:
         """The prompts, each a text or its ids; raises RequestError for a list of mixed kinds.
@@ -67,8 +69,24 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             )
         if not self.echo:  # whose tokens show the likeliest
             self.check_named(self.logprobs, "logprobs", 1)  # 1 for "yes"
+        self._check_session()
         if self.stream and self.echo and self.logprobs is not None and (self.n or 1) > 1:
             raise RequestError("echo with logprobs can be streamed for n = 1 only.", "n")
+
+    def _check_session(self) -> None:
+        """Raise RequestError for a turn of a session that is no single text to go on with."""
+        if self.session_params is None:
+            return
+        for name in ("n", "best_of"):
+            if (getattr(self, name) or 1) > 1:
+                raise RequestError(f"session_params is of one answer; leave out {name}.", name)
+        for name in ("echo", "suffix", "prompt_embeds", "truncate_prompt_tokens"):
+            if getattr(self, name):
+                raise RequestError(f"{name} cannot be used with session_params.", name)
+        if len(self.prompts()) > 1:
+            raise RequestError(
+                "session_params is of one text or of its ids, once.", "session_params"
+            )
 
 
 class CompletionLogprobs(Struct):

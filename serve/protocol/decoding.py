@@ -130,6 +130,10 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     return_hidden_states: bool | Literal["last"] | None = None
     return_cached_tokens_details: bool | None = None  # SGLang's: where cached tokens were
     return_weight_versions: bool | None = None
+    # SGLang's, in `sglext`; of streams at the end
+    return_routed_experts: bool | None = None
+    routed_experts_start_len: int | None = None  # the first token whose experts are told
+    return_spec_tokens_details: bool | None = None
     use_beam_search: bool | None = None
     best_of: int | None = None
     length_penalty: float | None = None
@@ -187,6 +191,15 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if self.return_hidden_states:
             check_states(self.stream, self.use_beam_search)
+        if self.routed_experts_start_len and not self.return_routed_experts:
+            raise RequestError(
+                "routed_experts_start_len needs return_routed_experts.", "routed_experts_start_len"
+            )
+        if self.routed_experts_start_len and self.routed_experts_prompt_start:
+            raise RequestError(
+                "routed_experts_start_len and routed_experts_prompt_start are the same; send one.",
+                "routed_experts_start_len",
+            )
         if self.stream and self.routed_experts_prompt_start:
             raise RequestError(
                 "routed experts cannot be streamed; leave out stream.",

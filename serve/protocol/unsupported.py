@@ -121,15 +121,15 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_meta_info": (False,),  # of routes but chats
         "return_pooled_hidden_states": (False,),
         "return_prompt_token_ids": (False,),  # of routes but chats and /generate
-        "return_routed_experts": (False,),  # of other routes than /generate
+        "return_routed_experts": (False,),  # of routes but these and /generate
         "return_sampling_mask": (False,),
-        "return_spec_tokens_details": (False,),
+        "return_spec_tokens_details": (False,),  # of routes but chats and completions
         "return_token_logprobs": (False,),
         "routed_dp_rank": (0,),
         "routed_experts_start_len": (0,),  # likewise
         "sampling_logprobs_mode": (),
         "separate_reasoning": (True,),
-        "session_params": (),  # of routes but chats and /generate
+        "session_params": (),  # of routes but chats, completions and /generate
         "stream_reasoning": (True,),
         "suffix": ("",),
         "task": (),  # of chats

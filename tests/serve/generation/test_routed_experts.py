@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import EngineConfig
-from tests.serve.served import Serve
+from tests.serve.served import Serve, event_data
 
 pytestmark = pytest.mark.anyio
 CONFIG = EngineConfig(enable_return_routed_experts=True)
@@ -23,8 +23,9 @@ def of_file(choice: dict) -> list[int]:
     return rows[:, 0, 0].tolist()
 
 
-def of_numbers(answer: dict) -> list[int]:
-    rows = np.frombuffer(b64decode(answer["meta_info"]["routed_experts"]), np.int32)
+def of_numbers(told: dict) -> list[int]:
+    """Those of SGLang's `meta_info` and `sglext`."""
+    rows = np.frombuffer(b64decode(told["routed_experts"]), np.int32)
     return rows.reshape(-1, 2)[:, 0].tolist()
 
 
@@ -52,12 +53,34 @@ async def test_generate_has_them_where_it_is_asked(serve: Serve) -> None:
         later = (await served.post("/generate", **asked, routed_experts_start_len=1)).json()
         without = (await served.post("/generate", text="abc")).json()
         stream = await served.post("/generate", **asked | {"text": "abc"}, stream=True)
-    assert [of_numbers(each) for each in body] == [[*range(5)], [*range(3)]]
-    assert [of_numbers(each) for each in later] == [[*range(1, 5)], [1, 2]]
+    assert [of_numbers(each["meta_info"]) for each in body] == [[*range(5)], [*range(3)]]
+    assert [of_numbers(each["meta_info"]) for each in later] == [[*range(1, 5)], [1, 2]]
     assert "routed_experts" not in without["meta_info"]
     events = [json.loads(line[6:]) for line in stream.text.split("\n\n") if "{" in line]
     assert ["routed_experts" in each["meta_info"] for each in events[:-1]] == [False] * 2
-    assert of_numbers(events[-1]) == [*range(5)]
+    assert of_numbers(events[-1]["meta_info"]) == [*range(5)]
+
+
+async def test_openai_routes_have_them_in_sglext_where_it_is_asked(serve: Serve) -> None:
+    """Of the first choice; of streams at the end."""
+    asked = {"max_tokens": 3, ASKED: True}
+    async with serve(config=CONFIG) as served:
+        body = (await served.complete(prompt=["abc", "d"], n=2, **asked)).json()
+        later = (await served.complete(prompt="abc", **asked, routed_experts_start_len=1)).json()
+        stream = await served.complete(prompt="abc", **asked, stream=True)
+        chat = (await served.chat("Hi", **asked)).json()
+        chats = await served.chat("Hi", **asked, n=2, stream=True)
+        without = (await served.chat("Hi", max_tokens=3)).json()
+    assert of_numbers(body["sglext"]) == [*range(5)] == of_file(body["choices"][0])
+    assert of_numbers(later["sglext"]) == [*range(1, 5)]
+    tokens = [*range(chat["usage"]["total_tokens"] - 1)]
+    assert of_numbers(chat["sglext"]) == of_file(chat["choices"][0]) == tokens
+    assert "sglext" not in without
+    for text, told in ((stream.text, [*range(5)]), (chats.text, tokens)):
+        *chunks, last = event_data(text)[:-1]
+        assert of_numbers(last["sglext"]) == told and last["choices"] == []
+        assert not any("sglext" in each for each in chunks)
+        assert not any("routed_experts" in choice for each in chunks for choice in each["choices"])
 
 
 async def test_what_has_none(serve: Serve) -> None:
@@ -68,7 +91,25 @@ async def test_what_has_none(serve: Serve) -> None:
         refused = [
             (await served.complete(prompt="a", stream=True, **{START: 1}), START),
             (await served.complete(prompt="a", use_beam_search=True, n=2, **{START: 1}), START),
-            (await served.chat("a", **{ASKED: True}), ASKED),
+            (await served.complete(prompt="a", use_beam_search=True, n=2, **{ASKED: True}), ASKED),
+            (await served.chat("a", routed_experts_start_len=1), "routed_experts_start_len"),
+            (
+                await served.chat("a", **{ASKED: True}, routed_experts_start_len=500),
+                "routed_experts_start_len",
+            ),
+            (
+                await served.chat("a", **{ASKED: True, START: 1}, routed_experts_start_len=1),
+                "routed_experts_start_len",
+            ),
+            (
+                await served.post(
+                    "/v1/chat/completions/batch",
+                    messages=[[{"role": "user", "content": "a"}]],
+                    **{ASKED: True},
+                ),
+                ASKED,
+            ),
+            (await served.post("/v1/completions/render", prompt="a", **{ASKED: True}), ASKED),
             (await served.complete(prompt="a", **{START: 2}), START),
             (
                 await served.post("/generate", text="a", routed_experts_start_len=1),
@@ -80,10 +121,11 @@ async def test_what_has_none(serve: Serve) -> None:
         refused += [
             (await served.complete(prompt="a", **{START: 1}), START),
             (await served.post("/generate", text="a", **{ASKED: True}), ASKED),
+            (await served.chat("a", **{ASKED: True}), ASKED),
         ]
         assert "routed_experts" not in (await served.complete(prompt="a", **{START: 0})).text
     for answer, field in refused:
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
     assert "use_beam_search" in refused[1][0].json()["error"]["message"]
-    for answer, _ in refused[-2:]:
+    for answer, _ in refused[-3:]:
         assert "--enable-return-routed-experts" in answer.json()["error"]["message"]

@@ -19,6 +19,7 @@ from tests.serve.served import Serve, Served, event_data
 pytestmark = pytest.mark.anyio
 FEW = {"sampling_params": {"max_new_tokens": 3}}
 PROMPT = [5, 6, 7]
+ONE = {"id": "one"}
 
 
 async def open_one(served: Served, **body: Any) -> str:
@@ -117,6 +118,20 @@ async def test_chats_have_sessions(serve: Serve) -> None:
     assert events[-2]["choices"][0]["finish_reason"] == "length"
 
 
+async def test_completions_have_sessions(serve: Serve) -> None:
+    async with serve() as served:
+        name = await open_one(served)
+        sent = {"max_tokens": 2, "return_token_ids": True}
+        session = {"id": name}
+        first = (await served.complete(prompt="ab", session_params=session, **sent)).json()
+        session |= {"rid": first["id"]}
+        stream = await served.complete(prompt=[9], session_params=session, stream=True, **sent)
+        prompts = [each.prompt_token_ids for each in served.core.added]
+    said = first["choices"][0]["token_ids"]
+    assert prompts[1] == [*prompts[0], *said, 9] and len(said) == 2
+    assert event_data(stream.text)[0]["choices"][0]["prompt_token_ids"] == prompts[1]
+
+
 async def test_a_session_is_its_owners(serve: Serve) -> None:
     async with serve(ServerSettings(api_keys=("a", "b"))) as served:
         served.http.headers["authorization"] = "Bearer a"
@@ -163,7 +178,13 @@ async def test_a_client_that_leaves_leaves_no_turn(serve: Serve) -> None:
         ("/generate", {"input_ids": [2**40], "session_params": {"id": "one"}}, "input_ids"),
         ("/generate", {"text": "", "session_params": {"id": "one"}}, "text"),
         ("/v1/chat/completions", {"n": 2, "session_params": {"id": "one"}}, "session_params"),
-        ("/v1/completions", {"prompt": "a", "session_params": {"id": "one"}}, "session_params"),
+        ("/v1/completions", {"prompt": "a", "session_params": {"id": "two"}}, "session_params"),
+        ("/v1/completions", {"prompt": ["a", "b"], "session_params": ONE}, "session_params"),
+        ("/v1/completions", {"prompt": "a", "n": 2, "session_params": ONE}, "n"),
+        ("/v1/completions", {"prompt": "a", "echo": True, "session_params": ONE}, "echo"),
+        ("/v1/completions", {"prompt": [2**40], "session_params": ONE}, "prompt"),
+        ("/v1/completions/render", {"prompt": "a", "session_params": ONE}, "session_params"),
+        ("/v1/embeddings", {"input": "a", "session_params": ONE}, "session_params"),
     ],
 )
 async def test_wrong_requests_name_their_field(
