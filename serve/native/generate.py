@@ -23,6 +23,7 @@ from serve.generation.prompt_embeds import listed
 from serve.generation.streams import collect
 from serve.http.endpoint import GenerationRoute, send_json
 from serve.http.sse import DATA_ONLY, send_events
+from serve.native.flat_logprobs import Flat
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.hidden_states import check_size
 from serve.native.session_turns import HeardView, ids_of, own_turn
@@ -52,6 +53,8 @@ _OF_LOGPROBS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "top_logprobs_num": (None, 0),
         "token_ids_logprob": (None, []),
         "return_text_in_logprobs": (None, False),
+        "return_flat_raw_top_logprobs": (None, False),
+        "return_flat_raw_output_top_logprobs": (None, False),
     }
 )
 
@@ -101,6 +104,10 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     top_logprobs_num: int | None = None
     token_ids_logprob: list[int] | None = None  # tokens to score at each position
     return_text_in_logprobs: bool | None = None
+    # the likeliest of the prompt, and of a whole answer, as `serve.native.flat_logprobs` has them
+    return_flat_raw_top_logprobs: bool | None = None
+    return_flat_raw_output_top_logprobs: bool | None = None
+    return_flat_raw_top_logprobs_b64: bool | None = None
     return_hidden_states: bool | None = None  # of the prompt, and of all tokens but the last
     return_routed_experts: bool | None = None  # with the end of an answer
     routed_experts_start_len: int | None = None  # the first token whose experts are told
@@ -161,6 +168,11 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             top=self.top_logprobs_num or 0,
             named=self.token_ids_logprob or (),
             texts=bool(self.return_text_in_logprobs),
+            flat=Flat(
+                bool(self.return_flat_raw_top_logprobs),
+                bool(self.return_flat_raw_output_top_logprobs),
+                bool(self.return_flat_raw_top_logprobs_b64),
+            ),
         )
 
     def check_shared(self) -> None:
@@ -206,6 +218,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(
                 "token_ids_logprob and top_logprobs_num exclude each other.", "token_ids_logprob"
             )
+        self._check_flat()
         start = self.logprob_start_len
         if self.input_embeds is not None and start not in (None, -1):
             raise RequestError(
@@ -217,6 +230,31 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             raise RequestError(
                 "token_ids_logprob is of what is generated; leave out logprob_start_len.",
                 "logprob_start_len",
+            )
+
+    def _check_flat(self) -> None:
+        flat = [
+            name
+            for name in ("return_flat_raw_top_logprobs", "return_flat_raw_output_top_logprobs")
+            if getattr(self, name)
+        ]
+        if flat and not self.top_logprobs_num:
+            raise RequestError(f"{flat[0]} needs top_logprobs_num.", flat[0])
+        if self.return_flat_raw_top_logprobs and self.logprob_start_len in (None, -1):
+            raise RequestError(
+                "return_flat_raw_top_logprobs is of the prompt; send logprob_start_len, 0 or more.",
+                "return_flat_raw_top_logprobs",
+            )
+        if self.return_flat_raw_output_top_logprobs and self.stream:
+            raise RequestError(
+                "return_flat_raw_output_top_logprobs cannot be streamed.",
+                "return_flat_raw_output_top_logprobs",
+            )
+        if self.return_flat_raw_top_logprobs_b64 and not flat:
+            raise RequestError(
+                "return_flat_raw_top_logprobs_b64 needs return_flat_raw_top_logprobs or "
+                "return_flat_raw_output_top_logprobs.",
+                "return_flat_raw_top_logprobs_b64",
             )
 
     def as_completions(self) -> list[CompletionRequest]:

@@ -4,7 +4,7 @@ A log-probability is listed as (value, id, text), the text only where it was ask
 token of a prompt that is scored has none, wherever the scoring begins.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ from serve.engine_client import Prompt
 from serve.generation.drafts import drafts_told
 from serve.generation.routed_experts import as_numbers
 from serve.generation.streams import absorb
+from serve.native.flat_logprobs import Flat, Listed
 from serve.native.hidden_states import all_states
 from serve.native.meta_info import MetaInfo
-
-Listed = tuple[float | None, int, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,14 @@ class Scored:
     """Which log-probabilities are shown beside those of the tokens themselves.
 
     `start`: the first token of the prompt that is scored, -1 for none; `top`: how many of the
-    likeliest; `named`: of which tokens instead.
+    likeliest; `named`: of which tokens instead; `flat`: whether the likeliest are.
     """
 
     start: int
     top: int
     named: Sequence[int]
     texts: bool
+    flat: Flat
 
 
 class Generated(Struct):
@@ -71,7 +71,7 @@ class GenerateView:
         self._stats = stats
         self._with_prompts = with_prompts
         self._so_far: dict[int, OutputDelta] = {}
-        self._written: dict[int, tuple[int, list[Raw]]] = {}  # scores of so much of a prompt
+        self._written: dict[int, tuple[int, dict[str, Raw]]] = {}  # scores of so much of a prompt
 
     def of(self, deltas: dict[int, OutputDelta]) -> Iterator[Generated]:
         """Each answer that has news, up to now."""
@@ -113,15 +113,17 @@ class GenerateView:
         if delta.routed_experts and delta.finish_reason is not None:
             info.routed_experts = as_numbers(delta)
         if (drafts := drafts_told(delta.num_drafted, delta.accepted or [])) is not None:
-            for name in drafts.__struct_fields__:
-                setattr(info, name, getattr(drafts, name))
+            _put(info, msgspec.structs.asdict(drafts))
         ids = prompt.token_ids if self._with_prompts else UNSET
         return Generated(delta.text, delta.token_ids, info, prompt_token_ids=ids)
 
     def _score(self, info: MetaInfo, scored: Scored, positions: Sequence[PositionLogprobs]) -> None:
         info.output_token_logprobs = [self._chosen(each) for each in positions]
-        if scored.top:
-            info.output_top_logprobs = [self._likeliest(each) for each in positions]
+        likeliest = [self._likeliest(each) for each in positions] if scored.top else []
+        if scored.top and scored.flat.output:
+            _put(info, scored.flat.written("output", likeliest, scored.top, 0))
+        elif scored.top:
+            info.output_top_logprobs = likeliest
         if scored.named:
             info.output_token_ids_logprobs = [
                 [self._listed(token, each[token]) for token in scored.named] for each in positions
@@ -134,23 +136,29 @@ class GenerateView:
         positions: Sequence[PositionLogprobs | None] = ()
         if found is not None and found.prompt_logprobs:
             positions = found.prompt_logprobs
-        count, written = self._written.get(place, (-1, []))
+        count, written = self._written.get(place, (-1, {}))
         if count != len(positions):
             scores = self._prompt_scores(scored, place, positions)
-            written = [Raw(msgspec.json.encode(each)) for each in scores]
+            written = {name: Raw(msgspec.json.encode(each)) for name, each in scores.items()}
             self._written[place] = len(positions), written
-        info.input_token_logprobs, *top = written
-        if top:
-            info.input_top_logprobs = top[0]
+        _put(info, written)
 
     def _prompt_scores(
         self, scored: Scored, place: int, positions: Sequence[PositionLogprobs | None]
-    ) -> list[list[Any]]:
+    ) -> dict[str, Any]:
+        """The fields that say them."""
         later = [each for each in positions[scored.start + 1 :] if each is not None]
         first = self._prompts[place].token_ids[scored.start]
         text = self._tokenizer.token_text(first) if scored.texts and self._tokenizer else None
-        scores: list[list[Any]] = [[(None, first, text), *map(self._chosen, later)]]
-        return [*scores, [None, *map(self._likeliest, later)]] if scored.top else scores
+        scores: dict[str, Any] = {
+            "input_token_logprobs": [(None, first, text), *map(self._chosen, later)]
+        }
+        likeliest = [self._likeliest(each) for each in later] if scored.top else []
+        if scored.top and scored.flat.input:
+            scores |= scored.flat.written("input", likeliest, scored.top, 1)
+        elif scored.top:
+            scores["input_top_logprobs"] = [None, *likeliest]
+        return scores
 
     def _chosen(self, position: PositionLogprobs) -> Listed:
         return self._listed(*next(iter(position.items())))
@@ -162,6 +170,11 @@ class GenerateView:
     def _listed(self, token: int, entry: Logprob) -> Listed:
         texts = self._scored is not None and self._scored.texts
         return entry.logprob, token, entry.decoded_token if texts else None
+
+
+def _put(info: MetaInfo, fields: Mapping[str, Any]) -> None:
+    for name, value in fields.items():
+        setattr(info, name, value)
 
 
 def _finish_reason(delta: OutputDelta, prompt: Prompt) -> dict[str, Any] | None:

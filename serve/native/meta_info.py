@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
+
+from serve.native.flat_logprobs import FlatLogprobs
 
 
-class MetaInfo(Struct, kw_only=True):
+class MetaInfo(FlatLogprobs, kw_only=True):
     """Counts, the reason of the end, and log-probabilities."""
 
     id: str

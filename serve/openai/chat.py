@@ -10,6 +10,7 @@ from serve.generation.streams import collect
 from serve.generation.timing import timeline_to_tell
 from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
+from serve.native.flat_logprobs import Flat
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.session_turns import HeardView, own_turn
 from serve.native.sessions import Turn
@@ -79,7 +80,12 @@ def _meta(service: Service, talk: Conversation, response_id: str) -> GenerateVie
     request, scored = talk.request, None
     if request.logprobs:
         named = request.logprob_token_ids or ()
-        scored = Scored(start=-1, top=request.top_logprobs or 0, named=named, texts=True)
+        flat = Flat(
+            output=bool(request.return_flat_raw_output_top_logprobs),
+            base64=request.return_flat_raw_top_logprobs_b64 is not False,
+        )
+        top = request.top_logprobs or 0
+        scored = Scored(start=-1, top=top, named=named, texts=True, flat=flat)
     return GenerateView(
         [talk.prompt], response_id, scored, service.model.tokenizer, indexed=False,
         stats=lambda: service.client.stats,

@@ -180,9 +180,10 @@ class ChatView:
     def _logprobs(self, delta: OutputDelta) -> ChatLogprobs | None:
         if not self._request.logprobs:
             return None
+        flat = self._request.return_flat_raw_output_top_logprobs
         return chat_logprobs(
             delta.logprobs or [],
-            self._request.top_logprobs or 0,
+            0 if flat else self._request.top_logprobs or 0,
             as_ids=bool(self._request.return_tokens_as_token_ids),
             named=self._request.logprob_token_ids,
         )

@@ -155,6 +155,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     # SGLang's: in each choice; not of streams
     return_prompt_token_ids: bool | None = None
     return_meta_info: bool | None = None
+    return_flat_raw_output_top_logprobs: bool | None = None  # the likeliest only there, as arrays
+    return_flat_raw_top_logprobs_b64: bool | None = None  # yes, if they are
     return_input_ids_in_sglext: bool | None = None  # in `sglext`; of streams at the end
     return_output_ids_in_sglext: bool | None = None
     prediction: Prediction | None = None
@@ -287,6 +289,9 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         if top and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true.", "top_logprobs")
         self.check_named(top, "top_logprobs")
+        name = "return_flat_raw_output_top_logprobs"
+        if self.return_flat_raw_output_top_logprobs and not (top and self.return_meta_info):
+            raise RequestError(f"{name} needs return_meta_info and top_logprobs.", name)
         newer = self.max_completion_tokens
         if newer is not None and newer < 1:
             raise RequestError(

@@ -113,8 +113,8 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_bytes": (False,),
         "return_cached_tokens_details": (False,),  # of other routes than OpenAI's
         "return_entropy": (False,),
-        "return_flat_raw_output_top_logprobs": (False,),
-        "return_flat_raw_top_logprobs": (False,),
+        "return_flat_raw_output_top_logprobs": (False,),  # of routes but chats and /generate
+        "return_flat_raw_top_logprobs": (False,),  # of routes but /generate
         "return_flat_raw_top_logprobs_b64": (True, False),  # how those would be written
         "return_hidden_states": (False,),  # of routes that give none
         "return_indexer_topk": (False,),
