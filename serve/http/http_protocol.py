@@ -10,6 +10,7 @@ Pieces of a stream take a short way past h11, which judges each as if it were th
 
 import asyncio
 import socket
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -134,7 +135,8 @@ class HardenedProtocol(H11Protocol):
     def _keep_if_closing(self) -> None:
         """Before TLS lets go of its socket, which it does before it says so."""
         if self._kept is None and self.transport.is_closing() and self._is_still_sending():
-            self._kept = self.transport.get_extra_info("socket").dup()
+            with suppress(OSError):  # of a process without another descriptor
+                self._kept = self.transport.get_extra_info("socket").dup()
 
     def _is_still_sending(self) -> bool:
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)

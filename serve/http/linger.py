@@ -11,22 +11,26 @@ import socket
 from contextlib import suppress
 
 LINGER_SECONDS = 5.0
-_PIECE = 2**16  # bytes
+MAX_LINGERING = 256  # each is a file descriptor; beyond, who still sends is reset
+_NOTHING = bytearray(2**16)  # which nobody reads
 _lingering: set[asyncio.Task[None]] = set()  # the loop holds its tasks weakly
 
 
 def linger(connection: socket.socket) -> None:
     """Take over a duplicate of a closed transport's socket until the client ends, for
-    LINGER_SECONDS at most."""
+    LINGER_SECONDS at most; one of MAX_LINGERING, or it is closed at once."""
+    if len(_lingering) >= MAX_LINGERING:
+        connection.close()
+        return
     task = asyncio.get_running_loop().create_task(_drain(connection))
     _lingering.add(task)
     task.add_done_callback(_lingering.discard)
 
 
 async def _drain(connection: socket.socket) -> None:
-    loop, nothing = asyncio.get_running_loop(), bytearray(_PIECE)
+    loop = asyncio.get_running_loop()
     with connection, suppress(OSError, TimeoutError):
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_SECONDS):
-            while await loop.sock_recv_into(connection, nothing):
+            while await loop.sock_recv_into(connection, _NOTHING):
                 pass

@@ -85,7 +85,7 @@ class Waiting:
         """What has been awaited for so long, as if its time were over."""
         now = asyncio.get_running_loop().time()
         for deadline, since in self._since.items():
-            if now - since >= seconds:
+            if now - since >= seconds and not deadline.expired():
                 deadline.reschedule(now)
 
 
