@@ -16,7 +16,7 @@ from engine.errors import RequestError
 from engine.messages import ModelInfo
 from engine.sampling.params import SamplingParams
 from serve.protocol.completions import CompletionRequest
-from serve.protocol.decoding import GenerationRequest
+from serve.protocol.decoding import GenerationRequest, WatermarkWish
 from serve.protocol.structured_outputs import Constraint
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -39,6 +39,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "thinking_token_budget": (-1,),
     "watermarking": (False,),
+    "watermark": (WatermarkWish(enabled=False),),
     "routed_experts_prompt_start": (0,),
     "return_routed_experts": (False,),
     "return_spec_tokens_details": (False,),

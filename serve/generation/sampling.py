@@ -29,6 +29,8 @@ def sampling_params(
         wanted["include_stop_str_in_output"] = True
     if request.routed_experts_start_len is not None:
         wanted["routed_experts_prompt_start"] = request.routed_experts_start_len
+    if request.watermark is not None:
+        wanted["watermarking"] = request.watermark.enabled
     if arguments := request.vllm_xargs or request.custom_params:
         wanted["extra_args"] = arguments
     if request.logprob_token_ids is not None:  # they go before the likeliest

@@ -84,6 +84,8 @@ def _of_two_names(request: CheckedRequest) -> Mapping[str, str]:
         names["extra_args"] = "custom_params"
     if getattr(request, "routed_experts_start_len", None):
         names["routed_experts_prompt_start"] = "routed_experts_start_len"
+    if getattr(request, "watermark", None):
+        names["watermarking"] = "watermark"
     return names
 
 

@@ -30,7 +30,7 @@ from serve.native.session_turns import HeardView, ids_of, own_turn
 from serve.native.sessions import SessionParams, Turn
 from serve.openai.completions import completion_prompts
 from serve.protocol.completions import CompletionRequest, TextOrIds
-from serve.protocol.decoding import MAX_PROMPTS, CheckedRequest, check_states
+from serve.protocol.decoding import MAX_PROMPTS, CheckedRequest, WatermarkWish, check_states
 
 DEFAULT_NEW_TOKENS = 128
 _NAMES = MappingProxyType(
@@ -88,7 +88,7 @@ class GenerateParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stream_interval: int | None = None
     custom_params: dict[str, Any] | None = None  # of logits processors
     beam_width: Literal[1] | None = None
-    watermark: None = None
+    watermark: WatermarkWish | None = None
 
 
 class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
@@ -121,6 +121,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     session_id: str | None = None  # as in the chat API
     max_thinking_tokens: int | None = None
     return_prompt_token_ids: bool | None = None
+    watermark: WatermarkWish | None = None  # of all; sampling_params may have one
 
     @property
     def prompts(self) -> TextOrIds | list[TextOrIds]:
@@ -278,7 +279,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         scored = self.scored
         scores_prompt = scored is not None and scored.start >= 0
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
-        del options["beam_width"], options["watermark"]  # the completions API searches beams
+        del options["beam_width"]  # the completions API searches beams
+        own = options.pop("watermark")
         least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
             prompt=prompt,  # type: ignore[arg-type]
@@ -298,6 +300,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             session_id=self.session_id,
             thinking_token_budget=self.max_thinking_tokens,
             rid=self.rid,
+            watermark=self.watermark if own is None else own,
             **options,
         )
         completion.check_shared()

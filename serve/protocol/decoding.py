@@ -41,6 +41,24 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_obfuscation(self.include_obfuscation)
 
 
+class WatermarkWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SGLang's `watermark`: whether to have the server's; a request has no key of its own."""
+
+    enabled: bool | None = None
+    key: str | int | None = None
+    context_window: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("key", "context_window"):
+            if getattr(self, name) is not None:
+                raise RequestError(
+                    f"watermark.{name} is the server's, by --watermark-config; send enabled alone.",
+                    "watermark",
+                )
+        if self.enabled is None:
+            raise RequestError("watermark needs enabled, true or false.", "watermark")
+
+
 def check_obfuscation(wanted: bool | None) -> None:
     """Raise RequestError for OpenAI's padding against eavesdroppers, which is not made here."""
     if wanted:
@@ -123,6 +141,7 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
     request_id: str | None = None  # what the response's id ends with, instead of one made here
     rid: str | None = None  # SGLang's: the response's whole id
     session_id: str | None = None  # by which `ingot router` has requests answered by one server
+    watermark: WatermarkWish | None = None  # SGLang's form of watermarking
     return_token_ids: bool | None = None
     return_prompt_text: bool | None = None
     return_tokens_as_token_ids: bool | None = None
@@ -200,6 +219,8 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 "routed_experts_start_len and routed_experts_prompt_start are the same; send one.",
                 "routed_experts_start_len",
             )
+        if self.watermark is not None and self.watermarking is not None:
+            raise RequestError("watermark and watermarking are the same; send one.", "watermark")
         if self.stream and self.routed_experts_prompt_start:
             raise RequestError(
                 "routed experts cannot be streamed; leave out stream.",

@@ -137,7 +137,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "use_audio_in_video": (False,),
         "video_config": (),
         "video_data": (),
-        "watermark": (),  # the server's is what there is: --watermark-config
+        "watermark": (),  # of routes but chats, completions and /generate
     }
 )
 

@@ -36,6 +36,39 @@ async def test_every_route_may_turn_it_off(path: str, serve: Serve) -> None:
     assert marked == [True, True, False]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_sglangs_form_of_it(serve: Serve, wanted: bool) -> None:
+    field = {"watermark": {"enabled": wanted}}
+    async with serve(config=CONFIG) as served:
+        answers = [
+            await served.chat("Hi", **field),
+            await served.complete(prompt="Hi", **field),
+            await served.post("/generate", text="Hi", **field),
+            await served.post("/generate", text="Hi", sampling_params=field),
+        ]
+    assert [answer.status_code for answer in answers] == [200] * 4, answers[0].text
+    assert [message.params.watermarking is True for message in served.core.added] == [wanted] * 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"watermark": {"key": 12345}}, "--watermark-config"),
+        ({"watermark": {"enabled": True, "context_window": 2}}, "context_window"),
+        ({"watermark": {}}, "enabled"),
+        ({"watermark": {"enabled": True}, "watermarking": True}, "the same"),
+        ({"watermark": {"enabled": True}, "temperature": 0}, "watermark needs a temperature"),
+        ({"watermark": {"enabled": True}, "use_beam_search": True}, "use_beam_search"),
+    ],
+)
+async def test_what_that_cannot_say(serve: Serve, fields: dict[str, Any], said: str) -> None:
+    async with serve(config=CONFIG) as served:
+        error = (await served.chat("Hi", **fields)).json()["error"]
+        message = (await served.post("/v1/responses", input="Hi", watermark={})).json()["error"]
+    assert error["param"] == message["param"] == "watermark" and said in error["message"]
+    assert "12345" not in error["message"]
+
+
 async def test_requests_are_counted_by_what_became_of_them(serve: Serve) -> None:
     async with serve(config=CONFIG) as served:
         await served.chat(n=2)
