@@ -109,6 +109,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     logits_processors: tuple[str, ...] = ()  # module:Class, or names of entry points
     enable_prompt_embeds: bool = False  # prompts may be embeddings instead of tokens
     enable_return_hidden_states: bool = False  # requests may ask for the last layer's states
+    # of which distribution: the model's, or what the sampling options leave of it
+    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = "raw_logprobs"
     enable_return_routed_experts: bool = False  # answers say which experts each token took
     enable_lora: bool = False  # requests may name adapters
     lora_modules: tuple[LoRARequest, ...] = ()  # those that are known from the start

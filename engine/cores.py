@@ -1,5 +1,7 @@
 """Which engine a model runs in: the one that writes text, or the one that gives vectors."""
 
+import msgspec
+
 from engine.beams.core import BeamCore
 from engine.config import EngineConfig
 from engine.core import EngineCore
@@ -18,8 +20,10 @@ _OF_TEXTS = (
     "enable_prompt_embeds",
     "enable_return_hidden_states",
     "enable_return_routed_experts",
+    "logprobs_mode",
     "enable_sleep_mode",
 )
+_DEFAULTS = {setting.name: setting.default for setting in msgspec.structs.fields(EngineConfig)}
 
 
 def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
@@ -41,7 +45,7 @@ def make_core(config: EngineConfig) -> EngineCore | PoolingCore:
         return EngineCore(config)
     if config.runner == "pooling" or converts or pools_by_itself(folder, raw):
         for name in _OF_TEXTS:
-            if getattr(config, name):
+            if getattr(config, name) != _DEFAULTS[name]:
                 raise ConfigError(f"{flag(name)} is for models that write text; leave it out.")
         return PoolingCore(config)
     return EngineCore(config)

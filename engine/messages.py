@@ -345,6 +345,7 @@ class ModelInfo(msgspec.Struct, tag="ready", kw_only=True):
     prompt_embeds_size: int = 0  # D of the embeddings that prompts may be; 0: tokens only
     hidden_size: int = 0  # D of the hidden states that requests may ask for; 0: they may not
     routed: RoutedRows | None = None  # what is told of each token's experts, if anything is
+    processed_logprobs: bool = False  # those of answers are of what their tokens are drawn from
     watermarks: bool = False  # what it draws has a watermark, unless a request says otherwise
 
 

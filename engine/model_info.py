@@ -43,6 +43,7 @@ def info_of(
         prompt_embeds_size=kv.given.size if kv.given else 0,
         hidden_size=model.config.hidden_size if shapes.hidden else 0,
         routed=shapes.routed,
+        processed_logprobs=shapes.processed_logprobs,
         watermarks=shapes.watermark is not None,
     )
 

@@ -122,6 +122,7 @@ def _turn(
         mesh,
         sampler,
         partial(processors.apply, fields=inputs.fields[NUM_FIELDS:]) if processors else None,
+        shape.processed_logprobs,
     )
     if shape.keeps_logits and shape.window == 1:
         sampled = sampled._replace(logits=logits)

@@ -102,6 +102,7 @@ class FakeCore:
             prompt_embeds_size=WIDTH if config.enable_prompt_embeds else 0,
             hidden_size=WIDTH if config.enable_return_hidden_states else 0,
             routed=RoutedRows(2, 1, "uint8") if config.enable_return_routed_experts else None,
+            processed_logprobs=config.logprobs_mode == "processed_logprobs",
             watermarks=config.watermark_config is not None,
         )
         self.embeds = EmbedsAtWork(self.info)

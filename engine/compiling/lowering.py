@@ -89,7 +89,10 @@ def _lower_late(
     processors: LogitsProcessors | None,
 ) -> jax.stages.Lowered:
     everywhere, vocab_size = whole(mesh), state.slots.counts.shape[1]
-    run = partial(sample_late, mesh=mesh, sampler=kv.sampler, processors=processors or None)
+    run = partial(
+        sample_late, mesh=mesh, sampler=kv.sampler, processors=processors or None,
+        processed_logprobs=shape.processed_logprobs,
+    )  # fmt: skip
     taken = _logits_sharding(state, mesh, 1)
     logits = jax.ShapeDtypeStruct((shape.rows, vocab_size), np.float32, sharding=taken)
     late_shape = packed_late_shape(shape, state.slots.allowed.shape[1])

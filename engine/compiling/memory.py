@@ -111,6 +111,7 @@ def resolve_shapes(
         rows, min(tokens, useful), length, page, windows, loops=cpu,
         snapshots=snapshots, adapters=config.enable_lora, max_encoder_len=encoder,
         hidden=config.enable_return_hidden_states, routed=resolve_routed(config, model),
+        processed_logprobs=config.logprobs_mode == "processed_logprobs",
         watermark=watermark, times=speech_times(model),
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ class StepShape:
     keeps_logits: bool = False  # of which rows may be sampled later
     keeps_hidden: bool = False  # gives the hidden states of all tokens
     keeps_routed: bool = False  # gives the experts that they take
+    processed_logprobs: bool = False  # are of what tokens are drawn from
     takes: bool = False  # no step: takes `tokens` rows of the logits of an earlier one's `rows`
     late: bool = False  # no step: samples the first `tokens` of `rows` that were taken
 
@@ -73,6 +74,7 @@ class Shapes:
     late: bool = False  # rows may be sampled after their step
     hidden: bool = False  # requests may ask for hidden states
     routed: RoutedRows | None = None  # what is told of the experts that tokens take
+    processed_logprobs: bool = False  # are of what tokens are drawn from
     watermark: Widths | None = None  # what slots remember for it
     times: SpeechTimes | None = None  # of a model that writes when something was said
 
@@ -148,7 +150,7 @@ class Shapes:
             tokens, rows, decode, self.table_width, self.page_size,
             extra_fields=self.extra_fields, snapshots=self.snapshots, adapters=self.adapters,
             keeps_logits=self.late, keeps_hidden=self.hidden,
-            keeps_routed=self.routed is not None,
+            keeps_routed=self.routed is not None, processed_logprobs=self.processed_logprobs,
         )  # fmt: skip
 
 

@@ -80,6 +80,7 @@ def sample_late(
     mesh: Mesh,
     sampler: Backend,
     processors: LogitsProcessors | None = None,
+    processed_logprobs: bool = False,
 ) -> tuple[Int32[Array, " R1"], Sampled]:
     """Choose a token for each packed row, and write it to its slot; results are as a step's."""
     row, slot, position = packed[:, :_HEAD].T
@@ -96,6 +97,7 @@ def sample_late(
         mesh,
         sampler,
         partial(processors.apply, fields=fields[NUM_FIELDS:]) if processors else None,
+        processed_logprobs,
     )
     last_token = write_back(last_token, slot, sampled.tokens)
     return last_token, jax.tree.map(lambda array: array[None], sampled)

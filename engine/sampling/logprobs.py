@@ -1,4 +1,4 @@
-"""Log-probabilities of the model's own distribution, before any sampling option."""
+"""Log-probabilities of a distribution: the model's own, or the one that is drawn from."""
 
 from typing import NamedTuple
 

@@ -2,7 +2,8 @@
 
 For each row, in vLLM's order:
 
- 1. log-probabilities, of the logits as the model gave them; then the user's logits processors
+ 1. log-probabilities, of the logits as the model gave them, unless they are to be `processed`, of
+    what 8 draws from or 7 compares; then the user's logits processors
  2. allowed_token_ids: all other tokens are banned
  3. bad_words: the last token of a word whose others were just generated is banned
  4. min_tokens: stop tokens are banned until enough was generated
@@ -31,12 +32,12 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Num
 
 from engine.sampling.logit_edits import EDITS, edit, edit_if_asked, has
-from engine.sampling.logprobs import compute_logprobs, no_logprobs
+from engine.sampling.logprobs import Logprobs, compute_logprobs, no_logprobs
 from engine.sampling.options import Flag, SamplingRows
 from engine.sampling.state import SlotState
 from models.sharding import TENSOR, on_each_device
 from pallas_kernels import Backend, DrawRows, draw
-from pallas_kernels.sampling import likeliest, pack_rows, unpack_rows
+from pallas_kernels.sampling import drawn_from, likeliest, pack_rows, unpack_rows
 
 NOT_A_NUMBER = -1
 _BLOCK = 8  # rows
@@ -65,13 +66,15 @@ def sample(
     mesh: Mesh | None = None,
     sampler: Backend = Backend.XLA,
     process: Callable[[Array], Array] | None = None,
+    processed_logprobs: bool = False,
 ) -> Sampled:
     """Choose a token for each row, or score the one it has.
 
     `positions` are the indices in their sequences of the tokens to choose. `targets` -1 is choose;
     another value is that token with its log-probabilities (prompt_logprobs). `state` must have
     observed every token before. `sampler` is the version that draws: Mosaic's kernel, or XLA.
-    `process` is what logits processors do.
+    `process` is what logits processors do. `processed_logprobs`: of chosen tokens they are; those
+    of scored ones are the model's.
     """
     scored = targets >= 0
     rows = rows._replace(
@@ -91,9 +94,17 @@ def sample(
     # every logit: one says it
     chosen = jnp.where(jnp.isnan(logits[:, 0]), NOT_A_NUMBER, chosen)
     tokens = jnp.where(scored, targets, chosen)
+
+    def compute(logits: Array, tokens: Array, slots: Array, ids: Array) -> Logprobs:
+        if processed_logprobs:
+            edited = edit_if_asked(processed, rows.flags, drawn.slot, state)
+            left = drawn_from(edited, state.counts, drawn)
+            logits = jnp.where(scored[:, None], logits, left)
+        return compute_logprobs(logits, tokens, ids[slots])
+
     logprobs = lax.cond(
         jnp.any(has(rows.flags, Flag.LOGPROBS)),
-        lambda logits, tokens, slots, ids: compute_logprobs(logits, tokens, ids[slots]),
+        compute,
         lambda logits, *_: no_logprobs(logits.shape[0]),
         logits,
         tokens,

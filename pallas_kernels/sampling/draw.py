@@ -27,14 +27,30 @@ def draw(
         from pallas_kernels.sampling.mosaic_draw import mosaic_draw
 
         return mosaic_draw(logits, counts, rows)
-    x = lax.cond(
+    x = _penalised(logits, counts, rows)
+    drawn: Array = lax.cond(jnp.any(rows.temperature > 0), lambda x: _draw(x, rows), likeliest, x)
+    return drawn
+
+
+def drawn_from(
+    logits: Float32[Array, "B V"], counts: Int32[Array, "Z V"], rows: DrawRows
+) -> Float32[Array, "B V"]:
+    """Logits of what `draw` draws from, -inf where a token is left out; in greedy rows of what it
+    takes the largest of."""
+    x, draws = _penalised(logits, counts, rows), rows.temperature > 0
+    return jnp.where(draws[:, None], filtered(x, rows, draws), x)
+
+
+def _penalised(
+    logits: Float32[Array, "B V"], counts: Int32[Array, "Z V"], rows: DrawRows
+) -> Float32[Array, "B V"]:
+    penalised: Array = lax.cond(
         jnp.any(is_penalised(rows.presence, rows.frequency, rows.repetition)),
         lambda x: penalise(x, counts, rows),
         lambda x: x,
         logits,
     )
-    drawn: Array = lax.cond(jnp.any(rows.temperature > 0), lambda x: _draw(x, rows), likeliest, x)
-    return drawn
+    return penalised
 
 
 def _draw(logits: Float32[Array, "B V"], rows: DrawRows) -> Int32[Array, " B"]:

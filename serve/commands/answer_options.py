@@ -51,6 +51,15 @@ MaxLogprobs = Annotated[
     int,
     typer.Option(help="Log-probabilities that a request may ask for.", rich_help_panel=_SAMPLING),
 ]
+LogprobsMode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help="Log-probabilities are the model's (raw_logprobs), or of what the sampling options "
+        "leave to draw from (processed_logprobs), which return_sampling_mask needs.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
 EnableReturnHiddenStates = Annotated[
     bool,
     typer.Option(

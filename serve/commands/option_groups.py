@@ -90,6 +90,7 @@ class AnswerOptions:
     override_generation_config: answer_options.OverrideGenerationConfig = None
     structured_outputs_config: answer_options.StructuredOutputsConfig = None
     max_logprobs: answer_options.MaxLogprobs = 20
+    logprobs_mode: answer_options.LogprobsMode = "raw_logprobs"
     enable_prompt_embeds: answer_options.EnablePromptEmbeds = False
     enable_return_hidden_states: answer_options.EnableReturnHiddenStates = False
     enable_return_routed_experts: answer_options.EnableReturnRoutedExperts = False

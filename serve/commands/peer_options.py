@@ -103,10 +103,6 @@ EnableCacheReport = Annotated[
 EnableServerLoadTracking = Annotated[
     bool | None, _always("enable-server-load-tracking", "the load is at /load")
 ]
-LogprobsMode = Annotated[
-    str | None,
-    _only("logprobs-mode", "raw_logprobs", "they are the model's, before any option bends them"),
-]
 GrammarBackend = Annotated[
     str | None, _only("grammar-backend", "llguidance", "there is no other here")
 ]
@@ -157,7 +153,6 @@ class PeerOptions:
     enable_prompt_tokens_details: EnablePromptTokensDetails = None
     enable_cache_report: EnableCacheReport = None
     enable_server_load_tracking: EnableServerLoadTracking = None
-    logprobs_mode: LogprobsMode = None
     grammar_backend: GrammarBackend = None
     prefix_caching_hash_algo: PrefixCachingHashAlgo = None
     pipeline_parallel_size: PipelineParallelSize = None

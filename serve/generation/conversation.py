@@ -22,6 +22,7 @@ from serve.generation.prompts import check_ids, divide, encode, longest_prompt, 
 from serve.generation.routed_experts import rows_told
 from serve.generation.sampling import fit, sampling_params
 from serve.generation.thinking import thinking_budget, thoughts_of
+from serve.native.sampling_mask import with_mask
 from serve.operations.metrics import RequestType
 from serve.protocol.chat import ChatRequest
 from serve.protocol.structured_outputs import Constraint
@@ -70,6 +71,8 @@ async def begin(
         params = msgspec.structs.replace(params, skip_special_tokens=False)
     params.check_vocabulary(info.vocab_size)
     service.check_logprobs(params, "top_logprobs")
+    if request.return_sampling_mask:
+        params = with_mask(params, info)
     text, token_ids = await prompt_of(service, request)
     read, own = divide(truncate(token_ids, request, info), info)
     params = fit(params, request, len(own), info.max_model_len, model.default_max_tokens)

@@ -26,6 +26,7 @@ from serve.http.sse import DATA_ONLY, send_events
 from serve.native.flat_logprobs import Flat
 from serve.native.generate_view import GenerateView, Scored
 from serve.native.hidden_states import check_size
+from serve.native.sampling_mask import LogprobsMode, check_mask, told_by, with_mask
 from serve.native.session_turns import HeardView, ids_of, own_turn
 from serve.native.sessions import SessionParams, Turn
 from serve.openai.completions import completion_prompts
@@ -111,6 +112,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
     return_hidden_states: bool | None = None  # of the prompt, and of all tokens but the last
     return_routed_experts: bool | None = None  # with the end of an answer
     routed_experts_start_len: int | None = None  # the first token whose experts are told
+    return_sampling_mask: bool | None = None  # what tokens were drawn among
+    sampling_logprobs_mode: LogprobsMode | None = None  # None: "selected"
     stream: bool | None = None
     rid: str | None = None
     priority: int | None = None
@@ -191,6 +194,7 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
             if not self.return_logprob and getattr(self, name) not in nothing:
                 raise RequestError(f"{name} needs return_logprob.", name)
         self._check_scored()
+        check_mask(self.return_sampling_mask, self.sampling_logprobs_mode)
         if self.return_prompt_token_ids and self.input_embeds is not None:
             raise RequestError(
                 "return_prompt_token_ids tells of tokens, and input_embeds has none.",
@@ -340,6 +344,7 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
             self.service.model.tokenizer,
             indexed=request.many,
             with_prompts=bool(request.return_prompt_token_ids),
+            masks=told_by(request.return_sampling_mask, request.sampling_logprobs_mode),
             stats=lambda: self.service.client.stats,
         )
         shown = view if turn is None else HeardView(view, turn)
@@ -369,6 +374,9 @@ class GenerateRoute(GenerationRoute[GenerateRequest]):
         if request.return_hidden_states:
             check_size(found, self.service.client.info)
             found = [replace(prompt, hidden="all") for prompt in found]
+        if request.return_sampling_mask:
+            info = self.service.client.info
+            found = [replace(each, params=with_mask(each.params, info)) for each in found]
         if not request.return_routed_experts:
             found = [replace(prompt, routed=None) for prompt in found]
         start = request.logprob_start_len or 0

@@ -21,6 +21,7 @@ from serve.generation.streams import absorb
 from serve.native.flat_logprobs import Flat, Listed
 from serve.native.hidden_states import all_states
 from serve.native.meta_info import MetaInfo
+from serve.native.sampling_mask import LogprobsMode, masks_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class GenerateView:
         indexed: bool,
         stats: Callable[[], EngineStats],
         with_prompts: bool = False,
+        masks: LogprobsMode | None = None,
     ) -> None:
+        """`masks`: whether it tells what tokens were drawn among, and how likely which were."""
         self._prompts = prompts
         self._samples = prompts[0].params.n
         self._name = name
@@ -70,6 +73,7 @@ class GenerateView:
         self._indexed = indexed
         self._stats = stats
         self._with_prompts = with_prompts
+        self._masks: LogprobsMode | None = masks
         self._so_far: dict[int, OutputDelta] = {}
         self._written: dict[int, tuple[int, dict[str, Raw]]] = {}  # scores of so much of a prompt
 
@@ -108,6 +112,9 @@ class GenerateView:
             self._score(info, self._scored, delta.logprobs or [])
             if self._scored.start >= 0:
                 self._score_prompt(info, self._scored, index // self._samples)
+        if self._masks is not None:
+            drawn = prompt.params.draws
+            _put(info, masks_told(delta.logprobs or [], self._masks, drawn=drawn))
         if prompt.hidden == "all":
             info.hidden_states = all_states(delta, prompt.num_tokens)
         if delta.routed_experts and delta.finish_reason is not None:

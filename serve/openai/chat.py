@@ -12,6 +12,7 @@ from serve.http.endpoint import GenerationRoute, send_whole
 from serve.http.sse import DATA_ONLY, send_events
 from serve.native.flat_logprobs import Flat
 from serve.native.generate_view import GenerateView, Scored
+from serve.native.sampling_mask import told_by
 from serve.native.session_turns import HeardView, own_turn
 from serve.native.sessions import Turn
 from serve.openai.chat_view import ChatView
@@ -89,4 +90,5 @@ def _meta(service: Service, talk: Conversation, response_id: str) -> GenerateVie
     return GenerateView(
         [talk.prompt], response_id, scored, service.model.tokenizer, indexed=False,
         stats=lambda: service.client.stats,
+        masks=told_by(request.return_sampling_mask, request.sampling_logprobs_mode),
     )  # fmt: skip

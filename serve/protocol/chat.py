@@ -14,6 +14,7 @@ from engine.sampling.params import MAX_LOGPROBS
 from serve.generation.provenance import SglExt, WeightVersionSpan
 from serve.generation.timing import TimingMetrics
 from serve.native.meta_info import MetaInfo
+from serve.native.sampling_mask import LogprobsMode, check_mask
 from serve.native.sessions import SessionParams
 from serve.protocol.decoding import GenerationRequest, Usage
 from serve.protocol.tools import (
@@ -157,6 +158,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     return_meta_info: bool | None = None
     return_flat_raw_output_top_logprobs: bool | None = None  # the likeliest only there, as arrays
     return_flat_raw_top_logprobs_b64: bool | None = None  # yes, if they are
+    return_sampling_mask: bool | None = None  # there, too: what tokens were drawn among
+    sampling_logprobs_mode: LogprobsMode | None = None  # None: "selected"
     return_input_ids_in_sglext: bool | None = None  # in `sglext`; of streams at the end
     return_output_ids_in_sglext: bool | None = None
     prediction: Prediction | None = None
@@ -292,6 +295,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         name = "return_flat_raw_output_top_logprobs"
         if self.return_flat_raw_output_top_logprobs and not (top and self.return_meta_info):
             raise RequestError(f"{name} needs return_meta_info and top_logprobs.", name)
+        check_mask(self.return_sampling_mask, self.sampling_logprobs_mode)
+        if self.return_sampling_mask and not self.return_meta_info:
+            raise RequestError(
+                "return_sampling_mask needs return_meta_info.", "return_sampling_mask"
+            )
         newer = self.max_completion_tokens
         if newer is not None and newer < 1:
             raise RequestError(

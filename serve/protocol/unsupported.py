@@ -122,7 +122,7 @@ _NEUTRAL: MappingProxyType[str, tuple[Any, ...]] = MappingProxyType(
         "return_pooled_hidden_states": (False,),
         "return_prompt_token_ids": (False,),  # of routes but chats and /generate
         "return_routed_experts": (False,),  # of routes but these and /generate
-        "return_sampling_mask": (False,),
+        "return_sampling_mask": (False,),  # of routes but chats and /generate
         "return_spec_tokens_details": (False,),  # of routes but chats and completions
         "return_token_logprobs": (False,),
         "routed_dp_rank": (0,),

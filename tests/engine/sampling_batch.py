@@ -16,11 +16,16 @@ admit_jit = jax.jit(admit, donate_argnums=0)
 observe_jit = jax.jit(observe, donate_argnums=0)
 
 
-def sample_packed(logits, packed, slots, positions, targets, state) -> Sampled:
-    return sample(logits, unpack_rows(packed), slots, positions, targets, state)
+def sample_packed(
+    logits, packed, slots, positions, targets, state, processed_logprobs=False
+) -> Sampled:
+    rows = unpack_rows(packed)
+    return sample(
+        logits, rows, slots, positions, targets, state, processed_logprobs=processed_logprobs
+    )
 
 
-sample_jit = jax.jit(sample_packed)
+sample_jit = jax.jit(sample_packed, static_argnames="processed_logprobs")
 
 
 def ints(values: List[int]) -> Ints:
@@ -58,6 +63,9 @@ def choose(
     slots: list[int],
     state: SlotState,
     width: int = 4,
+    *,
+    processed_logprobs: bool = False,
+    targets: list[int] | None = None,
 ) -> Sampled:
     """One token for each sequence, in a batch that padding fills up to `width` rows."""
     padding = width - len(sequences)
@@ -69,7 +77,8 @@ def choose(
         np.pad(np.stack(rows, axis=1), ((0, 0), (0, padding))),
         ints(slots + [sink] * padding),
         ints(positions + [0] * padding),
-        np.full(width, -1, np.int32),
+        ints([*(targets or [-1] * len(sequences)), *[-1] * padding]),
         state,
+        processed_logprobs=processed_logprobs,
     )
     return jax.tree.map(lambda part: np.asarray(part)[: len(sequences)], sampled)

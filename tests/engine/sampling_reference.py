@@ -1,9 +1,11 @@
 """The sampler written plainly: one row, float64, sorting, one option after the other."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import jax
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from engine.sampling.params import SamplingParams
@@ -68,6 +70,18 @@ def distribution(logits: NDArray[np.float32], sequence: Sequence) -> Floats:
         enough = np.searchsorted(np.cumsum(descending), params.top_p)
         p[p < descending[min(enough, len(p) - 1)] * (1 - 1e-12)] = 0
     return p / p.sum()
+
+
+def logprobs(
+    logits: NDArray[np.float32], sequence: Sequence, *, top_p: float | None = None
+) -> Floats:
+    """Of what a token is drawn from, or of what the likeliest is taken of."""
+    with np.errstate(divide="ignore"):
+        if sequence.params.temperature == 0:
+            return np.log(_softmax(processed(logits, sequence)))
+        share = sequence.params.top_p if top_p is None else top_p
+        params = replace(sequence.params, top_p=share)
+        return np.log(distribution(logits, dataclasses.replace(sequence, params=params)))
 
 
 def gumbel(seed: int, position: int, vocab_size: int) -> Floats:

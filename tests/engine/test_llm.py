@@ -1,11 +1,12 @@
 """The Python API on the bundled demo model, as a script would use it."""
 
+import math
 from itertools import combinations
 
 import msgspec
 import pytest
 
-from engine import LLM, BeamSearchParams, SamplingParams
+from engine import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams
 from engine.errors import ConfigError, RequestError
 from engine.metrics import Counter, Gauge
 from models.errors import ModelError
@@ -335,3 +336,21 @@ def test_metrics_read_as_vllm_s(llm):
     assert isinstance(found["vllm:kv_cache_usage_perc"], Gauge)
     assert found["vllm:spec_decode_num_accepted_tokens_per_pos"].values == []
     assert llm.get_world_size() == 1
+
+
+def test_processed_logprobs_are_of_what_is_left_to_draw_from() -> None:
+    """Of rows that are sampled in their step, and of those that a grammar holds up."""
+    free = SamplingParams(temperature=0.7, top_k=4, seed=1, max_tokens=6, logprobs=20)
+    choice = StructuredOutputsParams(choice=["red", "green"])
+    bound = SamplingParams(temperature=2.0, seed=1, logprobs=20, structured_outputs=choice)
+    with LLM(
+        "demo", max_num_seqs=2, max_num_batched_tokens=16, logprobs_mode="processed_logprobs"
+    ) as llm:
+        outputs = llm.generate(["The dog", "It is"], [free, bound])
+    left = []
+    for output in (each.outputs[0] for each in outputs):
+        for token, position in zip(output.token_ids, output.logprobs, strict=True):
+            total = sum(math.exp(entry.logprob) for entry in position.values())
+            assert total == pytest.approx(1, abs=1e-4) and position[token].logprob > -math.inf
+            left.append(len(position))
+    assert max(left[:6]) == 4 and left[6] < 20

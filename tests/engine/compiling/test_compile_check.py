@@ -48,12 +48,19 @@ def test_steps_on_eight_devices_have_no_faults():
 
 
 @needs_plugin
-def test_a_window_of_steps_is_one_graph_too():
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"window": 4}, "decode 64 rows, 4 steps"),
+        ({"processed_logprobs": True}, "decode 64 rows"),
+    ],
+)
+def test_other_steps_are_one_graph_too(change, name):
     target = load_target("h200")
-    shape = dataclasses.replace(SHAPES.decode()[-1], window=4)
+    shape = dataclasses.replace(SHAPES.decode()[-1], **change)
     config = published_config("llama-3.1-8b", 2)
     report = check_step("m", config, shape, target, target.mesh(TENSOR, 1))
-    assert (report.step, report.faults) == ("decode 64 rows, 4 steps", [])
+    assert (report.step, report.faults) == (name, [])
     assert report.aliased_gib > 2
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from msgspec.structs import replace
 
 from engine.sampling.options import sampling_row, unpack_rows
 from engine.sampling.params import MAX_LOGPROBS, SamplingParams
@@ -63,6 +64,43 @@ def test_any_mix_of_options_chooses_the_tokens_of_the_reference(batch, noise) ->
     chosen = choose(logits, batch, slots, state).tokens
     for row, sequence in enumerate(batch):
         assert int(chosen[row]) in reference.tokens(logits[row], sequence)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(batch=st.lists(sequences(), min_size=4, max_size=4), noise=st.integers(0, 2**32 - 1))
+def test_processed_logprobs_are_those_that_the_reference_draws_from(batch, noise) -> None:
+    """Where a share p ends at a token, rounding may decide whether the next ones are in it."""
+    logits = (np.random.default_rng(noise).normal(0, 24, (4, V)).round() / 8).astype(np.float32)
+    state, slots = init_slots(R, V), [3, 0, 4, 2]
+    for slot, sequence in zip(slots, batch, strict=True):
+        sequence.params = replace(sequence.params, logprobs=MAX_LOGPROBS)
+        state = enter(state, slot, sequence)
+    found = choose(logits, batch, slots, state, processed_logprobs=True)
+    for row, sequence in enumerate(batch):
+        told = np.full(V, -np.inf)
+        told[found.logprob_ids[row]] = found.logprobs[row]
+        share, exact = sequence.params.top_p, reference.logprobs(logits[row], sequence)
+        most = share if share == 1 else share * (1 + 1e-6)
+        narrow, wide = (
+            reference.logprobs(logits[row], sequence, top_p=top_p) > -np.inf
+            for top_p in (share * (1 - 1e-6), most)
+        )
+        kept, shown = told > -np.inf, np.isin(np.arange(V), found.logprob_ids[row])
+        assert not (shown & narrow & ~kept).any() and not (kept & ~wide).any()
+        if np.array_equal(narrow, wide):
+            np.testing.assert_allclose(told[kept], exact[kept], rtol=1e-4, atol=1e-4)
+
+
+def test_processed_logprobs_of_a_given_token_are_the_models() -> None:
+    logits = np.random.default_rng(3).normal(0, 4, (1, V)).astype(np.float32)
+    params = SamplingParams(temperature=0.5, top_k=2, logprobs=2, logit_bias={3: 100.0})
+    sequence = Sequence(params, seed=1)
+    state = enter(init_slots(R, V), 0, sequence)
+    raw = choose(logits, [sequence], [0], state, targets=[9])
+    told = choose(logits, [sequence], [0], state, targets=[9], processed_logprobs=True)
+    np.testing.assert_array_equal(told.logprobs, raw.logprobs)
+    drawn = choose(logits, [sequence], [0], state, processed_logprobs=True)
+    assert drawn.logprobs[0, 0] == 0 and drawn.logprob_ids[0, 0] == 3  # nothing else is left
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_what_is_so_anyway_is_taken_and_its_contrary_refused_by_name(
         (["--no-enable-chunked-prefill"], "--no-enable-chunked-prefill cannot be had"),
         (["--trust-remote-code"], "no code of a model's repository is ever run"),
         (["--mem-fraction-static", "0.8"], "--gpu-memory-utilization is a share"),
-        (["--logprobs-mode", "processed_logits"], "--logprobs-mode can only be raw_logprobs"),
+        (["--logprobs-mode", "processed_logits"], "raw_logprobs, processed_logprobs"),
         (["-dp", "2"], "`ingot router` before them"),
         (["--enforce-eager"], "--enforce-eager is not taken"),
         (["a", "--model", "b"], "name two models"),
