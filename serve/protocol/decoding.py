@@ -27,6 +27,11 @@ MAX_PROMPTS = 1024
 MAX_PRIORITY = 2**31 - 1
 MAX_ID_CHARS = 256
 MAX_FIELDS = 1024  # some 100 are known, and others may be there if they are null
+_TWO_NAMES = {  # SGLang's of what has another one in vLLM
+    "custom_params": "vllm_xargs",
+    "routed_experts_start_len": "routed_experts_prompt_start",
+    "watermark": "watermarking",
+}
 _names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -210,22 +215,7 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if self.return_hidden_states:
             check_states(self.stream, self.use_beam_search)
-        if self.routed_experts_start_len and not self.return_routed_experts:
-            raise RequestError(
-                "routed_experts_start_len needs return_routed_experts.", "routed_experts_start_len"
-            )
-        if self.routed_experts_start_len and self.routed_experts_prompt_start:
-            raise RequestError(
-                "routed_experts_start_len and routed_experts_prompt_start are the same; send one.",
-                "routed_experts_start_len",
-            )
-        if self.watermark is not None and self.watermarking is not None:
-            raise RequestError("watermark and watermarking are the same; send one.", "watermark")
-        if self.stream and self.routed_experts_prompt_start:
-            raise RequestError(
-                "routed experts cannot be streamed; leave out stream.",
-                "routed_experts_prompt_start",
-            )
+        self._check_experts()
         if self.return_weight_versions and self.use_beam_search:
             raise RequestError(
                 "return_weight_versions cannot be used with use_beam_search.",
@@ -238,10 +228,9 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
             )
         if abs(self.priority or 0) > MAX_PRIORITY:
             raise RequestError(f"priority must be within ±{MAX_PRIORITY}.", "priority")
-        if self.vllm_xargs and self.custom_params:
-            raise RequestError(
-                "custom_params and vllm_xargs are the same; send one.", "custom_params"
-            )
+        for theirs, ours in _TWO_NAMES.items():
+            if getattr(self, theirs) and getattr(self, ours) not in (None, {}):
+                raise RequestError(f"{theirs} and {ours} are the same; send one.", theirs)
         check_id("session_id", self.session_id)
         check_names(self)
         if self.logprob_token_ids is not None and not self.wants_logprobs:
@@ -253,6 +242,17 @@ class GenerationRequest(SamplingFields, CheckedRequest, frozen=True, kw_only=Tru
                 "truncate_prompt_tokens",
             )
         check_side(self.truncation_side, tail)
+
+    def _check_experts(self) -> None:
+        if self.routed_experts_start_len and not self.return_routed_experts:
+            raise RequestError(
+                "routed_experts_start_len needs return_routed_experts.", "routed_experts_start_len"
+            )
+        if self.stream and self.routed_experts_prompt_start:
+            raise RequestError(
+                "routed experts cannot be streamed; leave out stream.",
+                "routed_experts_prompt_start",
+            )
 
 
 class Named(Protocol):

@@ -56,7 +56,7 @@ async def test_sglangs_form_of_it(serve: Serve, wanted: bool) -> None:
         ({"watermark": {"key": 12345}}, "--watermark-config"),
         ({"watermark": {"enabled": True, "context_window": 2}}, "context_window"),
         ({"watermark": {}}, "enabled"),
-        ({"watermark": {"enabled": True}, "watermarking": True}, "the same"),
+        ({"watermark": {"enabled": True}, "watermarking": False}, "the same"),
         ({"watermark": {"enabled": True}, "temperature": 0}, "watermark needs a temperature"),
         ({"watermark": {"enabled": True}, "use_beam_search": True}, "use_beam_search"),
     ],
