@@ -9,13 +9,13 @@ n counts the tokens of prompt and answer without the last, from the one on that 
 
 import io
 from base64 import b64encode
+from collections.abc import Sequence
 
 import numpy as np
 
 from engine.errors import RequestError
 from engine.messages import ModelInfo
-from engine.outputs import OutputDelta
-from engine.vectors.routed_rows import RoutedRows
+from engine.vectors.routed_rows import Experts, RoutedRows
 from serve.protocol.decoding import GenerationRequest
 
 
@@ -31,14 +31,13 @@ def rows_told(request: GenerationRequest, info: ModelInfo) -> RoutedRows | None:
     return None if streamed or request.use_beam_search else info.routed
 
 
-def as_file(delta: OutputDelta) -> str:
+def as_file(rows: Sequence[Experts]) -> str:
     """Those of a choice, as vLLM writes them."""
     file = io.BytesIO()
-    np.save(file, np.concatenate(delta.routed_experts or []), allow_pickle=False)
+    np.save(file, np.concatenate(rows), allow_pickle=False)
     return b64encode(file.getbuffer()).decode()
 
 
-def as_numbers(delta: OutputDelta) -> str:
+def as_numbers(rows: Sequence[Experts]) -> str:
     """Those of a choice, as SGLang writes them."""
-    rows = np.concatenate(delta.routed_experts or [])
-    return b64encode(rows.astype("<i4").tobytes()).decode()
+    return b64encode(np.concatenate(rows).astype("<i4").tobytes()).decode()

@@ -3,6 +3,7 @@
 from msgspec import UNSET, UnsetType
 
 from engine.outputs import OutputDelta
+from engine.vectors.routed_rows import Experts
 from serve.generation.provenance import SglExt
 from serve.generation.routed_experts import as_numbers
 from serve.generation.usage import TokenCounter
@@ -25,15 +26,14 @@ class Extension:
         self._counter = counter
         self._input_ids = input_ids
         self._output_ids: dict[int, list[int]] | None = {} if output_ids else None
-        self._experts: dict[int, OutputDelta] = {}  # what choices had of them
+        self._experts: dict[int, list[Experts]] = {}  # of each choice
 
     def add(self, choice: int, delta: OutputDelta) -> None:
         """What one delta brought to one choice."""
         if self._output_ids is not None:
             self._output_ids.setdefault(choice, []).extend(delta.token_ids)
         if self._request.return_routed_experts and delta.routed_experts:
-            known = self._experts.setdefault(choice, OutputDelta(request_id="", index=choice))
-            known.routed_experts = [*(known.routed_experts or ()), *delta.routed_experts]
+            self._experts.setdefault(choice, []).extend(delta.routed_experts)
 
     def told(self) -> SglExt | UnsetType:
         """All of it."""

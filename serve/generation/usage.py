@@ -40,7 +40,8 @@ class TokenCounter:
             thoughts.extend(delta.token_ids)
         if delta.num_drafted:
             all_of, right = self._drafted.get(choice, (0, []))
-            self._drafted[choice] = all_of + delta.num_drafted, right + (delta.accepted or [])
+            right += delta.accepted or ()  # in place, for there may be many
+            self._drafted[choice] = all_of + delta.num_drafted, right
         if delta.num_cached_tokens:  # the first delta says it
             prompt = choice // self._samples
             new = delta.num_cached_tokens, delta.num_external_tokens

@@ -118,7 +118,7 @@ class GenerateView:
         if prompt.hidden == "all":
             info.hidden_states = all_states(delta, prompt.num_tokens)
         if delta.routed_experts and delta.finish_reason is not None:
-            info.routed_experts = as_numbers(delta)
+            info.routed_experts = as_numbers(delta.routed_experts)
         if (drafts := drafts_told(delta.num_drafted, delta.accepted or [])) is not None:
             _put(info, msgspec.structs.asdict(drafts))
         ids = prompt.token_ids if self._with_prompts else UNSET

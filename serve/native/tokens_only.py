@@ -143,7 +143,7 @@ class TokensView:
                 named=self._request.logprob_token_ids,
             )
         if delta.routed_experts:
-            choice.routed_experts = as_file(delta)
+            choice.routed_experts = as_file(delta.routed_experts)
         return choice
 
     def _generated(self, choices: list[TokensChoice]) -> TokensGenerated:

@@ -164,7 +164,7 @@ class ChatView:
                 self._prompt.token_ids if self._request.return_prompt_token_ids else UNSET
             ),
             hidden_states=last_state(delta) if self._request.return_hidden_states else UNSET,
-            routed_experts=as_file(delta) if delta.routed_experts else UNSET,
+            routed_experts=as_file(delta.routed_experts) if delta.routed_experts else UNSET,
             weight_versions=self._weights(index),
         )
 

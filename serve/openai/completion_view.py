@@ -131,7 +131,7 @@ class CompletionView:
         if request.return_hidden_states:
             choice.hidden_states = last_state(delta)
         if delta.routed_experts and not request.stream:
-            choice.routed_experts = as_file(delta)
+            choice.routed_experts = as_file(delta.routed_experts)
         return choice
 
     def _logprobs(self, index: int, prompt: Prompt, delta: OutputDelta) -> CompletionLogprobs:
