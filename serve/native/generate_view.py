@@ -126,6 +126,7 @@ class GenerateView:
 
     def _score(self, info: MetaInfo, scored: Scored, positions: Sequence[PositionLogprobs]) -> None:
         info.output_token_logprobs = [self._chosen(each) for each in positions]
+        info.output_token_logprobs_length = len(positions)
         likeliest = [self._likeliest(each) for each in positions] if scored.top else []
         if scored.top and scored.flat.output:
             _put(info, scored.flat.written("output", likeliest, scored.top, 0))

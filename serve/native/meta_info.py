@@ -19,6 +19,7 @@ class MetaInfo(FlatLogprobs, kw_only=True):
     input_token_logprobs: list[Any] | Raw | UnsetType = UNSET
     input_top_logprobs: list[Any] | Raw | UnsetType = UNSET
     output_token_logprobs: list[Any] | UnsetType = UNSET
+    output_token_logprobs_length: int | UnsetType = UNSET
     output_top_logprobs: list[Any] | UnsetType = UNSET
     output_token_ids_logprobs: list[Any] | UnsetType = UNSET
     hidden_states: list[Raw] | UnsetType = UNSET

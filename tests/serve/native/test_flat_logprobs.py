@@ -52,6 +52,7 @@ async def test_generate_has_them_of_the_prompt_and_of_the_answer(
             assert told == known or np.allclose(told, known, rtol=1e-6)
         assert f"{side}_top_logprobs" not in meta
     assert meta["output_token_logprobs"] == plain["output_token_logprobs"]
+    assert meta["output_token_logprobs_length"] == len(meta["output_token_logprobs"])
 
 
 async def test_those_of_the_prompt_can_be_streamed(serve: Serve) -> None:
