@@ -42,7 +42,7 @@ class Backend:
     is_lost: bool = False  # which was said
     at_work: int = 0
     asked: int = 0
-    silent: int = 0  # checks in a row that had no answer
+    silent: int = 0  # checks in a row of which nothing was heard
     waiting: Waiting = field(default_factory=Waiting)
     seen: SeenPrefixes = field(default_factory=SeenPrefixes)
 
@@ -66,8 +66,8 @@ class Backend:
                     healthy, self.silent = answer.status == 200, 0
                     if answer.status != 404:
                         break
-            except UpstreamError:
-                self.silent += 1
+            except UpstreamError as error:  # who drains may refuse connections, and still answer
+                self.silent = self.silent + 1 if error.silent else 0
                 break
         if healthy and not self.is_healthy:
             self.seen.clear()

@@ -5,6 +5,7 @@ server learns that nobody waits any more.
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,11 +29,12 @@ Failure = Literal["refused", "lost", "timeout"]  # before anything was sent, aft
 
 
 class UpstreamError(Exception):
-    """There is no answer; `kind` says in what way."""
+    """There is no answer; `kind` says in what way, and `silent` that nothing was heard at all."""
 
-    def __init__(self, message: str, kind: Failure = "lost") -> None:
+    def __init__(self, message: str, kind: Failure = "lost", *, silent: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.silent = silent
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Waiting:
                 finally:
                     del self._since[deadline]
         except TimeoutError:
-            raise UpstreamError("it took too long", "timeout") from None
+            raise UpstreamError("it took too long", "timeout", silent=True) from None
 
     def give_up(self, seconds: float) -> None:
         """What has been awaited for so long, as if its time were over."""
@@ -116,7 +118,9 @@ async def _connect(server: ServerAddress) -> tuple[asyncio.StreamReader, asyncio
                 server.host, server.port, ssl=server.trusted
             )
     except (OSError, TimeoutError) as error:
-        raise UpstreamError(str(error) or "it cannot be reached", "refused") from None
+        silent = isinstance(error, TimeoutError) or error.errno == errno.EHOSTUNREACH
+        said = str(error) or "it cannot be reached"
+        raise UpstreamError(said, "refused", silent=silent) from None
     _keep_alive(writer.get_extra_info("socket"))
     return reader, writer
 

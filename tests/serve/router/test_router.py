@@ -276,6 +276,28 @@ async def test_what_a_server_that_hangs_was_asked_is_asked_of_another(
         assert (await one).status_code == 503
 
 
+async def test_who_no_longer_listens_may_end_what_it_was_asked(serve: Serve) -> None:
+    """As uvicorn's servers do that drain: the system refuses for them, which is no silence."""
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def think(_: bytes, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await end.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async with serve() as served, listening(served) as good, AsyncExitStack() as draining:
+        old = await draining.enter_async_context(scripted(think))
+        async with routed(old, good) as router:
+            asked = asyncio.create_task(router.complete(prompt="ab"))
+            await begun.wait()
+            closing = asyncio.create_task(draining.aclose())
+            await router.backends.check()
+            assert not router.backends.all[0].is_healthy and not router.backends.all[0].silent
+            end.set()
+            assert (await asked).json() == {}
+            await closing
+
+
 async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     async def break_off(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE + chunk(b'data: {"n": 1}\n\ndata: {"n"'))
