@@ -100,7 +100,7 @@ class HardenedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._keep_if_closing()
-        if self._is_still_sending():
+        if self._between_requests() and self._is_still_sending():  # no body of the next request
             self._arm()  # for the rest of a body that nobody reads
 
     def send_400_response(self, msg: str) -> None:

@@ -86,6 +86,17 @@ async def test_a_running_request_has_no_deadline(
         assert b'"text":"a"' in await exchange(port, HEAD + length + REQUEST)
 
 
+async def test_a_body_behind_another_request_has_its_own_deadline(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.2)
+    length = b"Content-Length: %d\r\n" % len(REQUEST)
+    two = HEAD + length + b"\r\n" + REQUEST + HEAD + length + b"Connection: close\r\n\r\n{"
+    async with serve() as served, listening(served) as port:
+        answers = await exchange(port, two, REQUEST[1:], pause=0.3)
+    assert answers.count(b'"text":"a"') == 2
+
+
 async def test_a_body_must_come_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
     async with serve() as served, listening(served) as port:
