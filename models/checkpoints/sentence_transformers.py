@@ -12,6 +12,7 @@ A GGUF file says which states are pooled, and nothing of lengths: llama.cpp make
 Owns these files. Imports no JAX; what is done is `models/pooling.py`'s.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"
 TOKENIZER = "tokenizer_config.json"
 PROMPTS = "config_sentence_transformers.json"
-NO_LIMIT = 1e30  # as transformers writes it
+NO_LIMIT = 1e30  # as transformers writes it; others write more
 Pooling = Literal["CLS", "LAST", "MEAN", "ALL", "STEP"]
 Activation = Literal["normalize", "identity", "sigmoid", "softmax"]
 _POOLINGS: Mapping[str, Pooling] = {
@@ -82,7 +83,8 @@ def longest_text(folder: Path) -> int | None:
     if said is not None and said.max_tokens is not None:
         return said.max_tokens
     path = folder / TOKENIZER
-    tokens = Fields(_optional(path), str(path)).number("model_max_length", NO_LIMIT, high=NO_LIMIT)
+    fields = Fields(_optional(path), str(path))
+    tokens = fields.number("model_max_length", NO_LIMIT, high=sys.float_info.max)
     return int(tokens) if tokens <= MAX_TOKENS else None
 
 
