@@ -59,7 +59,11 @@ class SpeechTimes:
 
 
 def speech_times(model: ModelConfig) -> SpeechTimes | None:
-    """Of a model that hears: its last ids are the times, one a position of the encoder and 0."""
+    """Of a model that hears: its last ids are the times, one a position of the encoder and 0.
+
+    Where more were added behind them, or the vocabulary is padded, `AddRequest.times_from` is
+    another id, and nothing is held to their order.
+    """
     if model.encoder is None or not model.encoder.mel_bins or not model.eos_token_ids:
         return None
     first = model.vocab_size - model.encoder.max_position_embeddings - 1

@@ -65,6 +65,7 @@ def _obstacle(model: ModelConfig, message: AddRequest) -> str | None:
             message.params.watermarking
         ),
         "penalties or bad_words, which look at the tokens before": message.params.looks_back,
+        "times of speech, which look at the tokens before": bool(message.times_from),
         "an output that a grammar constrains": bool(message.grammar),
         "a thinking budget": message.thinking is not None,
         "hidden states": message.hidden_from is not None,

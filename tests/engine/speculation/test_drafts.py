@@ -178,6 +178,7 @@ PENALTIES = "prediction cannot be used with penalties or bad_words"
 @pytest.mark.parametrize("said, sentence", [
     ({"params": SamplingParams(frequency_penalty=0.1)}, PENALTIES),
     ({"params": SamplingParams(bad_words=["a"]), "bad_word_ids": [[5]]}, PENALTIES),
+    ({"times_from": 5}, "prediction cannot be used with times of speech"),
     ({"prediction_token_ids": [VOCAB]}, f"prediction holds token id {VOCAB}"),
 ])  # fmt: skip
 def test_a_prediction_that_cannot_be_used_is_refused(plain, said, sentence):
