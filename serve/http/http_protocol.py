@@ -35,6 +35,7 @@ class StreamingConnection(h11.Connection):
 
     _chunked = False
     _pieces = _bytes = 0  # of the body that is being read
+    why_refused = ""
 
     def next_event(self) -> Any:
         """What the client said next; raises RemoteProtocolError where it is no HTTP."""
@@ -43,7 +44,8 @@ class StreamingConnection(h11.Connection):
             self._pieces += 1
             self._bytes += len(event.data)
             if self._bytes < MIN_PIECE_BYTES * (self._pieces - FREE_PIECES):
-                raise h11.RemoteProtocolError("a body in too many pieces")
+                self.why_refused = "The body came in too many small pieces; send larger ones."
+                raise h11.RemoteProtocolError(self.why_refused)
         elif type(event) is h11.Request:
             self._pieces = self._bytes = 0
         return event
@@ -62,6 +64,7 @@ class StreamingConnection(h11.Connection):
 class HardenedProtocol(H11Protocol):
     """One connection."""
 
+    conn: StreamingConnection
     _header_deadline: asyncio.TimerHandle | None = None
     _reading_deadline: asyncio.TimerHandle | None = None
     _kept: socket.socket | None = None  # of a connection that closes under who still sends
@@ -108,7 +111,7 @@ class HardenedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            super().send_400_response(self.conn.why_refused or msg)
         else:
             self.transport.close()
         self._keep_if_closing()

@@ -128,9 +128,10 @@ async def test_a_body_of_very_many_pieces_is_refused(serve: Serve) -> None:
     text = b'{"prompt":"a","max_tokens":1}' + b" " * 1971
     chunks = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with serve() as served, listening(served) as port:
-        for body, status in ((text[:900], b"200"), (text, b"400")):
+        for body, status, said in ((text[:900], b"200", b"id"), (text, b"400", b"send larger")):
             pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-            assert (await exchange(port, chunks + pieces)).startswith(b"HTTP/1.1 " + status)
+            answer = await exchange(port, chunks + pieces)
+            assert answer.startswith(b"HTTP/1.1 " + status) and said in answer
 
 
 @pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"])
