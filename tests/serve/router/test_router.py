@@ -1,6 +1,7 @@
 """The router over real sockets, before two scripted servers or one that breaks off."""
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -296,6 +298,17 @@ async def test_who_no_longer_listens_may_end_what_it_was_asked(serve: Serve) -> 
             end.set()
             assert (await asked).json() == {}
             await closing
+
+
+async def test_a_connection_that_is_refused_is_an_answer_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = Backends(["http://127.0.0.1:1"]).all[0]
+    unreachable = OSError(errno.EHOSTUNREACH, "No route to host")
+    for error, silent in ((TimeoutError(), 1), (unreachable, 2), (ConnectionRefusedError(), 0)):
+        monkeypatch.setattr(asyncio, "open_connection", AsyncMock(side_effect=error))
+        await backend.check()
+        assert backend.silent == silent
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
