@@ -47,7 +47,6 @@ from engine.residence import Residence
 from engine.runner import Launched, Runner
 from engine.sampling.late_rows import LateRows
 from engine.sampling.logits_processors import load_processors
-from engine.sampling.speech_times import speech_times
 from engine.sampling.state import MAX_EOS_IDS
 from engine.scheduling import admission
 from engine.scheduling.pace import Pace
@@ -102,13 +101,13 @@ class EngineCore:
         loaded = perf_counter()
         check_states(config, model.config, mesh)
         check_speculation(config, model.config)
-        self._times = speech_times(model.config)
         self._processors = load_processors(config.logits_processors, model.config.vocab_size)
         lower = lower or partial(lower_step, processors=self._processors)
         # steps that are read at once have nothing to run ahead of; without words is no grammar
         late = config.async_scheduling and has_tokenizer(tokenizer_folder(config))
         fitted = fit(config, model, lower, self._processors.num_fields, late=late)
         shapes, kv = fitted.shapes, fitted.kv
+        self._times = shapes.times
         tier = make_tier(config, kv)
         parts = fitted.programs, tier, fitted.encoders, fitted.forks, fitted.aligner
         self._runner = make_runner(model, shapes, kv, *parts)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from engine.sampling.options import sampling_row, unpack_rows
 from engine.sampling.params import MAX_LOGPROBS, SamplingParams
 from engine.sampling.sampler import sample
-from engine.sampling.state import init_slots, observe
+from engine.sampling.state import SlotState, init_slots, observe
 from tests.engine import sampling_reference as reference
 from tests.engine.sampling_batch import choose, enter, ints, sample_jit, sample_packed
 from tests.engine.sampling_reference import Sequence
@@ -54,13 +54,19 @@ def sequences(draw) -> Sequence:
     )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(batch=st.lists(sequences(), min_size=4, max_size=4), noise=st.integers(0, 2**32 - 1))
-def test_any_mix_of_options_chooses_the_tokens_of_the_reference(batch, noise) -> None:
+def entered(batch: list[Sequence], noise: int) -> tuple[np.ndarray, list[int], SlotState]:
+    """Dyadic logits for four sequences, and the slots in which the device knows them."""
     logits = (np.random.default_rng(noise).normal(0, 24, (4, V)).round() / 8).astype(np.float32)
     state, slots = init_slots(R, V), [3, 0, 4, 2]
     for slot, sequence in zip(slots, batch, strict=True):
         state = enter(state, slot, sequence)
+    return logits, slots, state
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(batch=st.lists(sequences(), min_size=4, max_size=4), noise=st.integers(0, 2**32 - 1))
+def test_any_mix_of_options_chooses_the_tokens_of_the_reference(batch, noise) -> None:
+    logits, slots, state = entered(batch, noise)
     chosen = choose(logits, batch, slots, state).tokens
     for row, sequence in enumerate(batch):
         assert int(chosen[row]) in reference.tokens(logits[row], sequence)
@@ -70,11 +76,9 @@ def test_any_mix_of_options_chooses_the_tokens_of_the_reference(batch, noise) ->
 @given(batch=st.lists(sequences(), min_size=4, max_size=4), noise=st.integers(0, 2**32 - 1))
 def test_processed_logprobs_are_those_that_the_reference_draws_from(batch, noise) -> None:
     """Where a share p ends at a token, rounding may decide whether the next ones are in it."""
-    logits = (np.random.default_rng(noise).normal(0, 24, (4, V)).round() / 8).astype(np.float32)
-    state, slots = init_slots(R, V), [3, 0, 4, 2]
-    for slot, sequence in zip(slots, batch, strict=True):
+    for sequence in batch:
         sequence.params = replace(sequence.params, logprobs=MAX_LOGPROBS)
-        state = enter(state, slot, sequence)
+    logits, slots, state = entered(batch, noise)
     found = choose(logits, batch, slots, state, processed_logprobs=True)
     for row, sequence in enumerate(batch):
         told = np.full(V, -np.inf)
