@@ -285,6 +285,8 @@ class GenerateRequest(CheckedRequest, frozen=True, kw_only=True):
         new, seed = options.pop("max_new_tokens"), options.pop("sampling_seed")
         del options["beam_width"]  # the completions API searches beams
         own = options.pop("watermark")
+        if own is not None and self.watermark is not None:
+            raise RequestError("watermark is in sampling_params, too; send one.", "watermark")
         least, tag = options.pop("min_new_tokens"), options.pop("structural_tag")
         completion = CompletionRequest(
             prompt=prompt,  # type: ignore[arg-type]

@@ -50,6 +50,15 @@ async def test_sglangs_form_of_it(serve: Serve, wanted: bool) -> None:
     assert [message.params.watermarking is True for message in served.core.added] == [wanted] * 4
 
 
+async def test_of_two_places_it_can_stand_in_one(serve: Serve) -> None:
+    field = {"watermark": {"enabled": True}}
+    async with serve(config=CONFIG) as served:
+        answer = await served.post("/generate", text="Hi", sampling_params=field, **field)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["param"] == "watermark"
+    assert "sampling_params" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
